@@ -1,0 +1,1 @@
+"""Scattersphere: an embeddable job engine."""

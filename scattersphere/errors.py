@@ -1,0 +1,194 @@
+"""The errors that Scattersphere raises.
+
+::
+
+    ScattersphereError
+    ├── DefinitionError          a definition is wrong; `.problems` lists everything at once
+    ├── TaskDeclarationError     a RunnableTask subclass is declared wrongly (also a TypeError)
+    ├── NotFoundError            (also a LookupError)
+    │   ├── NoSuchJobError
+    │   ├── NoSuchTaskError
+    │   ├── NoSuchRunError
+    │   └── NoSuchBundleError
+    ├── ExistsError              the name is taken
+    ├── ConflictError            the request contradicts the state of things
+    │   ├── AmbiguousTaskError   two bundles hold the same task path
+    │   ├── UnresolvedError      the definition waits for code that is not there
+    │   ├── BundleBusyError      runs still need the bundle
+    │   ├── RunStateError        the run's state does not allow the request
+    │   └── FileChangedError     the file was changed since it was loaded
+    ├── BusyError                a limit is reached; try later
+    ├── BundleError
+    │   ├── BundleRefusedError   unsafe or too large; nothing of it was executed
+    │   └── BundleLoadError      its code failed to load; `.details` says where
+    ├── ClosedError              the Server is closing or closed
+    ├── ForkedError              the Server was made before `fork`
+    ├── EngineError              a defect of the engine itself
+    └── NonRetryableError        raised by a task: fail now, whatever attempts are left
+
+Each class has a stable `code`, the word that the wire protocol uses.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from scattersphere.model.problem import Problem
+
+MESSAGE_LIMIT = 20_000
+"""Characters of the longest message of ours (design, section 4)."""
+
+
+class ScattersphereError(Exception):
+    """The root of the tree: catch this to catch all of ours."""
+
+    code: ClassVar[str] = "internal"
+
+
+class DefinitionError(ScattersphereError):
+    """A definition is wrong. `problems` holds everything that was found, in the file's order."""
+
+    code = "invalid-job"
+
+    def __init__(self, problems: Iterable[Problem], *, source: str | None = None) -> None:
+        self.problems = tuple(problems)
+        self.source = source
+        super().__init__(self.problems, source)
+
+    def __str__(self) -> str:
+        count = len(self.problems)
+        head = f"{self.source or 'definition'}: {count} problem{'' if count == 1 else 's'}"
+        lines, size = [head], len(head)
+        for shown, problem in enumerate(self.problems):
+            line = f"  {problem}"
+            size += len(line) + 1
+            if size > MESSAGE_LIMIT - 100:
+                lines.append(f"  ... and {count - shown} more")
+                break
+            lines.append(line)
+        return "\n".join(lines)
+
+
+class TaskDeclarationError(ScattersphereError, TypeError):
+    """A subclass of `RunnableTask` is declared in a way that cannot work."""
+
+    code = "bad-args"
+
+
+class NotFoundError(ScattersphereError, LookupError):
+    """What was asked for is not there. The message suggests the nearest name."""
+
+    code = "bad-args"
+
+
+class NoSuchJobError(NotFoundError):
+    """No definition has this name."""
+
+    code = "no-such-job"
+
+
+class NoSuchTaskError(NotFoundError):
+    """No task class has this path, or no task of the job this name."""
+
+    code = "no-such-task"
+
+
+class NoSuchRunError(NotFoundError):
+    """No kept run has this id."""
+
+    code = "no-such-run"
+
+
+class NoSuchBundleError(NotFoundError):
+    """No bundle has this name."""
+
+    code = "no-such-bundle"
+
+
+class ExistsError(ScattersphereError):
+    """The name is taken."""
+
+    code = "exists"
+
+
+class ConflictError(ScattersphereError):
+    """The request contradicts the state of things."""
+
+    code = "conflict"
+
+
+class AmbiguousTaskError(ConflictError):
+    """Two bundles hold the same task path; write `bundle:path`."""
+
+
+class UnresolvedError(ConflictError):
+    """The definition waits for code that is not registered; `.problems` says which."""
+
+    def __init__(self, message: str, problems: Iterable[Problem] = ()) -> None:
+        self.problems = tuple(problems)
+        super().__init__(message)
+
+
+class BundleBusyError(ConflictError):
+    """Runs still need the bundle; `.runs` lists their ids."""
+
+    def __init__(self, message: str, runs: Iterable[int] = ()) -> None:
+        self.runs = tuple(runs)
+        super().__init__(message)
+
+
+class RunStateError(ConflictError):
+    """The state of the run does not allow the request; the message names the state."""
+
+
+class FileChangedError(ConflictError):
+    """The file was changed since it was loaded; pass `overwrite=True` to replace it."""
+
+
+class BusyError(ScattersphereError):
+    """A limit is reached: the queue of runs is full, or a job refuses a second run."""
+
+    code = "busy"
+
+
+class BundleError(ScattersphereError):
+    """A bundle cannot be used."""
+
+    code = "conflict"
+
+
+class BundleRefusedError(BundleError):
+    """The bundle is unsafe, unreadable or too large. Nothing of it was executed."""
+
+    code = "too-large"
+
+
+class BundleLoadError(BundleError):
+    """The code of a bundle failed to load. `details` is the traceback with logical names."""
+
+    def __init__(self, message: str, details: str = "") -> None:
+        self.details = details
+        super().__init__(message)
+
+
+class ClosedError(ScattersphereError):
+    """The Server is closing, closed, or not yet entered."""
+
+    code = "shutting-down"
+
+
+class ForkedError(ScattersphereError):
+    """This process was forked from the one that entered the Server; make a new Server here."""
+
+
+class EngineError(ScattersphereError):
+    """A defect of the engine. The runs of this Server were marked `crashed`; please report it."""
+
+
+class NonRetryableError(ScattersphereError):
+    """Raised by a task: fail now, whatever attempts are left."""
+
+    code = "bad-args"

@@ -1,0 +1,103 @@
+"""The contract between the executor and a place where attempts run.
+
+A backend runs *calls*. It reports each one exactly once through `done`, on the loop's thread, never
+from inside `start`. It knows nothing of runs, retries or states; the machine decides those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import attrs
+
+if TYPE_CHECKING:
+    import contextvars
+    from collections.abc import Mapping
+
+    from scattersphere.model.taskclass import TaskClass
+    from scattersphere.task import TaskContext
+
+
+class Ending(Enum):
+    """How a call ended."""
+
+    VALUE = "value"
+    EXCEPTION = "exception"
+    CANCELLED = "cancelled"
+    DIED = "died"
+    """Its process is gone; `error` says by which signal or exit code."""
+
+
+@attrs.frozen(eq=False)
+class Outcome:
+    """What a call came to. `error` is the live exception, or one rebuilt from another process;
+    `traceback` is its formatted text with logical module names, or "".
+    """
+
+    ending: Ending
+    value: Any = None
+    error: BaseException | None = None
+    traceback: str = ""
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Call:
+    """One attempt, ready to run.
+
+    `invoke()` runs the body with its hooks in the current thread, inside `context`, and never
+    raises. A backend in another process uses `task_class`, `arguments` and `task_context` instead.
+    """
+
+    invoke: Callable[[], Outcome]
+    context: contextvars.Context
+    task_class: TaskClass
+    arguments: Mapping[str, Any]
+    task_context: TaskContext
+    name: str
+    """For people: `wordcount#3/count[7]`."""
+
+
+class Handle(Protocol):
+    """A started call."""
+
+    def cancel(self) -> None:
+        """Ask it to end: its next `check()` raises. May be called again."""
+
+    def kill(self) -> None:
+        """End it by force where that is possible; else do nothing."""
+
+    def where(self) -> str:
+        """Say which line it is executing ("file.py:12 in run"), or "" where unknown."""
+
+
+class Host(Protocol):
+    """What the executor lends a backend."""
+
+    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call back on the loop's thread; may be called from any thread, never blocks.
+
+        After the loop has gone the call is dropped in silence.
+        """
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A place where attempts run. One Server opens it once and closes it once.
+
+    `scattersphere.testing` holds the checks that every backend must pass.
+    """
+
+    limit: int | None
+    """Calls that it runs at once; the dispatcher never starts more. None: no limit."""
+
+    async def open(self, host: Host) -> None:
+        """Get ready; called on the loop before the first call."""
+
+    def start(self, call: Call, done: Callable[[Outcome], None]) -> Handle:
+        """Run `call`; call `done(outcome)` exactly once, later, on the loop's thread."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of idle workers and kill what can be killed; never waits for a call that refuses."""

@@ -1,0 +1,198 @@
+"""What users write: a task is a class, its parameters are annotated attributes.
+
+`RunnableTask.__init_subclass__` turns each subclass into a keyword-only attrs class, so that type
+checkers see the constructor and a wrong declaration is refused where it stands.
+"""
+
+from __future__ import annotations
+
+import abc
+import copy
+import inspect
+from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform, get_origin
+
+import attrs
+
+from scattersphere.errors import TaskDeclarationError
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Mapping
+
+    from scattersphere.model.states import TaskState
+
+HOOKS = frozenset({"run", "clean_up", "on_exception", "on_finished", "on_status_change"})
+"""Names that a parameter may not have."""
+
+
+class TaskContext(abc.ABC):
+    """What an attempt knows about itself, and how it talks to the engine.
+
+    Handed to `run` and to the hooks. Everything may be used from the attempt's own thread, be it
+    the loop's or a worker's; `checkpoint` and `start` are for async bodies, `check` for threads.
+    """
+
+    __slots__ = ()
+
+    run_id: int
+    """The number of the run."""
+    job: str
+    """The name of the job."""
+    task: str
+    """The name of the task in the job."""
+    index: int | None
+    """Which instance of a mapped task this is, from 0; None elsewhere."""
+    attempt: int
+    """Which attempt this is, from 1."""
+
+    @property
+    @abc.abstractmethod
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose lines go to the log of this run, task and attempt."""
+
+    @property
+    @abc.abstractmethod
+    def params(self) -> Mapping[str, Any]:
+        """The parameters of the run."""
+
+    @property
+    @abc.abstractmethod
+    def results(self) -> Mapping[str, Any]:
+        """The results of the declared upstream tasks, by name."""
+
+    @property
+    @abc.abstractmethod
+    def idempotency_key(self) -> str:
+        """The same text for every attempt of this task in this run, and for no other."""
+
+    @abc.abstractmethod
+    def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Tell watchers how far this attempt is, in units of its own choice."""
+
+    @abc.abstractmethod
+    async def checkpoint(self) -> None:
+        """Let a pause hold this attempt here and a cancel end it (async bodies)."""
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """Let a pause hold this attempt here and a cancel end it (bodies in threads)."""
+
+    @abc.abstractmethod
+    async def start(self, job: str, params: Mapping[str, Any] | None = None) -> Any:
+        """Start a child run of a defined job and return its `Run`; it takes no run slot."""
+
+
+def _fresh(value: Any, *, init: bool) -> Any:
+    """Give each instance its own copy of a mutable default (attrs would share it)."""
+
+    def make() -> Any:
+        return copy.deepcopy(value)
+
+    return attrs.field(factory=make, init=init)
+
+
+def _refuse(cls: type, name: str, why: str) -> TaskDeclarationError:
+    return TaskDeclarationError(f"{cls.__qualname__}.{name}: {why}")
+
+
+def _is_classvar(annotation: Any) -> bool:
+    # With postponed annotations only the text is there.
+    text = annotation if isinstance(annotation, str) else ""
+    return (
+        annotation is ClassVar
+        or get_origin(annotation) is ClassVar
+        or text.startswith(("ClassVar", "typing.ClassVar", "t.ClassVar"))
+    )
+
+
+def _plain_data(value: Any) -> bool:
+    return isinstance(value, bool | int | float | str | bytes | list | dict | set | tuple)
+
+
+def _prepare(cls: type) -> None:
+    """Check the declaration of `cls` and shape its attributes for attrs."""
+    annotations = inspect.get_annotations(cls)
+    if "__init__" in cls.__dict__:
+        raise _refuse(cls, "__init__", "declare parameters as annotated attributes instead")
+    for name, annotation in annotations.items():
+        if name in HOOKS:
+            raise _refuse(cls, name, "a parameter may not be called like a hook")
+        if not _is_classvar(annotation):
+            _shape_attribute(cls, name)
+    for name, value in list(cls.__dict__.items()):
+        if not name.startswith("_") and name not in annotations and _plain_data(value):
+            raise _refuse(
+                cls, name, f"annotate it to make it a parameter: {name}: {type(value).__name__} = ..."
+            )
+
+
+def _shape_attribute(cls: type, name: str) -> None:
+    """Make state out of `_name`, and fresh copies out of mutable defaults."""
+    value = cls.__dict__.get(name, attrs.NOTHING)
+    if not name.startswith("_"):
+        if isinstance(value, list | dict | set | bytearray):
+            setattr(cls, name, _fresh(value, init=True))
+    elif value is attrs.NOTHING:
+        setattr(cls, name, attrs.field(init=False))
+    elif _plain_data(value) or value is None:
+        setattr(cls, name, _fresh(value, init=False))
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(attrs.field,))
+class RunnableTask(abc.ABC):
+    """A unit of work. Subclass it, annotate its parameters, write `run`.
+
+    `run` is `async def` (it runs on the event loop) or `def` (it runs in a worker thread). One
+    instance is made for each attempt. The hooks run where `run` runs, and may be async if it is;
+    an error in one is logged, except that one in `clean_up` fails a successful attempt.
+
+    Example::
+
+        class Greet(RunnableTask):
+            name: str
+            excited: bool = False
+
+            async def run(self, context: TaskContext) -> str:
+                return f"hello {self.name}"
+    """
+
+    __attrs_attrs__: ClassVar[tuple[attrs.Attribute[Any], ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__slots__" in cls.__dict__ and "__attrs_attrs__" in cls.__dict__:
+            return  # the slotted twin that a user's own @attrs.define has just made
+        _prepare(cls)
+        # slots=False: a slotted twin would leave the first class behind in __subclasses__.
+        # eq=False: instances are compared by identity and stay hashable.
+        attrs.define(cls, slots=False, kw_only=True, eq=False, auto_attribs=True)
+
+    @abc.abstractmethod
+    def run(self, context: TaskContext) -> Any:
+        """Do the work and return the task's result. Raise to fail."""
+
+    def on_finished(self) -> Any:
+        """Be told that `run` returned."""
+
+    def on_exception(self, exc: BaseException) -> Any:
+        """Be told what `run` raised."""
+
+    def on_status_change(self, old: TaskState, new: TaskState) -> Any:
+        """Be told of each move of this attempt's task."""
+
+    def clean_up(self) -> Any:
+        """Release what the attempt holds; called after every attempt, cancelled ones too."""
+
+
+RUN_HOOKS: tuple[str, ...] = tuple(sorted(HOOKS - {"run"}))
+
+
+def overridden_hooks(cls: type[RunnableTask]) -> frozenset[str]:
+    """Return which hooks `cls` really has, so that the others cost nothing."""
+    return frozenset(name for name in RUN_HOOKS if getattr(cls, name) is not getattr(RunnableTask, name))
+
+
+def is_async(cls: type[RunnableTask]) -> bool:
+    """Whether `run` is a coroutine function: looked up once, when the class is registered."""
+    run: Callable[..., Any] = cls.run
+    return inspect.iscoroutinefunction(inspect.unwrap(run))
