@@ -1,0 +1,192 @@
+"""The dispatcher: which attempt starts next, over all runs of a server.
+
+Higher priority first; runs of equal priority take turns; no limit is ever exceeded; and a place
+that becomes free is offered on until somebody takes it or nobody waits. That last promise rests on
+one invariant, kept by `offer`: a gate with a free place and waiting lanes is used by at least one
+lane that is listed, and whichever way that lane leaves the list, it passes the offer on.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+from typing import TYPE_CHECKING
+
+from scattersphere.execution.machine.places import UNLIMITED, Gate, Lane, Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from scattersphere.execution.machine.run import RunMachine
+
+KEPT_LEVELS = 8
+"""Empty queues of a priority are kept up to this number: making one anew for each task of a chain
+would cost more than looking at a few empty ones."""
+EAGER_REMOVAL = 64
+"""A turn without lanes is taken out of a queue at once if that has at most so many turns; else the
+next `take` drops it, so that pausing ten thousand runs is not quadratic."""
+
+
+class Level:
+    """The runs that have something ready at one priority, in the order of their turns."""
+
+    __slots__ = ("priority", "turns")
+
+    def __init__(self, priority: int) -> None:
+        self.priority = priority
+        self.turns: deque[Turn] = deque()
+
+    def __lt__(self, other: Level) -> bool:
+        return self.priority > other.priority  # the highest comes first
+
+
+class Dispatcher:
+    """Gives out what may start. `limit` bounds the attempts of the whole server, `pools` by name.
+
+    A pool that was never given a size has no limit; whether a name is known is for the plan to say.
+    """
+
+    def __init__(self, limit: int | None = None, pools: Mapping[str, int] | None = None) -> None:
+        self.limited = limit is not None
+        self.free = UNLIMITED if limit is None else limit
+        self.pools = {name: Gate(size) for name, size in (pools or {}).items()}
+        self._levels: dict[int, Level] = {}
+        self._order: list[Level] = []
+        self._listed = 0
+
+    def __repr__(self) -> str:
+        free = self.free if self.limited else "unlimited"
+        return f"<Dispatcher: {self._listed} runs ready, {free} places free>"
+
+    @property
+    def ready(self) -> bool:
+        """Whether something may be startable. `take` knows for certain."""
+        return self._listed > 0 and self.free > 0
+
+    def pool(self, name: str) -> Gate:
+        """Return the gate of a pool; a new name has no limit."""
+        gate = self.pools.get(name)
+        if gate is None:
+            gate = self.pools[name] = Gate(None)
+        return gate
+
+    def set_pool(self, name: str, size: int | None) -> None:
+        """Change the size of a pool. What runs goes on, even if it is more than fits from now on."""
+        gate = self.pool(name)
+        gate.resize(size)
+        self.offer((gate,))
+
+    def take(self, limit: int) -> tuple[RunMachine, list[int]] | None:
+        """Begin up to `limit` units of one run and return them; None if nothing can start now.
+
+        The units are RUNNING and have their places when this returns.
+        """
+        limit = min(limit, self.free)
+        if limit <= 0:
+            return None
+        while self._listed:
+            for level in self._order:
+                turns = level.turns
+                if turns:
+                    break
+            turn = turns[0]
+            lanes = turn.lanes
+            if not lanes:
+                self._drop_first(turns)
+                continue
+            lane = lanes[0]
+            if lane.plain:
+                units = turn.machine.begin_plain(lane.queue, limit)
+            else:
+                units = self._begin_limited(lane, limit)
+            self._next_turn(turns, turn, lane)
+            if units:
+                if self.limited:
+                    self.free -= len(units)
+                return turn.machine, units
+        return None
+
+    def _begin_limited(self, lane: Lane, limit: int) -> list[int]:
+        """Begin units of a lane that needs places, as many as there are; park it if there is none."""
+        for gate in lane.gates:
+            limit = min(limit, gate.free)
+        if limit > 0:
+            units = lane.turn.machine.begin(lane.queue, limit)
+            for gate in lane.gates:
+                gate.free -= len(units)
+            lane.offered = False
+            return units
+        next(gate for gate in lane.gates if gate.free <= 0).park(lane)
+        return []
+
+    def _next_turn(self, turns: deque[Turn], turn: Turn, lane: Lane) -> None:
+        """Let the next lane and the next run have their turn, after `lane` had one."""
+        lanes = turn.lanes
+        leaves = lane.parked_at is not None or not lane.queue
+        if leaves:
+            lanes.popleft()
+            lane.listed = False
+        elif len(lanes) > 1:
+            lanes.rotate(-1)
+        if not lanes:
+            self._drop_first(turns)
+        elif len(turns) > 1:
+            turns.rotate(-1)
+        if leaves and lane.gates:
+            self.offer(lane.gates)
+
+    def _drop_first(self, turns: deque[Turn]) -> None:
+        turns.popleft().listed = False
+        self._listed -= 1
+
+    def enlist(self, lane: Lane, *, first: bool = False) -> None:
+        """List an idle lane that has units to start. One that waited for its place goes first."""
+        turn = lane.turn
+        lane.listed = True
+        (turn.lanes.appendleft if first else turn.lanes.append)(lane)
+        if not turn.listed:
+            turn.listed = True
+            self._listed += 1
+            level = self._levels.get(turn.priority)
+            if level is None:
+                level = self._new_level(turn.priority)
+            (level.turns.appendleft if first else level.turns.append)(turn)
+
+    def withdraw(self, lanes: Iterable[Lane]) -> None:
+        """Make lanes of one run idle: they are held or emptied, or the run has ended."""
+        for lane in lanes:
+            if lane.parked_at is not None:
+                lane.parked_at.forget(lane)
+            elif lane.listed:
+                lane.listed = False
+                turn = lane.turn
+                turn.lanes.remove(lane)
+                turns = self._levels[turn.priority].turns
+                if not turn.lanes and len(turns) <= EAGER_REMOVAL:
+                    turns.remove(turn)
+                    turn.listed = False
+                    self._listed -= 1
+                if lane.gates:
+                    self.offer(lane.gates)
+
+    def give_back(self, gates: tuple[Gate, ...]) -> None:
+        """Free a place in each of these gates."""
+        for gate in gates:
+            gate.free += 1
+        self.offer(gates)
+
+    def offer(self, gates: tuple[Gate, ...]) -> None:
+        """Offer a free place of each gate to the lane that waits for it first."""
+        for gate in gates:
+            lane = gate.next_waiting()
+            if lane is not None:
+                lane.offered = True
+                self.enlist(lane, first=True)
+
+    def _new_level(self, priority: int) -> Level:
+        if len(self._order) >= KEPT_LEVELS:
+            self._order = [level for level in self._order if level.turns]
+            self._levels = {level.priority: level for level in self._order}
+        level = self._levels[priority] = Level(priority)
+        insort(self._order, level)
+        return level

@@ -1,0 +1,113 @@
+"""Places (a limit and who waits for it), and the queues of what may start.
+
+A *lane* holds the ready units of one run that need exactly the same places. So it is the lane that
+waits for a full gate, never each of its units, and parking 100,000 tasks costs what parking one
+does. A *turn* holds the lanes of one run that have the same priority; runs take turns, not lanes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scattersphere.execution.machine.run import RunMachine
+
+UNLIMITED = 1 << 60
+"""More places than there can be attempts: no limit, without a second kind of number."""
+
+
+class Gate:
+    """`free` places of `limit`, and the lanes that wait for one, by priority and then in order."""
+
+    __slots__ = ("free", "limit", "waiting")
+
+    def __init__(self, limit: int | None) -> None:
+        self.limit = self.free = UNLIMITED if limit is None else limit
+        self.waiting: dict[int, OrderedDict[Lane, None]] = {}
+
+    def __repr__(self) -> str:
+        lanes = sum(map(len, self.waiting.values()))
+        return f"<Gate: {self.free} of {self.limit} free, {lanes} lanes waiting>"
+
+    def resize(self, limit: int | None) -> None:
+        """Change the limit; `free` is negative while more places are taken than there are now."""
+        new = UNLIMITED if limit is None else limit
+        self.free += new - self.limit
+        self.limit = new
+
+    def park(self, lane: Lane) -> None:
+        """Let the lane wait for a place.
+
+        One that was offered a place which others took keeps its turn, else a stream of newcomers
+        could starve it.
+        """
+        line = self.waiting.setdefault(lane.priority, OrderedDict())
+        line[lane] = None
+        if lane.offered:
+            line.move_to_end(lane, last=False)
+        lane.parked_at = self
+
+    def forget(self, lane: Lane) -> None:
+        """Take the lane out of those that wait."""
+        line = self.waiting[lane.priority]
+        del line[lane]
+        if not line:
+            del self.waiting[lane.priority]
+        lane.parked_at = None
+
+    def next_waiting(self) -> Lane | None:
+        """Take out the lane that a free place is offered to, if there is both."""
+        if self.free <= 0 or not self.waiting:
+            return None
+        lane = next(iter(self.waiting[max(self.waiting)]))
+        self.forget(lane)
+        return lane
+
+
+class Turn:
+    """The lanes of one run and one priority that are ready, in the order of their turns."""
+
+    __slots__ = ("lanes", "listed", "machine", "priority")
+
+    def __init__(self, machine: RunMachine, priority: int) -> None:
+        self.machine = machine
+        self.priority = priority
+        self.lanes: deque[Lane] = deque()
+        self.listed = False
+        """Whether the dispatcher has it; it may have lost its lanes since."""
+
+
+class Lane:
+    """Ready units of one run that need the same places.
+
+    `own` gates are of the run and the mapped task: a refusing attempt gives them back when it is
+    given up. `shared` gates are pools: it keeps them until it really ends. A lane is idle, listed
+    (in its turn) or parked at one full gate.
+    """
+
+    __slots__ = (
+        "gates",
+        "listed",
+        "offered",
+        "own",
+        "parked_at",
+        "plain",
+        "priority",
+        "queue",
+        "shared",
+        "turn",
+    )
+
+    def __init__(self, turn: Turn, own: tuple[Gate, ...], shared: tuple[Gate, ...], *, mapped: bool) -> None:
+        self.turn = turn
+        self.priority = turn.priority
+        self.own = own
+        self.shared = shared
+        self.gates = own + shared
+        self.plain = not (self.gates or mapped)
+        self.queue: deque[int] = deque()
+        self.listed = False
+        self.offered = False
+        """Whether a place was offered since it last began a unit."""
+        self.parked_at: Gate | None = None

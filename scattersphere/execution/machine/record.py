@@ -1,0 +1,283 @@
+"""What is known of a run, and the only ways to change it: a move, a queue, a place given back.
+
+Signals, rules and requests stand above this file; it knows the tables of moves and nothing of why.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING, Any, cast
+
+from scattersphere.errors import EngineError
+from scattersphere.execution.machine.codes import (
+    PENDING,
+    RUN_ALLOWED,
+    RUN_ENDED_FROM,
+    RUN_PAUSED,
+    RUN_PAUSING,
+    RUN_QUEUED,
+    RUN_RUNNING,
+    RUN_STATES,
+    RUNNING,
+    STATE_BITS,
+    TASK_ALLOWED,
+    TASK_STATES,
+)
+from scattersphere.execution.machine.places import Gate, Lane, Turn
+
+if TYPE_CHECKING:
+    from collections import deque
+
+    from scattersphere.execution.machine.dispatcher import Dispatcher
+    from scattersphere.execution.machine.run import RunMachine
+    from scattersphere.execution.machine.shape import Shape
+
+Command = tuple[str] | tuple[str, int]
+"""`("run", state)`, `("cancel", unit)`, `("kill", unit)`, `("release", unit)`, `("retry", unit)`,
+and `("work",)`: a mass move is not finished, call `work` in slices."""
+
+
+class MapProgress:
+    """How far a mapped task is. Instances become units only when they begin, in their order."""
+
+    __slots__ = ("cut", "failed", "left", "next", "units", "width", "withdrawn")
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.next = 0
+        """Index of the instance that begins next."""
+        self.left = width
+        """Instances that have not ended, begun or not."""
+        self.units: list[int] = []
+        self.cut = False
+        self.failed = False
+        self.withdrawn = False
+        """Whether an instance ended cancelled."""
+
+
+class RunRecord:
+    """The state of one run.
+
+    A *unit* is a task (below `shape.size`) or an instance of a mapped task (from there on, in the
+    order of beginning).
+    """
+
+    __slots__ = (
+        "_back_off",
+        "_clean",
+        "_finals_phase",
+        "_hot",
+        "_instance_index",
+        "_instance_task",
+        "_lanes",
+        "_maps",
+        "_run_gate",
+        "_smooth",
+        "_started",
+        "_turns",
+        "_waited",
+        "_withheld",
+        "attempts",
+        "causes",
+        "dispatcher",
+        "failed",
+        "finals_left",
+        "held",
+        "journal",
+        "left",
+        "live",
+        "out",
+        "results",
+        "run_id",
+        "shape",
+        "state",
+        "stuck",
+        "task_states",
+    )
+
+    def __init__(self, shape: Shape, run_id: int, dispatcher: Dispatcher) -> None:
+        self.shape = shape
+        self.run_id = run_id
+        self.dispatcher = dispatcher
+        self.state = RUN_QUEUED
+        self.task_states = bytearray(shape.size)
+        self.attempts = [0] * shape.size
+        self.results: list[Any] = [None] * shape.size
+        self.stuck: set[int] = set()
+        self.held: set[int] = set()
+        self.journal: list[int] | array[int] = []
+        self.out: list[Command] = []
+        self.causes: list[str] = []
+        self.live = 0
+        """Attempts that execute; those given up are no longer counted."""
+        self.left = shape.size - len(shape.finals)
+        self.finals_left = len(shape.finals)
+        self.failed = False
+        """Whether a task without `allow_failure` ended failed or crashed."""
+        self._started = False
+        self._finals_phase = False
+        self._clean = True
+        """Whether every task that ended has succeeded, so that counts of failures are all zero."""
+        self._withheld = False
+        self._smooth = False
+        """Whether a success may take the hot path: running, clean, nothing withheld."""
+        self._waited = shape.degrees.copy()
+        self._back_off: set[int] = set()
+        self._maps: dict[int, MapProgress] = {}
+        self._instance_task: list[int] = []
+        self._instance_index: list[int] = []
+        self._run_gate = None if shape.max_parallel is None else Gate(shape.max_parallel)
+        self._turns: dict[int, Turn] = {}
+        self._lanes: dict[int, Lane] = {}
+        self._hot: Lane | None = None
+        """The lane that the hot path uses, once there is one."""
+
+    def __repr__(self) -> str:
+        left = self.left + self.finals_left
+        return (
+            f"<{type(self).__name__} {self.run_id}: {RUN_STATES[self.state]}, "
+            f"{left} of {self.shape.size} tasks left, {self.live} attempts>"
+        )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run is in a terminal state."""
+        return self.state >= RUN_ENDED_FROM
+
+    @property
+    def finals_phase(self) -> bool:
+        """Whether all normal tasks have ended, so that finally-tasks may run."""
+        return self._finals_phase
+
+    def task_of(self, unit: int) -> int:
+        """Return the task that the unit is, or is an instance of."""
+        size = self.shape.size
+        return unit if unit < size else self._instance_task[unit - size]
+
+    def index_of(self, unit: int) -> int | None:
+        """Return the index of an instance in its map; None for a task."""
+        size = self.shape.size
+        return None if unit < size else self._instance_index[unit - size]
+
+    def width_of(self, task: int) -> int | None:
+        """Return how many instances a mapped task has; None before its rule was met."""
+        progress = self._maps.get(task)
+        return None if progress is None else progress.width
+
+    def compact(self) -> None:
+        """Give back what an ended run no longer needs; states, results and journal stay readable."""
+        if self.is_over:
+            self.journal = array("q", self.journal)
+            self._waited = []
+            self._maps = {task: MapProgress(progress.width) for task, progress in self._maps.items()}
+            self._turns, self._lanes, self._hot = {}, {}, None
+
+    # ---- moves
+
+    def _move(self, unit: int, new: int) -> None:
+        if __debug__ and self.task_states[unit] << STATE_BITS | new not in TASK_ALLOWED:
+            old = TASK_STATES[self.task_states[unit]]
+            raise EngineError(f"run {self.run_id}: unit {unit} cannot go from {old} to {TASK_STATES[new]}")
+        self.task_states[unit] = new
+        self.journal.append(unit << STATE_BITS | new)
+
+    def _move_run(self, new: int) -> None:
+        if __debug__ and self.state << STATE_BITS | new not in RUN_ALLOWED:
+            old = RUN_STATES[self.state]
+            raise EngineError(f"run {self.run_id} cannot go from {old} to {RUN_STATES[new]}")
+        self.state = new
+        self.journal.append(~new)
+        self.out.append(("run", new))
+        self._smooth = new == RUN_RUNNING and self._clean
+
+    # ---- queues
+
+    def _lane(self, number: int) -> Lane:
+        """Return a lane, made when it is first needed."""
+        lane = self._lanes.get(number)
+        if lane is None:
+            lane_shape = self.shape.lanes[number]
+            turn = self._turns.get(lane_shape.priority)
+            if turn is None:
+                # Records are only ever made as the base of a RunMachine.
+                turn = self._turns[lane_shape.priority] = Turn(cast("RunMachine", self), lane_shape.priority)
+            own = () if self._run_gate is None else (self._run_gate,)
+            if lane_shape.max_parallel is not None:
+                own = (*own, Gate(lane_shape.max_parallel))
+            shared = tuple(self.dispatcher.pool(name) for name in lane_shape.pools)
+            lane = self._lanes[number] = Lane(turn, own, shared, mapped=lane_shape.mapped)
+        return lane
+
+    def _lane_of(self, unit: int) -> Lane:
+        return self._lane(self.shape.lane_of[self.task_of(unit)])
+
+    def _push(self, unit: int) -> None:
+        """Queue a task, or an attempt to be repeated. While the run is paused it is not offered."""
+        lane = self._lane_of(unit)
+        lane.queue.append(unit)
+        if not lane.listed and lane.parked_at is None and not self._is_holding():
+            self.dispatcher.enlist(lane)
+
+    def _is_holding(self) -> bool:
+        return self.state in (RUN_PAUSING, RUN_PAUSED)
+
+    def _withdraw(self, *, forget: bool) -> None:
+        """Take all lanes from the dispatcher, and with `forget` drop what they hold."""
+        if forget:
+            for lane in self._lanes.values():
+                lane.queue.clear()
+        self.dispatcher.withdraw(self._lanes.values())
+
+    def _enlist_all(self) -> None:
+        for lane in self._lanes.values():
+            if lane.queue and not lane.listed and lane.parked_at is None:
+                self.dispatcher.enlist(lane)
+
+    # ---- beginning, called by the dispatcher, which takes the places
+
+    def begin_plain(self, queue: deque[int], limit: int) -> list[int]:
+        """Begin up to `limit` units, none of them mapped (the hot path)."""
+        states, attempts, log = self.task_states, self.attempts, self.journal.append
+        if len(queue) <= limit:
+            units = list(queue)
+            queue.clear()
+        else:
+            units = [queue.popleft() for _ in range(limit)]
+        for unit in units:
+            states[unit] = RUNNING
+            attempts[unit] += 1
+            log(unit << STATE_BITS | RUNNING)
+        self.live += len(units)
+        return units
+
+    def begin(self, queue: deque[int], limit: int) -> list[int]:
+        """Begin up to `limit` units; a mapped task in the queue stands for its next instances."""
+        units: list[int] = []
+        mapped = self._maps
+        while queue and len(units) < limit:
+            entry = queue.popleft()
+            progress = mapped.get(entry)
+            if progress is None:
+                unit = entry
+            else:
+                unit = self._new_instance(entry, progress)
+                if progress.next < progress.width:
+                    queue.append(entry)
+            self._move(unit, RUNNING)
+            self.attempts[unit] += 1
+            units.append(unit)
+        self.live += len(units)
+        return units
+
+    def _new_instance(self, task: int, progress: MapProgress) -> int:
+        if self.task_states[task] == PENDING:
+            self._move(task, RUNNING)
+        unit = len(self.task_states)
+        self._instance_task.append(task)
+        self._instance_index.append(progress.next)
+        progress.units.append(unit)
+        progress.next += 1
+        self.task_states.append(PENDING)
+        self.attempts.append(0)
+        self.results.append(None)
+        return unit

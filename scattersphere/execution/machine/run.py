@@ -1,0 +1,350 @@
+"""The pure machine of one run: signals in, commands and a journal out. No clock, no I/O.
+
+Requests come from people (`pause`, `cancel`), facts from attempts (`ok`, `ended`). After each of
+them the driver carries out what is in `out`, and calls `work` in slices while `busy`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from scattersphere.errors import RunStateError
+from scattersphere.execution.machine.codes import (
+    CANCELLED,
+    CANCELLING,
+    CRASHED,
+    FAILED,
+    PENDING,
+    RUN_CANCELLED,
+    RUN_CANCELLING,
+    RUN_CRASHED,
+    RUN_PAUSED,
+    RUN_PAUSING,
+    RUN_QUEUED,
+    RUN_RUNNING,
+    RUN_STATES,
+    RUN_STOPPED,
+    RUN_STOPPING,
+    RUNNING,
+    STATE_BITS,
+    SUCCEEDED,
+    TASK_ENDED_FROM,
+    UP_FOR_RETRY,
+)
+from scattersphere.execution.machine.consequences import (
+    BY_CANCEL,
+    BY_TIMEOUT,
+    CANCEL,
+    KILL,
+    NO_REQUEST,
+    STOP,
+    Answer,
+    Consequences,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from scattersphere.execution.machine.places import Lane
+
+__all__ = ["Answer", "RunMachine", "Verdict"]
+
+
+class RunMachine(Consequences):
+    """One run of a shape.
+
+    `ask(task)` is called when the rule of a conditional or mapped task is met; it reads the user's
+    values safely and must not raise.
+
+    Requests raise `RunStateError` where the run's state does not allow them; a repeat is a no-op.
+    """
+
+    __slots__ = ()
+
+    # ---- requests
+
+    def slot(self) -> None:
+        """Start the run, for which the server has a place: queued -> running."""
+        if self.state != RUN_QUEUED or self.level:
+            raise self._refusal("started")
+        self._started = True
+        self._move_run(RUN_RUNNING)
+        shape = self.shape
+        if shape.plain_roots and self.left + self.finals_left == shape.size:
+            if shape.roots:
+                lane = self._hot = self._lane(shape.hot_lane)
+                lane.queue.extend(shape.roots)
+                self.dispatcher.enlist(lane)
+        elif self.left + self.finals_left == shape.size:
+            self._decisions.extend(shape.roots)
+        else:  # results were reused: any rule may be met already
+            self._decisions.extend(range(shape.size))
+        self._carry()
+
+    def pause(self) -> None:
+        """Start nothing from now on; attempts are held at their next checkpoint."""
+        if self.state in (RUN_PAUSING, RUN_PAUSED):
+            return
+        if self.state == RUN_QUEUED:
+            self._move_run(RUN_PAUSED)
+        elif self.state == RUN_RUNNING:
+            self._move_run(RUN_PAUSING)
+            self._withdraw(forget=False)
+            self._carry()
+        else:
+            raise self._refusal("paused")
+
+    def resume(self) -> None:
+        """Undo a pause."""
+        if self.state in (RUN_QUEUED, RUN_RUNNING):
+            return
+        if self.state not in (RUN_PAUSING, RUN_PAUSED):
+            raise self._refusal("resumed")
+        if not self._started:
+            self._move_run(RUN_QUEUED)
+            return
+        self._move_run(RUN_RUNNING)
+        self._release_held()
+        self._enlist_all()
+
+    def stop(self, reason: str = "") -> None:
+        """Start nothing new, let what executes finish, then the finally-tasks."""
+        self._request(STOP, reason or "stop", "stopped")
+
+    def cancel(self, reason: str = "") -> None:
+        """Start nothing new, cancel what executes, then the finally-tasks."""
+        self._request(CANCEL, reason or "cancel", "cancelled")
+
+    def kill(self, reason: str = "") -> None:
+        """End everything by force; no finally-tasks."""
+        self._request(KILL, reason or "kill", "killed")
+
+    def timeout(self) -> None:
+        """Cancel the run because its time is over; it ends failed if this was the first cause.
+
+        A timer may be late: on a run that has not started, or has ended, nothing happens.
+        """
+        if self._started and not self.is_over:
+            self.first_cause_is_timeout = self.first_cause_is_timeout or self.level < CANCEL
+            self._request(CANCEL, "timeout", "timed out")
+
+    def crash(self) -> None:
+        """End everything that lives as crashed, because the engine itself failed.
+
+        The one mass move that is done at once: who would work it off in slices has failed.
+        """
+        if self.is_over:
+            return
+        self.level = KILL
+        self._finals_phase = True
+        states = self.task_states
+        for unit in range(len(states)):
+            if states[unit] >= TASK_ENDED_FROM:
+                continue
+            if states[unit] in (RUNNING, CANCELLING) and unit not in self._maps:
+                self._give_up(unit)
+                self.out.append(("kill", unit))
+            self._move(unit, CRASHED)
+        self.left = self.finals_left = 0
+        self._back_off.clear()
+        self._end(RUN_CRASHED)
+        self._carry()
+
+    def _request(self, level: int, cause: str, done: str) -> None:
+        if self.is_over:
+            raise self._refusal(done)
+        if level >= self.level and cause not in self.causes:
+            self.causes.append(cause)
+        if level <= self.level:
+            return
+        self.level = level
+        self._smooth = False
+        if not self._started:
+            self._cancel_all_pending()
+            self._end(RUN_STOPPED if level == STOP else RUN_CANCELLED)
+            return
+        if level == STOP:
+            self._move_run(RUN_STOPPING)
+        elif self.state != RUN_CANCELLING:
+            self._move_run(RUN_CANCELLING)
+        self._release_held()
+        self._start_sweep()
+        self._enlist_all()
+        self._carry()
+
+    def _cancel_all_pending(self) -> None:
+        """End a run that never started: no rules, no finally-tasks, so no work list either."""
+        for unit in range(self.shape.size):
+            if self.task_states[unit] == PENDING:
+                self._move(unit, CANCELLED)
+        self.left = self.finals_left = 0
+
+    def _release_held(self) -> None:
+        self.out.extend(("release", unit) for unit in sorted(self.held))
+        self.held.clear()
+
+    def _refusal(self, done: str) -> RunStateError:
+        state = RUN_STATES[self.state]
+        return RunStateError(f"run {self.run_id} is {state}; it cannot be {done}")
+
+    # ---- facts
+
+    def reuse(self, task: int, value: Any) -> None:
+        """Take over the result of an earlier run, before `slot`: the task has succeeded."""
+        if self._started or self.task_states[task] != PENDING:
+            raise RunStateError(f"run {self.run_id}: task {task} has begun; its result cannot be reused")
+        self._move(task, SUCCEEDED)
+        self.results[task] = value
+        if self.shape.tasks[task].finally_:
+            self.finals_left -= 1
+        else:
+            self.left -= 1
+        for successor in self.shape.successors[task]:
+            self._waited[successor] -= 1
+
+    def ok(self, unit: int, value: Any) -> None:
+        """Note that an attempt has returned `value` (the hot path; `ended` does the same, step by step)."""
+        shape, states = self.shape, self.task_states
+        if not (self._smooth and unit < shape.size and shape.easy[unit] and states[unit] == RUNNING):
+            self.ended(unit, SUCCEEDED, value)
+            return
+        states[unit] = SUCCEEDED
+        self.journal.append(unit << STATE_BITS | SUCCEEDED)
+        self.results[unit] = value
+        self.live -= 1
+        self.left -= 1
+        dispatcher = self.dispatcher
+        if dispatcher.limited:
+            dispatcher.free += 1
+        below = shape.successors[unit]
+        if below:
+            waited = self._waited
+            lane = self._hot or self._find_hot()
+            queue = lane.queue
+            for successor in below:
+                waited[successor] -= 1
+                if not waited[successor]:
+                    queue.append(successor)
+            if queue and not lane.listed:
+                dispatcher.enlist(lane)
+        if not self.left:
+            self._carry()
+
+    def _find_hot(self) -> Lane:
+        self._hot = self._lane(self.shape.hot_lane)
+        return self._hot
+
+    def ended(self, unit: int, kind: int, value: Any = None, retryable: bool = True) -> None:  # noqa: FBT001, FBT002 - the driver's interface
+        """Note that an attempt has ended.
+
+        `kind` is SUCCEEDED, FAILED, CRASHED (its process died) or CANCELLED (it let a CancelledError
+        through); `value` is kept as the unit's result, whatever it is. What is not `retryable` is
+        not tried again.
+
+        A late outcome of an attempt that was given up is dropped, but its places become free.
+        """
+        if unit in self.stuck:
+            self._end_of_stuck(unit)
+            return
+        if self.task_states[unit] not in (RUNNING, CANCELLING):
+            return
+        self._leave(unit)
+        kind, asked = self._read_ending(unit, kind)
+        if kind in (FAILED, CRASHED) and retryable and asked != BY_CANCEL and self._has_attempts_left(unit):
+            if self._may_retry(unit):
+                self._move(unit, UP_FOR_RETRY)
+                self._back_off.add(unit)
+                self.out.append(("retry", unit))
+                self._carry()
+                return
+            if self.level != NO_REQUEST:
+                self._withheld = True
+        self.results[unit] = value
+        self._finish(unit, kind)
+        self._carry()
+
+    def _read_ending(self, unit: int, kind: int) -> tuple[int, int | None]:
+        """Return what the ending means, and why the attempt was asked to end (None: it was not)."""
+        asked = self._reasons.pop(unit, None)
+        if kind == CRASHED and unit in self._killed:
+            kind = CANCELLED  # it is us who killed it
+        self._killed.discard(unit)
+        if kind == CANCELLED and asked != BY_CANCEL:
+            kind = FAILED  # a time-out, or a CancelledError of its own
+        return kind, asked
+
+    def _has_attempts_left(self, unit: int) -> bool:
+        return self.attempts[unit] < self.shape.tasks[self.task_of(unit)].max_attempts
+
+    def _may_retry(self, unit: int) -> bool:
+        """Finally-tasks are no business of a stop or a cancel, and neither are their retries."""
+        return not self._is_withheld(final=self.shape.tasks[self.task_of(unit)].finally_)
+
+    def retry_due(self, unit: int) -> None:
+        """Queue a unit whose back-off is over. Without effect if it was withheld meanwhile."""
+        if unit in self._back_off:
+            self._back_off.remove(unit)
+            self._push(unit)
+
+    def attempt_timeout(self, unit: int) -> None:
+        """Cancel an attempt whose time is over. Time stands still while it is held."""
+        if self.task_states[unit] == RUNNING and unit not in self.held and unit not in self._maps:
+            self._cancel(unit, BY_TIMEOUT)
+            self._carry()
+
+    def finally_timeout(self) -> None:
+        """Cancel the finally-tasks of a cancelled run that execute, and withhold the others.
+
+        Their time is used up. Without effect on a run that was not cancelled.
+        """
+        if self.level == CANCEL and self._started and not self.is_over and not self._finals_over:
+            self._finals_over = True
+            self._start_sweep()
+            self._carry()
+
+    def grace_over(self, unit: int) -> None:
+        """Give up an attempt that refuses to end: its task ends now.
+
+        The attempt is *stuck* until it really ends. Until then it keeps its places in pools and
+        server; those of run and task become free.
+        """
+        if self.task_states[unit] != CANCELLING or unit in self._maps:
+            return
+        asked = self._reasons.pop(unit)
+        self._killed.discard(unit)
+        self._give_up(unit)
+        self._finish(unit, CANCELLED if asked == BY_CANCEL else FAILED)
+        self._carry()
+
+    def checkpoint(self, unit: int) -> bool:
+        """Ask whether to hold an attempt here, until ("release", unit) or its cancel."""
+        if not self._is_holding() or self.task_states[unit] != RUNNING:
+            return False
+        self.held.add(unit)
+        self._carry()
+        return True
+
+    # ---- places
+
+    def _leave(self, unit: int) -> None:
+        """Give back all places of an attempt that has ended."""
+        self.live -= 1
+        self.held.discard(unit)
+        dispatcher = self.dispatcher
+        if dispatcher.limited:
+            dispatcher.free += 1
+        lane = self._lane_of(unit)
+        if lane.gates:
+            dispatcher.give_back(lane.gates)
+
+    def _give_up(self, unit: int) -> None:
+        self.live -= 1
+        self.held.discard(unit)
+        self.stuck.add(unit)
+        self.dispatcher.give_back(self._lane_of(unit).own)
+
+    def _end_of_stuck(self, unit: int) -> None:
+        """Free the last places of a stuck attempt that has really ended. Its outcome is dropped."""
+        self.stuck.discard(unit)
+        if self.dispatcher.limited:
+            self.dispatcher.free += 1
+        self.dispatcher.give_back(self._lane_of(unit).shared)
