@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from scattersphere.execution.machine.codes import (
     CANCELLED,
@@ -66,7 +66,10 @@ Answer = Verdict | tuple[Verdict, int | None]
 class Consequences(RunRecord):
     """A run record that draws conclusions."""
 
+    at_once: ClassVar[int] = AT_ONCE
+
     __slots__ = (
+        "_admitted",
         "_ask",
         "_carrying",
         "_decisions",
@@ -102,6 +105,9 @@ class Consequences(RunRecord):
         self._failed_below: dict[int, int] = {}
         self._other_below: dict[int, int] = {}
         self._carrying = False
+        self._admitted = bytearray(shape.size)
+        """Which tasks have been let through by their rule, so that none is queued twice. Those that the
+        hot path queues are not marked: nothing asks their rule again."""
         self._endings: deque[int] = deque()
         """Tasks whose successors must still be told; of the first one, `_told` were."""
         self._told = 0
@@ -116,19 +122,17 @@ class Consequences(RunRecord):
         self._carry(budget)
         return self.busy
 
-    def _carry(self, budget: int = AT_ONCE) -> None:
+    def _carry(self, budget: int = 0) -> None:
         if self._carrying:  # `ask` called back into this run; the outer call goes on with it
             return
         self._carrying = True
+        budget = budget or self.at_once
         try:
-            while budget > 0 and not self.is_over:
-                if self._endings:
-                    budget -= self._tell(budget)
-                elif self._swept >= 0:
-                    budget -= self._sweep(budget)
-                elif self._decisions:
-                    self._decide(self._decisions.popleft())
-                    budget -= 1
+            while not self.is_over:
+                if self._has_work():
+                    if budget <= 0:
+                        break
+                    budget -= self._do_some(budget)
                 elif not self._advance():
                     break
         finally:
@@ -139,9 +143,21 @@ class Consequences(RunRecord):
             self._swept = -1
         elif self.state == RUN_PAUSING and self.live == len(self.held):
             self._move_run(RUN_PAUSED)
-        was_busy, self.busy = self.busy, bool(self._endings or self._decisions or self._swept >= 0)
+        was_busy, self.busy = self.busy, self._has_work()
         if self.busy and not was_busy:
             self.out.append(("work",))
+
+    def _has_work(self) -> bool:
+        return bool(self._endings or self._decisions) or self._swept >= 0
+
+    def _do_some(self, budget: int) -> int:
+        """Take some steps; endings come first, so that what they decide is not swept away."""
+        if self._endings:
+            return self._tell(budget)
+        if self._swept >= 0:
+            return self._sweep(budget)
+        self._decide(self._decisions.popleft())
+        return 1
 
     def _tell(self, budget: int) -> int:
         """Tell successors of the first ending; return the steps that it took."""
@@ -183,7 +199,7 @@ class Consequences(RunRecord):
 
     def _decide(self, task: int) -> None:
         """Ask the trigger rule whether the task starts, never starts, or waits on."""
-        if self.task_states[task] != PENDING or task in self._maps:
+        if self.task_states[task] != PENDING or self._admitted[task]:
             return
         shape = self.shape
         final = shape.tasks[task].finally_
@@ -194,6 +210,7 @@ class Consequences(RunRecord):
         verdict = shape.decide[task](waited, shape.degrees[task] - waited - failed - other, failed, other)
         if verdict == RUNNING:
             if not self._is_withheld(final=final):
+                self._admitted[task] = 1
                 self._admit(task)
         elif verdict != PENDING:
             self._finish(task, verdict)

@@ -85,10 +85,10 @@ class Dispatcher:
         if limit <= 0:
             return None
         while self._listed:
-            for level in self._order:
-                turns = level.turns
-                if turns:
-                    break
+            level = self._order[0]
+            if not level.turns:
+                level = next(level for level in self._order if level.turns)
+            turns = level.turns
             turn = turns[0]
             lanes = turn.lanes
             if not lanes:

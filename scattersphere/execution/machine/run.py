@@ -76,8 +76,11 @@ class RunMachine(Consequences):
                 self.dispatcher.enlist(lane)
         elif self.left + self.finals_left == shape.size:
             self._decisions.extend(shape.roots)
-        else:  # results were reused: any rule may be met already
-            self._decisions.extend(range(shape.size))
+        else:  # results were reused: other rules may be met already, plain ones where nothing is waited for
+            waited, plain = self._waited, shape.plain
+            self._decisions.extend(
+                task for task in range(shape.size) if not (plain[task] and waited[task])
+            )
         self._carry()
 
     def pause(self) -> None:
@@ -250,7 +253,7 @@ class RunMachine(Consequences):
         self._leave(unit)
         kind, asked = self._read_ending(unit, kind)
         if kind in (FAILED, CRASHED) and retryable and asked != BY_CANCEL and self._has_attempts_left(unit):
-            if self._may_retry(unit):
+            if self._may_start_again(unit):
                 self._move(unit, UP_FOR_RETRY)
                 self._back_off.add(unit)
                 self.out.append(("retry", unit))
@@ -275,7 +278,7 @@ class RunMachine(Consequences):
     def _has_attempts_left(self, unit: int) -> bool:
         return self.attempts[unit] < self.shape.tasks[self.task_of(unit)].max_attempts
 
-    def _may_retry(self, unit: int) -> bool:
+    def _may_start_again(self, unit: int) -> bool:
         """Finally-tasks are no business of a stop or a cancel, and neither are their retries."""
         return not self._is_withheld(final=self.shape.tasks[self.task_of(unit)].finally_)
 
@@ -283,7 +286,8 @@ class RunMachine(Consequences):
         """Queue a unit whose back-off is over. Without effect if it was withheld meanwhile."""
         if unit in self._back_off:
             self._back_off.remove(unit)
-            self._push(unit)
+            if self._may_start_again(unit):  # else a sweep is on its way to it
+                self._push(unit)
 
     def attempt_timeout(self, unit: int) -> None:
         """Cancel an attempt whose time is over. Time stands still while it is held."""

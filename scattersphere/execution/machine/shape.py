@@ -68,6 +68,7 @@ class Shape:
         "lane_of",
         "lanes",
         "max_parallel",
+        "plain",
         "plain_roots",
         "roots",
         "size",
@@ -97,11 +98,11 @@ class Shape:
         self.lanes: list[LaneShape] = []
         self.lane_of: list[int] = []
         self._assign_lanes()
-        plain = [_is_plain(task) for task in self.tasks]
+        self.plain = [_is_plain(task) for task in self.tasks]
         self.asked = [task.mapped or task.conditional for task in self.tasks]
-        self.hot_lane = self._choose_hot_lane(plain)
-        self.plain_roots = all(plain[index] and self.lane_of[index] == self.hot_lane for index in self.roots)
-        self.easy = [self._is_easy(index, plain) for index in range(self.size)]
+        self.hot_lane = self._choose_hot_lane()
+        self.plain_roots = all(self.plain[index] and self.lane_of[index] == self.hot_lane for index in self.roots)
+        self.easy = [self._is_easy(index) for index in range(self.size)]
 
     def _assign_lanes(self) -> None:
         known: dict[LaneShape, int] = {}
@@ -115,7 +116,7 @@ class Shape:
                 self.lanes.append(lane)
             self.lane_of.append(number)
 
-    def _is_easy(self, index: int, plain: Sequence[bool]) -> bool:
+    def _is_easy(self, index: int) -> bool:
         """Whether a success of this task takes the hot path.
 
         It has no places to give back, and only successors of the hot lane that start as soon as
@@ -126,12 +127,12 @@ class Shape:
             return False
         below = self.successors[index]
         return len(below) <= MANY_SUCCESSORS and all(
-            plain[successor] and self.lane_of[successor] == self.hot_lane for successor in below
+            self.plain[successor] and self.lane_of[successor] == self.hot_lane for successor in below
         )
 
-    def _choose_hot_lane(self, plain: Sequence[bool]) -> int:
+    def _choose_hot_lane(self) -> int:
         """Return the lane of most plain tasks (-1 without any)."""
-        counts = Counter(self.lane_of[index] for index in range(self.size) if plain[index])
+        counts = Counter(self.lane_of[index] for index in range(self.size) if self.plain[index])
         return counts.most_common(1)[0][0] if counts else -1
 
 

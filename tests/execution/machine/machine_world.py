@@ -1,0 +1,501 @@
+"""A world in which machines live: it plays the driver, at random, and checks every promise after each step.
+
+It states the rules of the design anew, in the plainest way that there is, so that a fault in the
+machine and the same fault in the check are unlikely.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import attrs
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from scattersphere.execution.machine import Answer, Dispatcher, RunMachine, Shape, TaskShape, Verdict
+from scattersphere.execution.machine.codes import (
+    CANCELLED,
+    CRASHED,
+    FAILED,
+    FAILURE_CODES,
+    PENDING,
+    RUN_ALLOWED,
+    RUN_CANCELLED,
+    RUN_CANCELLING,
+    RUN_CRASHED,
+    RUN_ENDED_FROM,
+    RUN_FAILED,
+    RUN_PAUSED,
+    RUN_PAUSING,
+    RUN_QUEUED,
+    RUN_RUNNING,
+    RUN_STOPPED,
+    RUN_STOPPING,
+    RUN_SUCCEEDED,
+    RUNNING,
+    SKIPPED,
+    STATE_BITS,
+    SUCCEEDED,
+    TASK_ALLOWED,
+    TASK_ENDED_FROM,
+    UP_FOR_RETRY,
+    UPSTREAM_FAILED,
+)
+from scattersphere.model.states import TriggerRule
+
+
+
+def budget(examples):
+    """The settings of a property: `--hypothesis-profile thorough` tries a hundred times as many."""
+    factor = 100 if settings.get_current_profile_name() == "thorough" else 1
+    return settings(max_examples=examples * factor, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+
+@attrs.frozen(eq=False)
+class Job:
+    """A shape, and what the driver would find in the values that it asks for."""
+
+    tasks: tuple[TaskShape, ...]
+    answers: dict[int, Answer]
+    max_parallel: int | None = None
+    fail_fast: bool = False
+
+    def shape(self) -> Shape:
+        return Shape(self.tasks, max_parallel=self.max_parallel, fail_fast=self.fail_fast)
+
+
+@st.composite
+def jobs(draw, max_tasks=7, plain=False):
+    """Random jobs; `plain` ones have nothing but dependencies, retries and priorities of zero."""
+    tasks: list[TaskShape] = []
+    answers: dict[int, Answer] = {}
+    for index in range(draw(st.integers(0, max_tasks))):
+        final = not plain and index > 0 and draw(st.integers(0, 5)) == 0
+        above = [other for other in range(index) if final or not tasks[other].finally_]
+        upstreams = draw(st.lists(st.sampled_from(above), unique=True, max_size=3)) if above else []
+        if plain:
+            tasks.append(
+                TaskShape(upstreams=tuple(upstreams), max_attempts=draw(st.sampled_from([1, 1, 2])))
+            )
+            continue
+        rules = [*[TriggerRule.ALL_SUCCESS] * 3, *TriggerRule] if upstreams else [TriggerRule.ALL_SUCCESS]
+        answer = draw(st.sampled_from([None] * 4 + [0, 1, 3, Verdict.GO, Verdict.SKIP, Verdict.FAIL]))
+        mapped = isinstance(answer, int) or (answer is Verdict.FAIL and draw(st.booleans()))
+        if answer is not None:
+            answers[index] = (Verdict.GO, answer) if isinstance(answer, int) else answer
+        tasks.append(
+            TaskShape(
+                upstreams=tuple(upstreams),
+                rule=draw(st.sampled_from(rules)),
+                finally_=final,
+                max_attempts=draw(st.sampled_from([1, 1, 2, 3])),
+                mapped=mapped,
+                conditional=answer is not None and (not mapped or draw(st.booleans())),
+                pools=draw(st.sampled_from([(), (), (), ("a",), ("b",), ("a", "b"), ("unheard of",)])),
+                max_parallel=draw(st.sampled_from([None, None, 1, 2])),
+                priority=draw(st.sampled_from([0, 0, 0, 5, -1])),
+                allow_failure=draw(st.integers(0, 4)) == 0,
+            )
+        )
+    limit = None if plain else draw(st.sampled_from([None, None, 1, 2]))
+    return Job(tuple(tasks), answers, limit, not plain and draw(st.integers(0, 5)) == 0)
+
+
+@attrs.define(eq=False)
+class Chronicle:
+    """What the world remembers of one run, apart from the machine."""
+
+    states: dict[int, int] = attrs.field(factory=dict)
+    run_state: int = RUN_QUEUED
+    run_moves: list[int] = attrs.field(factory=list)
+    read: int = 0
+    controlled: bool = False
+    requested: list[str] = attrs.field(factory=list)
+    final: tuple[int, bytes] | None = None
+
+
+class World:
+    """Several runs, one dispatcher, and the attempts that execute at this moment."""
+
+    def __init__(self, jobs_, *, limit=None, pools=None, take=4, at_once=256, machine=RunMachine):
+        kind = type("Machine", (machine,), {"at_once": at_once, "__slots__": ()})
+        self.dispatcher = Dispatcher(limit, pools)
+        self.limit, self.pools, self.width = limit, dict(pools or {}), take
+        self.jobs = list(jobs_)
+        self.machines = [
+            kind(job.shape(), number, self.dispatcher, job.answers.__getitem__)
+            for number, job in enumerate(self.jobs)
+        ]
+        self.notes = [Chronicle() for _ in self.machines]
+        self.live: set[tuple[int, int]] = set()
+        self.asked: set[tuple[int, int]] = set()
+        self.killed: set[tuple[int, int]] = set()
+        self.due: set[tuple[int, int]] = set()
+        self.moves: set[tuple[str, int]] = set()
+        self.commands: list[tuple[int, Any]] = []
+
+    # ---- the driver's part
+
+    def obey(self):
+        for machine in self.machines:
+            number, note = machine.run_id, self.notes[machine.run_id]
+            for name, *rest in machine.out:
+                self.commands.append((number, (name, *rest)))
+                match name:
+                    case "retry":
+                        self.due.add((number, rest[0]))
+                    case "cancel":
+                        assert (number, rest[0]) not in self.asked, "cancelled twice"
+                        assert (number, rest[0]) in self.live
+                        self.asked.add((number, rest[0]))
+                    case "kill":
+                        assert (number, rest[0]) not in self.killed, "killed twice"
+                        assert (number, rest[0]) in self.live
+                        self.asked.add((number, rest[0]))
+                        self.killed.add((number, rest[0]))
+                    case "release":
+                        assert (number, rest[0]) in self.live
+                    case "run":
+                        note.run_moves.append(rest[0])
+                    case "work":
+                        pass
+                    case _:
+                        raise AssertionError(name)
+            machine.out.clear()
+
+    def pump(self):
+        """Take until nothing starts; then check all promises."""
+        self.obey()
+        while (taken := self.dispatcher.take(self.width)) is not None:
+            machine, units = taken
+            assert 0 < len(units) <= self.width
+            for unit in units:
+                self.check_start(machine, unit)
+                self.live.add((machine.run_id, unit))
+            self.obey()
+        self.check()
+
+    def end(self, key, kind, *, retryable=True):
+        number, unit = key
+        machine = self.machines[number]
+        self.live.remove(key)
+        self.asked.discard(key)
+        self.killed.discard(key)
+        if kind == SUCCEEDED:
+            machine.ok(unit, ("value", unit))
+        else:
+            machine.ended(unit, kind, None, retryable)
+
+    # ---- the promises
+
+    def check_start(self, machine, unit):
+        job, task = self.jobs[machine.run_id], machine.task_of(unit)
+        shape, states = job.tasks[task], machine.task_states
+        assert (machine.run_id, unit) not in self.live, "two live attempts"
+        assert machine.state in (RUN_RUNNING, RUN_STOPPING, RUN_CANCELLING)
+        assert states[unit] == RUNNING
+        assert 1 <= machine.attempts[unit] <= shape.max_attempts
+        requested = self.notes[machine.run_id].requested
+        if shape.finally_:
+            assert "kill" not in requested
+            assert all(states[other] >= TASK_ENDED_FROM for other in self.normal(job))
+        else:
+            assert not {"stop", "cancel", "kill", "timeout"} & set(requested), "started after a stop"
+        assert self.rule_is_met(job, task, states), "started against its rule"
+        answer = job.answers.get(task, Verdict.GO)
+        assert answer is Verdict.GO or answer[0] is Verdict.GO
+
+    @staticmethod
+    def normal(job):
+        return [index for index, task in enumerate(job.tasks) if not task.finally_]
+
+    def above(self, job, task):
+        shape = job.tasks[task]
+        return self.normal(job) if shape.finally_ and not shape.upstreams else shape.upstreams
+
+    def rule_of(self, job, task):
+        shape = job.tasks[task]
+        return TriggerRule.ALL_DONE if shape.finally_ and not shape.upstreams else shape.rule
+
+    def rule_is_met(self, job, task, states):
+        above = [states[other] for other in self.above(job, task)]
+        done = all(state >= TASK_ENDED_FROM for state in above)
+        good = [state == SUCCEEDED for state in above]
+        bad = [state in FAILURE_CODES for state in above]
+        return {
+            TriggerRule.ALL_SUCCESS: all(good),
+            TriggerRule.NONE_FAILED: done and not any(bad),
+            TriggerRule.ALL_DONE: done,
+            TriggerRule.ALL_FAILED: done and all(bad),
+            TriggerRule.ONE_FAILED: any(bad),
+            TriggerRule.ONE_SUCCESS: any(good),
+        }[self.rule_of(job, task)]
+
+    def check(self):
+        self.check_places()
+        for machine, note in zip(self.machines, self.notes, strict=True):
+            self.check_journal(machine, note)
+            self.check_run(machine, note)
+            self.check_nothing_idle(machine)
+
+    def check_places(self):
+        use = Counter()
+        for number, unit in self.live:
+            machine = self.machines[number]
+            task = machine.task_of(unit)
+            use["server"] += 1
+            for pool in self.jobs[number].tasks[task].pools:
+                use[pool] += 1
+            if unit not in machine.stuck:
+                use[number] += 1
+                use[number, task] += 1
+        if self.limit is not None:
+            assert use["server"] <= self.limit
+            assert self.dispatcher.free == self.limit - use["server"]
+        for pool, size in self.pools.items():
+            assert self.dispatcher.pools[pool].free == size - use[pool]
+        for machine, job in zip(self.machines, self.jobs, strict=True):
+            number = machine.run_id
+            assert job.max_parallel is None or use[number] <= job.max_parallel
+            assert machine.live == (use[number] if not machine.is_over else 0)
+            for task, shape in enumerate(job.tasks):
+                assert shape.max_parallel is None or use[number, task] <= shape.max_parallel
+                assert shape.mapped or use[number, task] <= 1
+
+    def check_journal(self, machine, note):
+        for entry in machine.journal[note.read :]:
+            assert note.run_state < RUN_ENDED_FROM, "something follows the end of the run"
+            if entry < 0:
+                move = note.run_state << STATE_BITS | ~entry
+                assert move in RUN_ALLOWED
+                self.moves.add(("run", move))
+                note.run_state = ~entry
+            else:
+                unit, new = entry >> STATE_BITS, entry & 15
+                move = note.states.get(unit, PENDING) << STATE_BITS | new
+                assert move in TASK_ALLOWED
+                self.moves.add(("task", move))
+                note.states[unit] = new
+        note.read = len(machine.journal)
+        assert note.run_state == machine.state
+        derived = bytearray(note.states.get(unit, PENDING) for unit in range(len(machine.task_states)))
+        assert derived == machine.task_states
+
+    def check_run(self, machine, note):
+        mine = {unit for number, unit in self.live if number == machine.run_id}
+        assert machine.stuck <= mine
+        assert machine.held <= mine - machine.stuck
+        executing = mine - machine.stuck
+        if machine.state >= RUN_ENDED_FROM:
+            now = (machine.state, bytes(machine.task_states))
+            note.final = note.final or now
+            assert note.final == now, "a terminal state has changed"
+            assert all(state >= TASK_ENDED_FROM for state in machine.task_states)
+            assert not executing, "an attempt runs on that is not named as stuck"
+            assert not machine.busy
+            assert sum(state >= RUN_ENDED_FROM for state in note.run_moves) == 1
+            self.check_final_state(machine, note)
+        elif machine.state == RUN_PAUSED:
+            assert executing == machine.held
+        elif machine.state == RUN_PAUSING:
+            assert executing != machine.held, "paused, but does not say so"
+        else:
+            assert not machine.held
+
+    def check_final_state(self, machine, note):
+        job = self.jobs[machine.run_id]
+        failed = any(
+            machine.task_states[task] in (FAILED, CRASHED) and not shape.allow_failure
+            for task, shape in enumerate(job.tasks)
+        )
+        asked = note.requested
+        if machine.state == RUN_CRASHED:
+            assert asked[-1:] == ["crash"]
+        elif {"cancel", "kill", "timeout"} & set(asked):
+            first = next(word for word in asked if word != "stop")
+            assert machine.state == (RUN_FAILED if first == "timeout" else RUN_CANCELLED)
+        elif "stop" in asked and machine.state == RUN_STOPPED:
+            # Something was withheld: a task, an instance, or a retry.
+            assert CANCELLED in machine.task_states or FAILED in machine.task_states or self.was_short(machine)
+        else:
+            assert machine.state == (RUN_FAILED if failed else RUN_SUCCEEDED)
+
+    def was_short(self, machine):
+        return CRASHED in machine.task_states or not len(machine.task_states)
+
+    def check_nothing_idle(self, machine):
+        """What may start and finds places everywhere has started (work conservation)."""
+        job, states = self.jobs[machine.run_id], machine.task_states
+        if machine.state != RUN_RUNNING or machine.busy or (self.limit is not None and not self.dispatcher.free):
+            return
+        if job.fail_fast and "fail_fast" in machine.causes:
+            return
+        used = Counter(
+            machine.task_of(unit)
+            for number, unit in self.live
+            if number == machine.run_id and unit not in machine.stuck
+        )
+        full = job.max_parallel is not None and used.total() >= job.max_parallel
+        for unit in range(len(states)):
+            task = machine.task_of(unit)
+            shape = job.tasks[task]
+            gates = [self.dispatcher.pools[pool] for pool in shape.pools if pool in self.pools]
+            bound = shape.mapped and shape.max_parallel is not None and used[task] >= shape.max_parallel
+            if full or bound or any(gate.free <= 0 for gate in gates):
+                continue
+            assert not self.could_start(machine, job, unit), f"idle: unit {unit} of run {machine.run_id}"
+
+    def could_start(self, machine, job, unit):
+        states = machine.task_states
+        shape = job.tasks[machine.task_of(unit)]
+        if states[unit] == UP_FOR_RETRY:
+            return (machine.run_id, unit) not in self.due
+        if unit >= len(job.tasks):
+            return False
+        if shape.mapped and states[unit] == RUNNING:
+            begun = sum(machine.task_of(other) == unit for other in range(len(job.tasks), len(states)))
+            return begun < job.answers[unit][1]
+        if states[unit] != PENDING or (shape.finally_ and self.left_of(job, states)):
+            return False
+        return self.rule_is_met(job, unit, states)
+
+    def left_of(self, job, states):
+        return any(states[other] < TASK_ENDED_FROM for other in self.normal(job))
+
+    def expected_states(self, number):
+        """Terminal states as a function of what the executed tasks came to: no order enters it."""
+        job, machine = self.jobs[number], self.machines[number]
+        finals = [index for index in range(len(job.tasks)) if job.tasks[index].finally_]
+        expected: dict[int, int] = {}
+        for task in [*self.normal(job), *finals]:
+            if self.rule_is_met(job, task, expected):
+                answer = job.answers.get(task, Verdict.GO)
+                if answer is Verdict.SKIP:
+                    expected[task] = SKIPPED
+                elif answer is Verdict.FAIL:
+                    expected[task] = FAILED
+                elif answer == (Verdict.GO, 0):
+                    expected[task] = SUCCEEDED
+                else:
+                    expected[task] = machine.task_states[task]
+                    assert expected[task] in (SUCCEEDED, FAILED, CRASHED)
+                continue
+            above = [expected[other] for other in self.above(job, task)]
+            bad = any(state in FAILURE_CODES for state in above)
+            by_failure = self.rule_of(job, task) not in (TriggerRule.ONE_FAILED, TriggerRule.ALL_FAILED)
+            expected[task] = UPSTREAM_FAILED if bad and by_failure else SKIPPED
+        return bytes(expected[task] for task in range(len(job.tasks)))
+
+
+class Player:
+    """Plays a world at random: `data` decides what happens next."""
+
+    def __init__(self, world, data, *, control=True):
+        self.world, self.data, self.control = world, data, control
+
+    def choose(self, options):
+        return self.data.draw(st.sampled_from(options))
+
+    def step(self):
+        world = self.world
+        live = sorted(world.live)
+        busy = [machine for machine in world.machines if machine.busy]
+        acts = ["request"] if self.control else []
+        acts += ["start"] * any(machine.state == RUN_QUEUED for machine in world.machines)
+        acts += ["end"] * 6 + ["timeout", "checkpoint", "grace"] * self.control if live else []
+        acts += ["due"] * bool(world.due) + ["work"] * 3 * bool(busy)
+        if not acts:
+            return False
+        act = self.choose(acts)
+        if act == "end":
+            kinds = [SUCCEEDED] * 4 + [FAILED, CRASHED, CANCELLED]
+            world.end(self.choose(live), self.choose(kinds), retryable=self.choose([True, True, False]))
+        elif act == "work":
+            self.choose(busy).work(self.choose([1, 2, 5]))
+        elif act == "due":
+            self.fire(self.choose(sorted(world.due)))
+        elif act == "start":
+            self.choose([machine for machine in world.machines if machine.state == RUN_QUEUED]).slot()
+        elif act == "request":
+            self.request(self.choose(world.machines))
+        else:
+            self.disturb(act, self.choose(live))
+        world.pump()
+        return True
+
+    def fire(self, key):
+        self.world.due.discard(key)
+        self.world.machines[key[0]].retry_due(key[1])
+
+    def disturb(self, act, key):
+        machine, unit = self.world.machines[key[0]], key[1]
+        if act == "checkpoint":
+            before = machine.state
+            held = machine.checkpoint(unit)
+            assert held == (before in (RUN_PAUSING, RUN_PAUSED) and machine.task_states[unit] == RUNNING)
+        elif act == "grace":
+            if key in self.world.asked:
+                machine.grace_over(unit)
+        else:
+            self.world.notes[key[0]].controlled = True
+            machine.attempt_timeout(unit)
+
+    def request(self, machine):
+        words = ["pause"] * 5 + ["resume"] * 6 + ["stop"] * 2 + ["cancel"] * 2
+        word = self.choose([*words, "timeout", "kill", "finally_timeout", "crash"])
+        note = self.world.notes[machine.run_id]
+        if word in ("timeout", "crash", "finally_timeout"):
+            if machine.is_over or (word == "timeout" and machine.state == RUN_QUEUED):
+                return
+            if word == "timeout" and machine.state == RUN_PAUSED and RUN_RUNNING not in note.run_moves:
+                return
+        elif machine.state >= RUN_ENDED_FROM:
+            return
+        elif word in ("pause", "resume") and machine.state in (RUN_STOPPING, RUN_CANCELLING):
+            return
+        if word not in ("pause", "resume", "finally_timeout"):
+            note.controlled = True
+            note.requested.append(word)
+        getattr(machine, word)()
+
+    def finish(self):
+        """Let everything end that can: every run must then end, and every place be free."""
+        world = self.world
+        for _ in range(2000):
+            for machine in world.machines:
+                if machine.state in (RUN_PAUSED, RUN_PAUSING):
+                    machine.resume()
+                if machine.state == RUN_QUEUED:
+                    machine.slot()
+                while machine.work(3):
+                    pass
+            world.pump()
+            for key in sorted(world.due):
+                self.fire(key)
+            world.pump()
+            if not world.live:
+                if all(machine.is_over for machine in world.machines):
+                    break
+                continue
+            kinds = [SUCCEEDED, SUCCEEDED, FAILED, CANCELLED]
+            world.end(self.choose(sorted(world.live)), self.choose(kinds))
+            world.pump()
+        self.check_finished()
+
+    def check_finished(self):
+        world = self.world
+        assert all(machine.is_over for machine in world.machines), world.machines
+        assert not world.live
+        assert not any(machine.stuck for machine in world.machines)
+        assert world.limit is None or world.dispatcher.free == world.limit
+        for pool, gate in world.dispatcher.pools.items():
+            assert not gate.waiting, pool
+            assert gate.free == gate.limit
+        assert not world.dispatcher.ready
+        for machine in world.machines:
+            note = world.notes[machine.run_id]
+            if not (note.controlled or world.jobs[machine.run_id].fail_fast):
+                size = machine.shape.size
+                assert bytes(machine.task_states[:size]) == world.expected_states(machine.run_id)
