@@ -27,17 +27,14 @@ EAGER_REMOVAL = 64
 next `take` drops it, so that pausing ten thousand runs is not quadratic."""
 
 
-class Level:
+class Level(deque[Turn]):
     """The runs that have something ready at one priority, in the order of their turns."""
 
-    __slots__ = ("priority", "turns")
+    __slots__ = ("priority",)
 
     def __init__(self, priority: int) -> None:
+        super().__init__()
         self.priority = priority
-        self.turns: deque[Turn] = deque()
-
-    def __lt__(self, other: Level) -> bool:
-        return self.priority > other.priority  # the highest comes first
 
 
 class Dispatcher:
@@ -85,55 +82,56 @@ class Dispatcher:
         if limit <= 0:
             return None
         while self._listed:
-            level = self._order[0]
-            if not level.turns:
-                level = next(level for level in self._order if level.turns)
-            turns = level.turns
+            turns = self._order[0]
+            if not turns:
+                turns = next(turns for turns in self._order if turns)
             turn = turns[0]
             lanes = turn.lanes
             if not lanes:
                 self._drop_first(turns)
                 continue
             lane = lanes[0]
+            machine = turn.machine
             if lane.plain:
-                units = turn.machine.begin_plain(lane.queue, limit)
+                units = machine.begin_plain(lane.queue, limit)
             else:
-                units = self._begin_limited(lane, limit)
-            self._next_turn(turns, turn, lane)
-            if units:
-                if self.limited:
-                    self.free -= len(units)
-                return turn.machine, units
+                units = self._begin_limited(machine, lane, limit)
+            if not units:
+                self._leave_list(turns, turn, lane)
+                continue
+            if len(lanes) > 1:
+                lanes.rotate(-1)
+            if len(turns) > 1:
+                turns.rotate(-1)
+            if self.limited:
+                self.free -= len(units)
+            return machine, units
         return None
 
-    def _begin_limited(self, lane: Lane, limit: int) -> list[int]:
+    def _begin_limited(self, machine: RunMachine, lane: Lane, limit: int) -> list[int]:
         """Begin units of a lane that needs places, as many as there are; park it if there is none."""
         for gate in lane.gates:
+            if gate.free <= 0 and lane.queue:
+                gate.park(lane)
+                return []
             limit = min(limit, gate.free)
-        if limit > 0:
-            units = lane.turn.machine.begin(lane.queue, limit)
-            for gate in lane.gates:
-                gate.free -= len(units)
-            lane.offered = False
-            return units
-        next(gate for gate in lane.gates if gate.free <= 0).park(lane)
-        return []
+        units = (machine.begin if lane.mapped else machine.begin_plain)(lane.queue, limit)
+        for gate in lane.gates:
+            gate.free -= len(units)
+        lane.offered = False
+        return units
 
-    def _next_turn(self, turns: deque[Turn], turn: Turn, lane: Lane) -> None:
-        """Let the next lane and the next run have their turn, after `lane` had one."""
-        lanes = turn.lanes
-        leaves = lane.parked_at is not None or not lane.queue
-        if leaves:
-            lanes.popleft()
-            lane.listed = False
-        elif len(lanes) > 1:
-            lanes.rotate(-1)
-        if not lanes:
+    def _leave_list(self, turns: deque[Turn], turn: Turn, lane: Lane) -> None:
+        """Take out the first lane of the first turn: it is empty, or parked.
+
+        A lane that was emptied stays in the list until `take` comes to it again: in a chain of tasks
+        it has its next unit by then.
+        """
+        turn.lanes.popleft()
+        lane.idle = lane.parked_at is None
+        if not turn.lanes:
             self._drop_first(turns)
-        elif len(turns) > 1:
-            turns.rotate(-1)
-        if leaves and lane.gates:
-            self.offer(lane.gates)
+        self.offer(lane.gates)
 
     def _drop_first(self, turns: deque[Turn]) -> None:
         turns.popleft().listed = False
@@ -142,7 +140,7 @@ class Dispatcher:
     def enlist(self, lane: Lane, *, first: bool = False) -> None:
         """List an idle lane that has units to start. One that waited for its place goes first."""
         turn = lane.turn
-        lane.listed = True
+        lane.idle = False
         (turn.lanes.appendleft if first else turn.lanes.append)(lane)
         if not turn.listed:
             turn.listed = True
@@ -150,24 +148,23 @@ class Dispatcher:
             level = self._levels.get(turn.priority)
             if level is None:
                 level = self._new_level(turn.priority)
-            (level.turns.appendleft if first else level.turns.append)(turn)
+            (level.appendleft if first else level.append)(turn)
 
     def withdraw(self, lanes: Iterable[Lane]) -> None:
         """Make lanes of one run idle: they are held or emptied, or the run has ended."""
         for lane in lanes:
             if lane.parked_at is not None:
                 lane.parked_at.forget(lane)
-            elif lane.listed:
-                lane.listed = False
+            elif not lane.idle:
                 turn = lane.turn
                 turn.lanes.remove(lane)
-                turns = self._levels[turn.priority].turns
+                turns = self._levels[turn.priority]
                 if not turn.lanes and len(turns) <= EAGER_REMOVAL:
                     turns.remove(turn)
                     turn.listed = False
                     self._listed -= 1
-                if lane.gates:
-                    self.offer(lane.gates)
+                self.offer(lane.gates)
+            lane.idle = True
 
     def give_back(self, gates: tuple[Gate, ...]) -> None:
         """Free a place in each of these gates."""
@@ -185,8 +182,8 @@ class Dispatcher:
 
     def _new_level(self, priority: int) -> Level:
         if len(self._order) >= KEPT_LEVELS:
-            self._order = [level for level in self._order if level.turns]
+            self._order = [level for level in self._order if level]
             self._levels = {level.priority: level for level in self._order}
         level = self._levels[priority] = Level(priority)
-        insort(self._order, level)
+        insort(self._order, level, key=lambda level: -level.priority)
         return level

@@ -88,7 +88,8 @@ class Lane:
 
     __slots__ = (
         "gates",
-        "listed",
+        "idle",
+        "mapped",
         "offered",
         "own",
         "parked_at",
@@ -105,9 +106,10 @@ class Lane:
         self.own = own
         self.shared = shared
         self.gates = own + shared
+        self.mapped = mapped
         self.plain = not (self.gates or mapped)
         self.queue: deque[int] = deque()
-        self.listed = False
+        self.idle = True
         self.offered = False
         """Whether a place was offered since it last began a unit."""
         self.parked_at: Gate | None = None

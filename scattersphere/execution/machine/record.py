@@ -215,7 +215,7 @@ class RunRecord:
         """Queue a task, or an attempt to be repeated. While the run is paused it is not offered."""
         lane = self._lane_of(unit)
         lane.queue.append(unit)
-        if not lane.listed and lane.parked_at is None and not self._is_holding():
+        if lane.idle and not self._is_holding():
             self.dispatcher.enlist(lane)
 
     def _is_holding(self) -> bool:
@@ -230,7 +230,7 @@ class RunRecord:
 
     def _enlist_all(self) -> None:
         for lane in self._lanes.values():
-            if lane.queue and not lane.listed and lane.parked_at is None:
+            if lane.queue and lane.idle:
                 self.dispatcher.enlist(lane)
 
     # ---- beginning, called by the dispatcher, which takes the places
@@ -238,6 +238,13 @@ class RunRecord:
     def begin_plain(self, queue: deque[int], limit: int) -> list[int]:
         """Begin up to `limit` units, none of them mapped (the hot path)."""
         states, attempts, log = self.task_states, self.attempts, self.journal.append
+        if len(queue) == 1:  # a chain of tasks comes here every time
+            unit = queue.pop()
+            states[unit] = RUNNING
+            attempts[unit] += 1
+            log(unit << STATE_BITS | RUNNING)
+            self.live += 1
+            return [unit]
         if len(queue) <= limit:
             units = list(queue)
             queue.clear()

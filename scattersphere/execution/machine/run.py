@@ -78,9 +78,7 @@ class RunMachine(Consequences):
             self._decisions.extend(shape.roots)
         else:  # results were reused: other rules may be met already, plain ones where nothing is waited for
             waited, plain = self._waited, shape.plain
-            self._decisions.extend(
-                task for task in range(shape.size) if not (plain[task] and waited[task])
-            )
+            self._decisions.extend(task for task in range(shape.size) if not (plain[task] and waited[task]))
         self._carry()
 
     def pause(self) -> None:
@@ -207,7 +205,7 @@ class RunMachine(Consequences):
     def ok(self, unit: int, value: Any) -> None:
         """Note that an attempt has returned `value` (the hot path; `ended` does the same, step by step)."""
         shape, states = self.shape, self.task_states
-        if not (self._smooth and unit < shape.size and shape.easy[unit] and states[unit] == RUNNING):
+        if not (self._smooth and states[unit] == RUNNING and unit < shape.size and shape.easy[unit]):
             self.ended(unit, SUCCEEDED, value)
             return
         states[unit] = SUCCEEDED
@@ -218,6 +216,8 @@ class RunMachine(Consequences):
         dispatcher = self.dispatcher
         if dispatcher.limited:
             dispatcher.free += 1
+        if shape.gated:
+            dispatcher.give_back(self._lane_of(unit).gates)
         below = shape.successors[unit]
         if below:
             waited = self._waited
@@ -227,7 +227,7 @@ class RunMachine(Consequences):
                 waited[successor] -= 1
                 if not waited[successor]:
                     queue.append(successor)
-            if queue and not lane.listed:
+            if lane.idle and queue:
                 dispatcher.enlist(lane)
         if not self.left:
             self._carry()

@@ -64,6 +64,7 @@ class Shape:
         "easy",
         "fail_fast",
         "finals",
+        "gated",
         "hot_lane",
         "lane_of",
         "lanes",
@@ -98,10 +99,14 @@ class Shape:
         self.lanes: list[LaneShape] = []
         self.lane_of: list[int] = []
         self._assign_lanes()
+        self.gated = max_parallel is not None or any(lane.pools for lane in self.lanes)
+        """Whether any unmapped task needs places of the run or of pools."""
         self.plain = [_is_plain(task) for task in self.tasks]
         self.asked = [task.mapped or task.conditional for task in self.tasks]
         self.hot_lane = self._choose_hot_lane()
-        self.plain_roots = all(self.plain[index] and self.lane_of[index] == self.hot_lane for index in self.roots)
+        self.plain_roots = all(
+            self.plain[index] and self.lane_of[index] == self.hot_lane for index in self.roots
+        )
         self.easy = [self._is_easy(index) for index in range(self.size)]
 
     def _assign_lanes(self) -> None:
@@ -119,11 +124,10 @@ class Shape:
     def _is_easy(self, index: int) -> bool:
         """Whether a success of this task takes the hot path.
 
-        It has no places to give back, and only successors of the hot lane that start as soon as
-        they wait for nothing.
+        It has only successors of the hot lane, which start as soon as they wait for nothing.
         """
         task = self.tasks[index]
-        if task.finally_ or task.mapped or task.pools or self.max_parallel is not None:
+        if task.finally_ or task.mapped:
             return False
         below = self.successors[index]
         return len(below) <= MANY_SUCCESSORS and all(

@@ -13,7 +13,17 @@ import attrs
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from scattersphere.execution.machine import Answer, Dispatcher, RunMachine, Shape, TaskShape, Verdict
+from scattersphere.execution.machine import (
+    RUN_STATES,
+    TASK_STATES,
+    Answer,
+    Dispatcher,
+    RunMachine,
+    Shape,
+    TaskShape,
+    Verdict,
+    read_journal,
+)
 from scattersphere.execution.machine.codes import (
     CANCELLED,
     CRASHED,
@@ -42,15 +52,13 @@ from scattersphere.execution.machine.codes import (
     UP_FOR_RETRY,
     UPSTREAM_FAILED,
 )
-from scattersphere.model.states import TriggerRule
-
+from scattersphere.model.states import RunState, TaskState, TriggerRule
 
 
 def budget(examples):
     """The settings of a property: `--hypothesis-profile thorough` tries a hundred times as many."""
     factor = 100 if settings.get_current_profile_name() == "thorough" else 1
     return settings(max_examples=examples * factor, deadline=None, suppress_health_check=list(HealthCheck))
-
 
 
 @attrs.frozen(eq=False)
@@ -76,9 +84,7 @@ def jobs(draw, max_tasks=7, plain=False):
         above = [other for other in range(index) if final or not tasks[other].finally_]
         upstreams = draw(st.lists(st.sampled_from(above), unique=True, max_size=3)) if above else []
         if plain:
-            tasks.append(
-                TaskShape(upstreams=tuple(upstreams), max_attempts=draw(st.sampled_from([1, 1, 2])))
-            )
+            tasks.append(TaskShape(upstreams=tuple(upstreams), max_attempts=draw(st.sampled_from([1, 1, 2]))))
             continue
         rules = [*[TriggerRule.ALL_SUCCESS] * 3, *TriggerRule] if upstreams else [TriggerRule.ALL_SUCCESS]
         answer = draw(st.sampled_from([None] * 4 + [0, 1, 3, Verdict.GO, Verdict.SKIP, Verdict.FAIL]))
@@ -113,6 +119,7 @@ class Chronicle:
     read: int = 0
     controlled: bool = False
     requested: list[str] = attrs.field(factory=list)
+    denied_retry: bool = False
     final: tuple[int, bytes] | None = None
 
 
@@ -183,6 +190,16 @@ class World:
         self.live.remove(key)
         self.asked.discard(key)
         self.killed.discard(key)
+        shape = self.jobs[number].tasks[machine.task_of(unit)]
+        if (
+            kind != SUCCEEDED
+            and retryable
+            and unit not in machine.stuck
+            and not shape.finally_
+            and "stop" in self.notes[number].requested
+            and machine.attempts[unit] < shape.max_attempts
+        ):
+            self.notes[number].denied_retry = True
         if kind == SUCCEEDED:
             machine.ok(unit, ("value", unit))
         else:
@@ -316,19 +333,35 @@ class World:
         elif {"cancel", "kill", "timeout"} & set(asked):
             first = next(word for word in asked if word != "stop")
             assert machine.state == (RUN_FAILED if first == "timeout" else RUN_CANCELLED)
-        elif "stop" in asked and machine.state == RUN_STOPPED:
-            # Something was withheld: a task, an instance, or a retry.
-            assert CANCELLED in machine.task_states or FAILED in machine.task_states or self.was_short(machine)
+        elif RUN_RUNNING not in note.run_moves:
+            assert machine.state == RUN_STOPPED
+        elif "stop" in asked and (job.fail_fast or self.was_withheld(machine, note)):
+            assert machine.state == RUN_STOPPED or job.fail_fast
         else:
             assert machine.state == (RUN_FAILED if failed else RUN_SUCCEEDED)
 
-    def was_short(self, machine):
-        return CRASHED in machine.task_states or not len(machine.task_states)
+    def was_withheld(self, machine, note):
+        """Whether the stop kept a task, an instance or a retry from starting."""
+        cut = any(
+            machine.width_of(task) not in (None, self.begun(machine, task))
+            for task in range(machine.shape.size)
+        )
+        return cut or note.denied_retry or CANCELLED in machine.task_states
+
+    @staticmethod
+    def begun(machine, task):
+        """Return how many instances of a mapped task have begun."""
+        units = range(machine.shape.size, len(machine.task_states))
+        return sum(machine.task_of(unit) == task for unit in units)
 
     def check_nothing_idle(self, machine):
         """What may start and finds places everywhere has started (work conservation)."""
         job, states = self.jobs[machine.run_id], machine.task_states
-        if machine.state != RUN_RUNNING or machine.busy or (self.limit is not None and not self.dispatcher.free):
+        if (
+            machine.state != RUN_RUNNING
+            or machine.busy
+            or (self.limit is not None and not self.dispatcher.free)
+        ):
             return
         if job.fail_fast and "fail_fast" in machine.causes:
             return
@@ -355,8 +388,7 @@ class World:
         if unit >= len(job.tasks):
             return False
         if shape.mapped and states[unit] == RUNNING:
-            begun = sum(machine.task_of(other) == unit for other in range(len(job.tasks), len(states)))
-            return begun < job.answers[unit][1]
+            return self.begun(machine, unit) < job.answers[unit][1]
         if states[unit] != PENDING or (shape.finally_ and self.left_of(job, states)):
             return False
         return self.rule_is_met(job, unit, states)
@@ -398,6 +430,10 @@ class Player:
     def choose(self, options):
         return self.data.draw(st.sampled_from(options))
 
+    def choose_machine(self, machines):
+        """Choose by number, so that the same choices can be made in another world."""
+        return self.world.machines[self.choose([machine.run_id for machine in machines])]
+
     def step(self):
         world = self.world
         live = sorted(world.live)
@@ -413,13 +449,13 @@ class Player:
             kinds = [SUCCEEDED] * 4 + [FAILED, CRASHED, CANCELLED]
             world.end(self.choose(live), self.choose(kinds), retryable=self.choose([True, True, False]))
         elif act == "work":
-            self.choose(busy).work(self.choose([1, 2, 5]))
+            self.choose_machine(busy).work(self.choose([1, 2, 5]))
         elif act == "due":
             self.fire(self.choose(sorted(world.due)))
         elif act == "start":
-            self.choose([machine for machine in world.machines if machine.state == RUN_QUEUED]).slot()
+            self.choose_machine([m for m in world.machines if m.state == RUN_QUEUED]).slot()
         elif act == "request":
-            self.request(self.choose(world.machines))
+            self.request(self.choose_machine(world.machines))
         else:
             self.disturb(act, self.choose(live))
         world.pump()
@@ -451,9 +487,7 @@ class Player:
                 return
             if word == "timeout" and machine.state == RUN_PAUSED and RUN_RUNNING not in note.run_moves:
                 return
-        elif machine.state >= RUN_ENDED_FROM:
-            return
-        elif word in ("pause", "resume") and machine.state in (RUN_STOPPING, RUN_CANCELLING):
+        elif machine.is_over or (word in ("pause", "resume") and machine.state >= RUN_STOPPING):
             return
         if word not in ("pause", "resume", "finally_timeout"):
             note.controlled = True
@@ -499,3 +533,61 @@ class Player:
             if not (note.controlled or world.jobs[machine.run_id].fail_fast):
                 size = machine.shape.size
                 assert bytes(machine.task_states[:size]) == world.expected_states(machine.run_id)
+
+
+class Stage:
+    """One run for an explicit test: short words for what a driver does, states as their names."""
+
+    def __init__(self, *tasks, answers=None, limit=None, pools=None, slot=True, at_once=256, **job):
+        self.world = World(
+            [Job(tasks, answers or {}, job.get("max_parallel"), job.get("fail_fast", False))],
+            limit=limit,
+            pools=pools,
+            at_once=at_once,
+        )
+        self.machine = self.world.machines[0]
+        self.dispatcher = self.world.dispatcher
+        if slot:
+            self.machine.slot()
+
+    def start(self):
+        """Begin all that can begin; return the units that execute."""
+        self.machine.out.clear()
+        while (taken := self.dispatcher.take(8)) is not None:
+            self.world.live.update((0, unit) for unit in taken[1])
+        return sorted(unit for _, unit in self.world.live)
+
+    def end(self, unit, kind, *, retryable=True, value=None):
+        self.world.live.discard((0, unit))
+        if kind == SUCCEEDED:
+            self.machine.ok(unit, value)
+        else:
+            self.machine.ended(unit, kind, value, retryable)
+
+    def do(self, *kinds):
+        """Begin all; end the executing attempts, in order, as said; return the commands."""
+        for unit, kind in zip(self.start(), kinds, strict=True):
+            self.end(unit, kind)
+        return list(self.machine.out)
+
+    @property
+    def run_state(self):
+        return RUN_STATES[self.machine.state].value
+
+    @property
+    def states(self):
+        return [TASK_STATES[code].value for code in self.machine.task_states]
+
+    @property
+    def moves(self):
+        """All moves so far, as (source, target) names: of the run, and of all units."""
+        run, units = [RunState.QUEUED], {}
+        run_moves, task_moves = [], []
+        for unit, state in read_journal(self.machine.journal):
+            if unit is None:
+                run_moves.append((run[-1], state))
+                run.append(state)
+            else:
+                task_moves.append((units.get(unit, TaskState.PENDING), state))
+                units[unit] = state
+        return run_moves, task_moves

@@ -8,7 +8,19 @@ from scattersphere.execution.machine import RunMachine
 from scattersphere.execution.machine.codes import SUCCEEDED
 
 
-@budget(200)
+def play(data, world, steps, *, control=True):
+    player = Player(world, data, control=control)
+    for machine in world.machines:
+        if data.draw(st.booleans()):
+            machine.slot()
+    world.pump()
+    for _ in range(steps):
+        if not player.step():
+            break
+    player.finish()
+
+
+@budget(150)
 @given(st.data())
 def test_every_promise_holds_in_every_interleaving(data):
     world = World(
@@ -18,12 +30,63 @@ def test_every_promise_holds_in_every_interleaving(data):
         take=data.draw(st.sampled_from([1, 2, 32])),
         at_once=data.draw(st.sampled_from([1, 2, 256])),
     )
-    player = Player(world, data)
-    for machine in world.machines:
-        if data.draw(st.booleans()):
-            machine.slot()
-    world.pump()
-    for _ in range(data.draw(st.integers(0, 40))):
-        if not player.step():
-            break
-    player.finish()
+    play(data, world, data.draw(st.integers(0, 40)))
+
+
+@budget(60)
+@given(st.data())
+def test_terminal_states_do_not_depend_on_order_limits_or_priorities(data):
+    """`finish` compares them with an oracle that knows no order."""
+    world = World(
+        data.draw(st.lists(jobs(), min_size=1, max_size=2)),
+        limit=data.draw(st.sampled_from([None, 1, 2])),
+        pools={"a": 1, "b": 1},
+        take=data.draw(st.sampled_from([1, 32])),
+    )
+    play(data, world, 30, control=False)
+
+
+class GeneralMachine(RunMachine):
+    """A machine without its hot path: the general path does everything, with each move asserted."""
+
+    __slots__ = ()
+
+    def ok(self, unit, value):
+        self.ended(unit, SUCCEEDED, value)
+
+    def begin_plain(self, queue, limit):
+        return self.begin(queue, limit)
+
+
+class Recorded:
+    """Draws that are remembered, so that a second world is dealt the same hand."""
+
+    def __init__(self, data=None, answers=()):
+        self.data, self.answers, self.given = data, list(answers), []
+
+    def draw(self, strategy):
+        value = self.answers.pop(0) if self.data is None else self.data.draw(strategy)
+        self.given.append(value)
+        return value
+
+
+@budget(100)
+@given(st.data())
+def test_the_hot_path_writes_the_same_journal_as_the_general_path(data):
+    jobs_ = data.draw(st.lists(st.one_of(jobs(12, plain=True), jobs(12)), min_size=1, max_size=3))
+    limit = data.draw(st.sampled_from([None, None, 2]))
+    take, control = data.draw(st.sampled_from([1, 3, 32])), data.draw(st.booleans())
+    hand = Recorded(data)
+    worlds = []
+    for machine in (RunMachine, GeneralMachine):
+        world = World(jobs_, limit=limit, pools={"a": 2, "b": 1}, take=take, machine=machine)
+        play(hand, world, 30, control=control)
+        hand = Recorded(answers=hand.given)
+        worlds.append(world)
+    fast, general = worlds
+    for one, other in zip(fast.machines, general.machines, strict=True):
+        assert one.journal == other.journal
+        assert one.results == other.results
+        assert one.attempts == other.attempts
+        assert one.causes == other.causes
+    assert fast.commands == general.commands
