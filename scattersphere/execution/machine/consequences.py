@@ -227,6 +227,9 @@ class Consequences(RunRecord):
             self._push(task)
             return
         answer = self._ask(task)
+        final = self.shape.tasks[task].finally_
+        if self.task_states[task] != PENDING or self._is_withheld(final=final):
+            return  # reading the values has led to a request on this very run
         verdict, width = answer if isinstance(answer, tuple) else (answer, None)
         if verdict is Verdict.SKIP:
             self._finish(task, SKIPPED)

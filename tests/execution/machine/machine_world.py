@@ -540,7 +540,14 @@ class Stage:
 
     def __init__(self, *tasks, answers=None, limit=None, pools=None, slot=True, at_once=256, **job):
         self.world = World(
-            [Job(tasks, answers or {}, job.get("max_parallel"), job.get("fail_fast", False))],
+            [
+                Job(
+                    tasks,
+                    {} if answers is None else answers,
+                    job.get("max_parallel"),
+                    job.get("fail_fast", False),
+                )
+            ],
             limit=limit,
             pools=pools,
             at_once=at_once,

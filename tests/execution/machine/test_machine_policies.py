@@ -1,0 +1,400 @@
+"""What a definition may ask of a run: rules, finally, maps, retries, allow_failure, fail_fast."""
+
+import itertools
+
+import pytest
+from machine_world import Stage
+
+from scattersphere.execution.machine import TaskShape, Verdict
+from scattersphere.execution.machine.codes import CANCELLED, CRASHED, FAILED, SUCCEEDED
+from scattersphere.model.states import TriggerRule
+
+S, F, K = "succeeded", "failed", "skipped"
+
+# Both upstream tasks have ended, in this order; what the task below does at each ending.
+RULES = {
+    (TriggerRule.ALL_SUCCESS, S, S): ("pending", "running"),
+    (TriggerRule.ALL_SUCCESS, S, F): ("pending", "upstream_failed"),
+    (TriggerRule.ALL_SUCCESS, F, S): ("upstream_failed", "upstream_failed"),
+    (TriggerRule.ALL_SUCCESS, F, F): ("upstream_failed", "upstream_failed"),
+    (TriggerRule.ALL_SUCCESS, S, K): ("pending", "skipped"),
+    (TriggerRule.ALL_SUCCESS, K, S): ("pending", "skipped"),
+    (TriggerRule.ALL_SUCCESS, K, F): ("pending", "upstream_failed"),
+    (TriggerRule.ALL_SUCCESS, F, K): ("upstream_failed", "upstream_failed"),
+    (TriggerRule.ALL_SUCCESS, K, K): ("pending", "skipped"),
+    (TriggerRule.NONE_FAILED, S, S): ("pending", "running"),
+    (TriggerRule.NONE_FAILED, S, F): ("pending", "upstream_failed"),
+    (TriggerRule.NONE_FAILED, F, S): ("upstream_failed", "upstream_failed"),
+    (TriggerRule.NONE_FAILED, F, F): ("upstream_failed", "upstream_failed"),
+    (TriggerRule.NONE_FAILED, S, K): ("pending", "running"),
+    (TriggerRule.NONE_FAILED, K, S): ("pending", "running"),
+    (TriggerRule.NONE_FAILED, K, F): ("pending", "upstream_failed"),
+    (TriggerRule.NONE_FAILED, F, K): ("upstream_failed", "upstream_failed"),
+    (TriggerRule.NONE_FAILED, K, K): ("pending", "running"),
+    **{
+        (TriggerRule.ALL_DONE, *two): ("pending", "running") for two in itertools.product((S, F, K), repeat=2)
+    },
+    (TriggerRule.ALL_FAILED, S, S): ("skipped", "skipped"),
+    (TriggerRule.ALL_FAILED, S, F): ("skipped", "skipped"),
+    (TriggerRule.ALL_FAILED, F, S): ("pending", "skipped"),
+    (TriggerRule.ALL_FAILED, F, F): ("pending", "running"),
+    (TriggerRule.ALL_FAILED, S, K): ("skipped", "skipped"),
+    (TriggerRule.ALL_FAILED, K, S): ("skipped", "skipped"),
+    (TriggerRule.ALL_FAILED, K, F): ("skipped", "skipped"),
+    (TriggerRule.ALL_FAILED, F, K): ("pending", "skipped"),
+    (TriggerRule.ALL_FAILED, K, K): ("skipped", "skipped"),
+    (TriggerRule.ONE_FAILED, S, S): ("pending", "skipped"),
+    (TriggerRule.ONE_FAILED, S, F): ("pending", "running"),
+    (TriggerRule.ONE_FAILED, F, S): ("running", "running"),
+    (TriggerRule.ONE_FAILED, F, F): ("running", "running"),
+    (TriggerRule.ONE_FAILED, S, K): ("pending", "skipped"),
+    (TriggerRule.ONE_FAILED, K, S): ("pending", "skipped"),
+    (TriggerRule.ONE_FAILED, K, F): ("pending", "running"),
+    (TriggerRule.ONE_FAILED, F, K): ("running", "running"),
+    (TriggerRule.ONE_FAILED, K, K): ("pending", "skipped"),
+    (TriggerRule.ONE_SUCCESS, S, S): ("running", "running"),
+    (TriggerRule.ONE_SUCCESS, S, F): ("running", "running"),
+    (TriggerRule.ONE_SUCCESS, F, S): ("pending", "running"),
+    (TriggerRule.ONE_SUCCESS, F, F): ("pending", "upstream_failed"),
+    (TriggerRule.ONE_SUCCESS, S, K): ("running", "running"),
+    (TriggerRule.ONE_SUCCESS, K, S): ("pending", "running"),
+    (TriggerRule.ONE_SUCCESS, K, F): ("pending", "upstream_failed"),
+    (TriggerRule.ONE_SUCCESS, F, K): ("pending", "upstream_failed"),
+    (TriggerRule.ONE_SUCCESS, K, K): ("pending", "skipped"),
+}
+
+
+class Gated:
+    """Tasks 0 and 1 open tasks 2 and 3, which end as asked, in the order asked; task 4 has the rule."""
+
+    def __init__(self, rule, kinds):
+        opened = [TaskShape(upstreams=(index,), conditional=kind == K) for index, kind in enumerate(kinds)]
+        self.stage = Stage(
+            TaskShape(),
+            TaskShape(),
+            *opened,
+            TaskShape(upstreams=(2, 3), rule=rule),
+            answers={2: Verdict.SKIP, 3: Verdict.SKIP},
+        )
+        self.kinds = kinds
+
+    def play(self):
+        for index, kind in enumerate(self.kinds):
+            self.stage.start()
+            self.stage.end(index, SUCCEEDED)
+            self.stage.start()
+            if kind != K:
+                self.stage.end(2 + index, {S: SUCCEEDED, F: FAILED}[kind])
+            self.stage.start()
+            yield self.stage.states[4]
+
+
+@pytest.mark.parametrize("case", RULES, ids=lambda case: " ".join(case))
+def test_trigger_rule(case):
+    rule, *kinds = case
+    assert tuple(Gated(rule, kinds).play()) == RULES[case]
+
+
+def test_a_crash_and_upstream_failed_count_as_failures():
+    stage = Stage(
+        TaskShape(),
+        TaskShape(upstreams=(0,)),
+        TaskShape(upstreams=(0, 1), rule=TriggerRule.ALL_FAILED),
+    )
+    stage.do(CRASHED)
+    assert stage.states[1] == "upstream_failed"
+    assert stage.start() == [2]
+
+
+def test_a_failure_that_another_task_answers_to_still_fails_the_run():
+    stage = Stage(TaskShape(), TaskShape(upstreams=(0,), rule=TriggerRule.ONE_FAILED))
+    stage.do(FAILED)
+    stage.do(SUCCEEDED)
+    assert stage.run_state == "failed"
+
+
+def test_allow_failure_spares_the_run_but_rules_still_see_the_failure():
+    stage = Stage(TaskShape(allow_failure=True), TaskShape(upstreams=(0,)))
+    stage.do(FAILED)
+    assert stage.states == ["failed", "upstream_failed"]
+    assert stage.run_state == "succeeded"
+
+
+# ---- finally
+
+
+def test_a_finally_task_starts_after_all_normal_tasks_whatever_became_of_them():
+    stage = Stage(TaskShape(finally_=True), TaskShape(), TaskShape())
+    assert stage.start() == [1, 2]
+    stage.end(1, FAILED)
+    assert stage.start() == [2]
+    stage.end(2, SUCCEEDED)
+    assert stage.start() == [0]
+    stage.end(0, SUCCEEDED)
+    assert stage.run_state == "failed"
+
+
+def test_a_finally_task_that_fails_makes_the_run_failed():
+    stage = Stage(TaskShape(), TaskShape(finally_=True))
+    stage.do(SUCCEEDED)
+    stage.do(FAILED)
+    assert stage.run_state == "failed"
+
+
+def test_finally_tasks_may_depend_on_each_other_and_obey_their_rules():
+    stage = Stage(
+        TaskShape(),
+        TaskShape(upstreams=(0,), finally_=True, rule=TriggerRule.ONE_FAILED),
+        TaskShape(upstreams=(1,), finally_=True, rule=TriggerRule.ALL_DONE),
+    )
+    stage.do(SUCCEEDED)
+    assert stage.states[1] == "skipped"
+    assert stage.start() == [2]
+
+
+def test_a_job_of_finally_tasks_only_runs_them():
+    assert Stage(TaskShape(finally_=True)).start() == [0]
+
+
+def test_a_job_without_tasks_succeeds_at_once():
+    assert Stage().run_state == "succeeded"
+
+
+@pytest.mark.parametrize("ask", ["stop", "cancel", "timeout"])
+def test_finally_tasks_run_with_their_retries_after(ask):
+    stage = Stage(TaskShape(), TaskShape(finally_=True, max_attempts=2))
+    stage.start()
+    getattr(stage.machine, ask)()
+    stage.end(0, CANCELLED)
+    assert ("retry", 1) in stage.do(FAILED)
+    stage.machine.retry_due(1)
+    assert stage.start() == [1]
+
+
+def test_no_finally_task_runs_after_a_kill():
+    stage = Stage(TaskShape(), TaskShape(finally_=True))
+    stage.start()
+    stage.machine.kill()
+    stage.end(0, CRASHED)
+    assert stage.states == ["cancelled", "cancelled"]
+    assert stage.run_state == "cancelled"
+
+
+def test_a_finally_task_that_executes_goes_on_through_a_cancel_but_not_through_a_kill():
+    stage = Stage(TaskShape(finally_=True))
+    stage.start()
+    stage.machine.cancel()
+    assert stage.states == ["running"]
+    stage.machine.kill()
+    assert ("kill", 0) in stage.machine.out
+
+
+def test_the_time_of_finally_tasks_ends_those_that_execute_and_withholds_the_others():
+    stage = Stage(
+        TaskShape(),
+        TaskShape(finally_=True, max_attempts=2),
+        TaskShape(upstreams=(1,), finally_=True, rule=TriggerRule.ALL_DONE),
+    )
+    stage.start()
+    stage.machine.finally_timeout()  # without effect: nothing was cancelled
+    stage.machine.cancel()
+    stage.end(0, CANCELLED)
+    assert stage.start() == [1]
+    stage.machine.finally_timeout()
+    assert stage.machine.out == [("cancel", 1)]
+    assert stage.states[1:] == ["cancelling", "cancelled"]
+    stage.end(1, CANCELLED)
+    assert stage.states[1] == "failed"
+    assert stage.run_state == "cancelled"
+
+
+# ---- map
+
+
+def test_instances_begin_lazily_in_order_and_the_result_is_the_list_in_order():
+    stage = Stage(TaskShape(mapped=True, max_parallel=2), answers={0: (Verdict.GO, 3)})
+    assert stage.start() == [1, 2]
+    stage.end(2, SUCCEEDED, value="b")
+    assert stage.start() == [1, 3]
+    stage.end(3, SUCCEEDED, value="c")
+    stage.end(1, SUCCEEDED, value="a")
+    assert stage.machine.results[0] == ["a", "b", "c"]
+    assert [stage.machine.task_of(unit) for unit in range(4)] == [0, 0, 0, 0]
+    assert [stage.machine.index_of(unit) for unit in range(4)] == [None, 0, 1, 2]
+    assert stage.machine.width_of(0) == 3
+
+
+def test_a_failed_instance_lets_its_siblings_finish_and_fails_the_task():
+    stage = Stage(TaskShape(mapped=True), TaskShape(upstreams=(0,)), answers={0: (Verdict.GO, 2)})
+    stage.start()
+    stage.end(2, FAILED)
+    assert stage.states[0] == "running"
+    stage.end(3, SUCCEEDED)
+    assert stage.states[:2] == ["failed", "upstream_failed"]
+
+
+def test_an_instance_is_retried_by_itself():
+    stage = Stage(TaskShape(mapped=True, max_attempts=2), answers={0: (Verdict.GO, 2)})
+    stage.start()
+    stage.end(1, FAILED)
+    stage.machine.retry_due(1)
+    assert stage.start() == [1, 2]
+    assert stage.machine.attempts == [0, 2, 1]
+
+
+def test_a_map_over_nothing_succeeds_with_an_empty_list():
+    stage = Stage(TaskShape(mapped=True), answers={0: (Verdict.GO, 0)})
+    assert stage.run_state == "succeeded"
+    assert stage.machine.results == [[]]
+
+
+def test_a_mapped_task_does_not_run_before_its_first_instance_does():
+    stage = Stage(TaskShape(mapped=True), answers={0: (Verdict.GO, 2)}, slot=False)
+    stage.machine.slot()
+    assert stage.states == ["pending"]
+    stage.machine.pause()
+    assert stage.start() == []
+    assert stage.states == ["pending"]
+
+
+def test_after_a_stop_no_further_instance_begins():
+    stage = Stage(TaskShape(mapped=True, max_parallel=1), answers={0: (Verdict.GO, 3)})
+    stage.start()
+    stage.machine.stop()
+    stage.end(1, SUCCEEDED)
+    assert stage.states == ["cancelled", "succeeded"]
+    assert stage.run_state == "stopped"
+
+
+def test_a_map_whose_instances_all_had_begun_is_not_cut_short_by_a_stop():
+    stage = Stage(TaskShape(mapped=True), answers={0: (Verdict.GO, 2)})
+    stage.start()
+    stage.machine.stop()
+    stage.do(SUCCEEDED, SUCCEEDED)
+    assert stage.states[0] == "succeeded"
+    assert stage.run_state == "succeeded"
+
+
+# ---- run_if
+
+
+def test_run_if_is_asked_when_the_rule_is_met_and_not_before():
+    asked = []
+
+    class Answers(dict):
+        def __getitem__(self, task):
+            asked.append(task)
+            return Verdict.GO
+
+    stage = Stage(TaskShape(), TaskShape(upstreams=(0,), conditional=True), answers=Answers())
+    assert asked == []
+    stage.do(SUCCEEDED)
+    assert asked == [1]
+    assert stage.start() == [1]
+
+
+def test_what_depends_on_a_skipped_task_is_skipped():
+    stage = Stage(TaskShape(conditional=True), TaskShape(upstreams=(0,)), answers={0: Verdict.SKIP})
+    assert stage.states == ["skipped", "skipped"]
+    assert stage.run_state == "succeeded"
+
+
+# ---- retry
+
+
+def test_attempts_never_exceed_max_attempts():
+    stage = Stage(TaskShape(max_attempts=2))
+    stage.do(FAILED)
+    stage.machine.retry_due(0)
+    stage.do(FAILED)
+    assert stage.states == ["failed"]
+    assert stage.machine.attempts == [2]
+
+
+def test_what_is_not_retryable_fails_at_once():
+    stage = Stage(TaskShape(max_attempts=5))
+    stage.start()
+    stage.end(0, FAILED, retryable=False)
+    assert stage.states == ["failed"]
+
+
+def test_a_second_due_of_the_same_back_off_changes_nothing():
+    stage = Stage(TaskShape(max_attempts=3))
+    stage.do(FAILED)
+    stage.machine.retry_due(0)
+    stage.machine.retry_due(0)
+    assert stage.start() == [0]
+    stage.end(0, SUCCEEDED)
+    stage.machine.retry_due(0)
+    assert stage.run_state == "succeeded"
+
+
+def test_a_retry_gives_its_places_back_while_it_waits():
+    stage = Stage(TaskShape(max_attempts=2), TaskShape(), limit=1)
+    assert stage.start() == [0]
+    stage.end(0, FAILED)
+    assert stage.start() == [1]
+
+
+# ---- fail_fast
+
+
+def test_fail_fast_starts_nothing_new_lets_what_executes_finish_and_fails():
+    stage = Stage(
+        TaskShape(), TaskShape(), TaskShape(upstreams=(1,)), TaskShape(upstreams=(0,)),
+        TaskShape(finally_=True), fail_fast=True,
+    )  # fmt: skip
+    stage.start()
+    stage.end(0, FAILED)
+    assert stage.states == ["failed", "running", "cancelled", "upstream_failed", "pending"]
+    assert stage.run_state == "running"
+    assert stage.machine.causes == ["fail_fast"]
+    stage.end(1, SUCCEEDED)
+    assert stage.start() == [4]
+    stage.end(4, SUCCEEDED)
+    assert stage.run_state == "failed"
+
+
+def test_an_allowed_failure_does_not_trip_fail_fast():
+    stage = Stage(TaskShape(allow_failure=True), TaskShape(), fail_fast=True, limit=1)
+    stage.do(FAILED)
+    assert stage.start() == [1]
+
+
+# ---- reuse
+
+
+def test_reused_results_let_a_rerun_go_on_where_it_failed():
+    stage = Stage(
+        TaskShape(), TaskShape(upstreams=(0,)), TaskShape(upstreams=(1,)),
+        TaskShape(upstreams=(0,), rule=TriggerRule.ONE_SUCCESS), slot=False,
+    )  # fmt: skip
+    stage.machine.reuse(0, "old")
+    stage.machine.slot()
+    assert stage.start() == [1, 3]
+    assert stage.machine.results[0] == "old"
+
+
+def test_a_run_whose_results_were_all_reused_succeeds_at_once():
+    stage = Stage(TaskShape(), TaskShape(upstreams=(0,)), slot=False)
+    stage.machine.reuse(0, 1)
+    stage.machine.reuse(1, 2)
+    stage.machine.slot()
+    assert stage.run_state == "succeeded"
+
+
+def test_values_are_never_looked_at():
+    class Hostile:
+        def _refuse(self, *args):
+            raise AssertionError("the machine looked at a value")
+
+        __bool__ = __len__ = __eq__ = __hash__ = __iter__ = _refuse
+
+    stage = Stage(
+        TaskShape(mapped=True), TaskShape(upstreams=(0,)), TaskShape(finally_=True),
+        answers={0: (Verdict.GO, 1)},
+    )  # fmt: skip
+    for _ in range(3):
+        (unit,) = stage.start()
+        stage.end(unit, SUCCEEDED, value=Hostile())
+    assert stage.run_state == "succeeded"
