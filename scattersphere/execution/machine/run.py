@@ -143,7 +143,8 @@ class RunMachine(Consequences):
                 continue
             if states[unit] in (RUNNING, CANCELLING) and unit not in self._maps:
                 self._give_up(unit)
-                self.out.append(("kill", unit))
+                if unit not in self._killed:
+                    self.out.append(("kill", unit))
             self._move(unit, CRASHED)
         self.left = self.finals_left = 0
         self._back_off.clear()

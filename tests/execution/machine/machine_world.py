@@ -75,7 +75,7 @@ class Job:
 
 
 @st.composite
-def jobs(draw, max_tasks=7, plain=False):
+def jobs(draw, max_tasks=7, *, plain=False):
     """Random jobs; `plain` ones have nothing but dependencies, retries and priorities of zero."""
     tasks: list[TaskShape] = []
     answers: dict[int, Answer] = {}

@@ -280,6 +280,13 @@ def test_a_crash_ends_everything_names_what_executes_and_frees_its_places_in_the
     assert stage.dispatcher.free == 3
 
 
+def test_a_crash_kills_nothing_twice():
+    stage = executing(ONE)
+    stage.machine.kill()
+    stage.machine.crash()
+    assert [command for command in stage.machine.out if command[0] == "kill"] == [("kill", 0)]
+
+
 def test_a_request_made_while_values_are_read_is_carried_out():
     class Answers(dict):
         def __getitem__(self, task):

@@ -89,7 +89,7 @@ class Gated:
             yield self.stage.states[4]
 
 
-@pytest.mark.parametrize("case", RULES, ids=lambda case: " ".join(case))
+@pytest.mark.parametrize("case", RULES, ids=" ".join)
 def test_trigger_rule(case):
     rule, *kinds = case
     assert tuple(Gated(rule, kinds).play()) == RULES[case]
