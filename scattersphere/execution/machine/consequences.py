@@ -342,7 +342,6 @@ class Consequences(RunRecord):
         if self.level != NO_REQUEST:
             self._withheld = True
         self._back_off.discard(unit)
-        self._maps.pop(unit, None)
         self._finish(unit, CANCELLED)
 
     def _cut(self, task: int, *, cancels: bool) -> None:
@@ -369,8 +368,7 @@ class Consequences(RunRecord):
         if first:
             self._move(unit, CANCELLING)
             self._reasons[unit] = reason
-            self.held.discard(unit)
-        if self.level == KILL and unit not in self._killed:
+        if self.level == KILL and unit not in self._killed:  # a time-out may come before the sweep does
             self._killed.add(unit)
             self.out.append(("kill", unit))
         elif first:

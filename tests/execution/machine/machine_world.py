@@ -301,6 +301,9 @@ class World:
         assert derived == machine.task_states
 
     def check_run(self, machine, note):
+        for task, shape in enumerate(self.jobs[machine.run_id].tasks):
+            if shape.mapped and machine.task_states[task] >= TASK_ENDED_FROM:
+                self.check_mapped(machine, task)
         mine = {unit for number, unit in self.live if number == machine.run_id}
         assert machine.stuck <= mine
         assert machine.held <= mine - machine.stuck
@@ -320,6 +323,21 @@ class World:
             assert executing != machine.held, "paused, but does not say so"
         else:
             assert not machine.held
+
+    def check_mapped(self, machine, task):
+        """A mapped task ends after its instances, and as they did."""
+        units = range(machine.shape.size, len(machine.task_states))
+        states = [machine.task_states[unit] for unit in units if machine.task_of(unit) == task]
+        assert all(state >= TASK_ENDED_FROM for state in states)
+        if not states or machine.state == RUN_CRASHED:
+            return
+        if FAILED in states or CRASHED in states:
+            expected = FAILED
+        elif CANCELLED in states or len(states) < machine.width_of(task):
+            expected = CANCELLED
+        else:
+            expected = SUCCEEDED
+        assert machine.task_states[task] == expected
 
     def check_final_state(self, machine, note):
         job = self.jobs[machine.run_id]

@@ -287,14 +287,17 @@ def test_a_crash_kills_nothing_twice():
     assert [command for command in stage.machine.out if command[0] == "kill"] == [("kill", 0)]
 
 
-def test_a_request_made_while_values_are_read_is_carried_out():
+@pytest.mark.parametrize("ask", ["stop", "cancel", "crash"])
+def test_a_request_made_while_values_are_read_is_carried_out(ask):
     class Answers(dict):
         def __getitem__(self, task):
-            stage.machine.cancel()
+            getattr(stage.machine, ask)()
             return Verdict.GO
 
-    stage = Stage(ONE, TaskShape(upstreams=(0,), conditional=True), AFTER, answers=Answers())
-    stage.do(SUCCEEDED)
-    assert stage.start() == []
-    assert stage.states == ["succeeded", "cancelled", "cancelled"]
-    assert stage.run_state == "cancelled"
+    stage = Stage(ONE, TaskShape(upstreams=(0,), conditional=True), ONE, answers=Answers(), limit=2)
+    stage.start()
+    stage.end(0, SUCCEEDED)
+    assert stage.start() == [2]
+    assert stage.states[1] == ("crashed" if ask == "crash" else "cancelled")
+    stage.end(2, SUCCEEDED)
+    assert stage.run_state == {"stop": "stopped", "cancel": "cancelled", "crash": "crashed"}[ask]

@@ -99,6 +99,18 @@ def test_a_sliced_sweep_repeats_nothing_that_becomes_due_meanwhile():
     assert stage.states[3] == "cancelled"
 
 
+def test_an_attempt_that_times_out_before_the_sweep_of_a_kill_reaches_it_is_killed_once():
+    stage = Stage(*[TaskShape()] * 4, at_once=1)
+    while stage.machine.busy:
+        stage.machine.work(1)
+    stage.start()
+    stage.machine.kill()
+    stage.machine.attempt_timeout(3)
+    while stage.machine.work(1):
+        pass
+    assert stage.machine.out.count(("kill", 3)) == 1
+
+
 def test_a_result_that_a_sliced_start_and_the_hot_path_both_see_is_queued_once():
     shapes = [TaskShape(), *[TaskShape(upstreams=(0,))] * 5, TaskShape(upstreams=(1, 2))]
     stage = Stage(*shapes, slot=False, at_once=1)

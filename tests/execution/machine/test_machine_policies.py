@@ -7,7 +7,7 @@ from machine_world import Stage
 
 from scattersphere.execution.machine import TaskShape, Verdict
 from scattersphere.execution.machine.codes import CANCELLED, CRASHED, FAILED, SUCCEEDED
-from scattersphere.model.states import TriggerRule
+from scattersphere.model.states import TaskState, TriggerRule
 
 S, F, K = "succeeded", "failed", "skipped"
 
@@ -180,6 +180,15 @@ def test_no_finally_task_runs_after_a_kill():
     assert stage.run_state == "cancelled"
 
 
+def test_a_finally_task_that_waits_for_a_place_does_not_start_after_a_kill():
+    stage = Stage(TaskShape(finally_=True), TaskShape(finally_=True), limit=1)
+    stage.start()
+    stage.machine.kill()
+    stage.end(0, FAILED)
+    assert stage.start() == []
+    assert stage.states == ["failed", "cancelled"]
+
+
 def test_a_finally_task_that_executes_goes_on_through_a_cancel_but_not_through_a_kill():
     stage = Stage(TaskShape(finally_=True))
     stage.start()
@@ -275,6 +284,30 @@ def test_a_map_whose_instances_all_had_begun_is_not_cut_short_by_a_stop():
     assert stage.run_state == "succeeded"
 
 
+def test_a_cancelled_instance_makes_its_task_cancelled_though_all_had_begun():
+    stage = Stage(TaskShape(mapped=True), answers={0: (Verdict.GO, 2)})
+    stage.start()
+    stage.machine.cancel()
+    assert stage.states == ["cancelling"] * 3
+    stage.end(1, SUCCEEDED)
+    stage.end(2, CANCELLED)
+    assert stage.states == ["cancelled", "succeeded", "cancelled"]
+
+
+@pytest.mark.parametrize("ask", ["stop", "cancel"])
+def test_a_map_that_waits_for_a_place_is_cut_short_at_once_by(ask):
+    stage = Stage(
+        TaskShape(mapped=True, pools=("db",)), TaskShape(pools=("db",)),
+        answers={0: (Verdict.GO, 2)}, pools={"db": 1},
+    )  # fmt: skip
+    stage.start()
+    stage.end(2, SUCCEEDED)
+    assert stage.start() == [1]
+    getattr(stage.machine, ask)()
+    assert stage.states[0] == "cancelled"
+    assert (TaskState.RUNNING, TaskState.CANCELLING) not in stage.moves[1][:5]
+
+
 # ---- run_if
 
 
@@ -359,6 +392,17 @@ def test_an_allowed_failure_does_not_trip_fail_fast():
     stage = Stage(TaskShape(allow_failure=True), TaskShape(), fail_fast=True, limit=1)
     stage.do(FAILED)
     assert stage.start() == [1]
+
+
+def test_fail_fast_is_named_once_and_only_for_normal_tasks():
+    stage = Stage(TaskShape(), TaskShape(), TaskShape(finally_=True), fail_fast=True)
+    stage.do(FAILED, FAILED)
+    stage.do(FAILED)
+    assert stage.machine.causes == ["fail_fast"]
+    stage = Stage(TaskShape(), TaskShape(finally_=True), fail_fast=True)
+    stage.do(SUCCEEDED)
+    stage.do(FAILED)
+    assert stage.machine.causes == []
 
 
 # ---- reuse

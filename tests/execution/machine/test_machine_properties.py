@@ -20,7 +20,7 @@ def play(data, world, steps, *, control=True):
     player.finish()
 
 
-@budget(150)
+@budget(600)
 @given(st.data())
 def test_every_promise_holds_in_every_interleaving(data):
     world = World(
@@ -33,7 +33,7 @@ def test_every_promise_holds_in_every_interleaving(data):
     play(data, world, data.draw(st.integers(0, 40)))
 
 
-@budget(60)
+@budget(200)
 @given(st.data())
 def test_terminal_states_do_not_depend_on_order_limits_or_priorities(data):
     """`finish` compares them with an oracle that knows no order."""
@@ -70,7 +70,7 @@ class Recorded:
         return value
 
 
-@budget(100)
+@budget(300)
 @given(st.data())
 def test_the_hot_path_writes_the_same_journal_as_the_general_path(data):
     jobs_ = data.draw(st.lists(st.one_of(jobs(12, plain=True), jobs(12)), min_size=1, max_size=3))
