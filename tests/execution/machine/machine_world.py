@@ -14,15 +14,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from scattersphere.execution.machine import (
-    RUN_STATES,
-    TASK_STATES,
     Answer,
     Dispatcher,
     RunMachine,
     Shape,
     TaskShape,
     Verdict,
-    read_journal,
 )
 from scattersphere.execution.machine.codes import (
     CANCELLED,
@@ -52,7 +49,7 @@ from scattersphere.execution.machine.codes import (
     UP_FOR_RETRY,
     UPSTREAM_FAILED,
 )
-from scattersphere.model.states import RunState, TaskState, TriggerRule
+from scattersphere.model.states import TriggerRule
 
 
 def budget(examples):
@@ -551,68 +548,3 @@ class Player:
             if not (note.controlled or world.jobs[machine.run_id].fail_fast):
                 size = machine.shape.size
                 assert bytes(machine.task_states[:size]) == world.expected_states(machine.run_id)
-
-
-class Stage:
-    """One run for an explicit test: short words for what a driver does, states as their names."""
-
-    def __init__(self, *tasks, answers=None, limit=None, pools=None, slot=True, at_once=256, **job):
-        self.world = World(
-            [
-                Job(
-                    tasks,
-                    {} if answers is None else answers,
-                    job.get("max_parallel"),
-                    job.get("fail_fast", False),
-                )
-            ],
-            limit=limit,
-            pools=pools,
-            at_once=at_once,
-        )
-        self.machine = self.world.machines[0]
-        self.dispatcher = self.world.dispatcher
-        if slot:
-            self.machine.slot()
-
-    def start(self):
-        """Begin all that can begin; return the units that execute."""
-        self.machine.out.clear()
-        while (taken := self.dispatcher.take(8)) is not None:
-            self.world.live.update((0, unit) for unit in taken[1])
-        return sorted(unit for _, unit in self.world.live)
-
-    def end(self, unit, kind, *, retryable=True, value=None):
-        self.world.live.discard((0, unit))
-        if kind == SUCCEEDED:
-            self.machine.ok(unit, value)
-        else:
-            self.machine.ended(unit, kind, value, retryable)
-
-    def do(self, *kinds):
-        """Begin all; end the executing attempts, in order, as said; return the commands."""
-        for unit, kind in zip(self.start(), kinds, strict=True):
-            self.end(unit, kind)
-        return list(self.machine.out)
-
-    @property
-    def run_state(self):
-        return RUN_STATES[self.machine.state].value
-
-    @property
-    def states(self):
-        return [TASK_STATES[code].value for code in self.machine.task_states]
-
-    @property
-    def moves(self):
-        """All moves so far, as (source, target) names: of the run, and of all units."""
-        run, units = [RunState.QUEUED], {}
-        run_moves, task_moves = [], []
-        for unit, state in read_journal(self.machine.journal):
-            if unit is None:
-                run_moves.append((run[-1], state))
-                run.append(state)
-            else:
-                task_moves.append((units.get(unit, TaskState.PENDING), state))
-                units[unit] = state
-        return run_moves, task_moves

@@ -1,7 +1,7 @@
 """What a person may do with a run: pause, resume, stop, cancel, kill; and attempts that refuse."""
 
 import pytest
-from machine_world import Stage
+from machine_stage import Stage
 
 from scattersphere.errors import RunStateError
 from scattersphere.execution.machine import TaskShape, Verdict

@@ -5,7 +5,7 @@ import sys
 import tracemalloc
 
 import pytest
-from machine_world import Stage
+from machine_stage import Stage
 
 from scattersphere.execution.machine import Dispatcher, RunMachine, Shape, TaskShape, Verdict
 from scattersphere.execution.machine.codes import CANCELLED, FAILED, SUCCEEDED

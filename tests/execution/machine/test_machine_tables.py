@@ -1,7 +1,7 @@
 """Each row of the run table and of the task table, made to happen once, by name."""
 
 import pytest
-from machine_world import Stage
+from machine_stage import Stage
 
 from scattersphere.execution.machine import TaskShape, Verdict
 from scattersphere.execution.machine.codes import CANCELLED, CRASHED, FAILED, SUCCEEDED
