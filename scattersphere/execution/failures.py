@@ -1,0 +1,93 @@
+"""The text of a failure: kept instead of the exception, which would keep the code's version alive."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING
+
+from scattersphere.execution.frames import is_engine_file, logical_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FAILURE_LIMIT = 16_000
+"""Characters of a formatted failure: a little less than a line of the log may hold."""
+
+PART_LIMIT = 4_000
+"""Characters of one frame or one message in it, so that a huge message leaves room for the frames."""
+
+STACK_LIMIT = 40
+"""Frames shown of one traceback: the outer and the inner half of them."""
+
+
+def format_failure(exc: BaseException) -> str:
+    """Return the traceback of `exc` as text, for the log of a run; no newline at its end.
+
+    The engine's own frames are left out, unless there are no others. Source lines come through
+    linecache, and so from the snapshot of the version that ran. Module names are logical ones.
+    Causes, notes and exception groups are shown as Python shows them. Never raises, whatever the
+    exception's methods do, and never returns more than `FAILURE_LIMIT` characters.
+    """
+    try:
+        shown = traceback.TracebackException.from_exception(exc)
+        _keep_user_frames(shown)
+        parts = [shorten(part, PART_LIMIT) for part in shown.format()]
+        text = "".join(parts).rstrip("\n")
+    except BaseException:
+        # What a user's class does in __dir__, __cause__ or __class__ is beyond guessing; a real Ctrl-C
+        # does not come here, because asyncio and trio turn it into a cancellation of their main task.
+        text = f"{_name_type(exc)}: {_text_of(exc)}\n(its traceback cannot be formatted)"
+    return shorten(logical_names(text), FAILURE_LIMIT)
+
+
+def describe(exc: BaseException) -> str:
+    """Return one line for people: `etl.load.LoadError: no such day`. Never raises."""
+    message = " ".join(shorten(_text_of(exc), 500).split())
+    name = logical_names(_name_type(exc))
+    return f"{name}: {message}" if message else name
+
+
+def shorten(text: str, limit: int) -> str:
+    """Return `text` with its middle left out if it is longer than `limit` characters."""
+    if len(text) <= limit:
+        return text
+    note = f"\n... {len(text) - limit} characters left out ...\n"
+    half = max(0, limit - len(note)) // 2
+    return text[: limit - len(note) - half] + note + text[len(text) - half :]
+
+
+def _name_type(exc: BaseException) -> str:
+    kind = type(exc)  # not exc.__class__, which a class may make a property that lies
+    module = type.__getattribute__(kind, "__module__")
+    name: str = type.__getattribute__(kind, "__qualname__")
+    return name if module in {"builtins", "__main__"} or not isinstance(module, str) else f"{module}.{name}"
+
+
+def _text_of(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except BaseException:  # `__str__` is the user's code; even SystemExit must not get out of here
+        return "<its text cannot be shown>"
+
+
+def _keep_user_frames(top: traceback.TracebackException) -> None:
+    """Cut the stacks of an exception, its causes and its members, in place."""
+    todo: list[traceback.TracebackException | None] = [top]
+    while todo:
+        shown = todo.pop()
+        if shown is None:
+            continue
+        shown.stack = _cut(shown.stack)
+        todo += (shown.__cause__, shown.__context__, *(shown.exceptions or ()))
+
+
+def _cut(stack: Iterable[traceback.FrameSummary]) -> traceback.StackSummary:
+    frames = list(stack)
+    users = [frame for frame in frames if not is_engine_file(frame.filename)] or frames
+    if len(users) > STACK_LIMIT:
+        half = STACK_LIMIT // 2
+        left_out = traceback.FrameSummary(
+            "...", 0, f"{len(users) - STACK_LIMIT} frames left out", line="", lookup_line=False
+        )
+        users = [*users[:half], left_out, *users[-half:]]
+    return traceback.StackSummary.from_list(users)

@@ -1,0 +1,61 @@
+"""Which frames of a stack belong to the user, and how a place in the code is named for people."""
+
+from __future__ import annotations
+
+import re
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_ENGINE = f"{_PACKAGE}/"
+_NOT_ENGINE = (f"{_PACKAGE}/tasks/", f"{_PACKAGE}/ext/")
+_LIBRARIES = tuple(
+    f"{folder}/"
+    for key in ("stdlib", "platstdlib", "purelib", "platlib")
+    if (folder := sysconfig.get_path(key)) is not None
+)
+_BUNDLE_PREFIX = re.compile(r"\bscattersphere\.bundles\.[A-Za-z0-9_]+\.")
+_DEEPEST = 10_000
+"""Frames looked at: a place is wanted at once, also of a body that recurses without end."""
+
+
+def logical_names(text: str) -> str:
+    """Take the private prefix of bundle versions (`scattersphere.bundles.etl_g7.`) out of `text`."""
+    return _BUNDLE_PREFIX.sub("", text)
+
+
+def is_engine_file(filename: str) -> bool:
+    """Whether a source file is the engine's. Stock tasks and extras count as a user's code."""
+    return filename.startswith(_ENGINE) and not filename.startswith(_NOT_ENGINE)
+
+
+def user_place(frame: FrameType | None) -> str:
+    """Name the innermost line of the user's own code on a stack: `etl/load.py:12 in run`.
+
+    A body that waits inside a library is named by its own line, not by the library's; where there
+    is none, by the library's. "" if the stack holds nothing but the engine.
+    """
+    fallback = ""
+    for _ in range(_DEEPEST):
+        if frame is None:
+            break
+        filename = frame.f_code.co_filename
+        if not is_engine_file(filename) and not filename.startswith("<frozen "):
+            if not filename.startswith(_LIBRARIES):
+                return _name_place(frame)
+            fallback = fallback or _name_place(frame)
+        frame = frame.f_back
+    return fallback
+
+
+def _name_place(frame: FrameType) -> str:
+    filename, module = frame.f_code.co_filename, frame.f_globals.get("__name__")
+    # The path of a version's snapshot is long, private and gone tomorrow: name the file inside the bundle.
+    if isinstance(module, str) and (logical := logical_names(module)) != module:
+        depth = logical.count(".") + (Path(filename).stem == "__init__")
+        filename = "/".join(Path(filename).parts[-depth - 1 :])
+    return f"{filename}:{frame.f_lineno} in {frame.f_code.co_name}"

@@ -1,0 +1,304 @@
+"""The log of a run: bounded, tagged by attempt, written from any thread.
+
+A line reaches its run through the attempt that it belongs to and never through a global: either the
+attempt's own logger holds it, or the ContextVar `current_attempt` of the code that writes it does.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections import deque
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+from scattersphere.execution.failures import format_failure, shorten
+from scattersphere.execution.frames import logical_names
+from scattersphere.model.logs import LogLine
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator
+
+LOG_LIMIT = 1024 * 1024
+"""Bytes that the log of a run may take in memory (design, section 8)."""
+
+LINE_LIMIT = 16 * 1024
+"""Characters of one line (design, section 8)."""
+
+_LINE_COST = 200
+"""Bytes that a kept line takes beside its message: the tuple, its time and its place in the deque."""
+
+TASK_LOGGER = "task"
+ENGINE_LOGGER = "scattersphere"
+
+_Entry = tuple[float, str, "int | None", int, int, str, str]
+"""time, task, index, attempt, level, logger, message: cheaper to keep and to make than a LogLine."""
+
+
+class LoggedAttempt(Protocol):
+    """What a line must know of the attempt that writes it; a `TaskContext` of the executor is one."""
+
+    run_id: int
+    task: str
+    index: int | None
+    attempt: int
+
+    @property
+    def run_log(self) -> RunLog:
+        """The log of its run."""
+        ...
+
+
+current_attempt: ContextVar[LoggedAttempt | None] = ContextVar("scattersphere_attempt", default=None)
+"""The attempt whose body, or anything that it called or started, is executing."""
+
+
+class RunLog:
+    """The lines of one run. Any thread may append and read.
+
+    `limit_bytes` bounds the memory: the oldest lines are dropped, and reading shows a marker in
+    their place. A message longer than `line_limit` characters loses its middle. Lines below `level`
+    are not taken. `spill` names a file that gets every line as text, also those that memory drops.
+    `listener` is called with each new line, in the thread that wrote it, and must not raise.
+    """
+
+    __slots__ = (
+        "_dropped", "_entries", "_first_number", "_guard", "_size", "_spill", "level", "limit_bytes",
+        "line_limit", "listener", "run",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        run: int,
+        *,
+        limit_bytes: int = LOG_LIMIT,
+        line_limit: int = LINE_LIMIT,
+        level: int = logging.INFO,
+        spill: str | os.PathLike[str] | None = None,
+        listener: Callable[[LogLine], None] | None = None,
+    ) -> None:
+        self.run = run
+        self.limit_bytes = limit_bytes
+        self.line_limit = line_limit
+        self.level = level
+        self.listener = listener
+        self._entries: deque[_Entry] = deque()
+        self._size = 0
+        self._dropped: datetime | None = None
+        self._first_number = 1
+        self._spill = None if spill is None else _Spill(Path(spill))
+        # An RLock: the collector may run a user's __del__, which may log, while this thread appends.
+        self._guard = threading.RLock()
+
+    def __repr__(self) -> str:
+        return f"<RunLog of run {self.run}: {len(self._entries)} lines, {self._size} bytes>"
+
+    @property
+    def size(self) -> int:
+        """Bytes that the kept lines take, roughly."""
+        return self._size
+
+    @property
+    def last_number(self) -> int:
+        """The number of the newest line; lines are numbered from 1 without a gap."""
+        return self._first_number + len(self._entries) - 1
+
+    def append(
+        self,
+        level: int,
+        message: str,
+        *,
+        task: str = "",
+        index: int | None = None,
+        attempt: int = 0,
+        logger: str = ENGINE_LOGGER,
+        when: float | None = None,
+    ) -> None:
+        """Add a line. `when` is seconds since the epoch, now by default. Levels are not filtered here."""
+        message = shorten(message, self.line_limit)
+        entry = (time.time() if when is None else when, task, index, attempt, level, logger, message)
+        with self._guard:
+            self._entries.append(entry)
+            self._size += _LINE_COST + sys.getsizeof(message)
+            if self._size > self.limit_bytes:
+                self._drop_oldest()
+            spill, listener = self._spill, self.listener
+            if spill is not None and not spill.write(self._line(entry)):
+                self._spill = None
+                self.append(logging.WARNING, f"the log is no longer written to {spill}: {spill.error}")
+        if listener is not None:
+            listener(self._line(entry))
+
+    def append_for(
+        self, attempt: LoggedAttempt, level: int, message: str, *, logger: str = TASK_LOGGER
+    ) -> None:
+        """Add a line of an attempt."""
+        self.append(
+            level, message, task=attempt.task, index=attempt.index, attempt=attempt.attempt, logger=logger
+        )
+
+    def lines(
+        self,
+        *,
+        task: str | None = None,
+        index: int | None = None,
+        attempt: int | None = None,
+        tail: int | None = None,
+    ) -> list[LogLine]:
+        """Return the kept lines in order, those that match all that is given, and of them the last `tail`.
+
+        Where older lines were dropped, the first one returned says how many, unless `tail` hides it.
+        """
+        with self._guard:
+            entries, marker = list(self._entries), self._marker()
+        chosen = [
+            entry
+            for entry in entries
+            if (task is None or entry[1] == task)
+            and (index is None or entry[2] == index)
+            and (attempt is None or entry[3] == attempt)
+        ]
+        if tail is not None and len(chosen) >= tail:
+            chosen, marker = chosen[len(chosen) - max(0, tail) :], None
+        return [*([marker] if marker else ()), *map(self._line, chosen)]
+
+    def since(self, number: int) -> tuple[list[LogLine], int]:
+        """Return the lines after line `number`, and the number to ask with the next time: for followers.
+
+        Starts with a marker if lines in between were dropped.
+        """
+        with self._guard:
+            skip = number + 1 - self._first_number
+            entries = list(self._entries)[max(0, skip) :]
+            marker = self._marker() if skip < 0 else None
+            last = self.last_number
+        return [*([marker] if marker else ()), *map(self._line, entries)], max(last, number)
+
+    def __iter__(self) -> Iterator[LogLine]:
+        return iter(self.lines())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def close(self) -> None:
+        """Close the spill file; later lines stay in memory only."""
+        with self._guard:
+            if self._spill is not None:
+                self._spill.close()
+                self._spill = None
+
+    def _drop_oldest(self) -> None:
+        # One line always stays: a limit smaller than a line must not make a log that shows nothing.
+        while self._size > self.limit_bytes and len(self._entries) > 1:
+            gone = self._entries.popleft()
+            self._first_number += 1
+            self._size -= _LINE_COST + sys.getsizeof(gone[6])
+            self._dropped = datetime.fromtimestamp(gone[0], UTC)
+
+    def _marker(self) -> LogLine | None:
+        if self._dropped is None:
+            return None
+        count = self._first_number - 1
+        lines = "line" if count == 1 else "lines"
+        message = f"... {count} older {lines} dropped; the limit is {self.limit_bytes} bytes"
+        return LogLine(
+            time=self._dropped,
+            run=self.run,
+            task="",
+            level=logging.WARNING,
+            logger=ENGINE_LOGGER,
+            message=message,
+        )
+
+    def _line(self, entry: _Entry) -> LogLine:
+        when, task, index, attempt, level, logger, message = entry
+        return LogLine(
+            time=datetime.fromtimestamp(when, UTC), run=self.run, task=task, index=index,
+            attempt=attempt, level=level, logger=logger, message=message,
+        )  # fmt: skip
+
+
+class _Spill:
+    """The file that gets the lines as text. Opened at the first one; its first error ends it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.error = ""
+        self._file: TextIO | None = None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def write(self, line: LogLine) -> bool:
+        """Write one line. False if the file cannot be written; `error` says why."""
+        try:
+            if self._file is None:
+                # Line buffered: whoever reads the file meanwhile, or after a crash, sees whole lines.
+                self._file = self.path.open("a", encoding="utf-8", buffering=1, newline="\n")
+            self._file.write(f"{line}\n")
+        except OSError as exc:
+            self.error = str(exc)
+            self.close()
+            return False
+        return True
+
+    def close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                file.close()
+            except OSError as exc:  # a full disk shows up in the last flush
+                self.error = str(exc)
+
+
+def task_logger(attempt: LoggedAttempt) -> logging.LoggerAdapter[logging.Logger]:
+    """Make the logger of one attempt; the executor calls it when `context.log` is first used."""
+    return logging.LoggerAdapter(_AttemptLogger(attempt), {})
+
+
+class _AttemptLogger(logging.Logger):
+    """A logger outside the tree of loggers: it knows its attempt, and no handler of the host sees it."""
+
+    def __init__(self, attempt: LoggedAttempt) -> None:
+        super().__init__(TASK_LOGGER, attempt.run_log.level)
+        self._attempt = attempt
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 -- the name is the standard library's
+        # Not the inherited one: its cache is not cleared by `logging.disable` for loggers outside the tree.
+        return level >= self.level and level > self.manager.disable
+
+    def handle(self, record: logging.LogRecord) -> None:
+        write_record(self._attempt, record, logger=TASK_LOGGER)
+
+
+def write_record(attempt: LoggedAttempt, record: logging.LogRecord, *, logger: str | None = None) -> None:
+    """Put a record of the standard logging into the log of the run of `attempt`."""
+    name = logical_names(record.name) if logger is None else logger
+    log = attempt.run_log
+    message = format_record(record)
+    log.append(
+        record.levelno, message, task=attempt.task, index=attempt.index, attempt=attempt.attempt,
+        logger=name, when=record.created,
+    )  # fmt: skip
+
+
+def format_record(record: logging.LogRecord) -> str:
+    """Return the message of a record with its traceback, whatever its arguments do."""
+    try:
+        message = record.getMessage()
+    except Exception as exc:
+        # The arguments are the user's: `%d` with a text, a `__str__` that raises. The line is still wanted.
+        message = f"{record.msg!r} cannot be formatted with its arguments: {type(exc).__name__}"
+    error: Any = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, BaseException):
+        message = f"{message}\n{format_failure(error)}"
+    elif record.exc_text:
+        message = f"{message}\n{record.exc_text}"
+    if record.stack_info:
+        message = f"{message}\n{record.stack_info}"
+    return message

@@ -1,0 +1,57 @@
+"""A line of the log of a run."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+LEVEL_NAMES = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
+"""The standard levels; others are shown as their number."""
+
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What would steer a terminal, hide or reorder text, break a line or not encode. Tab and newline are kept."""
+
+
+def make_printable(text: str) -> str:
+    """Return `text` with the characters that could disturb a terminal written as escapes."""
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+@attrs.frozen(kw_only=True)
+class LogLine:
+    """One record in the log of a run. `str()` of it is made for a terminal."""
+
+    time: datetime
+    """When it was written; aware, UTC."""
+    run: int
+    task: str
+    """The task's name in the job; "" for a line of the engine about the run."""
+    index: int | None = None
+    """The instance of a mapped task, else None."""
+    attempt: int = 0
+    """From 1; 0 for a line of the engine about the run."""
+    level: int
+    """A level of the standard logging: 10 debug, 20 info, 30 warning, 40 error, 50 critical."""
+    logger: str
+    """The logger's name, with logical module names; `task` for `context.log`."""
+    message: str
+    """May hold several lines: a traceback does."""
+
+    @property
+    def place(self) -> str:
+        """Where it comes from: `load`, `load[3]`, `load[3]/2` for a second attempt; "" for the run."""
+        index = "" if self.index is None else f"[{self.index}]"
+        again = f"/{self.attempt}" if self.attempt > 1 else ""
+        return f"{self.task}{index}{again}"
+
+    def __str__(self) -> str:
+        stamp = self.time.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        level = LEVEL_NAMES.get(self.level, str(self.level))
+        # Lines that follow are indented: no message can forge a line of its own.
+        message = make_printable(self.message).replace("\n", "\n    ")
+        return f"{stamp} #{self.run} {self.place or '-'} {level:<7} {message}"
