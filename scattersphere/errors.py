@@ -5,7 +5,7 @@
     ScattersphereError
     ├── DefinitionError          a definition is wrong; `.problems` lists everything at once
     ├── TaskDeclarationError     a RunnableTask subclass is declared wrongly (also a TypeError)
-    ├── NotFoundError            (also a LookupError)
+    ├── NotFoundError            (also a KeyError)
     │   ├── NoSuchJobError
     │   ├── NoSuchTaskError
     │   ├── NoSuchRunError
@@ -54,7 +54,7 @@ class DefinitionError(ScattersphereError):
     code = "invalid-job"
 
     def __init__(self, problems: Iterable[Problem], *, source: str | None = None) -> None:
-        self.problems = tuple(problems)
+        self.problems: tuple[Problem, ...] = tuple(problems)
         self.source = source
         super().__init__(self.problems, source)
 
@@ -78,10 +78,16 @@ class TaskDeclarationError(ScattersphereError, TypeError):
     code = "bad-args"
 
 
-class NotFoundError(ScattersphereError, LookupError):
-    """What was asked for is not there. The message suggests the nearest name."""
+class NotFoundError(ScattersphereError, KeyError):
+    """What was asked for is not there. The message suggests the nearest name.
+
+    A KeyError, so that our mappings keep the promises of `Mapping` (`get`, `in`).
+    """
 
     code = "bad-args"
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""  # KeyError would show the repr of the message
 
 
 class NoSuchJobError(NotFoundError):
@@ -128,7 +134,7 @@ class UnresolvedError(ConflictError):
     """The definition waits for code that is not registered; `.problems` says which."""
 
     def __init__(self, message: str, problems: Iterable[Problem] = ()) -> None:
-        self.problems = tuple(problems)
+        self.problems: tuple[Problem, ...] = tuple(problems)
         super().__init__(message)
 
 
@@ -136,7 +142,7 @@ class BundleBusyError(ConflictError):
     """Runs still need the bundle; `.runs` lists their ids."""
 
     def __init__(self, message: str, runs: Iterable[int] = ()) -> None:
-        self.runs = tuple(runs)
+        self.runs: tuple[int, ...] = tuple(runs)
         super().__init__(message)
 
 
@@ -192,3 +198,7 @@ class NonRetryableError(ScattersphereError):
     """Raised by a task: fail now, whatever attempts are left."""
 
     code = "bad-args"
+
+
+class TaskCancelled(BaseException):
+    """Raised by `TaskContext.check()` in a thread or a process when a cancel was asked for."""

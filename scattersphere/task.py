@@ -34,16 +34,30 @@ class TaskContext(abc.ABC):
 
     __slots__ = ()
 
-    run_id: int
-    """The number of the run."""
-    job: str
-    """The name of the job."""
-    task: str
-    """The name of the task in the job."""
-    index: int | None
-    """Which instance of a mapped task this is, from 0; None elsewhere."""
-    attempt: int
-    """Which attempt this is, from 1."""
+    @property
+    @abc.abstractmethod
+    def run_id(self) -> int:
+        """The number of the run."""
+
+    @property
+    @abc.abstractmethod
+    def job(self) -> str:
+        """The name of the job."""
+
+    @property
+    @abc.abstractmethod
+    def task(self) -> str:
+        """The name of the task in the job."""
+
+    @property
+    @abc.abstractmethod
+    def index(self) -> int | None:
+        """Which instance of a mapped task this is, from 0; None elsewhere."""
+
+    @property
+    @abc.abstractmethod
+    def attempt(self) -> int:
+        """Which attempt this is, from 1."""
 
     @property
     @abc.abstractmethod
@@ -155,8 +169,6 @@ class RunnableTask(abc.ABC):
             async def run(self, context: TaskContext) -> str:
                 return f"hello {self.name}"
     """
-
-    __attrs_attrs__: ClassVar[tuple[attrs.Attribute[Any], ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -19,7 +19,7 @@ def result(task: str, pointer: str | None = None, **default: Any) -> dict[str, A
     if pointer is not None:
         reference["pointer"] = pointer
     if unknown := default.keys() - {"default"}:
-        raise TypeError(f"result() takes no argument {sorted(unknown)[0]!r}")
+        raise TypeError(f"result() takes no argument {min(unknown)!r}")
     return reference | default
 
 
@@ -56,7 +56,7 @@ class JobBuilder:
         self._tasks[name] = TaskDefinition(
             task=task,
             args=dict(args or {}),
-            depends_on=tuple(depends_on),
+            depends_on=depends_on,
             retry=retry or RetryPolicy(),
             **fields,
         )

@@ -7,7 +7,7 @@ Python builds and what a file says is the same object. `references.py` reads the
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import attrs
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 """What a job or a task may be called. Use `fullmatch`: `$` would let a newline through."""
+
+
+def _names(value: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise TypeError(f"a list of names is wanted: write [{value!r}]")
+    return tuple(value)
+
 
 Json = Mapping[str, Any]
 """A JSON object whose values belong to the user."""
@@ -41,7 +48,7 @@ class RetryPolicy:
     backoff: float = 2
     max_delay: float = 300
     jitter: bool = True
-    retry_on: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    retry_on: tuple[str, ...] = attrs.field(default=(), converter=_names)
 
 
 @attrs.frozen(kw_only=True)
@@ -65,9 +72,11 @@ class TaskDefinition:
     description: str = ""
     args: Json = attrs.field(factory=dict)
     map: Json | None = None
-    depends_on: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    depends_on: tuple[str, ...] = attrs.field(default=(), converter=_names)
     run_if: Any = True
-    trigger_rule: TriggerRule | None = None
+    trigger_rule: TriggerRule | None = attrs.field(
+        default=None, converter=attrs.converters.optional(TriggerRule)
+    )
     finally_: bool = False
     allow_failure: bool = False
     keep_results: bool = True
@@ -79,6 +88,10 @@ class TaskDefinition:
     backend: str | None = None
     comment: Any = None
 
+    def evolve(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed."""
+        return attrs.evolve(self, **changes)
+
     @property
     def rule(self) -> TriggerRule:
         """The trigger rule in force: a finally-task without one runs whatever happened."""
@@ -87,12 +100,23 @@ class TaskDefinition:
         return TriggerRule.ALL_DONE if self.finally_ else TriggerRule.ALL_SUCCESS
 
 
+@attrs.define
+class FileOrigin:
+    """The file of a definition, and a digest of what it held when it was last read or written.
+
+    Shared by the copies that `evolve` makes, so that saving one of them is known to the others.
+    """
+
+    path: str
+    digest: bytes
+
+
 @attrs.frozen(kw_only=True)
 class JobDefinition:
     """A DAG of tasks described by data; immutable, so that any number of runs may share it.
 
     `params` maps a name to a plain default or a `Parameter`; `bundles` maps a bundle's name to a
-    path relative to the definition file. Durations are seconds. `path` is the file it came from,
+    path relative to the definition file. Durations are seconds. `origin` is the file it came from,
     which takes no part in equality.
     """
 
@@ -102,12 +126,17 @@ class JobDefinition:
     bundles: Mapping[str, str] = attrs.field(factory=dict)
     max_parallel: int | None = None
     max_runs: int | None = None
-    overlap: Overlap = Overlap.QUEUE
+    overlap: Overlap = attrs.field(default=Overlap.QUEUE, converter=Overlap)
     fail_fast: bool = False
     timeout: float | None = None
     tasks: Mapping[str, TaskDefinition] = attrs.field(factory=dict)
     comment: Any = None
-    path: str | None = attrs.field(default=None, eq=False, repr=False)
+    origin: FileOrigin | None = attrs.field(default=None, eq=False, repr=False)
+
+    @property
+    def path(self) -> str | None:
+        """The file it came from, or was last saved to."""
+        return None if self.origin is None else self.origin.path
 
     # The model does not know how it is written down; these doors lead to the codec, which is
     # imported when one is opened (the one upward import that the import rules allow).

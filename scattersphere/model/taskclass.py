@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True)
 class TaskParameter:
-    """A parameter of a task class. `check` returns what is wrong with a JSON value, as a list of
-    (RFC 6901 pointer inside the value, plain words); `structure` makes the Python value of one
-    that is right. Both are strict: no coercion beyond what section 4 of the design names.
+    """A parameter of a task class.
+
+    `check` returns what is wrong with a JSON value, as a list of (RFC 6901 pointer inside the
+    value, plain words); `structure` makes the Python value of one that is right. Both are strict:
+    no coercion beyond what section 4 of the design names.
     """
 
     name: str

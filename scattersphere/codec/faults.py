@@ -1,0 +1,124 @@
+"""Faults: what is wrong, by the exact path of keys and indexes, before it becomes a `Problem`.
+
+A path is kept as a tuple until the end, because a task may be called `a.b`: only the tuple finds its
+place in the text again.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from scattersphere.model.problem import SHOWN, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+Path = tuple[str | int, ...]
+"""Keys and indexes from the document's root."""
+
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_$/-]+")
+_COMPARISONS = 20_000
+"""Names that one `Suggester` compares in its life: about half a second of difflib."""
+_NEAR = 2_000
+"""Candidates above which only those that begin alike are compared."""
+
+
+@attrs.frozen
+class Fault:
+    """Something wrong at `path`; `offset` (characters) where the text scanner already knows it."""
+
+    path: Path
+    message: str
+    suggestion: str | None = None
+    offset: int | None = None
+
+
+def show_path(path: Path) -> str:
+    """Write a path for people: `tasks.mail.depends_on[0]`, and `tasks["a.b"]` for an odd key."""
+    parts: list[str] = []
+    for step in path:
+        if isinstance(step, int):
+            parts.append(f"[{step}]")
+        elif _PLAIN_KEY.fullmatch(step):
+            parts.append(f".{step}" if parts else step)
+        else:
+            parts.append(f"[{quote(step)}]")
+    return "".join(parts)
+
+
+def quote(text: str) -> str:
+    """Return `text` in double quotes, printable (lone surrogates too) and not longer than a line."""
+    if len(text) > SHOWN:
+        text = text[:SHOWN] + "..."
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+def describe(value: Any) -> str:
+    """Name a JSON value in plain words, for the end of a sentence: `the string "5"`."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        # Writing a huge int in decimal is slow, and an error above the interpreter's own limit.
+        return f"the number {value}" if value.bit_length() <= SHOWN else "a very large number"
+    if isinstance(value, float):
+        return f"the number {value!r}"
+    if isinstance(value, str):
+        return f"the string {quote(value)}"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    if isinstance(value, dict):
+        return "an object" if value else "an empty object"
+    return f"a Python {type(value).__name__}"
+
+
+class Suggester:
+    """Finds the name that was probably meant, with a bound on the work for a file full of errors."""
+
+    __slots__ = ("_left", "_names")
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+        self._left = _COMPARISONS
+
+    def nearest(self, word: str) -> str | None:
+        """Return the nearest name, or None where none is near or the work is used up."""
+        if self._left <= 0 or not word or len(word) > SHOWN:
+            return None
+        slack = max(2, len(word) // 2)
+        near = [name for name in self._names if name and abs(len(name) - len(word)) <= slack]
+        if len(near) > _NEAR:
+            near = [name for name in near if name[:2] == word[:2]][:_NEAR]
+        self._left -= len(near)
+        lowered = {name.lower(): name for name in near}
+        found = difflib.get_close_matches(word.lower(), lowered, n=1)
+        return lowered[found[0]] if found else None
+
+
+class LineIndex:
+    """Turns offsets into lines and columns, both from 1, in characters."""
+
+    __slots__ = ("_starts",)
+
+    def __init__(self, text: str) -> None:
+        self._starts = [0, *(match.end() for match in re.finditer("\n", text))]
+
+    def place(self, offset: int) -> tuple[int, int]:
+        """Return the line and column of the character at `offset`."""
+        line = bisect_right(self._starts, offset)
+        return line, offset - self._starts[line - 1] + 1
+
+
+def unplaced(faults: list[Fault]) -> list[Problem]:
+    """Make problems of faults in something that has no text."""
+    return [
+        Problem(path=show_path(fault.path), message=fault.message, suggestion=fault.suggestion)
+        for fault in faults
+    ]

@@ -1,0 +1,65 @@
+"""The parameters of a run: defaults, overrides, and what a wrong one is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from scattersphere.codec.faults import Suggester, describe
+from scattersphere.errors import DefinitionError
+from scattersphere.model.definition import Parameter
+from scattersphere.model.problem import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from scattersphere.model.definition import JobDefinition
+
+_JSON_TYPES: Mapping[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "array": (list,),
+    "object": (dict,),
+    "null": (type(None),),
+}
+_NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
+
+
+def resolve_params(definition: JobDefinition, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the value of each parameter for a run. Raises `DefinitionError` with all problems."""
+    problems: list[Problem] = []
+    for name in overrides.keys() - definition.params.keys():
+        near = Suggester(definition.params).nearest(str(name))
+        problems.append(
+            Problem(f"params.{name}", f"job {definition.name!r} has no such parameter", suggestion=near)
+        )
+    values: dict[str, Any] = {}
+    for name, declared in definition.params.items():
+        parameter = (
+            declared
+            if isinstance(declared, Parameter)
+            else Parameter(type=_NAMES.get(type(declared)), default=declared)
+        )
+        if name not in overrides:
+            if parameter.required:
+                problems.append(Problem(f"params.{name}", "is required"))
+            values[name] = parameter.default
+            continue
+        value = values[name] = overrides[name]
+        kinds = _JSON_TYPES.get(parameter.type or "")
+        if kinds is not None and type(value) not in kinds:
+            shown = "the value" if parameter.secret else describe(value)
+            problems.append(Problem(f"params.{name}", f"must be of type {parameter.type}; {shown} is not"))
+    if problems:
+        raise DefinitionError(problems, source=f"parameters of {definition.name}")
+    return values
+
+
+def secret_names(definition: JobDefinition) -> frozenset[str]:
+    """Return the names of the parameters whose values people must not see."""
+    return frozenset(
+        name
+        for name, declared in definition.params.items()
+        if isinstance(declared, Parameter) and declared.secret
+    )

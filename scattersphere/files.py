@@ -1,0 +1,76 @@
+"""Files that are never half written.
+
+The recipe is the usual one (temporary file in the same folder, fsync, rename, fsync of the folder):
+see Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+_PREFIX, _SUFFIX = ".scattersphere-", ".tmp"
+
+
+def atomic_write(path: str | os.PathLike[str], content: bytes) -> None:
+    """Replace the file at `path` in one step: a reader sees the old content or the new, whole.
+
+    When this returns, the new content survives a kill and a power cut. On an error the old file is
+    untouched and nothing is left behind. Temporary files of writers that were killed are swept.
+    """
+    target = Path(os.path.realpath(path))  # a link stays a link: its target is replaced
+    mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
+    _sweep(target.parent, target.name)
+    handle, temporary = tempfile.mkstemp(
+        prefix=f"{_PREFIX}{target.name}-{os.getpid()}-", suffix=_SUFFIX, dir=target.parent
+    )
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        Path(temporary).replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
+    _sync_folder(target.parent)
+
+
+def _umask() -> int:
+    """Read the process's mask. There is no way but to set it; Linux also tells it in /proc."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("Umask:")[2].split()[0], 8)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sweep(folder: Path, name: str) -> None:
+    """Remove temporary files for the same target whose writer is dead."""
+    for stale in folder.glob(f"{_PREFIX}{name}-*{_SUFFIX}"):
+        pid = stale.name.removeprefix(f"{_PREFIX}{name}-").partition("-")[0]
+        if pid.isdigit() and not _alive(int(pid)):
+            stale.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,105 @@
+"""Facts about runs and bundles, numbered, in the past tense."""
+
+from __future__ import annotations
+
+import datetime as dt
+from enum import StrEnum
+from typing import Any
+
+import attrs
+
+from scattersphere.model.states import RunState, TaskState
+
+
+class EventKind(StrEnum):
+    """The names of events, as the wire protocol spells them."""
+
+    RUN_QUEUED = "run-queued"
+    RUN_STARTED = "run-started"
+    RUN_PAUSING = "run-pausing"
+    RUN_PAUSED = "run-paused"
+    RUN_RESUMED = "run-resumed"
+    RUN_STOPPING = "run-stopping"
+    RUN_CANCELLING = "run-cancelling"
+    RUN_ENDED = "run-ended"
+    TASK_STARTED = "task-started"
+    TASK_CANCELLING = "task-cancelling"
+    TASK_RETRYING = "task-retrying"
+    TASK_PROGRESS = "task-progress"
+    TASK_ENDED = "task-ended"
+    LOG = "log"
+    LAGGED = "lagged"
+    BUNDLE_LOADED = "bundle-loaded"
+    BUNDLE_FAILED = "bundle-failed"
+    BUNDLE_RELEASED = "bundle-released"
+    BUNDLE_REMOVED = "bundle-removed"
+    JOB_DEFINED = "job-defined"
+    JOB_UNDEFINED = "job-undefined"
+
+
+_RUN_EVENTS = {
+    RunState.QUEUED: EventKind.RUN_QUEUED,
+    RunState.RUNNING: EventKind.RUN_STARTED,
+    RunState.PAUSING: EventKind.RUN_PAUSING,
+    RunState.PAUSED: EventKind.RUN_PAUSED,
+    RunState.STOPPING: EventKind.RUN_STOPPING,
+    RunState.CANCELLING: EventKind.RUN_CANCELLING,
+}
+_TASK_EVENTS = {
+    TaskState.RUNNING: EventKind.TASK_STARTED,
+    TaskState.CANCELLING: EventKind.TASK_CANCELLING,
+    TaskState.UP_FOR_RETRY: EventKind.TASK_RETRYING,
+}
+
+
+def run_event(state: RunState, before: RunState | None) -> EventKind:
+    """Return the name of a run's move into `state`."""
+    if state is RunState.RUNNING and before in {RunState.PAUSING, RunState.PAUSED}:
+        return EventKind.RUN_RESUMED
+    return _RUN_EVENTS.get(state, EventKind.RUN_ENDED)
+
+
+def task_event(state: TaskState) -> EventKind:
+    """Return the name of a task's move into `state`."""
+    return _TASK_EVENTS.get(state, EventKind.TASK_ENDED)
+
+
+@attrs.frozen(kw_only=True)
+class Event:
+    """A fact about a run, or about the Server where `run` is None. `time` is aware UTC.
+
+    `seq` counts from 1 without gaps for each run, and for the Server's own stream.
+    """
+
+    seq: int
+    time: dt.datetime
+    kind: EventKind
+    run: int | None = None
+    job: str | None = None
+    task: str | None = None
+    index: int | None = None
+    attempt: int | None = None
+    state: str | None = None
+    message: str = ""
+    done: float | None = None
+    total: float | None = None
+    level: int | None = None
+    bundle: str | None = None
+    details: Any = attrs.field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        """Return one line for a terminal."""
+        parts = [f"{self.time:%H:%M:%S.%f}"[:-3], str(self.kind)]
+        if self.run is not None:
+            parts.append(f"{self.job or 'run'}#{self.run}")
+        if self.task is not None:
+            parts.append(self.task if self.index is None else f"{self.task}[{self.index}]")
+        if self.bundle is not None:
+            parts.append(self.bundle)
+        if self.state is not None:
+            parts.append(self.state)
+        if self.done is not None:
+            parts.append(f"{self.done:g}" + (f"/{self.total:g}" if self.total is not None else ""))
+        if self.message:
+            parts.append(self.message)
+        return " ".join(parts)
