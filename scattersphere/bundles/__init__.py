@@ -1,5 +1,24 @@
 """The parent package of all loaded bundle versions; nothing else lives here.
 
-A version of the bundle `etl` is importable as `scattersphere.bundles.etl_g7`; the finder that answers for such
-names is installed by `scattersphere.registry` when the first version is loaded.
+A version of the bundle `etl` is the package `scattersphere.bundles.etl_g7`. Its modules are real entries of
+`sys.modules`, so that pickle, dataclasses and `typing.get_type_hints` find what they look up there. In
+the process that loaded it the registry has put a finder for such names in place. A child process that
+unpickles an object of a bundle comes here first; it then needs the finder too.
 """
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+
+def _is_child_process() -> bool:
+    """Whether this process was started by one that may hold loaded versions."""
+    process = sys.modules.get("multiprocessing.process")
+    return "SCATTERSPHERE_STORE" in os.environ or bool(process and process.parent_process())
+
+
+if _is_child_process():
+    # By name: this package stands above the registry and may know nothing of it, except here.
+    importlib.import_module("scattersphere.registry.children").attach()

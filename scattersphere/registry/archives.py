@@ -1,0 +1,132 @@
+"""Unpacking a `.zip` or `.whl` that somebody else made, without believing what it says of itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tempfile
+import zipfile
+import zlib
+from typing import TYPE_CHECKING
+
+from scattersphere.errors import BundleRefusedError
+from scattersphere.registry.content import digest_of, refuse_clashes, write_private
+from scattersphere.registry.scan import SourceLimits, is_ignored
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import IO
+
+COMPONENT_LIMIT = 255
+"""Bytes of one name that file systems take."""
+
+METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+"""LZMA and bzip2 may ask for much memory before the first byte comes out. Python's tools write deflate."""
+
+ENCRYPTED = 0x1
+CHUNK = 1024 * 1024
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def unpack(path: Path, target: Path, limits: SourceLimits) -> dict[str, bytes]:
+    """Unpack into `target` and return the digest of each file; BundleRefusedError says what is unsafe.
+
+    The archive is copied first: zipfile reads the directory at the end and the entries later, and the
+    file may be replaced in between.
+    """
+    with tempfile.TemporaryFile(dir=target) as copy:
+        size = _copy(path, copy, limits.unpacked)
+        try:
+            with zipfile.ZipFile(copy) as archive:
+                entries = _checked(archive.infolist(), size, limits)
+                return {name: _extract(archive, entry, target / name) for name, entry in entries.items()}
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+            raise BundleRefusedError(f"{path}: not a whole zip archive: {error}") from None
+
+
+def _copy(path: Path, copy: IO[bytes], limit: int) -> int:
+    size = 0
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise BundleRefusedError(f"{path}: not a regular file")
+        while chunk := stream.read(CHUNK):
+            size += len(chunk)
+            if size > limit:
+                raise BundleRefusedError(f"{path}: larger than {limit:,} bytes; see SourceLimits.unpacked")
+            copy.write(chunk)
+    copy.seek(0)
+    return size
+
+
+def _checked(
+    entries: list[zipfile.ZipInfo], archive_size: int, limits: SourceLimits
+) -> dict[str, zipfile.ZipInfo]:
+    """Return the files to unpack by their safe name. Everything is checked before anything is written."""
+    if len(entries) > limits.entries:
+        raise BundleRefusedError(f"more than {limits.entries:,} entries; see SourceLimits.entries")
+    for entry in entries:
+        _refuse_unsafe(entry, limits.depth)
+    files = [entry for entry in entries if not entry.is_dir()]
+    refuse_clashes(entry.filename for entry in files)
+    # zipfile never hands out more than the size that an entry declares, so the sum is a true bound.
+    unpacked = sum(entry.file_size for entry in files)
+    if unpacked > limits.unpacked:
+        raise BundleRefusedError(f"unpacks to {unpacked:,} bytes; the limit is {limits.unpacked:,}")
+    if unpacked > limits.ratio * max(archive_size, 1):
+        raise BundleRefusedError(f"unpacks to more than {limits.ratio} times its size: a zip bomb")
+    kept = {}
+    for entry in files:
+        if not any(is_ignored(part) for part in entry.filename.split("/")):
+            kept[_without_wheel_scheme(entry.filename)] = entry
+    refuse_clashes(kept)
+    return kept
+
+
+def _without_wheel_scheme(name: str) -> str:
+    """`x-1.0.data/purelib/x.py` in a wheel is meant to be installed as `x.py` (PEP 427)."""
+    return re.sub(r"^[^/]+\.data/(purelib|platlib)/", "", name)
+
+
+def _refuse_unsafe(entry: zipfile.ZipInfo, depth: int) -> None:
+    # zipfile cuts `filename` at a NUL and turns separators round; the truth is in orig_filename.
+    name = entry.orig_filename
+    if why := _unsafe_name(name.removesuffix("/"), depth):
+        raise BundleRefusedError(f"entry {name[:200]!r}: {why}")
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
+        raise BundleRefusedError(f"entry {name[:200]!r}: a link or a special file")
+    if entry.flag_bits & ENCRYPTED:
+        raise BundleRefusedError(f"entry {name[:200]!r}: encrypted")
+    if entry.compress_type not in METHODS:
+        raise BundleRefusedError(f"entry {name[:200]!r}: compressed otherwise than by deflate")
+
+
+def _unsafe_name(name: str, depth: int) -> str | None:
+    """Return what is wrong with an entry's name, or None."""
+    parts = name.split("/")
+    faults = {
+        "control characters in its name": _CONTROL.search(name) is not None,
+        "a backslash in its name": "\\" in name,
+        "an absolute path": name.startswith("/"),
+        "a drive letter in its name": any(_DRIVE.match(part) for part in parts),
+        "a path with '..', '.' or empty parts": not {"", ".", ".."}.isdisjoint(parts),
+        f"more than {depth} folders deep": len(parts) > depth,
+        f"a name of more than {COMPONENT_LIMIT} bytes": any(_too_long(part) for part in parts),
+    }
+    return next((what for what, wrong in faults.items() if wrong), None)
+
+
+def _too_long(part: str) -> bool:
+    return len(part.encode("utf-8", "surrogateescape")) > COMPONENT_LIMIT
+
+
+def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: Path) -> bytes:
+    content = archive.read(entry)  # reads to the end, where the CRC is compared
+    if len(content) != entry.file_size:
+        raise BundleRefusedError(f"entry {entry.filename!r}: shorter than it says")
+    write_private(file, content)
+    return digest_of(content)

@@ -1,0 +1,58 @@
+"""The files of a snapshot: how they are written, how their content is known, which names clash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+from typing import TYPE_CHECKING
+
+from scattersphere.errors import BundleRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+DIGEST_BYTES = 20
+
+
+def write_private(file: Path, content: bytes) -> None:
+    """Write a file of the snapshot, which only the owner may read."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
+
+
+def digest_of(content: bytes) -> bytes:
+    """Return the digest by which a file's content is known."""
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
+
+
+def digest_of_all(files: Mapping[str, bytes]) -> str:
+    """Digest a bundle from its files: the same content is the same version, zipped or not."""
+    total = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for name in sorted(files):
+        encoded = name.encode("utf-8", "surrogateescape")
+        total.update(len(encoded).to_bytes(4, "big") + encoded + files[name])
+    return total.hexdigest()
+
+
+def refuse_clashes(names: Iterable[str]) -> None:
+    """Refuse files that stand there twice, or that a file system without case cannot tell apart."""
+    spelled: dict[str, str] = {}
+    files: set[str] = set()
+    folders: set[str] = set()
+    for name in names:
+        parts = name.split("/")
+        paths = ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+        for path in paths:
+            folded = unicodedata.normalize("NFC", path).casefold()
+            if spelled.setdefault(folded, path) != path:
+                raise BundleRefusedError(f"{path} and {spelled[folded]} differ only in case; rename one")
+        if name in files:
+            raise BundleRefusedError(f"{name} stands there twice")
+        files.add(name)
+        folders.update(paths[:-1])
+    if both := files & folders:
+        raise BundleRefusedError(f"{min(both)} is both a file and a folder")

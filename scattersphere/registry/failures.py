@@ -1,0 +1,75 @@
+"""What went wrong while a bundle was loaded, as text.
+
+An exception object holds its traceback, that the frames, and those the whole version: so no exception of a
+bundle's code outlives the load.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING
+
+from scattersphere.errors import MESSAGE_LIMIT, BundleLoadError
+
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+
+    from scattersphere.registry.imports import VersionSpace
+
+
+def load_error(error: BaseException, space: VersionSpace) -> BundleLoadError:
+    """Return an error of ours that says what happened where, in names that the author knows."""
+    message = f"bundle {space.bundle!r} does not load: {_summary(error, space)}"
+    return BundleLoadError(_cut(message), _cut(_details(error, space)))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MESSAGE_LIMIT else f"{text[: MESSAGE_LIMIT - 30]}\n... (cut)"
+
+
+def _summary(error: BaseException, space: VersionSpace) -> str:
+    try:
+        said = str(error)
+    except Exception:  # noqa: BLE001 - an author's own error class may be wrong as well
+        said = "<its text cannot be shown>"
+    text = type(error).__name__ + (f": {said}" if said else "")
+    if isinstance(error, SyntaxError) and error.filename:
+        where = f"{error.filename}:{error.lineno}"
+        text = f"{type(error).__name__}: {error.msg}"
+        shown = (error.text or "").strip()
+        text += f": {shown[:200]}" if shown else ""
+    else:
+        frames = _own_frames(error.__traceback__, space)
+        where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else space.shown_as
+    if isinstance(error, SystemExit):
+        text += " (the code ended the process at import; a bundle must not)"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        lacks = f"bundle {space.bundle!r}" if space.owns(error.name) else "host"
+        text += f" (the {lacks} lacks it)"
+    return space.logical(f"{where}: {text}")
+
+
+def _own_frames(start: TracebackType | None, space: VersionSpace) -> list[traceback.FrameSummary]:
+    folder = str(space.folder)
+    return [frame for frame in traceback.extract_tb(start) if frame.filename.startswith(folder)]
+
+
+def _details(error: BaseException, space: VersionSpace) -> str:
+    """Format the traceback from the first frame of the bundle on: what is above is ours."""
+    start = error.__traceback__
+    folder = str(space.folder)
+    while start is not None and not start.tb_frame.f_code.co_filename.startswith(folder):
+        start = start.tb_next
+    try:
+        text = "".join(traceback.format_exception(type(error), error, start))
+    except Exception:  # noqa: BLE001 - an error class whose __str__, __cause__ or notes misbehave
+        text = f"{type(error).__name__}, whose traceback cannot be shown\n"
+    return space.logical(text)
+
+
+def stack_of(frame: FrameType | None, space: VersionSpace) -> str:
+    """Return the stack of a thread that is stuck while loading, from the bundle's first frame on."""
+    stack = traceback.extract_stack(frame) if frame else []
+    folder = str(space.folder)
+    own = next((at for at, entry in enumerate(stack) if entry.filename.startswith(folder)), len(stack))
+    return space.logical("".join(traceback.format_list(stack[own:])))

@@ -1,0 +1,280 @@
+"""The world of modules of one bundle version: its names, its own `import`, and how modules are found.
+
+The full name of a module is `scattersphere.bundles.<slug>.<logical name>`. Code of the bundle says
+`import etl.util`; its own `__import__`, which Python takes from the module's `__builtins__`, turns that into
+the full name. Nothing of the interpreter is replaced; one finder answers for names below the prefix.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import importlib.machinery
+import importlib.util
+import os
+import re
+import sys
+import threading
+from importlib.readers import FileReader
+from typing import TYPE_CHECKING, Any, cast
+
+import scattersphere.bundles  # noqa: F401 - the parent of every version must be there
+from scattersphere.registry.facade import ImportlibFacade
+from scattersphere.registry.typingcaches import clear_typing_caches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from pathlib import Path
+    from types import CodeType, ModuleType
+
+    from scattersphere.registry.codecache import CodeCache
+    from scattersphere.registry.layout import ModuleFile
+
+PARENT = "scattersphere.bundles"
+
+TOKEN = "__scattersphere_token__"  # noqa: S105 - no secret
+"""The builtin by which code of a version can be told from all other code."""
+
+
+class Token:
+    """Lives exactly as long as some function of its version does.
+
+    Every function holds the builtins of its module, and those hold this. So one weak reference tells
+    whether code of a released version can still be reached.
+    """
+
+    __slots__ = ("__weakref__", "slug")
+
+    def __init__(self, slug: str) -> None:
+        self.slug: str = slug
+
+
+class VersionSpace:
+    """The modules of one bundle version."""
+
+    def __init__(
+        self,
+        *,
+        bundle: str,
+        slug: str,
+        folder: Path,
+        shown_as: str,
+        modules: Mapping[str, ModuleFile],
+        own: Collection[str],
+        digests: Mapping[str, bytes],
+        code: CodeCache,
+    ) -> None:
+        self.bundle = bundle
+        self.slug = slug
+        self.name: str = f"{PARENT}.{slug}"
+        self.prefix: str = f"{self.name}."
+        self.folder = folder
+        self.shown_as = shown_as
+        self.modules = modules
+        self.own: frozenset[str] = frozenset(own)
+        self.digests = digests
+        self.code = code
+        self.released: bool = False
+        self.loading = False
+        self.token: Token | None = Token(slug)
+        self.builtins: dict[str, Any] = {
+            **vars(builtins),
+            "__import__": self._import,
+            TOKEN: self.token,
+        }
+        self._importlib = ImportlibFacade(self)
+
+    def owns(self, name: str) -> bool:
+        """Whether an absolute import of `name` by the bundle's code means a module of the bundle."""
+        return name.partition(".")[0] in self.own
+
+    def full(self, name: str) -> str:
+        """Turn a name as the bundle's code writes it into the one that `sys.modules` has."""
+        return self.prefix + name if self.owns(name) else name
+
+    def logical(self, text: str) -> str:
+        """Put names and paths in `text` back into those that the author of the bundle knows."""
+        text = re.sub(rf"{re.escape(self.name)}(?!\w)", self.bundle, text.replace(self.prefix, ""))
+        return text.replace(str(self.folder), self.shown_as)
+
+    def module(self, logical: str) -> ModuleType:
+        """Import and return a module of this version."""
+        return cast("ModuleType", self.guarded(importlib.import_module, self.prefix + logical))
+
+    def guarded(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function that imports; an ImportError then speaks of logical names."""
+        if self.released:
+            raise ImportError(
+                f"bundle {self.bundle!r}: this version ({self.slug}) was released; code that still runs "
+                f"from it cannot import its modules any more"
+            )
+        try:
+            return function(*args)
+        except ImportError as error:
+            error.name = self.logical(error.name) if error.name else error.name
+            if isinstance(error.msg, str):
+                error.msg = self.logical(error.msg)
+                error.args = (error.msg,)
+            raise
+
+    def _import(
+        self,
+        name: str,
+        globals: Mapping[str, object] | None = None,  # noqa: A002 - the names of `__import__`
+        locals: Mapping[str, object] | None = None,  # noqa: A002 - the names of `__import__`
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> Any:
+        """Import as the builtin does, which is asked anew each time: a host may have replaced it."""
+        plain = builtins.__import__
+        if level:
+            return self.guarded(plain, name, globals, locals, fromlist, level)
+        if self.owns(name):
+            module = self.guarded(plain, self.prefix + name, globals, locals, fromlist, 0)
+            return module if fromlist else sys.modules[self.prefix + name.partition(".")[0]]
+        module = plain(name, globals, locals, fromlist or (), 0)
+        if name.partition(".")[0] == "importlib":
+            return self._importlib.instead_of(module)
+        return module
+
+    def find_spec(self, fullname: str) -> importlib.machinery.ModuleSpec | None:
+        """Find the version's own package or a module in it."""
+        if fullname == self.name:
+            return self._package_spec(fullname, self.folder)
+        module = self.modules.get(fullname.removeprefix(self.prefix))
+        if module is None:
+            return None
+        folder = None if module.folder is None else self.folder / module.folder
+        if not module.file:
+            return self._package_spec(fullname, cast("Path", folder))
+        path = str(self.folder / module.file)
+        return importlib.util.spec_from_file_location(
+            fullname,
+            path,
+            loader=SnapshotLoader(fullname, path, self, self.digests[module.file]),
+            submodule_search_locations=None if folder is None else [str(folder)],
+        )
+
+    def _package_spec(self, fullname: str, folder: Path) -> importlib.machinery.ModuleSpec:
+        """Return the spec of a package without `__init__.py`."""
+        loader = cast("importlib.machinery.SourceFileLoader", FolderLoader(self, folder))
+        spec = importlib.machinery.ModuleSpec(fullname, loader, is_package=True)
+        spec.submodule_search_locations = [str(folder)]
+        return spec
+
+    def let_go(self) -> None:
+        """Stop holding what the version's own code holds, so that it can be freed."""
+        self.released = True
+        self.token = None
+        self.builtins = {}
+        self._importlib = cast("ImportlibFacade", None)
+
+
+class SnapshotLoader(importlib.machinery.SourceFileLoader):
+    """Loads a module from its snapshot. `.pyc` files are neither read nor written."""
+
+    def __init__(self, fullname: str, path: str, space: VersionSpace, digest: bytes) -> None:
+        super().__init__(fullname, path)
+        self._space = space
+        self._digest = digest
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 - one loader, one module
+        """Return the module's code, compiled from the bytes that were digested."""
+        space = self._space
+        code = space.code.get(self._digest, self.path, space.slug)
+        if code is None:
+            code = self._compiled(self.get_data(self.path))
+            space.code.put(self._digest, code, space.slug)
+        return code
+
+    def _compiled(self, source: bytes) -> CodeType:
+        try:
+            return compile(source, self.path, "exec", dont_inherit=True)
+        except (SyntaxError, ValueError) as error:
+            if getattr(error, "filename", None):
+                raise
+            # NUL bytes, for instance: Python does not say in which file.
+            raise SyntaxError(str(error), (self.path, 1, None, None)) from None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Execute the module with the builtins of its version."""
+        space = self._space
+        if not space.loading:  # a lazy import at run time; while loading, the loader clears them
+            clear_typing_caches()
+        vars(module)["__builtins__"] = space.builtins
+        exec(self.get_code(module.__name__), vars(module))  # noqa: S102 - this is what an import is
+
+
+class FolderLoader:
+    """Makes a package of a folder without `__init__.py`, whose data files can be read all the same."""
+
+    def __init__(self, space: VersionSpace, folder: Path) -> None:
+        self._space = space
+        self.path: str = os.fspath(folder / "__init__.py")  # FileReader looks beside this file
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        """Leave it to the import system to make the module."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Give the package the builtins of its version; there is nothing to execute."""
+        vars(module)["__builtins__"] = self._space.builtins
+
+    def get_resource_reader(self, _fullname: str) -> FileReader:
+        """Let `importlib.resources` read the folder."""
+        return FileReader(cast("Any", self))
+
+
+class BundleFinder:
+    """Finds the modules below `scattersphere.bundles`. One for the process, whatever the number of Servers.
+
+    It stands in `sys.meta_path` only while it has something to find.
+    """
+
+    def __init__(self) -> None:
+        self._spaces: dict[str, VersionSpace] = {}
+        self._lock = threading.Lock()
+        self._last = 0
+        self.attach: Callable[[str], VersionSpace | None] | None = None
+        """In a child process: fetch a version that the parent loaded."""
+
+    def new_slug(self, bundle: str) -> str:
+        """Return a name for a new version of `bundle` that this process has never used."""
+        with self._lock:
+            self._last += 1
+            return f"{bundle.replace('-', '_')}_g{self._last}"
+
+    def add(self, space: VersionSpace) -> None:
+        """Answer for the modules of `space` from now on."""
+        with self._lock:
+            self._spaces[space.slug] = space
+            self.install()
+
+    def remove(self, space: VersionSpace) -> None:
+        """Answer no more; leave `sys.meta_path` with the last version."""
+        with self._lock:
+            self._spaces.pop(space.slug, None)
+            if not self._spaces and self.attach is None and self in sys.meta_path:
+                sys.meta_path.remove(self)
+
+    def install(self) -> None:
+        """Stand first: the names below the prefix are nobody else's."""
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
+
+    def find_spec(
+        self, fullname: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Implement `importlib.abc.MetaPathFinder`."""
+        if not fullname.startswith(f"{PARENT}."):
+            return None
+        slug = fullname[len(PARENT) + 1 :].partition(".")[0]
+        space = self._spaces.get(slug)
+        if space is None and self.attach is not None:
+            space = self.attach(slug)
+            if space is not None:
+                self._spaces[slug] = space
+        return None if space is None else space.find_spec(fullname)
+
+
+FINDER = BundleFinder()
+"""The one process-wide object: names in `sys.modules` are process-wide."""

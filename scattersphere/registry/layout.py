@@ -1,0 +1,129 @@
+"""Which modules a bundle holds, told from the list of its files alone. Pure."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+EXTENSION_SUFFIXES = (".so", ".pyd")
+"""Endings of compiled modules, of this platform or another one."""
+
+ALWAYS_HOST = frozenset(sys.stdlib_module_names) | {"scattersphere"}
+"""Top-level names that a bundle never takes over: `import email` means the standard library."""
+
+UNSCANNED = ("__main__", "setup", "conftest", "tests", "test_*")
+"""Names of modules and packages that are never imported to look for tasks."""
+
+
+@attrs.frozen
+class ModuleFile:
+    """Where a module's source lies in the snapshot. `file` is "" for a package without `__init__.py`."""
+
+    file: str
+    folder: str | None
+    """The package's folder; None for a plain module."""
+
+
+@attrs.frozen(kw_only=True)
+class Layout:
+    """The modules of a bundle by their logical name, and what their top-level names mean."""
+
+    modules: Mapping[str, ModuleFile]
+    tops: frozenset[str]
+    """All importable top-level names."""
+    compiled: Mapping[str, str]
+    """Top-level names that contain C extensions, each with one of the files."""
+    dependencies: frozenset[str]
+    """Top-level names of vendored distributions: importable, never searched for tasks."""
+
+    def own(self, shared: Iterable[str] = ()) -> frozenset[str]:
+        """Return the top-level names that resolve inside the bundle rather than in the host."""
+        return self.tops - ALWAYS_HOST - frozenset(shared) - self.compiled.keys()
+
+    def shadowed(self) -> frozenset[str]:
+        """Return own modules whose absolute import gives the host's module of that name."""
+        return (self.tops & ALWAYS_HOST) - self.dependencies
+
+    def scanned(self, exclude: Iterable[str] = ()) -> Iterator[str]:
+        """Yield the modules to import in search of tasks; parents come before their children.
+
+        `exclude` holds patterns of logical names: `etl.legacy`, `*.experiments`.
+        """
+        patterns = tuple(exclude)
+        for name in sorted(self.modules):
+            parts = name.split(".")
+            if parts[0] in self.dependencies or parts[0] in self.compiled or not self.modules[name].file:
+                continue
+            if any(fnmatchcase(part, pattern) for part in parts for pattern in UNSCANNED):
+                continue
+            prefixes = [".".join(parts[: end + 1]) for end in range(len(parts))]
+            if not any(fnmatchcase(prefix, pattern) for prefix in prefixes for pattern in patterns):
+                yield name
+
+
+def lay_out(files: Iterable[str], records: Mapping[str, str] | None = None, *, bundle: str = "") -> Layout:
+    """Find the modules among `files` (relative, with slashes).
+
+    `records` maps the `*.dist-info` folders to the text of their RECORD. The distribution that is the
+    bundle itself, the one of its name or the only one there is, records no dependencies.
+    """
+    modules: dict[str, ModuleFile] = {}
+    compiled: dict[str, str] = {}
+    for file in sorted(files):
+        path = PurePosixPath(file)
+        if path.suffix in EXTENSION_SUFFIXES and path.parts[0].partition(".")[0].isidentifier():
+            compiled.setdefault(path.parts[0].partition(".")[0], file)
+        elif path.suffix == ".py" and all(part.isidentifier() for part in (*path.parent.parts, path.stem)):
+            _add_module(modules, path)
+    # What lies in a folder beside a module of the folder's name cannot be imported.
+    reachable = {name: module for name, module in modules.items() if _is_reachable(name, modules)}
+    tops = frozenset(name.partition(".")[0] for name in reachable) | compiled.keys()
+    dependencies = _dependencies(records or {}, bundle) & tops
+    return Layout(modules=reachable, tops=tops, compiled=compiled, dependencies=dependencies)
+
+
+def _add_module(modules: dict[str, ModuleFile], path: PurePosixPath) -> None:
+    """Add one source file; a package beats a module of its name, as Python has it."""
+    parts = path.parent.parts
+    for depth in range(1, len(parts) + 1):  # folders without __init__.py are packages too
+        modules.setdefault(".".join(parts[:depth]), ModuleFile("", "/".join(parts[:depth])))
+    if path.stem == "__init__":
+        if parts:
+            modules[".".join(parts)] = ModuleFile(str(path), "/".join(parts))
+        return
+    name = ".".join((*parts, path.stem))
+    taken = modules.get(name)
+    if taken is None or not taken.file:  # only a real package stands before the module
+        modules[name] = ModuleFile(str(path), None)
+
+
+def _is_reachable(name: str, modules: Mapping[str, ModuleFile]) -> bool:
+    parent = name.rpartition(".")[0]
+    return not parent or (modules[parent].folder is not None and _is_reachable(parent, modules))
+
+
+def normal_name(distribution: str) -> str:
+    """Return a distribution's name in the form in which names are compared (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _dependencies(records: Mapping[str, str], bundle: str) -> frozenset[str]:
+    names = {folder: normal_name(folder.removesuffix(".dist-info").split("-")[0]) for folder in records}
+    others = [folder for folder, name in names.items() if name != normal_name(bundle)]
+    if len(records) == 1:
+        others = []
+    tops = set()
+    for folder in others:
+        for line in records[folder].splitlines():
+            top = line.split(",")[0].strip('"').split("/")[0]
+            tops.add(top.partition(".")[0])
+    return frozenset(tops)

@@ -1,0 +1,231 @@
+"""The one thread in which code of bundles is loaded, and how a load that hangs is given up.
+
+Loads run one at a time: the caches of `typing` are process-wide, and two loads at once would only take turns
+at the interpreter lock. The thread is a daemon, so a load that never ends does not keep the process alive.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import queue
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
+import anyio
+import anyio.to_thread
+
+from scattersphere.errors import ClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from scattersphere.registry.garbage import GarbageSchedule
+
+T = TypeVar("T")
+
+CLOSE_PATIENCE = 5.0
+"""Seconds that closing waits for the thread; it only has files to delete then."""
+
+
+class LoadAbandonedError(SystemExit):
+    """Raised inside the code of a load that was given up. `threading` ends the thread in silence for it."""
+
+
+class _Job(Generic[T]):
+    """One piece of work for the thread. It is settled once: finished, or abandoned."""
+
+    def __init__(self, name: str, work: Callable[[], T], discard: Callable[[], None]) -> None:
+        self.name = name
+        self.work = work
+        self.discard = discard
+        self.started = threading.Event()
+        self.settled = threading.Event()
+        self.abandoned = False
+        self.closed = False
+        self.thread: threading.Thread | None = None
+        self.value: T | None = None
+        self.error: BaseException | None = None
+        self._lock = threading.Lock()
+
+    def run(self) -> None:
+        """Do the work in this thread; undo it if nobody waits for it any more."""
+        with self._lock:
+            if self.abandoned:
+                return
+            self.thread = threading.current_thread()
+        self.started.set()
+        value: T | None = None
+        error: BaseException | None = None
+        try:
+            try:
+                value = self.work()
+            except BaseException as caught:  # noqa: BLE001 - whatever it is, it belongs to the one who waits
+                error = caught
+            with self._lock:
+                self.thread = None
+                if not self.abandoned:
+                    self.value, self.error = value, error
+                    self.settled.set()
+                    return
+        except LoadAbandonedError:
+            pass  # it came while we waited for the lock
+        value = error = None
+        self.discard()
+
+    def abandon(self) -> bool:
+        """Give it up. False if it is settled already."""
+        with self._lock:
+            if self.settled.is_set():
+                return False
+            self.abandoned = True
+            self.settled.set()
+            self.started.set()
+            if self.thread is not None:
+                _interrupt(self.thread)
+            return True
+
+    def wait(self, limit: float) -> bool:
+        """Wait, in a thread, until it is settled; False if it is not `limit` seconds after its start."""
+        self.started.wait()
+        return self.settled.wait(limit)
+
+    def outcome(self) -> T:
+        """Return or raise what the work came to; ClosedError if it was abandoned by closing."""
+        if self.closed:
+            raise ClosedError("the registry was closed while a bundle was loading")
+        error, self.error = self.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # no cycle of frame and exception
+        return cast("T", self.value)
+
+    def frame(self) -> FrameType | None:
+        """Return the frame that the work stands in."""
+        thread = self.thread
+        return sys._current_frames().get(thread.ident or 0) if thread else None  # noqa: SLF001 - the only way
+
+
+def _interrupt(thread: threading.Thread) -> None:
+    """Raise LoadAbandonedError in `thread` at its next bytecode: ends loops, not waits inside C code."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread.ident or 0), ctypes.py_object(LoadAbandonedError)
+    )
+
+
+class Loader:
+    """Runs work in a thread of its own, one piece after the other; collects garbage when idle."""
+
+    def __init__(self, limit: float, garbage: GarbageSchedule, on_collected: Callable[[], None]) -> None:
+        self.limit = limit
+        self.garbage = garbage
+        self._on_collected = on_collected
+        self._queue: queue.SimpleQueue[_Job[object] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._given_up: dict[threading.Thread, str] = {}
+        self._waiting: set[_Job[object]] = set()
+        self._closed = False
+
+    @property
+    def stuck(self) -> tuple[str, ...]:
+        """The names of the loads that were given up and have not ended."""
+        self._given_up = {thread: name for thread, name in self._given_up.items() if thread.is_alive()}
+        return tuple(self._given_up.values())
+
+    async def call(
+        self,
+        name: str,
+        work: Callable[[], T],
+        *,
+        discard: Callable[[], None],
+        stuck: Callable[[FrameType | None, float], BaseException],
+    ) -> T:
+        """Return `work()`. What comes too late, or after a cancellation, is undone by `discard`.
+
+        Past the time limit raises what `stuck(frame, limit)` returns.
+        """
+        if self._closed:
+            raise ClosedError("the registry is closed")
+        job = _Job(name, work, discard)
+        self._waiting.add(cast("_Job[object]", job))
+        self._post(job)
+        try:
+            await self._settled(job, stuck)
+        except BaseException:  # cancelled, or too late; it is handed on
+            if not self._abandon(job) and job.value is not None:
+                discard()  # it had finished at that very moment
+            raise
+        finally:
+            self._waiting.discard(cast("_Job[object]", job))
+        return job.outcome()
+
+    async def _settled(self, job: _Job[T], stuck: Callable[[FrameType | None, float], BaseException]) -> None:
+        limiter = anyio.CapacityLimiter(1)  # not a place among the host's worker threads
+        in_time = await anyio.to_thread.run_sync(
+            job.wait, self.limit, abandon_on_cancel=True, limiter=limiter
+        )
+        if not in_time:
+            failure = stuck(job.frame(), self.limit)
+            if self._abandon(job):
+                raise failure
+
+    def post(self, name: str, work: Callable[[], None]) -> None:
+        """Do `work` some time soon; nobody waits for it. After closing, never."""
+        if not self._closed:
+            self._post(_Job(name, work, lambda: None))
+
+    def _post(self, job: _Job[T]) -> None:
+        self._queue.put(cast("_Job[object]", job))
+        if self._thread is None:
+            self._start_thread()
+
+    def _start_thread(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="scattersphere-loader", daemon=True)
+        self._thread.start()
+
+    def _abandon(self, job: _Job[T]) -> bool:
+        thread = job.thread
+        if not job.abandon():
+            return False
+        if thread is not None:
+            self._given_up[thread] = job.name
+            if not self._closed:
+                self._start_thread()  # the new one takes over the queue
+        return True
+
+    def _run(self) -> None:
+        while threading.current_thread() is self._thread:
+            try:
+                job = self._queue.get(timeout=self.garbage.due_in(time.monotonic()))
+            except queue.Empty:
+                self._collect()
+                continue
+            if job is None:
+                return
+            job.run()
+            del job  # while this thread waits for the next one it holds nothing of the last
+
+    def _collect(self) -> None:
+        began = time.monotonic()
+        gc.collect()
+        ended = time.monotonic()
+        self.garbage.collected(ended, ended - began)
+        self._on_collected()
+
+    async def aclose(self) -> None:
+        """Give up what is under way, do what was posted, end the thread."""
+        self._closed = True
+        for job in list(self._waiting):
+            job.closed = True
+            self._abandon(job)
+        thread = self._thread
+        if thread is not None and thread not in self._given_up:
+            self._queue.put(None)
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(thread.join, CLOSE_PATIENCE, limiter=anyio.CapacityLimiter(1))
+        self._thread = None

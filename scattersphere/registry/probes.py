@@ -1,0 +1,198 @@
+"""The usual places in which code of a released version is left behind, each looked at by one function."""
+
+from __future__ import annotations
+
+import copyreg
+import gc
+import logging
+import signal
+import sys
+import threading
+import types
+import warnings
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from scattersphere.registry.imports import TOKEN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Finding = tuple[str, str]
+
+NESTING = 5
+"""How many wrappers (methods of partials of methods...) are looked through."""
+
+
+@attrs.frozen
+class Suspect:
+    """Tells what belongs to a released version."""
+
+    slug: str
+    prefix: str
+    logical: Callable[[str], str]
+
+    def owns(self, thing: Any, nesting: int = NESTING) -> bool:
+        """Whether `thing` is code of the version, an instance of its classes, or wraps one of them."""
+        if thing is None or nesting == 0:
+            return False
+        if isinstance(thing, type):
+            return self.named(getattr(thing, "__module__", None))
+        if isinstance(thing, types.ModuleType):
+            return self.named(vars(thing).get("__name__"))
+        if isinstance(thing, types.FunctionType):
+            names: Any = getattr(thing, "__builtins__", {})  # typeshed does not know it
+            return getattr(names.get(TOKEN), "slug", None) == self.slug
+        if isinstance(thing, types.MethodType):
+            return self.owns(thing.__func__, nesting - 1) or self.owns(thing.__self__, nesting - 1)
+        if isinstance(thing, partial):
+            return any(self.owns(part, nesting - 1) for part in (thing.func, *thing.args))
+        return self.named(type(thing).__module__)
+
+    def named(self, module: object) -> bool:
+        """Whether `module` is the name of one of the version's modules."""
+        return isinstance(module, str) and module.startswith(self.prefix)
+
+    def runs(self, frame: types.FrameType) -> bool:
+        """Whether the frame executes code of the version."""
+        return self.named(frame.f_globals.get("__name__"))
+
+    def name(self, thing: Any) -> str:
+        """Return the logical name of a class or function, or that of the class of anything else."""
+        if isinstance(thing, types.MethodType):
+            thing = thing.__func__
+        if isinstance(thing, partial):
+            return f"partial of {self.name(thing.func)}"
+        named = thing if isinstance(thing, type | types.FunctionType) else type(thing)
+        return self.logical(f"{named.__module__}.{named.__qualname__}")
+
+    def line(self, frame: types.FrameType) -> str:
+        """Say where the frame stands: `etl.load.pull, line 12`."""
+        module = frame.f_globals.get("__name__", "?")
+        return self.logical(f"{module}.{frame.f_code.co_name}, line {frame.f_lineno}")
+
+
+def probe(suspect: Suspect) -> list[Finding]:
+    """Return (kind, where) of everything of the version that is found in the usual places."""
+    return [finding for look in PROBES for finding in look(suspect)]
+
+
+def _threads(suspect: Suspect) -> Iterator[Finding]:
+    frames = sys._current_frames()  # noqa: SLF001 - documented, in spite of its name
+    for thread in threading.enumerate():
+        frame = frames.get(thread.ident or 0)
+        while frame is not None and not suspect.runs(frame):
+            frame = frame.f_back
+        target = vars(thread).get("_target")
+        if frame is not None:
+            yield "thread", f"{thread.name!r} is executing {suspect.line(frame)}"
+        elif suspect.owns(target) or suspect.owns(thread):
+            yield "thread", f"{thread.name!r} belongs to {suspect.name(target or thread)}"
+
+
+def _suspended(suspect: Suspect) -> Iterator[Finding]:
+    """Coroutines and generators that wait: asyncio's and trio's tasks are among them."""
+    kinds = (
+        (types.CoroutineType, "coroutine", "cr_frame"),
+        (types.AsyncGeneratorType, "asynchronous generator", "ag_frame"),
+        (types.GeneratorType, "generator", "gi_frame"),
+    )
+    for thing in gc.get_objects():
+        for cls, kind, attribute in kinds:
+            if isinstance(thing, cls):
+                frame = getattr(thing, attribute)
+                if frame is not None and suspect.runs(frame):
+                    yield kind, f"suspended at {suspect.line(frame)}"
+
+
+def _signals(suspect: Suspect) -> Iterator[Finding]:
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        if callable(handler) and suspect.owns(handler):
+            yield "signal handler", f"{signal.Signals(number).name}: {suspect.name(handler)}"
+
+
+def _logging(suspect: Suspect) -> Iterator[Finding]:
+    loggers = [logging.root, *list(logging.Logger.manager.loggerDict.values())]
+    for logger in loggers:
+        if not isinstance(logger, logging.Logger):
+            continue
+        for handler in logger.handlers:
+            parts = (handler, handler.formatter, *handler.filters)
+            own = next((part for part in parts if suspect.owns(part)), None)
+            if own is not None:
+                yield "logging handler", f"{suspect.name(own)} on the logger {logger.name!r}"
+        for added in logger.filters:
+            if suspect.owns(added):
+                yield "logging filter", f"{suspect.name(added)} on the logger {logger.name!r}"
+
+
+def _interpreter_hooks(suspect: Suspect) -> Iterator[Finding]:
+    single = (
+        (sys, "excepthook"),
+        (sys, "unraisablehook"),
+        (sys, "displayhook"),
+        (sys, "breakpointhook"),
+        (threading, "excepthook"),
+        (warnings, "showwarning"),
+    )
+    for module, name in single:
+        if suspect.owns(hook := getattr(module, name, None)):
+            yield "hook", f"{module.__name__}.{name} = {suspect.name(hook)}"
+    lists: tuple[tuple[str, list[Any]], ...] = (
+        ("sys.meta_path", sys.meta_path),
+        ("sys.path_hooks", sys.path_hooks),
+        ("gc.callbacks", gc.callbacks),
+    )
+    for place, hooks in lists:
+        for hook in hooks:
+            if suspect.owns(hook):
+                yield "hook", f"{suspect.name(hook)} in {place}"
+
+
+def _tables(suspect: Suspect) -> Iterator[Finding]:
+    """Tables of the standard library in which a class or function may be entered."""
+    for key, reducer in list(copyreg.dispatch_table.items()):
+        if suspect.owns(key) or suspect.owns(reducer):
+            yield "pickle reducer", f"copyreg.dispatch_table[{suspect.name(key)}]"
+    for category in list(warnings.filters):
+        if suspect.owns(category[2]):
+            yield "warnings filter", f"for the category {suspect.name(category[2])}"
+    registry: dict[Any, Any] = vars(weakref.finalize).get("_registry", {})
+    for entry in list(registry.values()):
+        parts = (entry.func, *(entry.args or ()), *(entry.kwargs or {}).values())
+        own = next((part for part in parts if suspect.owns(part)), None)
+        if own is not None:
+            yield "finalizer", f"weakref.finalize of {suspect.name(own)}"
+
+
+def _patches(suspect: Suspect) -> Iterator[Finding]:
+    """Globals of other modules, and attributes of their classes, that the bundle replaced or added."""
+    for name, module in list(sys.modules.items()):
+        if not isinstance(module, types.ModuleType):
+            continue
+        if suspect.owns(module):
+            yield "module entry", f"sys.modules[{name!r}]"
+            continue
+        for key, value in list(vars(module).items()):
+            if isinstance(value, types.FunctionType | type) and suspect.owns(value):
+                yield "global", f"{name}.{key} = {suspect.name(value)}"
+            elif isinstance(value, type) and value.__module__ == name:
+                for attribute, method in list(vars(value).items()):
+                    if isinstance(method, types.FunctionType) and suspect.owns(method):
+                        yield "patched method", f"{name}.{key}.{attribute} = {suspect.name(method)}"
+
+
+PROBES: tuple[Callable[[Suspect], Iterator[Finding]], ...] = (
+    _threads,
+    _suspended,
+    _signals,
+    _logging,
+    _interpreter_hooks,
+    _tables,
+    _patches,
+)

@@ -1,0 +1,122 @@
+"""What the registry shows: bundles, their versions, and the events of their lives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+
+import attrs
+
+from scattersphere.model.taskclass import TaskClass
+from scattersphere.registry.imports import VersionSpace
+from scattersphere.registry.leaks import Leak
+from scattersphere.registry.sources import BundleKind
+
+DIGEST_SHOWN = 6
+"""Characters of a digest that a label shows."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class BundleVersion:
+    """The code of one content digest, loaded once, with modules of its own."""
+
+    bundle: str
+    digest: str
+    """Hexadecimal; "" for classes of the host."""
+    number: int
+    """Counts the versions of a bundle's name from 1."""
+    tasks: Mapping[str, TaskClass] = attrs.field(factory=dict, repr=False)
+    """By path. Empty once the version is released."""
+    warnings: tuple[str, ...] = attrs.field(default=(), repr=False)
+    space: VersionSpace | None = attrs.field(default=None, repr=False)
+    slug: str = attrs.field(default="", repr=False)
+    """The name of its package below `scattersphere.bundles`."""
+
+    @property
+    def label(self) -> str:
+        """A short name for people: `etl@91be07`."""
+        return f"{self.bundle}@{self.digest[:DIGEST_SHOWN] or 'host'}"
+
+    @property
+    def snapshot(self) -> Path | None:
+        """The folder of the files that it was loaded from; None for classes of the host."""
+        return self.space.folder if self.space else None
+
+    def logical(self, text: str) -> str:
+        """Put module names and paths in `text` (a traceback, say) back into those the author knows."""
+        return self.space.logical(text) if self.space else text
+
+    def __str__(self) -> str:
+        return self.label
+
+
+@attrs.define(eq=False, kw_only=True)
+class Bundle:
+    """A bundle that is registered, as seen now. Its attributes change when it is reloaded."""
+
+    name: str
+    path: Path | None
+    """Where it was registered from; None for classes of the host."""
+    kind: BundleKind
+    current: BundleVersion | None = None
+    error: str | None = None
+    """Why the newest content did not load; None again once it does."""
+    loaded_at: datetime | None = None
+    """When the current version became current, in UTC."""
+    _held: Callable[[], Mapping[BundleVersion, frozenset[int]]] = attrs.field(alias="held", repr=False)
+    _leaks: Callable[[], list[Leak]] = attrs.field(alias="leaks", repr=False)
+
+    @property
+    def versions(self) -> Mapping[BundleVersion, frozenset[int]]:
+        """Older versions, oldest first, each with the ids of the runs that pin it."""
+        held = self._held()
+        return {version: runs for version, runs in held.items() if version is not self.current}
+
+    @property
+    def runs(self) -> frozenset[int]:
+        """The ids of all runs that need any version of this bundle."""
+        return frozenset().union(*self._held().values())
+
+    @property
+    def tasks(self) -> Mapping[str, TaskClass]:
+        """The task classes of the current version, by path."""
+        return MappingProxyType(dict(self.current.tasks)) if self.current else MappingProxyType({})
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was odd about the current version, but no reason to refuse it."""
+        return self.current.warnings if self.current else ()
+
+    @property
+    def leaks(self) -> list[Leak]:
+        """What keeps released versions alive. Searches the whole heap: for people, not for loops."""
+        return self._leaks()
+
+
+class BundleEventKind(StrEnum):
+    """What happened to a bundle, in the words of the wire protocol."""
+
+    LOADED = "bundle-loaded"
+    FAILED = "bundle-failed"
+    RELEASED = "bundle-released"
+    REMOVED = "bundle-removed"
+
+
+@attrs.frozen(kw_only=True)
+class BundleEvent:
+    """A fact in the life of a bundle."""
+
+    kind: BundleEventKind
+    bundle: str
+    label: str = ""
+    """The version that it is about."""
+    replaced: str = ""
+    """The version that was current before."""
+    error: str = ""
+    tasks: tuple[str, ...] = ()
+    """The paths that the version offers."""
+    version: BundleVersion | None = attrs.field(default=None, eq=False, repr=False)
+    """The version itself, for those who must let go of it (`bundle-released`)."""

@@ -1,0 +1,161 @@
+"""Reading a bundle: which kind it is, and its bytes, once, into a private snapshot.
+
+Whatever is executed, shown in tracebacks or read as data afterwards is the snapshot. The origin may be
+overwritten, moved or deleted at any time.
+"""
+
+from __future__ import annotations
+
+import keyword
+import os
+import re
+import stat
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+
+import attrs
+
+from scattersphere.errors import BundleRefusedError
+from scattersphere.registry import archives
+from scattersphere.registry.content import digest_of, digest_of_all, refuse_clashes, write_private
+from scattersphere.registry.layout import Layout, lay_out
+from scattersphere.registry.scan import SourceLimits, signature, walk
+
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+"""What a bundle may be called (protocol.md: ASCII, so that no look-alikes exist)."""
+
+READ_ATTEMPTS = 3
+"""How often a bundle that is written to while it is read is read anew."""
+
+
+class BundleKind(StrEnum):
+    """What stands at a bundle's path."""
+
+    MODULE = "module"
+    PACKAGE = "package"
+    FOLDER = "folder"
+    """A folder of modules and packages, without an `__init__.py` of its own."""
+    ZIP = "zip"
+    WHEEL = "wheel"
+    HOST = "host"
+    """No file at all: classes that the host handed in."""
+
+
+@attrs.frozen(kw_only=True)
+class Snapshot:
+    """The content of a bundle at one moment, in a folder that nobody else writes to."""
+
+    kind: BundleKind
+    folder: Path
+    shown_as: str
+    """The path that messages name instead of `folder`."""
+    files: Mapping[str, bytes]
+    """The digest of each file, by its relative path with slashes."""
+    digest: str
+    layout: Layout
+
+
+def kind_of(path: Path) -> BundleKind:
+    """Tell the kind; BundleRefusedError says what is wrong with the path."""
+    if path.is_dir():
+        return BundleKind.PACKAGE if (path / "__init__.py").is_file() else BundleKind.FOLDER
+    if not path.exists():
+        raise BundleRefusedError(f"{path}: there is no such file or folder")
+    kinds = {".py": BundleKind.MODULE, ".zip": BundleKind.ZIP, ".whl": BundleKind.WHEEL}
+    kind = kinds.get(path.suffix)
+    if kind is None:
+        raise BundleRefusedError(f"{path}: a bundle is a .py file, a folder, a .zip or a .whl")
+    return kind
+
+
+def default_name(path: Path) -> str:
+    """Derive a bundle's name from its file name: `My Etl-1.2-py3-none-any.whl` -> `my_etl`."""
+    stem = path.name.split("-")[0] if path.suffix == ".whl" else path.name
+    stem = stem.removesuffix(path.suffix) if path.suffix in {".py", ".zip", ".whl"} else stem
+    name = re.sub(r"[^a-z0-9_-]+", "_", stem.lower()).lstrip("_-0123456789")[:64]
+    if not name:
+        raise BundleRefusedError(f"{path.name}: no bundle name can be made of this; pass name=")
+    return name
+
+
+def check_name(name: str) -> None:
+    """Raise BundleRefusedError unless `name` is a good name for a bundle."""
+    if not NAME.fullmatch(name):
+        raise BundleRefusedError(
+            f"bundle name {name[:80]!r}: use up to 64 of a-z, 0-9, '_' and '-', beginning with a letter"
+        )
+
+
+def take_snapshot(path: Path, folder: Path, *, name: str, limits: SourceLimits) -> Snapshot:
+    """Copy or unpack the bundle at `path` into `folder`, which must not exist yet.
+
+    Raises BundleRefusedError for what is unsafe, too large, incomplete, or does not stop changing.
+    """
+    try:
+        for attempt in range(READ_ATTEMPTS):
+            before = signature(path, limits)
+            target = folder / f"root{attempt}"
+            snapshot = _read(path, target, name, limits)
+            if signature(path, limits) == before:
+                return snapshot
+    except OSError as error:
+        raise BundleRefusedError(f"{path}: cannot be read: {error}") from None
+    raise BundleRefusedError(f"{path}: is being written to; try again when that is done")
+
+
+def _read(path: Path, target: Path, name: str, limits: SourceLimits) -> Snapshot:
+    kind = kind_of(path)
+    target.mkdir(mode=0o700, parents=True)
+    prefix, shown = "", path
+    if kind in {BundleKind.ZIP, BundleKind.WHEEL}:
+        files = archives.unpack(path, target, limits)
+    else:
+        if kind in {BundleKind.MODULE, BundleKind.PACKAGE}:
+            _check_module_name(path, kind)
+            prefix, shown = path.name if kind is BundleKind.MODULE else f"{path.name}/", path.parent
+        files = _copy(path, target, prefix, limits)
+    records = {
+        Path(file).parts[0]: (target / file).read_text("utf-8", "replace")
+        for file in files
+        if re.fullmatch(r"[^/]+\.dist-info/RECORD", file)
+    }
+    return Snapshot(
+        kind=kind,
+        folder=target,
+        shown_as=str(shown),
+        files=files,
+        digest=digest_of_all(files),
+        layout=lay_out(files, records, bundle=name),
+    )
+
+
+def _check_module_name(path: Path, kind: BundleKind) -> None:
+    module = path.stem if kind is BundleKind.MODULE else path.name
+    if not module.isidentifier() or keyword.iskeyword(module):
+        raise BundleRefusedError(f"{path}: {module!r} is no name for a Python module; rename it")
+
+
+def _copy(path: Path, target: Path, prefix: str, limits: SourceLimits) -> dict[str, bytes]:
+    found = list(walk(path, limits))
+    refuse_clashes(prefix + relative for relative, _ in found)
+    files: dict[str, bytes] = {}
+    room = limits.unpacked
+    for relative, file in found:
+        content = _read_regular(file, room)
+        room -= len(content)
+        write_private(target / (prefix + relative), content)
+        files[prefix + relative] = digest_of(content)
+    return files
+
+
+def _read_regular(file: Path, room: int) -> bytes:
+    """Read at most `room` bytes; O_NONBLOCK so that a pipe put there meanwhile cannot hold us."""
+    descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise BundleRefusedError(f"{file.name}: not a regular file")
+        content = stream.read(room + 1)
+    if len(content) > room:
+        raise BundleRefusedError("larger than the limit of unpacked bytes; see SourceLimits.unpacked")
+    return content
