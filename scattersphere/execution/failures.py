@@ -33,7 +33,7 @@ def format_failure(exc: BaseException) -> str:
         _keep_user_frames(shown)
         parts = [shorten(part, PART_LIMIT) for part in shown.format()]
         text = "".join(parts).rstrip("\n")
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - it may be raised by a user's code
         # What a user's class does in __dir__, __cause__ or __class__ is beyond guessing; a real Ctrl-C
         # does not come here, because asyncio and trio turn it into a cancellation of their main task.
         text = f"{_name_type(exc)}: {_text_of(exc)}\n(its traceback cannot be formatted)"
@@ -66,7 +66,7 @@ def _name_type(exc: BaseException) -> str:
 def _text_of(exc: BaseException) -> str:
     try:
         return str(exc)
-    except BaseException:  # `__str__` is the user's code; even SystemExit must not get out of here
+    except BaseException:  # noqa: BLE001 - `__str__` is the user's code; even SystemExit must not get out of here
         return "<its text cannot be shown>"
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from types import FrameType
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _ENGINE = f"{_PACKAGE}/"
 _NOT_ENGINE = (f"{_PACKAGE}/tasks/", f"{_PACKAGE}/ext/")
-_LIBRARIES = tuple(
+_LIBRARIES: tuple[str, ...] = tuple(
     f"{folder}/"
     for key in ("stdlib", "platstdlib", "purelib", "platlib")
-    if (folder := sysconfig.get_path(key)) is not None
+    for folder in [sysconfig.get_path(key)]
+    if folder is not None
 )
 _BUNDLE_PREFIX = re.compile(r"\bscattersphere\.bundles\.[A-Za-z0-9_]+\.")
 _DEEPEST = 10_000
@@ -39,16 +42,24 @@ def user_place(frame: FrameType | None) -> str:
     A body that waits inside a library is named by its own line, not by the library's; where there
     is none, by the library's. "" if the stack holds nothing but the engine.
     """
+    return user_place_in(_callers(frame))
+
+
+def _callers(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def user_place_in(frames: Iterable[FrameType]) -> str:
+    """Do the same for frames that are given, the innermost first: those of an await chain."""
     fallback = ""
-    for _ in range(_DEEPEST):
-        if frame is None:
-            break
+    for frame in itertools.islice(frames, _DEEPEST):
         filename = frame.f_code.co_filename
         if not is_engine_file(filename) and not filename.startswith("<frozen "):
             if not filename.startswith(_LIBRARIES):
                 return _name_place(frame)
             fallback = fallback or _name_place(frame)
-        frame = frame.f_back
     return fallback
 
 

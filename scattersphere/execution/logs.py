@@ -43,10 +43,25 @@ _Entry = tuple[float, str, "int | None", int, int, str, str]
 class LoggedAttempt(Protocol):
     """What a line must know of the attempt that writes it; a `TaskContext` of the executor is one."""
 
-    run_id: int
-    task: str
-    index: int | None
-    attempt: int
+    @property
+    def run_id(self) -> int:
+        """The number of the run."""
+        ...
+
+    @property
+    def task(self) -> str:
+        """The name of the task in the job."""
+        ...
+
+    @property
+    def index(self) -> int | None:
+        """Which instance of a mapped task it is."""
+        ...
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt it is, from 1."""
+        ...
 
     @property
     def run_log(self) -> RunLog:
@@ -82,11 +97,11 @@ class RunLog:
         spill: str | os.PathLike[str] | None = None,
         listener: Callable[[LogLine], None] | None = None,
     ) -> None:
-        self.run = run
-        self.limit_bytes = limit_bytes
-        self.line_limit = line_limit
-        self.level = level
-        self.listener = listener
+        self.run: int = run
+        self.limit_bytes: int = limit_bytes
+        self.line_limit: int = line_limit
+        self.level: int = level
+        self.listener: Callable[[LogLine], None] | None = listener
         self._entries: deque[_Entry] = deque()
         self._size = 0
         self._dropped: datetime | None = None
@@ -291,7 +306,7 @@ def format_record(record: logging.LogRecord) -> str:
     """Return the message of a record with its traceback, whatever its arguments do."""
     try:
         message = record.getMessage()
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - it may be raised by a user's code
         # The arguments are the user's: `%d` with a text, a `__str__` that raises. The line is still wanted.
         message = f"{record.msg!r} cannot be formatted with its arguments: {type(exc).__name__}"
     error: Any = record.exc_info[1] if record.exc_info else None

@@ -6,18 +6,15 @@ from inside `start`. It knows nothing of runs, retries or states; the machine de
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextvars
+from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
-if TYPE_CHECKING:
-    import contextvars
-    from collections.abc import Mapping
-
-    from scattersphere.model.taskclass import TaskClass
-    from scattersphere.task import TaskContext
+from scattersphere.model.taskclass import TaskClass
+from scattersphere.task import TaskContext
 
 
 class Ending(Enum):
@@ -32,8 +29,10 @@ class Ending(Enum):
 
 @attrs.frozen(eq=False)
 class Outcome:
-    """What a call came to. `error` is the live exception, or one rebuilt from another process;
-    `traceback` is its formatted text with logical module names, or "".
+    """What a call came to.
+
+    `error` is the live exception, or one rebuilt from another process; `traceback` is its
+    formatted text with logical module names, or "".
     """
 
     ending: Ending
@@ -70,6 +69,7 @@ class Handle(Protocol):
 
     def where(self) -> str:
         """Say which line it is executing ("file.py:12 in run"), or "" where unknown."""
+        ...
 
 
 class Host(Protocol):

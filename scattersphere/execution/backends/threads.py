@@ -45,8 +45,8 @@ class ThreadHandle:
     __slots__ = ("call", "done", "ident")
 
     def __init__(self, call: Call, done: Callable[[Outcome], None]) -> None:
-        self.call = call
-        self.done = done
+        self.call: Call = call
+        self.done: Callable[[Outcome], None] = done
         self.ident: int | None = None
         """The thread that executes it at this moment."""
 
@@ -222,7 +222,7 @@ def _run(handle: ThreadHandle) -> Outcome:
     handle.ident = threading.get_ident()
     try:
         return call.context.run(call.invoke)
-    except BaseException as exc:
+    except BaseException as exc:  # noqa: BLE001 - it may be raised by a user's code
         # `invoke` never raises, so this is a defect; a thread that dies in silence would lose the call.
         return Outcome(Ending.EXCEPTION, error=exc, traceback=format_failure(exc))
     finally:

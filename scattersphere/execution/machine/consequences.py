@@ -87,14 +87,19 @@ class Consequences(RunRecord):
         "level",
     )
 
+    # What is set here as well as above: said again for type checkers that read one class at a time.
+    failed: bool
+    left: int
+    finals_left: int
+
     def __init__(
         self, shape: Shape, run_id: int, dispatcher: Dispatcher, ask: Callable[[int], Answer]
     ) -> None:
         super().__init__(shape, run_id, dispatcher)
         self._ask = ask
-        self.level = NO_REQUEST
-        self.first_cause_is_timeout = False
-        self.busy = False
+        self.level: int = NO_REQUEST
+        self.first_cause_is_timeout: bool = False
+        self.busy: bool = False
         """Whether a mass move is under way, so that `work` must be called."""
         self._tripped = False
         """Whether `fail_fast` has come true."""
@@ -165,10 +170,13 @@ class Consequences(RunRecord):
         below = self.shape.successors[task]
         some = below[told : told + budget] if told or len(below) > budget else below
         state = self.task_states[task]
-        if state == SUCCEEDED:
-            counts = None
-        else:
-            counts = self._failed_below if state in FAILURE_CODES else self._other_below
+        counts = (
+            None
+            if state == SUCCEEDED
+            else self._failed_below
+            if state in FAILURE_CODES
+            else self._other_below
+        )
         waited, states = self._waited, self.task_states
         for successor in some:
             waited[successor] -= 1

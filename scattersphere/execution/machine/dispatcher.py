@@ -34,7 +34,7 @@ class Level(deque[Turn]):
 
     def __init__(self, priority: int) -> None:
         super().__init__()
-        self.priority = priority
+        self.priority: int = priority
 
 
 class Dispatcher:
@@ -44,9 +44,9 @@ class Dispatcher:
     """
 
     def __init__(self, limit: int | None = None, pools: Mapping[str, int] | None = None) -> None:
-        self.limited = limit is not None
-        self.free = UNLIMITED if limit is None else limit
-        self.pools = {name: Gate(size) for name, size in (pools or {}).items()}
+        self.limited: bool = limit is not None
+        self.free: int = UNLIMITED if limit is None else limit
+        self.pools: dict[str, Gate] = {name: Gate(size) for name, size in (pools or {}).items()}
         self._levels: dict[int, Level] = {}
         self._order: list[Level] = []
         self._listed = 0
@@ -92,10 +92,11 @@ class Dispatcher:
                 continue
             lane = lanes[0]
             machine = turn.machine
-            if lane.plain:
-                units = machine.begin_plain(lane.queue, limit)
-            else:
-                units = self._begin_limited(machine, lane, limit)
+            units = (
+                machine.begin_plain(lane.queue, limit)
+                if lane.plain
+                else self._begin_limited(machine, lane, limit)
+            )
             if not units:
                 self._leave_list(turns, turn, lane)
                 continue

@@ -23,7 +23,8 @@ class Gate:
     __slots__ = ("free", "limit", "waiting")
 
     def __init__(self, limit: int | None) -> None:
-        self.limit = self.free = UNLIMITED if limit is None else limit
+        self.limit: int = UNLIMITED if limit is None else limit
+        self.free: int = self.limit
         self.waiting: dict[int, OrderedDict[Lane, None]] = {}
 
     def __repr__(self) -> str:
@@ -71,10 +72,10 @@ class Turn:
     __slots__ = ("lanes", "listed", "machine", "priority")
 
     def __init__(self, machine: RunMachine, priority: int) -> None:
-        self.machine = machine
-        self.priority = priority
+        self.machine: RunMachine = machine
+        self.priority: int = priority
         self.lanes: deque[Lane] = deque()
-        self.listed = False
+        self.listed: bool = False
         """Whether the dispatcher has it; it may have lost its lanes since."""
 
 
@@ -101,15 +102,15 @@ class Lane:
     )
 
     def __init__(self, turn: Turn, own: tuple[Gate, ...], shared: tuple[Gate, ...], *, mapped: bool) -> None:
-        self.turn = turn
-        self.priority = turn.priority
-        self.own = own
-        self.shared = shared
-        self.gates = own + shared
-        self.mapped = mapped
-        self.plain = not (self.gates or mapped)
+        self.turn: Turn = turn
+        self.priority: int = turn.priority
+        self.own: tuple[Gate, ...] = own
+        self.shared: tuple[Gate, ...] = shared
+        self.gates: tuple[Gate, ...] = own + shared
+        self.mapped: bool = mapped
+        self.plain: bool = not (self.gates or mapped)
         self.queue: deque[int] = deque()
-        self.idle = True
-        self.offered = False
+        self.idle: bool = True
+        self.offered: bool = False
         """Whether a place was offered since it last began a unit."""
         self.parked_at: Gate | None = None

@@ -43,15 +43,15 @@ class MapProgress:
     __slots__ = ("cut", "failed", "left", "next", "units", "width", "withdrawn")
 
     def __init__(self, width: int) -> None:
-        self.width = width
-        self.next = 0
+        self.width: int = width
+        self.next: int = 0
         """Index of the instance that begins next."""
-        self.left = width
+        self.left: int = width
         """Instances that have not ended, begun or not."""
         self.units: list[int] = []
-        self.cut = False
-        self.failed = False
-        self.withdrawn = False
+        self.cut: bool = False
+        self.failed: bool = False
+        self.withdrawn: bool = False
         """Whether an instance ended cancelled."""
 
 
@@ -96,23 +96,23 @@ class RunRecord:
     )
 
     def __init__(self, shape: Shape, run_id: int, dispatcher: Dispatcher) -> None:
-        self.shape = shape
-        self.run_id = run_id
-        self.dispatcher = dispatcher
-        self.state = RUN_QUEUED
-        self.task_states = bytearray(shape.size)
-        self.attempts = [0] * shape.size
+        self.shape: Shape = shape
+        self.run_id: int = run_id
+        self.dispatcher: Dispatcher = dispatcher
+        self.state: int = RUN_QUEUED
+        self.task_states: bytearray = bytearray(shape.size)
+        self.attempts: list[int] = [0] * shape.size
         self.results: list[Any] = [None] * shape.size
         self.stuck: set[int] = set()
         self.held: set[int] = set()
         self.journal: list[int] | array[int] = []
         self.out: list[Command] = []
         self.causes: list[str] = []
-        self.live = 0
+        self.live: int = 0
         """Attempts that execute; those given up are no longer counted."""
-        self.left = shape.size - len(shape.finals)
-        self.finals_left = len(shape.finals)
-        self.failed = False
+        self.left: int = shape.size - len(shape.finals)
+        self.finals_left: int = len(shape.finals)
+        self.failed: bool = False
         """Whether a task without `allow_failure` ended failed or crashed."""
         self._started = False
         self._finals_phase = False

@@ -60,6 +60,13 @@ class RunMachine(Consequences):
 
     __slots__ = ()
 
+    # What is set here as well as above: said again for type checkers that read one class at a time.
+    first_cause_is_timeout: bool
+    level: int
+    left: int
+    finals_left: int
+    live: int
+
     # ---- requests
 
     def slot(self) -> None:
@@ -327,6 +334,10 @@ class RunMachine(Consequences):
         self.held.add(unit)
         self._carry()
         return True
+
+    def asked_of(self, unit: int) -> str:
+        """Return why an attempt was asked to end: "cancel" or "timeout"."""
+        return "timeout" if self._reasons.get(unit) == BY_TIMEOUT else "cancel"
 
     # ---- places
 

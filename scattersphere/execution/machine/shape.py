@@ -14,7 +14,7 @@ from scattersphere.execution.machine.rules import DECIDE
 from scattersphere.model.states import TriggerRule
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 MANY_SUCCESSORS = 256
 """A task with more successors than this ends through the work list, so that no single signal takes
@@ -80,34 +80,34 @@ class Shape:
     def __init__(
         self, tasks: Sequence[TaskShape], *, max_parallel: int | None = None, fail_fast: bool = False
     ) -> None:
-        self.tasks = tuple(tasks)
-        self.size = len(self.tasks)
-        self.max_parallel = max_parallel
-        self.fail_fast = fail_fast
-        self.degrees = [len(task.upstreams) for task in self.tasks]
-        self.successors = _successors(self.tasks)
+        self.tasks: tuple[TaskShape, ...] = tuple(tasks)
+        self.size: int = len(self.tasks)
+        self.max_parallel: int | None = max_parallel
+        self.fail_fast: bool = fail_fast
+        self.degrees: list[int] = [len(task.upstreams) for task in self.tasks]
+        self.successors: list[tuple[int, ...]] = _successors(self.tasks)
         _check(self.tasks, self.successors, max_parallel)
         # A finally-task without upstreams waits for all normal tasks, and then its rule is all_done.
-        self.decide = [
+        self.decide: list[Callable[[int, int, int, int], int]] = [
             DECIDE[TriggerRule.ALL_DONE if task.finally_ and not task.upstreams else task.rule]
             for task in self.tasks
         ]
-        self.finals = [index for index, task in enumerate(self.tasks) if task.finally_]
-        self.roots = [
+        self.finals: list[int] = [index for index, task in enumerate(self.tasks) if task.finally_]
+        self.roots: list[int] = [
             index for index, task in enumerate(self.tasks) if not task.upstreams and not task.finally_
         ]
         self.lanes: list[LaneShape] = []
         self.lane_of: list[int] = []
         self._assign_lanes()
-        self.gated = max_parallel is not None or any(lane.pools for lane in self.lanes)
+        self.gated: bool = max_parallel is not None or any(lane.pools for lane in self.lanes)
         """Whether any unmapped task needs places of the run or of pools."""
-        self.plain = [_is_plain(task) for task in self.tasks]
-        self.asked = [task.mapped or task.conditional for task in self.tasks]
-        self.hot_lane = self._choose_hot_lane()
-        self.plain_roots = all(
+        self.plain: list[bool] = [_is_plain(task) for task in self.tasks]
+        self.asked: list[bool] = [task.mapped or task.conditional for task in self.tasks]
+        self.hot_lane: int = self._choose_hot_lane()
+        self.plain_roots: bool = all(
             self.plain[index] and self.lane_of[index] == self.hot_lane for index in self.roots
         )
-        self.easy = [self._is_easy(index) for index in range(self.size)]
+        self.easy: list[bool] = [self._is_easy(index) for index in range(self.size)]
 
     def _assign_lanes(self) -> None:
         known: dict[LaneShape, int] = {}

@@ -1,0 +1,152 @@
+"""One execution of a task in a run; also what its body gets as its `TaskContext`."""
+
+from __future__ import annotations
+
+import threading
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+
+from scattersphere.errors import TaskCancelled
+from scattersphere.task import TaskContext
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Mapping
+
+    from scattersphere.execution.execution import Execution
+    from scattersphere.execution.logs import RunLog
+    from scattersphere.execution.plan import PlannedTask
+    from scattersphere.execution.timers import Timer
+
+
+class Attempt(TaskContext):
+    """Few slots, filled when needed: one of these is made for each no-op task of a large job."""
+
+    __slots__ = (
+        "_gate",
+        "_log",
+        "asked",
+        "attempt_number",
+        "execution",
+        "grace",
+        "handle",
+        "killed",
+        "late",
+        "planned",
+        "remaining",
+        "unit",
+    )
+
+    def __init__(self, execution: Execution, unit: int, planned: PlannedTask, number: int) -> None:
+        self.execution: Execution = execution
+        self.unit: int = unit
+        self.planned: PlannedTask = planned
+        self.attempt_number: int = number
+        self.handle: Any = None
+        self.asked: str | None = None
+        """None, or why it was asked to end: "cancel" or "timeout"."""
+        self.killed: bool = False
+        self.grace: Timer | None = None
+        self.remaining: float | None = None
+        """Seconds left of the timeout while it stands still."""
+        self.late: Timer | None = None
+        """The timeout of an attempt that was held: it left the order in which attempts expire."""
+        self._gate: Any = None
+        self._log: logging.LoggerAdapter[logging.Logger] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self.attempt} of {self.label}>"
+
+    @property
+    def label(self) -> str:
+        """For people: `wordcount#3/count[7]`."""
+        index = self.index
+        suffix = "" if index is None else f"[{index}]"
+        return f"{self.job}#{self.run_id}/{self.task}{suffix}"
+
+    def is_of(self, execution: Execution, unit: int) -> bool:
+        """Whether this is the live attempt of that unit."""
+        return self.execution is execution and self.unit == unit
+
+    @property
+    def run_id(self) -> int:
+        return self.execution.id
+
+    @property
+    def job(self) -> str:
+        return self.execution.plan.job
+
+    @property
+    def task(self) -> str:
+        return self.planned.name
+
+    @property
+    def index(self) -> int | None:
+        return self.execution.machine.index_of(self.unit)
+
+    @property
+    def attempt(self) -> int:
+        return self.attempt_number
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        if self._log is None:
+            self._log = self.execution.engine.logger_for(self)
+        return self._log
+
+    @property
+    def run_log(self) -> RunLog:
+        """The log that this attempt's lines go to."""
+        return self.execution.log
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        return MappingProxyType(self.execution.params)
+
+    @property
+    def results(self) -> Mapping[str, Any]:
+        return MappingProxyType(self.execution.upstream_results(self.planned))
+
+    @property
+    def idempotency_key(self) -> str:
+        index = self.index
+        suffix = "" if index is None else f"/{index}"
+        return f"{self.execution.engine.instance}/{self.run_id}/{self.task}{suffix}"
+
+    def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        self.execution.engine.progress(self, done, total, message)
+
+    async def checkpoint(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        while self.execution.machine.checkpoint(self.unit):
+            gate = self._gate = anyio.Event()
+            self.execution.engine.held(self)
+            await gate.wait()
+            self._gate = None
+
+    def check(self) -> None:
+        if self.asked is None and self.execution.pausing:
+            gate = self._gate = threading.Event()
+            self.execution.engine.soon(self._hold, gate)
+            gate.wait()
+            self._gate = None
+        if self.asked is not None:
+            raise TaskCancelled(f"{self.label}: {self.asked}")
+
+    def _hold(self, gate: threading.Event) -> None:
+        """On the loop's thread: let the machine decide whether the thread must wait."""
+        if self.execution.machine.checkpoint(self.unit):
+            self.execution.engine.held(self)
+        else:
+            gate.set()
+
+    def release(self) -> None:
+        """Let a held body go on."""
+        if self._gate is not None:
+            self._gate.set()
+
+    async def start(self, job: str, params: Mapping[str, Any] | None = None) -> Any:
+        return await self.execution.engine.start_child(self, job, params)

@@ -1,0 +1,286 @@
+"""AttemptDriver: what happens to a single attempt, from its start to its end.
+
+The lowest layer of the executor. `Interruptions`, `Requests` and `JobExecutor` stand above it, each in its
+file; what it needs of them is declared at the top of the class.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from typing import TYPE_CHECKING, Any
+
+from scattersphere.execution.attempt import Attempt
+from scattersphere.execution.backends.protocol import Call, Ending, Outcome
+from scattersphere.execution.body import make, outcome_of, retryable, run_in_thread, run_on_loop
+from scattersphere.execution.execution import Failure
+from scattersphere.execution.failures import format_failure
+from scattersphere.execution.logs import current_attempt, task_logger
+from scattersphere.execution.machine.codes import CANCELLED, CRASHED, FAILED
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Mapping
+
+    from scattersphere.execution.backends.protocol import Backend
+    from scattersphere.execution.execution import Execution
+    from scattersphere.execution.loops import Loop
+    from scattersphere.execution.timers import Timers
+
+
+class AttemptDriver:
+    """Starts attempts, and tells the machine how they ended."""
+
+    backends: dict[str, Backend]
+    timers: Timers
+    stuck: dict[Attempt, Execution]
+    cancelled: type[BaseException]
+    clock: Callable[[], float]
+    child_starter: Callable[[Attempt, str, Mapping[str, Any] | None], Any]
+    _pumping: bool
+    _thread: int
+    _starting: Attempt | None
+
+    @property
+    def loop(self) -> Loop:
+        """The loop that the executor lives on."""
+        raise NotImplementedError
+
+    def wake(self) -> None:
+        """Have the pump called soon."""
+        raise NotImplementedError
+
+    def pump_now(self) -> None:
+        """Have the pump called as soon as the loop allows."""
+        raise NotImplementedError
+
+    def obey(self, execution: Execution) -> None:
+        """Carry out what the machine asks for."""
+        raise NotImplementedError
+
+    def written(self, execution: Execution, now: float) -> None:
+        """Take note that the machine has written into the run's journal."""
+        raise NotImplementedError
+
+    def crash(self, exc: BaseException) -> None:
+        """Mark all runs crashed: the engine itself failed."""
+        raise NotImplementedError
+
+    def set_alarm(self) -> None:
+        """Have the loop call back at the next deadline."""
+        raise NotImplementedError
+
+    # ---- starting
+
+    def start(self, execution: Execution, unit: int, now: float) -> None:
+        """Start an attempt that the machine has begun (the hot path: calls are inlined here)."""
+        machine, plan = execution.machine, execution.plan
+        if unit < plan.size:
+            planned = plan.tasks[unit]
+            execution.started[unit] = now
+        else:
+            planned = plan.tasks[machine.task_of(unit)]
+            execution.mark(execution.started, unit, now)
+        attempt = Attempt(execution, unit, planned, machine.attempts[unit])
+        if execution.withdrawn and unit in execution.withdrawn:
+            self._over_before_start(attempt)
+            return
+        current_attempt.set(attempt)
+        if planned.backend != "loop":
+            self._start_elsewhere(attempt)
+            return
+        self._starting = attempt
+        handle = self.loop.start(self._body(attempt), planned.name)
+        self._starting = None
+        if handle is not None:
+            self._suspended(attempt, handle, now)
+
+    def _suspended(self, attempt: Attempt, handle: Any, now: float) -> None:
+        """Keep track of a body that did not end in its first step."""
+        attempt.handle = handle
+        attempt.execution.live[attempt.unit] = attempt
+        timeout = attempt.planned.definition.timeout
+        if timeout is not None:
+            self.timers.expire(attempt, now, timeout)
+        if attempt.asked is not None:  # asked while in its first step: there was no task to cancel yet
+            self.loop.cancel(handle)
+
+    def _over_before_start(self, attempt: Attempt) -> None:
+        attempt.execution.withdrawn.discard(attempt.unit)
+        attempt.asked = "cancel"
+        self.over(attempt, CANCELLED, None)
+
+    def _start_elsewhere(self, attempt: Attempt) -> None:
+        execution, planned = attempt.execution, attempt.planned
+        backend = self.backends[planned.backend]
+        execution.live[attempt.unit] = attempt
+        timeout = planned.definition.timeout
+        if timeout is not None:
+            self.timers.expire(attempt, self.clock(), timeout)
+        try:
+            arguments = execution.arguments(attempt)
+            call = Call(
+                invoke=lambda: run_in_thread(attempt),
+                context=contextvars.copy_context(),
+                task_class=planned.task_class,
+                arguments=arguments,
+                task_context=attempt,
+                name=planned.name,
+            )
+            attempt.handle = backend.start(call, lambda outcome: self._done(attempt, outcome))
+        except Exception as exc:  # noqa: BLE001 - a bad argument fails the attempt
+            self._done(attempt, outcome_of(exc, attempt))
+
+    async def _body(self, attempt: Attempt) -> None:
+        """What the loop runs for one attempt: never raises, but for being closed."""
+        try:
+            try:
+                if attempt.planned.plain:
+                    value = await attempt.planned.cls(**attempt.planned.fixed).run(attempt)
+                elif attempt.planned.task_class.hooks:
+                    value = await run_on_loop(attempt)
+                else:
+                    value = await make(attempt).run(attempt)
+            except GeneratorExit:  # we are closing it; `_abandon` does the accounts
+                raise
+            except BaseException as exc:  # noqa: BLE001 - promise 7: SystemExit must not reach the loop
+                self._raised(attempt, exc)
+            else:
+                self._returned(attempt, value)
+        except GeneratorExit:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - what comes here is a defect of ours
+            self.crash(exc)
+
+    # ---- ending
+
+    def _returned(self, attempt: Attempt, value: Any) -> None:
+        execution, unit = attempt.execution, attempt.unit
+        machine = execution.machine
+        if unit < execution.plan.size:
+            execution.ended[unit] = self.clock()
+        else:
+            execution.mark(execution.ended, unit, self.clock())
+        if attempt.handle is not None:
+            self._forget(attempt)
+        machine.ok(unit, value)
+        if machine.out:
+            self.obey(execution)
+        if not self._pumping:
+            self.written(execution, self.clock())
+            if execution.live or attempt.planned.backend != "loop":
+                self.wake()  # others will end in this turn too: start what all of them make ready at once
+            else:
+                self.pump_now()
+
+    def _raised(self, attempt: Attempt, exc: BaseException) -> None:
+        if isinstance(exc, self.cancelled) and attempt.asked is not None:
+            self.over(attempt, CANCELLED, None)
+            return
+        self.fail(attempt, exc, format_failure(exc))
+
+    def _done(self, attempt: Attempt, outcome: Outcome) -> None:
+        """A backend reports."""
+        try:
+            self._take_outcome(attempt, outcome)
+        except BaseException as exc:  # noqa: BLE001 - what comes here is a defect of ours
+            self.crash(exc)
+
+    def _take_outcome(self, attempt: Attempt, outcome: Outcome) -> None:
+        match outcome.ending:
+            case Ending.VALUE:
+                self._returned(attempt, outcome.value)
+            case Ending.CANCELLED if attempt.asked is not None:
+                self.over(attempt, CANCELLED, None)
+            case Ending.DIED:
+                self._died(attempt, outcome)
+            case _:
+                self.fail(attempt, outcome.error or RuntimeError("cancelled itself"), outcome.traceback)
+
+    def _died(self, attempt: Attempt, outcome: Outcome) -> None:
+        if attempt.killed:
+            self.over(attempt, CANCELLED, None)
+            return
+        text = str(outcome.error or "its process ended")
+        attempt.execution.failures[attempt.unit] = Failure("Crashed", text)
+        attempt.log.error("crashed: %s", text)
+        self.over(attempt, CRASHED, None)
+
+    def fail(self, attempt: Attempt, exc: BaseException, text: str) -> None:
+        """An attempt raised: keep type, message and traceback as text, and tell the machine."""
+        execution = attempt.execution
+        failure = Failure(type(exc).__qualname__, _message(exc), text)
+        if attempt.unit not in execution.machine.stuck:
+            execution.failures[attempt.unit] = failure
+            attempt.log.error("%s", text.rstrip() or failure)
+        self.over(attempt, FAILED, None, retryable=retryable(exc, attempt.planned.definition.retry))
+
+    def over(self, attempt: Attempt, kind: int, value: Any, *, retryable: bool = True) -> None:
+        """Tell the machine how an attempt ended."""
+        execution = attempt.execution
+        if kind == CANCELLED and attempt.asked == "timeout":
+            limit = attempt.planned.definition.timeout
+            words = (
+                f"took longer than {limit:g} s" if limit is not None else "the finally-tasks took too long"
+            )
+            execution.failures[attempt.unit] = Failure("TimeoutError", words)
+            attempt.log.error("%s", words)
+        execution.mark(execution.ended, attempt.unit, self.clock())
+        self._forget(attempt)
+        execution.machine.ended(attempt.unit, kind, value, retryable=retryable)
+        execution.journal.stamp(self.clock())
+        self.obey(execution)
+        if execution.watchers:
+            execution.tell()
+        self.wake()
+
+    def _forget(self, attempt: Attempt) -> None:
+        execution = attempt.execution
+        execution.live.pop(attempt.unit, None)
+        self.stuck.pop(attempt, None)
+        if attempt.planned.definition.timeout is not None:
+            self.timers.forget(attempt, attempt.planned.definition.timeout)
+        for timer in (attempt.grace, attempt.late):
+            if timer is not None:
+                timer.cancel()
+        attempt.grace = attempt.late = None
+
+    # ---- what attempts ask for
+
+    def logger_for(self, attempt: Attempt) -> logging.LoggerAdapter[logging.Logger]:
+        """Return the logger of an attempt."""
+        return task_logger(attempt)
+
+    def progress(self, attempt: Attempt, done: float, total: float | None, message: str) -> None:
+        """Keep a progress event; may be called from any thread."""
+        if threading.get_ident() == self._thread:
+            self._progress(attempt, done, total, message)
+        else:
+            self.loop.soon(self._progress, attempt, done, total, message)
+
+    def _progress(self, attempt: Attempt, done: float, total: float | None, message: str) -> None:
+        execution = attempt.execution
+        if execution.state.ended:
+            return
+        place = (attempt.task, attempt.index, attempt.attempt)
+        execution.journal.add(("progress", *place, done, total, message), self.clock())
+        execution.tell()
+
+    def where(self, attempt: Attempt) -> str:
+        """Say at which line an attempt stands."""
+        if attempt.handle is None:
+            return ""
+        if attempt.planned.backend == "loop":
+            return self.loop.where(attempt.handle)
+        return str(attempt.handle.where())
+
+    async def start_child(self, attempt: Attempt, job: str, params: Mapping[str, Any] | None) -> Any:
+        """Start a child run; the Server says how."""
+        return await self.child_starter(attempt, job, params)
+
+
+def _message(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception:  # noqa: BLE001 - an error that cannot be printed is still an error
+        return "(its message cannot be printed)"

@@ -1,0 +1,227 @@
+"""The record of one run: its machine, its times, what it left behind. `Run` is its public face."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+import attrs
+
+from scattersphere.execution.journal import Journal
+from scattersphere.execution.machine.codes import RUN_STATES, TASK_STATES
+from scattersphere.execution.machine.run import Answer, RunMachine, Verdict
+from scattersphere.model.states import RunState, TaskState
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Mapping
+
+    from scattersphere.execution.attempt import Attempt
+    from scattersphere.execution.logs import RunLog
+    from scattersphere.execution.machine.dispatcher import Dispatcher
+    from scattersphere.execution.plan import Plan, PlannedTask
+    from scattersphere.execution.timers import Timer
+
+_SUCCEEDED = TASK_STATES.index(TaskState.SUCCEEDED)
+_PAUSING = RUN_STATES.index(RunState.PAUSING)
+_PAUSED = RUN_STATES.index(RunState.PAUSED)
+NEVER = -1.0
+"""In `started` and `ended`: it has not happened. No loop has a negative clock."""
+
+
+class Engine(Protocol):
+    """What a run and its attempts ask of the executor."""
+
+    instance: str
+
+    def soon(self, callback: Callable[..., object], *args: Any) -> None: ...
+    def logger_for(self, attempt: Attempt) -> logging.LoggerAdapter[logging.Logger]: ...
+    def progress(self, attempt: Attempt, done: float, total: float | None, message: str) -> None: ...
+    def held(self, attempt: Attempt) -> None: ...
+    def request(self, execution: Execution, verb: str, reason: str | None, grace: float | None) -> None: ...
+    def where(self, attempt: Attempt) -> str: ...
+    def wall(self, clock: float) -> Any: ...
+    async def start_child(self, attempt: Attempt, job: str, params: Mapping[str, Any] | None) -> Any: ...
+
+
+@attrs.frozen
+class Failure:
+    """Why an attempt failed: text only, since an exception object would keep the code's version alive."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+class Execution:
+    """A plan being carried out. Its state lives in the machine; this adds time and text."""
+
+    def __init__(
+        self,
+        run_id: int,
+        plan: Plan,
+        params: Mapping[str, Any],
+        engine: Engine,
+        dispatcher: Dispatcher,
+        *,
+        log: RunLog,
+        keep_events: int,
+    ) -> None:
+        size = len(plan.tasks)
+        self.id = run_id
+        self.plan = plan
+        self.params = params
+        self.engine = engine
+        self.log = log
+        self.machine: RunMachine = RunMachine(plan.shape, run_id, dispatcher, self._ask)
+        self.journal: Journal = Journal(self.machine.journal, keep_events)
+        self.started: array[float] = array("d", [NEVER]) * size
+        self.ended: array[float] = array("d", [NEVER]) * size
+        self.created_at: float = 0.0
+        self.started_at: float | None = None
+        self.ended_at: float | None = None
+        self.live: dict[int, Attempt] = {}
+        self.failures: dict[int, Failure] = {}
+        self.elements: dict[int, dict[str, list[Any]]] = {}
+        self.watchers: set[anyio.Event] = set()
+        self.waiters: set[anyio.Event] = set()
+        self.before: RunState | None = RunState.QUEUED
+        self.secrets: frozenset[str] = frozenset()
+        self.key: str | None = None
+        self.parent: int | None = None
+        self.children: set[Execution] = set()
+        self.timer: Timer | None = None
+        self.remaining: float | None = plan.definition.timeout
+        self.timer_from: float = 0.0
+        self.finals_timer: Timer | None = None
+        self.grace: float | None = None
+        self.withdrawn: set[int] = set()
+        """Units that were cancelled after the machine began them and before the pump came to them."""
+
+    @property
+    def state(self) -> RunState:
+        """Where the run is."""
+        return RUN_STATES[self.machine.state]
+
+    @property
+    def pausing(self) -> bool:
+        """Whether attempts are to be held at their checkpoints; may be read from any thread."""
+        return self.machine.state in (_PAUSING, _PAUSED)
+
+    @property
+    def shown_params(self) -> Mapping[str, Any]:
+        """The parameters as people may see them."""
+        return {name: "***" if name in self.secrets else value for name, value in self.params.items()}
+
+    # ---- what the machine asks
+
+    def _ask(self, task: int) -> Answer:
+        """Evaluate `run_if` and `map` of a task whose rule is met. Never runs code of the user."""
+        planned = self.plan.tasks[task]
+        try:
+            if planned.run_if is not None:
+                wanted = planned.run_if.fill(self.params, self.result)
+                if type(wanted) is not bool:
+                    raise TypeError(f"run_if is no bool but {type(wanted).__name__}")  # noqa: TRY301
+                if not wanted:
+                    return Verdict.SKIP
+            return Verdict.GO, self._width(task, planned) if planned.mapped else None
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it fails this task and nothing else
+            self.failures[task] = Failure(type(exc).__name__, str(exc))
+            return Verdict.FAIL
+
+    def _width(self, task: int, planned: PlannedTask) -> int:
+        lists: dict[str, list[Any]] = {}
+        for key, template in planned.mapped:
+            values = template.fill(self.params, self.result)
+            if type(values) not in (list, tuple):
+                raise TypeError(f"map.{key} needs a list, not {type(values).__name__}")
+            parameter = planned.task_class.parameters.get(key)
+            lists[key] = values
+            if parameter is not None and not template.has_result:
+                lists[key] = [parameter.structure(value) for value in values]
+        lengths = {len(values) for values in lists.values()}
+        if len(lengths) != 1:
+            shown = ", ".join(f"{key}: {len(values)}" for key, values in lists.items())
+            raise ValueError(f"the lists of map have different lengths ({shown})")
+        width = lengths.pop()
+        if width > MAP_LIMIT:
+            raise ValueError(f"map over {width:,} elements; at most {MAP_LIMIT:,} are allowed")
+        self.elements[task] = lists
+        return width
+
+    # ---- results
+
+    def result(self, name: str) -> Any:
+        """Return the result of a task that succeeded; else raise `LookupError` with its state."""
+        task = self.plan.index[name]
+        state = self.machine.task_states[task]
+        if state != _SUCCEEDED:
+            raise LookupError(f"task {name!r} has no result: it is {TASK_STATES[state]}")
+        return self.machine.results[task]
+
+    def upstream_results(self, planned: PlannedTask) -> dict[str, Any]:
+        """Return the results of the declared upstream tasks that succeeded, by name."""
+        states, index = self.machine.task_states, self.plan.index
+        found = {}
+        for name in planned.upstreams:
+            if states[index[name]] == _SUCCEEDED:
+                found[name] = self.machine.results[index[name]]
+        return found
+
+    def arguments(self, attempt: Attempt) -> dict[str, Any]:
+        """Return the keyword arguments for the attempt's instance."""
+        element = {}
+        index = attempt.index
+        if index is not None:
+            lists = self.elements[self.machine.task_of(attempt.unit)]
+            element = {key: values[index] for key, values in lists.items()}
+        return attempt.planned.arguments(self.params, self.result, element)
+
+    # ---- times
+
+    def mark(self, times: array[float], unit: int, now: float) -> None:
+        """Note a time of a unit; instances of maps come after the tasks, as they begin."""
+        if unit >= len(times):
+            times.extend([NEVER] * (unit + 1 - len(times)))
+        times[unit] = now
+
+    # ---- watchers
+
+    def tell(self) -> None:
+        """Wake those who read events. Called once for each batch."""
+        watchers, self.watchers = self.watchers, set()
+        for watcher in watchers:
+            watcher.set()
+
+    def tell_end(self) -> None:
+        """Wake those who wait for the end, and for the last events."""
+        self.tell()
+        for waiter in self.waiters:
+            waiter.set()
+
+    async def changed(self) -> None:
+        """Wait for the next `tell()`."""
+        await _wait_in(self.watchers)
+
+    async def wait(self) -> None:
+        """Wait for the end. Those who wait are not woken by each event: that would cost a turn each."""
+        while not self.state.ended:
+            await _wait_in(self.waiters)
+
+
+async def _wait_in(events: set[anyio.Event]) -> None:
+    event = anyio.Event()
+    events.add(event)
+    try:
+        await event.wait()
+    finally:
+        events.discard(event)
+
+
+MAP_LIMIT = 100_000
+"""Instances of one mapped task (design, section 4)."""

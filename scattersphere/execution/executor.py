@@ -1,0 +1,370 @@
+"""JobExecutor: the driver around the pure machine. It starts, cancels, times and reports; it decides nothing.
+
+One pump serves all runs: it takes what the dispatcher offers, starts it, and gives the loop a turn
+after two milliseconds. Facts about attempts go into the machine, its commands come out through
+`obey`. What concerns a single attempt is in `attempts.py` and `interruptions.py`, what people ask of
+a run in `requests.py`; this is the top of those layers.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import secrets
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from scattersphere.errors import ClosedError, EngineError
+from scattersphere.execution.admission import Admission
+from scattersphere.execution.execution import Execution
+from scattersphere.execution.failures import format_failure
+from scattersphere.execution.logs import RunLog
+from scattersphere.execution.loops import current_loop
+from scattersphere.execution.machine.codes import RUN_STATES
+from scattersphere.execution.machine.consequences import CANCEL
+from scattersphere.execution.machine.dispatcher import Dispatcher
+from scattersphere.execution.requests import Requests
+from scattersphere.execution.timers import Timers
+from scattersphere.model.events import EventKind, run_event
+from scattersphere.model.states import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from scattersphere.execution.attempt import Attempt
+    from scattersphere.execution.backends.protocol import Backend
+    from scattersphere.execution.loops import Loop
+    from scattersphere.execution.machine.record import Command
+    from scattersphere.execution.plan import Plan
+
+SLICE = 0.002
+"""Seconds of started bodies after which the loop gets a turn (performance.md, section 1)."""
+CHUNK = 32
+"""Attempts that are taken from one run before the next one has its turn."""
+
+
+class JobExecutor(Requests):
+    """Carries out plans. Made by a Server; lives on one event loop from `open` to `aclose`."""
+
+    def __init__(
+        self,
+        *,
+        backends: Mapping[str, Backend],
+        pools: Mapping[str, int] | None = None,
+        max_parallel: int | None = None,
+        max_runs: int | None = None,
+        queue_limit: int = 10_000,
+        grace: float = 10.0,
+        log_limit: int = 1 << 20,
+        keep_events: int = 10_000,
+        on_move: Callable[[Execution, EventKind], None] | None = None,
+    ) -> None:
+        self.backends: dict[str, Backend] = dict(backends)
+        self.grace: float = grace
+        self.log_limit = log_limit
+        self.keep_events = keep_events
+        self.on_move = on_move
+        self.instance: str = secrets.token_hex(4)
+        self.timers: Timers = Timers()
+        self.admission: Admission = Admission(max_runs, queue_limit)
+        self.running: dict[int, Execution] = {}
+        self.stuck: dict[Attempt, Execution] = {}
+        limits = {f"backend:{name}": b.limit for name, b in self.backends.items() if b.limit is not None}
+        self.dispatcher: Dispatcher = Dispatcher(max_parallel, {**(pools or {}), **limits})
+        self._unlimited = frozenset(f"backend:{n}" for n, b in self.backends.items() if b.limit is None)
+        self._loop: Loop | None = None
+        self._begun: deque[tuple[Execution, list[int]]] = deque()
+        self._pumping = False
+        self._starting: Attempt | None = None
+        self._working: deque[Execution] = deque()
+        self._alarm: float | None = None
+        self._last_id = 0
+        self.failure: BaseException | None = None
+
+    # ---- life
+
+    @property
+    def loop(self) -> Loop:
+        """The loop this executor lives on. Raises `ClosedError` outside `open`/`aclose`."""
+        if self._loop is None:
+            raise ClosedError("the Server is not running: use it inside `async with Server() as server`")
+        return self._loop
+
+    async def open(self) -> None:
+        """Take up the current event loop and open the backends."""
+        loop = current_loop()
+        self.cancelled: type[BaseException] = anyio.get_cancelled_exc_class()
+        self.clock: Callable[[], float] = loop.clock
+        # Events are stamped with the loop's clock; this is where wall time meets it.
+        self._epoch = time.time() - loop.clock()
+        await loop.open(self._pump, self._on_alarm, self.crash)
+        self._loop = loop
+        self._thread = threading.get_ident()
+        for backend in self.backends.values():
+            await backend.open(self)
+
+    async def aclose(self) -> None:
+        """Let go of the loop and the backends. Runs must have ended or been given up."""
+        loop = self._loop
+        if loop is None:
+            return
+        for backend in self.backends.values():
+            await backend.aclose()  # while `soon` still works: that is how its threads say goodbye
+        self._loop = None
+        await loop.aclose()
+
+    def wall(self, clock: float) -> dt.datetime:
+        """Translate the loop's clock to aware UTC."""
+        return dt.datetime.fromtimestamp(self._epoch + clock, dt.UTC)
+
+    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call back on the loop's thread; for any thread (`Host` of the backends)."""
+        loop = self._loop
+        if loop is not None:
+            loop.soon(callback, *args)
+
+    # ---- runs
+
+    def submit(self, plan: Plan, params: Mapping[str, Any], *, child_of: Attempt | None = None) -> Execution:
+        """Make a run of a plan, queued or started. Raises `BusyError`, `ClosedError`, `EngineError`."""
+        loop = self.loop
+        if self.failure is not None:
+            raise EngineError(f"the engine failed before: {self.failure!r}") from self.failure
+        job = plan.definition
+        self.admission.check(job, child=child_of is not None)
+        self._last_id += 1
+        execution = Execution(
+            self._last_id,
+            plan,
+            params,
+            self,
+            self.dispatcher,
+            log=RunLog(self._last_id, limit_bytes=self.log_limit),
+            keep_events=self.keep_events,
+        )
+        execution.created_at = loop.clock()
+        self.running[execution.id] = execution
+        if self.on_move is not None:
+            self.on_move(execution, EventKind.RUN_QUEUED)
+        if child_of is not None:
+            execution.parent = child_of.run_id
+            child_of.execution.children.add(execution)
+            self.slot(execution)
+            return execution
+        for replaced in self.admission.enter(execution):
+            self.request(replaced, "cancel", f"replaced by run {execution.id}", None)
+        self.admit()
+        return execution
+
+    def admit(self) -> None:
+        """Give free slots to queued runs."""
+        while (execution := self.admission.next()) is not None:
+            self.slot(execution)
+
+    def slot(self, execution: Execution) -> None:
+        """Start a queued run."""
+        now = execution.started_at = self.clock()
+        self.arm_run_timeout(execution)
+        execution.machine.slot()
+        execution.journal.stamp(now)
+        self.obey(execution)
+        self.wake()
+
+    # ---- the pump
+
+    def wake(self) -> None:
+        """Have the pump called soon. A pump that is running looks again by itself."""
+        if not self._pumping and self._loop is not None:
+            self._loop.wake()
+
+    def pump_now(self) -> None:
+        """Start what an ended body made ready, without a turn of the loop where it allows that."""
+        if not self._pumping and self._loop is not None:
+            self._loop.pump_now()
+
+    def _pump(self) -> bool:
+        """Start what is ready, for one slice of time. True: there is more."""
+        if self._loop is None:
+            return False
+        self._pumping = True
+        try:
+            more = (bool(self._working) and self._work()) or self._start_ready()
+        except BaseException as exc:  # noqa: BLE001 - a defect of ours must not end the host's loop
+            self.crash(exc)
+            more = False
+        finally:
+            self._pumping = False
+        if self.timers.changed:
+            self.set_alarm()
+        return more
+
+    def _start_ready(self) -> bool:
+        """Take and start attempts until nothing is ready (False) or the slice is over (True)."""
+        take, begun, clock, start = self.dispatcher.take, self._begun, self.clock, self.start
+        budget = self.loop.starts_a_turn
+        now = clock()
+        end = now + SLICE
+        while budget > 0:
+            if begun:
+                execution, units = begun.popleft()
+            else:
+                offer = take(CHUNK)
+                if offer is None:
+                    return False
+                machine, units = offer
+                execution = self.running[machine.run_id]
+            for place, unit in enumerate(units):
+                start(execution, unit, now)
+                now = clock()
+                if now > end and place + 1 < len(units):
+                    begun.append((execution, units[place + 1 :]))
+                    break
+            budget -= len(units)
+            self.written(execution, now)
+            if now > end:
+                return True
+        return True
+
+    def written(self, execution: Execution, now: float) -> None:
+        """The machine has written into the run's journal: stamp it, wake those who read it."""
+        execution.journal.stamp(now)
+        if execution.watchers:
+            execution.tell()
+
+    def _work(self) -> bool:
+        """Carry on mass moves, a slice at a time."""
+        end = time.perf_counter() + SLICE
+        while self._working:
+            execution = self._working[0]
+            more = execution.machine.work(WORK_STEPS)
+            self.obey(execution)
+            if not more:
+                self._working.popleft()
+            elif time.perf_counter() > end:
+                return True
+        return False
+
+    # ---- obeying the machine
+
+    def obey(self, execution: Execution) -> None:
+        """Carry out what the machine asks for."""
+        machine = execution.machine
+        if machine.level == CANCEL and machine.finals_phase and execution.finals_timer is None:
+            self.limit_finals(execution)
+        out = machine.out
+        if not out:
+            return
+        commands = out[:]
+        out.clear()
+        execution.journal.stamp(self.clock())
+        for command in commands:
+            self._carry_out(execution, command)
+        if execution.watchers:
+            execution.tell()
+        self.wake()
+        if out:
+            self.obey(execution)
+
+    def _carry_out(self, execution: Execution, command: Command) -> None:
+        match command:
+            case ("run", state):
+                self._run_moved(execution, RUN_STATES[state])
+            case ("work",):
+                self._working.append(execution)
+            case ("retry", unit):
+                self.schedule_retry(execution, unit)
+            case ("release", unit):
+                self.release(execution, unit)
+            case (word, unit):
+                self.end_attempt(execution, unit, kill=word == "kill")
+
+    def _run_moved(self, execution: Execution, state: RunState) -> None:
+        before, execution.before = execution.before, state
+        if self.on_move is not None:
+            self.on_move(execution, run_event(state, before))
+        if state is RunState.RUNNING:
+            self.resume_run_timeout(execution)
+        elif state is RunState.PAUSED:
+            self.suspend_run_timeout(execution)
+        elif state.ended:
+            self._run_ended(execution)
+
+    def _run_ended(self, execution: Execution) -> None:
+        self.running.pop(execution.id, None)
+        execution.ended_at = self.clock()
+        for timer in (execution.timer, execution.finals_timer):
+            if timer is not None:
+                timer.cancel()
+        self.admission.leave(execution)
+        execution.tell_end()
+        self.admit()
+
+    def crash(self, exc: BaseException) -> None:
+        """The engine itself failed: mark the runs, keep the host's program alive."""
+        self.failure = exc
+        for execution in list(self.running.values()):
+            execution.machine.crash()
+            execution.log.append(logging.ERROR, f"the engine failed: {format_failure(exc)}")
+            execution.machine.out.clear()
+            self._run_moved(execution, RunState.CRASHED)
+
+    # ---- time
+
+    def set_alarm(self) -> None:
+        """Have the loop call back at the next deadline."""
+        self.timers.changed = False
+        due = self.timers.next
+        if due != self._alarm and self._loop is not None:
+            self._alarm = due
+            self._loop.set_alarm(due)
+
+    def _on_alarm(self) -> None:
+        self._alarm = None
+        try:
+            callbacks, expired = self.timers.due(self.clock())
+            for callback in callbacks:
+                callback()
+            for attempt in expired:
+                self.attempt_timed_out(attempt)
+        except BaseException as exc:  # noqa: BLE001 - a defect of ours must not end the host's loop
+            self.crash(exc)
+        self.set_alarm()
+        self.wake()
+
+    # ---- all runs
+
+    @property
+    def backend_names(self) -> frozenset[str]:
+        """What a definition may write as `backend`."""
+        return frozenset(self.backends) | {"loop"}
+
+    def now(self) -> dt.datetime:
+        """Return the time by the loop's clock, as aware UTC."""
+        return self.wall(self.clock())
+
+    def end_all(self, verb: str, reason: str, grace: float | None) -> None:
+        """Make the same request on every live run."""
+        for execution in list(self.running.values()):
+            if not execution.state.ended:
+                self.request(execution, verb, reason, grace)
+
+    async def all_ended(self) -> None:
+        """Wait until no run is live."""
+        while self.running:
+            await next(iter(self.running.values())).wait()
+
+    # ---- waiting
+
+    async def finish(self, execution: Execution, at_most: float | None) -> bool:
+        """Wait for the end, at most so many seconds. Return whether it came."""
+        with anyio.move_on_after(at_most):
+            await execution.wait()
+        return execution.state.ended
+
+
+WORK_STEPS = 2000
+"""Steps of a mass move between two looks at the clock; about a millisecond."""

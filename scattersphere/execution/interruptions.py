@@ -1,0 +1,139 @@
+"""Interruptions: attempts that are cancelled, killed, held, timed out, given up or tried again."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from scattersphere.execution.attempts import AttemptDriver
+from scattersphere.execution.machine.codes import CANCELLED
+
+if TYPE_CHECKING:
+    from scattersphere.execution.attempt import Attempt
+    from scattersphere.execution.execution import Execution
+
+KILL_GRACE = {"loop": 0.05, "thread": 0.05}
+"""Seconds between a kill and what follows: a coroutine is closed, a thread is given up."""
+KILL_GRACE_ELSEWHERE = 2.0
+"""The same where the backend can end a call by force, which it reports when it is done."""
+RECANCEL = 1.0
+"""Seconds until a refuser is cancelled again; doubled each time, at most `RECANCEL_MOST`."""
+RECANCEL_MOST = 60.0
+
+
+class Interruptions(AttemptDriver):
+    """Carries out the machine's commands about attempts that do not just end by themselves."""
+
+    grace: float
+
+    # ---- commands about attempts
+
+    def end_attempt(self, execution: Execution, unit: int, *, kill: bool) -> None:
+        """Cancel or kill an executing attempt; give it up when its grace is over."""
+        attempt = execution.live.get(unit)
+        starting = self._starting
+        if attempt is None and starting is not None and starting.is_of(execution, unit):
+            attempt = starting
+        if attempt is None:  # begun, but the pump has not come to it
+            execution.withdrawn.add(unit)
+            return
+        attempt.asked = execution.machine.asked_of(unit)
+        attempt.killed = attempt.killed or kill
+        self._interrupt(attempt, kill=kill)
+        grace = self._grace_of(attempt)
+        if attempt.grace is not None:
+            attempt.grace.cancel()
+        attempt.grace = self.timers.at(self.clock() + grace, lambda: self._grace_over(attempt))
+        self.set_alarm()
+
+    def _grace_of(self, attempt: Attempt) -> float:
+        if attempt.killed:
+            return KILL_GRACE.get(attempt.planned.backend, KILL_GRACE_ELSEWHERE)
+        own = attempt.execution.grace
+        return self.grace if own is None else own
+
+    def _interrupt(self, attempt: Attempt, *, kill: bool) -> None:
+        attempt.release()
+        if attempt.handle is None:
+            return
+        if attempt.planned.backend == "loop":
+            self.loop.cancel(attempt.handle)
+        elif kill:
+            attempt.handle.kill()
+        else:
+            attempt.handle.cancel()
+
+    def _grace_over(self, attempt: Attempt) -> None:
+        execution = attempt.execution
+        attempt.grace = None
+        if attempt.killed and attempt.planned.backend == "loop" and self._abandon(attempt):
+            return
+        self.stuck[attempt] = execution
+        attempt.log.warning("does not end; given up. It stands at %s", self.where(attempt) or "?")
+        execution.machine.grace_over(attempt.unit)
+        execution.journal.stamp(self.clock())
+        self._again(attempt, RECANCEL)
+        self.obey(execution)
+        self.wake()
+
+    def _abandon(self, attempt: Attempt) -> bool:
+        if attempt.handle is None or not self.loop.abandon(attempt.handle):
+            return False
+        self.over(attempt, CANCELLED, None)
+        return True
+
+    def _again(self, attempt: Attempt, gap: float) -> None:
+        """Cancel a refuser again, with growing gaps: in a loop it would take the whole processor."""
+
+        def recancel() -> None:
+            self._interrupt(attempt, kill=False)
+            self._again(attempt, min(gap * 2, RECANCEL_MOST))
+
+        attempt.grace = self.timers.at(self.clock() + gap, recancel)
+
+    def release(self, execution: Execution, unit: int) -> None:
+        """Let a held attempt go on."""
+        attempt = execution.live.get(unit)
+        if attempt is None:
+            return
+        attempt.release()
+        if attempt.remaining is not None:
+            when = self.clock() + attempt.remaining
+            attempt.remaining = None
+            attempt.late = self.timers.at(when, lambda: self.attempt_timed_out(attempt))
+            self.set_alarm()
+
+    def held(self, attempt: Attempt) -> None:
+        """An attempt waits at a checkpoint: its timeout stands still."""
+        timeout = attempt.planned.definition.timeout
+        if attempt.late is not None:
+            attempt.remaining = attempt.late.when - self.clock()
+            attempt.late.cancel()
+            attempt.late = None
+        elif timeout is not None:
+            when = self.timers.forget(attempt, timeout)
+            attempt.remaining = None if when is None else when - self.clock()
+        self.obey(attempt.execution)
+
+    def attempt_timed_out(self, attempt: Attempt) -> None:
+        """The timeout of an attempt has come."""
+        attempt.execution.machine.attempt_timeout(attempt.unit)
+        self.obey(attempt.execution)
+
+    def schedule_retry(self, execution: Execution, unit: int) -> None:
+        """Let the machine know when the back-off of a failed attempt is over."""
+        machine = execution.machine
+        policy = execution.plan.tasks[machine.task_of(unit)].definition.retry
+        wait = min(policy.delay * policy.backoff ** (machine.attempts[unit] - 1), policy.max_delay)
+        if policy.jitter:
+            wait *= random.random()  # noqa: S311 - jitter is no secret
+
+        def due() -> None:
+            machine.retry_due(unit)
+            self.wake()
+
+        if wait <= 0:
+            due()
+        else:
+            self.timers.at(self.clock() + wait, due)
+            self.set_alarm()

@@ -1,0 +1,292 @@
+"""The one file that knows asyncio and trio apart: start, cancel, abandon, wake, alarm.
+
+On asyncio each attempt is one raw `asyncio.Task` (performance.md, section 1): an anyio task group
+costs two to eight times as much for each child. From 3.12 on it starts eagerly, so that a body
+that never suspends costs no turn of the loop. On trio attempts live in a nursery of a system task,
+because a nursery opened in the host's task would be cancelled together with the host's code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from scattersphere.execution.frames import user_place_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from types import FrameType
+
+    import trio
+
+
+class Loop(Protocol):
+    """What the executor needs of an event loop. All methods are for the loop's own thread, but `soon`."""
+
+    starts_a_turn: int
+    """How many attempts may be started before the loop must have a turn."""
+    can_abandon: bool
+    """Whether a coroutine that refuses to end can be closed."""
+
+    def clock(self) -> float:
+        """Return monotonic seconds; virtual under trio's MockClock."""
+        ...
+
+    async def open(
+        self, pump: Callable[[], bool], alarm: Callable[[], None], failed: Callable[[BaseException], None]
+    ) -> None:
+        """Begin to call `pump` after `wake()`, as long as it returns True, and `alarm` when it is due.
+
+        `failed` is called if a body has broken the place where bodies live; no attempt can run then.
+        """
+
+    async def aclose(self) -> None:
+        """Stop calling back. Attempts must have ended before."""
+
+    def wake(self) -> None:
+        """Have `pump` called soon; many wakes make one call."""
+
+    def pump_now(self) -> None:
+        """Have `pump` called, now where that is possible, from inside a body's last step.
+
+        A chain of bodies that suspend would else cost two turns of the loop for each.
+        """
+
+    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call back on the loop's thread; for any thread, in silence after the end."""
+
+    def set_alarm(self, when: float | None) -> None:
+        """Have `alarm` called at `when` of `clock()`; replaces the last one."""
+
+    def start(self, body: Coroutine[Any, Any, None], name: str) -> Any:
+        """Start `body` in a copy of the current context. Return its handle, or None if it ended."""
+
+    def cancel(self, handle: Any) -> None:
+        """Raise the loop's cancellation at the body's next suspension."""
+
+    def abandon(self, handle: Any) -> bool:
+        """Close a body that swallows cancellation; False where the loop has no such way."""
+        ...
+
+    def where(self, handle: Any) -> str:
+        """Say at which line a suspended body stands."""
+        ...
+
+
+def current_loop() -> Loop:
+    """Return a `Loop` for the event loop that runs now. Raises `RuntimeError` outside of one."""
+    return TrioLoop() if _in_trio() else AsyncioLoop()
+
+
+def _in_trio() -> bool:
+    # A program that never imported trio cannot be inside it; asking sys.modules keeps it unimported.
+    trio = sys.modules.get("trio")
+    return trio is not None and trio.lowlevel.in_trio_task()
+
+
+def _line_of(coroutine: Any) -> str:
+    """Follow the await chain of a suspended coroutine; name the user's innermost line."""
+    frames: list[FrameType] = []
+    while coroutine is not None and len(frames) < DEEPEST_CHAIN:
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+        if frame is not None:
+            frames.append(frame)
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
+    return user_place_in(reversed(frames))
+
+
+DEEPEST_CHAIN = 1_000
+"""Links of an await chain that are followed; a deeper one is named by what was seen of it."""
+
+
+class AsyncioLoop:
+    """asyncio, or anything that poses as it (uvloop)."""
+
+    can_abandon = True
+    # A task that is not eager only starts in the next turn: the cap keeps that turn short.
+    starts_a_turn = 1_000_000 if sys.version_info >= (3, 12) else 256
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        # Callbacks run in the context in which the Server was entered: `call_soon` from a user's
+        # task would otherwise copy that task's context into ours.
+        self._context = contextvars.copy_context()
+        # The same clock without a call in between, unless somebody has replaced it (uvloop, tests).
+        same = getattr(type(self._loop), "time", None) is asyncio.BaseEventLoop.time
+        self.clock: Callable[[], float] = time.monotonic if same else self._loop.time
+        self._pump: Callable[[], bool] = bool
+        self._alarm: Callable[[], None] = lambda: None
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def open(
+        self, pump: Callable[[], bool], alarm: Callable[[], None], failed: Callable[[BaseException], None]
+    ) -> None:
+        del failed  # tasks of asyncio stand alone: no body can break another's place
+        self._pump, self._alarm = pump, alarm
+
+    async def aclose(self) -> None:
+        self._closed = True
+        self.set_alarm(None)
+
+    def wake(self) -> None:
+        if not self._scheduled and not self._closed:
+            self._scheduled = True
+            self._loop.call_soon(self._turn, context=self._context)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if self._pump():
+            self.wake()
+
+    def pump_now(self) -> None:
+        # In our own context, so that the next body's task does not copy that of the one which ends.
+        if not self._scheduled and not self._closed and self._context.run(self._pump):
+            self.wake()
+
+    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *args, context=self._context)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+
+    def set_alarm(self, when: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if when is None else self._loop.call_at(when, self._alarm, context=self._context)
+
+    if sys.version_info >= (3, 12):
+
+        def start(self, body: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None] | None:
+            task = asyncio.Task(body, loop=self._loop, name=name, eager_start=True)
+            return None if task.done() else task
+
+    else:
+
+        def start(self, body: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None] | None:
+            return asyncio.Task(body, loop=self._loop, name=name)
+
+    def cancel(self, handle: asyncio.Task[None]) -> None:
+        handle.cancel()
+
+    def abandon(self, handle: asyncio.Task[None]) -> bool:
+        coroutine = handle.get_coro()
+        handle.add_done_callback(_retrieve)
+        try:
+            if coroutine is not None:
+                coroutine.close()
+        except RuntimeError:  # it swallowed GeneratorExit, or is executing just now
+            return False
+        handle.cancel()  # wakes the empty shell, so that it ends now and not when its future does
+        return True
+
+    def where(self, handle: asyncio.Task[None]) -> str:
+        return _line_of(handle.get_coro())
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Look at the exception of an abandoned task, so that asyncio does not report it."""
+    if not task.cancelled():
+        task.exception()
+
+
+class TrioLoop:
+    """trio. Each attempt has a cancel scope, which is its handle."""
+
+    can_abandon = False
+    starts_a_turn = 256
+
+    def __init__(self) -> None:
+        import trio  # noqa: PLC0415 - an optional dependency
+
+        self._trio = trio
+        self._token = trio.lowlevel.current_trio_token()
+        self.clock: Callable[[], float] = trio.current_time
+        self._event = trio.Event()
+        self._deadline = float("inf")
+        self._nursery: trio.Nursery | None = None
+        self._bodies: dict[Any, Any] = {}
+        self._closing = False
+        self._ended = trio.Event()
+        self._failed: Callable[[BaseException], None] = lambda _: None
+
+    async def open(
+        self, pump: Callable[[], bool], alarm: Callable[[], None], failed: Callable[[BaseException], None]
+    ) -> None:
+        self._failed = failed
+        ready = self._trio.Event()
+        self._trio.lowlevel.spawn_system_task(
+            self._main, pump, alarm, ready, name="scattersphere", context=contextvars.copy_context()
+        )
+        await ready.wait()
+
+    async def _main(self, pump: Callable[[], bool], alarm: Callable[[], None], ready: trio.Event) -> None:
+        trio = self._trio
+        try:
+            async with trio.open_nursery() as self._nursery:
+                ready.set()
+                while not self._closing:
+                    with trio.move_on_at(self._deadline):
+                        await self._event.wait()
+                    self._event = trio.Event()
+                    if self.clock() >= self._deadline:
+                        self._deadline = float("inf")
+                        alarm()
+                    if pump():
+                        self._event.set()
+                self._nursery.cancel_scope.cancel()
+        except BaseException as exc:  # noqa: BLE001 - an error in a system task would end the host's program
+            # A body that left a nursery or a scope open breaks ours: nothing can run here any more.
+            self._failed(exc)
+        finally:
+            self._ended.set()
+
+    async def aclose(self) -> None:
+        self._closing = True
+        self._event.set()
+        with self._trio.CancelScope(shield=True):
+            await self._ended.wait()
+
+    def wake(self) -> None:
+        self._event.set()
+
+    def pump_now(self) -> None:
+        self.wake()  # a nursery's child copies the context of whoever starts it: only the pump may
+
+    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+        with contextlib.suppress(self._trio.RunFinishedError):  # the protocol drops such calls
+            self._token.run_sync_soon(callback, *args)
+
+    def set_alarm(self, when: float | None) -> None:
+        self._deadline = float("inf") if when is None else when
+        self._event.set()  # the main task sleeps until the old deadline
+
+    def start(self, body: Coroutine[Any, Any, None], name: str) -> trio.CancelScope:
+        scope = self._trio.CancelScope()
+        self._bodies[scope] = body
+        if self._nursery is None:
+            raise RuntimeError("the loop was not opened")
+        self._nursery.start_soon(self._host, scope, body, name=name)
+        return scope
+
+    async def _host(self, scope: trio.CancelScope, body: Coroutine[Any, Any, None]) -> None:
+        try:
+            with scope:
+                await body
+        finally:
+            del self._bodies[scope]
+
+    def cancel(self, handle: trio.CancelScope) -> None:
+        handle.cancel()
+
+    def abandon(self, handle: trio.CancelScope) -> bool:  # noqa: ARG002 - trio has no such way
+        return False
+
+    def where(self, handle: trio.CancelScope) -> str:
+        return _line_of(self._bodies.get(handle))

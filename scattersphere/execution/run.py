@@ -1,0 +1,260 @@
+"""Run: what a host holds of a plan being carried out."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from scattersphere.errors import NoSuchTaskError
+from scattersphere.execution.execution import NEVER, Failure
+from scattersphere.execution.explain import explain
+from scattersphere.execution.history import EventStream
+from scattersphere.execution.machine.codes import TASK_STATES
+from scattersphere.model.states import RunState, TaskState
+
+if TYPE_CHECKING:
+    from scattersphere.execution.execution import Execution
+    from scattersphere.execution.executor import JobExecutor
+    from scattersphere.execution.plan import Plan
+    from scattersphere.model.events import Event
+    from scattersphere.model.logs import LogLine
+
+
+@attrs.frozen(kw_only=True)
+class TaskStatus:
+    """Where one task of a run, or one instance of a mapped task, is. Times are aware UTC."""
+
+    name: str
+    index: int | None
+    state: TaskState
+    attempts: int
+    started_at: dt.datetime | None
+    ended_at: dt.datetime | None
+    failure: Failure | None
+    stuck: bool
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the last attempt took, in seconds; None while it has not ended."""
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return (self.ended_at - self.started_at).total_seconds()
+
+
+class Results(Mapping[str, Any]):
+    """The results of the tasks that succeeded, by name. Others raise `LookupError` with their state."""
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._execution.plan.index:
+            raise NoSuchTaskError(f"no task {name!r} in job {self._execution.plan.job!r}")
+        try:
+            return self._execution.result(name)
+        except LookupError as exc:
+            raise KeyError(str(exc)) from None
+
+    def __iter__(self) -> Iterator[str]:
+        states = self._execution.machine.task_states
+        for name, number in self._execution.plan.index.items():
+            if TASK_STATES[states[number]] is TaskState.SUCCEEDED:
+                yield name
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"<Results of {', '.join(self) or 'no task yet'}>"
+
+
+class Tasks(Mapping[str, TaskStatus]):
+    """The tasks of a run, by name, in the definition's order."""
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+
+    def __getitem__(self, name: str) -> TaskStatus:
+        return status_of(self._execution, self._execution.plan.index[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._execution.plan.index)
+
+    def __len__(self) -> int:
+        return len(self._execution.plan.tasks)
+
+    def width(self, name: str) -> int | None:
+        """Return how many instances a mapped task has; None for others, and before its list is known."""
+        return self._execution.machine.width_of(self._execution.plan.index[name])
+
+    def instances(self, name: str) -> list[TaskStatus]:
+        """Return the instances of a mapped task that have begun, in order."""
+        machine = self._execution.machine
+        task = self._execution.plan.index[name]
+        units = range(len(self._execution.plan.tasks), len(machine.task_states))
+        return [status_of(self._execution, unit) for unit in units if machine.task_of(unit) == task]
+
+
+def status_of(execution: Execution, unit: int) -> TaskStatus:
+    """Return where a task or instance is."""
+    machine = execution.machine
+
+    def wall(times: Any) -> dt.datetime | None:
+        at = times[unit] if unit < len(times) else NEVER
+        wall_time: dt.datetime | None = execution.engine.wall(at) if at >= 0 else None
+        return wall_time
+
+    return TaskStatus(
+        name=execution.plan.tasks[machine.task_of(unit)].name,
+        index=machine.index_of(unit),
+        state=TASK_STATES[machine.task_states[unit]],
+        attempts=machine.attempts[unit],
+        started_at=wall(execution.started),
+        ended_at=wall(execution.ended),
+        failure=execution.failures.get(unit),
+        stuck=unit in machine.stuck,
+    )
+
+
+class Run:
+    """A numbered run. Requests are plain methods for the loop's thread: accepted or raising at once."""
+
+    def __init__(self, execution: Execution, executor: JobExecutor) -> None:
+        self._execution = execution
+        self._executor = executor
+
+    def __repr__(self) -> str:
+        done = sum(TASK_STATES[state].ended for state in self._task_codes)
+        return f"<Run {self.id} of {self.job}: {self.state}, {done} of {len(self._task_codes)} tasks ended>"
+
+    @property
+    def _task_codes(self) -> bytes:
+        return bytes(self._execution.machine.task_states[: len(self._execution.plan.tasks)])
+
+    @property
+    def id(self) -> int:
+        """The number; strictly increasing, never reused by a Server."""
+        return self._execution.id
+
+    @property
+    def job(self) -> str:
+        """The name of the job."""
+        return self._execution.plan.job
+
+    @property
+    def parent(self) -> int | None:
+        """The id of the run that started this one, or that it repeats."""
+        return self._execution.parent
+
+    @property
+    def plan(self) -> Plan:
+        """The definition and the versions of code that this run sees."""
+        return self._execution.plan
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The parameters with their defaults; secret ones show as `***`."""
+        return self._execution.shown_params
+
+    @property
+    def state(self) -> RunState:
+        """Where the run is."""
+        return self._execution.state
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it ended well."""
+        return self.state is RunState.SUCCEEDED
+
+    @property
+    def reason(self) -> str:
+        """All causes for which it is ending or has ended early; "" where there are none."""
+        return "; ".join(self._execution.machine.causes)
+
+    @property
+    def tasks(self) -> Tasks:
+        """Where each task is, by name."""
+        return Tasks(self._execution)
+
+    @property
+    def results(self) -> Results:
+        """The results of the tasks that succeeded, by name."""
+        return Results(self._execution)
+
+    @property
+    def stuck(self) -> dict[str, str]:
+        """The attempts that refuse to end, and where each stands ("file.py:12 in run")."""
+        return {
+            attempt.label: self._executor.where(attempt)
+            for attempt, execution in self._executor.stuck.items()
+            if execution is self._execution
+        }
+
+    @property
+    def created_at(self) -> dt.datetime:
+        """When `start` was called."""
+        return self._executor.wall(self._execution.created_at)
+
+    @property
+    def started_at(self) -> dt.datetime | None:
+        """When it got its slot."""
+        at = self._execution.started_at
+        return None if at is None else self._executor.wall(at)
+
+    @property
+    def ended_at(self) -> dt.datetime | None:
+        """When it ended."""
+        at = self._execution.ended_at
+        return None if at is None else self._executor.wall(at)
+
+    # ---- requests
+
+    def pause(self) -> None:
+        """Start no further task; hold those that reach a checkpoint. Raises `RunStateError`."""
+        self._executor.request(self._execution, "pause", None, None)
+
+    def resume(self) -> None:
+        """Go on after a pause. Raises `RunStateError`."""
+        self._executor.request(self._execution, "resume", None, None)
+
+    def stop(self, reason: str | None = None) -> None:
+        """Start no further task, let the executing ones finish. Raises `RunStateError`."""
+        self._executor.request(self._execution, "stop", reason, None)
+
+    def cancel(self, reason: str | None = None, *, grace: float | None = None) -> None:
+        """Cancel what executes, with `grace` seconds to clean up. Raises `RunStateError`."""
+        self._executor.request(self._execution, "cancel", reason, grace)
+
+    def kill(self, reason: str | None = None) -> None:
+        """End everything now, finally-tasks too. Raises `RunStateError`."""
+        self._executor.request(self._execution, "kill", reason, None)
+
+    # ---- watching
+
+    async def wait(self, timeout: float | None = None) -> Run:  # noqa: ASYNC109 - the name is the contract
+        """Wait for the end and return this run. Raises `TimeoutError` after `timeout` seconds."""
+        if not await self._executor.finish(self._execution, timeout):
+            raise TimeoutError(f"run {self.id} is still {self.state} after {timeout:g} s")
+        return self
+
+    def events(self, since: int = 0) -> AsyncIterator[Event]:
+        """Yield the events above number `since`, from the first one on, until the run has ended."""
+        return EventStream(self._execution, since)
+
+    def logs(
+        self,
+        task: str | None = None,
+        *,
+        index: int | None = None,
+        attempt: int | None = None,
+        tail: int | None = None,
+    ) -> list[LogLine]:
+        """Return the kept log lines, oldest first, of the run or of one task, instance or attempt."""
+        return self._execution.log.lines(task=task, index=index, attempt=attempt, tail=tail)
+
+    def explain(self) -> str:
+        """Return what happened, for a terminal: the tree, states, times, attempts and causes."""
+        return explain(self._execution)

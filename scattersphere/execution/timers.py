@@ -1,0 +1,94 @@
+"""All the deadlines of an executor behind one alarm of the loop.
+
+Two structures, because they are used differently: a heap for the few (retries, graces, run
+timeouts), and for attempt timeouts one insertion-ordered dict for each duration. Attempts with
+the same timeout expire in the order in which they started, so that the first entry of each dict is
+the next one due, and starting and ending cost O(1) (a timer of the loop for each attempt costs
+0.7 of a bare task: performance.md).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+
+@attrs.define(eq=False)
+class Timer:
+    """A callback that is due at `when`; `cancel()` forgets it."""
+
+    when: float
+    callback: Callable[[], None] | None
+
+    def cancel(self) -> None:
+        """Forget the callback. The entry leaves the heap when its time comes."""
+        self.callback = None
+
+
+class Timers:
+    """A pure queue of deadlines: `due(now)` yields what to call, `next` says when to look again."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self._lanes: dict[float, dict[Any, float]] = {}
+        self.changed: bool = False
+        """Whether a deadline was added since the driver last set its alarm."""
+
+    def at(self, when: float, callback: Callable[[], None]) -> Timer:
+        """Have `callback` called at `when`."""
+        self.changed = True
+        timer = Timer(when, callback)
+        heapq.heappush(self._heap, (when, next(self._order), timer))
+        return timer
+
+    def expire(self, key: Any, now: float, duration: float) -> None:
+        """Let `key` expire `duration` seconds from now, unless `forget` comes first."""
+        lane = self._lanes.get(duration)
+        if lane is None:
+            self.changed = True  # a lane that exists has an earlier deadline already
+            lane = self._lanes[duration] = {}
+        lane[key] = now + duration
+
+    def forget(self, key: Any, duration: float) -> float | None:
+        """Drop `key`; return its deadline, or None where it has expired already."""
+        lane = self._lanes.get(duration)
+        if lane is None:
+            return None
+        when = lane.pop(key, None)
+        if not lane:
+            del self._lanes[duration]
+        return when
+
+    @property
+    def next(self) -> float | None:
+        """The next deadline, or None."""
+        while self._heap and self._heap[0][2].callback is None:
+            heapq.heappop(self._heap)
+        dues = [next(iter(lane.values())) for lane in self._lanes.values()]
+        if self._heap:
+            dues.append(self._heap[0][0])
+        return min(dues, default=None)
+
+    def due(self, now: float) -> tuple[list[Callable[[], None]], list[Any]]:
+        """Take out what is due: the callbacks, and the keys that expired."""
+        callbacks: list[Callable[[], None]] = []
+        while self._heap and self._heap[0][0] <= now:
+            callback = heapq.heappop(self._heap)[2].callback
+            if callback is not None:
+                callbacks.append(callback)
+        expired: list[Any] = []
+        for duration, lane in list(self._lanes.items()):
+            while lane:
+                key, when = next(iter(lane.items()))
+                if when > now:
+                    break
+                del lane[key]
+                expired.append(key)
+            if not lane:
+                del self._lanes[duration]
+        return callbacks, expired

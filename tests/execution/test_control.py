@@ -1,0 +1,449 @@
+"""What a person may do with a run, and what a definition asks of it: in virtual time, to the second."""
+
+import anyio
+import pytest
+import trio
+import trio.testing
+
+from scattersphere import (
+    JobDefinition,
+    NonRetryableError,
+    RunnableTask,
+    RunState,
+    Server,
+    TaskState,
+    param,
+    result,
+)
+
+
+class Sleep(RunnableTask):
+    """Take so many seconds."""
+
+    seconds: float = 1.0
+
+    async def run(self, context):
+        await anyio.sleep(self.seconds)
+        return self.seconds
+
+
+class Steps(RunnableTask):
+    """Take five seconds, with a checkpoint after each."""
+
+    async def run(self, context):
+        for _ in range(5):
+            await anyio.sleep(1)
+            await context.checkpoint()
+
+
+class Fail(RunnableTask):
+    """Fail until the given attempt."""
+
+    until: int = 100
+    final: bool = False
+
+    async def run(self, context):
+        if context.attempt < self.until:
+            raise (NonRetryableError if self.final else OSError)(f"attempt {context.attempt}")
+        return context.attempt
+
+
+class Refuse(RunnableTask):
+    """Swallow cancellation for so many seconds."""
+
+    seconds: float = 30.0
+
+    async def run(self, context):
+        end = anyio.current_time() + self.seconds
+        while anyio.current_time() < end:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(1)
+
+
+class Numbers(RunnableTask):
+    """Return a list."""
+
+    count: int = 5
+
+    async def run(self, context):
+        return list(range(self.count))
+
+
+class Square(RunnableTask):
+    """Return the square, the later the smaller."""
+
+    n: int
+
+    async def run(self, context):
+        await anyio.sleep(max(0, 10 - self.n))
+        if self.n == 99:
+            raise ValueError("99")
+        return self.n * self.n
+
+
+class CleansUp(RunnableTask):
+    """Note in a list of the test's that it was cleaned up."""
+
+    seen: object
+
+    async def run(self, context):
+        await anyio.sleep_forever()
+
+    async def clean_up(self):
+        await anyio.sleep(1)
+        self.seen.append("clean")
+
+
+CLASSES = [Sleep, Steps, Fail, Refuse, Numbers, Square, CleansUp]
+
+
+def virtually(main, **options):
+    """Run `main(server)` under trio's MockClock; time only passes when all wait."""
+
+    async def run():
+        async with Server(**options) as server:
+            server.register_tasks("app", CLASSES)
+            return await main(server)
+
+    return trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def settle():
+    await trio.testing.wait_all_tasks_blocked()
+
+
+def seconds(run):
+    return round((run.ended_at - run.started_at).total_seconds(), 3)
+
+
+def test_pause_lets_executing_tasks_finish_and_starts_no_other():
+    async def main(server):
+        job = JobDefinition.build("j").task("a", "Sleep").task("b", "Sleep", depends_on=["a"]).done()
+        server.define(job)
+        run = await server.start("j")
+        await trio.sleep(0.5)
+        run.pause()
+        assert run.state is RunState.PAUSING
+        await trio.sleep(100)
+        assert run.state is RunState.PAUSED
+        assert run.tasks["b"].state is TaskState.PENDING
+        run.resume()
+        await run.wait()
+        assert seconds(run) == 101.5
+
+    virtually(main)
+
+
+def test_pause_holds_an_attempt_at_its_next_checkpoint():
+    async def main(server):
+        run = await server.start_task("Steps")
+        await trio.sleep(1.5)
+        run.pause()
+        await trio.sleep(50)
+        assert run.state is RunState.PAUSED
+        run.resume()
+        await run.wait()
+        assert run.succeeded
+        assert seconds(run) == 54.5
+
+    virtually(main)
+
+
+def test_the_timeouts_of_run_and_attempt_stand_still_while_held():
+    async def main(server):
+        job = JobDefinition.build("j", timeout=7).task("s", "Steps", timeout=6).done()
+        server.define(job)
+        run = await server.start("j")
+        await trio.sleep(1.5)
+        run.pause()
+        await trio.sleep(50)
+        run.resume()
+        await run.wait()
+        assert run.succeeded, run.explain()
+
+    virtually(main)
+
+
+def test_stop_lets_executing_tasks_finish_and_withholds_the_others():
+    async def main(server):
+        job = JobDefinition.build("j").task("a", "Sleep").task("b", "Sleep", depends_on=["a"]).done()
+        server.define(job)
+        run = await server.start("j")
+        await trio.sleep(0.5)
+        run.stop("enough")
+        assert run.state is RunState.STOPPING
+        await run.wait()
+        assert run.state is RunState.STOPPED
+        assert run.tasks["a"].state is TaskState.SUCCEEDED
+        assert run.tasks["b"].state is TaskState.CANCELLED
+
+    virtually(main)
+
+
+def test_finally_tasks_run_after_a_cancel_and_not_after_a_kill():
+    async def main(server):
+        job = JobDefinition.build("j").task("a", "Sleep", args={"seconds": 100.0})
+        server.define(job.task("tidy", "Sleep", finally_=True).done())
+        cancelled, killed = await server.start("j"), await server.start("j")
+        await trio.sleep(1)
+        cancelled.cancel()
+        killed.kill()
+        await cancelled.wait()
+        await killed.wait()
+        assert cancelled.state is killed.state is RunState.CANCELLED
+        assert cancelled.tasks["tidy"].state is TaskState.SUCCEEDED
+        assert killed.tasks["tidy"].state is TaskState.CANCELLED
+
+    virtually(main)
+
+
+def test_a_finally_task_is_cut_off_after_its_time_when_the_run_was_cancelled():
+    async def main(server):
+        job = JobDefinition.build("j").task("a", "Sleep", args={"seconds": 100.0})
+        server.define(job.task("tidy", "Sleep", args={"seconds": 1e6}, finally_=True).done())
+        run = await server.start("j")
+        await trio.sleep(1)
+        run.cancel()
+        await run.wait()
+        assert run.state is RunState.CANCELLED
+        assert seconds(run) == 61
+
+    virtually(main)
+
+
+def test_clean_up_runs_after_a_cancel_and_may_take_its_time():
+    async def main(server):
+        seen = []
+        server.define(JobDefinition.build("j").task("n", "Numbers").done())
+
+        class Local(CleansUp):
+            async def run(self, context):
+                self.seen = seen
+                await anyio.sleep_forever()
+
+            seen: object = None
+
+        server.register_tasks("local", [Local])
+        run = await server.start_task(next(path for path in server.registry.tasks if "Local" in path))
+        await trio.sleep(1)
+        run.cancel()
+        await run.wait()
+        assert seen == ["clean"]
+        assert seconds(run) == 2
+
+    virtually(main)
+
+
+def test_a_failed_attempt_is_tried_again_after_its_back_off():
+    async def main(server):
+        retry = {"max_attempts": 4, "delay": 1, "backoff": 2, "max_delay": 3, "jitter": False}
+        server.define(JobDefinition.build("j").task("f", "Fail", args={"until": 4}, retry=retry).done())
+        run = await (await server.start("j")).wait()
+        assert run.succeeded
+        assert run.results["f"] == 4
+        assert seconds(run) == 1 + 2 + 3
+
+    virtually(main)
+
+
+def test_attempts_are_never_more_than_allowed():
+    async def main(server):
+        server.define(JobDefinition.build("j").task("f", "Fail", retry={"max_attempts": 3}).done())
+        run = await (await server.start("j")).wait()
+        assert run.state is RunState.FAILED
+        assert run.tasks["f"].attempts == 3
+
+    virtually(main)
+
+
+@pytest.mark.parametrize(("retry_on", "attempts"), [((), 2), (("OSError",), 2), (("ValueError",), 1)])
+def test_retry_on_names_the_exceptions_that_are_tried_again(retry_on, attempts):
+    async def main(server):
+        retry = {"max_attempts": 2, "retry_on": retry_on}
+        server.define(JobDefinition.build("j").task("f", "Fail", retry=retry).done())
+        run = await (await server.start("j")).wait()
+        assert run.tasks["f"].attempts == attempts
+
+    virtually(main)
+
+
+def test_a_non_retryable_error_fails_at_once():
+    async def main(server):
+        job = JobDefinition.build("j").task("f", "Fail", args={"final": True}, retry={"max_attempts": 5})
+        server.define(job.done())
+        run = await (await server.start("j")).wait()
+        assert run.tasks["f"].attempts == 1
+
+    virtually(main)
+
+
+def test_cancel_beats_a_waiting_retry():
+    async def main(server):
+        retry = {"max_attempts": 5, "delay": 1000, "max_delay": 1000, "jitter": False}
+        server.define(JobDefinition.build("j").task("f", "Fail", retry=retry).done())
+        run = await server.start("j")
+        await trio.sleep(1)
+        assert run.tasks["f"].state is TaskState.UP_FOR_RETRY
+        run.cancel()
+        await run.wait()
+        assert run.tasks["f"].state is TaskState.CANCELLED
+        assert seconds(run) == 1
+
+    virtually(main)
+
+
+def test_an_attempt_that_takes_too_long_fails_with_a_timeout():
+    async def main(server):
+        job = JobDefinition.build("j").task("s", "Sleep", args={"seconds": 100.0}, timeout=5).done()
+        server.define(job)
+        run = await (await server.start("j")).wait()
+        assert run.tasks["s"].state is TaskState.FAILED
+        assert run.tasks["s"].failure.type == "TimeoutError"
+        assert seconds(run) == 5
+
+    virtually(main)
+
+
+def test_a_run_that_takes_too_long_fails():
+    async def main(server):
+        server.define(JobDefinition.build("j", timeout=5).task("s", "Sleep", args={"seconds": 100.0}).done())
+        run = await (await server.start("j")).wait()
+        assert run.state is RunState.FAILED
+        assert run.reason == "timeout"
+        assert seconds(run) == 5
+
+    virtually(main)
+
+
+def test_a_refuser_is_given_up_after_the_grace_and_named_until_it_ends():
+    async def main(server):
+        run = await server.start_task("Refuse")
+        await trio.sleep(1)
+        run.cancel(grace=2)
+        await run.wait()
+        assert seconds(run) == 3
+        assert run.state is RunState.CANCELLED
+        assert run.tasks["Refuse"].stuck
+        (label, where) = next(iter(run.stuck.items()))
+        assert label == f"Refuse#{run.id}/Refuse"
+        assert "in run" in where or "in sleep" in where
+        assert server.stuck == run.stuck
+        await trio.sleep(60)
+        assert not server.stuck
+        assert run.state is RunState.CANCELLED
+
+    virtually(main)
+
+
+def test_a_map_runs_once_for_each_element_and_keeps_the_order():
+    async def main(server):
+        job = JobDefinition.build("j").task("n", "Numbers")
+        server.define(job.task("sq", "Square", map={"n": result("n")}).done())
+        run = await (await server.start("j")).wait()
+        assert run.results["sq"] == [0, 1, 4, 9, 16]
+        assert [status.index for status in run.tasks.instances("sq")] == [0, 1, 2, 3, 4]
+        assert seconds(run) == 10
+
+    virtually(main)
+
+
+def test_max_parallel_of_a_map_bounds_its_instances():
+    async def main(server):
+        job = JobDefinition.build("j", params={"secs": [1.0] * 6}, max_parallel=None)
+        server.define(job.task("s", "Sleep", map={"seconds": param("secs")}, max_parallel=2).done())
+        run = await (await server.start("j")).wait()
+        assert run.succeeded, run.explain()
+        assert seconds(run) == 3
+
+    virtually(main)
+
+
+def test_a_pool_is_shared_by_all_runs():
+    async def main(server):
+        server.define(JobDefinition.build("j").task("s", "Sleep", pool="db").done())
+        runs = [await server.start("j") for _ in range(6)]
+        begin = trio.current_time()
+        for run in runs:
+            await run.wait()
+        assert trio.current_time() - begin == 3
+
+    virtually(main, pools={"db": 2})
+
+
+def test_an_instance_that_fails_lets_its_siblings_finish():
+    async def main(server):
+        job = JobDefinition.build("j", params={"ns": [1, 99, 3]})
+        server.define(job.task("sq", "Square", map={"n": param("ns")}).done())
+        run = await (await server.start("j")).wait()
+        assert run.state is RunState.FAILED
+        states = [status.state for status in run.tasks.instances("sq")]
+        assert states == [TaskState.SUCCEEDED, TaskState.FAILED, TaskState.SUCCEEDED]
+        assert "sq[1] failed: ValueError: 99" in run.explain()
+
+    virtually(main)
+
+
+def test_a_map_over_no_list_fails_the_task_and_says_so():
+    async def main(server):
+        job = JobDefinition.build("j").task("s", "Sleep")
+        server.define(job.task("sq", "Square", map={"n": result("s")}).done())
+        run = await (await server.start("j")).wait()
+        assert run.tasks["sq"].state is TaskState.FAILED
+        assert "map.n needs a list, not float" in run.explain()
+
+    virtually(main)
+
+
+def test_run_if_false_skips_the_task():
+    async def main(server):
+        job = JobDefinition.build("j", params={"wanted": False}).task("s", "Sleep", run_if=param("wanted"))
+        server.define(job.done())
+        run = await (await server.start("j")).wait()
+        assert run.succeeded
+        assert run.tasks["s"].state is TaskState.SKIPPED
+
+    virtually(main)
+
+
+def test_higher_priority_starts_first_across_runs():
+    async def main(server):
+        for name, priority in (("low", 0), ("high", 5)):
+            server.define(JobDefinition.build(name).task("s", "Sleep", priority=priority).done())
+        first = await server.start("low")
+        await settle()
+        low, high = await server.start("low"), await server.start("high")
+        for run in (first, low, high):
+            await run.wait()
+        assert high.started_at >= low.started_at
+        assert high.ended_at < low.ended_at
+
+    virtually(main, max_parallel=1)
+
+
+def test_overlap_replace_cancels_the_older_run():
+    async def main(server):
+        job = JobDefinition.build("j", max_runs=1, overlap="replace").task("s", "Sleep").done()
+        server.define(job)
+        first = await server.start("j")
+        await trio.sleep(0.5)
+        second = await server.start("j")
+        await first.wait()
+        await second.wait()
+        assert first.state is RunState.CANCELLED
+        assert f"replaced by run {second.id}" in first.reason
+        assert second.succeeded
+
+    virtually(main)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_killed_coroutine_that_swallows_cancellation_is_closed_on_asyncio(anyio_backend):
+    async with Server(grace=0.1) as server:
+        server.register_tasks("app", CLASSES)
+        run = await server.start_task("Refuse", {"seconds": 1e9})
+        await anyio.wait_all_tasks_blocked()
+        run.kill()
+        await run.wait(10)
+        assert run.state is RunState.CANCELLED
+        assert not server.stuck
