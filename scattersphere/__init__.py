@@ -1,1 +1,90 @@
-"""Scattersphere: an embeddable job engine."""
+"""Scattersphere: an embeddable job engine.
+
+Start with `Server`: enter it with `async with`, `register` a bundle of task code (or hand it your
+own `RunnableTask` classes with `register_tasks`), `define` a `JobDefinition`, `start` it, and
+`wait` for the `Run`. Everything raised derives from `ScattersphereError`.
+"""
+
+from scattersphere.errors import (
+    AmbiguousTaskError,
+    BundleBusyError,
+    BundleError,
+    BundleLoadError,
+    BundleRefusedError,
+    BusyError,
+    ClosedError,
+    ConflictError,
+    DefinitionError,
+    EngineError,
+    ExistsError,
+    FileChangedError,
+    ForkedError,
+    NonRetryableError,
+    NoSuchBundleError,
+    NoSuchJobError,
+    NoSuchRunError,
+    NoSuchTaskError,
+    NotFoundError,
+    RunStateError,
+    ScattersphereError,
+    TaskCancelled,
+    TaskDeclarationError,
+    UnresolvedError,
+)
+from scattersphere.execution.run import Run, TaskStatus
+from scattersphere.model.builder import JobBuilder, literal, param, result
+from scattersphere.model.definition import JobDefinition, Parameter, RetryPolicy, TaskDefinition
+from scattersphere.model.events import Event, EventKind
+from scattersphere.model.logs import LogLine
+from scattersphere.model.problem import Problem
+from scattersphere.model.states import Overlap, RunState, TaskState, TriggerRule
+from scattersphere.server import Server
+from scattersphere.task import RunnableTask, TaskContext
+
+__all__ = [
+    "AmbiguousTaskError",
+    "BundleBusyError",
+    "BundleError",
+    "BundleLoadError",
+    "BundleRefusedError",
+    "BusyError",
+    "ClosedError",
+    "ConflictError",
+    "DefinitionError",
+    "EngineError",
+    "Event",
+    "EventKind",
+    "ExistsError",
+    "FileChangedError",
+    "ForkedError",
+    "JobBuilder",
+    "JobDefinition",
+    "LogLine",
+    "NoSuchBundleError",
+    "NoSuchJobError",
+    "NoSuchRunError",
+    "NoSuchTaskError",
+    "NonRetryableError",
+    "NotFoundError",
+    "Overlap",
+    "Parameter",
+    "Problem",
+    "RetryPolicy",
+    "Run",
+    "RunState",
+    "RunStateError",
+    "RunnableTask",
+    "ScattersphereError",
+    "Server",
+    "TaskCancelled",
+    "TaskContext",
+    "TaskDeclarationError",
+    "TaskDefinition",
+    "TaskState",
+    "TaskStatus",
+    "TriggerRule",
+    "UnresolvedError",
+    "literal",
+    "param",
+    "result",
+]

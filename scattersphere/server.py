@@ -1,0 +1,414 @@
+"""Server: puts the parts together; holds no algorithm.
+
+A host enters it with `async with`, registers code, defines jobs, starts runs. Everything else is
+in the package that bears its name.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
+
+import anyio
+
+from scattersphere.codec import check_definition, resolve_params, secret_names
+from scattersphere.errors import (
+    BundleBusyError,
+    BundleRefusedError,
+    ClosedError,
+    ConflictError,
+    DefinitionError,
+    ExistsError,
+    ForkedError,
+    NoSuchJobError,
+    ScattersphereError,
+)
+from scattersphere.execution.archive import RunArchive
+from scattersphere.execution.backends.threads import ThreadBackend
+from scattersphere.execution.executor import JobExecutor
+from scattersphere.execution.feed import EventFeed
+from scattersphere.execution.plan import compile_plan
+from scattersphere.execution.run import Run
+from scattersphere.model.definition import JobDefinition, TaskDefinition
+from scattersphere.model.events import Event, EventKind
+from scattersphere.model.problem import Problem
+from scattersphere.registry.records import BundleEventKind
+from scattersphere.registry.registry import TaskRegistry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping
+
+    from scattersphere.execution.attempt import Attempt
+    from scattersphere.execution.backends.protocol import Backend
+    from scattersphere.execution.execution import Execution
+    from scattersphere.execution.plan import Plan
+    from scattersphere.registry.records import Bundle, BundleEvent
+    from scattersphere.task import RunnableTask
+
+THREADS = 40
+HISTORY_COUNT, HISTORY_AGE = 1_000, 24 * 3600.0
+
+
+class Server:
+    """An embedded job engine. Constructing assigns; entering acts; leaving undoes it all.
+
+    `bundle_roots` are the only folders whose bundles a definition may name. `pools` are limits
+    shared by all runs (`{"db": 4}`). `history` is how many ended runs are kept and for how many
+    seconds. `grace` is the seconds that a cancelled attempt has to clean up. Limits that are None
+    do not limit.
+    """
+
+    def __init__(
+        self,
+        *,
+        bundle_roots: Iterable[str | os.PathLike[str]] = (),
+        pools: Mapping[str, int] | None = None,
+        backends: Mapping[str, Backend] | None = None,
+        threads: int = THREADS,
+        max_parallel: int | None = None,
+        max_runs: int | None = None,
+        queue_limit: int = 10_000,
+        grace: float = 10.0,
+        history: tuple[int, float] = (HISTORY_COUNT, HISTORY_AGE),
+        log_limit: int = 1 << 20,
+        keep_events: int = 10_000,
+        shared: Iterable[str] = (),
+        load_timeout: float = 60.0,
+    ) -> None:
+        self._roots = tuple(Path(root) for root in bundle_roots)
+        self._pools = dict(pools or {})
+        self._grace = grace
+        self._feed = EventFeed(keep_events)
+        self.registry: TaskRegistry = TaskRegistry(
+            shared=shared, load_timeout=load_timeout, on_event=self._bundle_event
+        )
+        self._executor = JobExecutor(
+            backends={"thread": ThreadBackend(limit=threads), **(backends or {})},
+            pools=self._pools,
+            max_parallel=max_parallel,
+            max_runs=max_runs,
+            queue_limit=queue_limit,
+            grace=grace,
+            log_limit=log_limit,
+            keep_events=keep_events,
+            on_move=self._run_moved,
+        )
+        self._executor.child_starter = self._start_child
+        self._runs = RunArchive(*history, self._evicted)
+        self._definitions: dict[str, JobDefinition] = {}
+        self._plans: dict[str, Plan] = {}
+        self._compiled: WeakSet[Plan] = WeakSet()
+        self._keys: dict[str, tuple[str, dict[str, Any], Run]] = {}
+        self._pid: int | None = None
+        self._closing = False
+        self._closed = False
+
+    def __repr__(self) -> str:
+        live = len(self._executor.running)
+        state = "closed" if self._closed else f"{live} live runs"
+        return f"<Server: {state}, {len(self._definitions)} jobs, {len(self.registry.bundles)} bundles>"
+
+    # ---- life
+
+    async def __aenter__(self) -> Self:
+        if self._pid is not None:
+            raise ClosedError("a Server is entered once; make a new one")
+        self._pid = os.getpid()
+        await self._executor.open()
+        self._feed.open(self._executor.now)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def drain(self) -> None:
+        """Accept no new runs, and wait until those that are there have ended."""
+        self._closing = True
+        for execution in list(self._executor.running.values()):
+            await execution.wait()
+
+    async def aclose(self) -> None:
+        """Cancel all runs, give them the grace, kill the rest, let go of everything. May be repeated."""
+        self._closing = True
+        if self._closed or self._pid is None:
+            return
+        self._closed = True
+        with anyio.CancelScope(shield=True):
+            await self._end_runs()
+            await self._executor.aclose()
+            await self.registry.aclose()
+            self._feed.close()
+
+    async def _end_runs(self) -> None:
+        executor = self._executor
+        executor.end_all("cancel", "the server is closing", self._grace)
+        with anyio.move_on_after(self._grace):
+            await executor.all_ended()
+        executor.end_all("kill", "the server is closing", None)
+        await executor.all_ended()
+
+    def _alive(self) -> None:
+        if self._pid is None:
+            raise ClosedError("the Server is not running: use it inside `async with Server() as server`")
+        if os.getpid() != self._pid:
+            raise ForkedError("this process was forked; a Server stays with the process that entered it")
+        if self._closing:
+            raise ClosedError("the Server is closing and takes no new work")
+
+    # ---- code
+
+    async def register(self, path: str | os.PathLike[str], *, name: str | None = None) -> Bundle:
+        """Load a bundle and offer its task classes. Raises `BundleError`, `ExistsError`."""
+        self._alive()
+        return await self.registry.register(path, name=name)
+
+    def register_tasks(self, name: str, classes: Iterable[type[RunnableTask]]) -> Bundle:
+        """Offer the host's own classes under the bundle `name`. Raises `ExistsError`."""
+        return self.registry.register_tasks(name, classes)
+
+    async def reload(self, name: str) -> Bundle:
+        """Take up what changed. On an error the last good version stays current."""
+        self._alive()
+        return await self.registry.reload(name)
+
+    async def deregister(self, name: str, *, force: bool = False, require_idle: bool = False) -> None:
+        """Withdraw a bundle: no new runs; those that run keep their version until they end.
+
+        `require_idle` raises `BundleBusyError` where runs need it; `force` cancels those first.
+        """
+        bundle = self.registry.bundles[name]
+        busy = sorted(bundle.runs)
+        if busy and require_idle:
+            raise BundleBusyError(f"bundle {name!r} is needed by runs {busy}", busy)
+        if busy and force:
+            for run_id in busy:
+                self._runs[run_id].cancel(f"bundle {name!r} is deregistered")
+            for run_id in busy:
+                await self._runs[run_id].wait()
+        await self.registry.deregister(name)
+
+    # ---- jobs
+
+    @property
+    def definitions(self) -> Mapping[str, JobDefinition]:
+        """The defined jobs, by name."""
+        return MappingProxyType(self._definitions)
+
+    def define(self, definition: JobDefinition, *, replace: bool = False) -> JobDefinition:
+        """Take up a definition and return it resolved: each task's bundle filled in where known.
+
+        Never loads code. Raises `DefinitionError` with everything that is wrong, `ExistsError`.
+        """
+        problems = check_definition(definition)
+        problems += [
+            Problem(f"tasks.{name}.pool", f"no pool {task.pool!r}; this Server has {sorted(self._pools)}")
+            for name, task in definition.tasks.items()
+            if task.pool is not None and task.pool not in self._pools
+        ]
+        if problems:
+            raise DefinitionError(problems, source=definition.path or definition.name)
+        if definition.name in self._definitions and not replace:
+            raise ExistsError(f"job {definition.name!r} is defined already; pass replace=True")
+        resolved = definition.evolve(
+            tasks={name: self._resolve(task) for name, task in definition.tasks.items()}
+        )
+        self._definitions[resolved.name] = resolved
+        self._plans.pop(resolved.name, None)
+        self._feed.add(EventKind.JOB_DEFINED, job=resolved.name)
+        return resolved
+
+    def _resolve(self, task: TaskDefinition) -> TaskDefinition:
+        if task.bundle is not None:
+            return task
+        try:
+            found = self.registry.find(task.task)
+        except ScattersphereError:
+            return task
+        return task.evolve(task=found.path, bundle=found.bundle)
+
+    def undefine(self, name: str) -> None:
+        """Forget a job; its runs go on. Raises `NoSuchJobError`."""
+        self._definition(name)
+        del self._definitions[name]
+        self._plans.pop(name, None)
+        self._feed.add(EventKind.JOB_UNDEFINED, job=name)
+
+    def validate(self, definition: JobDefinition) -> list[Problem]:
+        """Return everything that is wrong with a definition, by itself and against the code here."""
+        problems = check_definition(definition)
+        if not problems:
+            try:
+                compile_plan(definition, self.registry.find, self._executor.backend_names)
+            except ConflictError as exc:
+                found: tuple[Problem, ...] = getattr(exc, "problems", ())
+                problems = list(found)
+        return problems
+
+    async def load(self, path: str | os.PathLike[str], *, replace: bool = False) -> JobDefinition:
+        """Register the bundles that a definition file names, then define it.
+
+        Raises `DefinitionError`, `BundleError`, `OSError`; `BundleRefusedError` for a bundle
+        outside the `bundle_roots`.
+        """
+        self._alive()
+        definition = JobDefinition.load(path)
+        for name, place in self._places(definition, Path(path)).items():
+            await self.registry.register(place, name=name)
+        return self.define(definition, replace=replace)
+
+    def _places(self, definition: JobDefinition, path: Path) -> dict[str, Path]:
+        """Return where the bundles of a definition file lie; all of them inside the roots."""
+        folder = path.resolve().parent
+        places = {name: (folder / relative).resolve() for name, relative in definition.bundles.items()}
+        for name, place in places.items():
+            if not any(place.is_relative_to(root.resolve()) for root in self._roots):
+                raise BundleRefusedError(
+                    f"bundle {name!r} of {path} lies at {place}, outside the bundle_roots of this Server"
+                )
+        return places
+
+    def save(self, name: str, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> None:
+        """Write the resolved definition to `path`, or to the file that it came from."""
+        definition = self._definition(name)
+        target = path if path is not None else definition.path
+        if target is None:
+            raise ConflictError(f"job {name!r} came from no file: say where to save it")
+        definition.save(target, overwrite=overwrite)
+
+    def _definition(self, name: str) -> JobDefinition:
+        try:
+            return self._definitions[name]
+        except KeyError:
+            raise NoSuchJobError(f"no job {name!r}{_near(name, self._definitions)}") from None
+
+    # ---- runs
+
+    @property
+    def runs(self) -> Mapping[int, Run]:
+        """The live runs and the kept ended ones, by id. Raises `NoSuchRunError`."""
+        return self._runs
+
+    @property
+    def stuck(self) -> dict[str, str]:
+        """The attempts that refuse to end, and where each stands."""
+        return {attempt.label: self._executor.where(attempt) for attempt in self._executor.stuck}
+
+    async def start(
+        self, job: str, params: Mapping[str, Any] | None = None, *, key: str | None = None
+    ) -> Run:
+        """Start a run of a defined job.
+
+        Raises `NoSuchJobError`, `UnresolvedError`, `DefinitionError` for wrong parameters, `BusyError`,
+        `ConflictError` where `key` stands for another job or other parameters.
+        """
+        self._alive()
+        return self._start(self._definition(job), params, key, None)
+
+    async def start_task(
+        self, path: str, args: Mapping[str, Any] | None = None, *, key: str | None = None
+    ) -> Run:
+        """Start a run of one task, known by its path, with literal arguments."""
+        self._alive()
+        found = self.registry.find(path)
+        name = found.path.replace("<", "_").replace(">", "_")
+        task = TaskDefinition(task=found.path, bundle=found.bundle, args=dict(args or {}))
+        return self._start(JobDefinition(name=name, tasks={name: task}), None, key, None)
+
+    def _start(
+        self,
+        definition: JobDefinition,
+        overrides: Mapping[str, Any] | None,
+        key: str | None,
+        child_of: Attempt | None,
+    ) -> Run:
+        params = resolve_params(definition, overrides or {})
+        if key is not None and (known := self._keys.get(key)) is not None:
+            return _same(key, known, definition.name, params)
+        plan = self._plan(definition)
+        plan.check_params(params)
+        execution = self._executor.submit(plan, params, child_of=child_of)
+        execution.secrets = secret_names(definition)
+        run = Run(execution, self._executor)
+        self._runs.add(run)
+        if run.state.ended:  # nothing in it had to be executed
+            self._runs.ended(run, self._executor.clock())
+        else:
+            self.registry.pin(run.id, plan.versions)
+        if key is not None:
+            execution.key = key
+            self._keys[key] = (definition.name, dict(params), run)
+        return run
+
+    def _plan(self, definition: JobDefinition) -> Plan:
+        """Compile the definition with the current code, or reuse what was compiled with it."""
+        cached = self._plans.get(definition.name)
+        if cached is not None and cached.definition is definition:
+            return cached
+        plan = compile_plan(definition, self.registry.find, self._executor.backend_names)
+        self._compiled.add(plan)
+        if self._definitions.get(definition.name) is definition:
+            self._plans[definition.name] = plan
+        return plan
+
+    async def _start_child(self, attempt: Attempt, job: str, params: Mapping[str, Any] | None) -> Run:
+        self._alive()
+        return self._start(self._definition(job), params, None, attempt)
+
+    # ---- what happens
+
+    def events(self, since: int = 0) -> AsyncIterator[Event]:
+        """Yield what happens to bundles, jobs and runs, from number `since` on, as long as it is kept."""
+        return self._feed.read(since)
+
+    def stats(self) -> dict[str, int]:
+        """Return how many runs live, wait and are kept, how many bundles and jobs there are."""
+        return {
+            "live": len(self._executor.running),
+            "queued": self._executor.admission.queued,
+            "kept": len(self._runs),
+            "jobs": len(self._definitions),
+            "bundles": len(self.registry.bundles),
+            "stuck": len(self._executor.stuck),
+        }
+
+    def _bundle_event(self, event: BundleEvent) -> None:
+        self._plans.clear()  # they were compiled with what is no longer current
+        if event.version is not None and event.kind is BundleEventKind.RELEASED:
+            for plan in [plan for plan in self._compiled if event.version in plan.versions]:
+                plan.let_go()
+                self._compiled.discard(plan)
+        self._feed.add(EventKind(event.kind), bundle=event.bundle, message=event.error or event.label)
+
+    def _run_moved(self, execution: Execution, kind: EventKind) -> None:
+        self._feed.add(kind, run=execution.id, job=execution.plan.job, state=execution.state)
+        if execution.state.ended:
+            self.registry.unpin(execution.id)
+            run = self._runs.get(execution.id)
+            if run is not None:
+                self._runs.ended(run, self._executor.clock())
+
+    def _evicted(self, run: Run) -> None:
+        for key in [key for key, known in self._keys.items() if known[2] is run]:
+            del self._keys[key]
+
+
+def _same(key: str, known: tuple[str, dict[str, Any], Run], job: str, params: Mapping[str, Any]) -> Run:
+    """Return the run that the key stands for, if it was the same request."""
+    if known[0] != job or known[1] != params:
+        raise ConflictError(f"key {key!r} stands for run {known[2].id}: another job or other parameters")
+    return known[2]
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    import difflib  # noqa: PLC0415 - only errors need it
+
+    near = difflib.get_close_matches(name, list(names), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""

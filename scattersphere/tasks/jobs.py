@@ -1,0 +1,80 @@
+"""Jobs as tasks: `RunJob` runs one, `Repeat` runs one again and again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from scattersphere.errors import ScattersphereError
+from scattersphere.model.events import EventKind
+from scattersphere.task import RunnableTask, TaskContext
+
+if TYPE_CHECKING:
+    from scattersphere.execution.run import Run
+
+
+class ChildFailedError(ScattersphereError):
+    """A child run did not succeed; the message says how it ended and why."""
+
+    code = "conflict"
+
+
+async def follow(context: TaskContext, job: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Run `job` as a child, with this attempt's fate: pauses and cancels reach it.
+
+    Returns the results of its tasks by name. Raises `ChildFailedError`.
+    """
+    child: Run = await context.start(job, params)
+    try:
+        async for event in child.events():
+            if event.kind is EventKind.RUN_PAUSED:
+                await context.checkpoint()  # where the parent's own pause holds us
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            if not child.state.ended:
+                child.cancel(f"its parent, run {context.run_id}, is ending")
+                await child.wait()
+        raise
+    if not child.succeeded:
+        raise ChildFailedError(child.explain())
+    return dict(child.results)
+
+
+class RunJob(RunnableTask):
+    """Run another job and return the results of its tasks by name."""
+
+    job: str
+    params: dict[str, Any] = {}  # noqa: RUF012 - a parameter's default; RunnableTask copies it
+
+    async def run(self, context: TaskContext) -> dict[str, Any]:
+        """Run the job as a child."""
+        return await follow(context, self.job, self.params)
+
+
+class Repeat(RunnableTask):
+    """Run another job a number of times, one after the other, and return the list of their results.
+
+    `delay` is the seconds between the end of one and the start of the next. The first failure
+    fails the task. `index`, if given, names a parameter of the job that counts from 0.
+    """
+
+    job: str
+    times: int
+    params: dict[str, Any] = {}  # noqa: RUF012 - a parameter's default; RunnableTask copies it
+    delay: float = 0
+    index: str | None = None
+
+    async def run(self, context: TaskContext) -> list[dict[str, Any]]:
+        """Run the job `times` times."""
+        if self.times < 0:
+            raise ValueError(f"times must not be negative: {self.times}")
+        results = []
+        for round_ in range(self.times):
+            if round_:
+                await anyio.sleep(self.delay)
+            await context.checkpoint()
+            counted = {} if self.index is None else {self.index: round_}
+            results.append(await follow(context, self.job, self.params | counted))
+            context.progress(round_ + 1, self.times)
+        return results
