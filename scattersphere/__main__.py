@@ -1,0 +1,5 @@
+"""`python -m scattersphere`."""
+
+from scattersphere.cli import main
+
+main()

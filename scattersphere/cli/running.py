@@ -1,0 +1,133 @@
+"""`scattersphere run`: one Server, one job, and what a person sees of it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from rich.console import Console
+
+from scattersphere.cli.progress import make_display
+from scattersphere.errors import BundleError, DefinitionError, ScattersphereError
+from scattersphere.model.states import RunState, TaskState
+from scattersphere.server import Server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from scattersphere.execution.run import Run
+
+SUCCEEDED, FAILED, BAD_FILE, INTERRUPTED = 0, 1, 3, 130
+SHOWN = 500
+"""Characters of a result that are shown."""
+
+
+def run_file(file: str, params: dict[str, Any]) -> int:
+    """Run the job in `file`; return the exit code."""
+    try:
+        return anyio.run(_run, Path(file).absolute(), file, params)
+    except KeyboardInterrupt:  # it came before or after our own handling of signals
+        return INTERRUPTED
+
+
+async def _run(path: Path, file: str, params: dict[str, Any]) -> int:
+    err = Console(stderr=True, highlight=False, soft_wrap=True)
+    async with Server(bundle_roots=[path.parent]) as server:
+        try:
+            definition = await server.load(file)
+            run = await server.start(definition.name, params)
+        except DefinitionError as exc:
+            err.print(str(exc), markup=False)
+            return BAD_FILE
+        except OSError as exc:
+            err.print(f"{file}: {exc.strerror or exc}", markup=False)
+            return BAD_FILE
+        except (BundleError, ScattersphereError) as exc:
+            err.print(f"{file}: {exc}\n{getattr(exc, 'details', '')}".rstrip(), markup=False)
+            return BAD_FILE
+        interrupted = await _watch(run)
+        _show_end(run, err)
+    if interrupted:
+        return INTERRUPTED
+    return SUCCEEDED if run.succeeded else FAILED
+
+
+async def _watch(run: Run) -> bool:
+    """Show progress until the run has ended. Return whether Ctrl-C was pressed."""
+    interrupted = False
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with anyio.create_task_group() as tasks:
+
+            async def obey_signals(received: AsyncIterator[signal.Signals]) -> None:
+                nonlocal interrupted
+                async for number in received:
+                    if run.state.ended:
+                        return
+                    (run.kill if interrupted else run.cancel)(f"{number.name} from the terminal")
+                    interrupted = True
+
+            tasks.start_soon(obey_signals, signals)
+            with make_display(run, sys.stdout) as display:
+                async for event in run.events():
+                    display.show(event)
+            tasks.cancel_scope.cancel()
+    return interrupted
+
+
+def _show_end(run: Run, err: Console) -> None:
+    out = Console(highlight=False, soft_wrap=True)
+    counts = _count(status.state for status in run.tasks.values())
+    instances = sum(len(run.tasks.instances(name)) for name in run.tasks)
+    took = (run.ended_at - run.started_at).total_seconds() if run.ended_at and run.started_at else 0.0
+    if run.state is RunState.SUCCEEDED:
+        for name in _leaves(run):
+            if name in run.results and run.results[name] is not None:
+                out.print(f"{name}:", markup=False)
+                _show_result(run.results[name], out)
+    else:
+        err.print(run.explain(), markup=False)
+    shown = ", ".join(f"{count} {state}" for state, count in counts.items())
+    more = f" ({instances} instances)" if instances else ""
+    out.print(f"run {run.id} of {run.job} {run.state} in {took:.2f} s: {shown}{more}", markup=False)
+
+
+def _leaves(run: Run) -> list[str]:
+    """The results that people want to see: those of tasks whose result is not a path on to others only."""
+    read = {name for task in run.plan.tasks for name in task.upstreams if not task.definition.finally_}
+    ends = [task.name for task in run.plan.tasks if not task.definition.finally_ and task.name not in read]
+    before = [name for task in run.plan.tasks if task.name in ends for name in task.upstreams]
+    return [name for name in run.tasks if name in ends or name in before]
+
+
+def _show_result(value: Any, out: Console) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(item, list) and item and all(map(_is_pair, item)):
+                out.print(f"  {key}:", markup=False)
+                for left, right in item:
+                    out.print(f"    {right!s:>9}  {left}", markup=False)
+            else:
+                out.print(f"  {key}: {_short(item)}", markup=False)
+    else:
+        out.print(f"  {_short(value)}", markup=False)
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, tuple) and len(item) == 2  # noqa: PLR2004 - a pair has two
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list | tuple | set) and len(value) > 10:  # noqa: PLR2004 - more is no summary
+        return f"{len(value)} entries"
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+def _count(states: Iterable[TaskState]) -> dict[TaskState, int]:
+    counts: dict[TaskState, int] = {}
+    for state in states:
+        counts[state] = counts.get(state, 0) + 1
+    return counts
