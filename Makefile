@@ -1,0 +1,72 @@
+# Everything a person does here is one word after `make`. It needs Python 3.11 or newer, make and pip's registry.
+# Another Python: make test PYTHON=python3.13. Another place for the environment: VENV=.venv-313.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTEST := $(BIN)/python -m pytest --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint format types imports snippets examples docs check bench wheel other-pythons clean
+
+help: ## show these lines
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2>/dev/null || true
+
+# pip learned --group in 25.1, so it comes first. The stamp is written last: a failed installation is tried again.
+$(STAMP): pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Scattersphere needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version 2>&1`. Try: make PYTHON=python3.13" >&2; exit 1; }
+	@echo "Setting up $(VENV) (a minute, once) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@$(PIP) install --upgrade --editable '.[cli,trio]' --group dev
+	@touch $@
+
+venv: $(STAMP) ## make or renew the environment in .venv
+
+demo: $(STAMP) ## count the words of Python's own library with a job of five tasks
+	@$(BIN)/scattersphere run examples/wordcount/wordcount.json
+
+test: $(STAMP) ## run the tests
+	@$(PYTEST)
+
+check: lint types imports examples docs snippets ## lint, types, import rules, examples, docs and their snippets
+
+lint: $(STAMP) ## ruff: rules and layout
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+
+format: $(STAMP) ## ruff: mend what can be mended by itself
+	@$(BIN)/ruff check --fix --quiet || true
+	@$(BIN)/ruff format --quiet
+
+types: $(STAMP) ## mypy and pyright
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+	@PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes scattersphere --ignoreexternal >.pyright.log 2>&1 || { cat .pyright.log; rm .pyright.log; exit 1; }; rm .pyright.log
+
+imports: $(STAMP) ## who may import whom
+	@$(BIN)/lint-imports --no-cache
+
+examples: $(STAMP) ## run every example
+	@$(PYTEST) examples
+
+docs: $(STAMP) ## build the documentation; a warning is an error
+	@$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "The documentation is in docs/_build/html/index.html"
+
+snippets: $(STAMP) ## run what the README and the documentation show
+	@$(PYTEST) README.md docs
+
+bench: $(STAMP) ## measure the cost of a task against hand-written loops (minutes)
+	@$(BIN)/python -m benchmarks dispatch
+
+wheel: $(STAMP) ## build the wheel and the source archive into dist/
+	@$(PIP) install build
+	@$(BIN)/python -m build --outdir dist
+
+clean: ## remove what the other words made
+	rm -rf .venv .venv-* build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,17 @@
+"""Sphinx: `make docs`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "Scattersphere"
+author = "The Scattersphere developers"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "lifecycle"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "Scattersphere"
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"

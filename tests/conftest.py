@@ -1,0 +1,131 @@
+"""What every test gets: both event loops, and a bill for whatever it leaves behind."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import importlib.util
+import inspect
+import os
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import hypothesis
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from loopwatch import LoopWatch
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+BACKENDS = [name for name in ("asyncio", "trio") if name == "asyncio" or importlib.util.find_spec("trio")]
+"""The suite must also pass where the extra `trio` is not installed."""
+
+LEAVING = 2.0
+"""Seconds that a thread which was told to end may take to do so on a loaded machine."""
+
+hypothesis.settings.register_profile("default", deadline=None, max_examples=50)
+hypothesis.settings.register_profile(
+    "ci", deadline=None, max_examples=100, derandomize=True, print_blob=True
+)  # the same cases each time: a red CI means that this change broke something
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default")
+)
+
+
+@pytest.fixture(params=BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """Run each async test on every event loop that the library promises."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Send temporary files to a folder of this session, where a forgotten one is seen."""
+    folder = tmp_path_factory.mktemp("scratch")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        patch.setattr(tempfile, "tempdir", str(folder))
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(_own_temporary_folder: Path) -> Iterator[None]:
+    """Fail a test after which there are more threads, open files or files than before."""
+    before = _belongings(_own_temporary_folder)
+    yield
+    deadline = time.monotonic() + LEAVING
+    while left := _belongings(_own_temporary_folder) - before:
+        if time.monotonic() > deadline:
+            pytest.fail("left behind: " + ", ".join(sorted(left)), pytrace=False)
+        gc.collect()
+        time.sleep(0.01)
+
+
+def _belongings(scratch: Path) -> set[str]:
+    return {*_threads(), *_open_files(), *_files(scratch), *_files(Path.cwd())}
+
+
+def _threads() -> Iterator[str]:
+    for thread in threading.enumerate():
+        # Trio keeps idle worker threads for ten seconds under this name; busy ones bear their task's name.
+        if not thread.name.startswith("Trio thread "):
+            yield f"thread {thread.name} ({thread.ident})"
+
+
+def _open_files() -> Iterator[str]:
+    folder = Path("/proc/self/fd") if sys.platform == "linux" else Path("/dev/fd")
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - only the names: each may be gone when looked at
+    except OSError:  # pragma: no cover - Windows has no such folder
+        return
+    for name in names:
+        try:
+            yield f"open file {name} ({(folder / name).readlink()})"
+        except OSError:
+            continue  # the descriptor of the listing itself
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Name the entries of `folder`, but those of tools, which begin with a dot or two underscores."""
+    return (f"file {entry}" for entry in folder.iterdir() if not entry.name.startswith((".", "__")))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
+    """Watch the loop of each async test, and the tasks that it leaves there."""
+    function = pyfuncitem.obj
+    blocks_loop = pyfuncitem.get_closest_marker("blocks_loop") is not None
+    if inspect.iscoroutinefunction(function):
+        pyfuncitem.obj = _guarded(function, watch=not blocks_loop)
+    elif hasattr(function, "hypothesis") and inspect.iscoroutinefunction(function.hypothesis.inner_test):
+        function.hypothesis.inner_test = _guarded(function.hypothesis.inner_test, watch=not blocks_loop)
+    return (yield)
+
+
+def _guarded(function: Callable[..., Awaitable[Any]], *, watch: bool) -> Callable[..., Awaitable[Any]]:
+    @functools.wraps(function)
+    async def guarded(*args: Any, **kwargs: Any) -> Any:
+        before = {task.id for task in anyio.get_running_tasks()}
+        with LoopWatch() as loop_watch:
+            outcome = await function(*args, **kwargs)
+        for _ in range(5):  # a task that has just ended may need some turns to be gone
+            await anyio.lowlevel.checkpoint()
+        left = [str(task.name) for task in anyio.get_running_tasks() if task.id not in before]
+        if left:
+            pytest.fail("tasks left running: " + ", ".join(left), pytrace=False)
+        if watch and loop_watch.longest > loop_watch.limit:
+            pytest.fail(
+                f"blocked the loop for {loop_watch.longest:.1f} s: {loop_watch.culprit}", pytrace=False
+            )
+        return outcome
+
+    return guarded
