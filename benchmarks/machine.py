@@ -1,4 +1,4 @@
-"""The cost of a task in the pure machine alone: `python -m benchmarks.machine [repetitions]`.
+"""The cost of a task in the pure machine alone: `python -m benchmarks machine [repetitions]`.
 
 The baseline is Kahn's loop written by hand, without states, journal, results or limits. Beside it
 stands what the machine takes on its hot path (`take` + `ok`), on its general path (a job with a
@@ -8,38 +8,17 @@ limit), and what a whole ended run keeps in memory for each task.
 from __future__ import annotations
 
 import gc
-import random
 import statistics
 import sys
 import tracemalloc
 from collections import deque
 from time import perf_counter
 
+from benchmarks.graphs import Graph, chain, layered, wide
 from scattersphere.execution.machine import Dispatcher, RunMachine, Shape, TaskShape, Verdict
 
 SIZES = (1_000, 10_000, 100_000)
-LAYER = 100
 BATCH = 32
-
-Graph = list[tuple[int, ...]]
-
-
-def chain(size: int) -> Graph:
-    return [(index - 1,) if index else () for index in range(size)]
-
-
-def wide(size: int) -> Graph:
-    return [()] * size
-
-
-def layered(size: int) -> Graph:
-    """Layers of a hundred tasks, each of which depends on three of the layer above."""
-    rng = random.Random(1)
-    return [
-        tuple(rng.sample(range(start - LAYER, start), 3)) if start else ()
-        for start in range(0, size, LAYER)
-        for _ in range(LAYER)
-    ]
 
 
 def kahn(successors: list[tuple[int, ...]], degrees: list[int]) -> float:

@@ -1,0 +1,237 @@
+"""The cost of a task, from `Server.start` to the end of the run, against loops written by hand.
+
+Times are whole runs divided by the number of tasks, in microseconds; medians of repetitions that take turns
+with those of the baselines. Only ratios to L0 within one run count (performance.md, section 1).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import functools
+import gc
+import statistics
+import sys
+import tracemalloc
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from benchmarks import baselines
+from benchmarks.baselines import Body, Links
+from benchmarks.graphs import SHAPES
+from scattersphere import JobDefinition, RunnableTask, Server, TaskContext, TaskDefinition
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from benchmarks.graphs import Graph
+
+SLEEP = 0.02
+
+
+class NoOp(RunnableTask):
+    """Do nothing."""
+
+    async def run(self, context: TaskContext) -> None:
+        """Return at once."""
+
+
+class Suspend(RunnableTask):
+    """Give the loop one turn."""
+
+    async def run(self, context: TaskContext) -> None:
+        """Suspend once."""
+        await suspend()
+
+
+class Sleep(RunnableTask):
+    """Sleep a little."""
+
+    async def run(self, context: TaskContext) -> None:
+        """Sleep 20 ms."""
+        await anyio.sleep(SLEEP)
+
+
+async def no_op() -> None:
+    pass
+
+
+async def suspend() -> None:
+    await (asyncio.sleep(0) if "trio" not in sys.modules else anyio.lowlevel.checkpoint())
+
+
+async def sleep() -> None:
+    await anyio.sleep(SLEEP)
+
+
+BODIES: Mapping[str, tuple[type[RunnableTask], Body]] = {
+    "no-op": (NoOp, no_op),
+    "suspends": (Suspend, suspend),
+    "sleeps": (Sleep, sleep),
+}
+
+
+def job(name: str, graph: Graph, body: str, **policies: Any) -> JobDefinition:
+    """Return the graph as a definition; its tasks wait for each other and pass nothing on."""
+    path = BODIES[body][0].__qualname__
+    return JobDefinition(
+        name=name,
+        tasks={
+            f"t{index}": TaskDefinition(
+                task=path, depends_on=tuple(f"t{upstream}" for upstream in upstreams), **policies
+            )
+            for index, upstreams in enumerate(graph)
+        },
+    )
+
+
+class Contest:
+    """The Server and the baselines on one graph, in turns."""
+
+    def __init__(self, server: Server, loops: Mapping[str, Callable[[Links, Body], Awaitable[None]]]) -> None:
+        self._server = server
+        self._loops = loops
+
+    async def costs(self, graph: Graph, body: str, repetitions: int, **options: Any) -> dict[str, float]:
+        """Return the microseconds of a task for each contestant."""
+        links, function = Links.of(graph), BODIES[body][1]
+        self._define(graph, body, options.pop("policies", {}))
+        contestants: dict[str, Callable[[], Awaitable[None]]] = {
+            name: functools.partial(loop, links, function) for name, loop in self._loops.items()
+        }
+        contestants["Server"] = lambda: self.run_job(**options)
+        times: dict[str, list[float]] = {name: [] for name in contestants}
+        for turn in range(repetitions + 1):
+            for name, contestant in contestants.items():
+                gc.collect()
+                started = perf_counter()
+                await contestant()
+                if turn:  # the first one compiles the plan and warms the caches of all
+                    times[name].append(perf_counter() - started)
+        return {name: statistics.median(taken) / len(graph) * 1e6 for name, taken in times.items()}
+
+    def _define(self, graph: Graph, body: str, policies: Mapping[str, Any]) -> None:
+        self._server.define(job("bench", graph, body, **policies), replace=True)
+
+    async def run_job(self, subscribers: int = 0) -> None:
+        """Run the defined job once, with so many readers of its events."""
+        run = await self._server.start("bench")
+        if not subscribers:
+            await run.wait()
+        else:
+
+            async def read() -> None:
+                async for _ in run.events():
+                    pass
+
+            async with anyio.create_task_group() as readers:
+                for _ in range(subscribers):
+                    readers.start_soon(read)
+        assert run.succeeded, run.explain()
+
+    async def stall(self, graph: Graph, body: str) -> float:
+        """Return the longest time, in milliseconds, for which the loop gave nobody else a turn."""
+        self._define(graph, body, {})
+        await self.run_job()  # the plan is compiled here
+        gc.collect()
+        longest, ended = 0.0, False
+
+        async def tick() -> None:
+            nonlocal longest
+            before = perf_counter()
+            while not ended:
+                await anyio.lowlevel.checkpoint()
+                now = perf_counter()
+                longest, before = max(longest, now - before), now
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(tick)
+            await anyio.lowlevel.checkpoint()
+            await self.run_job()
+            ended = True
+        return longest * 1e3
+
+    async def kept(self, graph: Graph) -> float:
+        """Return the bytes for each task that an ended run keeps while it is in the history."""
+        self._define(graph, "no-op", {})
+        await self.run_job()
+        gc.collect()
+        tracemalloc.start()
+        await self.run_job()
+        gc.collect()
+        size = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        return size / len(graph)
+
+
+def show(name: str, size: int, body: str, costs: Mapping[str, float], rest: str = "") -> None:
+    base = costs["L0"]
+    ratios = "  ".join(
+        f"{cost:6.2f} ({cost / base:4.2f})" for contestant, cost in costs.items() if contestant != "L0"
+    )
+    print(f"{name:8} {size:>7} {body:12} {base:6.2f}  {ratios}{rest}", flush=True)
+
+
+async def measure(options: argparse.Namespace) -> None:
+    loops = baselines.TRIO if options.trio else baselines.ASYNCIO
+    async with Server(history=(3, 3600.0)) as server:
+        server.register_tasks("bench", [cls for cls, _ in BODIES.values()])
+        contest = Contest(server, loops)
+        names = "  ".join(f"{name:>13}" for name in [*list(loops)[1:], "Server"])
+        print(f"{'graph':8} {'tasks':>7} {'body':12} {'L0 us':>6}  {names}  {'stall':>8}  {'kept':>7}")
+        growth = await _measure_sizes(contest, options)
+        await _measure_extras(contest, options)
+    for (shape, body), costs in growth.items():
+        if len(costs) > 1:
+            small, large = min(costs), max(costs)
+            print(f"growth from {small} to {large}, {shape}, {body}: {costs[large] / costs[small]:.2f}")
+
+
+async def _measure_sizes(
+    contest: Contest, options: argparse.Namespace
+) -> dict[tuple[str, str], dict[int, float]]:
+    """Measure every shape at every size; return the Server's cost by size for each shape and body."""
+    growth: dict[tuple[str, str], dict[int, float]] = {}
+    for size in options.sizes:
+        repetitions = max(3, options.repetitions * 10_000 // max(size, 10_000))
+        for shape, make in SHAPES.items():
+            graph = make(size)
+            for body in ("no-op", "suspends"):
+                costs = await contest.costs(graph, body, repetitions)
+                stall = await contest.stall(graph, body)
+                kept = f"{await contest.kept(graph):5.0f} B" if body == "no-op" else ""
+                show(shape, size, body, costs, f"  {stall:5.1f} ms  {kept}")
+                growth.setdefault((shape, body), {})[size] = costs["Server"]
+    return growth
+
+
+async def _measure_extras(contest: Contest, options: argparse.Namespace) -> None:
+    """Measure what readers, timeouts and waiting bodies add."""
+    size = min(10_000, max(options.sizes))
+    graph = SHAPES["layered"](size)
+    for subscribers in (1, 10):
+        costs = await contest.costs(graph, "no-op", options.repetitions, subscribers=subscribers)
+        show("layered", size, f"{subscribers} readers", costs)
+    costs = await contest.costs(graph, "no-op", options.repetitions, policies={"timeout": 60.0})
+    show("layered", size, "time-outs", costs)
+    costs = await contest.costs(SHAPES["wide"](size), "sleeps", options.repetitions)
+    show("wide", size, f"sleep({SLEEP})", costs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks dispatch", description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000], metavar="TASKS")
+    parser.add_argument("--repetitions", type=int, default=7, help="at 10,000 tasks; larger jobs get fewer")
+    parser.add_argument("--trio", action="store_true", help="on trio, against a nursery")
+    options = parser.parse_args()
+    loop = "trio" if options.trio else "asyncio"
+    print(f"Python {sys.version.split()[0]} on {loop}; in brackets: times L0")
+    if options.trio:
+        import trio  # noqa: F401, PLC0415 - `suspend` asks whether it is there
+    anyio.run(measure, options, backend=loop)
+
+
+if __name__ == "__main__":
+    main()
