@@ -156,7 +156,7 @@ class Loader:
         self._post(job)
         try:
             await self._settled(job, stuck)
-        except BaseException:  # cancelled, or too late; it is handed on
+        except BaseException:
             if not self._abandon(job) and job.value is not None:
                 discard()  # it had finished at that very moment
             raise

@@ -45,8 +45,8 @@ class Suspect:
         if isinstance(thing, types.ModuleType):
             return self.named(vars(thing).get("__name__"))
         if isinstance(thing, types.FunctionType):
-            names: Any = getattr(thing, "__builtins__", {})  # typeshed does not know it
-            return getattr(names.get(TOKEN), "slug", None) == self.slug
+            built_in: dict[str, Any] = getattr(thing, "__builtins__", {})  # typeshed does not know it
+            return getattr(built_in.get(TOKEN), "slug", None) == self.slug
         if isinstance(thing, types.MethodType):
             return self.owns(thing.__func__, nesting - 1) or self.owns(thing.__self__, nesting - 1)
         if isinstance(thing, partial):

@@ -41,14 +41,14 @@ class SnapshotStore:
     """A private folder (mode 0700) with one folder for each loaded version. It vanishes with `close`."""
 
     def __init__(self) -> None:
-        home = user_folder()
-        self.folder: Path
-        made = _make_below(home)
-        if made is None:  # someone else made a folder of that name: keep away from it, without sweeping
-            folder = Path(tempfile.mkdtemp(prefix="scattersphere-"))
-            made = folder, _try_lock(folder / LOCK)
-        self.folder, self._lock = made
-        self._finalizer = weakref.finalize(self, _remove, self.folder, self._lock, os.getpid())
+        with _home() as home:
+            if home is None:  # someone else made a folder of that name: keep away from it, and do not sweep
+                self.folder = Path(tempfile.mkdtemp(prefix="scattersphere-"))
+            else:
+                _sweep(home)
+                self.folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=home))
+            lock = _try_lock(self.folder / LOCK)
+        self._finalizer = weakref.finalize(self, _remove, self.folder, lock, os.getpid())
 
     def folder_for(self, slug: str) -> Path:
         """Return the folder of the version `slug`, which does not exist yet."""
@@ -63,49 +63,18 @@ class SnapshotStore:
         self._finalizer()
 
 
-def _make_below(home: Path) -> tuple[Path, int | None] | None:
-    """Make a store below the user's folder; None if that is not ours to use."""
-    while _make_private(home):
-        with suppress(FileNotFoundError), _locked(home / LOCK) as valid:
-            if valid:
-                _sweep(home)
-                folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=home))
-                return folder, _try_lock(folder / LOCK)
-        # Whoever closed the last store has removed the folder meanwhile: make it anew.
-    return None
-
-
 def _remove(folder: Path, lock: int | None, owner: int) -> None:
     if lock is not None:
         with suppress(OSError):
             os.close(lock)
     if os.getpid() == owner:
         shutil.rmtree(folder, ignore_errors=True)
-        _remove_if_last(folder.parent)
-
-
-def _remove_if_last(home: Path) -> None:
-    """Remove the user's folder with its lock, when no store is left in it."""
-    if home != user_folder() or not (home / LOCK).exists():
-        return
-    with _locked(home / LOCK) as valid:
-        if valid and not any(home.glob("*-*")):
-            with suppress(OSError):
-                (home / LOCK).unlink()
-                home.rmdir()
-
-
-def _make_private(home: Path) -> bool:
-    """Make the user's folder; False if what stands there is not a private folder of this user."""
-    with suppress(FileExistsError):
-        home.mkdir(mode=0o700)
-    if sys.platform == "win32":
-        return True
-    found = home.lstat()
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+        with suppress(OSError):  # others have stores in it, or it is the temporary folder itself
+            user_folder().rmdir()
 
 
 def _sweep(home: Path) -> None:
+    """Delete the stores of dead processes. Only while `home` is locked: a new store is not locked at once."""
     for folder in home.glob("*-*"):
         lock = _try_lock(folder / LOCK)
         if lock is not None:
@@ -113,50 +82,69 @@ def _sweep(home: Path) -> None:
             os.close(lock)
 
 
-def _is_same(descriptor: int, file: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), file.stat())
-    except FileNotFoundError:
-        return False
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[bool]:
-    """Hold the lock that lets only one process at a time make or sweep stores.
-
-    Yields False if the file was removed, and perhaps made anew, while we waited for it: then the
-    lock that we hold protects nothing.
-    """
-    lock = _try_lock(file, wait=True)
-    try:
-        yield lock is not None and _is_same(lock, file)
-    finally:
-        if lock is not None:
-            os.close(lock)
-
-
 if sys.platform == "win32":  # pragma: no cover - the suite runs on POSIX
 
-    def _try_lock(file: Path, *, wait: bool = False) -> int | None:
-        """Windows refuses to delete an open file, so an open file is lock enough; see `_sweep`."""
-        if not wait and file.exists():
-            try:
-                file.unlink()
-            except OSError:
-                return None
-        return os.open(file, os.O_RDWR | os.O_CREAT)
+    @contextmanager
+    def _home() -> Iterator[Path | None]:
+        """Windows gives each user a temporary folder of their own; two stores made at once may clash."""
+        user_folder().mkdir(exist_ok=True)
+        yield user_folder()
+
+    def _try_lock(file: Path) -> int | None:
+        """Windows refuses to delete an open file: an open file is lock enough."""
+        try:
+            file.unlink(missing_ok=True)
+            return os.open(file, os.O_RDWR | os.O_CREAT)
+        except OSError:
+            return None
 
 else:
     import fcntl
 
-    def _try_lock(file: Path, *, wait: bool = False) -> int | None:
+    @contextmanager
+    def _home() -> Iterator[Path | None]:
+        """Lock this user's folder, made if need be; None if what stands there is not private."""
+        home = user_folder()
+        while _make_private(home):
+            descriptor = _lock_folder(home)
+            if descriptor is not None:
+                try:
+                    yield home
+                finally:
+                    os.close(descriptor)
+                return
+        yield None
+
+    def _make_private(home: Path) -> bool:
+        with suppress(FileExistsError):
+            home.mkdir(mode=0o700)
+        try:
+            seen = home.lstat()
+        except FileNotFoundError:  # removed in between by the last one that used it
+            return _make_private(home)
+        return stat.S_ISDIR(seen.st_mode) and seen.st_uid == os.getuid() and not seen.st_mode & 0o077
+
+    def _lock_folder(home: Path) -> int | None:
+        """Return a descriptor that holds the lock; None if the folder was removed while we waited."""
+        try:
+            descriptor = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if home.lstat().st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        os.close(descriptor)
+        return None
+
+    def _try_lock(file: Path) -> int | None:
         """Return a descriptor that holds the lock, or None if another process holds it."""
         try:
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
             return None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(descriptor)
             return None

@@ -7,8 +7,8 @@ import sys
 import weakref
 
 import pytest
+from bundlefiles import ETL, task_module, write
 
-from conftest import ETL, task_module, write
 from scattersphere.errors import (
     AmbiguousTaskError,
     BundleLoadError,

@@ -1,0 +1,45 @@
+"""Bundles that the tests write."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+ETL = {
+    "etl/__init__.py": "",
+    "etl/util.py": "VERSION = {v}\ndef twice(x): return 2 * x\n",
+    "etl/load.py": """
+        from scattersphere.task import RunnableTask
+        from etl import util
+        class LoadDay(RunnableTask):
+            '''Load one day.
+
+            More text.'''
+            day: str
+            retries: int = 3
+            async def run(self, context):
+                from etl.lazy import late
+                return late()
+        """,
+    "etl/lazy.py": "from . import util\ndef late(): return util.VERSION\n",
+}
+
+
+def write(root: Path, files: dict[str, str], **values: object) -> Path:
+    """Write files below `root`; `{v}` in them is replaced by the value of v."""
+    for name, text in files.items():
+        content = textwrap.dedent(text)
+        for key, value in values.items():
+            content = content.replace("{" + key + "}", str(value))
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    return root
+
+
+def task_module(value: object, *, before: str = "") -> str:
+    """Return the text of a module with one task, `Job`, whose run returns `value`."""
+    return (
+        f"{before}\nfrom scattersphere.task import RunnableTask\n"
+        f"class Job(RunnableTask):\n    def run(self, context): return {value!r}\n"
+    )

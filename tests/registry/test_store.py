@@ -1,0 +1,90 @@
+"""Where snapshots lie, and what becomes of them."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+from scattersphere.registry import store as store_module
+from scattersphere.registry.store import SnapshotStore, user_folder
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_a_store_is_private_and_vanishes_when_closed(tmp_path):
+    store = SnapshotStore()
+    assert stat.S_IMODE(store.folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE(store.folder.parent.stat().st_mode) == 0o700
+    (store.folder_for("etl_g1")).mkdir()
+    store.close()
+    store.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_is_forgotten_vanishes_too(tmp_path):
+    store = SnapshotStore()
+    del store
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_store_of_a_killed_process_is_swept_and_that_of_a_living_one_is_not():
+    program = (
+        "import os; from scattersphere.registry.store import SnapshotStore; s = SnapshotStore(); "
+        "s.folder_for('x').mkdir(); print(s.folder, flush=True); {end}"
+    )
+
+    def start(end):
+        return subprocess.Popen(
+            [sys.executable, "-c", program.format(end=end)], stdout=subprocess.PIPE, stdin=subprocess.PIPE
+        )
+
+    with start("os.kill(os.getpid(), 9)") as dead, start("input()") as living:
+        dead_folder = dead.stdout.readline().strip().decode()
+        living_folder = living.stdout.readline().strip().decode()
+        dead.wait()
+        assert os.path.exists(living_folder)
+        store = SnapshotStore()
+        assert not os.path.exists(dead_folder)
+        assert os.path.exists(living_folder)
+        living.communicate(b"\n")
+    store.close()
+    assert not user_folder().exists()
+
+
+@pytest.mark.parametrize("obstacle", ["open folder", "link", "file"])
+def test_a_folder_that_is_not_private_is_not_used(tmp_path, obstacle):
+    home = user_folder()
+    if obstacle == "open folder":
+        home.mkdir()
+        home.chmod(0o777)
+    elif obstacle == "link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        home.symlink_to(tmp_path / "elsewhere")
+    else:
+        home.write_text("")
+    store = SnapshotStore()
+    assert store.folder.parent == tmp_path
+    assert stat.S_IMODE(store.folder.stat().st_mode) == 0o700
+    store.close()
+
+
+def test_a_forked_child_does_not_delete_its_parents_files():
+    store = SnapshotStore()
+    child = os.fork()
+    if child == 0:
+        store.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert store.folder.exists()
+    assert store_module._try_lock(store.folder / "lock") is None, "the parent's lock still holds"
+    store.close()
