@@ -140,10 +140,11 @@ COMMON_SLIPS = {
 
 def _unknown_keys(error: ForbiddenExtraKeysError, path: Path, renames: dict[str, str]) -> list[Fault]:
     names = [str(renames.get(field.name, field.name)) for field in attrs.fields(error.cl)]
-    suggester = Suggester(names)
+    slips = {slip: meant for slip, meant in COMMON_SLIPS.items() if meant in names and slip not in names}
+    suggester = Suggester([*names, *slips])
     faults = []
     for key in sorted(error.extra_fields):
-        slip = COMMON_SLIPS.get(key.lower())
-        near = slip if slip in names else suggester.nearest(key)
+        near = key.lower() if key.lower() in slips else suggester.nearest(key)
+        near = slips.get(near, near) if near is not None else None
         faults.append(Fault((*path, key), "unknown key" if key else f"unknown key {quote(key)}", near))
     return faults

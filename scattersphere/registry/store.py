@@ -41,6 +41,7 @@ class SnapshotStore:
     """A private folder (mode 0700) with one folder for each loaded version. It vanishes with `close`."""
 
     def __init__(self) -> None:
+        self.folder: Path
         with _home() as home:
             if home is None:  # someone else made a folder of that name: keep away from it, and do not sweep
                 self.folder = Path(tempfile.mkdtemp(prefix="scattersphere-"))

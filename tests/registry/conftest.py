@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from scattersphere.registry.registry import TaskRegistry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 sys.path.insert(0, str(Path(__file__).parent))
 

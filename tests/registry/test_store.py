@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -52,10 +53,10 @@ def test_the_store_of_a_killed_process_is_swept_and_that_of_a_living_one_is_not(
         dead_folder = dead.stdout.readline().strip().decode()
         living_folder = living.stdout.readline().strip().decode()
         dead.wait()
-        assert os.path.exists(living_folder)
+        assert Path(living_folder).exists()
         store = SnapshotStore()
-        assert not os.path.exists(dead_folder)
-        assert os.path.exists(living_folder)
+        assert not Path(dead_folder).exists()
+        assert Path(living_folder).exists()
         living.communicate(b"\n")
     store.close()
     assert not user_folder().exists()
