@@ -1,0 +1,71 @@
+"""Who did what: JSON lines, one for each session's begin and end, proof of identity and command.
+
+A line holds the time, session, peer, principal, command, object and outcome. Arguments are never in
+it: only the names of the objects concerned, so that no secret parameter and no token can be.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import stat
+from typing import Any, Protocol, Self
+
+from scattersphere.remote.errors import ListenError
+
+_MODE = 0o600
+
+
+class Audit(Protocol):
+    """Where audit records go. `record` may not raise."""
+
+    def record(self, **members: Any) -> None:
+        """Keep one record."""
+        ...
+
+
+class NoAudit:
+    """Keeps nothing: the default of a listener that was given no file."""
+
+    def record(self, **members: Any) -> None:
+        """Do nothing."""
+
+
+class AuditFile:
+    """Appends records to a file of mode 0600. A disk that is full is counted in `lost`, and told once.
+
+    A command is not refused because its record cannot be written: that would hand whoever can fill
+    the disk the power to stop the server. Each record is one write of one line in append mode.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open the file, making it where it is missing. Raises `ListenError`, `OSError`."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._descriptor = os.open(path, flags, _MODE)
+        self.lost = 0
+        status = os.fstat(self._descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
+            os.close(self._descriptor)
+            raise ListenError(f"the audit file {path} must be a regular file of mode 0600")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def record(self, **members: Any) -> None:
+        """Append one record; `time` is added."""
+        time = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = json.dumps({"time": time, **members}, separators=(",", ":")).encode("ascii") + b"\n"
+        try:
+            os.write(self._descriptor, line)
+        except OSError:
+            self.lost += 1
+
+    def close(self) -> None:
+        """Close the file. May be repeated."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -1,0 +1,104 @@
+"""What goes wrong on the wire, and how every error of the engine is told there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scattersphere.errors import (
+    BundleBusyError,
+    BundleLoadError,
+    DefinitionError,
+    ScattersphereError,
+    UnresolvedError,
+)
+
+CODES = frozenset(
+    {
+        "bad-frame",
+        "bad-utf8",
+        "line-too-long",
+        "too-deep",
+        "truncated",
+        "bad-request",
+        "unknown-command",
+        "bad-args",
+        "auth-required",
+        "auth-failed",
+        "forbidden",
+        "no-such-bundle",
+        "no-such-job",
+        "no-such-run",
+        "no-such-task",
+        "no-such-subscription",
+        "exists",
+        "conflict",
+        "invalid-job",
+        "busy",
+        "rate-limited",
+        "too-large",
+        "timeout",
+        "cancelled",
+        "unsupported",
+        "shutting-down",
+        "internal",
+    }
+)
+"""The stable codes of protocol 1."""
+
+SHOWN_PROBLEMS = 100
+SHOWN_MESSAGE = 4_000
+
+
+class RequestError(ScattersphereError):
+    """A request that is answered with an error. `word` is one of `CODES`; `more` are further members."""
+
+    def __init__(self, word: str, message: str, **more: Any) -> None:
+        self.word = word
+        self.more = more
+        super().__init__(message)
+
+
+class ListenError(ScattersphereError):
+    """A listener would be unsafe, or its address cannot be used. Nothing listens."""
+
+    code = "unsupported"
+
+
+def wire_error(exc: BaseException) -> dict[str, Any] | None:
+    """Return the `error` member for an exception, or None where only an incident may be shown.
+
+    An exception that is not of our tree, or that stands for a defect, could carry anything in its
+    text (paths, values, secrets), so nothing of it is shown.
+    """
+    if isinstance(exc, RequestError):
+        return {"code": exc.word, "message": str(exc)[:SHOWN_MESSAGE], **exc.more}
+    if isinstance(exc, TimeoutError):
+        return {"code": "timeout", "message": str(exc)[:SHOWN_MESSAGE] or "it took too long"}
+    if isinstance(exc, OSError):
+        # Its text names a path of the server; its reason is enough to act on.
+        return {"code": "conflict", "message": f"the server's files: {exc.strerror or 'an error'}"}
+    if not isinstance(exc, ScattersphereError) or exc.code == "internal":
+        return None
+    error: dict[str, Any] = {"code": exc.code, "message": str(exc)[:SHOWN_MESSAGE]}
+    if isinstance(exc, DefinitionError | UnresolvedError):
+        error["problems"] = wire_problems(exc.problems)
+    elif isinstance(exc, BundleBusyError):
+        error["runs"] = list(exc.runs)
+    elif isinstance(exc, BundleLoadError) and exc.details:
+        error["details"] = exc.details[-SHOWN_MESSAGE:]
+    return error
+
+
+def wire_problems(problems: Any) -> list[dict[str, Any]]:
+    """Return problems as the wire shows them; members that are unknown are left out."""
+    shown = []
+    for problem in list(problems)[:SHOWN_PROBLEMS]:
+        members = {
+            "path": problem.path,
+            "line": problem.line,
+            "column": problem.column,
+            "message": problem.message,
+            "suggestion": problem.suggestion,
+        }
+        shown.append({name: value for name, value in members.items() if value is not None})
+    return shown

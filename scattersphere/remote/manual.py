@@ -1,0 +1,94 @@
+"""What the table of commands says to people and to programs: help, lists, JSON Schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scattersphere.remote.arguments import Argument, Kind, declared
+from scattersphere.remote.commands import COMMANDS, Command
+
+_INTRODUCTION = (
+    'Type a command with its arguments, or a JSON object: {"cmd": "run", "args": {"job": "hi"}}.',
+    "Arguments: in the order shown, or as key=text or key:=json. Quotes work as in a shell.",
+    "`help COMMAND` tells more. `output table` makes replies easier to read.",
+)
+
+
+def overview(allowed: list[Command]) -> list[str]:
+    """Return the lines of `help`: what this session may use."""
+    width = max(len(command.name) for command in allowed)
+    return [*_INTRODUCTION, *(f"  {command.name:<{width}}  {command.help}" for command in allowed)]
+
+
+def usage(command: Command) -> str:
+    """Return a command with its arguments, those in brackets optional."""
+    words = [command.name]
+    for name, (_, required) in declared(command.arguments).items():
+        words.append(name.upper() if required else f"[{name.upper()}]")
+    return " ".join(words + ([f"[{command.extra.upper()}: KEY=VALUE...]"] if command.extra else []))
+
+
+def explain_command(command: Command) -> list[str]:
+    """Return the lines of `help COMMAND`."""
+    lines = [usage(command), f"  {command.help}."]
+    for name, (taken, required) in declared(command.arguments).items():
+        lines.append(f"  {name}: {_kind(taken)}{'' if required else ', optional'}; {taken.help}")
+    if command.role is not None:
+        lines.append(f"  Needs the role {command.role}.")
+    return [*lines, f"  Example: {command.example}"]
+
+
+def _kind(taken: Argument) -> str:
+    return {Kind.WORDS: "words", Kind.FLAG: "true or false"}.get(taken.kind, str(taken.kind))
+
+
+def listing(allowed: list[Command]) -> list[dict[str, Any]]:
+    """Return the rows of `commands`."""
+    return [
+        {"name": command.name, "role": command.role, "help": command.help, "usage": usage(command)}
+        for command in allowed
+    ]
+
+
+def schema_of(command: Command) -> dict[str, Any]:
+    """Return the JSON Schema of a request."""
+    arguments = declared(command.arguments)
+    args = {
+        "type": "object",
+        "properties": {name: _property(taken) for name, (taken, _) in arguments.items()},
+        "required": [name for name, (_, required) in arguments.items() if required],
+        "additionalProperties": False,
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": command.name,
+        "description": command.help,
+        "type": "object",
+        "properties": {
+            "cmd": {"const": command.name},
+            "args": args,
+            "id": {"type": ["string", "integer"]},
+        },
+        "required": ["cmd", "args"] if args["required"] else ["cmd"],
+        "additionalProperties": False,
+        "examples": [command.example],
+    }
+
+
+def _property(taken: Argument) -> dict[str, Any]:
+    kind = "object" if taken.kind is Kind.DEFINITION else str(taken.kind)
+    found: dict[str, Any] = {"type": kind, "description": taken.help}
+    if taken.kind is Kind.WORDS:
+        found["items"] = {"type": "string"} | ({"enum": list(taken.choices)} if taken.choices else {})
+    elif taken.choices:
+        found["enum"] = list(taken.choices)
+    if taken.low is not None:
+        found["minimum"] = taken.low
+    if taken.high is not None:
+        found["maximum"] = taken.high
+    return found
+
+
+def schemas() -> dict[str, Any]:
+    """Return the schema of every command."""
+    return {name: schema_of(command) for name, command in COMMANDS.items()}

@@ -1,0 +1,110 @@
+"""Replies and events as bytes: one line of ASCII JSON, or, when a person asked for it, something to read.
+
+Everything that leaves is ASCII without control characters (but newline), whatever a name, a log line
+or an error holds: no escape sequence can reach a terminal (CVE-2021-25743 was of that kind).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+CELL = 60
+"""Characters of a table's cell."""
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_pretty = json.JSONEncoder(indent=2, allow_nan=False).encode
+_STEERING = re.compile(r"[^\x20-\x7e]")
+
+
+def as_json(message: Mapping[str, Any]) -> bytes:
+    """Return the message as one line of JSON."""
+    text = _encode(message)
+    if "\x7f" in text:  # the only control character that JSON leaves as it is
+        text = text.replace("\x7f", "\\u007f")
+    return text.encode("ascii") + b"\n"
+
+
+def as_pretty(message: Mapping[str, Any]) -> bytes:
+    """Return the message as indented JSON, with an empty line after it."""
+    return _pretty(message).replace("\x7f", "\\u007f").encode("ascii") + b"\n\n"
+
+
+def as_table(message: Mapping[str, Any]) -> bytes:
+    """Return the message as a head line, then tables and `name: value` lines, and an empty line."""
+    if "event" in message:
+        return _shown(_event(message)) + b"\n"
+    if "bye" in message:
+        return _shown(f"-- bye: {message['bye'].get('message') or message['bye']['code']}") + b"\n"
+    head = f"-- {message.get('n', '')}" + (f" {message['id']}" if "id" in message else "")
+    if "error" in message:
+        error = message["error"]
+        lines = [f"{head} {error['code']}: {error['message']}"]
+        lines += [_problem(problem) for problem in error.get("problems", ())]
+    else:
+        lines = [head, *_block(message["result"])]
+    return b"".join(_shown(line) + b"\n" for line in lines) + b"\n"
+
+
+RENDERERS = {"json": as_json, "pretty": as_pretty, "table": as_table}
+
+
+def _shown(text: str) -> bytes:
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text).encode("ascii")
+
+
+def _event(event: Mapping[str, Any]) -> str:
+    parts = [f"* {event['sub']}"]
+    parts += [str(event["seq"])] if "seq" in event else []
+    parts += [str(event["ts"])[11:19]] if "ts" in event else []
+    parts.append(str(event["event"]))
+    if "run" in event:
+        parts.append(f"{event.get('job', 'run')}#{event['run']}")
+    for name in ("task", "bundle", "state", "dropped", "message"):
+        if name in event:
+            parts.append(str(event[name]))
+    return " ".join(parts)
+
+
+def _problem(problem: Mapping[str, Any]) -> str:
+    where = f"{problem['line']}:{problem['column']}  " if "line" in problem else ""
+    hint = f'; did you mean "{problem["suggestion"]}"?' if "suggestion" in problem else ""
+    return f"  {where}{problem.get('path', '')}  {problem['message']}{hint}"
+
+
+def _block(value: Any, name: str = "") -> list[str]:
+    """Return the lines of a value, with its name where it has one."""
+    if isinstance(value, Mapping):
+        lines = []
+        for key, inner in value.items():
+            lines += _block(inner, f"{name}.{key}" if name else str(key))
+        return lines
+    if isinstance(value, Sequence) and not isinstance(value, str) and value:
+        if all(isinstance(row, Mapping) for row in value):
+            return _rows(value)
+        if all(isinstance(row, str) for row in value):
+            return list(value)
+    if isinstance(value, str) and "\n" in value:
+        return value.split("\n")
+    shown = value if isinstance(value, str) else _encode(value)
+    return [f"{name}: {shown}" if name else shown]
+
+
+def _rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    widths = [max(len(line[at]) for line in [columns, *cells]) for at in range(len(columns))]
+    return [_aligned(columns, widths), *(_aligned(line, widths) for line in cells)]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    text = value if isinstance(value, str) else _encode(value)
+    text = _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return text if len(text) <= CELL else text[: CELL - 3] + "..."
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()

@@ -1,0 +1,141 @@
+"""A line to a request: strict JSON, or words."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from scattersphere.remote import words
+from scattersphere.remote.arguments import Definition, declared, read
+from scattersphere.remote.commands import COMMANDS, Command
+from scattersphere.remote.errors import RequestError
+from scattersphere.remote.jsontext import parse, spans
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_MEMBERS = frozenset({"cmd", "args", "id"})
+_VERB = re.compile(r"[ \t]*([a-z][a-z0-9_-]{0,31})(?:[ \t]+|$)", re.ASCII)
+ID_CHARACTERS = 64
+ID_INTEGER = 2**53
+DEFINITION_DEPTH = 64
+"""The depth that the codec allows inside a definition."""
+
+
+@attrs.frozen
+class Request:
+    """What a client asks: a command of the table, and the `id` by which the reply is known.
+
+    The arguments are read when they are asked for, so that a session can refuse a command before it
+    tells a stranger anything about its arguments.
+    """
+
+    command: Command
+    id: str | int | None
+    _read: Callable[[], dict[str, Any]] = attrs.field(repr=False)
+
+    def arguments(self) -> Any:
+        """Return the instance of the command's argument class. Raises `RequestError`."""
+        return read(self.command.arguments, self._read())
+
+
+class NamedRequestError(RequestError):
+    """A wrong request whose `id`, if it had one, could be read."""
+
+    def __init__(self, error: RequestError, id_: str | int | None) -> None:
+        super().__init__(error.word, str(error), **error.more)
+        self.id = id_
+
+
+def read_request(text: str, *, depth: int, partial: bool = False) -> Request:
+    """Read a line. Raises `NamedRequestError`; a partial line that is no whole object is `truncated`."""
+    start = text.lstrip(" \t")
+    if start.startswith("{"):
+        return _from_json(text, depth, partial=partial)
+    if "a" <= start[:1] <= "z":
+        return _from_words(text, depth)
+    error = RequestError("bad-request", "a request begins with { or a lower-case letter; type: help")
+    raise NamedRequestError(error, None)
+
+
+def _from_words(text: str, depth: int) -> Request:
+    verb = _VERB.match(text)
+    if verb is None:
+        raise NamedRequestError(unknown_command(text.split(maxsplit=1)[0]), None)
+    try:
+        command = find_command(verb[1])
+    except RequestError as exc:
+        raise NamedRequestError(exc, None) from None
+    rest, column = text[verb.end() :], verb.end() + 1
+    return Request(command, None, lambda: words.arguments_of(command, rest, column, depth))
+
+
+def _from_json(text: str, depth: int, *, partial: bool) -> Request:
+    id_: str | int | None = None
+    try:
+        members = _members(text, depth, partial=partial)
+        id_ = _id(members)
+        command, args = _checked(members)
+    except RequestError as exc:
+        raise NamedRequestError(exc, id_) from None
+    if isinstance(args.get("definition"), dict) and "definition" in declared(command.arguments):
+        return Request(command, id_, lambda: args | {"definition": _definition(text)})
+    return Request(command, id_, lambda: args)
+
+
+def _members(text: str, depth: int, *, partial: bool) -> dict[str, Any]:
+    try:
+        members: dict[str, Any] = parse(text, depth + DEFINITION_DEPTH if '"definition"' in text else depth)
+    except RequestError as exc:
+        if partial and exc.word == "bad-request":
+            raise RequestError("truncated", "the input ended inside a request") from None
+        raise
+    return members
+
+
+def _id(members: dict[str, Any]) -> str | int | None:
+    id_ = members.get("id")
+    if "id" not in members or (isinstance(id_, str) and len(id_) <= ID_CHARACTERS):
+        return id_
+    if isinstance(id_, int) and not isinstance(id_, bool) and abs(id_) <= ID_INTEGER:
+        return id_
+    message = f"id must be a string of at most {ID_CHARACTERS} characters or an integer within 2^53"
+    raise RequestError("bad-request", message, field="id")
+
+
+def _checked(members: dict[str, Any]) -> tuple[Command, dict[str, Any]]:
+    for name in members:
+        if name not in _MEMBERS:
+            raise RequestError("bad-request", f"unknown member {name[:64]!r}; a request has cmd, args and id")
+    verb = members.get("cmd")
+    if not isinstance(verb, str):
+        raise RequestError("bad-request", 'cmd must be the name of a command: {"cmd": "help"}', field="cmd")
+    args = members.get("args", {})
+    if not isinstance(args, dict):
+        raise RequestError("bad-request", "args must be an object", field="args")
+    return find_command(verb), args
+
+
+def _definition(text: str) -> Definition:
+    """Cut the definition out of the request, so that problems get the columns of this line."""
+    first, _ = spans(text)["args"]
+    start, end = spans(text, first)["definition"]
+    return Definition(text[start:end], start + 1)
+
+
+def find_command(name: str) -> Command:
+    """Return a row of the table. Raises `RequestError` (`unknown-command`) with a suggestion."""
+    command = COMMANDS.get(name)
+    if command is None:
+        raise unknown_command(name)
+    return command
+
+
+def unknown_command(name: str) -> RequestError:
+    """Return the error for a name that is not in the table."""
+    near = difflib.get_close_matches(name[:32], COMMANDS, 1)
+    hint = f"did you mean {near[0]!r}?" if near else "type: help"
+    return RequestError("unknown-command", f"no command {name[:32]!r}; {hint}")

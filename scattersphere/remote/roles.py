@@ -1,0 +1,75 @@
+"""Who may do what: four roles in a row, and patterns over jobs and bundles.
+
+What is not allowed is denied. A role is a ceiling, never a sum; `drop` lowers it for good.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+import attrs
+
+PATTERN = re.compile(r"(?:(?:job|bundle):)?[A-Za-z0-9_.*?\[\]!-]{1,128}")
+"""`job:GLOB`, `bundle:GLOB`, or `GLOB` for both."""
+
+
+class Role(StrEnum):
+    """A rank; each may do what those before it may."""
+
+    VIEWER = "viewer"
+    RUNNER = "runner"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+    @property
+    def rank(self) -> int:
+        """The place in the row, from 0."""
+        return _RANKS[self]
+
+    def covers(self, needed: Role) -> bool:
+        """Whether this role may do what `needed` may."""
+        return self.rank >= needed.rank
+
+
+_RANKS = {role: rank for rank, role in enumerate(Role)}
+
+
+@attrs.frozen(kw_only=True)
+class Principal:
+    """Who a session acts for. Without patterns the role holds for all objects.
+
+    `credential` names what it was proved with (a token's digest), so that a revocation is found.
+    """
+
+    user: str
+    role: Role
+    patterns: tuple[str, ...] = ()
+    credential: str = attrs.field(default="", repr=False)
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether it may use its role on the server as a whole."""
+        return not self.patterns
+
+    def sees_job(self, name: str) -> bool:
+        """Whether jobs of this name, and their runs, exist for it."""
+        return self._matches("job:", name)
+
+    def sees_bundle(self, name: str) -> bool:
+        """Whether the bundle of this name exists for it."""
+        return self._matches("bundle:", name)
+
+    def _matches(self, prefix: str, name: str) -> bool:
+        if not self.patterns:
+            return True
+        for pattern in self.patterns:
+            kind, colon, glob = pattern.rpartition(":")
+            if kind + colon in {"", prefix} and fnmatchcase(name, glob):
+                return True
+        return False
+
+    def dropped(self, role: Role) -> Principal:
+        """Return the same one with at most `role`."""
+        return attrs.evolve(self, role=min(self.role, role, key=lambda each: each.rank))

@@ -1,0 +1,309 @@
+"""A session, pure: bytes and the time go in, bytes and calls to be made come out.
+
+It knows no socket, no clock and no server. The driver (`connection.py`) feeds what it received,
+carries out each `Call`, one at a time and in order, and sends what `take` returns. So every rule
+of the protocol (one reply for each request, in order; nothing before authentication; limits; the
+last words) is tested without a loop, and at any cut of the input.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+
+from scattersphere.remote.answers import ANSWERS, PROTOCOLS
+from scattersphere.remote.commands import IN_SESSION
+from scattersphere.remote.errors import RequestError, wire_error
+from scattersphere.remote.framing import Fault, Framer, Ignored, Line
+from scattersphere.remote.rates import Bucket
+from scattersphere.remote.render import RENDERERS, as_json
+from scattersphere.remote.requests import NamedRequestError, Request, read_request
+from scattersphere.remote.roles import Role
+
+if TYPE_CHECKING:
+    from scattersphere.remote.commands import Command
+    from scattersphere.remote.limits import Limits
+    from scattersphere.remote.roles import Principal
+
+
+class Gate(Protocol):
+    """How a session proves who it acts for. Made by the listener for each connection."""
+
+    def blocked(self) -> float:
+        """Return for how many seconds this source may not try, because of earlier failures."""
+        ...
+
+    def authenticate(self, token: str) -> Principal | None:
+        """Return who the token stands for. A failure is remembered against the source."""
+        ...
+
+    def current(self, principal: Principal) -> bool:
+        """Return whether what the principal was proved with still holds."""
+        ...
+
+
+@attrs.frozen(eq=False)
+class Call:
+    """A command that the driver carries out. `principal` is who asks, at this moment."""
+
+    n: int
+    id: str | int | None
+    command: Command
+    arguments: Any
+    principal: Principal
+
+
+class Session:
+    """The protocol of one connection."""
+
+    def __init__(
+        self, *, name: str, instance: str, gate: Gate, limits: Limits, now: float, principal: Principal | None
+    ) -> None:
+        self.name = name
+        self.principal = principal
+        self.requests = 0
+        self.gate = gate
+        self.limits = limits
+        self._framer = Framer()
+        self._bucket = Bucket(limits.rate, limits.burst, now)
+        self._overruns = 0
+        self._started = self._active = self._line_began = now
+        self.tries = 0
+        self._call: Call | None = None
+        self._follows: set[int] = set()
+        self._last_follow = 0
+        self.format = "json"
+        self._out: list[bytes] = []
+        self._size = 0
+        self.closed: str | None = None
+        self._greet(instance)
+
+    def _greet(self, instance: str) -> None:
+        greeting = {
+            "protocol": list(PROTOCOLS),
+            "auth": [] if self.principal else ["token"],
+            "session": self.name,
+            "instance": instance,
+            "limits": {"line": self.line_limit},
+        }
+        self._put(as_json({"scattersphere": greeting, "hint": "type: help"}))
+
+    # ---- what the driver asks
+
+    @property
+    def wants_input(self) -> bool:
+        """Whether more bytes should be received now: not while much waits to be answered or sent."""
+        return (
+            self.closed is None
+            and self._framer.lines < self.limits.read_ahead
+            and self._framer.size <= self.line_limit + 1
+            and self._size <= self.limits.output
+        )
+
+    @property
+    def backlog(self) -> int:
+        """How many bytes wait to be sent."""
+        return self._size
+
+    @property
+    def follows(self) -> int:
+        """How many subscriptions there are."""
+        return len(self._follows)
+
+    def deadline(self) -> tuple[float, str] | None:
+        """Return when the session is to be closed if nothing happens, and with which code."""
+        if self.closed is not None:
+            return None
+        found = []
+        if self.principal is None:
+            found.append((self._started + self.limits.auth_time, "auth-required"))
+        if self._framer.inside_line and self.wants_input:
+            found.append((self._line_began + self.limits.line_time, "timeout"))
+        if self._call is None and not self._follows:
+            found.append((self._active + self.limits.idle, "idle"))
+        return min(found, default=None)
+
+    def tick(self, now: float) -> None:
+        """Close the session if its time is over, or its rights."""
+        due = self.deadline()
+        if due is not None and now >= due[0]:
+            self.close(due[1])
+        elif self.principal is not None and not self.gate.current(self.principal):
+            self.close("auth-failed", "the token was revoked or has expired")
+
+    # ---- input
+
+    def receive(self, chunk: bytes, now: float) -> None:
+        """Take bytes from the peer."""
+        if self.closed is not None:
+            return
+        if not self._framer.inside_line or b"\n" in chunk:
+            self._line_began = now
+        self._active = now
+        self._framer.feed(chunk)
+
+    def end_input(self) -> None:
+        """Take note that the peer will send no more; what it sent is still carried out."""
+        self._framer.end()
+
+    def next_call(self, now: float) -> Call | None:
+        """Answer what can be answered here, and return the next call to be made, if there is one."""
+        while self.closed is None and self._call is None and self._size <= self.limits.output:
+            frame = self._framer.next(self.line_limit)
+            if frame is None:
+                if self._framer.exhausted:
+                    self.close("end")
+                return None
+            late = self._bucket.take(now)
+            if late:
+                self._overrun(frame, late)
+            elif not isinstance(frame, Ignored):
+                self._overruns = 0
+                self._call = self._request(frame)
+        return self._call
+
+    @property
+    def line_limit(self) -> int:
+        """How many bytes a line may have now."""
+        if self.principal is None:
+            return self.limits.line_before_auth
+        if self.principal.role.covers(Role.OPERATOR):
+            return self.limits.definition
+        return self.limits.line
+
+    def _overrun(self, frame: Line | Fault | Ignored, late: float) -> None:
+        self._overruns += 1
+        if not isinstance(frame, Ignored):
+            self.requests += 1
+            message = f"more than {self.limits.rate:g} lines a second; try again in {late:.2f} s"
+            error = {"code": "rate-limited", "message": message, "retry_after": round(late, 3)}
+            self._reply(self.requests, self._id_of(frame), error=error)
+        if self._overruns > self.limits.overruns:
+            self.close("rate-limited")
+        elif isinstance(frame, Fault) and frame.fatal:
+            self.close(frame.code)
+
+    def _id_of(self, frame: Line | Fault) -> str | int | None:
+        """Read the id of a request that is not going to be carried out, if that costs little."""
+        if isinstance(frame, Fault) or len(frame.text) > self.limits.line_before_auth:
+            return None
+        try:
+            return read_request(frame.text, depth=self.limits.depth).id
+        except NamedRequestError as exc:
+            return exc.id
+
+    def _request(self, frame: Line | Fault) -> Call | None:
+        self.requests += 1
+        n, id_ = self.requests, None
+        if isinstance(frame, Fault):
+            self._reply(n, None, error={"code": frame.code, "message": frame.message})
+            if frame.fatal or (frame.code == "line-too-long" and self.principal is None):
+                self.close(frame.code)
+            return None
+        try:
+            request = read_request(frame.text, depth=self.limits.depth, partial=frame.partial)
+            id_ = request.id
+            arguments = self._admitted(request, frame)
+            if request.command.name not in IN_SESSION:
+                principal = self.known()
+                return Call(n, id_, request.command, arguments, principal)
+            self._reply(n, id_, result=ANSWERS[request.command.name](self, arguments))
+            if request.command.name == "quit":
+                self.close("quit")
+        except RequestError as exc:
+            id_ = exc.id if isinstance(exc, NamedRequestError) else id_
+            self._reply(n, id_, error=wire_error(exc))
+            self._after_error(exc)
+        return None
+
+    def known(self) -> Principal:
+        """Return who the session acts for. Raises `RequestError` (`auth-required`)."""
+        if self.principal is None:
+            raise RequestError("auth-required", "type: auth TOKEN")
+        return self.principal
+
+    def _admitted(self, request: Request, frame: Line) -> Any:
+        """Check the right to the command, and only then read its arguments."""
+        command = request.command
+        if not command.before_auth:
+            principal = self.known()
+            if not self.gate.current(principal):
+                raise RequestError("auth-failed", "the token was revoked or has expired")
+            if command.role is not None and not principal.role.covers(command.role):
+                raise RequestError("forbidden", f"{command.name} needs the role {command.role}")
+            if command.whole_server and not principal.unbounded:
+                raise RequestError("forbidden", f"{command.name} needs rights on the whole server")
+        if len(frame.text) > self.limits.line and command.whole is None:
+            raise RequestError(
+                "line-too-long", f"only a definition may have more than {self.limits.line} bytes"
+            )
+        return request.arguments()
+
+    def _after_error(self, exc: RequestError) -> None:
+        if exc.word == "auth-failed" and (self.principal or self.tries >= self.limits.auth_tries):
+            self.close("auth-failed")
+
+    # ---- output
+
+    def answer(self, call: Call, result: Any, now: float) -> None:
+        """Reply to a call. Too late, after a close, it is dropped: the close has replied."""
+        if self._call is call:
+            self._call, self._active = None, now
+            self._reply(call.n, call.id, result=result)
+
+    def refuse(self, call: Call, error: dict[str, Any], now: float) -> None:
+        """Reply to a call with an error."""
+        if self._call is call:
+            self._call, self._active = None, now
+            self._reply(call.n, call.id, error=error)
+
+    def subscribe(self) -> int:
+        """Return the number of a new subscription. Raises `RequestError` (`busy`)."""
+        if len(self._follows) >= self.limits.follows:
+            raise RequestError("busy", f"a session may follow {self.limits.follows} at once; unfollow one")
+        self._last_follow += 1
+        self._follows.add(self._last_follow)
+        return self._last_follow
+
+    def unsubscribe(self, number: int) -> None:
+        """End a subscription. Raises `RequestError` (`no-such-subscription`)."""
+        if number not in self._follows:
+            raise RequestError("no-such-subscription", f"no subscription {number}", field="subscription")
+        self._follows.discard(number)
+
+    def event(self, number: int, event: dict[str, Any], now: float) -> None:
+        """Send an event of a subscription; `end` ends it."""
+        if self.closed is not None or number not in self._follows:
+            return
+        self._put(RENDERERS[self.format](event))
+        self._active = now
+        if event["event"] == "end":
+            self._follows.discard(number)
+
+    def close(self, code: str, message: str = "") -> None:
+        """Say the last words. A call that is under way is answered first."""
+        if self.closed is not None:
+            return
+        if self._call is not None:
+            error = {"code": "shutting-down" if code == "shutting-down" else "cancelled"}
+            error["message"] = "the session was closed before the command had ended"
+            self._reply(self._call.n, self._call.id, error=error)
+            self._call = None
+        self._follows.clear()
+        bye = {"code": code} | ({"message": message} if message else {})
+        self._put(RENDERERS[self.format]({"bye": bye}))
+        self.closed = code
+
+    def take(self) -> bytes:
+        """Return what is to be sent now."""
+        out, self._out, self._size = b"".join(self._out), [], 0
+        return out
+
+    def _reply(self, n: int, id_: str | int | None, **outcome: Any) -> None:
+        head: dict[str, Any] = {"n": n} if id_ is None else {"id": id_, "n": n}
+        self._put(RENDERERS[self.format](head | outcome))
+
+    def _put(self, line: bytes) -> None:
+        self._out.append(line)
+        self._size += len(line)

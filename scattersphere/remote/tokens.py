@@ -1,0 +1,252 @@
+"""Tokens: who may come in over the wire, kept in a file of which nobody can make a token again.
+
+A token is 256 random bits, shown once. The file holds its SHA-256: of a random secret of that size a
+plain digest is enough, a slow hash protects only guessable ones (OWASP, Password Storage; NIST SP
+800-63B, 5.1.2). Two tokens of one name may be live at once, so that a rotation needs no downtime.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from scattersphere.errors import ConflictError, ExistsError, NotFoundError
+from scattersphere.remote.errors import ListenError
+from scattersphere.remote.roles import PATTERN, Principal, Role
+
+PREFIX = "ss1_"
+"""Begins every token, so that scanners for leaked secrets can find it."""
+LIVE_TOKENS = 2
+NAME_CHARACTERS = 64
+_MODE = 0o600
+
+
+@attrs.frozen(kw_only=True)
+class Token:
+    """What the file knows of a token. `digest` is the SHA-256 of it, in hexadecimal."""
+
+    name: str
+    role: Role
+    digest: str = attrs.field(repr=False)
+    patterns: tuple[str, ...] = ()
+    created: dt.datetime
+    expires: dt.datetime | None = None
+
+    @property
+    def id(self) -> str:
+        """The first digits of the digest: enough to tell tokens of one name apart."""
+        return self.digest[:8]
+
+    def live(self, now: dt.datetime) -> bool:
+        """Whether it has not expired."""
+        return self.expires is None or now < self.expires
+
+
+def digest_of(token: str) -> str:
+    """Return what the file keeps of a token."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+class TokenFile:
+    """The tokens of a file. A change of the file is noticed at the next `refresh`.
+
+    A file that others could read or write is refused with `ListenError`: what they may read they can
+    only try, but what they may write lets them in.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._seen: tuple[int, int, int] | None = None
+        self._tokens: dict[str, Token] = {}
+
+    def __repr__(self) -> str:
+        return f"<TokenFile {self.path}: {len(self._tokens)} tokens>"
+
+    @property
+    def tokens(self) -> list[Token]:
+        """The tokens, oldest first."""
+        return list(self._tokens.values())
+
+    def refresh(self) -> None:
+        """Read the file again if it was changed. Raises `ListenError`: unsafe, missing, not readable."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as exc:
+            self._tokens, self._seen = {}, None
+            raise ListenError(f"the token file {self.path} cannot be read: {exc.strerror}") from None
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(file.fileno())
+            seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if seen == self._seen:
+                return
+            self._tokens, self._seen = {}, None  # while it is wrong, nobody comes in
+            _check_mode(self.path, status)
+            self._tokens = _read(self.path, file.read())
+            self._seen = seen
+
+    def find(self, presented: str) -> Principal | None:
+        """Return who a token stands for, or None. All are compared, each in constant time."""
+        digest, now = digest_of(presented), _now()
+        found: Token | None = None
+        for token in self._tokens.values():
+            if hmac.compare_digest(token.digest, digest):
+                found = token
+        if found is None or not found.live(now):
+            return None
+        return Principal(user=found.name, role=found.role, patterns=found.patterns, credential=found.digest)
+
+    def current(self, principal: Principal) -> bool:
+        """Return whether the token behind a principal is still in the file, unchanged, and not expired."""
+        token = self._tokens.get(principal.credential)
+        return (
+            token is not None
+            and token.live(_now())
+            and token.role.covers(principal.role)
+            and token.patterns == principal.patterns
+        )
+
+    # ---- changing the file
+
+    def create(
+        self,
+        name: str,
+        role: Role,
+        *,
+        patterns: tuple[str, ...] = (),
+        expires: dt.datetime | None = None,
+    ) -> str:
+        """Add a token and return it: this is the only time that it is seen.
+
+        Raises `ExistsError` where two tokens of this name are live, `ConflictError` for a bad name.
+        """
+        _check_name(name)
+        for pattern in patterns:
+            if not PATTERN.fullmatch(pattern):
+                raise ConflictError(f"pattern {pattern!r} must be GLOB, job:GLOB or bundle:GLOB")
+        if self.path.exists():
+            self.refresh()
+        live = [token for token in self._tokens.values() if token.name == name and token.live(_now())]
+        if len(live) >= LIVE_TOKENS:
+            raise ExistsError(f"{LIVE_TOKENS} tokens of {name!r} are live; revoke one first")
+        secret = PREFIX + secrets.token_urlsafe(32)
+        token = Token(
+            name=name,
+            role=role,
+            digest=digest_of(secret),
+            patterns=patterns,
+            created=_now().replace(microsecond=0),
+            expires=expires,
+        )
+        self._write([*self._tokens.values(), token])
+        return secret
+
+    def revoke(self, name_or_id: str) -> list[Token]:
+        """Remove the tokens of a name, or the one of an id, and return them. Raises `NotFoundError`."""
+        self.refresh()
+        gone = [token for token in self._tokens.values() if name_or_id in {token.name, token.id}]
+        if not gone:
+            raise NotFoundError(f"no token {name_or_id!r} in {self.path}")
+        self._write([token for token in self._tokens.values() if token not in gone])
+        return gone
+
+    def _write(self, tokens: list[Token]) -> None:
+        """Replace the file in one step; it never has another mode than 0600."""
+        text = json.dumps({"format": 1, "tokens": [_record(token) for token in tokens]}, indent=2) + "\n"
+        beside = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self.path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+        self._seen = None
+        self.refresh()
+
+
+def _check_name(name: str) -> None:
+    if not (
+        0 < len(name) <= NAME_CHARACTERS
+        and name.isascii()
+        and name.isprintable()
+        and not set(name) & set(' ="\\')
+    ):
+        raise ConflictError(f"a token's name has 1 to 64 ASCII characters without spaces: {name[:64]!r}")
+
+
+def _check_mode(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ListenError(f"the token file {path} is no regular file")
+    if status.st_uid not in {os.geteuid(), 0}:
+        raise ListenError(f"the token file {path} belongs to user {status.st_uid}, not to this one")
+    if status.st_mode & 0o077:
+        mode = stat.S_IMODE(status.st_mode)
+        raise ListenError(f"the token file {path} has mode {mode:04o}; run: chmod 600 {path}")
+
+
+def _record(token: Token) -> dict[str, Any]:
+    return {
+        "name": token.name,
+        "role": str(token.role),
+        "sha256": token.digest,
+        "patterns": list(token.patterns),
+        "created": token.created.isoformat(),
+        "expires": token.expires.isoformat() if token.expires is not None else None,
+    }
+
+
+def _read(path: Path, content: bytes) -> dict[str, Token]:
+    try:
+        tokens = [_token(record) for record in _records(json.loads(content))]
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        # Never the content: a person may have written a token itself into it.
+        raise ListenError(
+            f"the token file {path} is damaged ({type(exc).__name__}); nobody can log in"
+        ) from None
+    return {token.digest: token for token in tokens}
+
+
+def _records(document: Any) -> list[dict[str, Any]]:
+    if document["format"] != 1:
+        raise ValueError("it is not of format 1")
+    records: list[dict[str, Any]] = document["tokens"]
+    return records
+
+
+def _token(record: dict[str, Any]) -> Token:
+    digest, patterns = record["sha256"], tuple(record["patterns"])
+    if len(bytes.fromhex(digest)) != hashlib.sha256().digest_size:
+        raise ValueError("a digest has the wrong length")
+    if not all(PATTERN.fullmatch(pattern) for pattern in patterns):
+        raise ValueError("a pattern is wrong")
+    return Token(
+        name=str(record["name"]),
+        role=Role(record["role"]),
+        digest=digest.lower(),
+        patterns=patterns,
+        created=_time(record["created"]),
+        expires=_time(record["expires"]) if record["expires"] is not None else None,
+    )
+
+
+def _time(text: str) -> dt.datetime:
+    time = dt.datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError("a time has no zone")
+    return time
