@@ -1,0 +1,199 @@
+"""JSON requests and word commands: strict, equal in meaning, nothing expanded."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scattersphere.remote.arguments import Definition
+from scattersphere.remote.commands import COMMANDS
+from scattersphere.remote.errors import RequestError
+from scattersphere.remote.jsontext import parse, spans
+from scattersphere.remote.requests import NamedRequestError, read_request
+from scattersphere.remote.words import Word, split
+
+
+def arguments(line):
+    return read_request(line, depth=32).arguments()
+
+
+def error(line, **more):
+    with pytest.raises(RequestError) as caught:
+        read_request(line, depth=32, **more).arguments()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("words", "args"),
+    [
+        (
+            "run nightly day=2026-11-23 retries:=3",
+            {"job": "nightly", "params": {"day": "2026-11-23", "retries": 3}},
+        ),
+        (
+            "run nightly key=k x:='{\"a\": [1, 2]}'",
+            {"job": "nightly", "key": "k", "params": {"x": {"a": [1, 2]}}},
+        ),
+        ("run 'two words' say=\"a 'b' \\\"c\\\"\"", {"job": "two words", "params": {"say": "a 'b' \"c\""}}),
+        ("runs nightly failed limit=5", {"job": "nightly", "state": "failed", "limit": 5}),
+        ("deregister etl force", {"name": "etl", "force": True}),
+        ("deregister etl require_idle=true", {"name": "etl", "require_idle": True}),
+        ("cancel 7 'enough' 2.5", {"run": 7, "reason": "enough", "grace": 2.5}),
+        ("follow 17 state,log 4", {"run": 17, "kinds": ["state", "log"], "since": 4}),
+        ("follow", {}),
+        ("wait 17 timeout=600", {"run": 17, "timeout": 600}),
+        ("ping", {}),
+    ],
+)
+def test_words_mean_the_same_as_json(words, args):
+    request = json.dumps({"cmd": words.split()[0], "args": args})
+    assert arguments(words) == arguments(request)
+
+
+def test_a_definition_is_read_from_its_own_characters():
+    text = '{"name": "a",  "x": [1, {"y": "}"}]}'
+    line = (
+        json.dumps({"cmd": "define", "id": 1})[:-1]
+        + ', "args": { "replace": true, "definition": '
+        + text
+        + "}}"
+    )
+    read = arguments(line)
+    assert read.definition == Definition(text, line.index(text) + 1)
+    assert read.replace is True
+    line = "define  replace=true   " + text + "  "
+    assert arguments(line) == type(read)(definition=Definition(text, line.index(text) + 1), replace=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "word", "field"),
+    [
+        ('{"cmd":"ping","x":1}', "bad-request", None),
+        ('{"cmd":"ping","cmd":"quit"}', "bad-request", None),
+        ('{"cmd":"status","args":{"run":1,"run":2}}', "bad-request", None),
+        ('{"cmd":"ping","id":NaN}', "bad-request", None),
+        ('{"cmd":"wait","args":{"run":1,"timeout":1e400}}', "bad-request", None),
+        ('{"cmd":"wait","args":{"run":1,"timeout":-Infinity}}', "bad-request", None),
+        ('{"cmd":"status","args":{"run":' + "9" * 5000 + "}}", "bad-request", None),
+        ('{"cmd":"job","args":{"name":"\\ud800"}}', "bad-request", None),
+        ('{"cmd":"ping","id":null}', "bad-request", "id"),
+        ('{"cmd":"ping","id":1.5}', "bad-request", "id"),
+        ('{"cmd":"ping","id":true}', "bad-request", "id"),
+        ('{"cmd":"ping","id":9007199254740993}', "bad-request", "id"),
+        ('{"cmd":"ping","id":"' + "x" * 65 + '"}', "bad-request", "id"),
+        ('{"cmd":["ping"]}', "bad-request", "cmd"),
+        ("{}", "bad-request", "cmd"),
+        ('{"cmd":"ping","args":[]}', "bad-request", "args"),
+        ('{"cmd":"ping"} x', "bad-request", None),
+        ('{"cmd":"ping",}', "bad-request", None),
+        ('{"cmd":"run","args":{"job":"a","params":' + '{"a":' * 40 + "1" + "}" * 40 + "}}", "too-deep", None),
+        ('{"cmd":"ping' + "[" * 100_000, "bad-request", None),
+        ('{"x":' + "[" * 100_000, "too-deep", None),
+        ('{"cmd":"status"}', "bad-args", "run"),
+        ('{"cmd":"status","args":{"run":"17"}}', "bad-args", "run"),
+        ('{"cmd":"status","args":{"run":true}}', "bad-args", "run"),
+        ('{"cmd":"status","args":{"run":1.0}}', "bad-args", "run"),
+        ('{"cmd":"status","args":{"run":0}}', "bad-args", "run"),
+        ('{"cmd":"status","args":{"rum":1}}', "bad-args", "rum"),
+        ('{"cmd":"run","args":{"job":1}}', "bad-args", "job"),
+        ('{"cmd":"run","args":{"job":"a","params":[]}}', "bad-args", "params"),
+        ('{"cmd":"define","args":{"definition":"x"}}', "bad-args", "definition"),
+        ('{"cmd":"deregister","args":{"name":"a","force":"yes"}}', "bad-args", "force"),
+        ('{"cmd":"output","args":{"format":"xml"}}', "bad-args", "format"),
+        ('{"cmd":"follow","args":{"kinds":["logs"]}}', "bad-args", "kinds"),
+        ('{"cmd":"wait","args":{"run":1,"timeout":4000}}', "bad-args", "timeout"),
+        ("status \uff11\uff17", "bad-args", "run"),
+        ("status 1_7", "bad-args", "run"),
+        ("status 17 18", "bad-args", None),
+        ("status run=17 run=17", "bad-args", "run"),
+        ("run a x=1 x=2", "bad-args", "x"),
+        ("run a x:={", "bad-request", None),
+        ("run a params=x", "bad-args", "params"),
+        ("stop 17 'open", "bad-request", None),
+        ("stop 17 a\\", "bad-request", None),
+        ("define", "bad-args", "definition"),
+        ("define nightly", "bad-args", "definition"),
+        ("tsaks", "unknown-command", None),
+        ("__class__", "bad-request", None),
+        ("run.__globals__", "unknown-command", None),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_code_and_field(line, word, field):
+    found = error(line)
+    assert (found.word, found.more.get("field")) == (word, field)
+
+
+def test_the_id_of_a_wrong_request_is_read_if_it_can_be():
+    with pytest.raises(NamedRequestError) as caught:
+        read_request('{"id":"a1","cmd":"rnu"}', depth=32)
+    assert caught.value.id == "a1"
+    assert "did you mean 'run'" in str(caught.value)
+
+
+def test_names_from_clients_are_keys_of_the_table_and_never_attributes():
+    """The incident class: attribute dispatch."""
+    for name in ("__init__", "ping.__class__", "_reply", "close", "arguments", "keys", "ping "):
+        found = error(json.dumps({"cmd": name}))
+        assert found.word == "unknown-command"
+
+
+def test_nothing_in_words_is_expanded():
+    """The incident class: argument expansion."""
+    text = "$HOME ${X} $(id) `id` ~ * ? {a,b} !! @f %x% \\$y"
+    assert [word.text for word in split(text)] == [*text.split()[:-1], "$y"]
+    assert arguments("stop 1 '$(id) `id` {a,b}'").reason == "$(id) `id` {a,b}"
+    assert arguments("run a x=@/etc/passwd y=~ z=*").params == {"x": "@/etc/passwd", "y": "~", "z": "*"}
+
+
+def test_a_quoted_word_is_positional_even_with_an_equals_sign():
+    assert split("a'b'c") == [Word("abc", 1)]
+    assert arguments("stop 1 'a=b'").reason == "a=b"
+    assert arguments("run a x='y=z'").params == {"x": "y=z"}
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=8), max_size=6))
+def test_quoting_as_a_shell_does_comes_back(texts):
+    import shlex
+
+    assert [word.text for word in split(" ".join(map(shlex.quote, texts)))] == texts
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8")),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=5), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(JSON)
+def test_valid_json_is_read_as_python_reads_it(value):
+    text = json.dumps(value)
+    assert parse(text, 32) == json.loads(text)
+
+
+@given(
+    st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=5), JSON, max_size=4),
+    st.sampled_from([None, 1]),
+)
+def test_spans_are_where_the_members_stand(value, indent):
+    text = json.dumps(value, indent=indent)
+    assert {name: json.loads(text[a:b]) for name, (a, b) in spans(text).items()} == value
+
+
+def test_brackets_inside_strings_are_no_depth():
+    assert parse(json.dumps(["[" * 100]), 2) == ["[" * 100]
+
+
+def test_every_example_of_the_table_is_a_request():
+    for name, command in COMMANDS.items():
+        request = read_request(command.example, depth=32)
+        assert request.command.name == name
+        request.arguments()

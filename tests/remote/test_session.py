@@ -1,0 +1,341 @@
+"""The protocol of one connection, without a connection."""
+
+import json
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sessions import Driver, codes
+
+from scattersphere.remote.commands import COMMANDS, IN_SESSION
+from scattersphere.remote.errors import CODES, RequestError
+from scattersphere.remote.limits import Limits
+from scattersphere.remote.roles import Role
+
+FEW = attrs.evolve(Limits(), rate=10.0, burst=3, overruns=4)
+
+
+def test_the_greeting_says_what_is_spoken_and_what_is_needed():
+    assert Driver().greeting == {
+        "scattersphere": {
+            "protocol": [1],
+            "auth": ["token"],
+            "session": "s1",
+            "instance": "i1",
+            "limits": {"line": 4096},
+        },
+        "hint": "type: help",
+    }
+    assert Driver("admin").greeting["scattersphere"]["auth"] == []
+
+
+def test_every_request_gets_one_reply_in_order_with_its_id_and_number():
+    driver = Driver("admin")
+    said = driver.say(
+        '{"cmd":"ping","id":"x"}', "# no reply", "ping", "", '{"cmd":"runs","id":7}', "nonsense"
+    )
+    assert [(m.get("id"), m["n"]) for m in said] == [("x", 1), (None, 2), (7, 3), (None, 4)]
+
+
+def test_before_authentication_every_other_command_needs_it():
+    for name, command in COMMANDS.items():
+        driver = Driver()
+        said = driver.say(name, json.dumps({"cmd": name, "args": {"nonsense": 1}}))
+        if not command.before_auth:
+            assert codes(said) == ["auth-required"] * 2, name
+        assert driver.calls == []
+
+
+def test_authentication_opens_the_session_and_tells_the_role():
+    driver = Driver()
+    said = driver.say("auth runner-token", "whoami", "hello")
+    assert said[0]["result"] == {"user": "a-runner", "role": "runner"}
+    assert said[1]["result"] == {"user": "a-runner", "role": "runner", "patterns": []}
+    assert said[2]["result"]["user"] == "a-runner"
+
+
+def test_three_wrong_tokens_end_the_session():
+    driver = Driver()
+    said = driver.say("auth a", "auth b", "auth c", "ping")
+    assert codes(said) == ["auth-failed"] * 3 + ["bye"]
+    assert driver.gate.failures == 3
+
+
+def test_a_blocked_source_is_told_to_wait_even_with_the_right_token():
+    driver = Driver()
+    driver.gate.wait = 8.0
+    said = driver.say("auth admin-token", "jobs")
+    assert codes(said) == ["rate-limited", "auth-required"]
+    assert said[0]["error"]["retry_after"] == 8.0
+
+
+def test_a_token_is_in_no_reply_error_or_repr():
+    driver = Driver(answering=False)
+    said = driver.say("auth sekrit-token extra", '{"cmd":"auth","args":{"token":["sekrit"]}}', "auth sekrit")
+    driver.say('{"cmd":"auth","args":{"token":"sekrit"},"sekrit":1}')
+    assert "sekrit" not in json.dumps(said[:3]).replace("extra", "")
+    from scattersphere.remote.commands import Auth
+
+    assert "sekrit" not in repr(Auth(token="sekrit"))
+
+
+@pytest.mark.parametrize("role", Role)
+def test_each_role_may_do_what_its_rank_covers_and_nothing_else(role):
+    for name, command in COMMANDS.items():
+        if name in IN_SESSION or command.role is None:
+            continue
+        driver = Driver(role)
+        (said,) = driver.say(command.example)
+        if role.covers(command.role):
+            assert said["result"] == {"did": name}
+        else:
+            assert said["error"]["code"] == "forbidden"
+            assert driver.calls == []
+
+
+def test_rights_are_judged_before_arguments_are_read():
+    assert codes(Driver("viewer").say("register", '{"cmd":"kill","args":{"x":1}}')) == ["forbidden"] * 2
+
+
+def test_dropped_rights_do_not_come_back():
+    driver = Driver()
+    said = driver.say("auth admin-token", "drop viewer", "drop admin", "auth admin-token", "shutdown")
+    assert [m.get("result") for m in said[1:3]] == [{"role": "viewer"}] * 2
+    assert codes(said[3:]) == ["conflict", "forbidden"]
+
+
+def test_patterns_shut_out_of_the_server_as_a_whole():
+    driver = Driver()
+    said = driver.say("auth bounded-token", "stats", "sessions", "shutdown", "commands")
+    assert codes(said[1:4]) == ["forbidden"] * 3
+    assert "shutdown" not in {row["name"] for row in said[4]["result"]["commands"]}
+
+
+def test_a_revoked_token_ends_the_session_at_the_next_command_and_at_the_next_tick():
+    driver = Driver("admin")
+    driver.gate.revoked.add("a-admin")
+    assert codes(driver.say("runs", "runs")) == ["auth-failed", "bye"]
+    assert driver.calls == []
+    driver = Driver("admin")
+    driver.gate.revoked.add("a-admin")
+    driver.session.tick(1.0)
+    assert driver.messages()[-1]["bye"]["code"] == "auth-failed"
+
+
+def test_calls_are_made_one_at_a_time():
+    driver = Driver("admin", answering=False)
+    driver.feed(b"wait 1\nruns\nping\n")
+    assert [call.command.name for call in driver.calls] == ["wait"]
+    assert driver.messages() == []
+    driver.session.answer(driver.calls[0], {}, 1.0)
+    driver.pump()
+    driver.session.answer(driver.calls[1], {}, 1.0)
+    driver.pump()
+    assert [m["n"] for m in driver.messages()] == [1, 2, 3]
+
+
+def test_no_more_is_read_while_much_waits():
+    driver = Driver("admin", attrs.evolve(Limits(), read_ahead=4), answering=False)
+    driver.feed(b"wait 1\n" + b"ping\n" * 3)
+    assert driver.session.wants_input
+    driver.feed(b"ping\n")
+    assert not driver.session.wants_input
+
+
+def test_requests_wait_while_the_client_does_not_read():
+    driver = Driver("admin", attrs.evolve(Limits(), output=500))
+    driver.session.receive(b"help\n" * 20, 0.0)
+    driver.session.next_call(0.0)
+    assert 500 < driver.session.backlog < 10_000
+    assert not driver.session.wants_input
+
+
+def test_a_half_close_lets_everything_be_answered_first():
+    driver = Driver("admin")
+    driver.feed(b"run a\nruns\n")
+    driver.end()
+    said = driver.messages()
+    assert codes(said) == ["n", "n", "bye"]
+    assert said[-1] == {"bye": {"code": "end"}}
+
+
+def test_a_half_close_waits_for_the_call_that_is_under_way():
+    driver = Driver("admin", answering=False)
+    driver.feed(b"wait 1\n")
+    driver.end()
+    assert driver.session.closed is None
+    driver.session.answer(driver.calls[0], {}, 0.0)
+    driver.pump()
+    assert codes(driver.messages()) == ["n", "bye"]
+
+
+def test_a_last_line_without_newline_is_done_if_it_is_a_whole_object():
+    for text, wanted in [
+        (b'{"cmd":"ping"}', "n"),
+        (b'{"cmd":"pi', "truncated"),
+        (b"stop 12", "truncated"),
+        (b'{"cmd":"stop","args":{"run":12}', "truncated"),
+    ]:
+        driver = Driver("admin")
+        driver.feed(text)
+        driver.end()
+        assert codes(driver.messages()) == [wanted, "bye"]
+        assert driver.calls == []
+
+
+def test_deadlines_for_authentication_for_a_line_and_for_idleness():
+    assert Driver().session.deadline() == (10.0, "auth-required")
+    driver = Driver("admin")
+    assert driver.session.deadline() == (300.0, "idle")
+    driver.now = 5.0
+    driver.feed(b"pi")
+    assert driver.session.deadline() == (15.0, "timeout")
+    driver.now = 9.0
+    driver.feed(b"n")
+    assert driver.session.deadline() == (15.0, "timeout")
+    driver.feed(b"g\n")
+    assert driver.session.deadline() == (309.0, "idle")
+    driver.session.tick(309.0)
+    assert driver.messages()[-1] == {"bye": {"code": "idle"}}
+
+
+def test_idle_time_does_not_run_under_a_call_and_under_follow():
+    driver = Driver("admin", answering=False)
+    driver.feed(b"wait 1\n")
+    assert driver.session.deadline() is None
+    driver.session.answer(driver.calls[0], {}, 7.0)
+    assert driver.session.deadline() == (307.0, "idle")
+    driver.session.subscribe()
+    assert driver.session.deadline() is None
+
+
+def test_lines_above_the_rate_are_refused_with_their_id_and_comments_count():
+    driver = Driver("admin", FEW)
+    said = driver.say("ping", "# x", "", '{"cmd":"ping","id":"late"}')
+    assert codes(said) == ["n", "rate-limited"]
+    assert said[1]["id"] == "late"
+    assert 0 < said[1]["error"]["retry_after"] <= 0.1
+    driver.now += 0.1
+    assert codes(driver.say("ping")) == ["n"]
+
+
+def test_a_flood_ends_the_session():
+    said = Driver("admin", FEW).say(*["#"] * 20)
+    assert said == [{"bye": {"code": "rate-limited"}}]
+
+
+def test_memory_before_authentication_is_bounded_by_a_short_line():
+    """The incident class: memory that strangers may fill."""
+    driver = Driver()
+    driver.feed(b"auth " + b"x" * 5000)
+    assert codes(driver.messages()) == ["line-too-long", "bye"]
+
+
+def test_long_lines_are_for_definitions_and_for_those_who_may_define():
+    big = "x" * 70_000
+    assert codes(Driver("runner").say(f"cancel 1 {big}", "ping")) == ["line-too-long", "n"]
+    assert codes(Driver("admin").say(f"cancel 1 {big}", "ping")) == ["line-too-long", "n"]
+    assert codes(Driver("operator").say(f'define {{"x": "{big}"}}')) == ["n"]
+
+
+def test_strange_bytes_close_on_the_first_line_and_are_refused_on_later_ones():
+    assert codes(Driver().say("GET / HTTP/1.1", "Host: x", "ping")) == ["bad-frame", "bye"]
+    assert codes(Driver("admin").say("ping", "GET / HTTP/1.1", "[1]", "ping")) == [
+        "n",
+        "bad-request",
+        "bad-request",
+        "n",
+    ]
+
+
+def test_a_close_answers_the_call_that_is_under_way_and_drops_its_late_answer():
+    driver = Driver("admin", answering=False)
+    driver.feed(b"wait 1\n")
+    driver.session.close("shutting-down")
+    driver.session.answer(driver.calls[0], {}, 0.0)
+    driver.session.event(1, {"event": "x", "sub": 1}, 0.0)
+    assert codes(driver.messages()) == ["shutting-down", "bye"]
+
+
+def test_subscriptions_have_numbers_a_limit_and_an_end():
+    driver = Driver("admin", attrs.evolve(Limits(), follows=2))
+    session = driver.session
+    assert [session.subscribe(), session.subscribe()] == [1, 2]
+    with pytest.raises(RequestError, match="at once"):
+        session.subscribe()
+    session.event(1, {"event": "end", "sub": 1}, 0.0)
+    session.event(1, {"event": "late", "sub": 1}, 0.0)
+    assert session.subscribe() == 3
+    assert [m["event"] for m in driver.messages()] == ["end"]
+    with pytest.raises(RequestError, match="no subscription 9"):
+        session.unsubscribe(9)
+
+
+def test_output_for_people_is_asked_for():
+    driver = Driver("admin")
+    driver.feed(b"output table\nwhoami\nnonsense\n")
+    text = driver.said.decode() + driver.session.take().decode()
+    assert "-- 2\nuser: a-admin\nrole: admin\n" in text
+    assert "-- 3 unknown-command: no command 'nonsense'" in text
+    driver = Driver("admin")
+    driver.feed(b"output pretty\nwhoami\n")
+    assert '\n    "user": "a-admin",\n' in driver.said.decode()
+
+
+SCRIPT = (
+    b'\xef\xbb\xbfping\r\n\n# note\nauth wrong\n{"cmd":"auth","args":{"token":"admin-token"},"id":"a"}\n'
+    b'run nightly day=1 n:=2\n{"cmd":"define","args":{"definition":{"name":"\xc3\xa9"}}}\n'
+    b'define {"format": 1}\nfollow 17 kinds=log\n\x00\nstop "a b\nbad \xff\noutput table\nruns\nhelp run\nstop 12'
+)
+
+
+def test_the_reply_does_not_depend_on_how_the_bytes_are_cut():
+    def replies(chunks):
+        driver = Driver()
+        for chunk in chunks:
+            driver.feed(chunk)
+        driver.end()
+        return driver.said
+
+    whole = replies([SCRIPT])
+    assert whole.count(b"\n") > 14
+    for cut in range(len(SCRIPT)):
+        assert replies([SCRIPT[:cut], SCRIPT[cut:]]) == whole
+    assert replies([SCRIPT[at : at + 1] for at in range(len(SCRIPT))]) == whole
+
+
+WORDS = st.sampled_from(
+    [b"ping", b"auth admin-token", b"{", b"}", b'"cmd"', b":", b'"ping"', b" ", b"\n", b"\n", b"\xff", b"\0"]
+    + [
+        b"run ",
+        b"x",
+        b"=",
+        b":=",
+        b"'",
+        b'"',
+        b"\\",
+        b"[",
+        b"1e999",
+        b"NaN",
+        b"quit",
+        b"#",
+        b"\r\n",
+        b"\xe2\x80\xa8",
+    ]
+)
+
+
+@given(st.lists(WORDS, max_size=30).map(b"".join), st.sampled_from([None, "viewer", "admin"]), st.booleans())
+def test_no_input_gives_a_traceback_or_silence_or_a_second_reply(data, role, end):
+    driver = Driver(role)
+    driver.feed(data)
+    if end:
+        driver.end()
+    said = driver.messages()
+    numbers = [message["n"] for message in said if "n" in message]
+    assert numbers == list(range(1, driver.session.requests + 1))
+    assert all(code in CODES for code in codes(said) if code not in {"n", "id", "bye"})
+    if end or driver.session.closed:
+        assert list(said[-1]) == ["bye"]
+        assert sum("bye" in message for message in said) == 1
