@@ -8,6 +8,7 @@ last words) is tested without a loop, and at any cut of the input.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -54,16 +55,33 @@ class Call:
     principal: Principal
 
 
+Observer = Callable[[str, Any, str, Any], None]
+"""Told of each command: its name, arguments (None where they were not read), outcome, result."""
+
+
+def _nobody(_name: str, _arguments: Any, _outcome: str, _result: Any) -> None:
+    """Observe nothing."""
+
+
 class Session:
     """The protocol of one connection."""
 
     def __init__(
-        self, *, name: str, instance: str, gate: Gate, limits: Limits, now: float, principal: Principal | None
+        self,
+        *,
+        name: str,
+        instance: str,
+        gate: Gate,
+        limits: Limits,
+        now: float,
+        principal: Principal | None,
+        observe: Observer = _nobody,
     ) -> None:
         self.name = name
         self.principal = principal
         self.requests = 0
         self.gate = gate
+        self._observe = observe
         self.limits = limits
         self._framer = Framer()
         self._bucket = Bucket(limits.rate, limits.burst, now)
@@ -149,6 +167,8 @@ class Session:
 
     def next_call(self, now: float) -> Call | None:
         """Answer what can be answered here, and return the next call to be made, if there is one."""
+        if self._call is not None:
+            return None  # it is under way; calls are made one at a time
         while self.closed is None and self._call is None and self._size <= self.limits.output:
             frame = self._framer.next(self.line_limit)
             if frame is None:
@@ -201,6 +221,7 @@ class Session:
             if frame.fatal or (frame.code == "line-too-long" and self.principal is None):
                 self.close(frame.code)
             return None
+        request: Request | None = None
         try:
             request = read_request(frame.text, depth=self.limits.depth, partial=frame.partial)
             id_ = request.id
@@ -208,12 +229,15 @@ class Session:
             if request.command.name not in IN_SESSION:
                 principal = self.known()
                 return Call(n, id_, request.command, arguments, principal)
-            self._reply(n, id_, result=ANSWERS[request.command.name](self, arguments))
+            result = ANSWERS[request.command.name](self, arguments)
+            self._reply(n, id_, result=result)
+            self._observe(request.command.name, arguments, "ok", result)
             if request.command.name == "quit":
                 self.close("quit")
         except RequestError as exc:
             id_ = exc.id if isinstance(exc, NamedRequestError) else id_
             self._reply(n, id_, error=wire_error(exc))
+            self._observe(request.command.name if request else "", None, exc.word, None)
             self._after_error(exc)
         return None
 
@@ -249,14 +273,16 @@ class Session:
     def answer(self, call: Call, result: Any, now: float) -> None:
         """Reply to a call. Too late, after a close, it is dropped: the close has replied."""
         if self._call is call:
-            self._call, self._active = None, now
             self._reply(call.n, call.id, result=result)
+            self._call, self._active = None, now
+            self._observe(call.command.name, call.arguments, "ok", result)
 
     def refuse(self, call: Call, error: dict[str, Any], now: float) -> None:
         """Reply to a call with an error."""
         if self._call is call:
-            self._call, self._active = None, now
             self._reply(call.n, call.id, error=error)
+            self._call, self._active = None, now
+            self._observe(call.command.name, call.arguments, error["code"], None)
 
     def subscribe(self) -> int:
         """Return the number of a new subscription. Raises `RequestError` (`busy`)."""
@@ -302,7 +328,11 @@ class Session:
 
     def _reply(self, n: int, id_: str | int | None, **outcome: Any) -> None:
         head: dict[str, Any] = {"n": n} if id_ is None else {"id": id_, "n": n}
-        self._put(RENDERERS[self.format](head | outcome))
+        line = RENDERERS[self.format](head | outcome)
+        if len(line) > self.limits.output:
+            message = f"the reply has {len(line)} bytes, more than {self.limits.output}; ask for less"
+            line = RENDERERS[self.format](head | {"error": {"code": "too-large", "message": message}})
+        self._put(line)
 
     def _put(self, line: bytes) -> None:
         self._out.append(line)

@@ -1,0 +1,341 @@
+"""One connection: moves bytes between a stream and a `Session`, and carries out its calls.
+
+Who sends holds `_sending`; whoever wants to send meanwhile leaves it to them, so that many replies
+and events leave in one write. A send is shielded: a line that has begun is not cut off by a close.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import attrs
+
+from scattersphere.model.events import EventKind
+from scattersphere.remote.errors import wire_error
+from scattersphere.remote.gate import SourceGate
+from scattersphere.remote.handlers import HANDLERS, Scene
+from scattersphere.remote.session import Call, Session
+from scattersphere.remote.views import event_view, kind_of, stamp
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from anyio.abc import ByteStream, TaskGroup
+
+    from scattersphere.model.events import Event
+    from scattersphere.remote.front import Front
+    from scattersphere.remote.roles import Principal
+
+CHUNK = 65_536
+TURN = 64
+"""Events of one subscription that are made before the others have a turn."""
+LINGER_BYTES = 1 << 20
+_GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError, ssl.SSLError)
+_UNREMARKABLE = frozenset({"ping", "hello", "help", "commands", "schema", "output", "whoami", "quit"})
+"""Commands that are only audited where they fail."""
+
+
+@attrs.frozen
+class Peer:
+    """Where a connection comes from. `principal` is set where the kernel vouches for who it is."""
+
+    name: str
+    source: str
+    principal: Principal | None = None
+
+
+class Connection:
+    """Serves one stream until either side ends it."""
+
+    def __init__(self, front: Front, stream: ByteStream, peer: Peer, name: str) -> None:
+        self.peer = peer.name
+        self.since = str(stamp(dt.datetime.now(dt.UTC)))
+        self._front = front
+        self._stream = stream
+        self.session = Session(
+            name=name,
+            instance=front.instance,
+            gate=SourceGate(front, peer.source, anyio.current_time),
+            limits=front.limits,
+            now=anyio.current_time(),
+            principal=peer.principal,
+            observe=self._observe,
+        )
+        self._broken = False
+        self._sending = self._flush_due = False
+        self._room = anyio.Event()
+        self._reading = anyio.CancelScope()
+        self._lasting = anyio.CancelScope()
+        self._pumps: dict[int, anyio.CancelScope] = {}
+        self._ready: list[Callable[[], None]] = []
+        self._tasks: TaskGroup | None = None
+
+    # ---- life
+
+    async def serve(self) -> None:
+        """Talk until the session is closed; then the last words, a lingering close, and the end."""
+        self._audit("session", "", "opened")
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                with self._reading:
+                    await self.flush()
+                    await self._read()
+                self.session.close("shutting-down")  # where reading was cancelled from outside
+                await self.flush()
+                await self._linger()
+                self._tasks.cancel_scope.cancel()
+        finally:
+            self.session.close("shutting-down")
+            self._audit("session", "", self.session.closed or "closed")
+            with anyio.move_on_after(1, shield=True):
+                await _close(self._stream)
+
+    def close(self, code: str, message: str = "") -> None:
+        """End the session from outside."""
+        self.session.close(code, message)
+        self.notice()
+
+    def notice(self) -> None:
+        """Stop reading where the session is closed by now."""
+        if self.session.closed is not None:
+            self._reading.cancel()
+
+    def drop(self) -> None:
+        """Give up on the peer: no last words, no waiting."""
+        self._broken = True
+        self._lasting.cancel()
+        self._reading.cancel()
+
+    async def _read(self) -> None:
+        session = self.session
+        while session.closed is None:
+            if not session.wants_input:
+                await self._wait_for_room()
+                await self._advance()
+                continue
+            try:
+                chunk = await self._stream.receive(CHUNK)
+            except anyio.EndOfStream:
+                session.end_input()
+                break
+            except _GONE:
+                self._broken = True
+                session.close("gone")
+                return
+            session.receive(chunk, anyio.current_time())
+            await self._advance()
+        while session.closed is None:
+            await self._advance()
+            if session.closed is None:
+                await self._wait_for_room()
+
+    async def _wait_for_room(self) -> None:
+        if self._room.is_set():
+            self._room = anyio.Event()
+        await self._room.wait()
+
+    # ---- calls
+
+    async def _advance(self) -> None:
+        """Carry out what can be carried out now, and send what there is to say."""
+        while not self._broken:
+            call = self.session.next_call(anyio.current_time())
+            if call is None:
+                withheld = self.session.backlog > self.session.limits.output
+                await self.flush()
+                if not withheld or self.session.backlog:
+                    return
+                continue  # requests waited for the room that there is now
+            if call.command.slow and self._tasks is not None:
+                self._tasks.start_soon(self._carry_out_slowly, call)
+                await self.flush()
+                return
+            await self._carry_out(call)
+
+    async def _carry_out_slowly(self, call: Call) -> None:
+        # A wait ends with its client. What changes things is carried through, whoever is still there:
+        # a bundle is registered or it is not.
+        with anyio.CancelScope(shield=call.command.name != "wait"):
+            await self._carry_out(call)
+        await self._advance()
+        self.notice()
+        self._room.set()
+
+    async def _carry_out(self, call: Call) -> None:
+        scene = Scene(self._front, call.principal, self)
+        try:
+            result = await HANDLERS[call.command.handler](scene, call.arguments)
+            self.session.answer(call, result, anyio.current_time())
+        except Exception as exc:  # whatever it is, the client gets a reply, and the session lives
+            error = wire_error(exc) or self._front.incident(exc)
+            self.session.refuse(call, error, anyio.current_time())
+        finally:
+            starts, self._ready = self._ready, []
+            for start in starts:
+                start()
+
+    # ---- output
+
+    async def flush(self) -> None:
+        """Send what waits, unless somebody is sending already: they take it along."""
+        if self._sending or self._broken:
+            return
+        self._sending = True
+        try:
+            while self.session.backlog and not self._broken:
+                await self._send(self.session.take())
+        finally:
+            self._sending = False
+            self._room.set()
+
+    async def _send(self, data: bytes) -> None:
+        for start in range(0, len(data), CHUNK):
+            with anyio.CancelScope(shield=True) as scope:
+                scope.deadline = anyio.current_time() + self.session.limits.write_time
+                self._lasting = scope
+                try:
+                    await self._stream.send(data[start : start + CHUNK])
+                except _GONE:
+                    self._broken = True
+            if scope.cancelled_caught:
+                self._broken = True
+            if self._broken:
+                self.session.close("gone")
+                self._reading.cancel()
+                return
+
+    async def _linger(self) -> None:
+        """Let the peer read our last words before the connection is gone."""
+        if self._broken or self.session.closed in {"end", "gone"}:
+            return
+        left = LINGER_BYTES
+        with anyio.move_on_after(self.session.limits.linger):
+            try:
+                await _send_eof(self._stream)
+                while left > 0:
+                    left -= len(await self._stream.receive(CHUNK))
+            except (anyio.EndOfStream, *_GONE):
+                pass
+
+    # ---- subscriptions
+
+    def follow(
+        self,
+        events: AsyncIterator[Event],
+        since: int,
+        kinds: frozenset[str],
+        shown: Callable[[Event, Principal], bool],
+    ) -> int:
+        """Send events from now on, after the reply; return the subscription's number."""
+        number = self.session.subscribe()
+        scope = self._pumps[number] = anyio.CancelScope()
+
+        def start() -> None:
+            if self._tasks is not None:
+                self._tasks.start_soon(self._pump, number, scope, events, since, kinds, shown)
+
+        self._ready.append(start)
+        return number
+
+    def unfollow(self, number: int) -> None:
+        """End a subscription. Raises `RequestError`."""
+        self.session.unsubscribe(number)
+        self._pumps.pop(number).cancel()
+
+    async def _pump(
+        self,
+        number: int,
+        scope: anyio.CancelScope,
+        events: AsyncIterator[Event],
+        last: int,
+        kinds: frozenset[str],
+        shown: Callable[[Event, Principal], bool],
+    ) -> None:
+        session, since_turn = self.session, 0
+        with scope:
+            try:
+                async for event in events:
+                    principal = session.principal
+                    wanted = event.kind is EventKind.LAGGED or kind_of(event) in kinds
+                    if wanted and principal is not None and shown(event, principal):
+                        session.event(number, event_view(event, number, last), anyio.current_time())
+                        self._send_soon()
+                    last = event.seq
+                    since_turn += 1
+                    if since_turn >= TURN or session.backlog > session.limits.output:
+                        since_turn = 0
+                        await self._have_a_turn()
+            except Exception as exc:  # the other subscriptions and the session go on
+                self._front.incident(exc)
+            session.event(number, {"event": "end", "sub": number}, anyio.current_time())
+        self._pumps.pop(number, None)
+        await self.flush()
+
+    async def _have_a_turn(self) -> None:
+        """Check the rights again, and wait while the peer does not keep up: events wait in their run."""
+        self.session.tick(anyio.current_time())
+        self.notice()
+        await anyio.lowlevel.checkpoint()
+        while self.session.backlog > self.session.limits.output and self.session.closed is None:
+            await self._wait_for_room()
+
+    def _send_soon(self) -> None:
+        """Send once the events that are there already have been made."""
+        if not self._sending and not self._flush_due and self._tasks is not None:
+            self._flush_due = True
+            self._tasks.start_soon(self._flush_later)
+
+    async def _flush_later(self) -> None:
+        self._flush_due = False
+        await self.flush()
+
+    # ---- audit
+
+    def _observe(self, name: str, arguments: Any, outcome: str, result: Any) -> None:
+        if outcome == "ok" and name in _UNREMARKABLE:
+            return
+        self._audit(name, _object(arguments, result), outcome)
+
+    def _audit(self, command: str, object_: str, outcome: str) -> None:
+        principal = self.session.principal
+        self._front.audit.record(
+            session=self.session.name,
+            peer=self.peer,
+            user=principal.user if principal is not None else None,
+            command=command,
+            object=object_,
+            outcome=outcome,
+        )
+
+
+_OBJECTS = ("job", "run", "bundle", "task", "name", "path", "file", "subscription", "user")
+"""Members that name what a command was about. None of them can hold a secret."""
+
+
+def _object(arguments: Any, result: Any) -> str:
+    for name in _OBJECTS:
+        value = result.get(name) if isinstance(result, dict) else None
+        value = getattr(arguments, name, None) if value is None else value
+        if isinstance(value, str | int):
+            return f"{name} {str(value)[:128]}"
+    return ""
+
+
+async def _send_eof(stream: Any) -> None:
+    """Close our half, where the stream has halves: TLS has none (RFC 8446 has, Python has not)."""
+    send_eof = getattr(stream, "send_eof", None)
+    if send_eof is not None:
+        try:
+            await send_eof()
+        except NotImplementedError:
+            return
+
+
+async def _close(stream: ByteStream) -> None:
+    try:
+        await stream.aclose()
+    except _GONE:
+        return

@@ -1,0 +1,59 @@
+"""`listen`: the one call that makes a Server reachable from outside its program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scattersphere.remote.audit import Audit, NoAudit
+from scattersphere.remote.front import Front
+from scattersphere.remote.limits import Limits
+from scattersphere.remote.listener import Listening
+from scattersphere.remote.tokens import TokenFile
+
+if TYPE_CHECKING:
+    import os
+    import socket
+    import ssl
+    from collections.abc import Callable, Iterable
+
+    from scattersphere.server import Server
+
+
+def listen(  # noqa: PLR0913 - each is a choice of the operator's, by name
+    server: Server,
+    *,
+    tcp: str | Iterable[str] = (),
+    unix: str | os.PathLike[str] | None = None,
+    sockets: Iterable[socket.socket] = (),
+    tokens: TokenFile | str | os.PathLike[str] | None = None,
+    tls: ssl.SSLContext | None = None,
+    bundle_roots: Iterable[str | os.PathLike[str]] = (),
+    job_folder: str | os.PathLike[str] | None = None,
+    audit: Audit | None = None,
+    limits: Limits | None = None,
+    on_shutdown: Callable[[], None] | None = None,
+) -> Listening:
+    """Return a listener for sessions: await it, or use it with `async with`.
+
+    `tcp` is `HOST:PORT` (or several), port 0 for any; `unix` a path in a folder of mode 0700;
+    `sockets` are bound already. TCP needs `tokens`, beyond loopback also `tls`. `bundle_roots` and
+    `job_folder` are the only places that sessions can name. `on_shutdown` is called by `shutdown`.
+    Opening raises `ListenError` where it would be unsafe or an address cannot be used.
+    """
+    front = Front(
+        server=server,
+        limits=limits or Limits(),
+        tokens=tokens if tokens is None or isinstance(tokens, TokenFile) else TokenFile(tokens),
+        bundle_roots=tuple(Path(root) for root in bundle_roots),
+        job_folder=None if job_folder is None else Path(job_folder),
+        audit=audit or NoAudit(),
+        on_shutdown=on_shutdown,
+    )
+    return Listening(
+        front,
+        tcp=(tcp,) if isinstance(tcp, str) else tcp,
+        unix=() if unix is None else (unix,),
+        sockets=sockets,
+        tls=tls,
+    )

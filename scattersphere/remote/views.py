@@ -1,0 +1,222 @@
+"""Objects of the engine as JSON: what replies and events show of bundles, jobs, tasks and runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from scattersphere.errors import ScattersphereError
+from scattersphere.model.events import EventKind
+from scattersphere.model.logs import LEVEL_NAMES
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from scattersphere.execution.run import Run, TaskStatus
+    from scattersphere.model.definition import JobDefinition
+    from scattersphere.model.events import Event
+    from scattersphere.model.logs import LogLine
+    from scattersphere.model.taskclass import TaskClass
+    from scattersphere.registry import Bundle, TaskRegistry
+    from scattersphere.remote.roles import Principal
+
+SHOWN_TASKS = 1_000
+"""Tasks of a run that `status` lists; the counts cover all."""
+VALUE_DEPTH = 32
+VALUE_TEXT = 2_000
+
+
+def stamp(time: dt.datetime | None) -> str | None:
+    """Return a time as the wire writes it: UTC with milliseconds and a Z."""
+    return None if time is None else time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _present(**members: Any) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not None and value != ""}
+
+
+def plain(value: Any, depth: int = VALUE_DEPTH) -> Any:
+    """Return a user's value as JSON: as it is where it has that form, else its `repr`, shortened."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int) and -(2**63) <= value < 2**64:
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    if depth > 0:
+        if isinstance(value, Mapping) and all(type(key) is str for key in value):
+            return {key: plain(inner, depth - 1) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(inner, depth - 1) for inner in value]
+    return {"repr": _repr(value)}
+
+
+def _repr(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # it is the user's code, and may do anything
+        return f"<{type(value).__qualname__}: its repr failed>"
+    return text if len(text) <= VALUE_TEXT else text[:VALUE_TEXT] + "..."
+
+
+def bundle_view(bundle: Bundle, sees_run: Any) -> dict[str, Any]:
+    """Return a bundle: `versions` holds the current one first, each with the runs that pin it."""
+    versions = [bundle.current] if bundle.current is not None else []
+    versions += [version for version in bundle.versions if version is not bundle.current]
+    runs = bundle.versions
+    shown = [
+        {
+            "version": version.label,
+            "current": version is bundle.current,
+            "runs": sorted(run for run in runs.get(version, ()) if sees_run(run)),
+        }
+        for version in versions
+    ]
+    return _present(
+        name=bundle.name,
+        kind=str(bundle.kind),
+        file=bundle.path.name if bundle.path is not None else None,
+        digest=bundle.current.digest if bundle.current is not None else None,
+        loaded=stamp(bundle.loaded_at),
+        error=bundle.error,
+        versions=shown,
+        tasks=sorted(bundle.tasks),
+        warnings=list(bundle.warnings) or None,
+    )
+
+
+def task_row(path: str, task: TaskClass) -> dict[str, Any]:
+    """Return a row of `tasks`: parameters as a person writes them."""
+    words = [
+        f"{parameter.name}: {parameter.type_name}"
+        + ("" if parameter.required else f" = {_default(parameter.default)}")
+        for parameter in task.parameters.values()
+    ]
+    return {"task": path, "bundle": task.bundle, "parameters": words, "summary": task.summary}
+
+
+def task_view(task: TaskClass) -> dict[str, Any]:
+    """Return a task class in full."""
+    parameters = [
+        {"name": parameter.name, "type": parameter.type_name, "required": parameter.required}
+        | ({} if parameter.required else {"default": plain(parameter.default)})
+        for parameter in task.parameters.values()
+    ]
+    return {
+        "task": task.path,
+        "bundle": task.bundle,
+        "summary": task.summary,
+        "runs_in": "loop" if task.is_async else "thread",
+        "parameters": parameters,
+    }
+
+
+def _default(value: Any) -> str:
+    shown = plain(value)
+    return shown["repr"] if isinstance(shown, dict) and "repr" in shown else json.dumps(shown)
+
+
+def job_row(definition: JobDefinition, registry: TaskRegistry) -> dict[str, Any]:
+    """Return a row of `jobs`; `lacks` names the tasks whose code is not there."""
+    lacks = [name for name, task in definition.tasks.items() if not _found(registry, task.task, task.bundle)]
+    row: dict[str, Any] = {"name": definition.name, "state": "unresolved" if lacks else "ready"}
+    row |= {"tasks": len(definition.tasks), "description": definition.description}
+    return row | ({"lacks": lacks[:20]} if lacks else {})
+
+
+def _found(registry: TaskRegistry, path: str, bundle: str | None) -> bool:
+    try:
+        registry.find(path, bundle)
+    except ScattersphereError:
+        return False
+    return True
+
+
+def run_row(run: Run) -> dict[str, Any]:
+    """Return a row of `runs`."""
+    return _present(
+        run=run.id,
+        job=run.job,
+        state=str(run.state),
+        started=stamp(run.started_at),
+        ended=stamp(run.ended_at),
+        reason=run.reason,
+    )
+
+
+def run_view(run: Run) -> dict[str, Any]:
+    """Return a run and its tasks."""
+    counts: dict[str, int] = {}
+    tasks = []
+    for name in run.tasks:
+        task = run.tasks[name]
+        counts[str(task.state)] = counts.get(str(task.state), 0) + 1
+        if len(tasks) < SHOWN_TASKS:
+            tasks.append(_task_status(task))
+    view = run_row(run)
+    view |= _present(created=stamp(run.created_at), parent=run.parent, stuck=run.stuck or None)
+    return view | {"params": plain(dict(run.params)), "counts": counts, "tasks": tasks}
+
+
+def _task_status(task: TaskStatus) -> dict[str, Any]:
+    return _present(
+        task=task.name,
+        state=str(task.state),
+        attempts=task.attempts,
+        started=stamp(task.started_at),
+        ended=stamp(task.ended_at),
+        failure=str(task.failure)[:VALUE_TEXT] if task.failure is not None else None,
+        stuck=task.stuck or None,
+    )
+
+
+def log_row(line: LogLine) -> dict[str, Any]:
+    """Return a line of a run's log."""
+    return _present(
+        time=stamp(line.time),
+        task=line.task,
+        index=line.index,
+        attempt=line.attempt or None,
+        level=LEVEL_NAMES.get(line.level, str(line.level)),
+        logger=line.logger,
+        message=line.message,
+    )
+
+
+def event_view(event: Event, number: int, last: int) -> dict[str, Any]:
+    """Return an event of subscription `number`; `last` is the number of the event before it."""
+    if event.kind is EventKind.LAGGED:
+        return {"event": "lagged", "sub": number, "dropped": event.seq - last, "next": event.seq + 1}
+    return {"event": str(event.kind), "sub": number, "seq": event.seq, "ts": stamp(event.time)} | _present(
+        run=event.run,
+        job=event.job,
+        task=event.task,
+        index=event.index,
+        attempt=event.attempt,
+        state=str(event.state) if event.state is not None else None,
+        bundle=event.bundle,
+        message=event.message,
+        done=event.done,
+        total=event.total,
+        level=LEVEL_NAMES.get(event.level, str(event.level)) if event.level is not None else None,
+    )
+
+
+def kind_of(event: Event) -> str:
+    """Return the word that `follow kinds=` has for an event."""
+    if event.bundle is not None:
+        return "bundles"
+    if event.kind in {EventKind.JOB_DEFINED, EventKind.JOB_UNDEFINED}:
+        return "jobs"
+    if event.kind is EventKind.LOG:
+        return "log"
+    return "progress" if event.kind is EventKind.TASK_PROGRESS else "state"
+
+
+def visible(event: Event, principal: Principal) -> bool:
+    """Whether an event of the server's stream exists for a principal."""
+    if event.bundle is not None:
+        return principal.sees_bundle(event.bundle)
+    return event.job is None or principal.sees_job(event.job)

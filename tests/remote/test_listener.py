@@ -1,0 +1,242 @@
+"""Sessions over real sockets: what a client sees of the commands, the limits and the end."""
+
+import json
+
+import anyio
+import attrs
+import pytest
+from wire import Client, connected, job, port_of, served
+
+from scattersphere import Server
+from scattersphere.remote import Limits, listen
+
+pytestmark = pytest.mark.anyio
+
+
+async def define(client, name, task="Say", **args):
+    return await client.ok("define " + json.dumps(job(name, task, **args)))
+
+
+async def test_a_session_from_greeting_to_goodbye(front):
+    async with front.client(None) as client:
+        assert client.greeting["scattersphere"]["protocol"] == [1]
+        assert await client.ok("ping") == {"pong": True}
+        assert await client.code("jobs") == "auth-required"
+        assert await client.ok(f"auth {front.tokens['admin']}") == {"user": "a-admin", "role": "admin"}
+        await client.send("quit")
+        assert await client.rest_of_it() == [{"n": 4, "result": {}}, {"bye": {"code": "quit"}}]
+
+
+async def test_jobs_are_defined_run_watched_and_told(front):
+    async with front.client() as client:
+        rows = (await client.ok("tasks"))["tasks"]
+        assert {"task": "Say", "bundle": "app", "parameters": ['text: str = "hello"'], "summary": "Say something."} in rows
+        assert await define(client, "hi", text="x") == {"job": "hi", "state": "ready", "problems": []}
+        assert (await client.ok("jobs"))["jobs"][0]["state"] == "ready"
+        assert await client.ok("run hi") == {"run": 1}
+        assert await client.ok("wait 1") == {"run": 1, "state": "succeeded"}
+        status = await client.ok("status 1")
+        assert (status["state"], status["counts"]) == ("succeeded", {"succeeded": 1})
+        assert await client.ok("result 1 only") == {"run": 1, "task": "only", "result": "x"}
+        assert (await client.ok("result 1"))["results"] == {"only": "x"}
+        lines = (await client.ok("logs 1 only tail=5"))["lines"]
+        assert "said x" in [line["message"] for line in lines]
+        assert "succeeded" in (await client.ok("explain 1"))["text"]
+        assert [row["run"] for row in (await client.ok("runs hi succeeded"))["runs"]] == [1]
+        assert (await client.ok("job hi"))["definition"]["name"] == "hi"
+        assert await client.ok("undefine hi") == {"job": "hi"}
+        assert await client.code("run hi") == "no-such-job"
+
+
+async def test_a_run_is_paused_resumed_stopped_and_cancelled(front):
+    async with front.client() as client:
+        await define(client, "long", "Forever")
+        await client.ok("run long")
+        assert (await client.ok("pause 1"))["state"] in {"pausing", "paused"}
+        assert (await client.ok("resume 1"))["state"] == "running"
+        assert (await client.ok("cancel 1 enough"))["state"] in {"cancelling", "cancelled"}
+        assert (await client.ok("wait 1"))["state"] == "cancelled"
+        assert "enough (a-admin)" in (await client.ok("status 1"))["reason"]
+        assert await client.code("pause 1") == "conflict"
+        await client.ok("run long")
+        await client.ok("kill 2")
+        assert (await client.ok("wait 2"))["state"] == "cancelled"
+
+
+async def test_a_failure_is_explained(front):
+    async with front.client() as client:
+        await define(client, "bad", "Boom")
+        await client.ok("run bad")
+        assert (await client.ok("wait 1"))["state"] == "failed"
+        assert "ValueError: boom" in (await client.ok("explain 1"))["text"]
+        assert await client.code("result 1 only") == "conflict"
+
+
+async def test_one_task_runs_by_itself_and_a_key_gives_the_same_run(front):
+    async with front.client() as client:
+        assert await client.ok("run-task Say text=a key=k") == {"run": 1}
+        assert await client.ok("run-task Say text=a key=k") == {"run": 1}
+        assert await client.ok("run-task Say text=a") == {"run": 2}
+    async with front.client("operator") as other:
+        assert await other.ok("run-task Say text=a key=k") == {"run": 3}
+
+
+async def test_following_a_run_gives_its_events_then_the_end(front):
+    async with front.client() as client:
+        await define(client, "hi")
+        await client.ok("run hi")
+        await client.ok("wait 1")
+        reply = await client.ok("follow 1 since=0")
+        assert reply == {"subscription": 1, "run": 1, "state": "succeeded", "next": 1}
+        events = []
+        while (event := await client.read())["event"] != "end":
+            events.append(event)
+        assert event == {"event": "end", "sub": 1}
+        assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+        assert events[-1]["event"] == "run-ended"
+        assert events[-1]["state"] == "succeeded"
+        assert events[0]["ts"].endswith("Z")
+        assert {"task-started", "task-progress", "task-ended"} <= {event["event"] for event in events}
+
+
+async def test_kinds_filter_and_the_numbers_show_the_gaps(front):
+    async with front.client() as client:
+        await define(client, "hi")
+        await client.ok("run hi")
+        await client.ok("wait 1")
+        await client.ok("follow 1 kinds=progress since=0")
+        (event, end) = (await client.read(), await client.read())
+        assert (event["event"], end["event"]) == ("task-progress", "end")
+        assert event["seq"] > 1
+        assert await client.code("follow 1 kinds=jobs") == "bad-args"
+
+
+async def test_the_servers_stream_tells_of_jobs_and_runs_as_they_happen(front):
+    async with front.client() as watcher, front.client() as client:
+        await watcher.ok("follow kinds=jobs,runs")
+        await define(client, "hi")
+        await client.ok("run hi")
+        seen = []
+        while "run-ended" not in seen:
+            seen.append((await watcher.read())["event"])
+        assert seen[0] == "job-defined"
+        assert "run-started" in seen
+        assert await watcher.ok("unfollow 1") == {"subscription": 1}
+        assert await watcher.code("unfollow 1") == "no-such-subscription"
+
+
+async def test_a_slow_reader_is_told_what_it_missed_and_others_are_not_slowed(tmp_path):
+    limits = attrs.evolve(Limits(), output=2_000)
+    async with served(tmp_path, limits=limits) as front, front.client() as client:
+        await define(client, "long", "Forever")
+        await client.ok("run long")
+        await client.ok("follow 1")
+        async with front.client() as other:
+            assert await other.ok("ping") == {"pong": True}
+
+
+async def test_a_wait_is_cut_short_by_its_time_and_does_not_block_others(front):
+    async with front.client() as client, front.client() as other:
+        await define(client, "long", "Forever")
+        await client.ok("run long")
+        assert await client.code("wait 1 timeout=0.01") == "timeout"
+        await client.send("wait 1")
+        assert await other.ok("cancel 1") == {"run": 1, "state": "cancelling"}
+        assert (await client.read())["result"] == {"run": 1, "state": "cancelled"}
+
+
+async def test_a_half_close_is_answered_in_full(front):
+    async with front.client() as client:
+        await define(client, "hi")
+        await client.send("run hi", "wait 1", "runs")
+        await client.stream.send_eof()
+        *replies, bye = await client.rest_of_it()
+        assert [reply["n"] for reply in replies] == [3, 4, 5]
+        assert replies[1]["result"]["state"] == "succeeded"
+        assert bye == {"bye": {"code": "end"}}
+
+
+async def test_a_client_that_vanishes_leaves_its_runs_and_nothing_else(front):
+    async with front.client() as client:
+        await define(client, "long", "Forever")
+        await client.ok("run long")
+        await client.ok("follow 1")
+    async with front.client() as client:
+        with anyio.fail_after(5):
+            while len((await client.ok("sessions"))["sessions"]) > 1:
+                await anyio.sleep(0.01)
+        assert (await client.ok("status 1"))["state"] == "running"
+
+
+async def test_closing_says_goodbye_and_the_port_is_free_at_once(front):
+    async with front.client() as client:
+        await define(client, "long", "Forever")
+        await client.ok("run long")
+        await client.send("wait 1")
+        await anyio.wait_all_tasks_blocked()
+        port = port_of(front.listening)
+        async with anyio.create_task_group() as group:
+            group.start_soon(front.listening.aclose)
+            said = await client.rest_of_it()
+        assert said[0]["error"]["code"] == "shutting-down"
+        assert said[-1] == {"bye": {"code": "shutting-down"}}
+        async with listen(front.server, tcp=f"127.0.0.1:{port}", tokens=front.file) as again:
+            async with connected(again, front.tokens["viewer"]) as client:
+                assert await client.ok("ping") == {"pong": True}
+
+
+async def test_await_and_several_listeners_and_closing_twice(tmp_path):
+    async with Server() as server:
+        listening = await listen(server, unix=tmp_path / "private" / "socket")
+        assert listening.addresses == (f"unix://{tmp_path}/private/socket",)
+        await listening.aclose()
+        await listening.aclose()
+        assert not (tmp_path / "private" / "socket").exists()
+
+
+async def test_limits_on_sessions_are_told_before_the_close(tmp_path):
+    limits = attrs.evolve(Limits(), sessions_of_source=1)
+    async with served(tmp_path, limits=limits) as front, front.client():
+        async with await anyio.connect_tcp("127.0.0.1", port_of(front.listening)) as stream:
+            said = await Client(stream).rest_of_it()
+            assert said[0]["error"]["code"] == "busy"
+            assert said[-1] == {"bye": {"code": "busy"}}
+
+
+async def test_who_does_not_authenticate_in_time_has_to_go(tmp_path):
+    limits = attrs.evolve(Limits(), auth_time=0.05)
+    async with served(tmp_path, limits=limits) as front, front.client(None) as client:
+        assert await client.rest_of_it() == [{"bye": {"code": "auth-required"}}]
+
+
+async def test_an_idle_session_is_ended_and_one_that_follows_is_not(tmp_path):
+    limits = attrs.evolve(Limits(), idle=0.3)
+    async with served(tmp_path, limits=limits) as front, front.client() as idle, front.client() as follower:
+        await follower.ok("follow")
+        assert await idle.rest_of_it() == [{"bye": {"code": "idle"}}]
+        assert await follower.ok("ping") == {"pong": True}
+
+
+async def test_a_revoked_token_ends_its_sessions(front):
+    async with front.client("runner") as client, front.client() as other:
+        front.file.revoke("a-runner")
+        assert await client.rest_of_it() == [
+            {"bye": {"code": "auth-failed", "message": "the token was revoked or has expired"}}
+        ]
+        assert await other.ok("ping") == {"pong": True}
+
+
+async def test_a_defect_is_an_incident_number_and_its_traceback_stays_in_the_log(front, caplog, monkeypatch):
+    """The incident class: tracebacks that leak paths and secrets."""
+
+    def broken():
+        raise RuntimeError("the password is hunter2")
+
+    monkeypatch.setattr(front.server, "stats", broken)
+    async with front.client() as client:
+        reply = await client.ask("stats")
+        assert reply["error"]["code"] == "internal"
+        assert "hunter2" not in json.dumps(reply)
+        assert reply["error"]["incident"] in caplog.text
+        assert "hunter2" in caplog.text
+        assert await client.ok("ping") == {"pong": True}
