@@ -30,7 +30,12 @@ async def test_a_session_from_greeting_to_goodbye(front):
 async def test_jobs_are_defined_run_watched_and_told(front):
     async with front.client() as client:
         rows = (await client.ok("tasks"))["tasks"]
-        assert {"task": "Say", "bundle": "app", "parameters": ['text: str = "hello"'], "summary": "Say something."} in rows
+        assert {
+            "task": "Say",
+            "bundle": "app",
+            "parameters": ['text: str = "hello"'],
+            "summary": "Say something.",
+        } in rows
         assert await define(client, "hi", text="x") == {"job": "hi", "state": "ready", "problems": []}
         assert (await client.ok("jobs"))["jobs"][0]["state"] == "ready"
         assert await client.ok("run hi") == {"run": 1}

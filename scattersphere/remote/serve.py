@@ -1,0 +1,205 @@
+"""A server from a shell: what `scattersphere serve` and `scattersphere token` do.
+
+Only here are flags read and signals heeded: a library leaves both to the program that embeds it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import attrs
+
+from scattersphere.errors import ConflictError, ScattersphereError
+from scattersphere.model.events import EventKind
+from scattersphere.model.states import RunState
+from scattersphere.remote.audit import AuditFile
+from scattersphere.remote.errors import ListenError
+from scattersphere.remote.limits import Limits
+from scattersphere.remote.listener import server_context
+from scattersphere.remote.listening import listen
+from scattersphere.remote.roles import Role
+from scattersphere.remote.tokens import TokenFile
+from scattersphere.server import Server
+
+if TYPE_CHECKING:
+    import os
+    import ssl
+
+BUNDLE_ENDINGS = frozenset({".py", ".zip", ".whl"})
+_BAD = frozenset({RunState.FAILED, RunState.CRASHED})
+
+
+@attrs.frozen(kw_only=True)
+class ServeOptions:
+    """The flags of `scattersphere serve`."""
+
+    bundles: tuple[Path, ...] = ()
+    """Folders whose bundles are registered at the start; what sessions may register must lie in them."""
+    jobs: Path | None = None
+    """The folder of definitions: loaded at the start, and where `save` and `load` look."""
+    tcp: tuple[str, ...] = ()
+    unix: Path | None = None
+    tokens: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    audit: Path | None = None
+    stock_tasks: bool = False
+    limits: Limits = Limits()
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _complain(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+async def serve(
+    options: ServeOptions,
+    *,
+    say: Callable[[str], None] = _print,
+    complain: Callable[[str], None] = _complain,
+) -> None:
+    """Serve until SIGTERM, SIGINT or `shutdown`: load bundles, then jobs, then listen.
+
+    Says `listening on ...` for each listener once it accepts. What fails to load is complained of
+    and does not keep the others from being served. Raises `ListenError`.
+    """
+    if not options.tcp and options.unix is None:
+        raise ListenError("say where to listen: --tcp HOST:PORT or --unix PATH")
+    async with AsyncExitStack() as stack:
+        audit = stack.enter_context(AuditFile(options.audit)) if options.audit is not None else None
+        server = await stack.enter_async_context(Server(bundle_roots=options.bundles))
+        if options.stock_tasks:
+            from scattersphere import tasks  # noqa: PLC0415 - only where the operator asks for it
+
+            server.register_tasks("std", tasks.ALL)
+        await _load_bundles(server, options.bundles, complain)
+        await _load_jobs(server, options.jobs, complain)
+        ended = anyio.Event()
+        listening = listen(
+            server,
+            tcp=options.tcp,
+            unix=options.unix,
+            tokens=options.tokens,
+            tls=_tls(options),
+            bundle_roots=options.bundles,
+            job_folder=options.jobs,
+            audit=audit,
+            limits=options.limits,
+            on_shutdown=ended.set,
+        )
+        async with listening, anyio.create_task_group() as group:
+            # The handlers are there before anybody is told to send signals.
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                group.start_soon(_until_signal, signals, ended)
+                group.start_soon(_tell_of_failures, server, complain)
+                for address in listening.addresses:
+                    say(f"listening on {address}")
+                await ended.wait()
+                group.cancel_scope.cancel()
+
+
+async def _until_signal(signals: AsyncIterator[signal.Signals], ended: anyio.Event) -> None:
+    async for _ in signals:
+        ended.set()
+
+
+async def _tell_of_failures(server: Server, complain: Callable[[str], None]) -> None:
+    """Complain of each run that failed in one line; its traceback is in the run's log."""
+    async for event in server.events(server.last_event):
+        if event.kind is EventKind.RUN_ENDED and event.state in _BAD:
+            complain(f"run {event.run} of {event.job} {event.state}; `explain {event.run}` tells why")
+        elif event.kind is EventKind.BUNDLE_FAILED:
+            complain(f"bundle {event.bundle}: {event.message}")
+
+
+def _tls(options: ServeOptions) -> ssl.SSLContext | None:
+    if (options.tls_cert is None) != (options.tls_key is None):
+        raise ListenError("--tls-cert and --tls-key go together")
+    if options.tls_cert is None or options.tls_key is None:
+        return None
+    return server_context(options.tls_cert, options.tls_key)
+
+
+async def _load_bundles(server: Server, roots: Sequence[Path], complain: Callable[[str], None]) -> None:
+    for root in roots:
+        for place in sorted(root.iterdir()):
+            if not _is_bundle(place):
+                continue
+            try:
+                await server.register(place)
+            except (ScattersphereError, OSError) as exc:
+                complain(f"bundle {place.name}: {exc}")
+
+
+def _is_bundle(place: Path) -> bool:
+    if place.name.startswith((".", "_")):
+        return False
+    return place.suffix in BUNDLE_ENDINGS or (place.is_dir() and any(place.glob("*.py")))
+
+
+async def _load_jobs(server: Server, folder: Path | None, complain: Callable[[str], None]) -> None:
+    for place in sorted(folder.glob("*.json")) if folder is not None else ():
+        try:
+            await server.load(place)
+        except (ScattersphereError, OSError) as exc:
+            complain(f"job {place.name}: {exc}")
+
+
+# ---- tokens
+
+
+def create_token(
+    tokens: str | os.PathLike[str],
+    name: str,
+    role: str,
+    *,
+    patterns: Sequence[str] = (),
+    days: float | None = None,
+) -> str:
+    """Add a token to the file, making the file where there is none, and return it: print it alone."""
+    try:
+        rank = Role(role)
+    except ValueError:
+        raise ConflictError(f"no role {role!r}; the roles are {', '.join(Role)}") from None
+    expires = None
+    if days is not None:
+        if not days > 0:
+            raise ConflictError("a token that has expired already is of no use; give days above 0")
+        expires = dt.datetime.now(dt.UTC).replace(microsecond=0) + dt.timedelta(days=days)
+    return TokenFile(tokens).create(name, rank, patterns=tuple(patterns), expires=expires)
+
+
+def list_tokens(tokens: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """Return what may be shown of the tokens."""
+    file = TokenFile(tokens)
+    file.refresh()
+    now = dt.datetime.now(dt.UTC)
+    return [
+        {
+            "id": token.id,
+            "name": token.name,
+            "role": str(token.role),
+            "patterns": " ".join(token.patterns) or "*",
+            "created": token.created.isoformat(),
+            "expires": token.expires.isoformat() if token.expires is not None else "never",
+            "live": "yes" if token.live(now) else "no",
+        }
+        for token in file.tokens
+    ]
+
+
+def revoke_token(tokens: str | os.PathLike[str], name_or_id: str) -> list[str]:
+    """Remove the tokens of a name, or the one of an id; return the ids. Sessions end within a second."""
+    return [token.id for token in TokenFile(tokens).revoke(name_or_id)]

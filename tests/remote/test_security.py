@@ -1,0 +1,280 @@
+"""Rights, secrets and strangers over real sockets. Each incident class of comparable servers has its name here."""
+
+import json
+import os
+import ssl
+import stat
+import subprocess
+import sys
+
+import anyio
+import pytest
+import trustme
+from wire import Client, connected, job, port_of, served
+
+from scattersphere import Server
+from scattersphere.remote import ListenError, listen
+from scattersphere.remote.audit import AuditFile
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_nothing_listens_by_default_and_nothing_of_it_is_imported():
+    """The incident class: open by default."""
+    code = (
+        "import sys, scattersphere; print([m for m in sys.modules if m.startswith('scattersphere.remote')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    async with Server() as server:
+        with pytest.raises(ListenError, match="say where"):
+            await listen(server)
+        with pytest.raises(ListenError, match="give tokens="):
+            await listen(server, tcp="127.0.0.1:0")
+
+
+async def test_a_browsers_request_is_sent_away_before_its_body_is_read(front):
+    """The incident class: requests from browsers."""
+    body = f"auth {front.tokens['admin']}\nshutdown\n"
+    request = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    async with front.client(None) as client:
+        await client.stream.send(request.encode())
+        error, bye = await client.rest_of_it()
+        assert error["error"]["code"] == "bad-frame"
+        assert bye == {"bye": {"code": "bad-frame"}}
+
+
+async def test_memory_before_authentication_stays_small(front):
+    """The incident class: memory that strangers may fill."""
+    async with front.client(None) as client:
+        with pytest.raises((anyio.BrokenResourceError, anyio.ClosedResourceError)):
+            for _ in range(200):
+                await client.stream.send(b"a" * 65_536)
+                await anyio.sleep(0.001)
+
+
+async def test_what_is_hidden_answers_exactly_as_what_is_absent(front):
+    async with front.client() as admin:
+        await admin.ok("define " + json.dumps(job("secret")))
+        await admin.ok("define " + json.dumps(job("nightly1")))
+        await admin.ok("run secret")
+        await admin.ok("wait 1")
+    async with front.client("bounded") as client:
+
+        async def same(hidden, absent, *names):
+            replies = []
+            for line in (hidden, absent):
+                reply = await client.ask(line)
+                error = json.dumps(reply["error"])
+                for name in names:
+                    error = error.replace(name, "X")
+                replies.append(error)
+            assert replies[0] == replies[1]
+
+        await same("job secret", "job absent", "secret", "absent")
+        await same("run secret", "run absent", "secret", "absent")
+        await same("undefine secret", "undefine absent", "secret", "absent")
+        await same("save secret", "save absent", "secret", "absent")
+        await same("bundles app", "bundles zzz", "app", "zzz")
+        await same("deregister app", "deregister zzz", "app", "zzz")
+        await same("tasks app", "tasks zzz", "app", "zzz")
+        await same("task Say", "task Zzz", "Say", "Zzz")
+        await same("run-task Say", "run-task Zzz", "Say", "Zzz")
+        await same("run-task app:Say", "run-task zzz:Say", "app", "zzz")
+        for verb in (
+            "status",
+            "logs",
+            "result",
+            "explain",
+            "wait",
+            "follow",
+            "cancel",
+            "kill",
+            "pause",
+            "rerun",
+        ):
+            await same(f"{verb} 1", f"{verb} 9", "1", "9")
+        define = json.dumps(job("nightly2", "Say")), json.dumps(job("nightly2", "Zzz"))
+        await same(f"define {define[0]}", f"define {define[1]}", "Say", "Zzz")
+        assert await client.ok("runs") == {"runs": []}
+        assert [row["name"] for row in (await client.ok("jobs"))["jobs"]] == ["nightly1"]
+        assert await client.ok("tasks") == {"tasks": []}
+        assert await client.ok("bundles") == {"bundles": []}
+
+
+async def test_rights_are_checked_when_a_job_is_defined_and_again_when_it_is_run(front):
+    async with front.client() as admin, front.client("bounded") as client:
+        await admin.ok("define " + json.dumps(job("nightly1")))
+        assert await client.code("run nightly1") == "forbidden"  # its code is in a bundle that is not covered
+        assert await client.code("define " + json.dumps(job("other"))) == "forbidden"
+        early = job("nightly3")
+        early["tasks"]["only"]["bundle"] = "etl"
+        assert (await client.ok("define " + json.dumps(early)))["state"] == "unresolved"
+        assert await client.code("run nightly3") == "conflict"
+
+
+async def test_events_of_what_is_hidden_do_not_arrive(front):
+    async with front.client() as admin, front.client("bounded") as client:
+        await client.ok("follow")
+        for name in ("secret", "nightly1", "secret2", "nightly2"):
+            await admin.ok("define " + json.dumps(job(name)))
+        assert [(await client.read())["job"] for _ in range(2)] == ["nightly1", "nightly2"]
+
+
+async def test_the_penalty_for_failures_holds_across_sessions(front):
+    for _ in range(2):
+        async with front.client(None) as client:
+            assert await client.code("auth a") == "auth-failed"
+    async with front.client(None) as client:
+        assert await client.code("auth a") == "auth-failed"
+        assert await client.code(f"auth {front.tokens['admin']}") == "rate-limited"
+
+
+async def test_the_audit_names_who_did_what_and_no_secret(tmp_path):
+    path = tmp_path / "audit.log"
+    with AuditFile(path) as audit:
+        async with served(tmp_path, audit=audit) as front, front.client("operator") as client:
+            definition = job("hi")
+            definition["params"] = {"password": "default"}
+            await client.ok("define " + json.dumps(definition))
+            await client.ask("run hi password=hunter2")
+            await client.ask("shutdown")
+            async with front.client(None) as stranger:
+                await stranger.ask("auth ss1_wrong")
+    text = path.read_text()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for secret in ("hunter2", "ss1_", front.tokens["operator"]):
+        assert secret not in text
+    records = [json.loads(line) for line in text.splitlines()]
+    done = [(record["user"], record["command"], record["object"], record["outcome"]) for record in records]
+    assert ("a-operator", "auth", "user a-operator", "ok") in done
+    assert ("a-operator", "define", "job hi", "ok") in done
+    assert ("a-operator", "run", "job hi", "ok") in done or ("a-operator", "run", "run 1", "ok") in done
+    assert ("a-operator", "shutdown", "", "forbidden") in done
+    assert (None, "auth", "", "auth-failed") in done
+    assert all(record["peer"].startswith("127.0.0.1:") for record in records)
+
+
+def test_an_audit_file_that_others_can_read_is_refused(tmp_path):
+    path = tmp_path / "audit.log"
+    path.write_text("")
+    path.chmod(0o644)
+    with pytest.raises(ListenError, match="0600"):
+        AuditFile(path)
+
+
+async def test_the_servers_own_user_is_admin_on_a_unix_socket(tmp_path):
+    async with Server() as server, listen(server, unix=tmp_path / "run" / "s"):
+        async with await anyio.connect_unix(tmp_path / "run" / "s") as stream:
+            client = Client(stream)
+            assert (await client.read())["scattersphere"]["auth"] == []
+            assert await client.ok("whoami") == {
+                "user": f"uid-{os.getuid()}",
+                "role": "admin",
+                "patterns": [],
+            }
+
+
+async def test_another_user_on_a_unix_socket_needs_a_token(tmp_path, monkeypatch):
+    monkeypatch.setattr("scattersphere.remote.addresses.peer_uid", lambda _: os.getuid() + 1)
+    async with Server() as server, listen(server, unix=tmp_path / "run" / "s"):
+        async with await anyio.connect_unix(tmp_path / "run" / "s") as stream:
+            client = Client(stream)
+            assert (await client.read())["scattersphere"]["auth"] == ["token"]
+            assert await client.code("jobs") == "auth-required"
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+def contexts(authority):
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.minimum_version = ssl.TLSVersion.TLSv1_2
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
+
+
+async def test_sessions_over_tls_and_plaintext_probes_beside_them(tmp_path, authority, caplog):
+    server, client_context = contexts(authority)
+    async with served(tmp_path, tls=server) as front:
+        assert front.listening.addresses[0].startswith("tls://")
+        async with await anyio.connect_tcp("127.0.0.1", port_of(front.listening)) as probe:
+            await probe.send(b"ping\n")
+            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                while True:
+                    await probe.receive()
+        options = {"tls": True, "ssl_context": client_context, "tls_standard_compatible": False}
+        async with connected(front.listening, front.tokens["admin"], **options) as client:
+            assert await client.ok("ping") == {"pong": True}
+            await client.send("quit")
+            assert (await client.rest_of_it())[-1] == {"bye": {"code": "quit"}}
+    assert "Traceback" not in caplog.text
+
+
+async def test_old_tls_is_refused(tmp_path, authority):
+    server, _ = contexts(authority)
+    with pytest.warns(DeprecationWarning):
+        server.minimum_version = ssl.TLSVersion.TLSv1_1
+    async with Server() as engine:
+        with pytest.raises(ListenError, match=r"before 1\.2"):
+            await listen(engine, tcp="127.0.0.1:0", tokens=_a_file(tmp_path), tls=server)
+
+
+def _a_file(folder):
+    from scattersphere.remote import Role, TokenFile
+
+    file = TokenFile(folder / "t.json")
+    file.create("a", Role.VIEWER)
+    return file
+
+
+async def test_running_out_of_descriptors_is_survived(front, monkeypatch):
+    """The incident class: an accept loop that ends at EMFILE."""
+    import errno
+
+    from scattersphere.remote import listener
+
+    monkeypatch.setattr(listener, "ACCEPT_PAUSE", 0.001)
+    failures = [
+        OSError(errno.EMFILE, "too many"),
+        OSError(errno.ENFILE, "too many"),
+        OSError(errno.ECONNABORTED, "x"),
+    ]
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as multi:
+        kind = type(multi.listeners[0])
+    real = kind.accept
+
+    async def accept(self):
+        if failures:
+            raise failures.pop()
+        return await real(self)
+
+    monkeypatch.setattr(kind, "accept", accept)
+    async with front.client() as client:  # taken by the accept that was waiting before
+        await client.ok("ping")
+    async with front.client() as client:
+        await client.ok("ping")
+    assert failures == []
+
+
+async def test_an_error_in_one_session_does_not_reach_the_others(front, monkeypatch, caplog):
+    from scattersphere.remote.connection import Connection
+
+    async with front.client() as healthy:
+        with monkeypatch.context() as patched:
+
+            async def broken(self):
+                raise RuntimeError("a defect")
+
+            patched.setattr(Connection, "serve", broken)
+            async with await anyio.connect_tcp("127.0.0.1", port_of(front.listening)) as stream:
+                with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                    await stream.receive()
+        assert "a defect" in caplog.text
+        assert await healthy.ok("ping") == {"pong": True}
+        async with front.client() as client:
+            assert await client.ok("ping") == {"pong": True}

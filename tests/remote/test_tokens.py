@@ -1,0 +1,146 @@
+"""Tokens: shown once, kept as digests in a private file, found again, revoked, never leaked."""
+
+import datetime as dt
+import json
+import os
+import stat
+
+import pytest
+
+from scattersphere.errors import ConflictError, ExistsError, NotFoundError
+from scattersphere.remote import ListenError, Role, TokenFile
+from scattersphere.remote.serve import create_token, list_tokens, revoke_token
+from scattersphere.remote.tokens import digest_of
+
+
+@pytest.fixture
+def file(tmp_path):
+    return TokenFile(tmp_path / "tokens.json")
+
+
+def test_a_token_has_256_random_bits_and_is_kept_as_a_digest_only(file):
+    tokens = {file.create(f"n{number}", Role.VIEWER) for number in range(20)}
+    assert len(tokens) == 20
+    for token in tokens:
+        assert token.startswith("ss1_")
+        assert len(token) == len("ss1_") + 43  # 256 bits in base64
+        assert not set(token) & set(" =")
+        assert token not in file.path.read_text()
+        assert digest_of(token) in file.path.read_text()
+
+
+def test_the_file_is_private_and_one_that_is_not_is_refused(file):
+    token = file.create("ann", Role.ADMIN)
+    assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
+    assert file.find(token).user == "ann"
+    for mode in (0o640, 0o604, 0o620, 0o606):
+        file.path.chmod(mode)
+        os.utime(file.path, ns=(1, mode))
+        with pytest.raises(ListenError, match="chmod 600"):
+            file.refresh()
+        assert file.find(token) is None
+
+
+def test_a_link_or_a_folder_in_place_of_the_file_is_refused(file, tmp_path):
+    file.create("ann", Role.ADMIN)
+    (tmp_path / "link").symlink_to(file.path)
+    for place in (tmp_path / "link", tmp_path / "missing", tmp_path):
+        with pytest.raises((ListenError, OSError)):
+            TokenFile(place).refresh()
+
+
+def test_a_token_stands_for_its_name_role_and_patterns(file):
+    token = file.create("ann", Role.RUNNER, patterns=("job:nightly*", "bundle:etl"))
+    principal = TokenFile(file.path)
+    principal.refresh()
+    found = principal.find(token)
+    assert (found.user, found.role, found.patterns) == ("ann", Role.RUNNER, ("job:nightly*", "bundle:etl"))
+    for wrong in ("", token[:-1], token + "x", token.upper(), digest_of(token), "\ud800", "x" * 10_000):
+        assert file.find(wrong) is None
+
+
+def test_an_expired_token_is_none(file):
+    past = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=1)
+    assert file.find(file.create("ann", Role.ADMIN, expires=past)) is None
+    soon = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    assert file.find(file.create("bob", Role.ADMIN, expires=soon)).user == "bob"
+
+
+def test_two_tokens_of_a_name_may_be_live_for_rotation(file):
+    first, second = file.create("ann", Role.ADMIN), file.create("ann", Role.ADMIN)
+    with pytest.raises(ExistsError, match="revoke one first"):
+        file.create("ann", Role.ADMIN)
+    assert file.find(first) and file.find(second)
+    file.revoke(digest_of(first)[:8])
+    assert file.find(first) is None
+    assert file.find(second).user == "ann"
+
+
+def test_a_revocation_by_another_process_is_noticed(file):
+    token = file.create("ann", Role.ADMIN)
+    principal = file.find(token)
+    assert file.current(principal)
+    TokenFile(file.path).revoke("ann")
+    file.refresh()
+    assert not file.current(principal)
+    with pytest.raises(NotFoundError):
+        file.revoke("ann")
+
+
+def test_rights_that_were_lowered_in_the_file_end_what_was_proved_before(file):
+    principal = file.find(file.create("ann", Role.ADMIN))
+    document = json.loads(file.path.read_text())
+    document["tokens"][0]["role"] = "viewer"
+    file.path.write_text(json.dumps(document))
+    file.refresh()
+    assert not file.current(principal)
+    assert file.current(principal.dropped(Role.VIEWER))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{}",
+        "[]",
+        '{"format": 2, "tokens": []}',
+        '{"format": 1, "tokens": [{"name": "ss1_secret"}]}',
+        "\udcff",
+    ],
+)
+def test_a_damaged_file_lets_nobody_in_and_its_content_is_not_shown(file, content):
+    token = file.create("ann", Role.ADMIN)
+    file.path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ListenError, match="damaged") as caught:
+        file.refresh()
+    assert "secret" not in str(caught.value)
+    assert file.find(token) is None
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a=b", "\n", "é", "x" * 65])
+def test_names_of_tokens_can_be_shown_anywhere(file, name):
+    with pytest.raises(ConflictError, match="name"):
+        file.create(name, Role.VIEWER)
+
+
+def test_a_token_is_in_no_repr(file):
+    token = file.create("ann", Role.ADMIN)
+    shown = repr(file) + repr(file.tokens) + repr(file.find(token))
+    assert token not in shown
+    assert digest_of(token) not in shown
+
+
+def test_what_the_command_line_does(tmp_path):
+    path = tmp_path / "t.json"
+    token = create_token(path, "ann", "runner", patterns=["job:n*"], days=2)
+    (row,) = list_tokens(path)
+    assert (row["name"], row["role"], row["patterns"], row["live"]) == ("ann", "runner", "job:n*", "yes")
+    assert token not in str(row)
+    assert revoke_token(path, "ann") == [row["id"]]
+    assert list_tokens(path) == []
+    with pytest.raises(ConflictError, match="viewer, runner, operator, admin"):
+        create_token(path, "ann", "root")
+    with pytest.raises(ConflictError, match="pattern"):
+        create_token(path, "ann", "admin", patterns=["task:x"])
+    with pytest.raises(ConflictError, match="expired already"):
+        create_token(path, "ann", "admin", days=0)
