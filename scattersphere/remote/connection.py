@@ -16,7 +16,8 @@ import attrs
 from scattersphere.model.events import EventKind
 from scattersphere.remote.errors import wire_error
 from scattersphere.remote.gate import SourceGate
-from scattersphere.remote.handlers import HANDLERS, Scene
+from scattersphere.remote.handlers import HANDLERS
+from scattersphere.remote.handlers.scene import Scene
 from scattersphere.remote.session import Call, Session
 from scattersphere.remote.views import event_view, kind_of, stamp
 

@@ -272,8 +272,8 @@ class Listening:
             known = uid is not None and uid == os.geteuid()
             principal = Principal(user=f"uid-{uid}", role=Role.ADMIN, credential=PEER) if known else None
             return Peer(f"unix uid={uid}", f"uid-{uid}", principal)
-        host, port = stream.extra(SocketAttribute.remote_address)[:2]  # noqa: S610 - the same
-        return Peer(f"{host}:{port}", _source(str(host)))
+        address: Any = stream.extra(SocketAttribute.remote_address)  # noqa: S610 - the same
+        return Peer(f"{address[0]}:{address[1]}", _source(str(address[0])))
 
     # ---- time
 

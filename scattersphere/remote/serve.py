@@ -8,9 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -31,6 +29,8 @@ from scattersphere.server import Server
 if TYPE_CHECKING:
     import os
     import ssl
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
 
 BUNDLE_ENDINGS = frozenset({".py", ".zip", ".whl"})
 _BAD = frozenset({RunState.FAILED, RunState.CRASHED})
@@ -51,7 +51,7 @@ class ServeOptions:
     tls_key: Path | None = None
     audit: Path | None = None
     stock_tasks: bool = False
-    limits: Limits = Limits()
+    limits: Limits = attrs.field(factory=Limits)
 
 
 def _print(line: str) -> None:
@@ -133,14 +133,15 @@ def _tls(options: ServeOptions) -> ssl.SSLContext | None:
 
 
 async def _load_bundles(server: Server, roots: Sequence[Path], complain: Callable[[str], None]) -> None:
-    for root in roots:
-        for place in sorted(root.iterdir()):
-            if not _is_bundle(place):
-                continue
-            try:
-                await server.register(place)
-            except (ScattersphereError, OSError) as exc:
-                complain(f"bundle {place.name}: {exc}")
+    for place in [place for root in roots for place in _bundles_in(root)]:
+        try:
+            await server.register(place)
+        except (ScattersphereError, OSError) as exc:
+            complain(f"bundle {place.name}: {exc}")
+
+
+def _bundles_in(root: Path) -> list[Path]:
+    return [place for place in sorted(root.iterdir()) if _is_bundle(place)]
 
 
 def _is_bundle(place: Path) -> bool:
@@ -149,8 +150,12 @@ def _is_bundle(place: Path) -> bool:
     return place.suffix in BUNDLE_ENDINGS or (place.is_dir() and any(place.glob("*.py")))
 
 
+def _jobs_in(folder: Path | None) -> list[Path]:
+    return [] if folder is None else sorted(folder.glob("*.json"))
+
+
 async def _load_jobs(server: Server, folder: Path | None, complain: Callable[[str], None]) -> None:
-    for place in sorted(folder.glob("*.json")) if folder is not None else ():
+    for place in _jobs_in(folder):
         try:
             await server.load(place)
         except (ScattersphereError, OSError) as exc:

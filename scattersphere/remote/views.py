@@ -149,7 +149,7 @@ def run_row(run: Run) -> dict[str, Any]:
 def run_view(run: Run) -> dict[str, Any]:
     """Return a run and its tasks."""
     counts: dict[str, int] = {}
-    tasks = []
+    tasks: list[dict[str, Any]] = []
     for name in run.tasks:
         task = run.tasks[name]
         counts[str(task.state)] = counts.get(str(task.state), 0) + 1

@@ -1,0 +1,160 @@
+"""Runs: started, controlled, looked at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from scattersphere.remote import views
+from scattersphere.remote.errors import RequestError
+from scattersphere.remote.front import near
+
+if TYPE_CHECKING:
+    from scattersphere.execution.run import Run
+    from scattersphere.remote.handlers.scene import Scene
+    from scattersphere.remote.roles import Principal
+
+
+async def run(scene: Scene, arguments: Any) -> Any:
+    """Start a run."""
+    front, principal = scene.front, scene.principal
+    definition = front.job(principal, arguments.job)
+    if front.covers_code(principal, definition) is not None:
+        raise RequestError("forbidden", f"job {arguments.job!r} uses code that your token does not cover")
+    started = await front.server.start(arguments.job, arguments.params, key=_key(principal, arguments.key))
+    return {"run": started.id}
+
+
+async def run_task(scene: Scene, arguments: Any) -> Any:
+    """Start a run of one task."""
+    front, principal = scene.front, scene.principal
+    found = front.task(principal, arguments.task, "task")
+    key = _key(principal, arguments.key)
+    started = await front.server.start_task(found.full_path, arguments.args, key=key)
+    front.note_task_run(started)
+    return {"run": started.id}
+
+
+def _key(principal: Principal, key: str | None) -> str | None:
+    """Keep the keys of users apart: one could else learn of, or block, another's runs."""
+    return None if key is None else f"{principal.user}/{key}"
+
+
+async def runs(scene: Scene, arguments: Any) -> Any:
+    """List runs, newest first."""
+    found = scene.front.server.runs
+    rows: list[Any] = []
+    for number in sorted(found, reverse=True):
+        each = found[number]
+        if arguments.job not in {None, each.job} or arguments.state not in {None, str(each.state)}:
+            continue
+        if scene.front.sees_run(scene.principal, each):
+            rows.append(views.run_row(each))
+            if len(rows) == arguments.limit:
+                break
+    return {"runs": rows}
+
+
+async def status(scene: Scene, arguments: Any) -> Any:
+    """Show a run."""
+    return views.run_view(scene.run(arguments.run))
+
+
+async def result(scene: Scene, arguments: Any) -> Any:
+    """Show results."""
+    found = scene.run(arguments.run)
+    if arguments.task is None:
+        return {"run": found.id, "state": str(found.state), "results": views.plain(dict(found.results))}
+    state = _task_of(found, arguments.task).state
+    if arguments.task not in found.results:
+        message = f"task {arguments.task!r} of run {found.id} has no result: it is {state}"
+        raise RequestError("conflict", message, field="task")
+    return {"run": found.id, "task": arguments.task, "result": views.plain(found.results[arguments.task])}
+
+
+def _task_of(found: Run, name: str) -> Any:
+    if name not in found.tasks:
+        message = f"no task {name[:64]!r} in run {found.id}{near(name, list(found.tasks))}"
+        raise RequestError("no-such-task", message, field="task")
+    return found.tasks[name]
+
+
+async def explain(scene: Scene, arguments: Any) -> Any:
+    """Tell what happened."""
+    return {"run": arguments.run, "text": scene.run(arguments.run).explain()}
+
+
+def _accepted(found: Run) -> Any:
+    return {"run": found.id, "state": str(found.state)}
+
+
+async def pause(scene: Scene, arguments: Any) -> Any:
+    """Pause a run."""
+    found = scene.run(arguments.run)
+    found.pause()
+    return _accepted(found)
+
+
+async def resume(scene: Scene, arguments: Any) -> Any:
+    """Resume a run."""
+    found = scene.run(arguments.run)
+    found.resume()
+    return _accepted(found)
+
+
+async def stop(scene: Scene, arguments: Any) -> Any:
+    """Stop a run."""
+    found = scene.run(arguments.run)
+    found.stop(_reason(scene, arguments))
+    return _accepted(found)
+
+
+async def cancel(scene: Scene, arguments: Any) -> Any:
+    """Cancel a run."""
+    found = scene.run(arguments.run)
+    found.cancel(_reason(scene, arguments), grace=arguments.grace)
+    return _accepted(found)
+
+
+async def kill(scene: Scene, arguments: Any) -> Any:
+    """Kill a run."""
+    found = scene.run(arguments.run)
+    found.kill(_reason(scene, arguments))
+    return _accepted(found)
+
+
+def _reason(scene: Scene, arguments: Any) -> str:
+    """Name who asked: the reason is read by those who wonder why a run ended."""
+    return (
+        f"{arguments.reason} ({scene.principal.user})"
+        if arguments.reason
+        else f"asked by {scene.principal.user}"
+    )
+
+
+async def rerun(scene: Scene, arguments: Any) -> Any:
+    """Do a run again."""
+    front = scene.front
+    found = scene.run(arguments.run)
+    if front.covers_code(scene.principal, found.plan.definition) is not None:
+        raise RequestError("forbidden", f"run {found.id} uses code that your token does not cover")
+    again = getattr(front.server, "rerun", None)
+    if again is None:
+        raise RequestError("unsupported", "this server cannot rerun")
+    started = await again(found.id, from_failed=arguments.from_failed, code=arguments.code)
+    return {"run": started.id}
+
+
+async def wait(scene: Scene, arguments: Any) -> Any:
+    """Wait for the end of a run."""
+    found = scene.run(arguments.run)
+    await found.wait(arguments.timeout)
+    return _accepted(found)
+
+
+async def logs(scene: Scene, arguments: Any) -> Any:
+    """Show the log of a run."""
+    found = scene.run(arguments.run)
+    if arguments.task is not None:
+        _task_of(found, arguments.task)
+    lines = found.logs(arguments.task, index=arguments.index, attempt=arguments.attempt, tail=arguments.tail)
+    return {"run": found.id, "lines": [views.log_row(line) for line in lines]}

@@ -1,0 +1,151 @@
+"""A server from a shell, talked to with the programs that people have: nc, telnet, socat."""
+
+import json
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from shell_server import LATER, MORE, shell_server, write
+
+PAGE = Path(__file__).parents[2] / "docs" / "remote" / "netcat.md"
+PATIENCE = 20
+CLIENTS = {
+    "nc": ["nc", "127.0.0.1", "{port}"],
+    "telnet": ["telnet", "127.0.0.1", "{port}"],
+    "socat": ["socat", "-", "TCP:127.0.0.1:{port}"],
+}
+
+
+def program(name):
+    if shutil.which(name) is None:
+        pytest.skip(f"the program {name} is not installed: apt-get install netcat-openbsd telnet socat")
+    return name
+
+
+@pytest.fixture
+def server(tmp_path):
+    with shell_server(tmp_path) as running:
+        yield running
+
+
+class Talk:
+    """A client program: lines in, lines out."""
+
+    def __init__(self, command):
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.lines = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.put(line.rstrip("\r\n"))
+
+    def type(self, line):
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def expect(self, wanted):
+        """Read until a line fits: an ellipsis alone stands for any number of lines."""
+        pattern = ".*".join(re.escape(part) for part in re.sub(r" {2,}", "  ", wanted).split("..."))
+        seen = []
+        while not seen or not re.fullmatch(pattern, re.sub(r" {2,}", "  ", seen[-1])):
+            try:
+                seen.append(self.lines.get(timeout=PATIENCE))
+            except queue.Empty:
+                pytest.fail(f"waited for {wanted!r}, saw {seen}")
+        return seen
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+
+def transcript():
+    blocks = re.findall(r"```netcat\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_the_documented_session_happens_as_it_is_written(server, name):
+    program(name)
+    write(server.bundles / "more.py", MORE)
+    talk = Talk([word.format(port=server.port) for word in CLIENTS[name]])
+    preamble = name == "telnet"  # telnet says to where it connects
+    try:
+        for line in transcript():
+            if line.startswith("> "):
+                if line == "> reload more":
+                    write(server.bundles / "more.py", MORE + LATER)
+                talk.type(line[2:].replace("TOKEN", server.token))
+            elif line != "...":
+                seen = talk.expect(line)
+                strict = not preamble and not line.startswith("*") and "..." not in transcript()
+                assert not strict or len(seen) == 1, seen
+                preamble = False
+    finally:
+        talk.close()
+    assert json.loads((server.jobs / "hi.json").read_text())["name"] == "hi"
+
+
+def test_a_script_of_two_commands_gets_both_replies(server):
+    done = subprocess.run(
+        [program("nc"), "-N", "127.0.0.1", str(server.port)],
+        input=f"auth {server.token}\nrun-task greetings.Greet name=x\nruns\n",
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    greeting, auth, run, runs, bye = map(json.loads, done.stdout.splitlines())
+    assert [auth["n"], run["n"], runs["n"]] == [1, 2, 3]
+    assert run["result"] == {"run": 1}
+    assert runs["result"]["runs"][0]["run"] == 1
+    assert bye == {"bye": {"code": "end"}}
+
+
+def test_the_unix_socket_needs_no_token(server):
+    done = subprocess.run(
+        [program("nc"), "-NU", str(server.unix)],
+        input="whoami\n",
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert json.loads(done.stdout.splitlines()[1])["result"]["role"] == "admin"
+
+
+def test_it_says_where_it_listens_and_ends_cleanly_on_sigterm(server):
+    assert re.fullmatch(r"listening on tcp://127\.0\.0\.1:[0-9]+", server.said[0])
+    assert server.said[1] == f"listening on unix://{server.unix}"
+    server.process.send_signal(signal.SIGTERM)
+    out, err = server.process.communicate(timeout=PATIENCE)
+    assert (server.process.returncode, out, err) == (0, "", "")
+    assert not server.unix.exists()
+
+
+def test_shutdown_ends_it_too(server):
+    subprocess.run(
+        [program("nc"), "-NU", str(server.unix)], input="shutdown\n", text=True, timeout=PATIENCE, check=True
+    )
+    assert server.process.wait(PATIENCE) == 0
+
+
+def test_a_failed_run_is_one_line_on_standard_error(server):
+    subprocess.run(
+        [program("nc"), "-NU", str(server.unix)],
+        input="run-task greetings.Trip\nwait 1\n",
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    server.process.send_signal(signal.SIGTERM)
+    _, err = server.process.communicate(timeout=PATIENCE)
+    assert err == "run 1 of greetings.Trip failed; `explain 1` tells why\n"
