@@ -83,12 +83,20 @@ def _block(value: Any, name: str = "") -> list[str]:
     if isinstance(value, Sequence) and not isinstance(value, str) and value:
         if all(isinstance(row, Mapping) for row in value):
             return _rows(value)
-        if all(isinstance(row, str) for row in value):
+        if name == "help":
             return list(value)
     if isinstance(value, str) and "\n" in value:
         return value.split("\n")
-    shown = value if isinstance(value, str) else _encode(value)
-    return [f"{name}: {shown}" if name else shown]
+    return [f"{name}: {_short(value)}" if name else _short(value)]
+
+
+def _short(value: Any) -> str:
+    """Return a value for one line: words as they are, lists of words with commas."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Sequence) and all(isinstance(each, str) for each in value):
+        return ", ".join(value) or "-"
+    return _encode(value)
 
 
 def _rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -101,8 +109,7 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    text = value if isinstance(value, str) else _encode(value)
-    text = _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    text = _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), _short(value))
     return text if len(text) <= CELL else text[: CELL - 3] + "..."
 
 

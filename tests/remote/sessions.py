@@ -9,6 +9,8 @@ from scattersphere.remote.session import Session
 TOKENS = {f"{role}-token": Principal(user=f"a-{role}", role=role) for role in Role}
 TOKENS["bounded-token"] = Principal(user="bounded", role=Role.ADMIN, patterns=("job:nightly*", "bundle:etl"))
 
+DEFAULTS = Limits()
+
 
 class FakeGate:
     """Knows the tokens above; `revoked` users are out."""
@@ -33,7 +35,7 @@ class FakeGate:
 class Driver:
     """Feeds a pure session and answers its calls with their own names and arguments."""
 
-    def __init__(self, role=None, limits=Limits(), *, answering=True):
+    def __init__(self, role=None, limits=DEFAULTS, *, answering=True):
         self.gate = FakeGate()
         self.now = 0.0
         self.calls = []

@@ -38,14 +38,17 @@ def test_other_addresses_need_tls_and_a_token(host):
 def test_resolved_addresses_are_judged_and_not_names(monkeypatch):
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 0)) for host in ("127.0.0.1", "192.0.2.7")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    with pytest.raises(ListenError, match="192.0.2.7"):
+    with pytest.raises(ListenError, match=r"192\.0\.2\.7"):
         addresses.bind_tcp("localhost:0", tokens=True, tls=False)
 
 
 @pytest.mark.parametrize(
     ("host", "loopback"),
-    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("::ffff:127.0.0.1", True)]
-    + [
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
         ("::ffff:10.0.0.1", False),
         ("0.0.0.0", False),
         ("::", False),
@@ -58,7 +61,7 @@ def test_what_is_loopback(host, loopback):
 
 
 @pytest.mark.parametrize(
-    "address", ["", ":80", "80", "host", "host:", "host:x", "host:65536", "h:-1", "h:１"]
+    "address", ["", ":80", "80", "host", "host:", "host:x", "host:65536", "h:-1", "h:\uff11"]
 )
 def test_an_address_has_a_host_and_a_port(address):
     """The incident class: an empty host that means every interface."""

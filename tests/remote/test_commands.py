@@ -25,52 +25,10 @@ def test_every_command_has_one_handler_and_every_handler_a_command():
 
 
 def test_the_commands_of_protocol_1_are_there():
-    assert set(COMMANDS) == set(
-        [
-            "hello",
-            "auth",
-            "ping",
-            "whoami",
-            "help",
-            "commands",
-            "schema",
-            "quit",
-            "output",
-            "drop",
-            "bundles",
-            "tasks",
-            "task",
-            "register",
-            "deregister",
-            "reload",
-            "jobs",
-            "job",
-            "define",
-            "validate",
-            "undefine",
-            "save",
-            "load",
-            "run",
-            "run-task",
-            "runs",
-            "status",
-            "result",
-            "explain",
-            "pause",
-            "resume",
-            "stop",
-            "cancel",
-            "kill",
-            "rerun",
-            "wait",
-            "logs",
-            "follow",
-            "unfollow",
-            "stats",
-            "sessions",
-            "shutdown",
-        ]
-    )
+    names = """hello auth ping whoami help commands schema quit output drop bundles tasks task register
+        deregister reload jobs job define validate undefine save load run run-task runs status result explain
+        pause resume stop cancel kill rerun wait logs follow unfollow stats sessions shutdown"""
+    assert set(COMMANDS) == {*names.split()}
 
 
 def test_help_and_schema_are_made_from_the_table():

@@ -5,7 +5,7 @@ import json
 import anyio
 import attrs
 import pytest
-from wire import Client, connected, job, port_of, served
+from wire import Client, connected, job, port_of, raw, served, until
 
 from scattersphere import Server
 from scattersphere.remote import Limits, listen
@@ -167,9 +167,7 @@ async def test_a_client_that_vanishes_leaves_its_runs_and_nothing_else(front):
         await client.ok("run long")
         await client.ok("follow 1")
     async with front.client() as client:
-        with anyio.fail_after(5):
-            while len((await client.ok("sessions"))["sessions"]) > 1:
-                await anyio.sleep(0.01)
+        await until(lambda: len(front.listening.front.sessions) == 1)
         assert (await client.ok("status 1"))["state"] == "running"
 
 
@@ -185,9 +183,9 @@ async def test_closing_says_goodbye_and_the_port_is_free_at_once(front):
             said = await client.rest_of_it()
         assert said[0]["error"]["code"] == "shutting-down"
         assert said[-1] == {"bye": {"code": "shutting-down"}}
-        async with listen(front.server, tcp=f"127.0.0.1:{port}", tokens=front.file) as again:
-            async with connected(again, front.tokens["viewer"]) as client:
-                assert await client.ok("ping") == {"pong": True}
+        again = listen(front.server, tcp=f"127.0.0.1:{port}", tokens=front.file)
+        async with again, connected(again, front.tokens["viewer"]) as new:
+            assert await new.ok("ping") == {"pong": True}
 
 
 async def test_await_and_several_listeners_and_closing_twice(tmp_path):
@@ -201,11 +199,10 @@ async def test_await_and_several_listeners_and_closing_twice(tmp_path):
 
 async def test_limits_on_sessions_are_told_before_the_close(tmp_path):
     limits = attrs.evolve(Limits(), sessions_of_source=1)
-    async with served(tmp_path, limits=limits) as front, front.client():
-        async with await anyio.connect_tcp("127.0.0.1", port_of(front.listening)) as stream:
-            said = await Client(stream).rest_of_it()
-            assert said[0]["error"]["code"] == "busy"
-            assert said[-1] == {"bye": {"code": "busy"}}
+    async with served(tmp_path, limits=limits) as front, front.client(), raw(front.listening) as stream:
+        said = await Client(stream).rest_of_it()
+        assert said[0]["error"]["code"] == "busy"
+        assert said[-1] == {"bye": {"code": "busy"}}
 
 
 async def test_who_does_not_authenticate_in_time_has_to_go(tmp_path):

@@ -1,4 +1,4 @@
-"""Rights, secrets and strangers over real sockets. Each incident class of comparable servers has its name here."""
+"""Rights, secrets and strangers over real sockets; each incident class of comparable servers is named."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import sys
 import anyio
 import pytest
 import trustme
-from wire import Client, connected, job, port_of, served
+from wire import closed, connected, job, over_unix, port_of, served
 
 from scattersphere import Server
 from scattersphere.remote import ListenError, listen
@@ -19,13 +19,16 @@ from scattersphere.remote.audit import AuditFile
 pytestmark = pytest.mark.anyio
 
 
-async def test_nothing_listens_by_default_and_nothing_of_it_is_imported():
-    """The incident class: open by default."""
+def test_nothing_of_it_is_imported_unless_asked_for():
     code = (
         "import sys, scattersphere; print([m for m in sys.modules if m.startswith('scattersphere.remote')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+async def test_nothing_listens_by_default():
+    """The incident class: open by default."""
     async with Server() as server:
         with pytest.raises(ListenError, match="say where"):
             await listen(server)
@@ -47,10 +50,8 @@ async def test_a_browsers_request_is_sent_away_before_its_body_is_read(front):
 async def test_memory_before_authentication_stays_small(front):
     """The incident class: memory that strangers may fill."""
     async with front.client(None) as client:
-        with pytest.raises((anyio.BrokenResourceError, anyio.ClosedResourceError)):
-            for _ in range(200):
-                await client.stream.send(b"a" * 65_536)
-                await anyio.sleep(0.001)
+        with pytest.raises(anyio.BrokenResourceError):
+            await client.stream.send(b"a" * (50 << 20))
 
 
 async def test_what_is_hidden_answers_exactly_as_what_is_absent(front):
@@ -164,24 +165,19 @@ def test_an_audit_file_that_others_can_read_is_refused(tmp_path):
 
 
 async def test_the_servers_own_user_is_admin_on_a_unix_socket(tmp_path):
-    async with Server() as server, listen(server, unix=tmp_path / "run" / "s"):
-        async with await anyio.connect_unix(tmp_path / "run" / "s") as stream:
-            client = Client(stream)
-            assert (await client.read())["scattersphere"]["auth"] == []
-            assert await client.ok("whoami") == {
-                "user": f"uid-{os.getuid()}",
-                "role": "admin",
-                "patterns": [],
-            }
+    place = tmp_path / "run" / "s"
+    async with Server() as server, listen(server, unix=place), over_unix(place) as client:
+        assert client.greeting["scattersphere"]["auth"] == []
+        user = {"user": f"uid-{os.getuid()}", "role": "admin", "patterns": []}
+        assert await client.ok("whoami") == user
 
 
 async def test_another_user_on_a_unix_socket_needs_a_token(tmp_path, monkeypatch):
     monkeypatch.setattr("scattersphere.remote.addresses.peer_uid", lambda _: os.getuid() + 1)
-    async with Server() as server, listen(server, unix=tmp_path / "run" / "s"):
-        async with await anyio.connect_unix(tmp_path / "run" / "s") as stream:
-            client = Client(stream)
-            assert (await client.read())["scattersphere"]["auth"] == ["token"]
-            assert await client.code("jobs") == "auth-required"
+    place = tmp_path / "run" / "s"
+    async with Server() as server, listen(server, unix=place), over_unix(place) as client:
+        assert client.greeting["scattersphere"]["auth"] == ["token"]
+        assert await client.code("jobs") == "auth-required"
 
 
 @pytest.fixture(scope="module")
@@ -204,9 +200,7 @@ async def test_sessions_over_tls_and_plaintext_probes_beside_them(tmp_path, auth
         assert front.listening.addresses[0].startswith("tls://")
         async with await anyio.connect_tcp("127.0.0.1", port_of(front.listening)) as probe:
             await probe.send(b"ping\n")
-            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
-                while True:
-                    await probe.receive()
+            await closed(probe)
         options = {"tls": True, "ssl_context": client_context, "tls_standard_compatible": False}
         async with connected(front.listening, front.tokens["admin"], **options) as client:
             assert await client.ok("ping") == {"pong": True}
@@ -217,7 +211,7 @@ async def test_sessions_over_tls_and_plaintext_probes_beside_them(tmp_path, auth
 
 async def test_old_tls_is_refused(tmp_path, authority):
     server, _ = contexts(authority)
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         server.minimum_version = ssl.TLSVersion.TLSv1_1
     async with Server() as engine:
         with pytest.raises(ListenError, match=r"before 1\.2"):

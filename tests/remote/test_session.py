@@ -286,7 +286,8 @@ def test_output_for_people_is_asked_for():
 SCRIPT = (
     b'\xef\xbb\xbfping\r\n\n# note\nauth wrong\n{"cmd":"auth","args":{"token":"admin-token"},"id":"a"}\n'
     b'run nightly day=1 n:=2\n{"cmd":"define","args":{"definition":{"name":"\xc3\xa9"}}}\n'
-    b'define {"format": 1}\nfollow 17 kinds=log\n\x00\nstop "a b\nbad \xff\noutput table\nruns\nhelp run\nstop 12'
+    b'define {"format": 1}\nfollow 17 kinds=log\n\x00\nstop "a b\nbad \xff\n'
+    b"output table\nruns\nhelp run\nstop 12"
 )
 
 
@@ -306,8 +307,19 @@ def test_the_reply_does_not_depend_on_how_the_bytes_are_cut():
 
 
 WORDS = st.sampled_from(
-    [b"ping", b"auth admin-token", b"{", b"}", b'"cmd"', b":", b'"ping"', b" ", b"\n", b"\n", b"\xff", b"\0"]
-    + [
+    [
+        b"ping",
+        b"auth admin-token",
+        b"{",
+        b"}",
+        b'"cmd"',
+        b":",
+        b'"ping"',
+        b" ",
+        b"\n",
+        b"\n",
+        b"\xff",
+        b"\x00",
         b"run ",
         b"x",
         b"=",

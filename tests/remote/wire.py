@@ -92,8 +92,39 @@ class Client:
                 return [json.loads(line) for line in data.splitlines()]
 
 
+async def until(condition):
+    """Wait for what another task brings about; there is no event to wait for across a socket."""
+    with anyio.fail_after(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - see above
+            await anyio.sleep(0.005)
+
+
+async def closed(stream):
+    """Wait until the server has closed."""
+    try:
+        while True:
+            await stream.receive()
+    except (anyio.EndOfStream, anyio.BrokenResourceError):
+        return
+
+
 def port_of(listening):
     return int(listening.addresses[0].rpartition(":")[2])
+
+
+@asynccontextmanager
+async def raw(listening):
+    """Connect, and say and read nothing."""
+    async with await anyio.connect_tcp("127.0.0.1", port_of(listening)) as stream:
+        yield stream
+
+
+@asynccontextmanager
+async def over_unix(path):
+    async with await anyio.connect_unix(path) as stream:
+        client = Client(stream)
+        client.greeting = await client.read()
+        yield client
 
 
 @asynccontextmanager
