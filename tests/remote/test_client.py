@@ -1,0 +1,130 @@
+"""The Python client: pipelining, events, what the server refuses, and breaks."""
+
+import anyio
+import pytest
+from wire import job, port_of, served, until
+
+from scattersphere.remote.client import DisconnectedError, RemoteError, connect, find_token, follow_through
+
+pytestmark = pytest.mark.anyio
+
+
+def where(front):
+    return f"127.0.0.1:{port_of(front.listening)}"
+
+
+async def define(client, name, task="Say", **args):
+    await client.call("define", definition=job(name, task, **args))
+
+
+async def test_many_tasks_share_one_connection_and_each_gets_its_own_reply(front):
+    async with connect(where(front), token=front.tokens["admin"]) as client:
+        answers = {}
+
+        async def ask(number):
+            try:
+                answers[number] = await client.call("status", run=number)
+            except RemoteError as exc:
+                answers[number] = str(exc)
+
+        async with anyio.create_task_group() as group:
+            for number in range(1, 51):
+                group.start_soon(ask, number)
+        assert answers == {number: f"no-such-run: no run {number}" for number in range(1, 51)}
+
+
+async def test_events_are_an_async_iterator_up_to_the_end(front):
+    async with connect(where(front), token=front.tokens["admin"]) as client:
+        await define(client, "hi", text="x")
+        run = await client.run("hi", key="once")
+        assert await client.run("hi", key="once") == run
+        assert await client.wait(run, 10) == "succeeded"
+        events = await client.follow(run, since=0)
+        seen = [event["seq"] async for event in events]
+        assert seen == list(range(1, len(seen) + 1))
+        assert events.last == seen[-1]
+        assert (await client.call("result", run=run))["results"] == {"only": "x"}
+
+
+async def test_a_refusal_keeps_its_code(front):
+    with pytest.raises(RemoteError, match="auth-failed"):
+        async with connect(where(front), token="wrong"):
+            pass
+    async with connect(where(front), token=front.tokens["viewer"]) as client:
+        with pytest.raises(RemoteError) as caught:
+            await client.call("shutdown")
+        assert caught.value.word == "forbidden"
+        assert await client.call("ping") == {"pong": True}
+
+
+async def test_who_waits_is_told_of_the_end_of_the_connection(front):
+    async with connect(where(front), token=front.tokens["admin"]) as client:
+        await define(client, "long", "Forever")
+        run = await client.run("long")
+        events = await client.follow(run)
+        await front.listening.aclose()
+        with pytest.raises(DisconnectedError, match="shutting-down"):
+            await anext(events)
+        with pytest.raises(DisconnectedError):
+            await client.call("ping")
+
+
+async def test_following_goes_on_over_a_break(front):
+    seen = []
+    async with connect(where(front), token=front.tokens["admin"]) as client:
+        await define(client, "long", "Forever")
+        run = await client.run("long")
+
+        async def tell(event):
+            seen.append(event)
+
+        async with anyio.create_task_group() as group:
+
+            async def follow():
+                await follow_through(where(front), run, tell, token=front.tokens["viewer"], pause=0.01)
+
+            group.start_soon(follow)
+            await until(lambda: seen)
+            for connection in front.listening.front.sessions.values():
+                if connection.session.principal.user == "a-viewer":
+                    connection.drop()
+            await client.call("cancel", run=run)
+    assert [event["seq"] for event in seen] == list(range(1, len(seen) + 1))
+    assert seen[-1]["event"] == "run-ended"
+
+
+async def test_a_server_that_speaks_something_else_is_told_apart():
+    async def other(stream):
+        async with stream:
+            await stream.send(b"220 smtp\r\n")
+
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(listener.serve, other)
+        port = listener.listeners[0].extra(anyio.abc.SocketAttribute.local_port)
+        with pytest.raises(DisconnectedError, match="no server of Scattersphere"):
+            async with connect(f"127.0.0.1:{port}"):
+                pass
+        group.cancel_scope.cancel()
+
+
+def test_a_token_comes_from_a_file_or_from_the_environment(tmp_path, monkeypatch):
+    (tmp_path / "t").write_text("ss1_x\n")
+    monkeypatch.setenv("SCATTERSPHERE_TOKEN", "ss1_y")
+    assert find_token(tmp_path / "t") == "ss1_x"
+    assert find_token() == "ss1_y"
+    monkeypatch.delenv("SCATTERSPHERE_TOKEN")
+    assert find_token() is None
+
+
+async def test_a_full_server_says_so(tmp_path):
+    import attrs
+
+    from scattersphere.remote import Limits
+
+    async with served(tmp_path, limits=attrs.evolve(Limits(), sessions=1)) as front, front.client():
+        with pytest.raises(RemoteError, match="busy"):
+            async with connect(where(front)):
+                pass
