@@ -34,7 +34,16 @@ CHUNK = 65_536
 TURN = 64
 """Events of one subscription that are made before the others have a turn."""
 LINGER_BYTES = 1 << 20
-_GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError, ssl.SSLError)
+_GONE = (
+    anyio.BrokenResourceError,
+    anyio.ClosedResourceError,
+    anyio.EndOfStream,
+    anyio.BusyResourceError,
+    OSError,
+    ssl.SSLError,
+)
+"""How a stream says that it is of no use any more. A TLS stream meets the end of input in a `send` too,
+and is busy where a renegotiation makes a `send` read while we receive."""
 _UNREMARKABLE = frozenset({"ping", "hello", "help", "commands", "schema", "output", "whoami", "quit"})
 """Commands that are only audited where they fail."""
 
@@ -218,7 +227,7 @@ class Connection:
                 await _send_eof(self._stream)
                 while left > 0:
                     left -= len(await self._stream.receive(CHUNK))
-            except (anyio.EndOfStream, *_GONE):
+            except _GONE:
                 pass
 
     # ---- subscriptions

@@ -4,11 +4,11 @@ Each case is followed by proof that the server is sane: another session is serve
 sessions, tasks and descriptors are back where they were.
 """
 
-import os
 import socket
 import ssl
 import struct
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import attrs
@@ -57,7 +57,7 @@ CASES = {
     "half a BOM": b"\xef\xbb",
     "line separators": "ping\u2028ping\u2029ping\x85\n".encode(),
     "bidi": "help \u202eping\n".encode(),
-    "look-alikes": "рing\n".encode(),
+    "look-alikes": "\u0440ing\n".encode(),
     "full-width digits": "status \uff11\n".encode(),
     "combining": ("help " + "e\u0301" * 500 + "\n").encode(),
     "emoji": "help 👩‍👩‍👧‍👦\n".encode(),
@@ -144,6 +144,7 @@ CASES = {
     "pipelined pings": b"ping\n" * 120,
     "quit and more": b"quit\nping\nping\n",
 }
+FDS = Path("/proc/self/fd")
 WORDS_OF_THE_END = {"n", "id", "bye", "event"} | CODES
 
 
@@ -182,7 +183,7 @@ def authority():
 
 
 def descriptors():
-    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    return len(list(FDS.iterdir())) if FDS.is_dir() else 0
 
 
 @asynccontextmanager
