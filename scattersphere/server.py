@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.plan import Plan
     from scattersphere.registry.records import Bundle, BundleEvent
+    from scattersphere.remote.listener import Listening
     from scattersphere.task import RunnableTask
 
 THREADS = 40
@@ -102,6 +103,7 @@ class Server:
         self._plans: dict[str, Plan] = {}
         self._compiled: WeakSet[Plan] = WeakSet()
         self._keys: dict[str, tuple[str, dict[str, Any], Run]] = {}
+        self._listeners: list[Listening] = []
         self._pid: int | None = None
         self._closing = False
         self._closed = False
@@ -142,6 +144,8 @@ class Server:
             return
         self._closed = True
         with anyio.CancelScope(shield=True):
+            for listening in self._listeners:
+                await listening.aclose()
             await self._end_runs()
             await self._executor.aclose()
             await self.registry.aclose()
@@ -154,6 +158,19 @@ class Server:
             await executor.all_ended()
         executor.end_all("kill", "the server is closing", None)
         await executor.all_ended()
+
+    def listen(self, **options: Any) -> Listening:
+        """Let sessions in from outside: `await` it, or use it with `async with`; closing the Server closes it.
+
+        The keyword arguments are those of `scattersphere.remote.listen`; `bundle_roots` are this Server's.
+        Raises `scattersphere.remote.ListenError` where an address would be unsafe.
+        """
+        from scattersphere.remote.listening import listen  # noqa: PLC0415 - nothing of it loads unasked
+
+        self._alive()
+        listening = listen(self, **{"bundle_roots": self._roots, **options})
+        self._listeners.append(listening)
+        return listening
 
     def _alive(self) -> None:
         if self._pid is None:
@@ -367,6 +384,11 @@ class Server:
     def events(self, since: int = 0) -> AsyncIterator[Event]:
         """Yield what happens to bundles, jobs and runs, from number `since` on, as long as it is kept."""
         return self._feed.read(since)
+
+    @property
+    def last_event(self) -> int:
+        """The number of the newest event of the Server's own stream."""
+        return self._feed.last
 
     def stats(self) -> dict[str, int]:
         """Return how many runs live, wait and are kept, how many bundles and jobs there are."""

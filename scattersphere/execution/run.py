@@ -210,6 +210,11 @@ class Run:
         at = self._execution.ended_at
         return None if at is None else self._executor.wall(at)
 
+    @property
+    def last_event(self) -> int:
+        """The number of the newest event; `events(since=...)` takes it to tell only what follows."""
+        return self._execution.journal.last
+
     # ---- requests
 
     def pause(self) -> None:

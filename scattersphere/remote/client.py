@@ -258,7 +258,7 @@ async def connect(
             if token is not None:
                 await client.call("auth", token=token)
             yield client
-        except Exception as exc:  # leaves as it is, and not inside the task group's ExceptionGroup
+        except Exception as exc:  # noqa: BLE001 - leaves as it is, and not inside the task group's ExceptionGroup
             failure = exc
         group.cancel_scope.cancel()
     if failure is not None:

@@ -18,6 +18,7 @@ from scattersphere.remote.errors import wire_error
 from scattersphere.remote.gate import SourceGate
 from scattersphere.remote.handlers import HANDLERS
 from scattersphere.remote.handlers.scene import Scene
+from scattersphere.remote.roles import Principal
 from scattersphere.remote.session import Call, Session
 from scattersphere.remote.views import event_view, kind_of, stamp
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from scattersphere.model.events import Event
     from scattersphere.remote.front import Front
-    from scattersphere.remote.roles import Principal
 
 CHUNK = 65_536
 TURN = 64
@@ -179,7 +179,7 @@ class Connection:
         try:
             result = await HANDLERS[call.command.handler](scene, call.arguments)
             self.session.answer(call, result, anyio.current_time())
-        except Exception as exc:  # whatever it is, the client gets a reply, and the session lives
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the client gets a reply, and the session lives
             error = wire_error(exc) or self._front.incident(exc)
             self.session.refuse(call, error, anyio.current_time())
         finally:
@@ -278,7 +278,7 @@ class Connection:
                     if since_turn >= TURN or session.backlog > session.limits.output:
                         since_turn = 0
                         await self._have_a_turn()
-            except Exception as exc:  # the other subscriptions and the session go on
+            except Exception as exc:  # noqa: BLE001 - the other subscriptions and the session go on
                 self._front.incident(exc)
             session.event(number, {"event": "end", "sub": number}, anyio.current_time())
         self._pumps.pop(number, None)

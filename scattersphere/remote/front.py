@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
 import attrs
 
 from scattersphere.errors import NotFoundError, ScattersphereError
+from scattersphere.execution.run import Run
 from scattersphere.remote.audit import Audit, NoAudit
 from scattersphere.remote.errors import RequestError
 from scattersphere.remote.limits import Limits
 from scattersphere.remote.penalty import Penalties
+from scattersphere.remote.tokens import TokenFile
+from scattersphere.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from scattersphere.execution.run import Run
     from scattersphere.model.definition import JobDefinition
     from scattersphere.remote.roles import Principal
     from scattersphere.remote.session import Session
-    from scattersphere.remote.tokens import TokenFile
-    from scattersphere.server import Server
 
 log = logging.getLogger("scattersphere.remote")
 

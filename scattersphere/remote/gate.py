@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
 
 from scattersphere.remote.errors import ListenError
+from scattersphere.remote.front import Front
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from scattersphere.remote.front import Front
     from scattersphere.remote.roles import Principal
 
 PEER = "peer"

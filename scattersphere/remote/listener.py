@@ -148,7 +148,7 @@ class Listening:
                 self._close_sockets()
                 await self._say_goodbye()
                 sessions.cancel_scope.cancel()
-        except Exception as exc:  # a defect of ours may not end the host's program, nor pass in silence
+        except Exception as exc:  # noqa: BLE001 - a defect of ours may not end the host's program, nor pass in silence
             self.front.incident(exc)
         finally:
             self._close_sockets()
@@ -207,7 +207,7 @@ class Listening:
                 await self._serve(stream, peer, tls=tls)
             finally:
                 self._leave(peer.source)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - one connection's defect is its own
             self.front.incident(exc)
         finally:
             with anyio.move_on_after(1, shield=True), suppress(Exception):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import attrs
 
@@ -13,9 +14,6 @@ from scattersphere.remote.arguments import Definition, declared, read
 from scattersphere.remote.commands import COMMANDS, Command
 from scattersphere.remote.errors import RequestError
 from scattersphere.remote.jsontext import parse, spans
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _MEMBERS = frozenset({"cmd", "args", "id"})
 _VERB = re.compile(r"[ \t]*([a-z][a-z0-9_-]{0,31})(?:[ \t]+|$)", re.ASCII)

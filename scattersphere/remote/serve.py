@@ -8,7 +8,9 @@ from __future__ import annotations
 import datetime as dt
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -25,12 +27,12 @@ from scattersphere.remote.listening import listen
 from scattersphere.remote.roles import Role
 from scattersphere.remote.tokens import TokenFile
 from scattersphere.server import Server
+from scattersphere.task import RunnableTask
 
 if TYPE_CHECKING:
     import os
     import ssl
-    from collections.abc import AsyncIterator, Callable, Sequence
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Callable
 
 BUNDLE_ENDINGS = frozenset({".py", ".zip", ".whl"})
 _BAD = frozenset({RunState.FAILED, RunState.CRASHED})
@@ -50,7 +52,8 @@ class ServeOptions:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     audit: Path | None = None
-    stock_tasks: bool = False
+    host_tasks: Mapping[str, Sequence[type[RunnableTask]]] = attrs.field(factory=dict)
+    """Classes to be registered by hand, by the name of their bundle: `{"std": scattersphere.tasks.ALL}`."""
     limits: Limits = attrs.field(factory=Limits)
 
 
@@ -80,10 +83,8 @@ async def serve(
     async with AsyncExitStack() as stack:
         audit = stack.enter_context(AuditFile(options.audit)) if options.audit is not None else None
         server = await stack.enter_async_context(Server(bundle_roots=options.bundles))
-        if options.stock_tasks:
-            from scattersphere import tasks  # noqa: PLC0415 - only where the operator asks for it
-
-            server.register_tasks("std", tasks.ALL)
+        for name, classes in options.host_tasks.items():
+            server.register_tasks(name, classes)
         await _load_bundles(server, options.bundles, complain)
         await _load_jobs(server, options.jobs, complain)
         ended = anyio.Event()

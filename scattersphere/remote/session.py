@@ -14,18 +14,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 
 from scattersphere.remote.answers import ANSWERS, PROTOCOLS
-from scattersphere.remote.commands import IN_SESSION
+from scattersphere.remote.commands import IN_SESSION, Command
 from scattersphere.remote.errors import RequestError, wire_error
 from scattersphere.remote.framing import Fault, Framer, Ignored, Line
 from scattersphere.remote.rates import Bucket
 from scattersphere.remote.render import RENDERERS, as_json
 from scattersphere.remote.requests import NamedRequestError, Request, read_request
-from scattersphere.remote.roles import Role
+from scattersphere.remote.roles import Principal, Role
 
 if TYPE_CHECKING:
-    from scattersphere.remote.commands import Command
     from scattersphere.remote.limits import Limits
-    from scattersphere.remote.roles import Principal
 
 
 class Gate(Protocol):

@@ -69,7 +69,7 @@ class TokenFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: tuple[int, ...] | None = None
         self._tokens: dict[str, Token] = {}
 
     def __repr__(self) -> str:
@@ -87,15 +87,18 @@ class TokenFile:
         except OSError as exc:
             self._tokens, self._seen = {}, None
             raise ListenError(f"the token file {self.path} cannot be read: {exc.strerror}") from None
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
-            seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+        try:
+            status = os.fstat(descriptor)
+            seen = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
             if seen == self._seen:
                 return
             self._tokens, self._seen = {}, None  # while it is wrong, nobody comes in
             _check_mode(self.path, status)
-            self._tokens = _read(self.path, file.read())
+            with open(descriptor, "rb", closefd=False) as file:
+                self._tokens = _read(self.path, file.read())
             self._seen = seen
+        finally:
+            os.close(descriptor)
 
     def find(self, presented: str) -> Principal | None:
         """Return who a token stands for, or None. All are compared, each in constant time."""

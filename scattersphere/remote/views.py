@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from scattersphere.model.events import Event
     from scattersphere.model.logs import LogLine
     from scattersphere.model.taskclass import TaskClass
-    from scattersphere.registry import Bundle, TaskRegistry
+    from scattersphere.registry.records import Bundle
+    from scattersphere.registry.registry import TaskRegistry
     from scattersphere.remote.roles import Principal
 
 SHOWN_TASKS = 1_000
@@ -56,7 +57,7 @@ def plain(value: Any, depth: int = VALUE_DEPTH) -> Any:
 def _repr(value: Any) -> str:
     try:
         text = repr(value)
-    except Exception:  # it is the user's code, and may do anything
+    except Exception:  # noqa: BLE001 - it is the user's code, and may do anything
         return f"<{type(value).__qualname__}: its repr failed>"
     return text if len(text) <= VALUE_TEXT else text[:VALUE_TEXT] + "..."
 

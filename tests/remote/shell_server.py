@@ -1,5 +1,6 @@
 """A server as a shell would start it, for tests that use real clients of the line protocol."""
 
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -97,7 +98,11 @@ def shell_server(folder):
     token = create_token(folder / "tokens.json", "ann", "admin")
     places = [folder / "bundles", folder / "jobs", folder / "tokens.json", folder / "run" / "socket"]
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *places], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", PROGRAM, *places],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(folder)},
     )
     with process:
         try:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from scattersphere import RunnableTask, Server
-from scattersphere.remote import Role, TokenFile, listen
+from scattersphere.remote import Role, TokenFile
 
 PATIENCE = 10
 
@@ -157,5 +157,5 @@ async def served(folder, **options):
     tokens["bounded"] = file.create("bounded", Role.ADMIN, patterns=("job:nightly*", "bundle:etl"))
     async with Server(grace=0.3) as server:
         server.register_tasks("app", TASKS)
-        async with listen(server, tcp="127.0.0.1:0", tokens=file, **options) as listening:
+        async with server.listen(tcp="127.0.0.1:0", tokens=file, **options) as listening:
             yield Served(server, listening, tokens, file)

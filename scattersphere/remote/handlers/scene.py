@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
+from scattersphere.remote.front import Front
+from scattersphere.remote.roles import Principal
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from scattersphere.execution.run import Run
     from scattersphere.model.events import Event
-    from scattersphere.remote.front import Front
-    from scattersphere.remote.roles import Principal
 
 
 class Follower(Protocol):
