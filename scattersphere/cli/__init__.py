@@ -14,4 +14,8 @@ def main() -> None:
             raise
         sys.stderr.write(f"The command line needs {exc.name}: pip install 'scattersphere[cli]'\n")
         sys.exit(2)
+    if sys.argv[1:2] == ["-c"]:
+        from scattersphere.cli.asking import at  # noqa: PLC0415 - it loads the client
+
+        at(sys.argv[2:])
     cli()

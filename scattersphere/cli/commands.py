@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from scattersphere.cli.serving import serve, token
+
 EXIT_CODES = """\b
 Exit codes: 0 the run succeeded, 1 it did not, 2 the command line is wrong,
 3 the file is wrong or cannot be read, 130 interrupted."""
@@ -76,3 +78,7 @@ def schema(file: str | None) -> None:
 def version() -> None:
     """Print the version."""
     click.echo(f"scattersphere {installed_version('scattersphere')}")
+
+
+cli.add_command(serve)
+cli.add_command(token)

@@ -146,7 +146,11 @@ class RemoteClient:
         self, run: int | None = None, *, kinds: list[str] | None = None, since: int | None = None
     ) -> Events:
         """Subscribe to the events of a run, or of the server."""
-        events = Events(self, await self.call("follow", run=run, kinds=kinds, since=since))
+        return self.subscribed(await self.call("follow", run=run, kinds=kinds, since=since))
+
+    def subscribed(self, reply: dict[str, Any]) -> Events:
+        """Return the events of a subscription that was made with `call("follow")`."""
+        events = Events(self, reply)
         self._events[events.subscription] = events
         early, self._early = self._early, deque(maxlen=EVENTS_KEPT)
         for event in early:
@@ -227,7 +231,7 @@ def find_token(path: str | os.PathLike[str] | None = None) -> str | None:
     """Return the token in a file, or else in the environment (`SCATTERSPHERE_TOKEN`), or None."""
     if path is not None:
         return Path(path).read_text(encoding="ascii").strip()
-    return os.environ.get(TOKEN_VARIABLE)
+    return os.environ.get(TOKEN_VARIABLE) or None
 
 
 @asynccontextmanager

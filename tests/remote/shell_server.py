@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from scattersphere.remote.serve import create_token
 
+PATIENCE = 20
+
 PROGRAM = """
 import sys
 from pathlib import Path

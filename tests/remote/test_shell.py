@@ -10,10 +10,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from shell_server import LATER, MORE, shell_server, write
+from shell_server import LATER, MORE, PATIENCE, shell_server, write
 
 PAGE = Path(__file__).parents[2] / "docs" / "remote" / "netcat.md"
-PATIENCE = 20
 CLIENTS = {
     "nc": ["nc", "127.0.0.1", "{port}"],
     "telnet": ["telnet", "127.0.0.1", "{port}"],

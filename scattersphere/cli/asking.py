@@ -1,0 +1,123 @@
+"""`scattersphere -c HOST:PORT runs`: one command of the line protocol, from a shell."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Any
+
+import anyio
+import attrs
+import click
+
+from scattersphere.errors import ScattersphereError
+from scattersphere.remote.arguments import Definition
+from scattersphere.remote.client import RemoteClient, RemoteError, connect, find_token
+from scattersphere.remote.errors import RequestError
+from scattersphere.remote.jsontext import parse
+from scattersphere.remote.render import as_json, as_table
+from scattersphere.remote.requests import find_command
+from scattersphere.remote.words import arguments_of
+
+DEPTH = 96
+FOLLOW = frozenset({"-f", "--follow"})
+REFUSED, WRONG, NO_CONNECTION = 1, 2, 3
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("address", metavar="HOST:PORT")
+@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--token-file", type=click.Path(dir_okay=False), help="Else SCATTERSPHERE_TOKEN is taken.")
+@click.option("--cafile", type=click.Path(dir_okay=False), help="Use TLS, and trust this authority.")
+@click.option("--json", "as_lines", is_flag=True, help="Print the replies as JSON lines.")
+def at(
+    address: str, words: tuple[str, ...], token_file: str | None, cafile: str | None, *, as_lines: bool
+) -> None:
+    """Ask a server at HOST:PORT (or unix:PATH); the words are those of the line protocol.
+
+    `logs 7 -f` goes on with the lines to come.
+    """
+    try:
+        asked = compile_words(words, as_lines=as_lines)
+        raise SystemExit(anyio.run(_ask, address, find_token(token_file), _tls(cafile), asked))
+    except RequestError as exc:
+        _say(f"scattersphere: {exc}", WRONG)
+    except RemoteError as exc:
+        _say(f"scattersphere: {exc}", REFUSED)
+    except (ScattersphereError, OSError) as exc:
+        _say(f"scattersphere: {exc}", NO_CONNECTION)
+
+
+def _say(line: str, status: int) -> None:
+    sys.stderr.write(line + "\n")
+    raise SystemExit(status)
+
+
+@attrs.frozen
+class Asked:
+    """What is asked of the server, and how the answer is shown."""
+
+    name: str
+    args: dict[str, Any]
+    follow: bool
+    as_lines: bool
+
+
+def compile_words(words: tuple[str, ...], *, as_lines: bool) -> Asked:
+    """Return what the words ask. Raises `RequestError`."""
+    name, *rest = words
+    command = find_command(name)
+    follow = name == "logs" and any(word in FOLLOW for word in rest)
+    if follow:
+        rest = [word for word in rest if word not in FOLLOW]
+    # The shell has split and unquoted already; a definition is one word as it stands.
+    text = " ".join(rest) if command.whole else " ".join(_quoted(word) for word in rest)
+    args = arguments_of(command, text, 1, DEPTH)
+    return Asked(name, {key: _plain(value) for key, value in args.items()}, follow, as_lines)
+
+
+def _quoted(word: str) -> str:
+    """Quote a word again, but for the key before an equals sign: it would else be no key."""
+    key, equals, value = word.partition("=")
+    return f"{key}={shlex.quote(value)}" if equals and key.rstrip(":").isidentifier() else shlex.quote(word)
+
+
+def _plain(value: Any) -> Any:
+    return parse(value.text, DEPTH) if isinstance(value, Definition) else value
+
+
+def _tls(cafile: str | None) -> Any:
+    if cafile is None:
+        return None
+    import ssl  # noqa: PLC0415 - only here
+
+    return ssl.create_default_context(cafile=cafile)
+
+
+async def _ask(address: str, token: str | None, tls: Any, asked: Asked) -> int:
+    render = as_json if asked.as_lines else as_table
+    async with connect(address, token=token, tls=tls) as client:
+        result = await client.call(asked.name, **asked.args)
+        reply = render({"n": 1, "result": result})
+        _show(reply if asked.as_lines else _body(reply))
+        if asked.name == "follow":
+            await _events(client, result, render)
+        elif asked.follow:
+            last = await client.call("follow", run=asked.args["run"], kinds=["log"])
+            await _events(client, last, render)
+    return 0
+
+
+async def _events(client: RemoteClient, reply: dict[str, Any], render: Any) -> None:
+    async for event in client.subscribed(reply):
+        _show(render(event))
+
+
+def _body(table: bytes) -> bytes:
+    """Drop the head line: there is only one reply."""
+    return table.partition(b"\n")[2].removesuffix(b"\n")
+
+
+def _show(line: bytes) -> None:
+    sys.stdout.buffer.write(line)
+    sys.stdout.flush()

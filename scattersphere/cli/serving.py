@@ -1,0 +1,95 @@
+"""`scattersphere serve` and `scattersphere token`: flags, and what they hand to `scattersphere.remote.serve`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+FOLDER = click.Path(file_okay=False, exists=True, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+TOKENS = click.option("--tokens", type=FILE, required=True, help="The token file.")
+
+
+def fail(exc: Exception) -> NoReturn:
+    """End with the message of an error, without a traceback."""
+    sys.stderr.write(f"scattersphere: {exc}\n")
+    raise SystemExit(3)
+
+
+@click.command()
+@click.option("--bundles", multiple=True, type=FOLDER, help="A folder of bundles; may be repeated.")
+@click.option("--jobs", type=FOLDER, help="The folder of definitions.")
+@click.option("--tcp", multiple=True, metavar="HOST:PORT", help="Listen there; port 0 for any.")
+@click.option("--unix", type=FILE, help="Listen on a unix socket, in a folder of mode 0700.")
+@click.option("--tokens", type=FILE, help="The token file; TCP needs one.")
+@click.option("--tls-cert", type=FILE, help="The certificate; beyond loopback TCP needs one.")
+@click.option("--tls-key", type=FILE, help="The key of the certificate.")
+@click.option("--audit", type=FILE, help="Append who did what to this file.")
+@click.option("--stock-tasks", is_flag=True, help="Offer the stock tasks too. `Shell` runs any program.")
+def serve(*, stock_tasks: bool, **flags: Any) -> None:
+    """Serve runs to sessions: load the bundles, then the jobs, then listen until SIGTERM."""
+    import anyio  # noqa: PLC0415 - `--help` stays quick
+
+    from scattersphere import tasks  # noqa: PLC0415 - the same
+    from scattersphere.errors import ScattersphereError  # noqa: PLC0415 - the same
+    from scattersphere.remote import serve as serving  # noqa: PLC0415 - the same
+
+    host_tasks = {"std": tasks.ALL} if stock_tasks else {}
+    try:
+        anyio.run(serving.serve, serving.ServeOptions(host_tasks=host_tasks, **flags))
+    except (ScattersphereError, OSError) as exc:
+        fail(exc)
+
+
+@click.group()
+def token() -> None:
+    """Make, list and revoke the tokens of `serve`."""
+
+
+@token.command()
+@TOKENS
+@click.option("--name", required=True, help="Who it is for.")
+@click.option("--role", required=True, help="viewer, runner, operator or admin.")
+@click.option("--allow", multiple=True, metavar="PATTERN", help="GLOB, job:GLOB or bundle:GLOB; else all.")
+@click.option("--days", type=float, help="Days until it expires.")
+def create(tokens: Path, name: str, role: str, allow: tuple[str, ...], days: float | None) -> None:
+    """Print a new token. It is shown this once."""
+    from scattersphere.errors import ScattersphereError  # noqa: PLC0415 - `--help` stays quick
+    from scattersphere.remote.serve import create_token  # noqa: PLC0415 - the same
+
+    try:
+        click.echo(create_token(tokens, name, role, patterns=allow, days=days))
+    except (ScattersphereError, OSError) as exc:
+        fail(exc)
+
+
+@token.command("list")
+@TOKENS
+def list_(tokens: Path) -> None:
+    """List the tokens: their ids, never themselves."""
+    from scattersphere.errors import ScattersphereError  # noqa: PLC0415 - `--help` stays quick
+    from scattersphere.remote.serve import list_tokens  # noqa: PLC0415 - the same
+
+    try:
+        for row in list_tokens(tokens):
+            click.echo("  ".join(row.values()))
+    except (ScattersphereError, OSError) as exc:
+        fail(exc)
+
+
+@token.command()
+@TOKENS
+@click.argument("name_or_id")
+def revoke(tokens: Path, name_or_id: str) -> None:
+    """Revoke the tokens of a name, or the one of an id; their sessions end within a second."""
+    from scattersphere.errors import ScattersphereError  # noqa: PLC0415 - `--help` stays quick
+    from scattersphere.remote.serve import revoke_token  # noqa: PLC0415 - the same
+
+    try:
+        for gone in revoke_token(tokens, name_or_id):
+            click.echo(gone)
+    except (ScattersphereError, OSError) as exc:
+        fail(exc)

@@ -1,0 +1,66 @@
+"""The front-end from a shell: tokens, a server, and one command after the other."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from shell_server import PATIENCE, shell_server
+
+pytest.importorskip("click")
+
+
+def shell(*words, status=0, **variables):
+    done = subprocess.run(
+        [sys.executable, "-m", "scattersphere", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=os.environ | variables,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def test_a_token_is_printed_alone_listed_without_itself_and_revoked(tmp_path):
+    file = tmp_path / "tokens.json"
+    created = shell(
+        "token", "create", "--tokens", file, "--name", "ann", "--role", "runner", "--allow", "job:n*"
+    )
+    secret = created.stdout.strip()
+    assert created.stdout == f"{secret}\n"
+    assert secret.startswith("ss1_")
+    listed = shell("token", "list", "--tokens", file).stdout
+    assert secret not in listed
+    assert "ann  runner  job:n*" in listed
+    shell("token", "revoke", "--tokens", file, "ann")
+    assert shell("token", "list", "--tokens", file).stdout == ""
+    wrong = shell("token", "create", "--tokens", file, "--name", "ann", "--role", "root", status=3)
+    assert wrong.stderr == "scattersphere: no role 'root'; the roles are viewer, runner, operator, admin\n"
+
+
+def test_an_unsafe_listener_is_refused_in_one_line(tmp_path):
+    done = shell("serve", "--tcp", "0.0.0.0:0", status=3)
+    assert "give tokens=" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "listening" not in done.stdout
+
+
+def test_the_verbs_of_the_protocol_from_a_shell(tmp_path):
+    with shell_server(tmp_path) as server:
+        where, env = f"127.0.0.1:{server.port}", {"SCATTERSPHERE_TOKEN": server.token}
+        assert "greetings.Greet" in shell("-c", where, "tasks", **env).stdout
+        assert shell("-c", where, "run-task", "greetings.Greet", "name=a b", **env).stdout == "run: 1\n"
+        assert shell("-c", where, "wait", "1", **env).stdout == "run: 1\nstate: succeeded\n"
+        said = shell("-c", where, "--json", "result", "1", **env).stdout
+        assert json.loads(said)["result"]["results"] == {"greetings.Greet": "hello a b"}
+        assert "greeting a b" in shell("-c", where, "logs", "1", "-f", **env).stdout
+        definition = '{"format":1,"name":"hi","tasks":{"a":{"task":"greetings.Greet","args":{"name":"x y"}}}}'
+        assert "job: hi\nstate: ready" in shell("-c", where, "define", definition, **env).stdout
+        assert "no run 9" in shell("-c", where, "cancel", "9", status=1, **env).stderr
+        assert "did you mean 'runs'" in shell("-c", where, "rnus", status=2, **env).stderr
+        assert "auth-required" in shell("-c", where, "runs", status=1, SCATTERSPHERE_TOKEN="").stderr
+        assert "run 1" in shell("-c", f"unix:{server.unix}", "explain", "1", SCATTERSPHERE_TOKEN="").stdout
+    shell("-c", where, "runs", status=3, **env)
