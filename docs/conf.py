@@ -2,6 +2,9 @@
 
 import sys
 from pathlib import Path
+from typing import Any
+
+from pygments.lexers.special import TextLexer
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
@@ -15,3 +18,8 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
+
+
+def setup(app: Any) -> None:
+    """Show transcripts of sessions as they are; the tests find them by this name and replay them."""
+    app.add_lexer("netcat", TextLexer)

@@ -172,12 +172,12 @@ class Server:
         self._listeners.append(listening)
         return listening
 
-    def _alive(self) -> None:
+    def _alive(self, *, draining: bool = False) -> None:
         if self._pid is None:
             raise ClosedError("the Server is not running: use it inside `async with Server() as server`")
         if os.getpid() != self._pid:
             raise ForkedError("this process was forked; a Server stays with the process that entered it")
-        if self._closing:
+        if self._closed or (self._closing and not draining):
             raise ClosedError("the Server is closing and takes no new work")
 
     # ---- code
@@ -376,7 +376,7 @@ class Server:
         return plan
 
     async def _start_child(self, attempt: Attempt, job: str, params: Mapping[str, Any] | None) -> Run:
-        self._alive()
+        self._alive(draining=True)  # a run that may finish may start what it needs for that
         return self._start(self._definition(job), params, None, attempt)
 
     # ---- what happens
