@@ -16,6 +16,7 @@ import re
 import sys
 import threading
 from importlib.readers import FileReader
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 import scattersphere.bundles  # noqa: F401 - the parent of every version must be there
@@ -25,7 +26,7 @@ from scattersphere.registry.typingcaches import clear_typing_caches
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
-    from types import CodeType, ModuleType
+    from types import CodeType
 
     from scattersphere.registry.codecache import CodeCache
     from scattersphere.registry.layout import ModuleFile
@@ -128,13 +129,31 @@ class VersionSpace:
         """Import as the builtin does, which is asked anew each time: a host may have replaced it."""
         plain = builtins.__import__
         if level:
-            return self.guarded(plain, name, globals, locals, fromlist, level)
+            module = self.guarded(plain, name, globals, locals, fromlist, level)
+            return self._checked(module, fromlist)
         if self.owns(name):
             module = self.guarded(plain, self.prefix + name, globals, locals, fromlist, 0)
-            return module if fromlist else sys.modules[self.prefix + name.partition(".")[0]]
+            return self._checked(module, fromlist) if fromlist else self._top(name)
         module = plain(name, globals, locals, fromlist or (), 0)
         if name.partition(".")[0] == "importlib":
             return self._importlib.instead_of(module)
+        return module
+
+    def _top(self, name: str) -> ModuleType:
+        return sys.modules[self.prefix + name.partition(".")[0]]
+
+    def _checked(self, module: ModuleType, names: Sequence[str] | None) -> ModuleType:
+        """Raise now, in logical names, what the interpreter would raise for `from module import name` next."""
+        namespace = vars(module) if type(module) is ModuleType else {"__getattr__": None}
+        if "__getattr__" in namespace:  # whatever the module makes up, it shall be asked once only
+            return module
+        for name in names or ():
+            if name == "*" or hasattr(module, name) or f"{module.__name__}.{name}" in sys.modules:
+                continue
+            logical = self.logical(module.__name__)
+            half = getattr(module.__spec__, "_initializing", False)
+            why = " (most likely due to a circular import)" if half else ""
+            raise ImportError(f"cannot import name {name!r} from {logical!r}{why}", name=logical)
         return module
 
     def find_spec(self, fullname: str) -> importlib.machinery.ModuleSpec | None:
@@ -167,7 +186,6 @@ class VersionSpace:
         self.released = True
         self.token = None
         self.builtins = {}
-        self._importlib = cast("ImportlibFacade", None)
 
 
 class SnapshotLoader(importlib.machinery.SourceFileLoader):

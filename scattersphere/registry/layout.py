@@ -53,15 +53,17 @@ class Layout:
         """Return own modules whose absolute import gives the host's module of that name."""
         return (self.tops & ALWAYS_HOST) - self.dependencies
 
-    def scanned(self, exclude: Iterable[str] = ()) -> Iterator[str]:
+    def scanned(self, exclude: Iterable[str] = (), shared: Iterable[str] = ()) -> Iterator[str]:
         """Yield the modules to import in search of tasks; parents come before their children.
 
-        `exclude` holds patterns of logical names: `etl.legacy`, `*.experiments`.
+        `exclude` holds patterns of logical names: `etl.legacy`, `*.experiments`. What always comes from
+        the host (`shared`, C extensions, a copy of this library) is not looked at.
         """
         patterns = tuple(exclude)
+        passed_over = self.dependencies | self.compiled.keys() | {"scattersphere", *shared}
         for name in sorted(self.modules):
             parts = name.split(".")
-            if parts[0] in self.dependencies or parts[0] in self.compiled or not self.modules[name].file:
+            if parts[0] in passed_over or not self.modules[name].file:
                 continue
             if any(fnmatchcase(part, pattern) for part in parts for pattern in UNSCANNED):
                 continue

@@ -148,7 +148,7 @@ class Load:
         """
         modules: dict[str, ModuleType] = {}
         missing: dict[str, BundleLoadError] = {}
-        for name in snapshot.layout.scanned(self.settings.exclude):
+        for name in snapshot.layout.scanned(self.settings.exclude, self.settings.shared):
             try:
                 modules[name] = space.module(name)
             except ImportError as error:
