@@ -11,7 +11,7 @@ import anyio
 from rich.console import Console
 
 from scattersphere.cli.progress import make_display
-from scattersphere.errors import BundleError, DefinitionError, ScattersphereError
+from scattersphere.errors import DefinitionError, ScattersphereError
 from scattersphere.model.states import RunState, TaskState
 from scattersphere.server import Server
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from scattersphere.execution.run import Run
 
-SUCCEEDED, FAILED, BAD_FILE, INTERRUPTED = 0, 1, 3, 130
+SUCCEEDED, FAILED, USAGE, BAD_FILE, INTERRUPTED = 0, 1, 2, 3, 130
 SHOWN = 500
 """Characters of a result that are shown."""
 
@@ -37,22 +37,41 @@ async def _run(path: Path, file: str, params: dict[str, Any]) -> int:
     err = Console(stderr=True, highlight=False, soft_wrap=True)
     async with Server(bundle_roots=[path.parent]) as server:
         try:
-            definition = await server.load(file)
-            run = await server.start(definition.name, params)
-        except DefinitionError as exc:
-            err.print(str(exc), markup=False)
-            return BAD_FILE
-        except OSError as exc:
-            err.print(f"{file}: {exc.strerror or exc}", markup=False)
-            return BAD_FILE
-        except (BundleError, ScattersphereError) as exc:
-            err.print(f"{file}: {exc}\n{getattr(exc, 'details', '')}".rstrip(), markup=False)
-            return BAD_FILE
+            run = await _begin(server, file, params)
+        except _Refusal as refusal:
+            err.print(str(refusal).rstrip(), markup=False)
+            return refusal.exit_code
         interrupted = await _watch(run)
         _show_end(run, err)
     if interrupted:
         return INTERRUPTED
     return SUCCEEDED if run.succeeded else FAILED
+
+
+class _Refusal(Exception):  # noqa: N818 - no error of ours, but the end of this command
+    """Nothing was run; the message says why."""
+
+    def __init__(self, exit_code: int, message: str) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)
+
+
+async def _begin(server: Server, file: str, params: dict[str, Any]) -> Run:
+    """Load the file and start the run, or raise `_Refusal` with the exit code that fits."""
+    try:
+        definition = await server.load(file)
+    except DefinitionError as exc:
+        raise _Refusal(BAD_FILE, str(exc)) from exc
+    except OSError as exc:
+        raise _Refusal(BAD_FILE, f"{file}: {exc.strerror or exc}") from exc
+    except ScattersphereError as exc:
+        raise _Refusal(BAD_FILE, f"{file}: {exc}\n{getattr(exc, 'details', '')}") from exc
+    try:
+        return await server.start(definition.name, params)
+    except DefinitionError as exc:  # what -p said, if it said anything; else the file's own defaults
+        raise _Refusal(USAGE if params else BAD_FILE, str(exc)) from exc
+    except ScattersphereError as exc:
+        raise _Refusal(BAD_FILE, f"{file}: {exc}") from exc
 
 
 async def _watch(run: Run) -> bool:

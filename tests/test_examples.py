@@ -1,0 +1,48 @@
+"""Every example does what its page says, through the same door that a reader uses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DEFINITIONS = sorted((ROOT / "examples").glob("*/*.json"))
+WORDCOUNT = ROOT / "examples" / "wordcount" / "wordcount.json"
+
+
+def run_example(definition: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "scattersphere", "run", str(definition), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda path: path.parent.name)
+def test_an_example_succeeds_as_it_stands(definition: Path) -> None:
+    done = run_example(definition)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not done.stderr
+    assert " succeeded in " in done.stdout.splitlines()[-1]
+
+
+def test_the_word_count_counts(tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    (texts / "deep").mkdir(parents=True)
+    (texts / "a.txt").write_text("apple pear apple https://example.org/b", encoding="utf-8")
+    (texts / "deep" / "b.txt").write_text("pear apple (https://example.org/a)", encoding="utf-8")
+    (texts / "c.md").write_text("apple", encoding="utf-8")
+    done = run_example(
+        WORDCOUNT, "-p", f"root={texts}", "-p", "suffix=.txt", "-p", "top:=2", "-p", f"out={tmp_path / 'out'}"
+    )
+    assert done.returncode == 0, done.stderr
+    report = (tmp_path / "out" / "report.txt").read_text(encoding="utf-8").splitlines()
+    assert report[0].endswith("words in 2 files")
+    assert report[2].split() == ["3", "apple"]
+    assert report[-3:] == ["2 URLs", "https://example.org/a", "https://example.org/b"]
+
+
+def test_the_word_count_says_what_to_pass_when_the_folder_is_not_there() -> None:
+    done = run_example(WORDCOUNT, "-p", "root=/nowhere/at/all")
+    assert done.returncode == 1
+    assert "pass another one: -p root=FOLDER" in done.stderr
