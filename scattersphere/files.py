@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -60,13 +61,17 @@ def _sync_folder(folder: Path) -> None:
 
 def _sweep(folder: Path, name: str) -> None:
     """Remove temporary files for the same target whose writer is dead."""
-    for stale in folder.glob(f"{_PREFIX}{name}-*{_SUFFIX}"):
-        pid = stale.name.removeprefix(f"{_PREFIX}{name}-").partition("-")[0]
-        if pid.isdigit() and not _alive(int(pid)):
-            stale.unlink(missing_ok=True)
+    # The whole name is matched: ".scattersphere-a-12-99-x.tmp" belongs to the file "a-12", not to "a".
+    ours = re.compile(re.escape(f"{_PREFIX}{name}-") + r"([0-9]+)-[a-z0-9_]+" + re.escape(_SUFFIX))
+    for entry in folder.iterdir():
+        match = ours.fullmatch(entry.name)
+        if match and not _alive(int(match.group(1))):
+            entry.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:
+    if os.name == "nt":  # there, signal 0 is Ctrl-C: it would hit the process instead of asking
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -32,15 +32,18 @@ class WrongValueError(ValueError):
         super().__init__(message)
 
 
-def make_converter() -> Converter:
-    """Return a converter with strict primitives. `definition.py` teaches it the classes."""
-    converter = Converter(forbid_extra_keys=True, detailed_validation=True)
+def make_converter(*, detailed: bool) -> Converter:
+    """Return a converter with strict primitives. `definition.py` teaches it the classes.
+
+    Only a `detailed` one says where something is wrong; the other is faster.
+    """
+    converter = Converter(forbid_extra_keys=True, detailed_validation=detailed)
     converter.register_structure_hook(str, _exactly(str, "a string"))
     converter.register_structure_hook(bool, _exactly(bool, "true or false"))
     converter.register_structure_hook(int, _exactly(int, "a whole number"))
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook_func(lambda kind: kind is Any, lambda value, _: value)
-    converter.register_structure_hook_func(_is_str_enum, _enum)
+    converter.register_structure_hook_func(_is_str_enum, structure_enum)
     return converter
 
 
@@ -65,7 +68,8 @@ def _is_str_enum(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, StrEnum)
 
 
-def _enum(value: Any, kind: type[StrEnum]) -> StrEnum:
+def structure_enum(value: Any, kind: type[StrEnum]) -> StrEnum:
+    """Return the member that `value` names."""
     names = [member.value for member in kind]
     if value not in names or type(value) is not str:
         near = Suggester(names).nearest(value) if type(value) is str else None
@@ -104,6 +108,9 @@ def _fault(error: BaseException, path: Path) -> Fault:
     return Fault(path, "has the wrong form")
 
 
+NOT_IN_FILES = frozenset({"origin", "comments"})
+"""Attributes that are no keys of the file."""
+
 COMMON_SLIPS = {
     "after": "depends_on",
     "needs": "depends_on",
@@ -139,12 +146,13 @@ COMMON_SLIPS = {
 
 
 def _unknown_keys(error: ForbiddenExtraKeysError, path: Path, renames: dict[str, str]) -> list[Fault]:
-    names = [str(renames.get(field.name, field.name)) for field in attrs.fields(error.cl)]
-    slips = {slip: meant for slip, meant in COMMON_SLIPS.items() if meant in names and slip not in names}
-    suggester = Suggester([*names, *slips])
+    names = {str(renames.get(field.name, field.name)) for field in attrs.fields(error.cl)} - NOT_IN_FILES
+    slips = {word: meant for word, meant in COMMON_SLIPS.items() if meant in names}
+    # A mistyped slip is found too: "afetr" is near "after", which means "depends_on".
+    suggester = Suggester(sorted(names | slips.keys()))
     faults = []
     for key in sorted(error.extra_fields):
-        near = key.lower() if key.lower() in slips else suggester.nearest(key)
-        near = slips.get(near, near) if near is not None else None
+        near = slips.get(key.lower()) or suggester.nearest(key)
+        near = slips.get(near, near) if near else None
         faults.append(Fault((*path, key), "unknown key" if key else f"unknown key {quote(key)}", near))
     return faults

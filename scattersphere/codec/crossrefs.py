@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from scattersphere.codec.faults import Fault, Path, Suggester, quote
+from scattersphere.codec.faults import Fault, Path, Suggester, describe, quote
 from scattersphere.codec.limits import EDGES, TASKS
-from scattersphere.model.definition import NAME
+from scattersphere.codec.params import JSON_TYPES
+from scattersphere.model.definition import NAME, Parameter
 from scattersphere.model.references import reference_fault, references, upstreams
 from scattersphere.model.states import TriggerRule
 
@@ -57,8 +58,23 @@ def _check_job(job: JobDefinition) -> Iterator[Fault]:
         value = getattr(job, key)
         if value is not None and value < 1:
             yield Fault((key,), f"must be at least 1, not {value}")
+    for name, declared in job.params.items():
+        if isinstance(declared, Parameter):
+            yield from _check_parameter(("params", name), declared)
     if job.timeout is not None and job.timeout <= 0:
         yield Fault(("timeout",), f"must be more than 0 seconds, not {job.timeout}")
+
+
+def _check_parameter(path: Path, parameter: Parameter) -> Iterator[Fault]:
+    if parameter.type is None:
+        return
+    kinds = JSON_TYPES.get(parameter.type)
+    if kinds is None:
+        near = Suggester(JSON_TYPES).nearest(parameter.type)
+        yield Fault((*path, "type"), f"must be one of {', '.join(JSON_TYPES)}", near)
+    elif parameter.default is not None and type(parameter.default) not in kinds:
+        shown = "it" if parameter.secret else describe(parameter.default)
+        yield Fault((*path, "default"), f"must be of type {parameter.type}; {shown} is not")
 
 
 def _check_task(job: JobDefinition, name: str, task: TaskDefinition, names: Suggester) -> Iterator[Fault]:
@@ -132,14 +148,17 @@ def _check_values(
 
 def _check_default(task: TaskDefinition, reference: Any, path: Path) -> Iterator[Fault]:
     if task.rule in _MAY_START_WITHOUT and "default" not in reference:
-        other = quote(reference["$result"])
-        yield Fault(
-            path, f'needs a "default": {task.rule} may start this task although {other} did not succeed'
-        )
+        upstream = quote(reference["$result"])
+        words = f'needs a "default": {task.rule} may start this task although {upstream} did not succeed'
+        yield Fault(path, words)
 
 
 def _check_kinds(path: Path, task: TaskDefinition) -> Iterator[Fault]:
-    if type(task.run_if) is not bool and type(task.run_if) is not dict:
+    # A reference of the wrong form is told of as such.
+    condition = task.run_if
+    if type(condition) is not bool and not (
+        type(condition) is dict and any(key.startswith("$") for key in condition)
+    ):
         yield Fault((*path, "run_if"), "must be true, false or a reference")
     for key, value in (task.map or {}).items():
         if type(value) is not list and not (

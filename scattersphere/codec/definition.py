@@ -11,9 +11,10 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from cattrs.errors import AttributeValidationNote, ClassValidationError
 from cattrs.gen import make_dict_structure_fn, override
 
-from scattersphere.codec.converter import WrongValueError, faults_of, make_converter
+from scattersphere.codec.converter import WrongValueError, faults_of, make_converter, structure_enum
 from scattersphere.codec.crossrefs import check_references
 from scattersphere.codec.faults import Fault, describe, unplaced
 from scattersphere.codec.limits import FILE_BYTES
@@ -22,29 +23,42 @@ from scattersphere.errors import DefinitionError, ExistsError, FileChangedError
 from scattersphere.files import atomic_write
 from scattersphere.model.definition import FileOrigin, JobDefinition, Parameter, RetryPolicy, TaskDefinition
 from scattersphere.model.problem import Problem
+from scattersphere.model.states import Overlap, TriggerRule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from cattrs import Converter
 
 FORMAT = 1
 SCHEMA_KEY = "$schema"
 SCHEMA_NAME = "job-definition.schema.json"
-RENAMES = {"comment": "//", "finally_": "finally"}
+COMMENT = "//"
+RENAMES = {"comment": COMMENT, "finally_": "finally"}
 """Attributes that Python cannot call as JSON does."""
 _LARGE = 100_000
 """Characters above which garbage collection is paused while reading: it would look at each new
 object again and again, and find nothing."""
 
 
-def _structure_params(value: Any, _: Any) -> dict[str, Any]:
-    """A plain default stays as it is; an object is the long form."""
-    _require_object(value)
-    return {
-        name: _converter.structure(item, Parameter) if type(item) is dict else item
-        for name, item in value.items()
-    }
+def _params_hook(converter: Converter) -> Callable[[Any, Any], dict[str, Any]]:
+    def structure_params(value: Any, _: Any) -> dict[str, Any]:
+        """A plain default stays as it is; an object is the long form."""
+        _require_object(value)
+        errors: list[Exception] = []
+        found: dict[str, Any] = {}
+        for name, item in value.items():
+            try:
+                found[name] = converter.structure(item, Parameter) if type(item) is dict else item
+            except Exception as error:  # noqa: BLE001 - noted with its key, as cattrs does in its own hooks
+                note = AttributeValidationNote(f"parameter {name}", name, Parameter)  # pyright: ignore[reportCallIssue]
+                error.add_note(note)  # a str that was made by its __new__
+                errors.append(error)
+        if errors:
+            raise ClassValidationError("parameters", errors, JobDefinition)
+        return found
+
+    return structure_params
 
 
 def _structure_json_object(value: Any, _: Any) -> dict[str, Any]:
@@ -77,12 +91,13 @@ def _require_object(value: Any) -> None:
         raise WrongValueError(f"must be an object, not {describe(value)}")
 
 
+# An attrs converter of a field makes cattrs leave the field to it: hooks of enums are given by name.
 def _teach(converter: Converter) -> Converter:
     names = override(struct_hook=_structure_names)
     json_object = override(struct_hook=_structure_json_object)
     comment = override(rename="//")
     classes: list[tuple[type, dict[str, Any]]] = [
-        (RetryPolicy, {"retry_on": names}),
+        (RetryPolicy, {"retry_on": names, "comment": comment}),
         (Parameter, {"comment": comment}),
         (
             TaskDefinition,
@@ -92,8 +107,12 @@ def _teach(converter: Converter) -> Converter:
                 "map": override(
                     struct_hook=lambda value, _: None if value is None else _structure_json_object(value, _)
                 ),
+                "trigger_rule": override(
+                    struct_hook=lambda value, _: None if value is None else structure_enum(value, TriggerRule)
+                ),
                 "finally_": override(rename="finally"),
                 "comment": comment,
+                "comments": override(omit=True),
             },
         ),
     ]
@@ -108,9 +127,11 @@ def _teach(converter: Converter) -> Converter:
                 JobDefinition,
                 converter,
                 comment=comment,
-                params=override(struct_hook=_structure_params),
+                overlap=override(struct_hook=lambda value, _: structure_enum(value, Overlap)),
+                params=override(struct_hook=_params_hook(converter)),
                 bundles=override(struct_hook=_structure_strings),
                 tasks=override(omit=True),
+                comments=override(omit=True),
                 origin=override(omit=True),
             )
         ),
@@ -126,7 +147,9 @@ def _object_only(structure: Any) -> Any:
     return hook
 
 
-_converter = _teach(make_converter())
+_converter = _teach(make_converter(detailed=True))
+_fast_task = _teach(make_converter(detailed=False)).get_structure_hook(TaskDefinition)
+_detailed_task = _converter.get_structure_hook(TaskDefinition)
 
 
 @contextmanager
@@ -163,12 +186,13 @@ def structure(value: Any) -> tuple[JobDefinition | None, list[Fault]]:
     if type(value) is not dict:
         return None, [Fault((), f"a definition is an object, not {describe(value)}")]
     faults: list[Fault] = []
-    rest = {key: item for key, item in value.items() if key != "tasks"}
+    rest, comments = _without_comments(value, ("params", "bundles", "tasks"))
+    task_items = rest.pop("tasks", {})
     rest.pop(SCHEMA_KEY, None)
     form = rest.pop("format", FORMAT)
     if type(form) is not int or form != FORMAT:
         faults.append(Fault(("format",), f"this is format {FORMAT}; {describe(form)} is not known here"))
-    tasks = _structure_tasks(value.get("tasks", {}), faults)
+    tasks = _structure_tasks(task_items, faults)
     job: JobDefinition | None = None
     try:
         job = _converter.structure(rest, JobDefinition)
@@ -177,9 +201,22 @@ def structure(value: Any) -> tuple[JobDefinition | None, list[Fault]]:
         faults += [_with_tasks_hint(fault) for fault in found]
         job = _partial(rest)
     if job is not None:
-        job = attrs.evolve(job, tasks=tasks)
+        job = attrs.evolve(job, tasks=tasks, comments=comments)
         faults += check_references(job)
     return (None if faults else job), faults
+
+
+def _without_comments(
+    value: Mapping[str, Any], keys: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Take the comments out of the objects under `keys`, so that nobody takes "//" for a name."""
+    rest, comments = dict(value), {}
+    for key in keys:
+        inner = rest.get(key)
+        if type(inner) is dict and COMMENT in inner:
+            rest[key] = {name: item for name, item in inner.items() if name != COMMENT}
+            comments[key] = inner[COMMENT]
+    return rest, comments
 
 
 def _with_tasks_hint(fault: Fault) -> Fault:
@@ -206,14 +243,29 @@ def _structure_tasks(value: Any, faults: list[Fault]) -> dict[str, TaskDefinitio
         )
         return {}
     tasks: dict[str, TaskDefinition] = {}
-    make = _converter.get_structure_hook(TaskDefinition)
     for name, item in value.items():
         try:
-            tasks[name] = make(item, TaskDefinition)
+            tasks[name] = _structure_task(item, _fast_task)
+            continue
+        except Exception:  # noqa: BLE001, S110 - read again by the slow converter, which says what is wrong
+            pass
+        try:
+            tasks[name] = _structure_task(item, _detailed_task)
         except Exception as error:  # noqa: BLE001 - as above
             faults += faults_of(error, ("tasks", name), RENAMES)
             tasks[name] = _partial_task(item)
     return tasks
+
+
+def _structure_task(item: Any, hook: Callable[[Any, Any], Any]) -> TaskDefinition:
+    if type(item) is dict and any(
+        type(item.get(key)) is dict and COMMENT in item[key] for key in ("args", "map")
+    ):
+        rest, comments = _without_comments(item, ("args", "map"))
+        commented: TaskDefinition = hook(rest, TaskDefinition)
+        return commented.evolve(comments=comments)
+    task: TaskDefinition = hook(item, TaskDefinition)
+    return task
 
 
 def _partial_task(item: Any) -> TaskDefinition:
@@ -249,21 +301,28 @@ def check_definition(definition: JobDefinition) -> list[Problem]:
 def to_value(definition: JobDefinition) -> dict[str, Any]:
     """Return the JSON value of a definition: key order kept, defaults omitted."""
     value: dict[str, Any] = {SCHEMA_KEY: SCHEMA_NAME, "format": FORMAT, "name": definition.name}
-    value |= _plain(definition, skip=("name", "tasks", "origin", "params"))
+    value |= _plain(definition, skip=("name", "tasks", "origin", "params", "comments"))
     if definition.params:
         value["params"] = {
             name: _plain(item) if isinstance(item, Parameter) else item
             for name, item in definition.params.items()
         }
     value["tasks"] = {name: _task_value(task) for name, task in definition.tasks.items()}
+    return _with_comments(value, definition.comments)
+
+
+def _with_comments(value: dict[str, Any], comments: Mapping[str, Any]) -> dict[str, Any]:
+    """Put comments back, first in their objects."""
+    for key, comment in comments.items():
+        value[key] = {COMMENT: comment, **value.get(key, {})}
     return value
 
 
 def _task_value(task: TaskDefinition) -> dict[str, Any]:
-    value = _plain(task, skip=("retry",))
+    value = _plain(task, skip=("retry", "comments"))
     if task.retry != _DEFAULT_RETRY:
         value["retry"] = _plain(task.retry)
-    return value
+    return _with_comments(value, task.comments)
 
 
 _DEFAULT_RETRY = RetryPolicy()

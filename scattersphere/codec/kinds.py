@@ -23,6 +23,7 @@ from typing import Any
 import attrs
 
 from scattersphere.codec.faults import Suggester, describe
+from scattersphere.codec.fresh import fresh
 
 Faults = list[tuple[str, str]]
 """(RFC 6901 pointer inside the value, what is wrong)."""
@@ -66,7 +67,7 @@ def type_name(annotation: Any) -> str:
 def kind_of(annotation: Any, kind: KindOf) -> Kind:
     """Return the kind of an annotation; `kind` is asked for those inside it."""
     if annotation is Any or annotation is object or isinstance(annotation, typing.TypeVar):
-        return Kind(_anything, _same)
+        return Kind(_anything, fresh)
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is not None:
         return _generic(annotation, origin, args, kind)
@@ -91,10 +92,11 @@ def _generic(annotation: Any, origin: Any, args: tuple[Any, ...], kind: KindOf) 
     if origin is typing.Annotated:
         return kind(args[0])
     if origin in (typing.Union, types.UnionType):
-        return _union(annotation, [kind(arg) for arg in args])
+        return _union(annotation, args, [kind(arg) for arg in args])
     if origin is typing.Literal:
         return _literal(args)
-    if origin is tuple and args and args[-1] is not Ellipsis:
+    bare = annotation in (tuple, typing.Tuple)  # noqa: UP006 - the old spelling is an annotation too
+    if origin is tuple and not bare and args[-1:] != (Ellipsis,):
         return _fixed_tuple([kind(arg) for arg in args])
     if origin in _SEQUENCES:
         return _sequence(kind(args[0]) if args else kind(Any), _SEQUENCES[origin])
@@ -127,10 +129,22 @@ def _class(cls: type, kind: KindOf) -> Kind:
         }
         return _object(cls, fields, kind, lambda found: cls(**found))
     if typing.is_typeddict(cls):
-        hints = typing.get_type_hints(cls)
-        required: frozenset[str] = vars(cls)["__required_keys__"]
-        return _object(cls, {name: (hint, name in required) for name, hint in hints.items()}, kind, dict)
+        return _object(cls, _keys(cls), kind, dict)
     return _no_json(cls)
+
+
+def _keys(cls: Any) -> dict[str, tuple[Any, bool]]:
+    """Return the keys of a TypedDict: annotation, required.
+
+    `__required_keys__` cannot see NotRequired in annotations that are strings, so the hints decide.
+    """
+    found: dict[str, tuple[Any, bool]] = {}
+    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+        required, inner = name in cls.__required_keys__, hint
+        while (origin := typing.get_origin(inner)) in (typing.Required, typing.NotRequired):
+            required, inner = origin is typing.Required, typing.get_args(inner)[0]
+        found[name] = (inner, required)
+    return found
 
 
 def _same(value: Any) -> Any:
@@ -159,8 +173,15 @@ def _exact(kind: type, words: str) -> Kind:
 
 
 def _check_float(value: Any, pointer: str, faults: Faults) -> None:
-    if type(value) not in (int, float) or not math.isfinite(value):
+    if type(value) not in (int, float):
         faults.append((pointer, f"must be a number, not {describe(value)}"))
+        return
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # an int that no float can hold
+        finite = False
+    if not finite:
+        faults.append((pointer, f"{describe(value)} is no finite number of Python's float"))
 
 
 def _text(cls: type, words: str, build: Callable[[str], Any]) -> Kind:
@@ -235,8 +256,10 @@ def _one_of(values: list[Any], value: Any) -> str:
     return f"must be one of {shown}, not {describe(value)}{hint}"
 
 
-def _union(annotation: Any, members: list[Kind]) -> Kind:
+def _union(annotation: Any, args: tuple[Any, ...], members: list[Kind]) -> Kind:
     def fitting(value: Any) -> Kind | None:
+        if type(value) is int and int in args:  # `float | int` takes 5 as it is
+            return members[args.index(int)]
         for member in members:
             found: Faults = []
             member.check(value, "", found)
@@ -247,20 +270,24 @@ def _union(annotation: Any, members: list[Kind]) -> Kind:
     def check(value: Any, pointer: str, faults: Faults) -> None:
         if fitting(value) is not None:
             return
-        if type(value) in (dict, list):  # say what is wrong inside the first member that is no scalar
-            for member in members:
-                found: Faults = []
-                member.check(value, pointer, found)
-                if found and found[0][0] != pointer:
-                    faults.extend(found)
-                    return
-        faults.append((pointer, f"must be {type_name(annotation)}, not {describe(value)}"))
+        inside = _inside(members, value, pointer) if type(value) in (dict, list) else []
+        faults.extend(inside or [(pointer, f"must be {type_name(annotation)}, not {describe(value)}")])
 
     def build(value: Any) -> Any:
         member = fitting(value)
         return value if member is None else member.build(value)
 
     return Kind(check, build, has_json=any(member.has_json for member in members))
+
+
+def _inside(members: list[Kind], value: Any, pointer: str) -> Faults:
+    """Return what is wrong deeper inside, for the first member that takes such a container at all."""
+    for member in members:
+        found: Faults = []
+        member.check(value, pointer, found)
+        if found[0][0] != pointer:
+            return found
+    return []
 
 
 _SEQUENCES: Mapping[Any, Callable[[list[Any]], Any]] = {
@@ -280,14 +307,27 @@ _BARE = frozenset(_SEQUENCES) | _MAPPINGS
 
 
 def _sequence(item: Kind, make: Callable[[list[Any]], Any]) -> Kind:
+    hashed = make is set or make is frozenset
+
     def check(value: Any, pointer: str, faults: Faults) -> None:
         if type(value) is not list:
             faults.append((pointer, f"must be a list, not {describe(value)}"))
             return
+        before = len(faults)
         for index, child in enumerate(value):
             item.check(child, f"{pointer}/{index}", faults)
+            if hashed and len(faults) == before and not _hashable(item.build(child)):
+                faults.append((f"{pointer}/{index}", f"{describe(child)} cannot be in a set"))
 
     return Kind(check, lambda value: make([item.build(child) for child in value]), item.has_json)
+
+
+def _hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _fixed_tuple(items: list[Kind]) -> Kind:

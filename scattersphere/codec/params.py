@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from scattersphere.codec.faults import Suggester, describe
+from scattersphere.codec.fresh import fresh
 from scattersphere.errors import DefinitionError
 from scattersphere.model.definition import Parameter
 from scattersphere.model.problem import Problem
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from scattersphere.model.definition import JobDefinition
 
-_JSON_TYPES: Mapping[str, tuple[type, ...]] = {
+JSON_TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
     "number": (int, float),
@@ -44,10 +45,10 @@ def resolve_params(definition: JobDefinition, overrides: Mapping[str, Any]) -> d
         if name not in overrides:
             if parameter.required:
                 problems.append(Problem(f"params.{name}", "is required"))
-            values[name] = parameter.default
+            values[name] = fresh(parameter.default)
             continue
-        value = values[name] = overrides[name]
-        kinds = _JSON_TYPES.get(parameter.type or "")
+        value = values[name] = fresh(overrides[name])
+        kinds = JSON_TYPES.get(parameter.type or "")
         if kinds is not None and type(value) not in kinds:
             shown = "the value" if parameter.secret else describe(value)
             problems.append(Problem(f"params.{name}", f"must be of type {parameter.type}; {shown} is not"))

@@ -25,6 +25,7 @@ _RETRY = {
         "max_delay": {"type": "number", "minimum": 0, "description": "Seconds of the longest wait."},
         "jitter": {"type": "boolean", "description": "Wait a random part of it."},
         "retry_on": {**_NAMES, "description": "Exception names; none means every Exception."},
+        "//": {"description": "A comment."},
     },
 }
 _TASK = {
@@ -82,11 +83,13 @@ def definition_schema() -> dict[str, Any]:
             "params": {
                 "type": "object",
                 "description": "Run parameters: a plain default, or the long form.",
+                "properties": {"//": {"description": "A comment."}},
                 "additionalProperties": {"if": {"type": "object"}, "then": _PARAMETER},
             },
             "bundles": {
                 "type": "object",
                 "description": "Bundles by name: paths relative to this file.",
+                "properties": {"//": {"description": "A comment."}},
                 "additionalProperties": _TEXT,
             },
             "max_parallel": {**_POSITIVE, "description": "Attempts of a run at once."},
@@ -96,7 +99,8 @@ def definition_schema() -> dict[str, Any]:
             "timeout": {**_SECONDS, "description": "Seconds of a run."},
             "tasks": {
                 "type": "object",
-                "propertyNames": {"pattern": f"^{NAME.pattern}$"},
+                "properties": {"//": {"description": "A comment."}},
+                "propertyNames": {"pattern": f"^(//|{NAME.pattern})$"},
                 "additionalProperties": _TASK,
             },
             "//": {"description": "A comment."},

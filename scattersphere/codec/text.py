@@ -108,7 +108,13 @@ def parse_text(text: str, *, source: str | None = None) -> Any:
 def place(text: str, faults: Iterable[Fault]) -> list[Problem]:
     """Give faults their lines and columns, in the text's order. Reads the text again if it must."""
     faults = list(faults)
-    wanted = {fault.path for fault in faults if fault.offset is None}
+    # Something missing has no place of its own: it is shown at what should hold it.
+    wanted = {
+        fault.path[:length]
+        for fault in faults
+        if fault.offset is None
+        for length in range(len(fault.path) + 1)
+    }
     places = scan(text, wanted).places if wanted else {}
     lines = LineIndex(text)
     found: list[tuple[int, Problem]] = []
@@ -116,7 +122,6 @@ def place(text: str, faults: Iterable[Fault]) -> list[Problem]:
         offset = fault.offset
         path = fault.path
         while offset is None:
-            # Something missing has no place of its own: it is shown at what should hold it.
             offset = places.get(path) if path else places.get((), 0)
             path = path[:-1]
         line, column = lines.place(offset)

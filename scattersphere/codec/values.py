@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
-from scattersphere.codec.kinds import Kind, kind_of, type_name
+from scattersphere.codec.kinds import Faults, Kind, kind_of, type_name
 from scattersphere.model.taskclass import TaskParameter
 
 if TYPE_CHECKING:
@@ -49,6 +49,15 @@ class Structurer:
             structure=kind.build,
         )
 
+    def _later(self, annotation: Any) -> Kind:
+        def check(value: Any, pointer: str, faults: Faults) -> None:
+            self._kinds[annotation].check(value, pointer, faults)
+
+        def build(value: Any) -> Any:
+            return self._kinds[annotation].build(value)
+
+        return Kind(check, build)
+
     def kind(self, annotation: Any) -> Kind:
         """Return how values of an annotation are checked and built; looked up once for each."""
         try:
@@ -56,7 +65,14 @@ class Structurer:
         except TypeError:  # an annotation that cannot be hashed, such as Annotated[int, []]
             return kind_of(annotation, self.kind)
         if known is None:
-            known = self._kinds[annotation] = kind_of(annotation, self.kind)
+            # An alias may contain itself (`type Json = dict[str, Json]`): inside, it is looked up when used.
+            self._kinds[annotation] = self._later(annotation)
+            try:
+                known = kind_of(annotation, self.kind)
+            except BaseException:
+                del self._kinds[annotation]
+                raise
+            self._kinds[annotation] = known
         return known
 
 

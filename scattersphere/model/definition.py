@@ -49,6 +49,7 @@ class RetryPolicy:
     max_delay: float = 300
     jitter: bool = True
     retry_on: tuple[str, ...] = attrs.field(default=(), converter=_names)
+    comment: Any = None
 
 
 @attrs.frozen(kw_only=True)
@@ -65,7 +66,10 @@ class Parameter:
 
 @attrs.frozen(kw_only=True)
 class TaskDefinition:
-    """An entry of a job: which task class runs, with what, when, and how failures are met."""
+    """An entry of a job: which task class runs, with what, when, and how failures are met.
+
+    `comment` is what stands under "//" in its object, `comments` what stands there inside "args" and "map".
+    """
 
     task: str
     bundle: str | None = None
@@ -87,6 +91,7 @@ class TaskDefinition:
     priority: int = 0
     backend: str | None = None
     comment: Any = None
+    comments: Json = attrs.field(factory=dict)
 
     def evolve(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""
@@ -117,7 +122,8 @@ class JobDefinition:
 
     `params` maps a name to a plain default or a `Parameter`; `bundles` maps a bundle's name to a
     path relative to the definition file. Durations are seconds. `origin` is the file it came from,
-    which takes no part in equality.
+    which takes no part in equality. `comment` is what stands under "//" in the file, `comments` what
+    stands there inside "params", "bundles" and "tasks".
     """
 
     name: str
@@ -131,6 +137,7 @@ class JobDefinition:
     timeout: float | None = None
     tasks: Mapping[str, TaskDefinition] = attrs.field(factory=dict)
     comment: Any = None
+    comments: Json = attrs.field(factory=dict)
     origin: FileOrigin | None = attrs.field(default=None, eq=False, repr=False)
 
     @property

@@ -6,6 +6,7 @@ are passed by reference: an argument that is wholly a `$result` is the very obje
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 REFERENCE_KEYS = frozenset({"$param", "$result", "$literal"})
 """The only keys that may begin with a dollar sign."""
 _ALLOWED = {"$param": {"$param"}, "$literal": {"$literal"}, "$result": {"$result", "pointer", "default"}}
+
+_INDEX = re.compile(r"0|[1-9][0-9]{0,17}")
+"""An index of RFC 6901: no leading zeros; more digits than any list needs are refused unread."""
+_BAD_ESCAPE = re.compile(r"~(?![01])")
 
 Fill = Callable[[Mapping[str, Any], Callable[[str], Any]], Any]
 
@@ -60,6 +65,8 @@ def reference_fault(value: Mapping[str, Any]) -> str | None:
     pointer = value.get("pointer", "")
     if type(pointer) is not str or (pointer and not pointer.startswith("/")):
         return '"pointer" is an RFC 6901 pointer: empty, or beginning with "/"'
+    if _BAD_ESCAPE.search(pointer):
+        return '"pointer" may hold "~" only as "~0" (a tilde) and "~1" (a slash)'
     return None
 
 
@@ -159,7 +166,7 @@ def follow_pointer(value: Any, pointer: str) -> Any:
         key = token.replace("~1", "/").replace("~0", "~")
         if isinstance(value, Mapping) and key in value:
             value = value[key]
-        elif type(value) in (list, tuple) and key.isascii() and key.isdigit() and int(key) < len(value):
+        elif type(value) in (list, tuple) and _INDEX.fullmatch(key) and int(key) < len(value):
             value = value[int(key)]
         else:
             raise MissingValueError(f"the pointer {pointer!r} finds nothing at {token!r}")

@@ -66,8 +66,8 @@ class Bundle:
     """Why the newest content did not load; None again once it does."""
     loaded_at: datetime | None = None
     """When the current version became current, in UTC."""
-    _held: Callable[[], Mapping[BundleVersion, frozenset[int]]] = attrs.field(repr=False)
-    _leaks: Callable[[], list[Leak]] = attrs.field(repr=False)
+    _held: Callable[[], Mapping[BundleVersion, frozenset[int]]] = attrs.field(alias="held", repr=False)
+    _leaks: Callable[[], list[Leak]] = attrs.field(alias="leaks", repr=False)
 
     @property
     def versions(self) -> Mapping[BundleVersion, frozenset[int]]:

@@ -44,7 +44,7 @@ class SnapshotStore:
         self.folder: Path
         with _home() as home:
             if home is None:  # someone else made a folder of that name: keep away from it, and do not sweep
-                self.folder: Path = Path(tempfile.mkdtemp(prefix="scattersphere-"))
+                self.folder = Path(tempfile.mkdtemp(prefix="scattersphere-"))
             else:
                 _sweep(home)
                 self.folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=home))

@@ -43,7 +43,7 @@ class AuditFile:
         """Open the file, making it where it is missing. Raises `ListenError`, `OSError`."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(path, flags, _MODE)
-        self.lost = 0
+        self.lost: int = 0
         status = os.fstat(self._descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
             os.close(self._descriptor)

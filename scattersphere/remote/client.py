@@ -39,7 +39,7 @@ class RemoteError(ScattersphereError):
 
     def __init__(self, error: dict[str, Any]) -> None:
         self.error = error
-        self.word = str(error.get("code", "internal"))
+        self.word: str = str(error.get("code", "internal"))
         super().__init__(f"{self.word}: {error.get('message', '')}")
 
 

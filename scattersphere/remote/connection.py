@@ -61,11 +61,11 @@ class Connection:
     """Serves one stream until either side ends it."""
 
     def __init__(self, front: Front, stream: ByteStream, peer: Peer, name: str) -> None:
-        self.peer = peer.name
-        self.since = str(stamp(dt.datetime.now(dt.UTC)))
+        self.peer: str = peer.name
+        self.since: str = str(stamp(dt.datetime.now(dt.UTC)))
         self._front = front
         self._stream = stream
-        self.session = Session(
+        self.session: Session = Session(
             name=name,
             instance=front.instance,
             gate=SourceGate(front, peer.source, anyio.current_time),

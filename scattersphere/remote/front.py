@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from scattersphere.remote.roles import Principal
     from scattersphere.remote.session import Session
 
-log = logging.getLogger("scattersphere.remote")
+log: logging.Logger = logging.getLogger("scattersphere.remote")
 
 
 class SessionRecord(Protocol):

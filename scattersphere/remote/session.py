@@ -77,7 +77,7 @@ class Session:
     ) -> None:
         self.name = name
         self.principal = principal
-        self.requests = 0
+        self.requests: int = 0
         self.gate = gate
         self._observe = observe
         self.limits = limits

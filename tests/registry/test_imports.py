@@ -179,7 +179,10 @@ async def test_the_standard_library_finds_what_it_looks_up(registry, tmp_path, p
 async def test_archives_hold_several_packages_and_data(registry, tmp_path, ending):
     path = tmp_path / f"etl-1.0-py3-none-any{ending}"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("one/__init__.py", job("from importlib.resources import files\nreturn files('two').joinpath('d.txt').read_text()"))
+        archive.writestr(
+            "one/__init__.py",
+            job("from importlib.resources import files\nreturn files('two').joinpath('d.txt').read_text()"),
+        )
         archive.writestr("two/__init__.py", "")
         archive.writestr("two/d.txt", "data")
         archive.writestr("three.py", task_module(3))
@@ -242,13 +245,17 @@ async def test_tracebacks_and_sources_are_those_of_the_version_after_the_file_ch
 async def test_import_errors_speak_of_logical_names(registry, tmp_path):
     files = {
         **PACKAGE,
-        "etl/main.py": job("try:\n    from etl.util import NOTHING\nexcept ImportError as e:\n    return e.name, str(e)"),
+        "etl/main.py": job(
+            "try:\n    from etl.util import NOTHING\nexcept ImportError as e:\n    return e.name, str(e)"
+        ),
     }
     name, text = await result_of(registry, tmp_path, files, v=1)
     assert name == "etl.util"
     assert "from 'etl.util'" in text
     assert "scattersphere" not in text
-    files["etl/main.py"] = job("try:\n    import etl.gone\nexcept ImportError as e:\n    return e.name, str(e)")
+    files["etl/main.py"] = job(
+        "try:\n    import etl.gone\nexcept ImportError as e:\n    return e.name, str(e)"
+    )
     assert await result_of(registry, tmp_path, files, v=1) == ("etl.gone", "No module named 'etl.gone'")
 
 
@@ -271,7 +278,13 @@ async def test_a_module_with_the_name_of_a_standard_one_is_loaded_but_does_not_s
 
 
 async def test_the_child_comes_first_for_its_own_names_and_the_parent_for_shared_ones(tmp_path):
-    root = write(tmp_path, {"b/attrs/__init__.py": "MINE = True\n", "b/job.py": job("import attrs\nreturn hasattr(attrs, 'MINE')")})
+    root = write(
+        tmp_path,
+        {
+            "b/attrs/__init__.py": "MINE = True\n",
+            "b/job.py": job("import attrs\nreturn hasattr(attrs, 'MINE')"),
+        },
+    )
     for shared, own in (((), True), (("attrs",), False)):
         registry = TaskRegistry(shared=shared, collect_garbage=False)
         await registry.register(root / "b")
@@ -280,7 +293,14 @@ async def test_the_child_comes_first_for_its_own_names_and_the_parent_for_shared
 
 
 async def test_a_c_extension_comes_from_the_host_and_that_is_said(registry, tmp_path):
-    root = write(tmp_path, {"b/attr/_c.so": "", "b/attr/__init__.py": "1/0", "b/job.py": job("import attr\nreturn attr.__file__")})
+    root = write(
+        tmp_path,
+        {
+            "b/attr/_c.so": "",
+            "b/attr/__init__.py": "1/0",
+            "b/job.py": job("import attr\nreturn attr.__file__"),
+        },
+    )
     bundle = await registry.register(root / "b")
     import attr
 
@@ -295,7 +315,10 @@ async def test_a_c_extension_that_the_host_lacks_is_refused(registry, tmp_path):
 
 
 async def test_a_module_without_tasks_that_lacks_something_is_a_warning(registry, tmp_path):
-    root = write(tmp_path, {"etl/__init__.py": "", "etl/opt.py": "import nothing_like_this", "etl/main.py": task_module(1)})
+    root = write(
+        tmp_path,
+        {"etl/__init__.py": "", "etl/opt.py": "import nothing_like_this", "etl/main.py": task_module(1)},
+    )
     bundle = await registry.register(root / "etl")
     assert list(bundle.tasks) == ["etl.main.Job"]
     assert "module etl.opt was left out" in bundle.warnings[0]
@@ -311,12 +334,16 @@ async def test_a_module_with_a_task_that_lacks_something_is_an_error(registry, t
 
 async def test_an_import_of_a_module_that_the_bundle_lacks_says_so(registry, tmp_path):
     root = write(tmp_path, {"etl/__init__.py": "", "etl/main.py": "import etl.gone\n" + task_module(1)})
-    with pytest.raises(BundleLoadError, match="No module named 'etl.gone'.*the bundle 'etl' lacks it"):
+    with pytest.raises(BundleLoadError, match=r"No module named 'etl\.gone'.*the bundle 'etl' lacks it"):
         await registry.register(root / "etl")
 
 
 async def test_a_straggler_that_imports_after_release_gets_a_clear_error(registry, tmp_path):
-    for way in ("from etl.util import VALUE", "from . import util", "import importlib\nimportlib.import_module('etl.util')"):
+    for way in (
+        "from etl.util import VALUE",
+        "from . import util",
+        "import importlib\nimportlib.import_module('etl.util')",
+    ):
         await registry.register(write(tmp_path, {**PACKAGE, "etl/main.py": job(way)}, v=1) / "etl")
         straggler = registry.find("etl.main.Job").cls
         await registry.deregister("etl")
