@@ -7,6 +7,7 @@ text of word commands is converted by the field's kind and nothing else.
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import re
 from enum import StrEnum
@@ -73,6 +74,7 @@ def argument(
     return attrs.field(default=default, repr=not secret, metadata={"argument": taken})
 
 
+@functools.cache
 def declared(cls: type[Any]) -> dict[str, tuple[Argument, bool]]:
     """Return the arguments of a class by name, in order, and whether each is required."""
     return {

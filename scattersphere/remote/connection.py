@@ -1,7 +1,9 @@
 """One connection: moves bytes between a stream and a `Session`, and carries out its calls.
 
 Who sends holds `_sending`; whoever wants to send meanwhile leaves it to them, so that many replies
-and events leave in one write. A send is shielded: a line that has begun is not cut off by a close.
+and events leave in one write. A close waits for a send that is under way, so that no line is cut off; a
+send that stalls is ended by the sweeper. (A scope with a deadline for each send would cost as much as
+the send.)
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ class Connection:
         self._sending = self._flush_due = False
         self._room = anyio.Event()
         self._reading = anyio.CancelScope()
-        self._lasting = anyio.CancelScope()
+        self._sending_since = 0.0
         self._pumps: dict[int, anyio.CancelScope] = {}
         self._ready: list[Callable[[], None]] = []
         self._tasks: TaskGroup | None = None
@@ -95,6 +97,8 @@ class Connection:
                     await self._read()
                 self.session.close("shutting-down")  # where reading was cancelled from outside
                 await self.flush()
+                while self._sending and not self._broken:  # somebody else is: what they send is not cut off
+                    await self._wait_for_room()
                 await self._linger()
                 self._tasks.cancel_scope.cancel()
         finally:
@@ -109,14 +113,22 @@ class Connection:
         self.notice()
 
     def notice(self) -> None:
-        """Stop reading where the session is closed by now."""
-        if self.session.closed is not None:
+        """Stop reading where the session is closed by now; a line that is being sent is not cut off."""
+        if self.session.closed is not None and not self._sending:
             self._reading.cancel()
+
+    def check(self, now: float) -> None:
+        """End the session if its time is over or its rights are gone, or if the peer does not read."""
+        if self._sending and now - self._sending_since > self.session.limits.write_time:
+            self.drop()
+            return
+        self.session.tick(now)
+        self.notice()
 
     def drop(self) -> None:
         """Give up on the peer: no last words, no waiting."""
         self._broken = True
-        self._lasting.cancel()
+        self._room.set()
         self._reading.cancel()
 
     async def _read(self) -> None:
@@ -200,19 +212,16 @@ class Connection:
         finally:
             self._sending = False
             self._room.set()
+            if self.session.closed is not None:
+                self._reading.cancel()
 
     async def _send(self, data: bytes) -> None:
         for start in range(0, len(data), CHUNK):
-            with anyio.CancelScope(shield=True) as scope:
-                scope.deadline = anyio.current_time() + self.session.limits.write_time
-                self._lasting = scope
-                try:
-                    await self._stream.send(data[start : start + CHUNK])
-                except _GONE:
-                    self._broken = True
-            if scope.cancelled_caught:
+            self._sending_since = anyio.current_time()
+            try:
+                await self._stream.send(data if len(data) <= CHUNK else data[start : start + CHUNK])
+            except _GONE:
                 self._broken = True
-            if self._broken:
                 self.session.close("gone")
                 self._reading.cancel()
                 return

@@ -287,8 +287,11 @@ class Listening:
             self._refresh_tokens()
             now = anyio.current_time()
             for connection in list(self._connections):
-                connection.session.tick(now)
-                connection.notice()
+                try:
+                    connection.check(now)
+                except Exception as exc:  # noqa: BLE001 - one session's defect may not end the watch over all
+                    self.front.incident(exc)
+                    connection.drop()
 
     def _until_next(self) -> float:
         due = [found[0] for each in self._connections if (found := each.session.deadline()) is not None]

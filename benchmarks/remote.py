@@ -1,0 +1,172 @@
+"""The cost of a request over the wire: `python -m benchmarks.remote [seconds]`.
+
+The baseline is a bare anyio server with a line buffer and the stdlib's json, in a process of its own,
+measured in the same run with the same client. What counts is the server's processor time for each
+request (round trips across two virtual cores measure the machine), and that as a ratio of the baseline.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PING = b'{"cmd":"ping","args":{},"id":"0123456789012345678901234567890123"}\n'
+RUN = b'{"cmd":"run-task","args":{"task":"Nothing"},"id":"012345678901234567890"}\n'
+CLIENTS, IN_FLIGHT = 50, 100
+ROUNDS = 3
+
+BARE = """
+import json, anyio
+async def handle(stream):
+    rest = b""
+    async with stream:
+        while True:
+            try:
+                *lines, rest = (rest + await stream.receive()).split(b"\\n")
+            except (anyio.EndOfStream, anyio.BrokenResourceError):
+                return
+            out = []
+            for line in lines:
+                request = json.loads(line)
+                out.append(json.dumps({"id": request["id"], "n": 1, "result": {"pong": True}}).encode())
+            await stream.send(b"".join(line + b"\\n" for line in out))
+async def main():
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        print(listener.listeners[0].extra(anyio.abc.SocketAttribute.local_port), flush=True)
+        await listener.serve(handle)
+anyio.run(main)
+"""
+OURS = """
+import sys, anyio
+from scattersphere import RunnableTask, Server
+from scattersphere.remote import Limits, Role, TokenFile
+class Nothing(RunnableTask):
+    async def run(self, context):
+        return None
+async def main():
+    file = TokenFile(sys.argv[1])
+    token = file.create("bench", Role.ADMIN)
+    limits = Limits(rate=1e9, burst=10**9, sessions=10**6, sessions_of_source=10**6)
+    async with Server() as server:
+        server.register_tasks("app", [Nothing])
+        async with server.listen(tcp="127.0.0.1:0", tokens=file, limits=limits) as listening:
+            print(listening.addresses[0].rpartition(":")[2], token, flush=True)
+            await anyio.sleep_forever()
+anyio.run(main)
+"""
+
+
+@attrs.frozen
+class Target:
+    """A server process: its number, its port, and the token of ours."""
+
+    pid: int
+    port: int
+    token: str | None
+
+    def connect(self) -> socket.socket:
+        """Open a connection, and authenticate where that is needed."""
+        connection = socket.create_connection(("127.0.0.1", self.port))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.token is not None:
+            connection.sendall(f"auth {self.token}\n".encode())
+            lines = b""
+            while lines.count(b"\n") < 2:
+                lines += connection.recv(65_536)
+        return connection
+
+    def processor_time(self) -> float:
+        """Return the seconds that the process has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def target(program: str) -> Iterator[Target]:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", program, f"{folder}/tokens.json"]
+        with subprocess.Popen(  # noqa: S603 - ourselves
+            command, stdout=subprocess.PIPE, text=True
+        ) as process:
+            if process.stdout is None:
+                raise RuntimeError("no output")
+            port, *token = process.stdout.readline().split()
+            os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
+            yield Target(process.pid, int(port), token[0] if token else None)
+            process.kill()
+
+
+def one_by_one(found: Target, request: bytes, seconds: float, in_flight: int = 1) -> int:
+    done, end = 0, time.perf_counter() + seconds
+    with found.connect() as connection:
+        while time.perf_counter() < end:
+            connection.sendall(request * in_flight)
+            lines = 0
+            while lines < in_flight:
+                lines += connection.recv(1 << 20).count(b"\n")
+            done += lines
+    return done
+
+
+def pipelined(found: Target, request: bytes, seconds: float) -> int:
+    return one_by_one(found, request, seconds, IN_FLIGHT)
+
+
+def side_by_side(found: Target, request: bytes, seconds: float, clients: int = CLIENTS) -> int:
+    done, end = 0, time.perf_counter() + seconds
+    with selectors.DefaultSelector() as selector:
+        connections = [found.connect() for _ in range(clients)]
+        for connection in connections:
+            selector.register(connection, selectors.EVENT_READ)
+            connection.sendall(request)
+        while time.perf_counter() < end:
+            for key, _ in selector.select(1):
+                connection = key.fileobj
+                done += connection.recv(65_536).count(b"\n")  # type: ignore[union-attr]
+                connection.sendall(request)  # type: ignore[union-attr]
+        for connection in connections:
+            connection.recv(65_536)  # what is unread at the close would reset the connection
+            connection.close()
+    return done
+
+
+def cost(found: Target, load: Callable[[Target, bytes, float], int], request: bytes, seconds: float) -> float:
+    """Return the server's microseconds for each request."""
+    before = found.processor_time()
+    done = load(found, request, seconds)
+    return (found.processor_time() - before) / done * 1e6
+
+
+def main() -> None:
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 2.0
+    loads = {"1 client": one_by_one, f"{IN_FLIGHT} in flight": pipelined, f"{CLIENTS} clients": side_by_side}
+    print("microseconds of the server's processor for each request; speed as a ratio of the bare server\n")
+    with target(BARE) as bare, target(OURS) as ours:
+        for name, load in loads.items():
+            pairs = [
+                (cost(bare, load, PING, seconds), cost(ours, load, PING, seconds)) for _ in range(ROUNDS)
+            ]
+            ratio = statistics.median(theirs / mine for theirs, mine in pairs)
+            theirs, mine = (statistics.median(column) for column in zip(*pairs, strict=True))
+            print(f"ping, {name:<14} bare {theirs:6.1f}   ours {mine:6.1f}   {ratio:4.2f} x as fast")
+        ping = cost(ours, one_by_one, PING, seconds)
+        run = cost(ours, one_by_one, RUN, seconds)
+        print(f"run of a one-task job {run:6.1f}, {run / ping:.1f} x a ping")
+
+
+if __name__ == "__main__":
+    main()
