@@ -7,7 +7,6 @@ text of word commands is converted by the field's kind and nothing else.
 from __future__ import annotations
 
 import difflib
-import functools
 import math
 import re
 from enum import StrEnum
@@ -74,13 +73,19 @@ def argument(
     return attrs.field(default=default, repr=not secret, metadata={"argument": taken})
 
 
-@functools.cache
+_DECLARED: dict[type[Any], dict[str, tuple[Argument, bool]]] = {}
+"""What was found of each class of the table of commands: every request asks for it."""
+
+
 def declared(cls: type[Any]) -> dict[str, tuple[Argument, bool]]:
     """Return the arguments of a class by name, in order, and whether each is required."""
-    return {
-        field.name: (field.metadata["argument"], field.default is attrs.NOTHING)
-        for field in attrs.fields(cls)
-    }
+    found = _DECLARED.get(cls)
+    if found is None:
+        found = _DECLARED[cls] = {
+            field.name: (field.metadata["argument"], field.default is attrs.NOTHING)
+            for field in attrs.fields(cls)
+        }
+    return found
 
 
 def read(cls: type[A], values: Mapping[str, Any]) -> A:
