@@ -51,11 +51,12 @@ def _params_hook(converter: Converter) -> Callable[[Any, Any], dict[str, Any]]:
             try:
                 found[name] = converter.structure(item, Parameter) if type(item) is dict else item
             except Exception as error:  # noqa: BLE001 - noted with its key, as cattrs does in its own hooks
-                note = AttributeValidationNote(f"parameter {name}", name, Parameter)  # pyright: ignore[reportCallIssue]
-                error.add_note(note)  # a str that was made by its __new__
+                error.add_note(AttributeValidationNote(f"parameter {name}", name, Parameter))
                 errors.append(error)
         if errors:
-            raise ClassValidationError("parameters", errors, JobDefinition)
+            # typeshed gives every exception group the two arguments of ExceptionGroup itself.
+            make_group: Any = ClassValidationError
+            raise make_group("parameters", errors, JobDefinition)
         return found
 
     return structure_params
@@ -312,9 +313,9 @@ def to_value(definition: JobDefinition) -> dict[str, Any]:
 
 
 def _with_comments(value: dict[str, Any], comments: Mapping[str, Any]) -> dict[str, Any]:
-    """Put comments back, first in their objects."""
-    for key, comment in comments.items():
-        value[key] = {COMMENT: comment, **value.get(key, {})}
+    """Put comments back, first in their objects; in one order, so that equal definitions give equal text."""
+    for key in sorted(comments):
+        value[key] = {COMMENT: comments[key], **value.get(key, {})}
     return value
 
 

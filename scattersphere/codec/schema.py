@@ -14,6 +14,17 @@ _POSITIVE = {"type": ["integer", "null"], "minimum": 1}
 _SECONDS = {"type": ["number", "null"], "exclusiveMinimum": 0}
 _NAMES = {"type": "array", "items": {"type": "string"}}
 _TEXT = {"type": "string"}
+_REFERENCES = [{"type": "object", "required": [key]} for key in ("$param", "$result", "$literal")]
+_MAP = {
+    "type": ["object", "null"],
+    "description": "Run once for each element of these lists.",
+    "properties": {"//": {"description": "A comment."}},
+    "additionalProperties": {"anyOf": [{"type": "array"}, *_REFERENCES[:2]]},
+    # One argument at least; a comment is none.
+    "if": {"required": ["//"]},
+    "then": {"minProperties": 2},
+    "else": {"minProperties": 1},
+}
 _RETRY = {
     "type": "object",
     "additionalProperties": False,
@@ -37,9 +48,12 @@ _TASK = {
         "bundle": {"type": ["string", "null"], "description": "Which bundle, where two hold the path."},
         "description": _TEXT,
         "args": {"type": "object", "description": 'Arguments; {"$param": ..} and {"$result": ..} refer.'},
-        "map": {"type": ["object", "null"], "description": "Run once for each element of these lists."},
+        "map": _MAP,
         "depends_on": {**_NAMES, "uniqueItems": True, "description": "Tasks that must end before."},
-        "run_if": {"type": ["boolean", "object"], "description": "False: the task is skipped."},
+        "run_if": {
+            "anyOf": [{"type": "boolean"}, *_REFERENCES],
+            "description": "False: the task is skipped.",
+        },
         "trigger_rule": {"enum": [None, *map(str, TriggerRule)]},
         "finally": {"type": "boolean", "description": "Runs at the end, whatever happened."},
         "allow_failure": {"type": "boolean", "description": "Its failure does not fail the run."},

@@ -30,7 +30,7 @@ class Structurer:
         """Return the parameters of `cls` by name. Raises NameError where an annotation means nothing."""
         hints = typing.get_type_hints(cls, include_extras=True)
         return {
-            str(field.alias): self._parameter(field, hints.get(field.name, field.type))
+            field.alias: self._parameter(field, hints.get(field.name, field.type))
             for field in attrs.fields(cast("Any", cls))
             if field.init
         }

@@ -19,6 +19,7 @@ REFERENCE_KEYS = frozenset({"$param", "$result", "$literal"})
 """The only keys that may begin with a dollar sign."""
 _ALLOWED = {"$param": {"$param"}, "$literal": {"$literal"}, "$result": {"$result", "pointer", "default"}}
 
+_CONTAINERS = frozenset({dict, list, tuple})
 _INDEX = re.compile(r"0|[1-9][0-9]{0,17}")
 """An index of RFC 6901: no leading zeros; more digits than any list needs are refused unread."""
 _BAD_ESCAPE = re.compile(r"~(?![01])")
@@ -81,9 +82,11 @@ def references(value: Any) -> Iterator[tuple[tuple[str | int, ...], Mapping[str,
                 if "$result" not in item:
                     continue
                 item = {"default": item["default"]} if "default" in item else {}
-            stack.extend(((*path, key), child) for key, child in item.items())
+            stack.extend(((*path, key), child) for key, child in item.items() if type(child) in _CONTAINERS)
         elif type(item) in (list, tuple):
-            stack.extend(((*path, index), child) for index, child in enumerate(item))
+            stack.extend(
+                ((*path, index), child) for index, child in enumerate(item) if type(child) in _CONTAINERS
+            )
 
 
 def upstreams(task: TaskDefinition) -> tuple[str, ...]:
