@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -73,3 +74,31 @@ def test_the_wheel_holds_the_package_with_its_type_marker_and_nothing_else(tmp_p
     tracked = {path.relative_to(ROOT).as_posix() for path in (ROOT / "scattersphere").rglob("*.py")}
     inside = {name for name in names if not name.split("/")[0].endswith(".dist-info")}
     assert inside == tracked | {"scattersphere/py.typed"}
+
+
+def seconds_of(program: str, cache: Path) -> float:
+    """Return the least processor time of a fresh interpreter, its bytecode being there already."""
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(cache), "PYTHONDONTWRITEBYTECODE": ""}
+    program = f"import atexit, time; atexit.register(lambda: print(time.process_time()))\n{program}"
+    taken = []
+    for _ in range(6):  # the first one writes the bytecode
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+            env=environment,
+        )
+        taken.append(float(done.stdout.splitlines()[-1]))
+    return min(taken)
+
+
+def test_importing_costs_at_most_150_ms_more_than_the_four_dependencies(tmp_path: Path) -> None:
+    dependencies = seconds_of("import anyio, attrs, cattrs, watchfiles", tmp_path)
+    assert seconds_of("import scattersphere", tmp_path) - dependencies < 0.150
+
+
+def test_help_is_there_within_a_quarter_of_a_second(tmp_path: Path) -> None:
+    program = "import sys; sys.argv = ['scattersphere', '--help']; from scattersphere.cli import main; main()"
+    assert seconds_of(program, tmp_path) < 0.25
