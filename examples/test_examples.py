@@ -55,6 +55,6 @@ def test_a_bad_file_exits_with_3_and_names_line_and_column(tmp_path: Path) -> No
     assert "Traceback" not in done.stderr
 
 
-def test_a_wrong_parameter_exits_with_3_and_a_wrong_option_with_2() -> None:
-    assert scattersphere("run", "examples/wordcount/wordcount.json", "-p", "top=ten").returncode == 3
+def test_a_wrong_parameter_is_a_wrong_command_line() -> None:
+    assert scattersphere("run", "examples/wordcount/wordcount.json", "-p", "top=ten").returncode == 2
     assert scattersphere("run", "examples/wordcount/wordcount.json", "-p", "top").returncode == 2

@@ -23,6 +23,7 @@ from scattersphere.errors import (
     DefinitionError,
     ExistsError,
     ForkedError,
+    NoSuchBundleError,
     NoSuchJobError,
     ScattersphereError,
 )
@@ -201,7 +202,9 @@ class Server:
 
         `require_idle` raises `BundleBusyError` where runs need it; `force` cancels those first.
         """
-        bundle = self.registry.bundles[name]
+        bundle = self.registry.bundles.get(name)
+        if bundle is None:
+            raise NoSuchBundleError(f"no bundle {name!r}{_near(name, self.registry.bundles)}")
         busy = sorted(bundle.runs)
         if busy and require_idle:
             raise BundleBusyError(f"bundle {name!r} is needed by runs {busy}", busy)

@@ -13,6 +13,7 @@ from scattersphere import (
     EventKind,
     ExistsError,
     JobDefinition,
+    NoSuchBundleError,
     NoSuchJobError,
     NoSuchRunError,
     RunnableTask,
@@ -294,3 +295,51 @@ async def test_the_servers_own_stream_tells_of_jobs_and_runs(server):
         EventKind.RUN_STARTED,
         EventKind.RUN_ENDED,
     ]
+
+
+class Evil(BaseException):
+    """An error whose every part misbehaves."""
+
+    def __str__(self):
+        raise SystemExit(9)
+
+    @property
+    def __class__(self):
+        raise RuntimeError("class")
+
+
+class Raise(RunnableTask):
+    """Raise what is worst."""
+
+    what: str
+
+    async def run(self, context):
+        raise {
+            "exit": SystemExit(3),
+            "interrupt": KeyboardInterrupt(),
+            "generator": GeneratorExit(),
+            "evil": Evil(),
+            "group": BaseExceptionGroup("g", [SystemExit(1), ValueError("v")]),
+        }[self.what]
+
+
+class RaiseInThread(Raise):
+    """The same, in a thread."""
+
+    def run(self, context):
+        Raise.run(self, context).send(None)
+
+
+@pytest.mark.parametrize("what", ["exit", "interrupt", "generator", "evil", "group"])
+@pytest.mark.parametrize("path", ["Raise", "RaiseInThread"])
+async def test_whatever_a_task_raises_harms_only_its_own_run(server, path, what):
+    server.register_tasks("bad", [Raise, RaiseInThread])
+    run = await (await server.start_task(path, {"what": what})).wait(10)
+    assert run.state is RunState.FAILED, run.explain()
+    assert run.explain()
+    assert (await (await server.start_task("Say")).wait(10)).succeeded
+
+
+async def test_deregistering_an_unknown_bundle_suggests_the_nearest(server):
+    with pytest.raises(NoSuchBundleError, match="did you mean 'app'"):
+        await server.deregister("aap")

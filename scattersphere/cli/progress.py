@@ -16,6 +16,7 @@ from rich.progress import (
 )
 
 from scattersphere.model.events import Event, EventKind
+from scattersphere.model.logs import make_printable
 from scattersphere.model.states import TaskState
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Lines:
         """Print a line, but for progress and instances."""
         if event.kind is EventKind.TASK_PROGRESS or event.index is not None:
             return
-        self._console.print(str(event), markup=False)
+        self._console.print(make_printable(str(event)).replace("\n", " | "), markup=False)
 
 
 class Bars:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from scattersphere.cli.progress import make_display
 from scattersphere.errors import DefinitionError, ScattersphereError
+from scattersphere.model.logs import make_printable
 from scattersphere.model.states import RunState, TaskState
 from scattersphere.server import Server
 
@@ -141,7 +142,10 @@ def _is_pair(item: Any) -> bool:
 def _short(value: Any) -> str:
     if isinstance(value, list | tuple | set) and len(value) > 10:  # noqa: PLR2004 - more is no summary
         return f"{len(value)} entries"
-    text = value if isinstance(value, str) else repr(value)
+    try:
+        text = make_printable(value if isinstance(value, str) else repr(value))
+    except BaseException:  # noqa: BLE001 - a user's __repr__ may do anything; the run has succeeded all the same
+        return f"<a {type(value).__qualname__} that cannot be shown>"
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 

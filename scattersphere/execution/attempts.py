@@ -141,8 +141,10 @@ class AttemptDriver:
                     value = await run_on_loop(attempt)
                 else:
                     value = await make(attempt).run(attempt)
-            except GeneratorExit:  # we are closing it; `_abandon` does the accounts
-                raise
+            except GeneratorExit as exc:
+                if attempt.killed:  # we are closing it; `_abandon` does the accounts
+                    raise
+                self._raised(attempt, exc)
             except BaseException as exc:  # noqa: BLE001 - promise 7: SystemExit must not reach the loop
                 self._raised(attempt, exc)
             else:
@@ -174,7 +176,8 @@ class AttemptDriver:
                 self.pump_now()
 
     def _raised(self, attempt: Attempt, exc: BaseException) -> None:
-        if isinstance(exc, self.cancelled) and attempt.asked is not None:
+        # By `type`, here and below: `isinstance` asks `__class__`, which may be a user's property.
+        if issubclass(type(exc), self.cancelled) and attempt.asked is not None:
             self.over(attempt, CANCELLED, None)
             return
         self.fail(attempt, exc, format_failure(exc))
@@ -282,5 +285,5 @@ class AttemptDriver:
 def _message(exc: BaseException) -> str:
     try:
         return str(exc)
-    except Exception:  # noqa: BLE001 - an error that cannot be printed is still an error
+    except BaseException:  # noqa: BLE001 - an error that cannot be printed is still an error
         return "(its message cannot be printed)"

@@ -43,7 +43,7 @@ async def run_on_loop(attempt: Attempt) -> Any:
         await _hook(attempt, instance, hooks, "on_finished")
         await _hook(attempt, instance, hooks, "on_status_change", TaskState.RUNNING, TaskState.SUCCEEDED)
     except BaseException as exc:
-        await _clean_up(attempt, instance, hooks, failed=not isinstance(exc, GeneratorExit))
+        await _clean_up(attempt, instance, hooks, failed=type(exc) is not GeneratorExit)
         raise
     await _clean_up(attempt, instance, hooks, failed=False)
     return value
@@ -118,14 +118,14 @@ def _plain_hook(
 
 def outcome_of(exc: BaseException, attempt: Attempt) -> Outcome:
     """Return the outcome of a plain body that raised."""
-    if isinstance(exc, TaskCancelled) and attempt.asked is not None:
+    if issubclass(type(exc), TaskCancelled) and attempt.asked is not None:
         return Outcome(Ending.CANCELLED)
     return Outcome(Ending.EXCEPTION, error=exc, traceback=format_failure(exc))
 
 
 def retryable(exc: BaseException, policy: RetryPolicy) -> bool:
     """Whether the policy lets this exception be tried again: by class name, along its MRO."""
-    if not isinstance(exc, Exception) or isinstance(exc, NonRetryableError):
+    if not issubclass(type(exc), Exception) or issubclass(type(exc), NonRetryableError):
         return False
     if not policy.retry_on:
         return True

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.machine.record import Command
     from scattersphere.execution.plan import Plan
 
+_log = logging.getLogger("scattersphere.execution")
 SLICE = 0.002
 """Seconds of started bodies after which the loop gets a turn (performance.md, section 1)."""
 CHUNK = 32
@@ -114,6 +115,9 @@ class JobExecutor(Requests):
             return
         for backend in self.backends.values():
             await backend.aclose()  # while `soon` still works: that is how its threads say goodbye
+        for attempt in self.stuck:
+            if not loop.can_abandon and attempt.planned.backend == "loop":
+                _log.warning("closing waits for %s, at %s", attempt.label, self.where(attempt) or "?")
         self._loop = None
         await loop.aclose()
 

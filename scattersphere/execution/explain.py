@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scattersphere.execution.machine.codes import TASK_STATES
+from scattersphere.model.logs import make_printable
 from scattersphere.model.states import TaskState
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def explain(execution: Execution) -> str:
         lines += [f"    {line}" for line in failure.traceback.rstrip().splitlines()]
     if len(failures) > SHOWN_TRACEBACKS:
         lines += ["", f"... and {len(failures) - SHOWN_TRACEBACKS} more failures: see the run's log"]
-    return "\n".join([*lines, "", *_tasks(execution)])
+    return make_printable("\n".join([*lines, "", *_tasks(execution)]))
 
 
 def _head(execution: Execution) -> str:

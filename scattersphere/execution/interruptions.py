@@ -6,6 +6,7 @@ import random
 from typing import TYPE_CHECKING
 
 from scattersphere.execution.attempts import AttemptDriver
+from scattersphere.execution.execution import Failure
 from scattersphere.execution.machine.codes import CANCELLED
 
 if TYPE_CHECKING:
@@ -69,6 +70,10 @@ class Interruptions(AttemptDriver):
         if attempt.killed and attempt.planned.backend == "loop" and self._abandon(attempt):
             return
         self.stuck[attempt] = execution
+        limit = attempt.planned.definition.timeout
+        if attempt.asked == "timeout" and limit is not None:
+            words = f"took longer than {limit:g} s, and does not end; so it is not tried again"
+            execution.failures[attempt.unit] = Failure("TimeoutError", words)
         attempt.log.warning("does not end; given up. It stands at %s", self.where(attempt) or "?")
         execution.machine.grace_over(attempt.unit)
         execution.journal.stamp(self.clock())

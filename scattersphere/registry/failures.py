@@ -30,7 +30,7 @@ def _cut(text: str) -> str:
 def _summary(error: BaseException, space: VersionSpace) -> str:
     try:
         said = str(error)
-    except Exception:  # noqa: BLE001 - an author's own error class may be wrong as well
+    except BaseException:  # noqa: BLE001 - an author's own error class may be wrong as well
         said = "<its text cannot be shown>"
     text = type(error).__name__ + (f": {said}" if said else "")
     if isinstance(error, SyntaxError) and error.filename:
@@ -62,7 +62,7 @@ def _details(error: BaseException, space: VersionSpace) -> str:
         start = start.tb_next
     try:
         text = "".join(traceback.format_exception(type(error), error, start))
-    except Exception:  # noqa: BLE001 - an error class whose __str__, __cause__ or notes misbehave
+    except BaseException:  # noqa: BLE001 - an error class whose __str__, __cause__ or notes misbehave
         text = f"{type(error).__name__}, whose traceback cannot be shown\n"
     return space.logical(text)
 

@@ -57,7 +57,7 @@ def plain(value: Any, depth: int = VALUE_DEPTH) -> Any:
 def _repr(value: Any) -> str:
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - it is the user's code, and may do anything
+    except BaseException:  # noqa: BLE001 - it is the user's code, and may do anything
         return f"<{type(value).__qualname__}: its repr failed>"
     return text if len(text) <= VALUE_TEXT else text[:VALUE_TEXT] + "..."
 
