@@ -1,0 +1,201 @@
+"""What keeps a released version alive is noticed, and named."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import copyreg
+import gc
+import json
+import logging
+import signal
+import sys
+import threading
+import types
+import warnings
+import weakref
+
+import pytest
+from bundlefiles import write
+
+pytestmark = pytest.mark.anyio
+
+HOST = "scattersphere_test_host"
+"""A module of the host into which the leaking code puts things."""
+
+HEAD = f"""
+import {HOST} as host
+from scattersphere.task import RunnableTask
+class Thing:
+    def method(self): ...
+def function(*args): ...
+"""
+
+
+@pytest.fixture
+def host(monkeypatch):
+    module = types.ModuleType(HOST)
+    module.undo = []
+    module.table = {}
+    monkeypatch.setitem(sys.modules, HOST, module)
+    yield module
+    for undo in reversed(module.undo):
+        undo()
+
+
+async def leaks_of(registry, tmp_path, code):
+    body = "\n        ".join(code.strip().splitlines())
+    main = f"{HEAD}\nclass Job(RunnableTask):\n    def run(self, context):\n        {body}\n"
+    await registry.register(write(tmp_path, {"etl/__init__.py": "", "etl/main.py": main}) / "etl")
+    registry.find("etl.main.Job").cls().run(None)
+    label = registry.bundles["etl"].current.label
+    await registry.deregister("etl")
+    found = registry.leaks("etl")
+    assert all(leak.label == label for leak in found)
+    assert "scattersphere.bundles" not in str(found)
+    return [(leak.kind, leak.holder) for leak in found]
+
+
+CASES = {
+    "thread": (
+        "import threading\nevent, ready = threading.Event(), threading.Event()\n"
+        "def work():\n    ready.set()\n    event.wait()\n"
+        "t = threading.Thread(target=work, name='worker')\nt.start()\nready.wait()\n"
+        "host.undo += [t.join, event.set]",
+        ("thread", "'worker' is executing etl.main.work"),
+    ),
+    "timer": (
+        "import threading\nt = threading.Timer(1000, function)\nt.daemon = True\nt.start()\n"
+        "host.undo += [t.join, t.cancel]",
+        ("thread", "etl.main.function"),
+    ),
+    "generator": (
+        "def numbers():\n    yield 1\n    yield 2\ng = numbers()\nnext(g)\nhost.table['g'] = g",
+        ("generator", "suspended at etl.main.numbers"),
+    ),
+    "coroutine": (
+        "async def wait(): ...\nc = wait()\nhost.table['c'] = c\nhost.undo.append(c.close)",
+        ("coroutine", "suspended at etl.main.wait"),
+    ),
+    "logging handler": (
+        "import logging\nclass Handler(logging.Handler): ...\nh = Handler()\nlog = logging.getLogger('host')\n"
+        "log.addHandler(h)\nhost.undo.append(lambda: log.removeHandler(h))",
+        ("logging handler", "Handler on the logger 'host'"),
+    ),
+    "formatter": (
+        "import logging\nclass F(logging.Formatter): ...\nh = logging.NullHandler()\nh.setFormatter(F())\n"
+        "logging.root.addHandler(h)\nhost.undo.append(lambda: logging.root.removeHandler(h))",
+        ("logging handler", "F on the logger 'root'"),
+    ),
+    "logging filter": (
+        "import logging\nlog = logging.getLogger('host')\nlog.addFilter(function)\n"
+        "host.undo.append(lambda: log.removeFilter(function))",
+        ("logging filter", "etl.main.function on the logger 'host'"),
+    ),
+    "signal": (
+        "import signal\nold = signal.signal(signal.SIGUSR1, function)\n"
+        "host.undo.append(lambda: signal.signal(signal.SIGUSR1, old))",
+        ("signal handler", "SIGUSR1: etl.main.function"),
+    ),
+    "excepthook": (
+        "import sys\nold, sys.excepthook = sys.excepthook, function\n"
+        "host.undo.append(lambda: setattr(sys, 'excepthook', old))",
+        ("hook", "sys.excepthook = etl.main.function"),
+    ),
+    "gc callback": (
+        "import gc\ngc.callbacks.append(function)\nhost.undo.append(lambda: gc.callbacks.remove(function))",
+        ("hook", "etl.main.function in gc.callbacks"),
+    ),
+    "meta path": (
+        "import sys\nt = Thing()\nt.find_spec = lambda *a: None\nsys.meta_path.append(t)\n"
+        "host.undo.append(lambda: sys.meta_path.remove(t))",
+        ("hook", "etl.main.Thing in sys.meta_path"),
+    ),
+    "copyreg": (
+        "import copyreg\ncopyreg.pickle(Thing, function)\n"
+        "host.undo.append(lambda: copyreg.dispatch_table.pop(Thing))",
+        ("pickle reducer", "etl.main.Thing"),
+    ),
+    "warnings filter": (
+        "import warnings\nclass W(Warning): ...\nold = warnings.filters[:]\n"
+        "warnings.simplefilter('ignore', W)\nhost.undo.append(lambda: warnings.filters.__setitem__(slice(None), old))",
+        ("warnings filter", "W"),
+    ),
+    "finalizer": (
+        "import weakref\nf = weakref.finalize(host, function)\nf.atexit = False\nhost.undo.append(f.detach)",
+        ("finalizer", "etl.main.function"),
+    ),
+    "monkeypatch": (
+        "import json\njson.extra = function\nhost.undo.append(lambda: delattr(json, 'extra'))",
+        ("global", "json.extra = etl.main.function"),
+    ),
+    "patched method": (
+        "import json\njson.JSONEncoder.extra = function\n"
+        "host.undo.append(lambda: delattr(json.JSONEncoder, 'extra'))",
+        ("patched method", "json.JSONEncoder.extra = etl.main.function"),
+    ),
+    "registry of another library": (
+        "host.table['thing'] = {'deep': [Thing]}",
+        ("global", f"{HOST}.table -> dict -> list -> etl.main.Thing"),
+    ),
+    "an instance as a result": (
+        "host.result = Thing()",
+        ("global", f"{HOST}.result -> an instance of etl.main.Thing"),
+    ),
+    "a module": ("import sys\nhost.module = sys.modules[__name__]", ("global", f"{HOST}.module -> module etl.main")),
+    "partial": (
+        "from functools import partial\nhost.call = partial(function, 1)",
+        ("global", f"{HOST}.call -> partial -> etl.main.function"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_the_holder_of_a_released_version_is_named(registry, tmp_path, host, case):
+    code, (kind, where) = CASES[case]
+    found = await leaks_of(registry, tmp_path, code)
+    assert any(kind == k and where in w for k, w in found), found
+    # When the holder lets go, the leak is gone.
+    for undo in reversed(host.undo):
+        undo()
+    host.undo.clear()
+    host.__dict__.update(table=None, result=None, module=None, call=None)
+    assert registry.leaks("etl") == []
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_task_of_asyncio_is_named_by_the_line_it_waits_at(registry, tmp_path, host):
+    code = (
+        "import asyncio\nasync def wait():\n    await asyncio.sleep(1000)\nhost.task = asyncio.ensure_future(wait())"
+    )
+    body = "\n        ".join(code.splitlines())
+    main = f"{HEAD}\nclass Job(RunnableTask):\n    async def run(self, context):\n        {body}\n"
+    await registry.register(write(tmp_path, {"etl/__init__.py": "", "etl/main.py": main}) / "etl")
+    await registry.find("etl.main.Job").cls().run(None)
+    await asyncio.sleep(0)
+    await registry.deregister("etl")
+    found = registry.leaks("etl")
+    assert any(leak.kind == "coroutine" and "etl.main.wait, line" in leak.holder for leak in found), found
+    task = host.__dict__.pop("task")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    del task
+    assert registry.leaks("etl") == []
+
+
+async def test_a_version_that_nothing_holds_is_no_leak(registry, tmp_path, host):
+    assert await leaks_of(registry, tmp_path, "return None") == []
+
+
+async def test_the_bundle_shows_the_leaks_of_its_older_versions(registry, tmp_path, host):
+    files = {"etl/__init__.py": "", "etl/main.py": HEAD + "host.thing = Thing\nclass Job(RunnableTask):\n    def run(self, context): return {v}\n"}
+    bundle = await registry.register(write(tmp_path, files, v=1) / "etl")
+    first, held = bundle.current.label, host.thing
+    write(tmp_path, files, v=2)
+    await registry.reload("etl")
+    assert held is not host.thing
+    assert {leak.label for leak in bundle.leaks} == {first}
+    host.__dict__.pop("thing")
+    held = None
+    assert bundle.leaks == []

@@ -1,0 +1,274 @@
+"""Loading never blocks the loop, never deadlocks, and gives up what does not end."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import anyio
+import pytest
+from bundlefiles import task_module, write
+
+from scattersphere.errors import BundleLoadError, ClosedError, NoSuchBundleError
+from scattersphere.registry.garbage import LATEST, QUIET, SHARE, GarbageSchedule
+from scattersphere.registry.registry import TaskRegistry
+
+pytestmark = pytest.mark.anyio
+
+GATE = "scattersphere_test_gate"
+"""A module of the host by which a bundle's code waits for the test."""
+
+
+class Gate:
+    """Lets code of a bundle tell the test that it has come, and wait there."""
+
+    def __init__(self):
+        self.reached = threading.Event()
+        self.open = threading.Event()
+
+    def wait(self):
+        self.reached.set()
+        self.open.wait(30)
+
+    async def until_reached(self):
+        await anyio.to_thread.run_sync(self.reached.wait, 30)
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    gate = Gate()
+    monkeypatch.setitem(sys.modules, GATE, gate)
+    yield gate
+    gate.open.set()
+
+
+def waiting(value):
+    return task_module(value, before=f"import {GATE}\n{GATE}.wait()")
+
+
+@pytest.fixture
+async def impatient():
+    registry = TaskRegistry(load_timeout=0.3, collect_garbage=False)
+    yield registry
+    await registry.aclose()
+
+
+async def test_an_endless_loop_is_given_up_and_its_line_named(impatient, tmp_path):
+    file = tmp_path / "a.py"
+    file.write_text(task_module(1))
+    bundle = await impatient.register(file)
+    file.write_text("x = 1\nwhile True:\n    x += 1\n")
+    with pytest.raises(BundleLoadError, match=r"not ready after 0\.3 s; it stands at .*a\.py., line [23]") as caught:
+        await impatient.reload("a")
+    assert "scattersphere.bundles" not in caught.value.details
+    assert impatient.find("a.Job").cls().run(None) == 1
+    assert "not ready" in bundle.error
+    file.write_text(task_module(2))
+    await impatient.reload("a")
+    assert impatient.find("a.Job").cls().run(None) == 2
+    while impatient.stuck:  # the loop was interrupted: its thread ends by itself
+        await anyio.sleep(0.01)
+
+
+async def test_a_load_that_waits_in_c_code_is_given_up_and_others_go_on(impatient, tmp_path, gate):
+    (tmp_path / "stuck.py").write_text(waiting(1))
+    (tmp_path / "good.py").write_text(task_module(2))
+    before = set(sys.modules)
+    with pytest.raises(BundleLoadError, match="not ready"):
+        await impatient.register(tmp_path / "stuck.py")
+    assert impatient.stuck == ("stuck",)
+    await impatient.register(tmp_path / "good.py")
+    assert impatient.find("good.Job").cls().run(None) == 2
+    await impatient.deregister("good")
+    gate.open.set()
+    while impatient.stuck:
+        await anyio.sleep(0.01)
+    assert set(sys.modules) - before == set(), "what the late load did is undone"
+
+
+async def test_the_time_limit_counts_from_the_start_of_the_load_not_from_the_request(tmp_path, gate):
+    registry = TaskRegistry(load_timeout=0.5, collect_garbage=False)
+    (tmp_path / "slow.py").write_text(waiting(1))
+    (tmp_path / "next.py").write_text(task_module(2))
+    async with anyio.create_task_group() as group:
+
+        async def slow():
+            with pytest.raises(BundleLoadError):
+                await registry.register(tmp_path / "slow.py")
+
+        group.start_soon(slow)
+        await gate.until_reached()
+        await registry.register(tmp_path / "next.py")  # waited as long as the other took
+    gate.open.set()
+    await registry.aclose()
+
+
+async def test_a_cancelled_registration_comes_to_nothing(registry, tmp_path, gate):
+    (tmp_path / "a.py").write_text(waiting(1))
+    async with anyio.create_task_group() as group:
+        group.start_soon(registry.register, tmp_path / "a.py")
+        await gate.until_reached()
+        group.cancel_scope.cancel()
+    gate.open.set()
+    assert not registry.bundles
+    gate.reached.clear()
+    await registry.register(tmp_path / "a.py")
+    assert registry.find("a.Job").cls().run(None) == 1
+
+
+async def test_two_that_register_the_same_file_at_once_get_the_same_bundle(registry, tmp_path, gate):
+    (tmp_path / "a.py").write_text(waiting(1))
+    found = []
+
+    async def register():
+        found.append(await registry.register(tmp_path / "a.py"))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(register)
+        await gate.until_reached()
+        group.start_soon(register)
+        await anyio.wait_all_tasks_blocked()
+        gate.open.set()
+    assert found[0] is found[1]
+
+
+async def test_a_bundle_deregistered_while_it_loads_is_not_registered(registry, tmp_path, gate):
+    (tmp_path / "a.py").write_text(waiting(1))
+    async with anyio.create_task_group() as group:
+
+        async def register():
+            with pytest.raises(BundleLoadError, match="deregistered while it was loading"):
+                await registry.register(tmp_path / "a.py")
+
+        group.start_soon(register)
+        await gate.until_reached()
+        group.start_soon(registry.deregister, "a")
+        await anyio.wait_all_tasks_blocked()
+        gate.open.set()
+    assert not registry.bundles
+    assert not [name for name in sys.modules if name.startswith("scattersphere.bundles.a_")]
+
+
+async def test_a_bundle_deregistered_while_it_reloads_stays_away(registry, tmp_path, gate):
+    file = tmp_path / "a.py"
+    file.write_text(task_module(1))
+    await registry.register(file)
+    file.write_text(waiting(2))
+    async with anyio.create_task_group() as group:
+
+        async def reload():
+            with pytest.raises(NoSuchBundleError, match="deregistered while it was loading"):
+                await registry.reload("a")
+
+        group.start_soon(reload)
+        await gate.until_reached()
+        await registry.deregister("a")
+        gate.open.set()
+    assert not registry.bundles
+    assert not registry.tasks
+
+
+async def test_closing_ends_a_load_that_is_under_way(tmp_path, gate):
+    registry = TaskRegistry(collect_garbage=False)
+    (tmp_path / "a.py").write_text(waiting(1))
+    async with anyio.create_task_group() as group:
+
+        async def register():
+            with pytest.raises(ClosedError):
+                await registry.register(tmp_path / "a.py")
+
+        group.start_soon(register)
+        await gate.until_reached()
+        await registry.aclose()
+    gate.open.set()
+    with pytest.raises(ClosedError):
+        await registry.register(tmp_path / "a.py")
+    while registry.stuck:
+        await anyio.sleep(0.01)
+
+
+async def test_loading_does_not_deadlock_with_imports_of_the_host_and_of_running_tasks(registry, tmp_path):
+    """Four threads import lazily from a running version while versions come and go."""
+    files = {
+        "etl/__init__.py": "",
+        "etl/main.py": "from scattersphere.task import RunnableTask\nclass Job(RunnableTask):\n"
+        "    def run(self, context):\n        import importlib\n"
+        "        return [importlib.import_module(f'etl.m{i}').VALUE for i in range(20)]\n",
+        **{f"etl/m{i}.py": "import etl.main, json, decimal\nVALUE = {v}\n" for i in range(20)},
+    }
+    bundle = await registry.register(write(tmp_path, files, v=0) / "etl")
+    for number in range(1, 6):
+        registry.pin(number, [bundle.current])
+        task = registry.find("etl.main.Job").cls
+        threads = [threading.Thread(target=task().run, args=[None]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        write(tmp_path, files, v=number)
+        with anyio.fail_after(30):
+            await registry.reload("etl")
+            for thread in threads:
+                await anyio.to_thread.run_sync(thread.join)
+        assert task().run(None) == [number - 1] * 20
+        registry.unpin(number)
+
+
+async def test_the_loop_goes_on_while_a_bundle_loads(registry, tmp_path, gate):
+    (tmp_path / "a.py").write_text(waiting(1))
+    async with anyio.create_task_group() as group:
+        group.start_soon(registry.register, tmp_path / "a.py")
+        await gate.until_reached()
+        await anyio.lowlevel.checkpoint()  # we are here, and the import is in there
+        gate.open.set()
+
+
+async def test_closing_twice_and_closing_an_unused_registry_is_no_error():
+    registry = TaskRegistry()
+    await registry.aclose()
+    await registry.aclose()
+
+
+def test_garbage_is_collected_once_after_a_burst_of_releases():
+    schedule = GarbageSchedule()
+    assert schedule.due_in(0.0) is None
+    schedule.released(10.0)
+    schedule.released(10.5)
+    assert schedule.due_in(10.5) == QUIET
+    schedule.collected(11.5, 0.01)
+    assert schedule.due_in(12.0) is None
+
+
+def test_garbage_is_collected_although_releases_never_stop():
+    schedule = GarbageSchedule()
+    for tick in range(200):
+        schedule.released(tick / 10)
+    assert schedule.due_in(LATEST) == 0.0
+
+
+def test_a_long_collection_is_followed_by_a_long_pause():
+    schedule = GarbageSchedule()
+    schedule.released(0.0)
+    schedule.collected(1.0, 0.2)
+    schedule.released(2.0)
+    assert schedule.due_in(2.0) == pytest.approx(1.0 + SHARE * 0.2 - 2.0)
+
+
+def test_a_host_may_leave_garbage_to_python():
+    schedule = GarbageSchedule(enabled=False)
+    schedule.released(0.0)
+    assert schedule.due_in(5.0) is None
+
+
+async def test_the_loaders_thread_collects_and_warns_of_what_is_left(tmp_path, caplog, monkeypatch):
+    import scattersphere.registry.garbage as garbage
+
+    monkeypatch.setattr(garbage, "QUIET", 0.0)
+    registry = TaskRegistry()
+    (tmp_path / "a.py").write_text(task_module(1))
+    await registry.register(tmp_path / "a.py")
+    held = registry.find("a.Job").cls
+    await registry.deregister("a")
+    with anyio.fail_after(10):
+        while "was released but is still in memory" not in caplog.text:
+            await anyio.sleep(0.01)
+    assert held is not None
+    await registry.aclose()
