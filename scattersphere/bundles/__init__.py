@@ -15,8 +15,13 @@ import sys
 
 def _is_child_process() -> bool:
     """Whether this process was started by one that may hold loaded versions."""
+    if "SCATTERSPHERE_STORE" in os.environ:
+        return True
     process = sys.modules.get("multiprocessing.process")
-    return "SCATTERSPHERE_STORE" in os.environ or bool(process and process.parent_process())
+    if process is None:
+        return False
+    # While a spawned child unpickles what it shall do, it does not know its parent yet, but has this mark.
+    return process.parent_process() is not None or hasattr(process.current_process(), "_inheriting")
 
 
 if _is_child_process():

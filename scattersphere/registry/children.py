@@ -1,14 +1,14 @@
 """Loaded versions in a child process: the modules are imported again from the parent's snapshots.
 
 A worker of ours finds the stores through an environment variable that only it gets. A child that a task
-made with `multiprocessing` finds them by the process id of its parent.
+made with `multiprocessing` and `spawn` finds them by the process id of its parent. (With `forkserver` the
+parent is another process, which knows nothing; such children cannot import versions.)
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,4 @@ def _fetch(slug: str) -> VersionSpace | None:
 
 def _stores() -> Iterator[Path]:
     yield from (Path(store) for store in os.environ.get(STORE_VARIABLE, "").split(os.pathsep) if store)
-    process = sys.modules.get("multiprocessing.process")
-    parent = process.parent_process() if process else None
-    if parent is not None:
-        yield from stores_of(parent.pid)
+    yield from stores_of(os.getppid())

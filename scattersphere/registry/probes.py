@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import gc
+import inspect
 import logging
 import signal
 import sys
@@ -87,11 +88,34 @@ def _threads(suspect: Suspect) -> Iterator[Finding]:
         frame = frames.get(thread.ident or 0)
         while frame is not None and not suspect.runs(frame):
             frame = frame.f_back
-        target = vars(thread).get("_target")
         if frame is not None:
             yield "thread", f"{thread.name!r} is executing {suspect.line(frame)}"
-        elif suspect.owns(target) or suspect.owns(thread):
-            yield "thread", f"{thread.name!r} belongs to {suspect.name(target or thread)}"
+            continue
+        # The target of a thread, the function of a Timer, or the thread's own class.
+        own = next((part for part in (thread, *vars(thread).values()) if suspect.owns(part)), None)
+        if own is not None:
+            yield "thread", f"{thread.name!r} will execute {suspect.name(own)}"
+
+
+def _local_variables(suspect: Suspect) -> Iterator[Finding]:
+    """Variables of functions that are being executed: gc does not see into these."""
+    for top in sys._current_frames().values():  # noqa: SLF001 - documented, in spite of its name
+        frame: types.FrameType | None = top
+        while frame is not None:
+            module = frame.f_globals.get("__name__", "")
+            if not suspect.runs(frame) and not str(module).startswith("scattersphere.registry."):
+                yield from _held_by(frame, suspect)
+            frame = frame.f_back
+
+
+def _held_by(frame: types.FrameType, suspect: Suspect) -> Iterator[Finding]:
+    variables = frame.f_locals
+    for name, value in list(variables.items()):
+        if suspect.owns(value):
+            yield "frame", f"{suspect.line(frame)}, variable {name!r}: {suspect.name(value)}"
+    if sys.version_info < (3, 13) and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+        # Here f_locals is a copy that the frame keeps: our looking must not make things live longer.
+        variables.clear()
 
 
 def _suspended(suspect: Suspect) -> Iterator[Finding]:
@@ -189,6 +213,7 @@ def _patches(suspect: Suspect) -> Iterator[Finding]:
 
 PROBES: tuple[Callable[[Suspect], Iterator[Finding]], ...] = (
     _threads,
+    _local_variables,
     _suspended,
     _signals,
     _logging,

@@ -259,7 +259,7 @@ def test_a_host_may_leave_garbage_to_python():
 
 
 async def test_the_loaders_thread_collects_and_warns_of_what_is_left(tmp_path, caplog, monkeypatch):
-    import scattersphere.registry.garbage as garbage
+    from scattersphere.registry import garbage
 
     monkeypatch.setattr(garbage, "QUIET", 0.0)
     registry = TaskRegistry()
