@@ -11,7 +11,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from scattersphere.errors import BundleRefusedError
-from scattersphere.registry.content import digest_of, refuse_clashes, write_private
+from scattersphere.registry.content import SourcePool, refuse_clashes
 from scattersphere.registry.scan import SourceLimits, is_ignored
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def unpack(path: Path, target: Path, limits: SourceLimits) -> dict[str, bytes]:
+def unpack(path: Path, target: Path, limits: SourceLimits, pool: SourcePool) -> dict[str, bytes]:
     """Unpack into `target` and return the digest of each file; BundleRefusedError says what is unsafe.
 
     The archive is copied first: zipfile reads the directory at the end and the entries later, and the
@@ -42,7 +42,7 @@ def unpack(path: Path, target: Path, limits: SourceLimits) -> dict[str, bytes]:
         try:
             with zipfile.ZipFile(copy) as archive:
                 entries = _checked(archive.infolist(), size, limits)
-                return {name: _extract(archive, entry, target / name) for name, entry in entries.items()}
+                return {name: pool.place(target / name, _content(archive, entry)) for name, entry in entries.items()}
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
             raise BundleRefusedError(f"{path}: not a whole zip archive: {error}") from None
 
@@ -124,9 +124,8 @@ def _too_long(part: str) -> bool:
     return len(part.encode("utf-8", "surrogateescape")) > COMPONENT_LIMIT
 
 
-def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: Path) -> bytes:
+def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     content = archive.read(entry)  # reads to the end, where the CRC is compared
     if len(content) != entry.file_size:
         raise BundleRefusedError(f"entry {entry.filename!r}: shorter than it says")
-    write_private(file, content)
-    return digest_of(content)
+    return content

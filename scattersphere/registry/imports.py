@@ -19,7 +19,6 @@ from importlib.readers import FileReader
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-import scattersphere.bundles  # noqa: F401 - the parent of every version must be there
 from scattersphere.registry.facade import ImportlibFacade
 from scattersphere.registry.typingcaches import clear_typing_caches
 
@@ -263,6 +262,8 @@ class BundleFinder:
 
     def add(self, space: VersionSpace) -> None:
         """Answer for the modules of `space` from now on."""
+        # Not at the top: in a child process the parent package imports this module.
+        importlib.import_module(PARENT)
         with self._lock:
             self._spaces[space.slug] = space
             self.install()

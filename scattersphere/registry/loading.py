@@ -61,6 +61,7 @@ class Load:
                 self.settings.store.folder_for(self.slug),
                 name=self.name,
                 limits=self.settings.limits,
+                pool=self.settings.store.pool,
             )
             return self._snapshot
         except BundleRefusedError as error:

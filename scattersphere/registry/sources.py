@@ -18,7 +18,7 @@ import attrs
 
 from scattersphere.errors import BundleRefusedError
 from scattersphere.registry import archives
-from scattersphere.registry.content import digest_of, digest_of_all, refuse_clashes, write_private
+from scattersphere.registry.content import SourcePool, digest_of_all, refuse_clashes
 from scattersphere.registry.layout import Layout, lay_out
 from scattersphere.registry.scan import SourceLimits, signature, walk
 
@@ -87,7 +87,9 @@ def check_name(name: str) -> None:
         )
 
 
-def take_snapshot(path: Path, folder: Path, *, name: str, limits: SourceLimits) -> Snapshot:
+def take_snapshot(
+    path: Path, folder: Path, *, name: str, limits: SourceLimits, pool: SourcePool | None = None
+) -> Snapshot:
     """Copy or unpack the bundle at `path` into `folder`, which must not exist yet.
 
     Raises BundleRefusedError for what is unsafe, too large, incomplete, or does not stop changing.
@@ -96,7 +98,7 @@ def take_snapshot(path: Path, folder: Path, *, name: str, limits: SourceLimits) 
         for attempt in range(READ_ATTEMPTS):
             before = signature(path, limits)
             target = folder / f"root{attempt}"
-            snapshot = _read(path, target, name, limits)
+            snapshot = _read(path, target, name, limits, pool or SourcePool())
             if signature(path, limits) == before:
                 return snapshot
     except OSError as error:
@@ -104,17 +106,17 @@ def take_snapshot(path: Path, folder: Path, *, name: str, limits: SourceLimits) 
     raise BundleRefusedError(f"{path}: is being written to; try again when that is done")
 
 
-def _read(path: Path, target: Path, name: str, limits: SourceLimits) -> Snapshot:
+def _read(path: Path, target: Path, name: str, limits: SourceLimits, pool: SourcePool) -> Snapshot:
     kind = kind_of(path)
     target.mkdir(mode=0o700, parents=True)
     prefix, shown = "", path
     if kind in {BundleKind.ZIP, BundleKind.WHEEL}:
-        files = archives.unpack(path, target, limits)
+        files = archives.unpack(path, target, limits, pool)
     else:
         if kind in {BundleKind.MODULE, BundleKind.PACKAGE}:
             _check_module_name(path, kind)
             prefix, shown = path.name if kind is BundleKind.MODULE else f"{path.name}/", path.parent
-        files = _copy(path, target, prefix, limits)
+        files = _copy(path, target, prefix, limits, pool)
     records = {
         Path(file).parts[0]: (target / file).read_text("utf-8", "replace")
         for file in files
@@ -136,7 +138,9 @@ def _check_module_name(path: Path, kind: BundleKind) -> None:
         raise BundleRefusedError(f"{path}: {module!r} is no name for a Python module; rename it")
 
 
-def _copy(path: Path, target: Path, prefix: str, limits: SourceLimits) -> dict[str, bytes]:
+def _copy(
+    path: Path, target: Path, prefix: str, limits: SourceLimits, pool: SourcePool
+) -> dict[str, bytes]:
     found = list(walk(path, limits))
     refuse_clashes(prefix + relative for relative, _ in found)
     files: dict[str, bytes] = {}
@@ -144,8 +148,7 @@ def _copy(path: Path, target: Path, prefix: str, limits: SourceLimits) -> dict[s
     for relative, file in found:
         content = _read_regular(file, room)
         room -= len(content)
-        write_private(target / (prefix + relative), content)
-        files[prefix + relative] = digest_of(content)
+        files[prefix + relative] = pool.place(target / (prefix + relative), content)
     return files
 
 

@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scattersphere.registry.content import SourcePool
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -49,6 +51,7 @@ class SnapshotStore:
                 _sweep(home)
                 self.folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=home))
             lock = _try_lock(self.folder / LOCK)
+        self.pool = SourcePool()
         self._finalizer = weakref.finalize(self, _remove, self.folder, lock, os.getpid())
 
     def folder_for(self, slug: str) -> Path:
@@ -57,6 +60,7 @@ class SnapshotStore:
 
     def discard(self, slug: str) -> None:
         """Delete a version's files; what cannot be deleted now goes with the store."""
+        self.pool.forget(self.folder_for(slug))
         shutil.rmtree(self.folder_for(slug), ignore_errors=True)
 
     def close(self) -> None:

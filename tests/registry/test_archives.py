@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from scattersphere.errors import BundleRefusedError
 from scattersphere.registry.archives import unpack
+from scattersphere.registry.content import SourcePool
 from scattersphere.registry.scan import SourceLimits
 
 
@@ -31,7 +32,7 @@ def refused(path, tmp_path, match, **limits):
     target = tmp_path / "out"
     target.mkdir(exist_ok=True)
     with pytest.raises(BundleRefusedError, match=match):
-        unpack(path, target, SourceLimits(**limits))
+        unpack(path, target, SourceLimits(**limits), SourcePool())
     assert [p.name for p in tmp_path.iterdir() if p.name not in {"out", path.name}] == []
 
 
@@ -39,7 +40,7 @@ def test_files_are_unpacked_with_their_folders(tmp_path):
     path = zipped(tmp_path / "a.zip", ("etl/", ""), ("etl/x.py", "1"), (".git/x", ""), ("etl/x.pyc", ""))
     target = tmp_path / "out"
     target.mkdir()
-    assert set(unpack(path, target, SourceLimits())) == {"etl/x.py"}
+    assert set(unpack(path, target, SourceLimits(), SourcePool())) == {"etl/x.py"}
     assert (target / "etl/x.py").read_text() == "1"
     assert stat.S_IMODE((target / "etl").stat().st_mode) == 0o700
 
@@ -154,7 +155,7 @@ def test_a_truncated_or_altered_archive_is_refused_or_unpacks_whole(tmp_path_fac
     target = folder / "out"
     target.mkdir()
     try:
-        files = unpack(folder / "a.zip", target, SourceLimits())
+        files = unpack(folder / "a.zip", target, SourceLimits(), SourcePool())
     except BundleRefusedError:
         return
     assert all((target / name).resolve().is_relative_to(target.resolve()) for name in files)

@@ -19,9 +19,9 @@ FILES = {
     "etl/main.py": """
         import multiprocessing
         from scattersphere.task import RunnableTask
-        def work(queue):
+        def work(sender):
             from etl.util import VALUE
-            queue.put(VALUE)
+            sender.send(VALUE)
         def value():
             from etl.util import VALUE
             return VALUE
@@ -48,13 +48,15 @@ async def changed_bundle(registry, tmp_path):
 async def test_a_child_of_multiprocessing_sees_the_version_of_its_parent(registry, tmp_path, method):
     version, _ = await changed_bundle(registry, tmp_path)
     context = multiprocessing.get_context(method)
-    queue = context.SimpleQueue()
-    child = context.Process(target=version.space.module("etl.main").work, args=[queue])
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=version.space.module("etl.main").work, args=[sender])
     child.start()
-    assert queue.get() == 1
+    sender.close()
+    assert receiver.poll(30)
+    assert receiver.recv() == 1
     child.join()
     child.close()
-    queue.close()
+    receiver.close()
     # Its resource tracker is a process that lives as long as this one would; end it for the house rules.
     from multiprocessing import resource_tracker
 
