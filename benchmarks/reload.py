@@ -133,6 +133,7 @@ class Stall:
         self.longest = 0.0
 
     async def watch(self) -> None:
+        """Look at the clock each millisecond, for ever."""
         last = time.perf_counter()
         while True:
             await anyio.sleep(0.001)
@@ -215,7 +216,8 @@ def weight() -> tuple[int, float]:
 async def many(root: Path, bundles: int, classes: int) -> dict[str, float]:
     """Register many bundles with many tasks each; return the seconds of what people then do."""
     text = "from scattersphere.task import RunnableTask\n" + "".join(
-        f"class T{i}(RunnableTask):\n    x: int = {i}\n    def run(self, context): ...\n" for i in range(classes)
+        f"class T{i}(RunnableTask):\n    x: int = {i}\n    def run(self, context): ...\n"
+        for i in range(classes)
     )
     registry = TaskRegistry(collect_garbage=False)
     found: dict[str, float] = {}

@@ -42,7 +42,10 @@ def unpack(path: Path, target: Path, limits: SourceLimits, pool: SourcePool) -> 
         try:
             with zipfile.ZipFile(copy) as archive:
                 entries = _checked(archive.infolist(), size, limits)
-                return {name: pool.place(target / name, _content(archive, entry)) for name, entry in entries.items()}
+                return {
+                    name: pool.place(target / name, _content(archive, entry))
+                    for name, entry in entries.items()
+                }
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
             raise BundleRefusedError(f"{path}: not a whole zip archive: {error}") from None
 

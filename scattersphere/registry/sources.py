@@ -138,9 +138,7 @@ def _check_module_name(path: Path, kind: BundleKind) -> None:
         raise BundleRefusedError(f"{path}: {module!r} is no name for a Python module; rename it")
 
 
-def _copy(
-    path: Path, target: Path, prefix: str, limits: SourceLimits, pool: SourcePool
-) -> dict[str, bytes]:
+def _copy(path: Path, target: Path, prefix: str, limits: SourceLimits, pool: SourcePool) -> dict[str, bytes]:
     found = list(walk(path, limits))
     refuse_clashes(prefix + relative for relative, _ in found)
     files: dict[str, bytes] = {}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import subprocess
 import sys
 
+import anyio
 import pytest
 from bundlefiles import write
 
@@ -68,9 +68,7 @@ async def test_a_worker_finds_versions_through_its_environment(registry, tmp_pat
     pickled = pickle.dumps(task().run(None))
     program = "import pickle, sys; print(pickle.loads(sys.stdin.buffer.read())())"
     environment = {**os.environ, **registry.child_environment()}
-    done = subprocess.run(
-        [sys.executable, "-c", program], input=pickled, env=environment, capture_output=True, check=True
-    )
+    done = await anyio.run_process([sys.executable, "-c", program], input=pickled, env=environment)
     assert done.stdout.strip() == b"1"
 
 
@@ -83,7 +81,7 @@ async def test_the_environment_of_this_process_is_left_alone(registry, tmp_path)
 async def test_without_the_environment_the_error_is_clear(registry, tmp_path):
     _, task = await changed_bundle(registry, tmp_path)
     program = "import pickle, sys; pickle.loads(sys.stdin.buffer.read())"
-    done = subprocess.run(
-        [sys.executable, "-c", program], input=pickle.dumps(task().run(None)), capture_output=True, check=False
+    done = await anyio.run_process(
+        [sys.executable, "-c", program], input=pickle.dumps(task().run(None)), check=False
     )
     assert b"No module named 'scattersphere.bundles." in done.stderr

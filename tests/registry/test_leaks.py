@@ -49,15 +49,19 @@ async def leaks_of(registry, tmp_path, code):
 
 CASES = {
     "thread": (
-        ("import threading\nevent, ready = threading.Event(), threading.Event()\n"
-        "def work():\n    ready.set()\n    event.wait()\n"
-        "t = threading.Thread(target=work, name='worker')\nt.start()\nready.wait()\n"
-        "host.undo += [t.join, event.set]"),
+        (
+            "import threading\nevent, ready = threading.Event(), threading.Event()\n"
+            "def work():\n    ready.set()\n    event.wait()\n"
+            "t = threading.Thread(target=work, name='worker')\nt.start()\nready.wait()\n"
+            "host.undo += [t.join, event.set]"
+        ),
         ("thread", "'worker' is executing etl.main.work"),
     ),
     "timer": (
-        ("import threading\nt = threading.Timer(1000, function)\nt.daemon = True\nt.start()\n"
-        "host.undo += [t.join, t.cancel]"),
+        (
+            "import threading\nt = threading.Timer(1000, function)\nt.daemon = True\nt.start()\n"
+            "host.undo += [t.join, t.cancel]"
+        ),
         ("thread", "etl.main.function"),
     ),
     "generator": (
@@ -69,28 +73,38 @@ CASES = {
         ("coroutine", "suspended at etl.main.wait"),
     ),
     "logging handler": (
-        ("import logging\nclass Handler(logging.Handler): ...\nh = Handler()\nlog = logging.getLogger('host')\n"
-        "log.addHandler(h)\nhost.undo.append(lambda: log.removeHandler(h))"),
+        (
+            "import logging\nclass Handler(logging.Handler): ...\nh = Handler()\nlog = logging.getLogger('host')\n"
+            "log.addHandler(h)\nhost.undo.append(lambda: log.removeHandler(h))"
+        ),
         ("logging handler", "Handler on the logger 'host'"),
     ),
     "formatter": (
-        ("import logging\nclass F(logging.Formatter): ...\nh = logging.NullHandler()\nh.setFormatter(F())\n"
-        "logging.root.addHandler(h)\nhost.undo.append(lambda: logging.root.removeHandler(h))"),
+        (
+            "import logging\nclass F(logging.Formatter): ...\nh = logging.NullHandler()\nh.setFormatter(F())\n"
+            "logging.root.addHandler(h)\nhost.undo.append(lambda: logging.root.removeHandler(h))"
+        ),
         ("logging handler", "F on the logger 'root'"),
     ),
     "logging filter": (
-        ("import logging\nlog = logging.getLogger('host')\nlog.addFilter(function)\n"
-        "host.undo.append(lambda: log.removeFilter(function))"),
+        (
+            "import logging\nlog = logging.getLogger('host')\nlog.addFilter(function)\n"
+            "host.undo.append(lambda: log.removeFilter(function))"
+        ),
         ("logging filter", "etl.main.function on the logger 'host'"),
     ),
     "signal": (
-        ("import signal\nold = signal.signal(signal.SIGUSR1, function)\n"
-        "host.undo.append(lambda: signal.signal(signal.SIGUSR1, old))"),
+        (
+            "import signal\nold = signal.signal(signal.SIGUSR1, function)\n"
+            "host.undo.append(lambda: signal.signal(signal.SIGUSR1, old))"
+        ),
         ("signal handler", "SIGUSR1: etl.main.function"),
     ),
     "excepthook": (
-        ("import sys\nold, sys.excepthook = sys.excepthook, function\n"
-        "host.undo.append(lambda: setattr(sys, 'excepthook', old))"),
+        (
+            "import sys\nold, sys.excepthook = sys.excepthook, function\n"
+            "host.undo.append(lambda: setattr(sys, 'excepthook', old))"
+        ),
         ("hook", "sys.excepthook = etl.main.function"),
     ),
     "gc callback": (
@@ -98,18 +112,25 @@ CASES = {
         ("hook", "etl.main.function in gc.callbacks"),
     ),
     "meta path": (
-        ("import sys\nt = Thing()\nt.find_spec = lambda *a: None\nsys.meta_path.append(t)\n"
-        "host.undo.append(lambda: sys.meta_path.remove(t))"),
+        (
+            "import sys\nt = Thing()\nt.find_spec = lambda *a: None\nsys.meta_path.append(t)\n"
+            "host.undo.append(lambda: sys.meta_path.remove(t))"
+        ),
         ("hook", "etl.main.Thing in sys.meta_path"),
     ),
     "copyreg": (
-        ("import copyreg\ncopyreg.pickle(Thing, function)\n"
-        "host.undo.append(lambda: copyreg.dispatch_table.pop(Thing))"),
+        (
+            "import copyreg\ncopyreg.pickle(Thing, function)\n"
+            "host.undo.append(lambda: copyreg.dispatch_table.pop(Thing))"
+        ),
         ("pickle reducer", "etl.main.Thing"),
     ),
     "warnings filter": (
-        ("import warnings\nclass W(Warning): ...\nold = warnings.filters[:]\n"
-        "warnings.simplefilter('ignore', W)\nhost.undo.append(lambda: warnings.filters.__setitem__(slice(None), old))"),
+        (
+            "import warnings\nclass W(Warning): ...\nold = warnings.filters[:]\n"
+            "warnings.simplefilter('ignore', W)\n"
+            "host.undo.append(lambda: warnings.filters.__setitem__(slice(None), old))"
+        ),
         ("warnings filter", "W"),
     ),
     "finalizer": (
@@ -121,8 +142,10 @@ CASES = {
         ("global", "json.extra = etl.main.function"),
     ),
     "patched method": (
-        ("import json\njson.JSONEncoder.extra = function\n"
-        "host.undo.append(lambda: delattr(json.JSONEncoder, 'extra'))"),
+        (
+            "import json\njson.JSONEncoder.extra = function\n"
+            "host.undo.append(lambda: delattr(json.JSONEncoder, 'extra'))"
+        ),
         ("patched method", "json.encoder.JSONEncoder.extra = etl.main.function"),
     ),
     "registry of another library": (
@@ -133,7 +156,10 @@ CASES = {
         "host.result = Thing()",
         ("global", f"{HOST}.result -> an instance of etl.main.Thing"),
     ),
-    "a module": ("import sys\nhost.module = sys.modules[__name__]", ("global", f"{HOST}.module -> module etl.main")),
+    "a module": (
+        "import sys\nhost.module = sys.modules[__name__]",
+        ("global", f"{HOST}.module -> module etl.main"),
+    ),
     "partial": (
         "from functools import partial\nhost.call = partial(function, 1)",
         ("global", f"{HOST}.call -> partial -> etl.main.function"),
@@ -155,9 +181,7 @@ async def test_the_holder_of_a_released_version_is_named(registry, tmp_path, hos
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_task_of_asyncio_is_named_by_the_line_it_waits_at(registry, tmp_path, host):
-    code = (
-        "import asyncio\nasync def wait():\n    await asyncio.sleep(1000)\nhost.task = asyncio.ensure_future(wait())"
-    )
+    code = "import asyncio\nasync def wait():\n    await asyncio.sleep(1000)\nhost.task = asyncio.ensure_future(wait())"
     body = "\n        ".join(code.splitlines())
     main = f"{HEAD}\nclass Job(RunnableTask):\n    async def run(self, context):\n        {body}\n"
     await registry.register(write(tmp_path, {"etl/__init__.py": "", "etl/main.py": main}) / "etl")
@@ -188,7 +212,11 @@ async def test_a_version_that_nothing_holds_is_no_leak(registry, tmp_path, host)
 
 
 async def test_the_bundle_shows_the_leaks_of_its_older_versions(registry, tmp_path, host):
-    files = {"etl/__init__.py": "", "etl/main.py": HEAD + "host.thing = Thing\nclass Job(RunnableTask):\n    def run(self, context): return {v}\n"}
+    files = {
+        "etl/__init__.py": "",
+        "etl/main.py": HEAD
+        + "host.thing = Thing\nclass Job(RunnableTask):\n    def run(self, context): return {v}\n",
+    }
     bundle = await registry.register(write(tmp_path, files, v=1) / "etl")
     first, held = bundle.current.label, host.thing
     write(tmp_path, files, v=2)

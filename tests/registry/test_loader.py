@@ -42,6 +42,12 @@ def gate(monkeypatch):
     gate.open.set()
 
 
+async def stuck_threads_end(registry):
+    for thread in list(registry._loader._given_up):
+        await anyio.to_thread.run_sync(thread.join, 30)
+    assert registry.stuck == ()
+
+
 def waiting(value):
     return task_module(value, before=f"import {GATE}\n{GATE}.wait()")
 
@@ -58,7 +64,9 @@ async def test_an_endless_loop_is_given_up_and_its_line_named(impatient, tmp_pat
     file.write_text(task_module(1))
     bundle = await impatient.register(file)
     file.write_text("x = 1\nwhile True:\n    x += 1\n")
-    with pytest.raises(BundleLoadError, match=r"not ready after 0\.3 s; it stands at .*a\.py., line [23]") as caught:
+    with pytest.raises(
+        BundleLoadError, match=r"not ready after 0\.3 s; it stands at .*a\.py., line [23]"
+    ) as caught:
         await impatient.reload("a")
     assert "scattersphere.bundles" not in caught.value.details
     assert impatient.find("a.Job").cls().run(None) == 1
@@ -66,8 +74,7 @@ async def test_an_endless_loop_is_given_up_and_its_line_named(impatient, tmp_pat
     file.write_text(task_module(2))
     await impatient.reload("a")
     assert impatient.find("a.Job").cls().run(None) == 2
-    while impatient.stuck:  # the loop was interrupted: its thread ends by itself
-        await anyio.sleep(0.01)
+    await stuck_threads_end(impatient)  # the loop was interrupted: its thread ends by itself
 
 
 async def test_a_load_that_waits_in_c_code_is_given_up_and_others_go_on(impatient, tmp_path, gate):
@@ -81,8 +88,7 @@ async def test_a_load_that_waits_in_c_code_is_given_up_and_others_go_on(impatien
     assert impatient.find("good.Job").cls().run(None) == 2
     await impatient.deregister("good")
     gate.open.set()
-    while impatient.stuck:
-        await anyio.sleep(0.01)
+    await stuck_threads_end(impatient)
     assert set(sys.modules) - before == set(), "what the late load did is undone"
 
 
@@ -183,8 +189,7 @@ async def test_closing_ends_a_load_that_is_under_way(tmp_path, gate):
     gate.open.set()
     with pytest.raises(ClosedError):
         await registry.register(tmp_path / "a.py")
-    while registry.stuck:
-        await anyio.sleep(0.01)
+    await stuck_threads_end(registry)
 
 
 async def test_loading_does_not_deadlock_with_imports_of_the_host_and_of_running_tasks(registry, tmp_path):
@@ -263,12 +268,18 @@ async def test_the_loaders_thread_collects_and_warns_of_what_is_left(tmp_path, c
 
     monkeypatch.setattr(garbage, "QUIET", 0.0)
     registry = TaskRegistry()
+    collected, warn = threading.Event(), registry._loader._on_collected
+
+    def warn_and_tell():
+        warn()
+        collected.set()
+
+    registry._loader._on_collected = warn_and_tell
     (tmp_path / "a.py").write_text(task_module(1))
     await registry.register(tmp_path / "a.py")
     held = registry.find("a.Job").cls
     await registry.deregister("a")
-    with anyio.fail_after(10):
-        while "was released but is still in memory" not in caplog.text:
-            await anyio.sleep(0.01)
+    await anyio.to_thread.run_sync(collected.wait, 30)
+    assert "was released but is still in memory" in caplog.text
     assert held is not None
     await registry.aclose()

@@ -10,6 +10,7 @@ import logging
 import sys
 import typing
 import weakref
+from pathlib import Path
 
 import pytest
 from bundlefiles import write
@@ -92,8 +93,7 @@ FILES = {
 
 def resident():
     """Return the resident memory in bytes."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 def footprint():
@@ -129,7 +129,10 @@ async def test_a_thousand_reloads_of_twenty_modules_leave_nothing(tmp_path):
         assert task(names=[]).run(None) == number - 1
         prefix = bundle.current.space.prefix
         refs += [weakref.ref(task), *(weakref.ref(sys.modules[f"{prefix}etl.m{i}"]) for i in range(17))]
-        refs += [weakref.ref(sys.modules[f"{prefix}etl.m0"].Row), weakref.ref(sys.modules[f"{prefix}etl.m0"].log)]
+        refs += [
+            weakref.ref(sys.modules[f"{prefix}etl.m0"].Row),
+            weakref.ref(sys.modules[f"{prefix}etl.m0"].log),
+        ]
         del task
         await registry.reload("etl")
         if number % 100 == 0:
@@ -141,7 +144,8 @@ async def test_a_thousand_reloads_of_twenty_modules_leave_nothing(tmp_path):
     gc.collect()
     before, memory = after_warm_up
     after = footprint()
-    assert abs(after.pop("objects") - before.pop("objects")) < 200
+    # A single object left by each reload would make 800. (What other tests left may vanish meanwhile.)
+    assert after.pop("objects") - before.pop("objects") < 200
     assert after == before
     assert resident() - memory < 5_000_000
     assert registry.leaks("etl") == []

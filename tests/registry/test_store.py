@@ -50,13 +50,13 @@ def test_the_store_of_a_killed_process_is_swept_and_that_of_a_living_one_is_not(
         )
 
     with start("os.kill(os.getpid(), 9)") as dead, start("input()") as living:
-        dead_folder = dead.stdout.readline().strip().decode()
-        living_folder = living.stdout.readline().strip().decode()
+        dead_folder = Path(dead.stdout.readline().strip().decode())
+        living_folder = Path(living.stdout.readline().strip().decode())
         dead.wait()
-        assert Path(living_folder).exists()
+        assert living_folder.exists()
         store = SnapshotStore()
-        assert not Path(dead_folder).exists()
-        assert Path(living_folder).exists()
+        assert not dead_folder.exists()
+        assert living_folder.exists()
         living.communicate(b"\n")
     store.close()
     assert not user_folder().exists()
