@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format types imports snippets examples docs check bench wheel other-pythons clean
+.PHONY: help venv demo test lint format types imports snippets examples docs check bench wheel clean
 
 help: ## show these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2>/dev/null || true
@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml Makefile
 
 venv: $(STAMP) ## make or renew the environment in .venv
 
-demo: $(STAMP) ## count the words of Python's own library with a job of five tasks
+demo: $(STAMP) ## count the words of Python's own library with a job of six tasks
 	@$(BIN)/scattersphere run examples/wordcount/wordcount.json
 
 test: $(STAMP) ## run the tests
