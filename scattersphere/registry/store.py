@@ -51,7 +51,7 @@ class SnapshotStore:
                 _sweep(home)
                 self.folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=home))
             lock = _try_lock(self.folder / LOCK)
-        self.pool = SourcePool()
+        self.pool: SourcePool = SourcePool()
         self._finalizer = weakref.finalize(self, _remove, self.folder, lock, os.getpid())
 
     def folder_for(self, slug: str) -> Path:
