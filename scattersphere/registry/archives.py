@@ -40,7 +40,7 @@ def unpack(path: Path, target: Path, limits: SourceLimits, pool: SourcePool) -> 
     with tempfile.TemporaryFile(dir=target) as copy:
         size = _copy(path, copy, limits.unpacked)
         try:
-            with zipfile.ZipFile(copy) as archive:
+            with _open(copy) as archive:
                 entries = _checked(archive.infolist(), size, limits)
                 return {
                     name: pool.place(target / name, _content(archive, entry))
@@ -48,6 +48,13 @@ def unpack(path: Path, target: Path, limits: SourceLimits, pool: SourcePool) -> 
                 }
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
             raise BundleRefusedError(f"{path}: not a whole zip archive: {error}") from None
+
+
+def _open(copy: IO[bytes]) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(copy)
+    except OSError as error:  # an offset before the beginning
+        raise zipfile.BadZipFile(str(error)) from None
 
 
 def _copy(path: Path, copy: IO[bytes], limit: int) -> int:
@@ -128,7 +135,10 @@ def _too_long(part: str) -> bool:
 
 
 def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    content = archive.read(entry)  # reads to the end, where the CRC is compared
+    try:
+        content = archive.read(entry)  # reads to the end, where the CRC is compared
+    except OSError as error:  # an offset before the beginning; a full disk cannot be met while reading
+        raise zipfile.BadZipFile(str(error)) from None
     if len(content) != entry.file_size:
         raise BundleRefusedError(f"entry {entry.filename!r}: shorter than it says")
     return content

@@ -16,6 +16,7 @@ async def failure(registry, path):
     with pytest.raises(BundleLoadError) as caught:
         await registry.register(path)
     assert "scattersphere.bundles" not in str(caught.value) + caught.value.details
+    assert "scattersphere/registry" not in caught.value.details, "the author wants no frames of ours"
     return caught.value
 
 

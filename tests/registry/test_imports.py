@@ -112,7 +112,7 @@ LIBRARY = {
         "return attrs.asdict(A()) == {'x': 1}",
     ),
     "get_type_hints": (
-        "import typing\nclass Item: ...\ndef f(x: typing.Optional['Item']) -> 'list[Item]': ...\n",
+        "import typing\nclass Item:\n    def f(self): ...\ndef f(x: typing.Optional['Item']) -> 'list[Item]': ...\n",
         "return typing.get_type_hints(f) == {'x': typing.Optional[Item], 'return': list[Item]}",
     ),
     "pickle": (
@@ -227,6 +227,21 @@ async def test_type_hints_of_one_version_never_give_a_class_of_another(registry,
     write(tmp_path, files, v=2)
     await registry.reload("etl")
     assert registry.find("etl.main.Job").cls().run(None) == 2
+
+
+async def test_type_hints_of_a_lazily_imported_module_are_of_its_own_version(registry, tmp_path):
+    lazy = "import typing\nclass Item:\n    value = {v}\ndef f(x: typing.Optional['Item']): ...\n"
+    body = (
+        "import typing\nfrom etl.test_lazy import f\nreturn typing.get_type_hints(f)['x'].__args__[0].value"
+    )
+    files = {**PACKAGE, "etl/main.py": job(body), "etl/test_lazy.py": lazy}  # not loaded in search of tasks
+    bundle = await registry.register(write(tmp_path, files, v=1) / "etl")
+    registry.pin(1, [bundle.current])
+    old = registry.find("etl.main.Job").cls
+    write(tmp_path, files, v=2)
+    await registry.reload("etl")
+    assert registry.find("etl.main.Job").cls().run(None) == 2
+    assert old().run(None) == 1
 
 
 async def test_two_bundles_with_equal_module_names_coexist(registry, tmp_path):
