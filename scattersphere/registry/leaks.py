@@ -47,20 +47,23 @@ class ReleasedVersions:
     """The versions that were released and have not been seen to vanish."""
 
     def __init__(self) -> None:
-        self._released: list[_Released] = []
+        self._released: dict[int, _Released] = {}
+        self._count = 0
 
     def add(self, label: str, space: VersionSpace) -> None:
         """Watch a version; call it just before the version is released."""
         if space.token is None:
             return
-        self._forget_freed()
+        self._count += 1
+        table, number = self._released, self._count
+        # Called by the collector, in whatever thread it runs: one atomic step, and no version is kept waiting.
+        token = weakref.ref(space.token, lambda _: table.pop(number, None))
         suspect = Suspect(space.slug, space.prefix, space.logical)
-        self._released.append(_Released(space.bundle, label, suspect, weakref.ref(space.token)))
+        table[number] = _Released(space.bundle, label, suspect, token)
 
     def warn(self) -> None:
         """Log, once for each, the versions that outlived a collection."""
-        self._forget_freed()
-        for released in list(self._released):
+        for released in list(self._released.values()):
             if not released.warned:
                 released.warned = True
                 _log.warning(
@@ -72,16 +75,15 @@ class ReleasedVersions:
 
     def alive(self, bundle: str) -> list[str]:
         """Return the labels of released versions that are still there. Says little before a collection."""
-        return [r.label for r in list(self._released) if r.bundle == bundle and r.token() is not None]
+        return [released.label for released in self._of(bundle)]
 
     def leaks(self, bundle: str) -> list[Leak]:
         """Collect garbage and name what holds the versions of `bundle` that are left."""
         gc.collect()
-        self._forget_freed()
-        return [leak for r in list(self._released) if r.bundle == bundle for leak in _diagnose(r)]
+        return [leak for released in self._of(bundle) for leak in _diagnose(released)]
 
-    def _forget_freed(self) -> None:
-        self._released = [released for released in self._released if released.token() is not None]
+    def _of(self, bundle: str) -> list[_Released]:
+        return [released for released in list(self._released.values()) if released.bundle == bundle]
 
 
 def _diagnose(released: _Released) -> list[Leak]:

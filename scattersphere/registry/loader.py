@@ -103,7 +103,9 @@ class _Job(Generic[T]):
                 raise error
             finally:
                 del error  # no cycle of frame and exception
-        return cast("T", self.value)
+        # A worker thread may hold this job for a while yet; it shall not hold what came of it.
+        value, self.value = self.value, None
+        return cast("T", value)
 
     def frame(self) -> FrameType | None:
         """Return the frame that the work stands in."""
