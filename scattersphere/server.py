@@ -28,6 +28,7 @@ from scattersphere.errors import (
     ScattersphereError,
 )
 from scattersphere.execution.archive import RunArchive
+from scattersphere.execution.backends.processes import ProcessBackend
 from scattersphere.execution.backends.threads import ThreadBackend
 from scattersphere.execution.executor import JobExecutor
 from scattersphere.execution.feed import EventFeed
@@ -59,7 +60,8 @@ class Server:
 
     `bundle_roots` are the only folders whose bundles a definition may name. `pools` are limits
     shared by all runs (`{"db": 4}`). `history` is how many ended runs are kept and for how many
-    seconds. `grace` is the seconds that a cancelled attempt has to clean up. Limits that are None
+    seconds. `threads` and `processes` bound the workers (None: one process for each core).
+    `grace` is the seconds that a cancelled attempt has to clean up. Limits that are None
     do not limit.
     """
 
@@ -70,6 +72,7 @@ class Server:
         pools: Mapping[str, int] | None = None,
         backends: Mapping[str, Backend] | None = None,
         threads: int = THREADS,
+        processes: int | None = None,
         max_parallel: int | None = None,
         max_runs: int | None = None,
         queue_limit: int = 10_000,
@@ -88,7 +91,11 @@ class Server:
             shared=shared, load_timeout=load_timeout, on_event=self._bundle_event
         )
         self._executor = JobExecutor(
-            backends={"thread": ThreadBackend(limit=threads), **(backends or {})},
+            backends={
+                "thread": ThreadBackend(limit=threads),
+                "process": ProcessBackend(limit=processes, environment=self.registry.child_environment),
+                **(backends or {}),
+            },
             pools=self._pools,
             max_parallel=max_parallel,
             max_runs=max_runs,

@@ -125,7 +125,8 @@ class AttemptDriver:
                 task_class=planned.task_class,
                 arguments=arguments,
                 task_context=attempt,
-                name=planned.name,
+                name=attempt.label,
+                retry=planned.definition.retry,
             )
             attempt.handle = backend.start(call, lambda outcome: self._done(attempt, outcome))
         except Exception as exc:  # noqa: BLE001 - a bad argument fails the attempt

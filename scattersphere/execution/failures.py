@@ -36,13 +36,13 @@ def format_failure(exc: BaseException) -> str:
     except BaseException:  # noqa: BLE001 - it may be raised by a user's code
         # What a user's class does in __dir__, __cause__ or __class__ is beyond guessing; a real Ctrl-C
         # does not come here, because asyncio and trio turn it into a cancellation of their main task.
-        text = f"{_name_type(exc)}: {_text_of(exc)}\n(its traceback cannot be formatted)"
+        text = f"{_name_type(exc)}: {text_of(exc)}\n(its traceback cannot be formatted)"
     return shorten(logical_names(text), FAILURE_LIMIT)
 
 
 def describe(exc: BaseException) -> str:
     """Return one line for people: `etl.load.LoadError: no such day`. Never raises."""
-    message = " ".join(shorten(_text_of(exc), 500).split())
+    message = " ".join(shorten(text_of(exc), 500).split())
     name = logical_names(_name_type(exc))
     return f"{name}: {message}" if message else name
 
@@ -51,9 +51,10 @@ def shorten(text: str, limit: int) -> str:
     """Return `text` with its middle left out if it is longer than `limit` characters."""
     if len(text) <= limit:
         return text
-    note = f"\n... {len(text) - limit} characters left out ...\n"
-    half = max(0, limit - len(note)) // 2
-    return text[: limit - len(note) - half] + note + text[len(text) - half :]
+    note = f"\n... more than {len(text) - limit} characters left out ...\n"
+    kept = max(0, limit - len(note))
+    tail = kept // 2
+    return (text[: kept - tail] + note + text[len(text) - tail :])[:limit]
 
 
 def _name_type(exc: BaseException) -> str:
@@ -63,7 +64,8 @@ def _name_type(exc: BaseException) -> str:
     return name if module in {"builtins", "__main__"} or not isinstance(module, str) else f"{module}.{name}"
 
 
-def _text_of(exc: BaseException) -> str:
+def text_of(exc: BaseException) -> str:
+    """Return `str(exc)`, whatever its `__str__` does."""
     try:
         return str(exc)
     except BaseException:  # noqa: BLE001 - `__str__` is the user's code; even SystemExit must not get out of here

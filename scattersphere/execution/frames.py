@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _ENGINE = f"{_PACKAGE}/"
-_NOT_ENGINE = (f"{_PACKAGE}/tasks/", f"{_PACKAGE}/ext/")
+_NOT_ENGINE = tuple(f"{_PACKAGE}/{part}" for part in ("tasks/", "ext/", "testing/bodies.py"))
 _LIBRARIES: tuple[str, ...] = tuple(
     f"{folder}/"
     for key in ("stdlib", "platstdlib", "purelib", "platlib")

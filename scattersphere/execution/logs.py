@@ -64,9 +64,31 @@ class LoggedAttempt(Protocol):
         ...
 
     @property
-    def run_log(self) -> RunLog:
+    def run_log(self) -> LineSink:
         """The log of its run."""
         ...
+
+
+class LineSink(Protocol):
+    """What takes lines: a `RunLog`, or in a worker process its stand-in."""
+
+    @property
+    def level(self) -> int:
+        """The lowest level that is taken."""
+        ...
+
+    def append(
+        self,
+        level: int,
+        message: str,
+        *,
+        task: str = "",
+        index: int | None = None,
+        attempt: int = 0,
+        logger: str = "",
+        when: float | None = None,
+    ) -> None:
+        """Add a line. `when` is seconds since the epoch, now by default."""
 
 
 current_attempt: ContextVar[LoggedAttempt | None] = ContextVar("scattersphere_attempt", default=None)

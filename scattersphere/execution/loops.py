@@ -88,7 +88,7 @@ def _in_trio() -> bool:
     return trio is not None and trio.lowlevel.in_trio_task()
 
 
-def _line_of(coroutine: Any) -> str:
+def line_of(coroutine: Any) -> str:
     """Follow the await chain of a suspended coroutine; name the user's innermost line."""
     frames: list[FrameType] = []
     while coroutine is not None and len(frames) < DEEPEST_CHAIN:
@@ -187,7 +187,7 @@ class AsyncioLoop:
         return True
 
     def where(self, handle: asyncio.Task[None]) -> str:
-        return _line_of(handle.get_coro())
+        return line_of(handle.get_coro())
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
@@ -289,4 +289,4 @@ class TrioLoop:
         return False
 
     def where(self, handle: trio.CancelScope) -> str:
-        return _line_of(self._bodies.get(handle))
+        return line_of(self._bodies.get(handle))

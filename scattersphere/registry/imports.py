@@ -297,3 +297,6 @@ class BundleFinder:
 
 FINDER = BundleFinder()
 """The one process-wide object: names in `sys.modules` are process-wide."""
+
+# The parent of every version must be there. Last, because in a child process it asks this module for the finder.
+import scattersphere.bundles  # noqa: E402, F401

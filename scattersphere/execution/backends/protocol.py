@@ -13,8 +13,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
+from scattersphere.model.definition import RetryPolicy
 from scattersphere.model.taskclass import TaskClass
 from scattersphere.task import TaskContext
+
+NO_RETRY = RetryPolicy()
 
 
 class Ending(Enum):
@@ -56,6 +59,8 @@ class Call:
     task_context: TaskContext
     name: str
     """For people: `wordcount#3/count[7]`."""
+    retry: RetryPolicy = NO_RETRY
+    """What happens after a failure, so that `on_status_change` can be told where the attempt is heading."""
 
 
 class Handle(Protocol):

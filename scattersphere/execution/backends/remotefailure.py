@@ -1,0 +1,89 @@
+"""An exception on its way between processes.
+
+The exception itself does not travel: many cannot be unpickled, and unpickling one runs code of the user. What
+travels is its description, and a stand-in is made of it that has the same name, message and bases.
+"""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+import attrs
+
+from scattersphere import errors
+from scattersphere.execution.failures import FAILURE_LIMIT, format_failure, shorten, text_of
+
+_KNOWN = {
+    ("builtins", name): value
+    for name, value in vars(builtins).items()
+    if isinstance(value, type) and issubclass(value, BaseException)
+} | {
+    (errors.__name__, name): value
+    for name, value in vars(errors).items()
+    if isinstance(value, type) and issubclass(value, BaseException)
+}
+"""Classes that mean the same in both processes. No other is looked up: that would import code."""
+
+
+@attrs.frozen
+class RemoteFailure:
+    """What is known of an exception of another process."""
+
+    lineage: tuple[tuple[str, str], ...]
+    """Module and qualified name of its class and its bases, in the order of the MRO."""
+    message: str
+    traceback: str
+
+    @classmethod
+    def of(cls, exc: BaseException, traceback: str | None = None) -> RemoteFailure:
+        """Describe an exception. Never raises."""
+        return cls(
+            tuple((str(base.__module__), base.__qualname__) for base in type(exc).__mro__),
+            shorten(text_of(exc), FAILURE_LIMIT),
+            format_failure(exc) if traceback is None else traceback,
+        )
+
+    def rebuild(self) -> BaseException:
+        """Make an exception of the same name, message and bases.
+
+        Policies that name classes (`retry_on`), and `isinstance` with builtins, work on it as on the original.
+        """
+        module, name = self.lineage[0]
+        known = [_KNOWN[key] for key in self.lineage if key in _KNOWN]
+        bases = _nearest(known) or (Exception,)
+        strange = [key for key in self.lineage[1:] if key not in _KNOWN and key != ("builtins", "object")]
+        made = _derive(bases, strange, module, name)
+        failure = made(self.message)
+        failure.args = (self.message,)
+        return failure
+
+
+def _nearest(known: list[type[BaseException]]) -> tuple[type[BaseException], ...]:
+    """Leave out classes that others derive from, and groups, which cannot be made without members."""
+    fit = [cls for cls in known if not issubclass(cls, BaseExceptionGroup)]
+    return tuple(cls for cls in fit if not any(other is not cls and issubclass(other, cls) for other in fit))
+
+
+def _derive(
+    bases: tuple[type[BaseException], ...], strange: list[tuple[str, str]], module: str, name: str
+) -> type[BaseException]:
+    """Derive a class for each strange one, in a line: how they were mixed is of no use to anybody here."""
+    for parent_module, parent in reversed(strange):
+        bases = (_stand_in(bases, parent_module, parent),)
+    return _stand_in(bases, module, name)
+
+
+def _stand_in(bases: tuple[type[BaseException], ...], module: str, name: str) -> type[BaseException]:
+    # __init__ and __str__ of a base may want arguments that nobody has kept (UnicodeDecodeError, OSError).
+    body: dict[str, Any] = {
+        "__module__": module,
+        "__qualname__": name,
+        "__init__": lambda self, *args: None,  # noqa: ARG005 - it takes whatever its base takes
+        "__str__": lambda self: str(self.args[0]),
+    }
+    simple = name.rpartition(".")[2]
+    try:
+        return type(simple, bases, body)
+    except TypeError:  # two builtins whose memory layouts contradict each other
+        return type(simple, bases[:1], body)

@@ -1,0 +1,126 @@
+"""Frames on the pipes between the engine and a worker process.
+
+A frame is a header, its kind and the length of its payload, and the payload. There are three pipes: `calls` (to the
+worker's main thread), `control` (to a thread beside it, which sees a cancel while a body executes) and
+`replies` (back). Both ends are the same program run by the same user, so payloads may be pickles.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from enum import IntEnum
+
+FRAME_LIMIT = 2**32 - 1
+"""Bytes of the longest payload; longer results belong into a file."""
+
+_HEADER = struct.Struct("<BQ")
+_CHUNK = 8 * 1024
+"""Bytes of the first read: most frames are shorter, and Python makes room for as many."""
+
+
+class Kind(IntEnum):
+    """What a frame says. The comment tells its payload."""
+
+    # calls: engine -> worker
+    CALL = 1
+    """An `Order`."""
+    ANSWER = 2
+    """A pickle: the answer to CHECK or RESULTS."""
+    # control: engine -> worker
+    CANCEL = 10
+    """The number of a call."""
+    WHERE = 11
+    """The number of a call."""
+    # replies: worker -> engine
+    READY = 20
+    """Nothing."""
+    VALUE = 21
+    """A pickle: what the body returned."""
+    FAILURE = 22
+    """A pickled `RemoteFailure`."""
+    CANCELLED = 23
+    """Nothing."""
+    LOG = 24
+    """A pickle: call number, level, message, logger, seconds since the epoch."""
+    PROGRESS = 25
+    """A pickle: call number, done, total, message."""
+    CHECK = 26
+    """Nothing. May the body go on? The answer comes when it may, or must end."""
+    RESULTS = 27
+    """Nothing. Please send the results of the upstream tasks."""
+    HERE = 28
+    """A pickle: call number, the line that is being executed."""
+
+
+_KINDS = {int(kind): kind for kind in Kind}
+"""A third of the time of `Kind(number)`."""
+
+
+class Sender:
+    """The writing end of a pipe. Frames of several threads do not mix."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor: int = descriptor
+        self._guard = threading.Lock()
+
+    def send(self, kind: Kind, payload: bytes = b"") -> None:
+        """Write one frame. Raises OSError if the other end is gone, ValueError if it is too long."""
+        if len(payload) > FRAME_LIMIT:
+            raise ValueError(f"{len(payload)} bytes are too many for one message; the limit is {FRAME_LIMIT}")
+        if self.descriptor < 0:  # a forked child's: nobody listens
+            return
+        frame = memoryview(_HEADER.pack(kind, len(payload)) + payload)
+        with self._guard:
+            written = os.write(self.descriptor, frame)
+            while written < len(frame):
+                written += os.write(self.descriptor, frame[written:])
+
+    def close(self) -> None:
+        """Close the pipe; safe to repeat."""
+        with self._guard:
+            descriptor, self.descriptor = self.descriptor, -1
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+class Receiver:
+    """The reading end of a pipe, for one thread."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor: int = descriptor
+        self._buffer = bytearray()
+
+    def receive(self) -> tuple[Kind, bytes] | None:
+        """Return the next frame, or None when the other end is gone, be it in the middle of a frame.
+
+        Raises ValueError for what is no frame.
+        """
+        buffer = self._buffer
+        if not self._fill(_HEADER.size):
+            return None
+        kind, length = _HEADER.unpack_from(buffer)
+        if kind not in _KINDS or length > FRAME_LIMIT:
+            raise ValueError("not a frame")
+        end = _HEADER.size + length
+        if not self._fill(end):
+            return None
+        payload = bytes(memoryview(buffer)[_HEADER.size : end])
+        del buffer[:end]
+        return _KINDS[kind], payload
+
+    def _fill(self, wanted: int) -> bool:
+        buffer = self._buffer
+        while (missing := wanted - len(buffer)) > 0:
+            data = os.read(self.descriptor, max(_CHUNK, missing))
+            if not data:
+                return False
+            buffer += data
+        return True
+
+    def close(self) -> None:
+        """Close the pipe; safe to repeat."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)

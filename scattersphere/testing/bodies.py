@@ -1,0 +1,97 @@
+"""Task classes that the checks of backends run.
+
+They stand in a module of their own so that a worker process, or whatever a backend uses, can import them alone.
+"""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scattersphere.task import RunnableTask
+
+if TYPE_CHECKING:
+    from scattersphere.task import TaskContext
+
+PAUSE = 0.002
+"""Seconds between looks of a body that waits for something."""
+
+EXCEPTIONS: dict[str, type[BaseException]] = {
+    cls.__name__: cls for cls in (ValueError, RecursionError, SystemExit, KeyboardInterrupt, BaseException)
+}
+
+_mark: ContextVar[str] = ContextVar("scattersphere_check", default="")
+
+
+class Echo(RunnableTask):
+    """Return `value`."""
+
+    value: Any = None
+
+    def run(self, context: TaskContext) -> Any:  # noqa: ARG002 - the hook's signature
+        """Return at once."""
+        return self.value
+
+
+class Fail(RunnableTask):
+    """Raise."""
+
+    kind: str
+    message: str = "as was asked"
+
+    def run(self, context: TaskContext) -> Any:  # noqa: ARG002 - the hook's signature
+        """Raise the exception named `kind`."""
+        raise EXCEPTIONS[self.kind](self.message)
+
+
+class Obey(RunnableTask):
+    """Go on until a cancel is asked for."""
+
+    def run(self, context: TaskContext) -> Any:
+        """Say that it has begun, then check again and again."""
+        context.progress(0)
+        while True:
+            context.check()
+            time.sleep(PAUSE)
+
+
+class Refuse(RunnableTask):
+    """Go on whatever is asked for, until the file `until` exists, or its folder has gone."""
+
+    until: str
+
+    def run(self, context: TaskContext) -> Any:
+        """Say that it has begun, then wait for the file."""
+        context.progress(0)
+        file = Path(self.until)
+        while file.parent.exists() and not file.exists():
+            time.sleep(PAUSE)
+        return "refused to the end"
+
+
+class Talk(RunnableTask):
+    """Log `lines` lines that begin with `word`, and report progress."""
+
+    word: str
+    lines: int = 3
+
+    def run(self, context: TaskContext) -> Any:
+        """Log, and return what it knows of itself."""
+        for number in range(self.lines):
+            context.log.info("%s %d", self.word, number)
+            context.progress(number + 1, self.lines, self.word)
+        return (context.run_id, context.job, context.task, context.index, context.attempt)
+
+
+class Mark(RunnableTask):
+    """Set a context variable, and return what another body had left in it."""
+
+    value: str
+
+    def run(self, context: TaskContext) -> Any:  # noqa: ARG002 - the hook's signature
+        """Return the value that was there before."""
+        before = _mark.get()
+        _mark.set(self.value)
+        return before
