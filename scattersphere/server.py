@@ -10,33 +10,28 @@ import os
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from weakref import WeakSet
 
 import anyio
 
-from scattersphere.codec import check_definition, resolve_params, secret_names
+from scattersphere.codec import resolve_params, secret_names
 from scattersphere.errors import (
     BundleBusyError,
     BundleRefusedError,
     ClosedError,
     ConflictError,
-    DefinitionError,
-    ExistsError,
     ForkedError,
     NoSuchBundleError,
-    NoSuchJobError,
-    ScattersphereError,
 )
 from scattersphere.execution.archive import RunArchive
 from scattersphere.execution.backends.processes import ProcessBackend
 from scattersphere.execution.backends.threads import ThreadBackend
 from scattersphere.execution.executor import JobExecutor
 from scattersphere.execution.feed import EventFeed
-from scattersphere.execution.plan import compile_plan
+from scattersphere.execution.jobs import Jobs
 from scattersphere.execution.run import Run
 from scattersphere.model.definition import JobDefinition, TaskDefinition
 from scattersphere.model.events import Event, EventKind
-from scattersphere.model.problem import Problem
+from scattersphere.registry.index import did_you_mean
 from scattersphere.registry.records import BundleEventKind
 from scattersphere.registry.registry import TaskRegistry
 
@@ -46,7 +41,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.backends.protocol import Backend
     from scattersphere.execution.execution import Execution
-    from scattersphere.execution.plan import Plan
+    from scattersphere.model.problem import Problem
     from scattersphere.registry.records import Bundle, BundleEvent
     from scattersphere.remote.listener import Listening
     from scattersphere.task import RunnableTask
@@ -104,12 +99,11 @@ class Server:
             log_limit=log_limit,
             keep_events=keep_events,
             on_move=self._run_moved,
+            on_idle=lambda execution: self.registry.unpin(execution.id),
         )
         self._executor.child_starter = self._start_child
         self._runs = RunArchive(*history, self._evicted)
-        self._definitions: dict[str, JobDefinition] = {}
-        self._plans: dict[str, Plan] = {}
-        self._compiled: WeakSet[Plan] = WeakSet()
+        self._jobs = Jobs(self.registry.find, lambda: self._executor.backend_names, self._pools)
         self._keys: dict[str, tuple[str, dict[str, Any], Run]] = {}
         self._listeners: list[Listening] = []
         self._pid: int | None = None
@@ -119,7 +113,7 @@ class Server:
     def __repr__(self) -> str:
         live = len(self._executor.running)
         state = "closed" if self._closed else f"{live} live runs"
-        return f"<Server: {state}, {len(self._definitions)} jobs, {len(self.registry.bundles)} bundles>"
+        return f"<Server: {state}, {len(self._jobs)} jobs, {len(self.registry.bundles)} bundles>"
 
     # ---- life
 
@@ -211,7 +205,7 @@ class Server:
         """
         bundle = self.registry.bundles.get(name)
         if bundle is None:
-            raise NoSuchBundleError(f"no bundle {name!r}{_near(name, self.registry.bundles)}")
+            raise NoSuchBundleError(f"no bundle {name!r}{did_you_mean(name, self.registry.bundles)}")
         busy = sorted(bundle.runs)
         if busy and require_idle:
             raise BundleBusyError(f"bundle {name!r} is needed by runs {busy}", busy)
@@ -227,57 +221,25 @@ class Server:
     @property
     def definitions(self) -> Mapping[str, JobDefinition]:
         """The defined jobs, by name."""
-        return MappingProxyType(self._definitions)
+        return MappingProxyType(self._jobs)
 
     def define(self, definition: JobDefinition, *, replace: bool = False) -> JobDefinition:
         """Take up a definition and return it resolved: each task's bundle filled in where known.
 
         Never loads code. Raises `DefinitionError` with everything that is wrong, `ExistsError`.
         """
-        problems = check_definition(definition)
-        problems += [
-            Problem(f"tasks.{name}.pool", f"no pool {task.pool!r}; this Server has {sorted(self._pools)}")
-            for name, task in definition.tasks.items()
-            if task.pool is not None and task.pool not in self._pools
-        ]
-        if problems:
-            raise DefinitionError(problems, source=definition.path or definition.name)
-        if definition.name in self._definitions and not replace:
-            raise ExistsError(f"job {definition.name!r} is defined already; pass replace=True")
-        resolved = definition.evolve(
-            tasks={name: self._resolve(task) for name, task in definition.tasks.items()}
-        )
-        self._definitions[resolved.name] = resolved
-        self._plans.pop(resolved.name, None)
+        resolved = self._jobs.define(definition, replace=replace)
         self._feed.add(EventKind.JOB_DEFINED, job=resolved.name)
         return resolved
 
-    def _resolve(self, task: TaskDefinition) -> TaskDefinition:
-        if task.bundle is not None:
-            return task
-        try:
-            found = self.registry.find(task.task)
-        except ScattersphereError:
-            return task
-        return task.evolve(task=found.path, bundle=found.bundle)
-
     def undefine(self, name: str) -> None:
         """Forget a job; its runs go on. Raises `NoSuchJobError`."""
-        self._definition(name)
-        del self._definitions[name]
-        self._plans.pop(name, None)
+        self._jobs.undefine(name)
         self._feed.add(EventKind.JOB_UNDEFINED, job=name)
 
     def validate(self, definition: JobDefinition) -> list[Problem]:
         """Return everything that is wrong with a definition, by itself and against the code here."""
-        problems = check_definition(definition)
-        if not problems:
-            try:
-                compile_plan(definition, self.registry.find, self._executor.backend_names)
-            except ConflictError as exc:
-                found: tuple[Problem, ...] = getattr(exc, "problems", ())
-                problems = list(found)
-        return problems
+        return self._jobs.validate(definition)
 
     async def load(self, path: str | os.PathLike[str], *, replace: bool = False) -> JobDefinition:
         """Register the bundles that a definition file names, then define it.
@@ -304,17 +266,11 @@ class Server:
 
     def save(self, name: str, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> None:
         """Write the resolved definition to `path`, or to the file that it came from."""
-        definition = self._definition(name)
+        definition = self._jobs[name]
         target = path if path is not None else definition.path
         if target is None:
             raise ConflictError(f"job {name!r} came from no file: say where to save it")
         definition.save(target, overwrite=overwrite)
-
-    def _definition(self, name: str) -> JobDefinition:
-        try:
-            return self._definitions[name]
-        except KeyError:
-            raise NoSuchJobError(f"no job {name!r}{_near(name, self._definitions)}") from None
 
     # ---- runs
 
@@ -337,7 +293,7 @@ class Server:
         `ConflictError` where `key` stands for another job or other parameters.
         """
         self._alive()
-        return self._start(self._definition(job), params, key, None)
+        return self._start(self._jobs[job], params, key, None)
 
     async def start_task(
         self, path: str, args: Mapping[str, Any] | None = None, *, key: str | None = None
@@ -359,7 +315,7 @@ class Server:
         params = resolve_params(definition, overrides or {})
         if key is not None and (known := self._keys.get(key)) is not None:
             return _same(key, known, definition.name, params)
-        plan = self._plan(definition)
+        plan = self._jobs.plan(definition)
         plan.check_params(params)
         execution = self._executor.submit(plan, params, child_of=child_of)
         execution.secrets = secret_names(definition)
@@ -374,20 +330,9 @@ class Server:
             self._keys[key] = (definition.name, dict(params), run)
         return run
 
-    def _plan(self, definition: JobDefinition) -> Plan:
-        """Compile the definition with the current code, or reuse what was compiled with it."""
-        cached = self._plans.get(definition.name)
-        if cached is not None and cached.definition is definition:
-            return cached
-        plan = compile_plan(definition, self.registry.find, self._executor.backend_names)
-        self._compiled.add(plan)
-        if self._definitions.get(definition.name) is definition:
-            self._plans[definition.name] = plan
-        return plan
-
     async def _start_child(self, attempt: Attempt, job: str, params: Mapping[str, Any] | None) -> Run:
         self._alive(draining=True)  # a run that may finish may start what it needs for that
-        return self._start(self._definition(job), params, None, attempt)
+        return self._start(self._jobs[job], params, None, attempt)
 
     # ---- what happens
 
@@ -406,30 +351,28 @@ class Server:
             "live": len(self._executor.running),
             "queued": self._executor.admission.queued,
             "kept": len(self._runs),
-            "jobs": len(self._definitions),
+            "jobs": len(self._jobs),
             "bundles": len(self.registry.bundles),
             "stuck": len(self._executor.stuck),
         }
 
     def _bundle_event(self, event: BundleEvent) -> None:
-        self._plans.clear()  # they were compiled with what is no longer current
-        if event.version is not None and event.kind is BundleEventKind.RELEASED:
-            for plan in [plan for plan in self._compiled if event.version in plan.versions]:
-                plan.let_go()
-                self._compiled.discard(plan)
+        released = event.version if event.kind is BundleEventKind.RELEASED else None
+        self._jobs.code_changed(released)
         self._feed.add(EventKind(event.kind), bundle=event.bundle, message=event.error or event.label)
 
     def _run_moved(self, execution: Execution, kind: EventKind) -> None:
         self._feed.add(kind, run=execution.id, job=execution.plan.job, state=execution.state)
         if execution.state.ended:
-            self.registry.unpin(execution.id)
+            if execution not in self._executor.stuck.values():
+                self.registry.unpin(execution.id)
             run = self._runs.get(execution.id)
             if run is not None:
                 self._runs.ended(run, self._executor.clock())
 
     def _evicted(self, run: Run) -> None:
-        for key in [key for key, known in self._keys.items() if known[2] is run]:
-            del self._keys[key]
+        if run.key is not None:
+            self._keys.pop(run.key, None)
 
 
 def _same(key: str, known: tuple[str, dict[str, Any], Run], job: str, params: Mapping[str, Any]) -> Run:
@@ -437,10 +380,3 @@ def _same(key: str, known: tuple[str, dict[str, Any], Run], job: str, params: Ma
     if known[0] != job or known[1] != params:
         raise ConflictError(f"key {key!r} stands for run {known[2].id}: another job or other parameters")
     return known[2]
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    import difflib  # noqa: PLC0415 - only errors need it
-
-    near = difflib.get_close_matches(name, list(names), 1)
-    return f"; did you mean {near[0]!r}?" if near else ""

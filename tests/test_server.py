@@ -211,7 +211,7 @@ async def test_parameters_of_the_run_are_checked_against_the_class(server):
 
 async def test_unknown_jobs_and_runs_are_named_with_a_suggestion(server):
     server.define(chain())
-    with pytest.raises(NoSuchJobError, match="did you mean 'chain'"):
+    with pytest.raises(NoSuchJobError, match='did you mean "chain"'):
         await server.start("chian")
     with pytest.raises(NoSuchRunError):
         server.runs[99]
@@ -341,5 +341,5 @@ async def test_whatever_a_task_raises_harms_only_its_own_run(server, path, what)
 
 
 async def test_deregistering_an_unknown_bundle_suggests_the_nearest(server):
-    with pytest.raises(NoSuchBundleError, match="did you mean 'app'"):
+    with pytest.raises(NoSuchBundleError, match='did you mean "app"'):
         await server.deregister("aap")

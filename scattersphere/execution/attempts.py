@@ -36,6 +36,7 @@ class AttemptDriver:
     stuck: dict[Attempt, Execution]
     cancelled: type[BaseException]
     clock: Callable[[], float]
+    on_idle: Callable[[Execution], None] | None
     child_starter: Callable[[Attempt, str, Mapping[str, Any] | None], Any]
     _pumping: bool
     _thread: int
@@ -241,13 +242,19 @@ class AttemptDriver:
     def _forget(self, attempt: Attempt) -> None:
         execution = attempt.execution
         execution.live.pop(attempt.unit, None)
-        self.stuck.pop(attempt, None)
+        if self.stuck.pop(attempt, None) is not None and execution.state.ended:
+            self._unstuck(execution)
         if attempt.planned.definition.timeout is not None:
             self.timers.forget(attempt, attempt.planned.definition.timeout)
         for timer in (attempt.grace, attempt.late):
             if timer is not None:
                 timer.cancel()
         attempt.grace = attempt.late = None
+
+    def _unstuck(self, execution: Execution) -> None:
+        """A refuser has ended after its run: only now nothing executes the run's code any more."""
+        if self.on_idle is not None and execution not in self.stuck.values():
+            self.on_idle(execution)
 
     # ---- what attempts ask for
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 import attrs
 
+from scattersphere.codec.limits import INSTANCES
 from scattersphere.execution.journal import Journal
 from scattersphere.execution.machine.codes import RUN_STATES, TASK_STATES
 from scattersphere.execution.machine.run import Answer, RunMachine, Verdict
@@ -149,8 +150,8 @@ class Execution:
             shown = ", ".join(f"{key}: {len(values)}" for key, values in lists.items())
             raise ValueError(f"the lists of map have different lengths ({shown})")
         width = lengths.pop()
-        if width > MAP_LIMIT:
-            raise ValueError(f"map over {width:,} elements; at most {MAP_LIMIT:,} are allowed")
+        if width > INSTANCES:
+            raise ValueError(f"map over {width:,} elements; at most {INSTANCES:,} are allowed")
         self.elements[task] = lists
         return width
 
@@ -221,7 +222,3 @@ async def _wait_in(events: set[anyio.Event]) -> None:
         await event.wait()
     finally:
         events.discard(event)
-
-
-MAP_LIMIT = 100_000
-"""Instances of one mapped task (design, section 4)."""

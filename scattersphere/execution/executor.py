@@ -63,12 +63,14 @@ class JobExecutor(Requests):
         log_limit: int = 1 << 20,
         keep_events: int = 10_000,
         on_move: Callable[[Execution, EventKind], None] | None = None,
+        on_idle: Callable[[Execution], None] | None = None,
     ) -> None:
         self.backends: dict[str, Backend] = dict(backends)
         self.grace: float = grace
         self.log_limit = log_limit
         self.keep_events = keep_events
         self.on_move = on_move
+        self.on_idle = on_idle
         self.instance: str = secrets.token_hex(4)
         self.timers: Timers = Timers()
         self.admission: Admission = Admission(max_runs, queue_limit)
@@ -312,6 +314,8 @@ class JobExecutor(Requests):
         self.failure = exc
         for execution in list(self.running.values()):
             execution.machine.crash()
+            # The machine has given them up, and may not be asked any more; they are named until they end.
+            self.stuck.update(dict.fromkeys(execution.live.values(), execution))
             execution.log.append(logging.ERROR, f"the engine failed: {format_failure(exc)}")
             execution.machine.out.clear()
             self._run_moved(execution, RunState.CRASHED)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere.codec.faults import Suggester
 from scattersphere.errors import AmbiguousTaskError, DefinitionError, NotFoundError, UnresolvedError
 from scattersphere.execution.machine.shape import Shape, TaskShape
 from scattersphere.model.definition import JobDefinition, TaskDefinition
@@ -244,10 +245,8 @@ def _faults(where: str, faults: list[tuple[str, str]]) -> list[Problem]:
 
 
 def _unknown_argument(where: str, key: str, task_class: TaskClass) -> Problem:
-    import difflib  # noqa: PLC0415 - only errors need it
-
-    near = difflib.get_close_matches(key, task_class.parameters, 1)
-    return Problem(where, f"{task_class.path} takes no {key!r}", suggestion=near[0] if near else None)
+    near = Suggester(task_class.parameters).nearest(key)
+    return Problem(where, f"{task_class.path} takes no {key!r}", suggestion=near)
 
 
 def _no_results(name: str) -> Any:

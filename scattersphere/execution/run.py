@@ -150,6 +150,11 @@ class Run:
         return self._execution.parent
 
     @property
+    def key(self) -> str | None:
+        """The key that `start` was given, for which the same request gives this run again."""
+        return self._execution.key
+
+    @property
     def plan(self) -> Plan:
         """The definition and the versions of code that this run sees."""
         return self._execution.plan
