@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import platform
+import shlex
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import Any
 
 import click
 
+from scattersphere.cli.options import AS_JSON, fail
 from scattersphere.cli.serving import serve, token
 
 EXIT_CODES = """\b
@@ -50,14 +54,15 @@ def _parameter(context: click.Context, option: click.Parameter, given: tuple[str
     metavar="KEY=TEXT | KEY:=JSON",
     help="Set a parameter of the run; may be repeated.",
 )
-def run(file: str, params: dict[str, Any]) -> None:
+@AS_JSON
+def run(file: str, params: dict[str, Any], *, as_json: bool) -> None:
     """Register the bundles that FILE names, run the job in it, and show how it goes.
 
     The first Ctrl-C cancels the run, the second kills it.
     """
     from scattersphere.cli.running import run_file  # noqa: PLC0415 - see above
 
-    raise SystemExit(run_file(file, params))
+    raise SystemExit(run_file(file, params, as_json=as_json))
 
 
 @cli.command()
@@ -75,9 +80,38 @@ def schema(file: str | None) -> None:
 
 
 @cli.command()
-def version() -> None:
-    """Print the version."""
-    click.echo(f"scattersphere {installed_version('scattersphere')}")
+@AS_JSON
+def version(*, as_json: bool) -> None:
+    """Print the version, and that of Python."""
+    own, python = installed_version("scattersphere"), platform.python_version()
+    click.echo(
+        json.dumps({"scattersphere": own, "python": python})
+        if as_json
+        else f"scattersphere {own}, Python {python}"
+    )
+
+
+@cli.command()
+@click.argument("name")
+@click.option(
+    "--in", "parent", type=click.Path(file_okay=False, path_type=Path), default=".", help="Where; else here."
+)
+@AS_JSON
+def new(name: str, parent: Path, *, as_json: bool) -> None:
+    """Make a folder NAME with a bundle, a job and the schema for editors, ready to run."""
+    from scattersphere.cli.scaffold import make_folder  # noqa: PLC0415 - see above
+    from scattersphere.errors import ScattersphereError  # noqa: PLC0415 - see above
+
+    try:
+        made = make_folder(name, parent)
+    except (ScattersphereError, OSError) as exc:
+        fail(exc)
+    if as_json:
+        click.echo(json.dumps({"made": [str(path) for path in made]}))
+        return
+    for path in made:
+        click.echo(f"made {path}")
+    click.echo(f"try: scattersphere run {shlex.quote(str(parent / name / name))}.json -p name=Ada")
 
 
 cli.add_command(serve)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from rich.console import Console
 
+from scattersphere.cli.jsonlines import JsonLines, run_summary, write_line
 from scattersphere.cli.progress import make_display
 from scattersphere.errors import DefinitionError, ScattersphereError
 from scattersphere.model.logs import make_printable
@@ -18,7 +19,9 @@ from scattersphere.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
+    from contextlib import AbstractContextManager
 
+    from scattersphere.cli.progress import Display
     from scattersphere.execution.run import Run
 
 SUCCEEDED, FAILED, USAGE, BAD_FILE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -26,15 +29,15 @@ SHOWN = 500
 """Characters of a result that are shown."""
 
 
-def run_file(file: str, params: dict[str, Any]) -> int:
+def run_file(file: str, params: dict[str, Any], *, as_json: bool = False) -> int:
     """Run the job in `file`; return the exit code."""
     try:
-        return anyio.run(_run, Path(file).absolute(), file, params)
+        return anyio.run(_run, Path(file).absolute(), file, params, as_json)
     except KeyboardInterrupt:  # it came before or after our own handling of signals
         return INTERRUPTED
 
 
-async def _run(path: Path, file: str, params: dict[str, Any]) -> int:
+async def _run(path: Path, file: str, params: dict[str, Any], as_json: bool) -> int:  # noqa: FBT001 - anyio.run passes by place
     err = Console(stderr=True, highlight=False, soft_wrap=True)
     async with Server(bundle_roots=[path.parent]) as server:
         try:
@@ -42,8 +45,11 @@ async def _run(path: Path, file: str, params: dict[str, Any]) -> int:
         except _Refusal as refusal:
             err.print(str(refusal).rstrip(), markup=False)
             return refusal.exit_code
-        interrupted = await _watch(run)
-        _show_end(run, err)
+        interrupted = await _watch(run, JsonLines(sys.stdout) if as_json else make_display(run, sys.stdout))
+        if as_json:
+            write_line(sys.stdout, run_summary(run))
+        else:
+            _show_end(run, err)
     if interrupted:
         return INTERRUPTED
     return SUCCEEDED if run.succeeded else FAILED
@@ -75,7 +81,7 @@ async def _begin(server: Server, file: str, params: dict[str, Any]) -> Run:
         raise _Refusal(BAD_FILE, f"{file}: {exc}") from exc
 
 
-async def _watch(run: Run) -> bool:
+async def _watch(run: Run, shown: AbstractContextManager[Display]) -> bool:
     """Show progress until the run has ended. Return whether Ctrl-C was pressed."""
     interrupted = False
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -90,7 +96,7 @@ async def _watch(run: Run) -> bool:
                     interrupted = True
 
             tasks.start_soon(obey_signals, signals)
-            with make_display(run, sys.stdout) as display:
+            with shown as display:
                 async for event in run.events():
                     display.show(event)
             tasks.cancel_scope.cancel()

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import sys
+import json
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
+
+from scattersphere.cli.configuring import CONFIG
+from scattersphere.cli.options import AS_JSON, fail
 
 FOLDER = click.Path(file_okay=False, exists=True, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 TOKENS = click.option("--tokens", type=FILE, required=True, help="The token file.")
 
 
-def fail(exc: Exception) -> NoReturn:
-    """End with the message of an error, without a traceback."""
-    sys.stderr.write(f"scattersphere: {exc}\n")
-    raise SystemExit(3)
-
-
 @click.command()
+@CONFIG
 @click.option("--bundles", multiple=True, type=FOLDER, help="A folder of bundles; may be repeated.")
 @click.option("--jobs", type=FOLDER, help="The folder of definitions.")
 @click.option("--tcp", multiple=True, metavar="HOST:PORT", help="Listen there; port 0 for any.")
@@ -68,14 +66,15 @@ def create(tokens: Path, name: str, role: str, allow: tuple[str, ...], days: flo
 
 @token.command("list")
 @TOKENS
-def list_(tokens: Path) -> None:
+@AS_JSON
+def list_(tokens: Path, *, as_json: bool) -> None:
     """List the tokens: their ids, never themselves."""
     from scattersphere.errors import ScattersphereError  # noqa: PLC0415 - `--help` stays quick
     from scattersphere.remote.serve import list_tokens  # noqa: PLC0415 - the same
 
     try:
         for row in list_tokens(tokens):
-            click.echo("  ".join(row.values()))
+            click.echo(json.dumps(row) if as_json else "  ".join(row.values()))
     except (ScattersphereError, OSError) as exc:
         fail(exc)
 

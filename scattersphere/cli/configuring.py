@@ -1,0 +1,81 @@
+"""`--config FILE`: the options of a command from a TOML file, which flags on the command line override."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from scattersphere.registry.index import did_you_mean
+
+
+def read_options(context: click.Context, option: click.Parameter, file: Path | None) -> Path | None:
+    """Take the defaults of the command from `file`: each key is the name of a flag, `tls-cert = "cert.pem"`.
+
+    Relative paths are those of the file's folder, so that the file means the same wherever it is used from.
+    Raises `click.BadParameter`, with all that is wrong at once.
+    """
+    if file is None:
+        return None
+    try:
+        with file.open("rb") as source:
+            given = tomllib.load(source)
+    except OSError as exc:
+        raise click.BadParameter(f"{file}: {exc.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise click.BadParameter(f"{file}: {exc}") from None
+    known = {_key(other): other for other in context.command.params if other is not option}
+    known.pop("help", None)
+    wrong = [_unknown(key, list(known)) for key in given if key not in known]
+    wrong += [
+        text for key, value in given.items() if key in known and (text := _mistake(key, value, known[key]))
+    ]
+    if wrong:
+        raise click.BadParameter(f"{file}: " + "; ".join(wrong))
+    context.default_map = {
+        str(known[key].name): _placed(value, known[key], file.absolute().parent)
+        for key, value in given.items()
+    }
+    return file
+
+
+def _key(option: click.Parameter) -> str:
+    """The longest flag without its dashes: that is the one that people know."""
+    return max(option.opts, key=len).lstrip("-")
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    hint = did_you_mean(key.replace("_", "-"), known)
+    return f'unknown key "{key}"' + (hint or f"; there are {', '.join(known)}")
+
+
+def _mistake(key: str, value: Any, option: click.Parameter) -> str:
+    """TOML has types, so a wrong one is an error here and not a conversion later."""
+    if option.multiple:
+        fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        return "" if fits else f'"{key}" is a list of strings: {key} = ["..."]'
+    if getattr(option, "is_flag", False):
+        return "" if isinstance(value, bool) else f'"{key}" is true or false'
+    if option.type in {click.FLOAT, click.INT}:
+        return (
+            "" if isinstance(value, int | float) and not isinstance(value, bool) else f'"{key}" is a number'
+        )
+    return "" if isinstance(value, str) else f'"{key}" is a string: {key} = "..."'
+
+
+def _placed(value: Any, option: click.Parameter, folder: Path) -> Any:
+    if not isinstance(option.type, click.Path):
+        return value
+    return [str(folder / item) for item in value] if option.multiple else str(folder / value)
+
+
+CONFIG = click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=read_options,
+    is_eager=True,
+    expose_value=False,
+    help="A TOML file with these options: tls-cert = 'cert.pem'. Flags override it.",
+)

@@ -1,0 +1,126 @@
+"""`scattersphere new`, `--json` and `serve --config`: what a shell sees."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from scattersphere import JobDefinition
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "scattersphere", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def test_what_new_makes_runs_as_it_says(tmp_path: Path) -> None:
+    made = call(tmp_path, "new", "hello")
+    assert (made.returncode, made.stderr) == (0, "")
+    command = made.stdout.splitlines()[-1].removeprefix("try: scattersphere ")
+    done = call(tmp_path, *command.split())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "HELLO ADA!" in done.stdout
+
+
+def test_what_new_makes_is_what_the_loader_would_save(tmp_path: Path) -> None:
+    call(tmp_path, "new", "hello")
+    job = tmp_path / "hello" / "hello.json"
+    assert JobDefinition.load(job).dumps() == job.read_text(encoding="utf-8")
+    schema = json.loads((job.parent / "job-definition.schema.json").read_text(encoding="utf-8"))
+    assert schema == JobDefinition.schema()
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("my-job", "try 'my_job'"),
+        ("class", "cannot be the name"),
+        ("json", "module of Python's own library"),
+        ("scattersphere", "take another name"),
+        ("", "cannot be the name"),
+        ("../up", "try 'up'"),
+    ],
+)
+def test_new_refuses_a_name_that_no_bundle_can_have(tmp_path: Path, name: str, complaint: str) -> None:
+    done = call(tmp_path, "new", name)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert complaint in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_new_never_touches_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "hello").mkdir()
+    mine = tmp_path / "hello" / "hello.py"
+    mine.write_text("mine", encoding="utf-8")
+    done = call(tmp_path, "new", "hello")
+    assert done.returncode == 3
+    assert "hello.py: there already" in done.stderr
+    assert mine.read_text(encoding="utf-8") == "mine"
+    assert list(mine.parent.iterdir()) == [mine]
+
+
+def test_a_run_in_json_is_its_events_and_then_the_run_with_its_results(tmp_path: Path) -> None:
+    call(tmp_path, "new", "hello")
+    done = call(tmp_path, "run", "hello/hello.json", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    *events, last = map(json.loads, done.stdout.splitlines())
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert (events[0]["event"], events[-1]["event"]) == ("run-started", "run-ended")
+    assert last["run"]["state"] == "succeeded"
+    assert last["results"] == {"greet": "hello world", "shout": "HELLO WORLD!"}
+
+
+def test_version_tells_json_what_it_tells_people(tmp_path: Path) -> None:
+    told = json.loads(call(tmp_path, "version", "--json").stdout)
+    assert (
+        call(tmp_path, "version").stdout
+        == f"scattersphere {told['scattersphere']}, Python {told['python']}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("tcpp = ['127.0.0.1:0']", 'unknown key "tcpp"; did you mean "tcp"?'),
+        ("tls_cert = 'x'", 'did you mean "tls-cert"?'),
+        ("tcp = '127.0.0.1:0'", '"tcp" is a list of strings'),
+        ("stock-tasks = 1", '"stock-tasks" is true or false'),
+        ("unix = 5", '"unix" is a string'),
+        ("tcp = [", "Invalid value"),
+        ("zzz = 1\nunix = 5", '"unix" is a string'),
+    ],
+)
+def test_a_wrong_configuration_is_refused_with_all_that_is_wrong(
+    tmp_path: Path, text: str, complaint: str
+) -> None:
+    (tmp_path / "serve.toml").write_text(text, encoding="utf-8")
+    done = call(tmp_path, "serve", "--config", "serve.toml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert complaint in done.stderr
+    assert "serve.toml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_configuration_says_what_flags_say_and_flags_override_it(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "serve.toml").write_text("jobs = 'gone'\ntcp = ['127.0.0.1:0']\n", encoding="utf-8")
+    done = call(tmp_path, "serve", "--config", "conf/serve.toml")
+    assert done.returncode == 2
+    assert "conf/gone' does not exist" in done.stderr
+    done = call(tmp_path, "serve", "--config", "conf/serve.toml", "--jobs", ".", "--tcp", "nonsense")
+    assert done.returncode != 0
+    assert "nonsense" in done.stderr
