@@ -71,6 +71,10 @@ class AttemptDriver:
         """Have the loop call back at the next deadline."""
         raise NotImplementedError
 
+    def interrupt(self, attempt: Attempt) -> None:
+        """Cancel or kill an attempt as it was asked to end, and time its grace."""
+        raise NotImplementedError
+
     # ---- starting
 
     def start(self, execution: Execution, unit: int, now: float) -> None:
@@ -103,12 +107,12 @@ class AttemptDriver:
         timeout = attempt.planned.definition.timeout
         if timeout is not None:
             self.timers.expire(attempt, now, timeout)
-        if attempt.asked is not None:  # asked while in its first step: there was no task to cancel yet
-            self.loop.cancel(handle)
+        if attempt.asked is not None:  # asked while in its first step: there was nothing to cancel yet
+            self.interrupt(attempt)
 
     def _over_before_start(self, attempt: Attempt) -> None:
         attempt.execution.withdrawn.discard(attempt.unit)
-        attempt.asked = "cancel"
+        attempt.asked = attempt.execution.machine.asked_of(attempt.unit)
         self.over(attempt, CANCELLED, None)
 
     def _start_elsewhere(self, attempt: Attempt) -> None:
@@ -136,6 +140,9 @@ class AttemptDriver:
     async def _body(self, attempt: Attempt) -> None:
         """What the loop runs for one attempt: never raises, but for being closed."""
         try:
+            if attempt.asked is not None:  # asked to end between its start and its first step
+                self.over(attempt, CANCELLED, None)
+                return
             try:
                 if attempt.planned.plain:
                     value = await attempt.planned.cls(**attempt.planned.fixed).run(attempt)
@@ -144,7 +151,7 @@ class AttemptDriver:
                 else:
                     value = await make(attempt).run(attempt)
             except GeneratorExit as exc:
-                if attempt.killed:  # we are closing it; `_abandon` does the accounts
+                if attempt.killed:  # we are closing it; `abandon` does the accounts
                     raise
                 self._raised(attempt, exc)
             except BaseException as exc:  # noqa: BLE001 - promise 7: SystemExit must not reach the loop

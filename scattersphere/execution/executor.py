@@ -8,6 +8,7 @@ a run in `requests.py`; this is the top of those layers.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import logging
 import secrets
@@ -117,8 +118,8 @@ class JobExecutor(Requests):
             return
         for backend in self.backends.values():
             await backend.aclose()  # while `soon` still works: that is how its threads say goodbye
-        for attempt in self.stuck:
-            if not loop.can_abandon and attempt.planned.backend == "loop":
+        for attempt in list(self.stuck):
+            if attempt.planned.backend == "loop" and not self.abandon(attempt) and not loop.can_abandon:
                 _log.warning("closing waits for %s, at %s", attempt.label, self.where(attempt) or "?")
         self._loop = None
         await loop.aclose()
@@ -312,13 +313,22 @@ class JobExecutor(Requests):
     def crash(self, exc: BaseException) -> None:
         """The engine itself failed: mark the runs, keep the host's program alive."""
         self.failure = exc
+        self._begun.clear()
+        self._working.clear()
         for execution in list(self.running.values()):
             execution.machine.crash()
             # The machine has given them up, and may not be asked any more; they are named until they end.
             self.stuck.update(dict.fromkeys(execution.live.values(), execution))
+            self._kill_all(execution)
             execution.log.append(logging.ERROR, f"the engine failed: {format_failure(exc)}")
             execution.machine.out.clear()
             self._run_moved(execution, RunState.CRASHED)
+
+    def _kill_all(self, execution: Execution) -> None:
+        for attempt in list(execution.live.values()):
+            attempt.asked, attempt.killed = "cancel", True
+            with contextlib.suppress(Exception):  # the engine is broken: what can be killed is killed
+                self.interrupt(attempt)
 
     # ---- time
 

@@ -34,17 +34,25 @@ class Interruptions(AttemptDriver):
         attempt = execution.live.get(unit)
         starting = self._starting
         if attempt is None and starting is not None and starting.is_of(execution, unit):
-            attempt = starting
+            # In its first step: nothing to cancel yet, and it may end in that step. If it does not,
+            # `_suspended` interrupts it.
+            starting.asked = execution.machine.asked_of(unit)
+            starting.killed = starting.killed or kill
+            return
         if attempt is None:  # begun, but the pump has not come to it
             execution.withdrawn.add(unit)
             return
         attempt.asked = execution.machine.asked_of(unit)
         attempt.killed = attempt.killed or kill
-        self._interrupt(attempt, kill=kill)
-        grace = self._grace_of(attempt)
+        self.interrupt(attempt)
+
+    def interrupt(self, attempt: Attempt) -> None:
+        """Cancel or kill an attempt as it was asked to end, and time its grace."""
+        self._interrupt(attempt, kill=attempt.killed)
         if attempt.grace is not None:
             attempt.grace.cancel()
-        attempt.grace = self.timers.at(self.clock() + grace, lambda: self._grace_over(attempt))
+        due = self.clock() + self._grace_of(attempt)
+        attempt.grace = self.timers.at(due, lambda: self._grace_over(attempt))
         self.set_alarm()
 
     def _grace_of(self, attempt: Attempt) -> float:
@@ -67,7 +75,7 @@ class Interruptions(AttemptDriver):
     def _grace_over(self, attempt: Attempt) -> None:
         execution = attempt.execution
         attempt.grace = None
-        if attempt.killed and attempt.planned.backend == "loop" and self._abandon(attempt):
+        if attempt.killed and attempt.planned.backend == "loop" and self.abandon(attempt):
             return
         self.stuck[attempt] = execution
         limit = attempt.planned.definition.timeout
@@ -81,7 +89,9 @@ class Interruptions(AttemptDriver):
         self.obey(execution)
         self.wake()
 
-    def _abandon(self, attempt: Attempt) -> bool:
+    def abandon(self, attempt: Attempt) -> bool:
+        """Close a coroutine that swallows cancellation. Return whether that was possible."""
+        attempt.killed = True
         if attempt.handle is None or not self.loop.abandon(attempt.handle):
             return False
         self.over(attempt, CANCELLED, None)

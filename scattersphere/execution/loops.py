@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import inspect
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol
@@ -66,7 +67,11 @@ class Loop(Protocol):
         """Start `body` in a copy of the current context. Return its handle, or None if it ended."""
 
     def cancel(self, handle: Any) -> None:
-        """Raise the loop's cancellation at the body's next suspension."""
+        """Raise the loop's cancellation at the body's next suspension.
+
+        A body that was started and has not had its first step begins all the same: it must look for
+        itself whether it was asked to end.
+        """
 
     def abandon(self, handle: Any) -> bool:
         """Close a body that swallows cancellation; False where the loop has no such way."""
@@ -173,7 +178,10 @@ class AsyncioLoop:
             return asyncio.Task(body, loop=self._loop, name=name)
 
     def cancel(self, handle: asyncio.Task[None]) -> None:
-        handle.cancel()
+        # asyncio would throw the cancellation into a coroutine that has not begun: none of it would run,
+        # not even what reports its end.
+        if not _has_not_begun(handle):
+            handle.cancel()
 
     def abandon(self, handle: asyncio.Task[None]) -> bool:
         coroutine = handle.get_coro()
@@ -188,6 +196,11 @@ class AsyncioLoop:
 
     def where(self, handle: asyncio.Task[None]) -> str:
         return line_of(handle.get_coro())
+
+
+def _has_not_begun(task: asyncio.Task[None]) -> bool:
+    coroutine = task.get_coro()
+    return inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

@@ -1,11 +1,14 @@
 """What a person may do with a run, and what a definition asks of it: in virtual time, to the second."""
 
+import contextlib
+
 import anyio
 import pytest
 import trio
 import trio.testing
 
 from scattersphere import (
+    EngineError,
     JobDefinition,
     NonRetryableError,
     RunnableTask,
@@ -56,7 +59,8 @@ class Refuse(RunnableTask):
     async def run(self, context):
         end = anyio.current_time() + self.seconds
         while anyio.current_time() < end:
-            with anyio.CancelScope(shield=True):
+            # The shield holds trio's cancellation off; asyncio's goes through it, and is swallowed.
+            with anyio.CancelScope(shield=True), contextlib.suppress(anyio.get_cancelled_exc_class()):
                 await anyio.sleep(1)
 
 
@@ -446,4 +450,267 @@ async def test_a_killed_coroutine_that_swallows_cancellation_is_closed_on_asynci
         run.kill()
         await run.wait(10)
         assert run.state is RunState.CANCELLED
+        assert not server.stuck
+
+
+def test_the_time_of_a_run_goes_on_where_it_stood_when_the_pause_ends():
+    async def main(server):
+        job = JobDefinition.build("j", timeout=3.5)
+        server.define(job.task("s", "Steps").done())
+        run = await server.start("j")
+        await trio.sleep(1.5)
+        run.pause()  # held at 2
+        await trio.sleep(50)
+        run.resume()  # at 51.5
+        await run.wait()
+        assert run.state is RunState.FAILED
+        assert seconds(run) == 3.5 + (51.5 - 2)
+
+    virtually(main)
+
+
+def test_an_attempt_that_is_held_twice_has_all_of_its_time_and_no_more():
+    async def main(server):
+        server.define(JobDefinition.build("j").task("s", "Steps", timeout=4.5).done())
+        run = await server.start("j")
+        for _ in range(2):
+            await trio.sleep(1.5)
+            run.pause()  # held half a second later
+            await trio.sleep(10.5)
+            run.resume()
+        await run.wait()
+        assert run.tasks["s"].failure.type == "TimeoutError"
+        assert seconds(run) == 4.5 + 2 * 10
+
+    virtually(main)
+
+
+class Parent(RunnableTask):
+    """Start the job "child" and wait for it."""
+
+    async def run(self, context):
+        child = await context.start("child")
+        await child.wait()
+        return child.id
+
+
+def test_pause_and_resume_reach_the_runs_that_a_task_has_started():
+    async def main(server):
+        server.register_tasks("parents", [Parent])
+        server.define(JobDefinition.build("child").task("s", "Steps").done())
+        parent = await server.start_task("Parent")
+        await trio.sleep(1.5)
+        child = server.runs[parent.id + 1]
+        parent.pause()
+        await trio.sleep(50)
+        assert child.state is RunState.PAUSED
+        parent.resume()
+        await parent.wait()
+        assert child.succeeded
+        assert parent.succeeded
+        assert seconds(child) == 5 + 51.5 - 2
+
+    virtually(main)
+
+
+def test_a_pause_reaches_no_child_that_has_ended_or_is_being_cancelled():
+    async def main(server):
+        server.register_tasks("parents", [Parent])
+        server.define(JobDefinition.build("child").task("r", "Refuse").done())
+        parent = await server.start_task("Parent")
+        await trio.sleep(1)
+        child = server.runs[parent.id + 1]
+        child.cancel(grace=5)
+        parent.pause()
+        assert child.state is RunState.CANCELLING
+        parent.resume()
+        await parent.wait()
+        assert child.state is RunState.CANCELLED
+        assert parent.succeeded
+
+    virtually(main)
+
+
+def test_what_a_refuser_says_after_it_was_given_up_changes_nothing():
+    async def main(server):
+        class RefuseAndFail(Refuse):
+            async def run(self, context):
+                await super().run(context)
+                raise ValueError("too late")
+
+        server.register_tasks("late", [RefuseAndFail])
+        path = next(path for path in server.registry.tasks if "RefuseAndFail" in path)
+        run = await server.start_task(path)
+        await trio.sleep(1)
+        run.cancel(grace=1)
+        await run.wait()
+        before = run.explain()
+        lines = len(run.logs())
+        await trio.sleep(100)
+        assert not server.stuck
+        assert "too late" not in run.explain()
+        assert run.state is RunState.CANCELLED
+        assert before.splitlines()[0] == run.explain().splitlines()[0]
+        assert len(run.logs()) == lines
+
+    virtually(main)
+
+
+class MakeGate(RunnableTask):
+    """Return something to wait for, which a result passes by reference."""
+
+    async def run(self, context):
+        return anyio.Event()
+
+
+REFUSER = """import contextlib
+import anyio
+from scattersphere import RunnableTask
+
+class Work(RunnableTask):
+    gate: object
+
+    async def run(self, context):
+        while not self.gate.is_set():
+            with anyio.CancelScope(shield=True), contextlib.suppress(anyio.get_cancelled_exc_class()):
+                await self.gate.wait()
+"""
+
+
+@pytest.mark.anyio
+async def test_a_version_stays_until_its_last_refuser_has_ended(tmp_path):
+    source = tmp_path / "work.py"
+    source.write_text(REFUSER)
+    async with Server() as server:
+        bundle = await server.register(source)
+        server.register_tasks("app", [MakeGate])
+        job = JobDefinition.build("j").task("gate", "MakeGate")
+        server.define(job.task("work", "work.Work", args={"gate": result("gate")}).done())
+        run = await server.start("j")
+        while run.tasks["work"].state is not TaskState.RUNNING:
+            await anyio.lowlevel.checkpoint()
+        await anyio.wait_all_tasks_blocked()
+        run.cancel(grace=0.001)
+        await run.wait(20)
+        assert f"j#{run.id}/work" in server.stuck
+        source.write_text(REFUSER + "# edited\n")
+        await server.reload("work")
+        assert [set(runs) for runs in bundle.versions.values()] == [{run.id}]
+        run.results["gate"].set()
+        while server.stuck:
+            await anyio.lowlevel.checkpoint()
+        assert not bundle.versions
+
+
+class Culprit(RunnableTask):
+    """Cancel the own run in the first step, then wait."""
+
+    async def run(self, context):
+        context.log.info("begun")
+        SERVERS[context.run_id].runs[context.run_id].cancel("from inside")
+        await anyio.sleep_forever()
+
+
+SERVERS: dict = {}
+
+
+@pytest.mark.anyio
+async def test_a_body_that_cancels_its_own_run_ends_it_and_all_that_was_about_to_start():
+    async with Server(grace=5) as server:
+        server.register_tasks("app", [Culprit])
+        tasks = JobDefinition.build("j")
+        for number in range(10):
+            tasks = tasks.task(f"t{number}", "Culprit")
+        server.define(tasks.done())
+        SERVERS[1] = server
+        run = await (await server.start("j")).wait(20)
+        del SERVERS[1]
+        assert run.state is RunState.CANCELLED
+        assert {status.state for status in run.tasks.values()} == {TaskState.CANCELLED}
+        assert not server.stuck
+
+
+@pytest.mark.anyio
+async def test_a_failure_of_the_engine_crashes_the_runs_and_spares_the_host(monkeypatch):
+    async with Server(grace=0.1) as server:
+        server.register_tasks("app", CLASSES)
+        forever = await server.start_task("Sleep", {"seconds": 1e6})
+        victim = await server.start_task("Sleep", {"seconds": 0.0})
+        monkeypatch.setattr(type(victim._execution.machine), "ok", lambda *_: 1 / 0)
+        await victim.wait(10)
+        monkeypatch.undo()
+        assert victim.state is forever.state is RunState.CRASHED
+        assert "ZeroDivisionError" in "\n".join(str(line) for line in victim.logs())
+        with pytest.raises(EngineError):
+            await server.start_task("Sleep")
+        while server.stuck:  # what executed is killed: it ends, and is named until then
+            await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_leaving_closes_a_coroutine_that_was_given_up_before(anyio_backend):
+    async with Server() as server:
+        server.register_tasks("app", CLASSES)
+        run = await server.start_task("Refuse", {"seconds": 1e9})
+        await anyio.wait_all_tasks_blocked()
+        run.cancel(grace=0.001)
+        await run.wait(20)
+        assert server.stuck
+    assert not server.stuck
+    assert run.state is RunState.CANCELLED
+
+
+class CancelsItself(RunnableTask):
+    """Cancel the own run in the first step, and return in it all the same."""
+
+    async def run(self, context):
+        SERVERS[context.run_id].runs[context.run_id].cancel("from inside", grace=0.001)
+        return "done"
+
+
+@pytest.mark.anyio
+async def test_a_body_that_is_asked_to_end_and_ends_in_its_first_step_is_never_called_stuck():
+    async with Server() as server:
+        server.register_tasks("app", [CancelsItself])
+        SERVERS[1] = server
+        run = await (await server.start_task("CancelsItself")).wait(20)
+        del SERVERS[1]
+        await anyio.sleep(0.01)  # ten times its grace
+        assert not server.stuck
+        assert run.tasks["CancelsItself"].state is TaskState.SUCCEEDED
+        assert run.state is RunState.CANCELLED
+        assert not run.logs()
+
+
+class Begins(RunnableTask):
+    """Note that it began."""
+
+    seen: object
+
+    async def run(self, context):
+        self.seen.append(context.task)
+        SERVERS[context.run_id].runs[context.run_id].kill("from inside")
+        await anyio.sleep_forever()
+
+
+class MakeList(RunnableTask):
+    """Return an empty list, which a result passes by reference."""
+
+    async def run(self, context):
+        return []
+
+
+@pytest.mark.anyio
+async def test_no_body_begins_after_its_attempt_was_asked_to_end():
+    async with Server() as server:
+        server.register_tasks("app", [Begins, MakeList])
+        job = JobDefinition.build("j").task("seen", "MakeList")
+        for number in range(5):
+            job = job.task(f"t{number}", "Begins", args={"seen": result("seen")})
+        server.define(job.done())
+        SERVERS[1] = server
+        run = await (await server.start("j")).wait(20)
+        del SERVERS[1]
+        assert len(run.results["seen"]) == 1
         assert not server.stuck

@@ -56,3 +56,10 @@ def test_moves_have_the_time_of_the_stamp_that_follows_them():
     moves.append(3)
     journal.stamp(7.0)
     assert [journal.time_of(position) for position in range(3)] == [5.0, 5.0, 7.0]
+
+
+def test_many_extras_in_a_row_cost_one_break():
+    journal = Journal([], 10)
+    for _ in range(1000):
+        journal.add("x", 0.0)
+    assert len(journal._breaks) == 1
