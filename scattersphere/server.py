@@ -321,6 +321,7 @@ class Server:
         execution.secrets = secret_names(definition)
         run = Run(execution, self._executor)
         self._runs.add(run)
+        self.registry.keep(run.id, plan.versions)
         if run.state.ended:  # nothing in it had to be executed
             self._runs.ended(run, self._executor.clock())
         else:
@@ -371,6 +372,7 @@ class Server:
                 self._runs.ended(run, self._executor.clock())
 
     def _evicted(self, run: Run) -> None:
+        self.registry.forget(run.id)
         if run.key is not None:
             self._keys.pop(run.key, None)
 

@@ -21,8 +21,8 @@ else:
 class Catalog(Generic[V]):
     """The versions that are kept, by bundle name, each with the ids of the runs that pin it.
 
-    A version is any hashable object. The name of a withdrawn bundle stays known while runs pin versions of
-    it, and may be published again meanwhile.
+    A version is any hashable object, a run any number. The name of a withdrawn bundle stays known while
+    runs pin versions of it, and may be published again meanwhile.
     """
 
     def __init__(self) -> None:
@@ -71,6 +71,14 @@ class Catalog(Generic[V]):
         for version in wanted:
             self._kept[self._bundle_of[version]][version].add(run)
             self._pinned_by.setdefault(run, set()).add(version)
+
+    def hold(self, bundle: str, version: V, run: int) -> None:
+        """Take up a version that is not current, or one that is kept already, and pin it for `run`."""
+        owner = self._bundle_of.setdefault(version, bundle)
+        if owner != bundle:
+            raise ConflictError(f"this version belongs to the bundle {owner!r}, not to {bundle!r}")
+        self._kept.setdefault(bundle, {}).setdefault(version, set())
+        self.pin(run, [version])
 
     def unpin(self, run: int) -> list[V]:
         """Forget all pins of the run; a run without any is no error."""

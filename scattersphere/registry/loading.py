@@ -17,7 +17,7 @@ from scattersphere.registry.parameters import make_structurer, task_class
 from scattersphere.registry.records import BundleVersion
 from scattersphere.registry.release import release
 from scattersphere.registry.scan import SourceLimits
-from scattersphere.registry.sources import Snapshot, take_snapshot
+from scattersphere.registry.sources import Snapshot, copy_snapshot, take_snapshot
 from scattersphere.registry.store import SnapshotStore
 from scattersphere.registry.typingcaches import clear_typing_caches
 
@@ -42,12 +42,18 @@ class LoadSettings:
 
 
 class Load:
-    """One attempt to make a version of the bundle at `path`: first `read`, then `build`."""
+    """One attempt to make a version of the bundle at `path`: first `read`, then `build`.
 
-    def __init__(self, path: Path, name: str, settings: LoadSettings) -> None:
+    With `kept` the files are those of an earlier version of it.
+    """
+
+    def __init__(
+        self, path: Path, name: str, settings: LoadSettings, *, kept: Snapshot | None = None
+    ) -> None:
         self.path = path
         self.name = name
         self.settings = settings
+        self.kept = kept
         self.slug: str = FINDER.new_slug(name)
         self._snapshot: Snapshot | None = None
         self._space: VersionSpace | None = None
@@ -56,13 +62,7 @@ class Load:
         """Take the snapshot; BundleRefusedError if the content is unsafe or incomplete."""
         refusal = None
         try:
-            self._snapshot = take_snapshot(
-                self.path,
-                self.settings.store.folder_for(self.slug),
-                name=self.name,
-                limits=self.settings.limits,
-                pool=self.settings.store.pool,
-            )
+            self._snapshot = self._take_snapshot()
             return self._snapshot
         except BundleRefusedError as error:
             refusal = f"bundle {self.name!r}: {error}"
@@ -71,6 +71,13 @@ class Load:
             raise
         self.discard()
         raise BundleRefusedError(refusal)
+
+    def _take_snapshot(self) -> Snapshot:
+        store = self.settings.store
+        folder = store.folder_for(self.slug)
+        if self.kept is not None:
+            return copy_snapshot(self.kept, folder, store.pool)
+        return take_snapshot(self.path, folder, name=self.name, limits=self.settings.limits, pool=store.pool)
 
     def build(self, number: int) -> BundleVersion:
         """Import the snapshot's modules and describe its tasks; BundleLoadError says what failed."""
@@ -112,7 +119,12 @@ class Load:
         space.loading = True
         try:
             version = BundleVersion(
-                bundle=self.name, digest=snapshot.digest, number=number, space=space, slug=self.slug
+                bundle=self.name,
+                digest=snapshot.digest,
+                number=number,
+                space=space,
+                slug=self.slug,
+                content=snapshot,
             )
             modules, skipped = self._import_all(space, snapshot)
             version.tasks = self._describe(modules, version)

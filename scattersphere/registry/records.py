@@ -13,7 +13,7 @@ import attrs
 from scattersphere.model.taskclass import TaskClass
 from scattersphere.registry.imports import VersionSpace
 from scattersphere.registry.leaks import Leak
-from scattersphere.registry.sources import BundleKind
+from scattersphere.registry.sources import BundleKind, Snapshot
 
 DIGEST_SHOWN = 6
 """Characters of a digest that a label shows."""
@@ -34,6 +34,8 @@ class BundleVersion:
     space: VersionSpace | None = attrs.field(default=None, repr=False)
     slug: str = attrs.field(default="", repr=False)
     """The name of its package below `scattersphere.bundles`."""
+    content: Snapshot | None = attrs.field(default=None, repr=False)
+    """The files that it was loaded from; None for classes of the host."""
 
     @property
     def label(self) -> str:

@@ -7,41 +7,34 @@ bundle between two versions.
 from __future__ import annotations
 
 import os
-import time
 from datetime import UTC, datetime
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.to_thread
 
 from scattersphere.errors import (
     BundleError,
     BundleLoadError,
-    ClosedError,
     ConflictError,
     ExistsError,
     NoSuchBundleError,
 )
-from scattersphere.registry.catalog import Catalog
-from scattersphere.registry.codecache import CodeCache
-from scattersphere.registry.garbage import GarbageSchedule
+from scattersphere.registry.hosts import host_version, origin
 from scattersphere.registry.index import TaskIndex, did_you_mean
-from scattersphere.registry.leaks import Leak, ReleasedVersions
-from scattersphere.registry.loader import Loader
-from scattersphere.registry.loading import Load, LoadSettings
-from scattersphere.registry.parameters import make_structurer, task_class
 from scattersphere.registry.records import Bundle, BundleEvent, BundleEventKind, BundleVersion
-from scattersphere.registry.release import release
 from scattersphere.registry.scan import SourceLimits
 from scattersphere.registry.sources import BundleKind, check_name, default_name, kind_of
-from scattersphere.registry.store import STORE_VARIABLE, SnapshotStore
+from scattersphere.registry.store import STORE_VARIABLE
+from scattersphere.registry.versions import RevivedCode, Versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     from scattersphere.model.taskclass import TaskClass
+    from scattersphere.registry.leaks import Leak
     from scattersphere.task import RunnableTask
 
 LOAD_TIMEOUT = 60.0
@@ -75,21 +68,19 @@ class TaskRegistry:
         collect_garbage: bool = True,
         exclude: Iterable[str] = (),
     ) -> None:
-        self._shared = frozenset(shared)
-        self._exclude = tuple(exclude)
-        self._limits = limits
         self._on_event = on_event
-        self._catalog: Catalog[BundleVersion] = Catalog()
+        self._versions = Versions(
+            limits=limits,
+            shared=frozenset(shared),
+            exclude=tuple(exclude),
+            load_timeout=load_timeout,
+            collect_garbage=collect_garbage,
+            on_released=self._freed,
+        )
         self._index = TaskIndex()
         self._bundles: dict[str, Bundle] = {}
-        self._numbers: dict[str, int] = {}
         self._registering: dict[str, _Registering] = {}
         self._reloading: dict[str, anyio.Lock] = {}
-        self._released = ReleasedVersions()
-        self._garbage = GarbageSchedule(enabled=collect_garbage)
-        self._loader = Loader(load_timeout, self._garbage, self._released.warn)
-        self._settings_made: LoadSettings | None = None
-        self._closed = False
 
     def __repr__(self) -> str:
         return f"<TaskRegistry: {len(self._bundles)} bundles, {len(self._index)} tasks>"
@@ -107,12 +98,12 @@ class TaskRegistry:
     @property
     def stuck(self) -> tuple[str, ...]:
         """The names of bundles whose load was given up, but whose code has not returned."""
-        return self._loader.stuck
+        return self._versions.stuck
 
     def child_environment(self) -> dict[str, str]:
         """Return what a worker process needs in its environment to import loaded versions."""
-        store = self._settings_made.store if self._settings_made else None
-        return {STORE_VARIABLE: str(store.folder)} if store else {}
+        folder = self._versions.store_folder
+        return {STORE_VARIABLE: str(folder)} if folder else {}
 
     async def register(self, path: str | os.PathLike[str], *, name: str | None = None) -> Bundle:
         """Load the bundle at `path` and return it; its tasks can be found from then on.
@@ -121,8 +112,8 @@ class TaskRegistry:
         name is taken, BundleRefusedError if the content is unsafe, BundleLoadError if its code fails; then
         nothing is registered.
         """
-        origin, real = _origin(path)
-        name = default_name(origin) if name is None else name
+        place, real = origin(path)
+        name = default_name(place) if name is None else name
         check_name(name)
         while (other := self._registering.get(name)) is not None:
             if other.real_path != real:
@@ -132,27 +123,20 @@ class TaskRegistry:
             return there
         registering = self._registering[name] = _Registering(real)
         try:
-            return await self._register(origin, name, registering)
+            return await self._register(place, name, registering)
         finally:
             del self._registering[name]
             registering.ended.set()
 
     def register_tasks(self, name: str, classes: Iterable[type[RunnableTask]]) -> Bundle:
-        """Register classes of the host as the bundle `name`; the path of each is its qualified name."""
-        self._refuse_if_closed()
+        """Register classes of the host as the bundle `name`; the path of each is its qualified name.
+
+        Raises ExistsError if the name is taken, TaskDeclarationError for what is no task class.
+        """
+        self._versions.refuse_if_closed()
         check_name(name)
         self._refuse_taken(name)
-        version = BundleVersion(bundle=name, digest="", number=self._next_number(name))
-        structurer = make_structurer()
-        found: dict[str, TaskClass] = {}
-        for cls in classes:
-            path = cls.__qualname__
-            if path in found and found[path].cls is not cls:
-                raise ConflictError(f"bundle {name!r}: two classes are called {path!r}")
-            found[path] = task_class(
-                cls, path=path, bundle=name, digest="", version=version, structurer=structurer
-            )
-        version.tasks = found
+        version = host_version(name, classes, self._versions.next_number(name))
         bundle = self._make_bundle(name, None, BundleKind.HOST)
         self._bundles[name] = bundle
         self._publish(bundle, version)
@@ -174,9 +158,9 @@ class TaskRegistry:
         self._index.replace(name, {})
         label = bundle.current.label if bundle.current else ""
         bundle.current = None
-        freed = self._catalog.withdraw(name)
+        freed = self._versions.catalog.withdraw(name)
         self._emit(BundleEventKind.REMOVED, name, label=label)
-        self._free(freed)
+        self._versions.free(freed)
 
     async def reload(self, name: str) -> Bundle:
         """Look at the bundle's files again; changed content becomes the current version.
@@ -189,7 +173,7 @@ class TaskRegistry:
             raise ConflictError(f"bundle {name!r} is made of classes of the host: there is nothing to reload")
         async with self._reloading.setdefault(name, anyio.Lock()):
             try:
-                version = await self._fresh_version(bundle.path, name, bundle.current)
+                version = await self._versions.load(bundle.path, name, bundle.current)
             except BundleError as error:
                 if self._bundles.get(name) is bundle:
                     bundle.error = _text(error)
@@ -197,8 +181,8 @@ class TaskRegistry:
                     self._emit(BundleEventKind.FAILED, name, label=label, error=bundle.error)
                 raise
             if self._bundles.get(name) is not bundle:
-                self._drop_unpublished(version)
-                self._refuse_if_closed()
+                self._versions.drop_unpublished(version)
+                self._versions.refuse_if_closed()
                 raise NoSuchBundleError(f"bundle {name!r} was deregistered while it was loading")
             bundle.error = None
             if version is not bundle.current:
@@ -219,47 +203,62 @@ class TaskRegistry:
         return self._index.find_in(bundle, path, current.label if current else bundle)
 
     def pin(self, run_id: int, versions: Iterable[BundleVersion]) -> None:
-        """Keep `versions` until `unpin(run_id)`. ConflictError if one was released already."""
-        self._catalog.pin(run_id, versions)
+        """Keep `versions` in memory until `unpin(run_id)`. ConflictError if one was released already."""
+        self._versions.catalog.pin(run_id, versions)
 
     def unpin(self, run_id: int) -> None:
         """Forget the pins of a run, and free what nobody needs any more."""
-        self._free(self._catalog.unpin(run_id))
+        self._versions.unpin(run_id)
+
+    def keep(self, run_id: int, versions: Iterable[BundleVersion]) -> None:
+        """Let the files of `versions` stay until `forget(run_id)`, whatever becomes of their modules.
+
+        For `revived`. At most `scattersphere.registry.keeping.KEPT_BYTES` stay, the last released ones.
+        """
+        self._versions.kept.keep(run_id, versions)
+
+    def forget(self, run_id: int) -> None:
+        """Let go of the files that only this run named; no error if it named none."""
+        self._versions.forget(run_id)
+
+    def revived(self, versions: Iterable[BundleVersion]) -> AbstractAsyncContextManager[RevivedCode]:
+        """Have versions that may have been released in memory again: `async with registry.revived(..) as code`.
+
+        What is still in memory is used as it is; else its kept files are loaded, and that version has the same
+        digest and label. `code.find` finds task classes in these versions only. They are released at the
+        end of the block unless a run has pinned them by then. Raises NoSuchBundleError if the files
+        of one are gone, BundleLoadError if its code fails now.
+        """
+        return self._versions.revived(versions)
 
     def leaks(self, name: str) -> list[Leak]:
         """Collect garbage, then say what still holds released versions of the bundle `name`.
 
         It may have been deregistered. Searches the whole heap: for people, not for loops.
         """
-        return self._released.leaks(name)
+        return self._versions.leaks(name)
 
     async def aclose(self) -> None:
         """Release every version, pinned ones too, end the loader's thread, delete the snapshots."""
-        self._closed = True
         self._bundles.clear()
-        for version in self._catalog.clear():
-            self._index.replace(version.bundle, {})
-            self._release(version)
-        await self._loader.aclose()
-        settings, self._settings_made = self._settings_made, None
-        if settings is not None:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(settings.store.close)
+        for name in {task.bundle for task in self._index.values()}:
+            self._index.replace(name, {})
+        await self._versions.aclose()
 
     # ------------------------------------------------------------------ inside
 
-    async def _register(self, origin: Path, name: str, registering: _Registering) -> Bundle:
+    async def _register(self, place: Path, name: str, registering: _Registering) -> Bundle:
         try:
-            kind = kind_of(origin)
-            version = await self._fresh_version(origin, name, None)
+            kind = kind_of(place)
+            version = await self._versions.load(place, name, None)
         except BundleError as error:
             self._emit(BundleEventKind.FAILED, name, error=_text(error))
             raise
-        if registering.withdrawn or self._closed:
-            self._drop_unpublished(version)
-            self._refuse_if_closed()
+        if registering.withdrawn or self._versions.closed:
+            self._versions.drop_unpublished(version)
+            self._versions.refuse_if_closed()
             raise BundleLoadError(f"bundle {name!r} was deregistered while it was loading")
-        bundle = self._bundles[name] = self._make_bundle(name, origin, kind)
+        bundle = self._bundles[name] = self._make_bundle(name, place, kind)
         self._publish(bundle, version)
         return bundle
 
@@ -272,48 +271,19 @@ class TaskRegistry:
             return there
         raise ExistsError(f"there is a bundle {name!r} already, from {there.path or 'classes of the host'}")
 
-    async def _fresh_version(self, path: Path, name: str, current: BundleVersion | None) -> BundleVersion:
-        """Return a version with the content at `path`: the current one, a kept older one, or a new one."""
-        self._refuse_if_closed()
-        load = Load(path, name, self._settings())
-        snapshot = await self._loader.call(name, load.read, discard=load.discard, stuck=load.stuck)
-        kept = [version for version in self._catalog.versions(name) if version.digest == snapshot.digest]
-        if kept:
-            self._loader.post(name, load.discard)
-            return current if current in kept else kept[-1]
-        number = self._next_number(name)
-        try:
-            return await self._loader.call(
-                name, lambda: load.build(number), discard=load.discard, stuck=load.stuck
-            )
-        except BaseException:
-            self._garbage.released(time.monotonic())  # what was loaded so far is garbage too
-            raise
-
-    def _settings(self) -> LoadSettings:
-        if self._settings_made is None:
-            self._settings_made = LoadSettings(
-                store=SnapshotStore(),
-                code=CodeCache(),
-                limits=self._limits,
-                shared=self._shared,
-                exclude=self._exclude,
-            )
-        return self._settings_made
-
     def _make_bundle(self, name: str, path: Path | None, kind: BundleKind) -> Bundle:
         return Bundle(
             name=name,
             path=path,
             kind=kind,
-            held=lambda: self._catalog.versions(name),
+            held=lambda: self._versions.runs_of(name),
             leaks=lambda: self.leaks(name),
         )
 
     def _publish(self, bundle: Bundle, version: BundleVersion) -> None:
         """Make `version` current: one step, in which no other code runs."""
         replaced = bundle.current.label if bundle.current else ""
-        freed = self._catalog.publish(bundle.name, version)
+        freed = self._versions.catalog.publish(bundle.name, version)
         self._index.replace(bundle.name, version.tasks)
         bundle.current = version
         bundle.loaded_at = datetime.now(UTC)
@@ -324,42 +294,15 @@ class TaskRegistry:
             replaced=replaced,
             tasks=tuple(version.tasks),
         )
-        self._free(freed)
+        self._versions.free(freed)
 
-    def _drop_unpublished(self, version: BundleVersion) -> None:
-        if version not in self._catalog.kept():
-            self._release(version)
-
-    def _free(self, versions: Iterable[BundleVersion]) -> None:
-        for version in versions:
-            label, bundle = version.label, version.bundle
-            self._release(version)
-            self._emit(BundleEventKind.RELEASED, bundle, label=label, version=version)
-
-    def _release(self, version: BundleVersion) -> None:
-        version.tasks = {}
-        space, settings = version.space, self._settings_made
-        if space is None or space.released:
-            return
-        self._released.add(version.label, space)
-        release(space)
-        self._garbage.released(time.monotonic())
-        if settings is not None:  # many files, perhaps: not on the loop's thread
-            slug = version.slug
-            self._loader.post(version.bundle, lambda: settings.store.discard(slug))
-
-    def _next_number(self, name: str) -> int:
-        self._numbers[name] = self._numbers.get(name, 0) + 1
-        return self._numbers[name]
+    def _freed(self, version: BundleVersion) -> None:
+        self._emit(BundleEventKind.RELEASED, version.bundle, label=version.label, version=version)
 
     def _bundle(self, name: str) -> Bundle:
         if name not in self._bundles:
             raise NoSuchBundleError(f"no bundle {name[:200]!r}{did_you_mean(name, self._bundles)}")
         return self._bundles[name]
-
-    def _refuse_if_closed(self) -> None:
-        if self._closed:
-            raise ClosedError("the registry is closed")
 
     def _refuse_taken(self, name: str) -> None:
         if name in self._bundles or name in self._registering:
@@ -388,12 +331,6 @@ class TaskRegistry:
                     version=version,
                 )
             )
-
-
-def _origin(path: str | os.PathLike[str]) -> tuple[Path, str]:
-    """Return the path as given, made absolute (links kept: they may be swapped), and the real one."""
-    absolute = os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps "..", Path.resolve follows links
-    return Path(absolute), os.path.realpath(absolute)
 
 
 def _text(error: BundleError) -> str:

@@ -52,6 +52,8 @@ class Snapshot:
     """The path that messages name instead of `folder`."""
     files: Mapping[str, bytes]
     """The digest of each file, by its relative path with slashes."""
+    size: int
+    """Bytes of all files together."""
     digest: str
     layout: Layout
 
@@ -80,7 +82,9 @@ def default_name(path: Path) -> str:
 
 
 def check_name(name: str) -> None:
-    """Raise BundleRefusedError unless `name` is a good name for a bundle."""
+    """Raise BundleRefusedError unless `name` is a good name for a bundle, TypeError if it is no str."""
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a bundle is a str, not {type(name).__name__}")
     if not NAME.fullmatch(name):
         raise BundleRefusedError(
             f"bundle name {name[:80]!r}: use up to 64 of a-z, 0-9, '_' and '-', beginning with a letter"
@@ -127,9 +131,27 @@ def _read(path: Path, target: Path, name: str, limits: SourceLimits, pool: Sourc
         folder=target,
         shown_as=str(shown),
         files=files,
+        size=sum((target / file).stat().st_size for file in files),
         digest=digest_of_all(files),
         layout=lay_out(files, records, bundle=name),
     )
+
+
+def copy_snapshot(kept: Snapshot, folder: Path, pool: SourcePool) -> Snapshot:
+    """Make the snapshot of a new version of the files of an old one; BundleRefusedError if they changed.
+
+    Code may write into its own data files. What it wrote is not what the bundle held.
+    """
+    target = folder / "root0"
+    target.mkdir(mode=0o700, parents=True)
+    for name, digest in kept.files.items():
+        try:
+            content = (kept.folder / name).read_bytes()
+        except OSError as error:
+            raise BundleRefusedError(f"{name} of the kept files cannot be read: {error}") from None
+        if pool.place(target / name, content) != digest:
+            raise BundleRefusedError(f"{name} of the kept files was changed by code that ran")
+    return attrs.evolve(kept, folder=target)
 
 
 def _check_module_name(path: Path, kind: BundleKind) -> None:

@@ -61,6 +61,13 @@ class CatalogMachine(RuleBasedStateMachine):
         self.pins |= {(run, version) for version in versions}
         self.catalog.pin(run, versions)
 
+    @rule(run=RUNS, bundle=BUNDLES)
+    def hold_one_that_is_not_current(self, run, bundle):
+        version = (bundle, next(self.numbers))
+        self.alive.add(version)
+        self.pins.add((run, version))
+        self.catalog.hold(bundle, version, run)
+
     @rule(run=RUNS)
     def unpin(self, run):
         self.pins = {pin for pin in self.pins if pin[0] != run}

@@ -43,7 +43,7 @@ def gate(monkeypatch):
 
 
 async def stuck_threads_end(registry):
-    for thread in list(registry._loader._given_up):
+    for thread in list(registry._versions._loader._given_up):
         await anyio.to_thread.run_sync(thread.join, 30)
     assert registry.stuck == ()
 
@@ -268,13 +268,13 @@ async def test_the_loaders_thread_collects_and_warns_of_what_is_left(tmp_path, c
 
     monkeypatch.setattr(garbage, "QUIET", 0.0)
     registry = TaskRegistry()
-    collected, warn = threading.Event(), registry._loader._on_collected
+    collected, warn = threading.Event(), registry._versions._loader._on_collected
 
     def warn_and_tell():
         warn()
         collected.set()
 
-    registry._loader._on_collected = warn_and_tell
+    registry._versions._loader._on_collected = warn_and_tell
     (tmp_path / "a.py").write_text(task_module(1))
     await registry.register(tmp_path / "a.py")
     held = registry.find("a.Job").cls

@@ -163,7 +163,7 @@ async def reload_a_thousand_times(folder):
     assert resident() - memory < 5_000_000
     assert registry.leaks("etl") == []
     # __init__, base, main, the light text, and the heavy one with the first and the last value
-    assert len(registry._settings_made.code) == 6
+    assert len(registry._versions.settings.code) == 6
     await registry.aclose()
 
 
@@ -181,7 +181,7 @@ async def test_twenty_failing_loads_leave_nothing(tmp_path):
         found.pop("objects")
         before = before or found
         assert found == before
-    assert not list(registry._settings_made.store.folder.glob("etl_*"))
+    assert not list(registry._versions.settings.store.folder.glob("etl_*"))
     await registry.aclose()
 
 

@@ -1,0 +1,77 @@
+"""Classes of the host as a bundle, and the arguments that a host may get wrong."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scattersphere.errors import BundleRefusedError, ConflictError, TaskDeclarationError
+from scattersphere.registry.parameters import make_structurer, task_class
+from scattersphere.registry.records import BundleVersion
+from scattersphere.task import RunnableTask
+
+if TYPE_CHECKING:
+    from scattersphere.model.taskclass import TaskClass
+
+
+def host_version(name: str, classes: object, number: int) -> BundleVersion:
+    """Return a version that offers `classes`, each under its qualified name.
+
+    Raises TaskDeclarationError for what is no concrete task class, ConflictError for two of one name.
+    """
+    version = BundleVersion(bundle=name, digest="", number=number)
+    structurer = make_structurer()
+    found: dict[str, TaskClass] = {}
+    for cls in _task_classes(classes):
+        path = cls.__qualname__
+        if path in found and found[path].cls is not cls:
+            raise ConflictError(f"bundle {name!r}: two classes are called {path!r}")
+        found[path] = task_class(
+            cls, path=path, bundle=name, digest="", version=version, structurer=structurer
+        )
+    version.tasks = found
+    return version
+
+
+def _task_classes(classes: object) -> list[type[RunnableTask]]:
+    if isinstance(classes, type):
+        raise TaskDeclarationError(f"register_tasks: put the class in a list: [{classes.__name__}]")
+    if not isinstance(classes, Iterable) or isinstance(classes, str | bytes):
+        raise TaskDeclarationError(f"register_tasks: a list of task classes, not {_shown(classes)}")
+    return [_concrete(cls) for cls in classes]
+
+
+def _concrete(cls: object) -> type[RunnableTask]:
+    if not isinstance(cls, type):
+        made = f"; pass the class {type(cls).__name__} itself" if isinstance(cls, RunnableTask) else ""
+        raise TaskDeclarationError(f"register_tasks: {_shown(cls)} is no class{made}")
+    if not issubclass(cls, RunnableTask):
+        raise TaskDeclarationError(
+            f"register_tasks: {cls.__qualname__} is no task class: derive it from RunnableTask"
+        )
+    if inspect.isabstract(cls) or cls is RunnableTask:
+        raise TaskDeclarationError(f"register_tasks: {cls.__qualname__} is abstract: it has no `run` method")
+    return cls
+
+
+def origin(path: object) -> tuple[Path, str]:
+    """Return the path as given, made absolute (links kept: they may be swapped), and the real one.
+
+    TypeError for what is no path at all.
+    """
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise TypeError(f"the path of a bundle is a str or an os.PathLike, not {_shown(path)}")
+    text = os.fspath(path)
+    if not text or "\0" in text:
+        raise BundleRefusedError(f"{text!r} is no path of a bundle")
+    absolute = os.path.abspath(text)  # noqa: PTH100 - Path.absolute keeps "..", Path.resolve follows links
+    return Path(absolute), os.path.realpath(absolute)
+
+
+def _shown(thing: object) -> str:
+    if isinstance(thing, int | str | bytes | None):
+        return f"{type(thing).__name__} ({repr(thing)[:60]})"
+    return f"an object of the class {type(thing).__name__}"

@@ -1,0 +1,250 @@
+"""The versions of one registry: made, pinned, freed, and brought back from the files that were kept.
+
+All methods are for the thread of the event loop; the work itself is done in the loader's.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from scattersphere.errors import ClosedError, NoSuchBundleError, NoSuchTaskError
+from scattersphere.registry.catalog import Catalog
+from scattersphere.registry.codecache import CodeCache
+from scattersphere.registry.garbage import GarbageSchedule
+from scattersphere.registry.index import did_you_mean
+from scattersphere.registry.keeping import KeptFiles
+from scattersphere.registry.leaks import Leak, ReleasedVersions
+from scattersphere.registry.loader import Loader
+from scattersphere.registry.loading import Load, LoadSettings
+from scattersphere.registry.records import BundleVersion
+from scattersphere.registry.release import release
+from scattersphere.registry.store import SnapshotStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from scattersphere.model.taskclass import TaskClass
+    from scattersphere.registry.scan import SourceLimits
+    from scattersphere.registry.sources import Snapshot
+
+
+@attrs.frozen
+class RevivedCode:
+    """Versions that were brought back for a run, by the name of their bundle."""
+
+    versions: tuple[BundleVersion, ...]
+
+    def find(self, path: str, bundle: str | None = None) -> TaskClass:
+        """Return the task class at `path`, as `TaskRegistry.find` does, but from these versions only."""
+        if bundle is None and ":" in path:
+            bundle, _, path = path.partition(":")
+        searched = [version for version in self.versions if bundle in {None, version.bundle}]
+        for version in searched:
+            if path in version.tasks:
+                return version.tasks[path]
+        paths = [known for version in searched for known in version.tasks]
+        names = ", ".join(version.label for version in self.versions) or "no version at all"
+        raise NoSuchTaskError(f'no task "{path[:200]}" in {names}{did_you_mean(path, paths)}')
+
+
+class Versions:
+    """Makes versions, knows who needs which, and lets go of the others.
+
+    `on_released` is called, on the loop's thread, for each version that is let go.
+    """
+
+    def __init__(
+        self,
+        *,
+        limits: SourceLimits,
+        shared: frozenset[str],
+        exclude: tuple[str, ...],
+        load_timeout: float,
+        collect_garbage: bool,
+        on_released: Callable[[BundleVersion], None],
+    ) -> None:
+        self.catalog: Catalog[BundleVersion] = Catalog()
+        self.kept: KeptFiles[BundleVersion] = KeptFiles()
+        self.released: ReleasedVersions = ReleasedVersions()
+        self.closed: bool = False
+        self._limits = limits
+        self._shared = shared
+        self._exclude = exclude
+        self._on_released = on_released
+        self._numbers: dict[str, int] = {}
+        self._garbage = GarbageSchedule(enabled=collect_garbage)
+        self._loader = Loader(load_timeout, self._garbage, self.released.warn)
+        self._settings_made: LoadSettings | None = None
+        self._reviving = anyio.Lock()
+        self._holds = 0
+
+    @property
+    def stuck(self) -> tuple[str, ...]:
+        """The names of bundles whose load was given up, but whose code has not returned."""
+        return self._loader.stuck
+
+    @property
+    def settings(self) -> LoadSettings:
+        """What all loads have in common; the store of snapshots is made with the first."""
+        if self._settings_made is None:
+            self._settings_made = LoadSettings(
+                store=SnapshotStore(),
+                code=CodeCache(),
+                limits=self._limits,
+                shared=self._shared,
+                exclude=self._exclude,
+            )
+        return self._settings_made
+
+    @property
+    def store_folder(self) -> Path | None:
+        """Where the snapshots lie; None before the first load."""
+        return self._settings_made.store.folder if self._settings_made else None
+
+    def refuse_if_closed(self) -> None:
+        """Raise ClosedError after `aclose`."""
+        if self.closed:
+            raise ClosedError("the registry is closed")
+
+    def next_number(self, bundle: str) -> int:
+        """Count the versions of a bundle's name, from 1."""
+        self._numbers[bundle] = self._numbers.get(bundle, 0) + 1
+        return self._numbers[bundle]
+
+    def runs_of(self, bundle: str) -> Mapping[BundleVersion, frozenset[int]]:
+        """Return every version of `bundle` that is in memory, oldest first, with the runs that pin it."""
+        return {
+            version: frozenset(run for run in runs if run > 0)  # the others are holds, see `revived`
+            for version, runs in self.catalog.versions(bundle).items()
+        }
+
+    async def load(self, path: Path, bundle: str, current: BundleVersion | None) -> BundleVersion:
+        """Return a version with the content at `path`: the current one, a kept older one, or a new one."""
+        return await self._made(Load(path, bundle, self.settings), current)
+
+    async def _made(self, load: Load, current: BundleVersion | None) -> BundleVersion:
+        self.refuse_if_closed()
+        name = load.name
+        snapshot: Snapshot = await self._loader.call(name, load.read, discard=load.discard, stuck=load.stuck)
+        same = [version for version in self.catalog.versions(name) if version.digest == snapshot.digest]
+        if same:
+            self._loader.post(name, load.discard)
+            return current if current in same else same[-1]
+        number = self.next_number(name)
+        try:
+            return await self._loader.call(
+                name, lambda: load.build(number), discard=load.discard, stuck=load.stuck
+            )
+        except BaseException:
+            self._garbage.released(time.monotonic())  # what was loaded so far is garbage too
+            raise
+
+    # ------------------------------------------------------------------ pins, and letting go
+
+    def unpin(self, run_id: int) -> None:
+        """Forget the pins of a run, and free what nobody needs any more."""
+        self.free(self.catalog.unpin(run_id))
+
+    def free(self, versions: Iterable[BundleVersion]) -> None:
+        """Let go of versions that the catalogue no longer needs."""
+        for version in versions:
+            self.drop(version)
+            self._on_released(version)
+
+    def drop(self, version: BundleVersion) -> None:
+        """Let go of the modules of a version, and of its files unless a kept run names them."""
+        version.tasks = {}
+        space = version.space
+        if space is None or space.released:
+            return
+        self.released.add(version.label, space)
+        release(space)
+        self._garbage.released(time.monotonic())
+        size = version.content.size if version.content else 0
+        self._discard(self.kept.released(version, size))
+
+    def drop_unpublished(self, version: BundleVersion) -> None:
+        """Let go of a version that was loaded for nothing."""
+        if version not in self.catalog.kept():
+            self.drop(version)
+
+    def leaks(self, bundle: str) -> list[Leak]:
+        """Say what still holds released versions of `bundle`."""
+        return self.released.leaks(bundle)
+
+    def _discard(self, versions: Iterable[BundleVersion]) -> None:
+        """Delete files: many, perhaps, so not on the loop's thread."""
+        settings = self._settings_made
+        if settings is not None:
+            for version in versions:
+                slug = version.slug
+                self._loader.post(version.bundle, lambda slug=slug: settings.store.discard(slug))  # type: ignore[misc]
+
+    # ------------------------------------------------------------------ code of runs that ended
+
+    def forget(self, run_id: int) -> None:
+        """Let go of the files that only this run named."""
+        self._discard(self.kept.forget(run_id))
+
+    @asynccontextmanager
+    async def revived(self, versions: Iterable[BundleVersion]) -> AsyncIterator[RevivedCode]:
+        """Have `versions` in memory inside the block, loaded again from their kept files if need be.
+
+        Raises NoSuchBundleError if the files of one are gone, BundleLoadError if its code fails now.
+        """
+        self._holds -= 1  # below zero: no run has such an id
+        hold = self._holds
+        try:
+            async with self._reviving:
+                found = [await self._back(version, hold) for version in versions]
+            yield RevivedCode(tuple(found))
+        finally:
+            self.unpin(hold)
+
+    async def _back(self, version: BundleVersion, hold: int) -> BundleVersion:
+        kept = self.catalog.versions(version.bundle)
+        back = next((other for other in kept if other is version), None)
+        if back is None and version.digest:
+            back = next((other for other in kept if other.digest == version.digest), None)
+        if back is None:
+            back = await self._loaded_again(version)
+        self.catalog.hold(version.bundle, back, hold)
+        return back
+
+    async def _loaded_again(self, version: BundleVersion) -> BundleVersion:
+        if version.content is None:
+            raise NoSuchBundleError(
+                f"bundle {version.bundle!r} was made of classes of the host and is deregistered: "
+                f"register them again, and run with the latest code"
+            )
+        if version not in self.kept:
+            raise NoSuchBundleError(
+                f"the files of {version.label} are no longer kept: run with the latest code"
+            )
+        load = Load(version.content.folder, version.bundle, self.settings, kept=version.content)
+        back = await self._made(load, None)
+        if self.closed:
+            self.drop_unpublished(back)
+            self.refuse_if_closed()
+        return back
+
+    async def aclose(self) -> list[BundleVersion]:
+        """Let go of every version, pinned ones too; end the loader's thread; delete the snapshots."""
+        self.closed = True
+        self.kept.clear()
+        versions = self.catalog.clear()
+        for version in versions:
+            self.drop(version)
+        await self._loader.aclose()
+        settings, self._settings_made = self._settings_made, None
+        if settings is not None:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(settings.store.close)
+        return versions

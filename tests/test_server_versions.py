@@ -1,0 +1,35 @@
+"""A Server and the versions of its bundles: which files its kept runs name."""
+
+from __future__ import annotations
+
+import pytest
+
+from scattersphere import Server
+from scattersphere.errors import NoSuchBundleError
+
+pytestmark = pytest.mark.anyio
+
+TASK = """
+from scattersphere import RunnableTask
+class Job(RunnableTask):
+    def run(self, context):
+        return {v}
+"""
+
+
+async def test_the_code_of_a_kept_run_can_be_revived_until_the_run_is_evicted(tmp_path):
+    file = tmp_path / "one.py"
+    async with Server(history=(1, 3600.0)) as server:
+        file.write_text(TASK.format(v=1))
+        version = (await server.register(file)).current
+        run = await server.start_task("one.Job")
+        await run.wait()
+        file.write_text(TASK.format(v=2))
+        await server.reload("one")
+        async with server.registry.revived([version]) as code:
+            assert code.find("one.Job").cls().run(None) == 1
+        await (await server.start_task("one.Job")).wait()  # only one run is kept
+        assert run.id not in server.runs
+        with pytest.raises(NoSuchBundleError, match="no longer kept"):
+            async with server.registry.revived([version]):
+                pass
