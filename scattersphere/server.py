@@ -27,8 +27,10 @@ from scattersphere.execution.backends.processes import ProcessBackend
 from scattersphere.execution.backends.threads import ThreadBackend
 from scattersphere.execution.executor import JobExecutor
 from scattersphere.execution.feed import EventFeed
+from scattersphere.execution.instruments import Instruments
 from scattersphere.execution.jobs import Jobs
 from scattersphere.execution.run import Run
+from scattersphere.execution.watchdog import BLOCKED_SECONDS
 from scattersphere.model.definition import JobDefinition, TaskDefinition
 from scattersphere.model.events import Event, EventKind
 from scattersphere.registry.index import did_you_mean
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.backends.protocol import Backend
     from scattersphere.execution.execution import Execution
+    from scattersphere.model.logs import LogLine
     from scattersphere.model.problem import Problem
     from scattersphere.registry.records import Bundle, BundleEvent
     from scattersphere.remote.listener import Listening
@@ -56,8 +59,9 @@ class Server:
     `bundle_roots` are the only folders whose bundles a definition may name. `pools` are limits
     shared by all runs (`{"db": 4}`). `history` is how many ended runs are kept and for how many
     seconds. `threads` and `processes` bound the workers (None: one process for each core).
-    `grace` is the seconds that a cancelled attempt has to clean up. Limits that are None
-    do not limit.
+    `grace` is the seconds that a cancelled attempt has to clean up. With `capture_print` what tasks
+    print goes into the logs of their runs. A task that blocks the event loop for `blocked_after` seconds is
+    named (None: nobody watches). Limits that are None do not limit.
     """
 
     def __init__(
@@ -75,6 +79,8 @@ class Server:
         history: tuple[int, float] = (HISTORY_COUNT, HISTORY_AGE),
         log_limit: int = 1 << 20,
         keep_events: int = 10_000,
+        capture_print: bool = False,
+        blocked_after: float | None = BLOCKED_SECONDS,
         shared: Iterable[str] = (),
         load_timeout: float = 60.0,
     ) -> None:
@@ -88,7 +94,11 @@ class Server:
         self._executor = JobExecutor(
             backends={
                 "thread": ThreadBackend(limit=threads),
-                "process": ProcessBackend(limit=processes, environment=self.registry.child_environment),
+                "process": ProcessBackend(
+                    processes,
+                    environment=self.registry.child_environment,
+                    on_late_line=self._late_line,
+                ),
                 **(backends or {}),
             },
             pools=self._pools,
@@ -98,8 +108,17 @@ class Server:
             grace=grace,
             log_limit=log_limit,
             keep_events=keep_events,
+            takes_prints=capture_print,
             on_move=self._run_moved,
             on_idle=lambda execution: self.registry.unpin(execution.id),
+            on_blocked=self._task_blocked,
+        )
+        self._instruments = Instruments(
+            self._executor,
+            owns=self.registry.owns,
+            capture_print=capture_print,
+            blocked_after=blocked_after,
+            log_limit=log_limit,
         )
         self._executor.child_starter = self._start_child
         self._runs = RunArchive(*history, self._evicted)
@@ -123,6 +142,7 @@ class Server:
         self._pid = os.getpid()
         await self._executor.open()
         self._feed.open(self._executor.now)
+        self._instruments.open()
         return self
 
     async def __aexit__(
@@ -151,6 +171,7 @@ class Server:
             await self._end_runs()
             await self._executor.aclose()
             await self.registry.aclose()
+            self._instruments.close()
             self._feed.close()
 
     async def _end_runs(self) -> None:
@@ -346,6 +367,10 @@ class Server:
         """The number of the newest event of the Server's own stream."""
         return self._feed.last
 
+    def bundle_logs(self, tail: int | None = None) -> list[LogLine]:
+        """Return what bundles logged outside any run: while they were imported, or in threads of their own."""
+        return self._instruments.strays.lines(tail=tail)
+
     def stats(self) -> dict[str, int]:
         """Return how many runs live, wait and are kept, how many bundles and jobs there are."""
         return {
@@ -370,6 +395,14 @@ class Server:
             run = self._runs.get(execution.id)
             if run is not None:
                 self._runs.ended(run, self._executor.clock())
+
+    def _late_line(self, level: int, message: str, logger: str, when: float | None) -> None:
+        self._instruments.late_line(level, message, logger, when)
+
+    def _task_blocked(self, attempt: Attempt, words: str) -> None:
+        self._feed.add(
+            EventKind.TASK_BLOCKED, run=attempt.run_id, job=attempt.job, task=attempt.task, message=words
+        )
 
     def _evicted(self, run: Run) -> None:
         self.registry.forget(run.id)

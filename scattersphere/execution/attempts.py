@@ -20,6 +20,7 @@ from scattersphere.execution.machine.codes import CANCELLED, CRASHED, FAILED
 
 if TYPE_CHECKING:
     import logging
+    from collections import deque
     from collections.abc import Callable, Mapping
 
     from scattersphere.execution.backends.protocol import Backend
@@ -37,6 +38,9 @@ class AttemptDriver:
     cancelled: type[BaseException]
     clock: Callable[[], float]
     on_idle: Callable[[Execution], None] | None
+    on_blocked: Callable[[Attempt, str], None] | None
+    blocking: deque[tuple[Attempt, str]]
+    """Attempts that block the loop, as the watchdog's thread finds them, until the loop turns again."""
     child_starter: Callable[[Attempt, str, Mapping[str, Any] | None], Any]
     _pumping: bool
     _thread: int
@@ -168,6 +172,8 @@ class AttemptDriver:
     def _returned(self, attempt: Attempt, value: Any) -> None:
         execution, unit = attempt.execution, attempt.unit
         machine = execution.machine
+        if self.blocking:
+            self.tell_blocked()
         if unit < execution.plan.size:
             execution.ended[unit] = self.clock()
         else:
@@ -230,6 +236,7 @@ class AttemptDriver:
     def over(self, attempt: Attempt, kind: int, value: Any, *, retryable: bool = True) -> None:
         """Tell the machine how an attempt ended."""
         execution = attempt.execution
+        self.tell_blocked()
         if kind == CANCELLED and attempt.asked == "timeout":
             limit = attempt.planned.definition.timeout
             words = (
@@ -283,6 +290,18 @@ class AttemptDriver:
         place = (attempt.task, attempt.index, attempt.attempt)
         execution.journal.add(("progress", *place, done, total, message), self.clock())
         execution.tell()
+
+    def tell_blocked(self) -> None:
+        """Make events of what the watchdog has found; before an attempt ends, for nothing follows its run's end."""
+        while self.blocking:
+            attempt, words = self.blocking.popleft()
+            execution = attempt.execution
+            if not execution.state.ended:
+                place = (attempt.task, attempt.index, attempt.attempt)
+                execution.journal.add(("blocked", *place, words), self.clock())
+                execution.tell()
+            if self.on_blocked is not None:
+                self.on_blocked(attempt, words)
 
     def where(self, attempt: Attempt) -> str:
         """Say at which line an attempt stands."""

@@ -1,7 +1,9 @@
 """Lines that bundles write by standard means, the logging module and `print`, put into the log of the right run.
 
-Both are routed by `current_attempt`; what is written outside an attempt goes where it always went.
-The hooks are in place only while some Server (or a worker process) asks for them.
+Both are routed by `current_attempt`, never by who hooked in: a process may hold several Servers. What is
+written outside an attempt goes where it always went; a stray record is also shown to every Server, and
+the one that the bundle belongs to keeps it. The hooks are in place only while some Server (or a worker
+process) asks for them.
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 from scattersphere.execution.logs import LINE_LIMIT, LoggedAttempt, current_attempt, write_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    Stray = Callable[[logging.LogRecord], object]
+    """Takes a record that no attempt has written."""
 
 BUNDLES_LOGGER = "scattersphere.bundles"
 """The parent of the loggers of all bundles: `logging.getLogger(__name__)` in one gives a child of it."""
@@ -39,21 +44,28 @@ class _BundleHandler(logging.Handler):
         super().__init__()
         self.levels: list[int] = []
         self.forwards = 0
+        self.strays: tuple[Stray, ...] = ()
         self._logger = logging.getLogger(BUNDLES_LOGGER)
         self._before = (0, True)
 
-    def enter(self, level: int, *, forward: bool) -> None:
+    def enter(self, level: int, stray: Stray | None, *, forward: bool) -> None:
         if not self.levels:
             self._before = (self._logger.level, self._logger.propagate)
             self._logger.propagate = False
             self._logger.addHandler(self)
         self.levels.append(level)
         self.forwards += forward
+        if stray is not None:
+            self.strays = (*self.strays, stray)  # a new tuple: other threads may be walking along the old one
         self._set_level()
 
-    def leave(self, level: int, *, forward: bool) -> None:
+    def leave(self, level: int, stray: Stray | None, *, forward: bool) -> None:
         self.levels.remove(level)
         self.forwards -= forward
+        if stray is not None:
+            kept = list(self.strays)
+            kept.remove(stray)
+            self.strays = tuple(kept)
         if self.levels:
             self._set_level()
             return
@@ -68,7 +80,10 @@ class _BundleHandler(logging.Handler):
     def handle(self, record: logging.LogRecord) -> bool:
         # Not `emit`: its lock would make threads of different runs wait for each other.
         attempt = current_attempt.get()
-        if attempt is not None and record.levelno >= attempt.run_log.level:
+        if attempt is None:
+            for stray in self.strays:
+                stray(record)
+        elif record.levelno >= attempt.run_log.level:
             write_record(attempt, record)
         if self.forwards and self._before[1] and record.levelno >= self._level_without_us(record.name):
             above = self._logger.parent
@@ -90,18 +105,21 @@ _handler = _BundleHandler()
 
 
 @contextmanager
-def capture_bundle_loggers(level: int = logging.INFO, *, forward: bool = True) -> Iterator[None]:
+def capture_bundle_loggers(
+    level: int = logging.INFO, *, forward: bool = True, stray: Stray | None = None
+) -> Iterator[None]:
     """While inside, records of bundle loggers from `level` on go into the log of the run that writes them.
 
-    The host's own logging sees what it would have seen without this, or nothing if not `forward`.
+    `stray` is given those that no attempt writes, in the thread that writes them. The host's own
+    logging sees what it would have seen without this, or nothing if not `forward`.
     """
     with _guard:
-        _handler.enter(level, forward=forward)
+        _handler.enter(level, stray, forward=forward)
     try:
         yield
     finally:
         with _guard:
-            _handler.leave(level, forward=forward)
+            _handler.leave(level, stray, forward=forward)
 
 
 class _Line:
@@ -157,7 +175,7 @@ class _RoutedOutput:
 
     def write(self, text: str) -> int:
         attempt = current_attempt.get() if self.active else None
-        if attempt is None:
+        if attempt is None or not attempt.run_log.takes_prints:  # the latter: of a Server that did not ask
             return self.real.write(text)
         line = _line.get()
         if line is None or line.attempt is not attempt:
@@ -181,14 +199,9 @@ _printing: list[_RoutedOutput] = []
 """One entry for each `capture_print` that is entered; all the same object."""
 
 
-def prints_are_captured() -> bool:
-    """Whether some Server captures prints just now."""
-    return bool(_printing)
-
-
 @contextmanager
 def capture_print() -> Iterator[None]:
-    """While inside, what attempts `print` goes into the log of their run, line by line."""
+    """While inside, what attempts `print` goes into the log of their run, line by line, if that takes prints."""
     with _guard:
         output = _printing[0] if _printing else _RoutedOutput(sys.stdout)
         _printing.append(output)

@@ -63,8 +63,10 @@ class JobExecutor(Requests):
         grace: float = 10.0,
         log_limit: int = 1 << 20,
         keep_events: int = 10_000,
+        takes_prints: bool = False,
         on_move: Callable[[Execution, EventKind], None] | None = None,
         on_idle: Callable[[Execution], None] | None = None,
+        on_blocked: Callable[[Attempt, str], None] | None = None,
     ) -> None:
         self.backends: dict[str, Backend] = dict(backends)
         self.grace: float = grace
@@ -72,6 +74,9 @@ class JobExecutor(Requests):
         self.keep_events = keep_events
         self.on_move = on_move
         self.on_idle = on_idle
+        self.on_blocked = on_blocked
+        self.blocking: deque[tuple[Attempt, str]] = deque()
+        self.takes_prints = takes_prints
         self.instance: str = secrets.token_hex(4)
         self.timers: Timers = Timers()
         self.admission: Admission = Admission(max_runs, queue_limit)
@@ -150,7 +155,7 @@ class JobExecutor(Requests):
             params,
             self,
             self.dispatcher,
-            log=RunLog(self._last_id, limit_bytes=self.log_limit),
+            log=RunLog(self._last_id, limit_bytes=self.log_limit, takes_prints=self.takes_prints),
             keep_events=self.keep_events,
         )
         execution.created_at = loop.clock()

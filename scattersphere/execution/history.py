@@ -105,5 +105,7 @@ def _extra(word: str, task: str, index: int | None, attempt: int, *rest: Any) ->
     if word == "progress":
         done, total, message = rest
         return fields | {"kind": EventKind.TASK_PROGRESS, "done": done, "total": total, "message": message}
+    if word == "blocked":
+        return fields | {"kind": EventKind.TASK_BLOCKED, "message": rest[0]}
     level, message = rest
     return fields | {"kind": EventKind.LOG, "level": level, "message": message}

@@ -77,6 +77,11 @@ class LineSink(Protocol):
         """The lowest level that is taken."""
         ...
 
+    @property
+    def takes_prints(self) -> bool:
+        """Whether what its attempts print is wanted."""
+        ...
+
     def append(
         self,
         level: int,
@@ -100,13 +105,14 @@ class RunLog:
 
     `limit_bytes` bounds the memory: the oldest lines are dropped, and reading shows a marker in
     their place. A message longer than `line_limit` characters loses its middle. Lines below `level`
-    are not taken. `spill` names a file that gets every line as text, also those that memory drops.
-    `listener` is called with each new line, in the thread that wrote it, and must not raise.
+    are not taken; what attempts print only where it `takes_prints`. `spill` names a file that gets every
+    line as text, also those that memory drops. `listener` is called with each new line, in the thread that
+    wrote it, and must not raise.
     """
 
     __slots__ = (
-        "_dropped", "_entries", "_first_number", "_guard", "_size", "_spill", "level", "limit_bytes",
-        "line_limit", "listener", "run",
+        "__weakref__", "_dropped", "_entries", "_first_number", "_guard", "_size", "_spill", "level",
+        "limit_bytes", "line_limit", "listener", "run", "takes_prints",
     )  # fmt: skip
 
     def __init__(
@@ -116,6 +122,7 @@ class RunLog:
         limit_bytes: int = LOG_LIMIT,
         line_limit: int = LINE_LIMIT,
         level: int = logging.INFO,
+        takes_prints: bool = False,
         spill: str | os.PathLike[str] | None = None,
         listener: Callable[[LogLine], None] | None = None,
     ) -> None:
@@ -123,6 +130,7 @@ class RunLog:
         self.limit_bytes: int = limit_bytes
         self.line_limit: int = line_limit
         self.level: int = level
+        self.takes_prints: bool = takes_prints
         self.listener: Callable[[LogLine], None] | None = listener
         self._entries: deque[_Entry] = deque()
         self._size = 0

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from contextvars import Context
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
 from scattersphere.execution.frames import is_engine_file, user_place
-from scattersphere.execution.logs import LoggedAttempt
+from scattersphere.execution.logs import LoggedAttempt, current_attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,6 +90,13 @@ class LoopWatchdog:
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join(self._limit)
 
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _answer(self) -> None:
         self._answered = True
 
@@ -120,6 +128,7 @@ class LoopWatchdog:
 def _attempt_on(frame: FrameType | None) -> LoggedAttempt | None:
     """Find the attempt whose body is on the stack: the engine's frame below it holds it as `attempt`.
 
+    What a body has started as a task of its own has no such frame below it, but the loop's, which holds the context.
     Keeping note of the current attempt instead would cost each task, and each resumption of one, some time.
     """
     for _ in range(_DEEPEST):
@@ -130,5 +139,18 @@ def _attempt_on(frame: FrameType | None) -> LoggedAttempt | None:
             if hasattr(attempt, "run_log"):
                 found: LoggedAttempt = attempt
                 return found
+        elif (context := _context_in(frame)) is not None:
+            return context.get(current_attempt)
         frame = frame.f_back
     return None
+
+
+def _context_in(frame: FrameType) -> Context | None:
+    """Return the context of what the loop runs at this frame, if the frame is one of asyncio's or trio's steps."""
+    module, name = frame.f_globals.get("__name__"), frame.f_code.co_name
+    context: Any = None
+    if module == "asyncio.events" and name == "_run":
+        context = getattr(frame.f_locals.get("self"), "_context", None)
+    elif module == "trio._core._run" and name == "unrolled_run":
+        context = getattr(frame.f_locals.get("task"), "context", None)
+    return context if isinstance(context, Context) else None

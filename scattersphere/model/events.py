@@ -26,6 +26,7 @@ class EventKind(StrEnum):
     TASK_CANCELLING = "task-cancelling"
     TASK_RETRYING = "task-retrying"
     TASK_PROGRESS = "task-progress"
+    TASK_BLOCKED = "task-blocked"
     TASK_ENDED = "task-ended"
     LOG = "log"
     LAGGED = "lagged"

@@ -100,6 +100,11 @@ class TaskRegistry:
         """The names of bundles whose load was given up, but whose code has not returned."""
         return self._versions.stuck
 
+    def owns(self, version: str) -> bool:
+        """Whether this registry has loaded, or is loading, the version of that private name. For any thread."""
+        folder = self._versions.store_folder
+        return folder is not None and bool(version) and (folder / version).is_dir()
+
     def child_environment(self) -> dict[str, str]:
         """Return what a worker process needs in its environment to import loaded versions."""
         folder = self._versions.store_folder

@@ -54,7 +54,7 @@ class CheckContext(TaskContext):
     """A `TaskContext` that records what its body says, and is cancelled by a flag."""
 
     def __init__(self, stage: Stage, task: str, number: int) -> None:
-        self.log_of_run: RunLog = RunLog(number)
+        self.log_of_run: RunLog = RunLog(number, takes_prints=stage.takes_prints)
         self.cancelled = False
         self.begun: anyio.Event = anyio.Event()
         self.progress_made: list[tuple[float, float | None, str]] = []
@@ -162,6 +162,8 @@ class Stage:
 
     def __init__(self, make: Callable[[], Backend]) -> None:
         self.backend: Backend = make()
+        self.takes_prints: bool = False
+        """Whether what bodies print belongs into their logs."""
         self._loop = current_loop()
         self._count = 0
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import pickle
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from scattersphere.execution.capture import prints_are_captured
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -79,7 +77,7 @@ def make_order(call: Call, number: int, library: str) -> Order:
         max_attempts=call.retry.max_attempts,
         retry_on=call.retry.retry_on,
         library=library,
-        captures_print=prints_are_captured(),
+        captures_print=getattr(log, "takes_prints", False),
     )
 
 

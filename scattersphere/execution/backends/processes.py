@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from scattersphere.errors import TaskCancelled
 from scattersphere.execution.backends.lanes import LaneHandle, Lanes
+from scattersphere.execution.backends.latelines import LateLines
 from scattersphere.execution.backends.order import Order, dumps, make_order, pack
 from scattersphere.execution.backends.protocol import Ending, Outcome
 from scattersphere.execution.backends.wire import Kind
@@ -26,6 +27,7 @@ from scattersphere.execution.loops import TrioLoop, current_loop
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from scattersphere.execution.backends.latelines import LateLine
     from scattersphere.execution.backends.protocol import Call, Host
     from scattersphere.execution.backends.remotefailure import RemoteFailure
 
@@ -109,13 +111,19 @@ class ProcessBackend:
     `sys.path`, modules of bundles from the snapshot of their version. `__main__` is not run there.
     Arguments, results and upstream results must be picklable. `context.start` is not available.
     `environment` is asked before each call for variables that the worker needs, beside the host's own.
+    `on_late_line` is given the lines (level, message, logger, time) of workers that belong to no run any more.
     """
 
     def __init__(
-        self, limit: int | None = None, *, environment: Callable[[], Mapping[str, str]] = dict
+        self,
+        limit: int | None = None,
+        *,
+        environment: Callable[[], Mapping[str, str]] = dict,
+        on_late_line: LateLine | None = None,
     ) -> None:
         self.limit: int | None = core_count() if limit is None else limit
         self._environment = environment
+        self._on_late_line = on_late_line
         self._numbers = itertools.count(1)
         self._library = "asyncio"
         self._lanes: Lanes[ProcessHandle] = Lanes(
@@ -148,14 +156,20 @@ class ProcessBackend:
         await self._lanes.wait_all_left()
 
     def _make_worker(self) -> _ProcessLane:
-        return _ProcessLane(self._environment, lambda: self._closing)
+        return _ProcessLane(self._environment, lambda: self._closing, self._on_late_line)
 
 
 class _ProcessLane:
     """Speaks with one worker process after the other."""
 
-    def __init__(self, environment: Callable[[], Mapping[str, str]], closing: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        environment: Callable[[], Mapping[str, str]],
+        closing: Callable[[], bool],
+        on_late_line: LateLine | None,
+    ) -> None:
         self._environment = environment
+        self._late = LateLines(on_late_line)
         self._closing = closing
         self._worker: WorkerProcess | None = None
         self._modules: set[str] = set()
@@ -196,6 +210,7 @@ class _ProcessLane:
             return self._converse(handle, worker)
         finally:
             handle.leave(worker)
+            self._late.remember(handle.number, handle.call.task_context)
 
     def rest(self) -> None:
         """Put a fresh worker in the place of one that died or has loaded many versions."""
@@ -266,8 +281,10 @@ class _ProcessLane:
                 worker.started = True
             case Kind.LOG | Kind.PROGRESS | Kind.HERE:
                 number, *content = pickle.loads(payload)  # noqa: S301 - as above
-                if number == handle.number:  # else a thread that outlived an earlier call: not of this run
+                if number == handle.number:
                     _tell(handle, kind, content)
+                elif kind is Kind.LOG:  # a thread that outlived an earlier call, or a module's import
+                    self._late.take(number, *content)
         return None
 
 

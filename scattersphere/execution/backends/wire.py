@@ -16,6 +16,9 @@ FRAME_LIMIT = 2**32 - 1
 """Bytes of the longest payload; longer results belong into a file."""
 
 _HEADER = struct.Struct("<BQ")
+NO_CALL = 0
+"""The number in a LOG that belongs to no call; calls count from 1."""
+
 _CHUNK = 8 * 1024
 """Bytes of the first read: most frames are shorter, and Python makes room for as many."""
 

@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from scattersphere.execution.backends.order import Order, dumps
 from scattersphere.execution.backends.remotefailure import RemoteFailure
-from scattersphere.execution.backends.wire import Kind, Receiver, Sender
+from scattersphere.execution.backends.wire import NO_CALL, Kind, Receiver, Sender
 from scattersphere.execution.backends.workercontext import WorkerAttempt
 from scattersphere.execution.capture import capture_bundle_loggers, capture_print
-from scattersphere.execution.logs import current_attempt
+from scattersphere.execution.frames import logical_names
+from scattersphere.execution.logs import current_attempt, format_record
 from scattersphere.registry.children import attach
 
 if TYPE_CHECKING:
+    import logging
+
     from scattersphere.execution.backends.protocol import Outcome
 
 
@@ -73,6 +76,13 @@ class Worker:
                 self.replies.send(Kind.HERE, dumps((number, attempt.where())))
         if self.attempt is not None:
             _end()
+
+    def stray(self, record: logging.LogRecord) -> None:
+        """Send a line that no attempt has written: a module's, while it is imported, or a thread's of its own."""
+        name = logical_names(record.name)
+        self.replies.send(
+            Kind.LOG, dumps((NO_CALL, record.levelno, format_record(record), name, record.created))
+        )
 
     def _carry_out(self, order: Order) -> tuple[Kind, bytes]:
         """Run one call and pack its outcome. Never raises."""
@@ -142,5 +152,5 @@ def main(calls: int, replies: int, control: int) -> None:
     threading.Thread(target=worker.watch, name="scattersphere-control", daemon=True).start()
     # Nobody configures logging here, so there is no host's logging to hand records on to. The pipe breaks when
     # the engine has gone, or needs us no longer.
-    with capture_bundle_loggers(forward=False), suppress(BrokenPipeError):
+    with capture_bundle_loggers(forward=False, stray=worker.stray), suppress(BrokenPipeError):
         worker.serve()

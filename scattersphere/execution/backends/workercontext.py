@@ -36,10 +36,11 @@ if TYPE_CHECKING:
 class RemoteLog:
     """Stands for the log of the run, which lives in the engine."""
 
-    def __init__(self, worker: Worker, number: int, level: int) -> None:
+    def __init__(self, worker: Worker, number: int, level: int, *, takes_prints: bool) -> None:
         self._worker = worker
         self._number = number
         self.level = level
+        self.takes_prints = takes_prints
 
     def append(
         self,
@@ -114,7 +115,9 @@ class WorkerAttempt(TaskContext):
             cls, arguments, order.hooks, max_attempts=order.max_attempts, retry_on=order.retry_on
         )
         self.asked: str | None = None
-        self.run_log: RemoteLog = RemoteLog(worker, order.number, order.level)
+        self.run_log: RemoteLog = RemoteLog(
+            worker, order.number, order.level, takes_prints=order.captures_print
+        )
         self._worker = worker
         self._params = params
         self._results: dict[str, Any] | None = None
