@@ -46,5 +46,5 @@ class JsonLines:
 
 def run_summary(run: Run) -> dict[str, Any]:
     """Return the last line: the run as `status` of the line protocol shows it, and its results."""
-    results = {name: plain(run.results[name]) for name in run.tasks if name in run.results}
+    results = {name: shown(run.results[name]) for name in run.tasks if name in run.results}
     return {"run": run_view(run), "results": results}

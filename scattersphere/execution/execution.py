@@ -11,6 +11,7 @@ import attrs
 from scattersphere.codec.limits import INSTANCES
 from scattersphere.execution.journal import Journal
 from scattersphere.execution.machine.codes import RUN_STATES, TASK_STATES
+from scattersphere.execution.machine.readers import DROPPED
 from scattersphere.execution.machine.run import Answer, RunMachine, Verdict
 from scattersphere.model.states import RunState, TaskState
 
@@ -163,16 +164,20 @@ class Execution:
         state = self.machine.task_states[task]
         if state != _SUCCEEDED:
             raise LookupError(f"task {name!r} has no result: it is {TASK_STATES[state]}")
-        return self.machine.results[task]
+        value = self.machine.results[task]
+        if value is DROPPED:
+            raise LookupError(f"task {name!r} has succeeded; its result was dropped (keep_results is false)")
+        return value
+
+    def has_result(self, task: int) -> bool:
+        """Whether the task of this number has succeeded and its result is still there."""
+        machine = self.machine
+        return machine.task_states[task] == _SUCCEEDED and machine.results[task] is not DROPPED
 
     def upstream_results(self, planned: PlannedTask) -> dict[str, Any]:
         """Return the results of the declared upstream tasks that succeeded, by name."""
-        states, index = self.machine.task_states, self.plan.index
-        found = {}
-        for name in planned.upstreams:
-            if states[index[name]] == _SUCCEEDED:
-                found[name] = self.machine.results[index[name]]
-        return found
+        index, results = self.plan.index, self.machine.results
+        return {name: results[index[name]] for name in planned.upstreams if self.has_result(index[name])}
 
     def arguments(self, attempt: Attempt) -> dict[str, Any]:
         """Return the keyword arguments for the attempt's instance."""

@@ -291,6 +291,8 @@ class JobExecutor(Requests):
                 self.schedule_retry(execution, unit)
             case ("release", unit):
                 self.release(execution, unit)
+            case ("mapped", task):
+                execution.elements.pop(task, None)
             case (word, unit):
                 self.end_attempt(execution, unit, kill=word == "kill")
 
@@ -307,6 +309,7 @@ class JobExecutor(Requests):
 
     def _run_ended(self, execution: Execution) -> None:
         self.running.pop(execution.id, None)
+        execution.elements.clear()
         execution.ended_at = self.clock()
         for timer in (execution.timer, execution.finals_timer):
             if timer is not None:

@@ -72,18 +72,20 @@ def _tasks(execution: Execution) -> list[str]:
 _SUCCEEDED = TASK_STATES.index(TaskState.SUCCEEDED)
 
 
-def _task_line(execution: Execution, number: int, width: int) -> str:
+def _task_line(execution: Execution, number: int, column: int) -> str:
     machine, planned = execution.machine, execution.plan.tasks[number]
     state = TASK_STATES[machine.task_states[number]]
-    parts = [f"  {_SIGNS.get(state, '.')} {planned.name:<{width}}  {state}"]
+    parts = [f"  {_SIGNS.get(state, '.')} {planned.name:<{column}}  {state}"]
     started, ended = execution.started[number], execution.ended[number]
     if ended >= started >= 0:
         parts.append(f"{ended - started:.3f} s")
     if machine.attempts[number] > 1:
         parts.append(f"{machine.attempts[number]} attempts")
-    if planned.mapped and number in execution.elements:
-        lists = execution.elements[number]
-        parts.append(f"{len(next(iter(lists.values())))} instances")
+    width = machine.width_of(number)
+    if width is not None:
+        parts.append(f"{width} instances")
+    if state is TaskState.SUCCEEDED and not execution.has_result(number):
+        parts.append("result dropped")
     if number in machine.stuck:
         parts.append("stuck")
     if state in {TaskState.UPSTREAM_FAILED, TaskState.SKIPPED} and planned.upstreams:

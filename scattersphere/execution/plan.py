@@ -147,6 +147,7 @@ def _shape(definition: JobDefinition, tasks: list[PlannedTask], index: Mapping[s
                 max_parallel=planned.definition.max_parallel,
                 priority=planned.definition.priority,
                 allow_failure=planned.definition.allow_failure,
+                keeps_result=planned.definition.keep_results,
             )
             for planned in tasks
         ],

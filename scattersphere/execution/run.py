@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere.codec.shown import shown
 from scattersphere.errors import NoSuchTaskError
 from scattersphere.execution.execution import NEVER, Failure
 from scattersphere.execution.explain import explain
@@ -44,8 +46,15 @@ class TaskStatus:
         return (self.ended_at - self.started_at).total_seconds()
 
 
+SHOWN_RESULT, SHOWN_RESULTS = 64 * 1024, 256 * 1024
+"""Characters of one result, and of all results of a run, in a view."""
+
+
 class Results(Mapping[str, Any]):
-    """The results of the tasks that succeeded, by name. Others raise `LookupError` with their state."""
+    """The results of the tasks that succeeded, by name, without those that `keep_results: false` has dropped.
+
+    What is not there raises `KeyError`, which says why.
+    """
 
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
@@ -59,9 +68,8 @@ class Results(Mapping[str, Any]):
             raise KeyError(str(exc)) from None
 
     def __iter__(self) -> Iterator[str]:
-        states = self._execution.machine.task_states
         for name, number in self._execution.plan.index.items():
-            if TASK_STATES[states[number]] is TaskState.SUCCEEDED:
+            if self._execution.has_result(number):
                 yield name
 
     def __len__(self) -> int:
@@ -69,6 +77,26 @@ class Results(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"<Results of {', '.join(self) or 'no task yet'}>"
+
+    def shown_of(self, name: str, limit: int = SHOWN_RESULT) -> Any:
+        """Return a result as others may see it: JSON data of about `limit` characters, or `{"repr": ...}`.
+
+        Raises `KeyError` like `results[name]`.
+        """
+        return shown(self[name], limit)
+
+    def shown(self, limit: int = SHOWN_RESULTS) -> dict[str, Any]:
+        """Return all results as others may see them, together of about `limit` characters.
+
+        What no longer fits is left out; `shown_of` shows it alone.
+        """
+        found: dict[str, Any] = {}
+        for name in self:
+            if limit <= 0:
+                break
+            found[name] = self.shown_of(name, min(limit, SHOWN_RESULT))
+            limit -= len(name) + len(json.dumps(found[name]))
+        return found
 
 
 class Tasks(Mapping[str, TaskStatus]):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from scattersphere.codec.shown import shown
 from scattersphere.errors import ScattersphereError
 from scattersphere.model.events import EventKind
 from scattersphere.model.logs import LEVEL_NAMES
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
 
 SHOWN_TASKS = 1_000
 """Tasks of a run that `status` lists; the counts cover all."""
-VALUE_DEPTH = 32
-VALUE_TEXT = 2_000
+FAILURE_TEXT = 2_000
 
 
 def stamp(time: dt.datetime | None) -> str | None:
@@ -36,30 +34,6 @@ def stamp(time: dt.datetime | None) -> str | None:
 
 def _present(**members: Any) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None and value != ""}
-
-
-def plain(value: Any, depth: int = VALUE_DEPTH) -> Any:
-    """Return a user's value as JSON: as it is where it has that form, else its `repr`, shortened."""
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, int) and -(2**63) <= value < 2**64:
-        return int(value)
-    if isinstance(value, float) and math.isfinite(value):
-        return float(value)
-    if depth > 0:
-        if isinstance(value, Mapping) and all(type(key) is str for key in value):
-            return {key: plain(inner, depth - 1) for key, inner in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(inner, depth - 1) for inner in value]
-    return {"repr": _repr(value)}
-
-
-def _repr(value: Any) -> str:
-    try:
-        text = repr(value)
-    except BaseException:  # noqa: BLE001 - it is the user's code, and may do anything
-        return f"<{type(value).__qualname__}: its repr failed>"
-    return text if len(text) <= VALUE_TEXT else text[:VALUE_TEXT] + "..."
 
 
 def bundle_view(bundle: Bundle, sees_run: Any) -> dict[str, Any]:
@@ -102,7 +76,7 @@ def task_view(task: TaskClass) -> dict[str, Any]:
     """Return a task class in full."""
     parameters = [
         {"name": parameter.name, "type": parameter.type_name, "required": parameter.required}
-        | ({} if parameter.required else {"default": plain(parameter.default)})
+        | ({} if parameter.required else {"default": shown(parameter.default)})
         for parameter in task.parameters.values()
     ]
     return {
@@ -115,8 +89,8 @@ def task_view(task: TaskClass) -> dict[str, Any]:
 
 
 def _default(value: Any) -> str:
-    shown = plain(value)
-    return shown["repr"] if isinstance(shown, dict) and "repr" in shown else json.dumps(shown)
+    text = shown(value)
+    return text["repr"] if isinstance(text, dict) and "repr" in text else json.dumps(text)
 
 
 def job_row(definition: JobDefinition, registry: TaskRegistry) -> dict[str, Any]:
@@ -158,7 +132,7 @@ def run_view(run: Run) -> dict[str, Any]:
             tasks.append(_task_status(task))
     view = run_row(run)
     view |= _present(created=stamp(run.created_at), parent=run.parent, stuck=run.stuck or None)
-    return view | {"params": plain(dict(run.params)), "counts": counts, "tasks": tasks}
+    return view | {"params": shown(dict(run.params)), "counts": counts, "tasks": tasks}
 
 
 def _task_status(task: TaskStatus) -> dict[str, Any]:
@@ -168,7 +142,7 @@ def _task_status(task: TaskStatus) -> dict[str, Any]:
         attempts=task.attempts,
         started=stamp(task.started_at),
         ended=stamp(task.ended_at),
-        failure=str(task.failure)[:VALUE_TEXT] if task.failure is not None else None,
+        failure=str(task.failure)[:FAILURE_TEXT] if task.failure is not None else None,
         stuck=task.stuck or None,
     )
 

@@ -261,6 +261,9 @@ class Consequences(RunRecord):
             self._instance_ended(unit, new)
             return
         task = self.shape.tasks[unit]
+        if task.mapped:
+            self.out.append(("mapped", unit))
+        self._drop_results(unit)
         if new != SUCCEEDED:
             self._clean = self._smooth = False
         if task.finally_:

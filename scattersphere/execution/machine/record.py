@@ -20,10 +20,12 @@ from scattersphere.execution.machine.codes import (
     RUN_STATES,
     RUNNING,
     STATE_BITS,
+    SUCCEEDED,
     TASK_ALLOWED,
     TASK_STATES,
 )
 from scattersphere.execution.machine.places import Gate, Lane, Turn
+from scattersphere.execution.machine.readers import DROPPED, Readers
 
 if TYPE_CHECKING:
     from collections import deque
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
 
 Command = tuple[str] | tuple[str, int]
 """`("run", state)`, `("cancel", unit)`, `("kill", unit)`, `("release", unit)`, `("retry", unit)`,
-and `("work",)`: a mass move is not finished, call `work` in slices."""
+`("mapped", task)`: the elements of a mapped task are read no more, and `("work",)`: a mass move is
+not finished, call `work` in slices."""
 
 
 class MapProgress:
@@ -71,6 +74,7 @@ class RunRecord:
         "_instance_task",
         "_lanes",
         "_maps",
+        "_readers",
         "_run_gate",
         "_smooth",
         "_started",
@@ -124,6 +128,7 @@ class RunRecord:
         self._waited = shape.degrees.copy()
         self._back_off: set[int] = set()
         self._maps: dict[int, MapProgress] = {}
+        self._readers = Readers(shape) if shape.drops_results else None
         self._instance_task: list[int] = []
         self._instance_index: list[int] = []
         self._run_gate = None if shape.max_parallel is None else Gate(shape.max_parallel)
@@ -189,6 +194,17 @@ class RunRecord:
         self.journal.append(~new)
         self.out.append(("run", new))
         self._smooth = new == RUN_RUNNING and self._clean
+
+    def _drop_results(self, ended: int) -> None:
+        """A task has ended: drop the results that it was the last to read, and its own if nobody may."""
+        if self._readers is None:
+            return
+        for task in self._readers.ended(ended):
+            if self.task_states[task] == SUCCEEDED:
+                self.results[task] = DROPPED
+            if task in self._maps:
+                for unit in self._maps[task].units:
+                    self.results[unit] = DROPPED
 
     # ---- queues
 

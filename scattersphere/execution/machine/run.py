@@ -153,6 +153,8 @@ class RunMachine(Consequences):
                 if unit not in self._killed:
                     self.out.append(("kill", unit))
             self._move(unit, CRASHED)
+            if unit < self.shape.size:
+                self._drop_results(unit)
         self.left = self.finals_left = 0
         self._back_off.clear()
         self._end(RUN_CRASHED)
@@ -209,6 +211,7 @@ class RunMachine(Consequences):
             self.left -= 1
         for successor in self.shape.successors[task]:
             self._waited[successor] -= 1
+        self._drop_results(task)
 
     def ok(self, unit: int, value: Any) -> None:
         """Note that an attempt has returned `value` (the hot path; `ended` does the same, step by step)."""

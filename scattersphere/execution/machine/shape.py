@@ -40,6 +40,7 @@ class TaskShape:
     max_parallel: int | None = None
     priority: int = 0
     allow_failure: bool = False
+    keeps_result: bool = True
 
 
 @attrs.frozen
@@ -61,6 +62,7 @@ class Shape:
         "asked",
         "decide",
         "degrees",
+        "drops_results",
         "easy",
         "fail_fast",
         "finals",
@@ -101,6 +103,7 @@ class Shape:
         self._assign_lanes()
         self.gated: bool = max_parallel is not None or any(lane.pools for lane in self.lanes)
         """Whether any unmapped task needs places of the run or of pools."""
+        self.drops_results: bool = not all(task.keeps_result for task in self.tasks)
         self.plain: list[bool] = [_is_plain(task) for task in self.tasks]
         self.asked: list[bool] = [task.mapped or task.conditional for task in self.tasks]
         self.hot_lane: int = self._choose_hot_lane()
@@ -124,10 +127,13 @@ class Shape:
     def _is_easy(self, index: int) -> bool:
         """Whether a success of this task takes the hot path.
 
-        It has only successors of the hot lane, which start as soon as they wait for nothing.
+        It has only successors of the hot lane, which start as soon as they wait for nothing, and is
+        no reader of a result that is dropped.
         """
         task = self.tasks[index]
         if task.finally_ or task.mapped:
+            return False
+        if self.drops_results and not all(self.tasks[one].keeps_result for one in (index, *task.upstreams)):
             return False
         below = self.successors[index]
         return len(below) <= MANY_SUCCESSORS and all(

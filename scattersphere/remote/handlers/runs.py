@@ -63,12 +63,16 @@ async def result(scene: Scene, arguments: Any) -> Any:
     """Show results."""
     found = scene.run(arguments.run)
     if arguments.task is None:
-        return {"run": found.id, "state": str(found.state), "results": views.plain(dict(found.results))}
-    state = _task_of(found, arguments.task).state
-    if arguments.task not in found.results:
-        message = f"task {arguments.task!r} of run {found.id} has no result: it is {state}"
-        raise RequestError("conflict", message, field="task")
-    return {"run": found.id, "task": arguments.task, "result": views.plain(found.results[arguments.task])}
+        results = found.results.shown()
+        reply = {"run": found.id, "state": str(found.state), "results": results}
+        left_out = len(found.results) - len(results)
+        return reply | ({"left_out": left_out} if left_out else {})
+    _task_of(found, arguments.task)
+    try:
+        result = found.results.shown_of(arguments.task)
+    except KeyError as exc:
+        raise RequestError("conflict", f"run {found.id}: {exc.args[0]}", field="task") from None
+    return {"run": found.id, "task": arguments.task, "result": result}
 
 
 def _task_of(found: Run, name: str) -> Any:

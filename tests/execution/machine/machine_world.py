@@ -49,6 +49,7 @@ from scattersphere.execution.machine.codes import (
     UP_FOR_RETRY,
     UPSTREAM_FAILED,
 )
+from scattersphere.execution.machine.readers import DROPPED
 from scattersphere.model.states import TriggerRule
 
 
@@ -81,7 +82,13 @@ def jobs(draw, max_tasks=7, *, plain=False):
         above = [other for other in range(index) if final or not tasks[other].finally_]
         upstreams = draw(st.lists(st.sampled_from(above), unique=True, max_size=3)) if above else []
         if plain:
-            tasks.append(TaskShape(upstreams=tuple(upstreams), max_attempts=draw(st.sampled_from([1, 1, 2]))))
+            tasks.append(
+                TaskShape(
+                    upstreams=tuple(upstreams),
+                    max_attempts=draw(st.sampled_from([1, 1, 2])),
+                    keeps_result=draw(st.integers(0, 9)) > 0,
+                )
+            )
             continue
         rules = [*[TriggerRule.ALL_SUCCESS] * 3, *TriggerRule] if upstreams else [TriggerRule.ALL_SUCCESS]
         answer = draw(st.sampled_from([None] * 4 + [0, 1, 3, Verdict.GO, Verdict.SKIP, Verdict.FAIL]))
@@ -100,6 +107,7 @@ def jobs(draw, max_tasks=7, *, plain=False):
                 max_parallel=draw(st.sampled_from([None, None, 1, 2])),
                 priority=draw(st.sampled_from([0, 0, 0, 5, -1])),
                 allow_failure=draw(st.integers(0, 4)) == 0,
+                keeps_result=draw(st.integers(0, 4)) > 0,
             )
         )
     limit = None if plain else draw(st.sampled_from([None, None, 1, 2]))
@@ -161,6 +169,8 @@ class World:
                         self.killed.add((number, rest[0]))
                     case "release":
                         assert (number, rest[0]) in self.live
+                    case "mapped":
+                        assert machine.task_states[rest[0]] >= TASK_ENDED_FROM
                     case "run":
                         note.run_moves.append(rest[0])
                     case "work":
@@ -301,6 +311,9 @@ class World:
         for task, shape in enumerate(self.jobs[machine.run_id].tasks):
             if shape.mapped and machine.task_states[task] >= TASK_ENDED_FROM:
                 self.check_mapped(machine, task)
+            if machine.task_states[task] == SUCCEEDED:
+                dropped = not shape.keeps_result and self.all_readers_ended(machine, task)
+                assert (machine.results[task] is DROPPED) == dropped
         mine = {unit for number, unit in self.live if number == machine.run_id}
         assert machine.stuck <= mine
         assert machine.held <= mine - machine.stuck
@@ -320,6 +333,11 @@ class World:
             assert executing != machine.held, "paused, but does not say so"
         else:
             assert not machine.held
+
+    def all_readers_ended(self, machine, task):
+        tasks = enumerate(self.jobs[machine.run_id].tasks)
+        readers = [index for index, shape in tasks if task in shape.upstreams]
+        return all(machine.task_states[reader] >= TASK_ENDED_FROM for reader in readers)
 
     def check_mapped(self, machine, task):
         """A mapped task ends after its instances, and as they did."""

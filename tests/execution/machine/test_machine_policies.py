@@ -5,6 +5,7 @@ from machine_stage import Stage
 
 from scattersphere.execution.machine import TaskShape, Verdict
 from scattersphere.execution.machine.codes import CANCELLED, CRASHED, FAILED, SUCCEEDED
+from scattersphere.execution.machine.readers import DROPPED
 from scattersphere.model.states import TaskState, TriggerRule
 
 # ---- finally
@@ -329,3 +330,55 @@ def test_values_are_never_looked_at():
         (unit,) = stage.start()
         stage.end(unit, SUCCEEDED, value=Hostile())
     assert stage.run_state == "succeeded"
+
+
+@pytest.mark.parametrize("kinds", [(SUCCEEDED, SUCCEEDED), (SUCCEEDED, FAILED), (FAILED, SUCCEEDED)])
+def test_a_result_that_is_not_kept_is_dropped_when_its_last_reader_has_ended(kinds):
+    stage = Stage(TaskShape(keeps_result=False), TaskShape(upstreams=(0,)), TaskShape(upstreams=(0,)))
+    stage.start()
+    stage.end(0, SUCCEEDED, value="big")
+    stage.start()
+    stage.end(2, kinds[0])
+    assert stage.machine.results[0] == "big"
+    stage.end(1, kinds[1])
+    assert stage.machine.results[0] is DROPPED
+
+
+def test_a_reader_that_may_be_tried_again_still_finds_the_result():
+    stage = Stage(TaskShape(keeps_result=False), TaskShape(upstreams=(0,), max_attempts=2))
+    stage.start()
+    stage.end(0, SUCCEEDED, value="big")
+    stage.start()
+    stage.end(1, FAILED)
+    assert stage.machine.results[0] == "big"
+    stage.machine.retry_due(1)
+    stage.start()
+    stage.end(1, FAILED)
+    assert stage.machine.results[0] is DROPPED
+
+
+def test_the_results_of_the_instances_go_with_the_list():
+    shapes = [TaskShape(mapped=True, keeps_result=False), TaskShape(upstreams=(0,))]
+    stage = Stage(*shapes, answers={0: (Verdict.GO, 2)})
+    for unit in stage.start():
+        stage.end(unit, SUCCEEDED, value=unit)
+    assert stage.machine.results == [[2, 3], None, 2, 3]
+    stage.do(SUCCEEDED)
+    assert stage.machine.results == [DROPPED, None, DROPPED, DROPPED]
+
+
+def test_a_crash_drops_what_nobody_reads_any_more():
+    stage = Stage(TaskShape(keeps_result=False), TaskShape(upstreams=(0,)))
+    stage.start()
+    stage.end(0, SUCCEEDED, value="big")
+    stage.machine.crash()
+    assert stage.machine.results[0] is DROPPED
+
+
+def test_a_reused_result_that_is_not_kept_is_dropped_after_its_readers_too():
+    stage = Stage(TaskShape(keeps_result=False), TaskShape(upstreams=(0,)), slot=False)
+    stage.machine.reuse(0, "big")
+    stage.machine.slot()
+    assert stage.machine.results[0] == "big"
+    stage.do(SUCCEEDED)
+    assert stage.machine.results[0] is DROPPED
