@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from scattersphere.remote.render import as_json
-from scattersphere.remote.views import event_view, plain, run_view
+from scattersphere.remote.views import event_view, run_view
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,5 +46,5 @@ class JsonLines:
 
 def run_summary(run: Run) -> dict[str, Any]:
     """Return the last line: the run as `status` of the line protocol shows it, and its results."""
-    results = {name: shown(run.results[name]) for name in run.tasks if name in run.results}
+    results = {name: run.results.shown_of(name) for name in run.results}
     return {"run": run_view(run), "results": results}
