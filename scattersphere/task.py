@@ -95,6 +95,14 @@ class TaskContext(abc.ABC):
     async def start(self, job: str, params: Mapping[str, Any] | None = None) -> Any:
         """Start a child run of a defined job and return its `Run`; it takes no run slot."""
 
+    @property
+    def grace_left(self) -> float | None:
+        """Seconds until this attempt is given up; None while nobody has asked it to end.
+
+        A worker process does not know it: None there.
+        """
+        return None
+
 
 def _fresh(value: Any, *, init: bool) -> Any:
     """Give each instance its own copy of a mutable default (attrs would share it)."""

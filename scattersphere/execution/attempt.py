@@ -148,5 +148,10 @@ class Attempt(TaskContext):
         if self._gate is not None:
             self._gate.set()
 
+    @property
+    def grace_left(self) -> float | None:
+        timer = self.grace
+        return None if timer is None else max(0.0, timer.when - self.execution.engine.clock())
+
     async def start(self, job: str, params: Mapping[str, Any] | None = None) -> Any:
         return await self.execution.engine.start_child(self, job, params)

@@ -36,6 +36,7 @@ class Engine(Protocol):
     """What a run and its attempts ask of the executor."""
 
     instance: str
+    clock: Callable[[], float]
 
     def soon(self, callback: Callable[..., object], *args: Any) -> None: ...
     def logger_for(self, attempt: Attempt) -> logging.LoggerAdapter[logging.Logger]: ...

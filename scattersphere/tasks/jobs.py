@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from scattersphere.execution.run import Run
 
 
+LEAST_GRACE = 0.1
+"""Seconds of grace below which a child is killed: a kill gives a coroutine 0.05 s."""
+CHILD_GRACE, CHILD_LIMIT = 0.5, 0.75
+"""Parts of our grace: what the child's attempts get, and what the child has with its finally-tasks."""
+
+
 class ChildFailedError(ScattersphereError):
     """A child run did not succeed; the message says how it ended and why."""
 
@@ -21,7 +27,7 @@ class ChildFailedError(ScattersphereError):
 
 
 async def follow(context: TaskContext, job: str, params: dict[str, Any]) -> dict[str, Any]:
-    """Run `job` as a child, with this attempt's fate: pauses and cancels reach it.
+    """Run `job` as a child, with this attempt's fate: pauses, cancels and kills reach it.
 
     Returns the results of its tasks by name. Raises `ChildFailedError`.
     """
@@ -30,15 +36,37 @@ async def follow(context: TaskContext, job: str, params: dict[str, Any]) -> dict
         async for event in child.events():
             if event.kind is EventKind.RUN_PAUSED:
                 await context.checkpoint()  # where the parent's own pause holds us
+    except GeneratorExit:  # this body is closed by force, and cannot wait
+        if not child.state.ended:
+            child.kill(_reason(context))
+        raise
     except BaseException:
         with anyio.CancelScope(shield=True):
-            if not child.state.ended:
-                child.cancel(f"its parent, run {context.run_id}, is ending")
-                await child.wait()
+            await _end(child, context)
         raise
     if not child.succeeded:
         raise ChildFailedError(child.explain())
     return dict(child.results)
+
+
+async def _end(child: Run, context: TaskContext) -> None:
+    """Cancel the child, and kill it when most of our own grace has gone: a kill leaves none."""
+    if child.state.ended:
+        return
+    left = context.grace_left
+    try:
+        if left is None or left > LEAST_GRACE:
+            child.cancel(_reason(context), grace=None if left is None else left * CHILD_GRACE)
+            with anyio.move_on_after(None if left is None else left * CHILD_LIMIT):
+                await child.wait()
+    finally:  # a second cancel of asyncio's comes through our shield
+        if not child.state.ended:
+            child.kill(_reason(context))
+    await child.wait()
+
+
+def _reason(context: TaskContext) -> str:
+    return f"its parent, run {context.run_id}, is ending"
 
 
 class RunJob(RunnableTask):
@@ -72,7 +100,7 @@ class Repeat(RunnableTask):
         results = []
         for round_ in range(self.times):
             if round_:
-                await anyio.sleep(self.delay)
+                await anyio.sleep(max(self.delay, 0))
             await context.checkpoint()
             counted = {} if self.index is None else {self.index: round_}
             results.append(await follow(context, self.job, self.params | counted))

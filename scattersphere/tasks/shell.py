@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 import signal
+import subprocess
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio.streams.text import TextReceiveStream
+import anyio.lowlevel
 
 from scattersphere.errors import ScattersphereError
 from scattersphere.task import RunnableTask, TaskContext
+from scattersphere.tasks.group import ProcessGroup
 
 if TYPE_CHECKING:
     from anyio.abc import ByteReceiveStream, Process
 
-TERMINATE_LIMIT = 5.0
-"""Seconds between SIGTERM and SIGKILL when a cancel ends the program."""
 LINE_LIMIT = 16 * 1024
-"""Characters of a line without an end, after which it is logged as it is."""
+"""Characters of a line, after which the log goes on in the next one."""
+CHUNK = 8 * 1024
+"""Bytes that are read at once: a flood of short lines may not hold the loop for long."""
+LAST_OUTPUT = 1.0
+"""Seconds to wait for the end of the output when the program and its group have gone: somebody who left
+the group may still hold the pipe."""
+LAST_WORDS = 500
+"""Characters of output that an error message quotes."""
 
 
 class ExitCodeError(ScattersphereError):
@@ -33,41 +42,62 @@ class Shell(RunnableTask):
     """Run a program. A list is run as it is; a string goes through the system's shell.
 
     Returns `{"exit_code": .., "stdout": .., "stderr": ..}` with the last `keep` characters of each
-    stream. `ok` are the exit codes that mean success. `env` is added to the environment. On
-    a cancel the whole process group gets SIGTERM, and SIGKILL five seconds later.
+    stream; every line is in the log. `ok` are the exit codes that mean success. `env` is added to the environment, or
+    is all of it where `inherit_env` is false. Without `input` the program finds an empty one.
+
+    The program leads a process group of its own. On a cancel or timeout the whole group gets SIGTERM, and
+    SIGKILL when `terminate_seconds`, or most of the attempt's grace if that is less, have passed; on a kill
+    it gets SIGKILL at once. What the program leaves running in its group when it ends is ended in the same way.
     """
 
     command: list[str] | str
     env: dict[str, str] = {}  # noqa: RUF012 - a parameter's default; RunnableTask copies it
+    inherit_env: bool = True
     cwd: str | None = None
     input: str | None = None
     ok: list[int] = [0]  # noqa: RUF012 - as above
     keep: int = 65_536
+    terminate_seconds: float = 5.0
 
     async def run(self, context: TaskContext) -> dict[str, Any]:
         """Run the program to its end."""
-        process = await anyio.open_process(
-            self.command,
-            cwd=self.cwd,
-            env={**os.environ, **self.env},
-            start_new_session=True,
-        )
         out, err = _Tail(self.keep), _Tail(self.keep)
-        code = -1
+        process = await self._open()
+        group = ProcessGroup(process, self.terminate_seconds, lambda: context.grace_left)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_feed, process, self.input)
                 tasks.start_soon(_log_lines, process.stdout, context, logging.INFO, out)
                 tasks.start_soon(_log_lines, process.stderr, context, logging.WARNING, err)
                 code = await process.wait()
+                await group.end()
+                tasks.cancel_scope.deadline = anyio.current_time() + LAST_OUTPUT
         finally:
-            with anyio.CancelScope(shield=True):
-                await _end(process)
-                await process.aclose()
+            await group.aclose()
         if code not in self.ok:
-            tail = err.text().strip() or out.text().strip()
-            raise ExitCodeError(f"exit code {code}, accepted are {self.ok}; last words: {tail[-500:]}")
+            tail = err.text().strip() or out.text().strip() or "(it said nothing)"
+            raise ExitCodeError(
+                f"{_how(code)}, accepted are {self.ok}; last words: {tail[-LAST_WORDS:]}",
+            )
         return {"exit_code": code, "stdout": out.text(), "stderr": err.text()}
+
+    async def _open(self) -> Process:
+        return await anyio.open_process(
+            self.command,
+            stdin=subprocess.DEVNULL if self.input is None else subprocess.PIPE,
+            cwd=self.cwd,
+            env={**(os.environ if self.inherit_env else {}), **self.env},
+            start_new_session=sys.platform != "win32",
+        )
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"ended by {signal.Signals(-code).name} (exit code {code})"
+    except ValueError:
+        return f"ended by signal {-code} (exit code {code})"
 
 
 class _Tail:
@@ -85,15 +115,14 @@ class _Tail:
             self._size -= len(self._parts.popleft())
 
     def text(self) -> str:
-        return "".join(self._parts)[-self._keep :] if self._keep else ""
+        return "".join(self._parts)[-self._keep :] if self._keep > 0 else ""
 
 
 async def _feed(process: Process, text: str | None) -> None:
-    if process.stdin is None:
+    if process.stdin is None or text is None:
         return
     try:
-        if text:
-            await process.stdin.send(text.encode())
+        await process.stdin.send(text.encode())
         await process.stdin.aclose()
     except (anyio.BrokenResourceError, anyio.ClosedResourceError):
         return  # the program does not read its input: its right
@@ -102,33 +131,23 @@ async def _feed(process: Process, text: str | None) -> None:
 async def _log_lines(stream: ByteReceiveStream | None, context: TaskContext, level: int, tail: _Tail) -> None:
     if stream is None:
         return
-    pending = ""
-    async for chunk in TextReceiveStream(stream, errors="replace"):
-        tail.add(chunk)
-        *lines, pending = (pending + chunk).split("\n")
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    pending, going_on = "", True
+    while going_on:
+        try:
+            text = decoder.decode(await stream.receive(CHUNK))
+        except anyio.EndOfStream:
+            text, going_on = decoder.decode(b"", final=True), False
+        tail.add(text)
+        *lines, pending = (pending + text).split("\n")
         for line in lines:
-            context.log.log(level, "%s", line.rstrip("\r"))
-        if len(pending) > LINE_LIMIT:
-            context.log.log(level, "%s", pending)
+            _log(context, level, line.rstrip("\r"))
+        if len(pending) > LINE_LIMIT or (pending and not going_on):
+            _log(context, level, pending)
             pending = ""
-    if pending:
-        context.log.log(level, "%s", pending)
+        await anyio.lowlevel.checkpoint()  # what asyncio has buffered is received without one
 
 
-async def _end(process: Process) -> None:
-    """End the process group, politely first. Its members may outlive the program itself."""
-    if process.returncode is not None:
-        _signal_group(process, signal.SIGKILL)
-        return
-    _signal_group(process, signal.SIGTERM)
-    with anyio.move_on_after(TERMINATE_LIMIT):
-        await process.wait()
-    _signal_group(process, signal.SIGKILL)
-    await process.wait()
-
-
-def _signal_group(process: Process, number: signal.Signals) -> None:
-    try:
-        os.killpg(process.pid, number)
-    except (ProcessLookupError, PermissionError):
-        return  # nobody is left, or only a zombie of somebody else
+def _log(context: TaskContext, level: int, line: str) -> None:
+    for start in range(0, len(line) or 1, LINE_LIMIT):  # the log would leave out the middle of a longer one
+        context.log.log(level, "%s", line[start : start + LINE_LIMIT])
