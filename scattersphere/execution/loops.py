@@ -184,16 +184,13 @@ class AsyncioLoop:
             handle.cancel()
 
     def abandon(self, handle: asyncio.Task[None]) -> bool:
-        coroutine: Any = handle.get_coro()
+        coroutine = handle.get_coro()
         handle.add_done_callback(_retrieve)
         try:
             if coroutine is not None:
                 coroutine.close()
-        except BaseException:  # noqa: BLE001 - what it raises while it is closed concerns nobody
-            # It swallowed GeneratorExit, or is executing just now. Or it has ended all the same: scopes of
-            # anyio raise when they are left outside of their task.
-            if inspect.getcoroutinestate(coroutine) != inspect.CORO_CLOSED:
-                return False
+        except RuntimeError:  # it swallowed GeneratorExit, or is executing just now
+            return False
         handle.cancel()  # wakes the empty shell, so that it ends now and not when its future does
         return True
 
