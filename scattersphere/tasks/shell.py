@@ -63,6 +63,7 @@ class Shell(RunnableTask):
         """Run the program to its end."""
         out, err = _Tail(self.keep), _Tail(self.keep)
         process = await self._open()
+        code = -1
         group = ProcessGroup(process, self.terminate_seconds, lambda: context.grace_left)
         try:
             async with anyio.create_task_group() as tasks:
