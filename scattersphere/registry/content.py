@@ -47,15 +47,32 @@ class SourcePool:
 
 def _linked(known: Path, file: Path) -> bool:
     try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.link(known, file)
-    except OSError:  # deleted meanwhile, too many links, or a file system without them
+    except FileNotFoundError:  # most likely the first file of a folder
+        return _make_folder(file) and _linked(known, file)
+    except OSError:  # too many links, or a file system without them
         return False
     return True
 
 
+def _make_folder(file: Path) -> bool:
+    """Make the folder of `file`; False if it was there already. Files are many, folders few."""
+    if file.parent.is_dir():
+        return False
+    file.parent.mkdir(mode=0o700, parents=True)
+    return True
+
+
 def _write(file: Path, content: bytes) -> None:
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        _write_new(file, content)
+    except FileNotFoundError:
+        if not _make_folder(file):
+            raise
+        _write_new(file, content)
+
+
+def _write_new(file: Path, content: bytes) -> None:
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(content)

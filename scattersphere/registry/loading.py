@@ -22,6 +22,7 @@ from scattersphere.registry.store import SnapshotStore
 from scattersphere.registry.typingcaches import clear_typing_caches
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
     from types import FrameType, ModuleType
 
@@ -42,7 +43,7 @@ class LoadSettings:
 
 
 class Load:
-    """One attempt to make a version of the bundle at `path`: first `read`, then `build`.
+    """One attempt to make a version of the bundle at `path`: `make`, or first `read`, then `build`.
 
     With `kept` the files are those of an earlier version of it.
     """
@@ -57,6 +58,15 @@ class Load:
         self.slug: str = FINDER.new_slug(name)
         self._snapshot: Snapshot | None = None
         self._space: VersionSpace | None = None
+
+    @property
+    def digest(self) -> str:
+        """The digest of what was read; "" before that."""
+        return self._snapshot.digest if self._snapshot else ""
+
+    def make(self, known: Collection[str]) -> BundleVersion | None:
+        """Read and build; None if what was read has one of the digests in `known`. One way to the thread."""
+        return None if self.read().digest in known else self.build()
 
     def read(self) -> Snapshot:
         """Take the snapshot; BundleRefusedError if the content is unsafe or incomplete."""
@@ -79,11 +89,11 @@ class Load:
             return copy_snapshot(self.kept, folder, store.pool)
         return take_snapshot(self.path, folder, name=self.name, limits=self.settings.limits, pool=store.pool)
 
-    def build(self, number: int) -> BundleVersion:
+    def build(self) -> BundleVersion:
         """Import the snapshot's modules and describe its tasks; BundleLoadError says what failed."""
         failure: BundleError | None = None
         try:
-            return self._build(number)
+            return self._build()
         except BundleError as error:
             # A new object: the traceback of this one holds frames, and they hold the modules.
             details = error.details if isinstance(error, BundleLoadError) else ""
@@ -108,7 +118,7 @@ class Load:
             f"bundle {self.name!r} does not load: not ready after {limit:g} s{where}", details
         )
 
-    def _build(self, number: int) -> BundleVersion:
+    def _build(self) -> BundleVersion:
         snapshot = self._snapshot
         if snapshot is None:
             raise BundleLoadError(f"bundle {self.name!r} was not read")
@@ -121,7 +131,6 @@ class Load:
             version = BundleVersion(
                 bundle=self.name,
                 digest=snapshot.digest,
-                number=number,
                 space=space,
                 slug=self.slug,
                 content=snapshot,
@@ -166,7 +175,7 @@ class Load:
                 modules[name] = space.module(name)
             except ImportError as error:
                 missing[name] = load_error(error, space)
-        bases = task_base_names(modules.values())
+        bases = task_base_names(modules.values()) if missing else frozenset[str]()
         for name, failure in missing.items():
             source = (snapshot.folder / snapshot.layout.modules[name].file).read_bytes()
             if not modules or defines_task(source, bases):

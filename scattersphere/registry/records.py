@@ -26,8 +26,8 @@ class BundleVersion:
     bundle: str
     digest: str
     """Hexadecimal; "" for classes of the host."""
-    number: int
-    """Counts the versions of a bundle's name from 1."""
+    number: int = 0
+    """Counts the versions of a bundle's name from 1; 0 until it is registered."""
     tasks: Mapping[str, TaskClass] = attrs.field(factory=dict, repr=False)
     """By path. Empty once the version is released."""
     warnings: tuple[str, ...] = attrs.field(default=(), repr=False)

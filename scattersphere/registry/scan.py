@@ -15,7 +15,7 @@ import attrs
 from scattersphere.errors import BundleRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 IGNORED_FOLDERS = frozenset({"__pycache__", "node_modules"})
 IGNORED_ENDINGS = ("~", ".pyc", ".pyo", ".swp", ".swx", ".tmp", ".part", ".partial", ".crdownload")
@@ -52,68 +52,86 @@ def is_ignored(name: str) -> bool:
     return name.startswith(".") or name in IGNORED_FOLDERS or name.endswith(IGNORED_ENDINGS)
 
 
+@attrs.frozen
+class Found:
+    """One file that a scan met."""
+
+    name: str
+    """Relative to the bundle, with slashes; "" for a bundle that is a single file."""
+    path: str
+    status: os.stat_result
+
+
 def signature(path: Path, limits: SourceLimits | None = None) -> Signature:
     """Scan the bundle at `path`; FileNotFoundError if it is gone, BundleRefusedError if unsafe."""
-    real = os.path.realpath(path)
+    return signature_of(path, scan(path, limits or SourceLimits()))
+
+
+def signature_of(path: Path, found: Iterable[Found]) -> Signature:
+    """Return the signature of what a scan of `path` found."""
     files, newest = [], 0
-    for name, file in walk(path, limits or SourceLimits()):
-        seen = file.stat()
-        files.append((name, seen.st_mtime_ns, seen.st_size, seen.st_ino))
-        newest = max(newest, seen.st_ctime_ns)
-    return Signature(real, tuple(files), newest)
+    for file in found:
+        status = file.status
+        files.append((file.name, status.st_mtime_ns, status.st_size, status.st_ino))
+        newest = max(newest, status.st_ctime_ns)
+    return Signature(os.path.realpath(path), tuple(files), newest)
 
 
-def walk(path: Path, limits: SourceLimits) -> Iterator[tuple[str, Path]]:
-    """Yield (relative path with slashes, file) of each regular file, in a fixed order.
+def scan(path: Path, limits: SourceLimits) -> list[Found]:
+    """Return each regular file of the bundle at `path`, in a fixed order.
 
-    A single file has the relative path "". Links are followed while they stay inside the bundle's
-    real folder (Kubernetes mounts are built of such links); one that leads out is refused.
+    Links are followed while they stay inside the bundle's real folder (Kubernetes mounts are built
+    of such links); one that leads out is refused.
     """
     if not path.is_dir():
-        _refuse_special(path, path.name)
-        yield "", path
-        return
-    found = _Walk(Path(os.path.realpath(path)), limits)
-    yield from found.folder(path, "", ())
+        return [_regular(path.name, "", os.fspath(path), path.stat())]
+    root = os.path.realpath(path)
+    return list(_Walk(root, limits).folder(root, "", ()))
 
 
 class _Walk:
-    """One walk through a folder; it counts entries and remembers the real folders it stands in."""
+    """One walk through a folder; it counts entries and remembers the real folders it stands in.
 
-    def __init__(self, root: Path, limits: SourceLimits) -> None:
+    With `os.scandir` and plain strings: every reload and every look at a watched bundle comes through here.
+    """
+
+    def __init__(self, root: str, limits: SourceLimits) -> None:
         self.root = root
         self.limits = limits
         self.entries = 0
 
-    def folder(self, folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
-        real = Path(os.path.realpath(folder))
+    def folder(self, real: str, prefix: str, above: tuple[str, ...]) -> Iterator[Found]:
         if real in above:
             raise BundleRefusedError(f"{prefix.rstrip('/')}: a link makes a loop of folders")
         if len(above) >= self.limits.depth:
             raise BundleRefusedError(f"{prefix.rstrip('/')}: more than {self.limits.depth} folders deep")
-        for entry in sorted(folder.iterdir()):
+        with os.scandir(real) as entries:
+            ordered = sorted(entries, key=lambda entry: entry.name)
+        for entry in ordered:
             if is_ignored(entry.name):
                 continue
             name = prefix + entry.name
             self._count()
-            self._refuse_escape(entry, name)
+            # The folder that we stand in is real, so only a link can lead elsewhere.
+            target = self._followed(entry, name) if entry.is_symlink() else entry.path
             if entry.is_dir():
-                yield from self.folder(entry, name + "/", (*above, real))
+                yield from self.folder(target, name + "/", (*above, real))
             else:
-                _refuse_special(entry, name)
-                yield name, entry
+                yield _regular(name, name, entry.path, entry.stat())
 
     def _count(self) -> None:
         self.entries += 1
         if self.entries > self.limits.entries:
             raise BundleRefusedError(f"more than {self.limits.entries:,} files and folders")
 
-    def _refuse_escape(self, entry: Path, name: str) -> None:
-        if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(self.root):
+    def _followed(self, entry: os.DirEntry[str], name: str) -> str:
+        target = os.path.realpath(entry.path)
+        if not Path(target).is_relative_to(self.root):
             raise BundleRefusedError(f"{name}: a link that leads out of the bundle; copy the file into it")
+        return target
 
 
-def _refuse_special(path: Path, name: str) -> None:
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode):
-        raise BundleRefusedError(f"{name}: not a regular file (a device, a pipe or a socket)")
+def _regular(shown: str, name: str, path: str, status: os.stat_result) -> Found:
+    if not stat.S_ISREG(status.st_mode):
+        raise BundleRefusedError(f"{shown}: not a regular file (a device, a pipe or a socket)")
+    return Found(name, path, status)

@@ -20,7 +20,7 @@ from scattersphere.errors import BundleRefusedError
 from scattersphere.registry import archives
 from scattersphere.registry.content import SourcePool, digest_of_all, refuse_clashes
 from scattersphere.registry.layout import Layout, lay_out
-from scattersphere.registry.scan import SourceLimits, signature, walk
+from scattersphere.registry.scan import Found, SourceLimits, scan, signature, signature_of
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 """What a bundle may be called (protocol.md: ASCII, so that no look-alikes exist)."""
@@ -100,17 +100,19 @@ def take_snapshot(
     """
     try:
         for attempt in range(READ_ATTEMPTS):
-            before = signature(path, limits)
+            found = scan(path, limits)
             target = folder / f"root{attempt}"
-            snapshot = _read(path, target, name, limits, pool or SourcePool())
-            if signature(path, limits) == before:
+            snapshot = _read(path, found, target, name, limits, pool or SourcePool())
+            if signature(path, limits) == signature_of(path, found):
                 return snapshot
     except OSError as error:
         raise BundleRefusedError(f"{path}: cannot be read: {error}") from None
     raise BundleRefusedError(f"{path}: is being written to; try again when that is done")
 
 
-def _read(path: Path, target: Path, name: str, limits: SourceLimits, pool: SourcePool) -> Snapshot:
+def _read(
+    path: Path, found: list[Found], target: Path, name: str, limits: SourceLimits, pool: SourcePool
+) -> Snapshot:
     kind = kind_of(path)
     target.mkdir(mode=0o700, parents=True)
     prefix, shown = "", path
@@ -120,7 +122,7 @@ def _read(path: Path, target: Path, name: str, limits: SourceLimits, pool: Sourc
         if kind in {BundleKind.MODULE, BundleKind.PACKAGE}:
             _check_module_name(path, kind)
             prefix, shown = path.name if kind is BundleKind.MODULE else f"{path.name}/", path.parent
-        files = _copy(path, target, prefix, limits, pool)
+        files = _copy(found, target, prefix, limits, pool)
     records = {
         Path(file).parts[0]: (target / file).read_text("utf-8", "replace")
         for file in files
@@ -160,24 +162,26 @@ def _check_module_name(path: Path, kind: BundleKind) -> None:
         raise BundleRefusedError(f"{path}: {module!r} is no name for a Python module; rename it")
 
 
-def _copy(path: Path, target: Path, prefix: str, limits: SourceLimits, pool: SourcePool) -> dict[str, bytes]:
-    found = list(walk(path, limits))
-    refuse_clashes(prefix + relative for relative, _ in found)
+def _copy(
+    found: list[Found], target: Path, prefix: str, limits: SourceLimits, pool: SourcePool
+) -> dict[str, bytes]:
+    refuse_clashes(prefix + file.name for file in found)
     files: dict[str, bytes] = {}
     room = limits.unpacked
-    for relative, file in found:
-        content = _read_regular(file, room)
+    for file in found:
+        content = _read_regular(file.path, room)
         room -= len(content)
-        files[prefix + relative] = pool.place(target / (prefix + relative), content)
+        name = prefix + file.name
+        files[name] = pool.place(target / name, content)
     return files
 
 
-def _read_regular(file: Path, room: int) -> bytes:
+def _read_regular(file: str, room: int) -> bytes:
     """Read at most `room` bytes; O_NONBLOCK so that a pipe put there meanwhile cannot hold us."""
     descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(descriptor, "rb") as stream:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise BundleRefusedError(f"{file.name}: not a regular file")
+            raise BundleRefusedError(f"{os.path.basename(file)}: not a regular file")  # noqa: PTH119 - a str
         content = stream.read(room + 1)
     if len(content) > room:
         raise BundleRefusedError("larger than the limit of unpacked bytes; see SourceLimits.unpacked")

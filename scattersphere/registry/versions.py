@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from scattersphere.model.taskclass import TaskClass
     from scattersphere.registry.scan import SourceLimits
-    from scattersphere.registry.sources import Snapshot
+
+    T = TypeVar("T")
 
 
 @attrs.frozen
@@ -132,16 +133,20 @@ class Versions:
     async def _made(self, load: Load, current: BundleVersion | None) -> BundleVersion:
         self.refuse_if_closed()
         name = load.name
-        snapshot: Snapshot = await self._loader.call(name, load.read, discard=load.discard, stuck=load.stuck)
-        same = [version for version in self.catalog.versions(name) if version.digest == snapshot.digest]
-        if same:
-            self._loader.post(name, load.discard)
-            return current if current in same else same[-1]
-        number = self.next_number(name)
+        known = frozenset(version.digest for version in self.catalog.versions(name))
+        version = await self._in_thread(load, lambda: load.make(known))
+        if version is None:
+            same = [other for other in self.catalog.versions(name) if other.digest == load.digest]
+            if same:
+                self._loader.post(name, load.discard)
+                return current if current in same else same[-1]
+            version = await self._in_thread(load, load.build)  # it was released while we read
+        version.number = self.next_number(name)
+        return version
+
+    async def _in_thread(self, load: Load, work: Callable[[], T]) -> T:
         try:
-            return await self._loader.call(
-                name, lambda: load.build(number), discard=load.discard, stuck=load.stuck
-            )
+            return await self._loader.call(load.name, work, discard=load.discard, stuck=load.stuck)
         except BaseException:
             self._garbage.released(time.monotonic())  # what was loaded so far is garbage too
             raise
