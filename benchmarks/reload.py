@@ -1,6 +1,6 @@
 """What loading a bundle costs, against a plain import of the same package in the same run.
 
-The package has 20 modules of about 120 lines. Each sample is a fresh content, so that nothing is cached that
+The packages have 20 and 100 modules of about 120 lines. Each sample is a fresh content, so that nothing is cached that
 a real first load would not have. Loads and plain imports take turns; medians are compared.
 
 Run `python -m benchmarks.reload`.
@@ -9,17 +9,20 @@ Run `python -m benchmarks.reload`.
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import importlib
 import statistics
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
+import anyio.to_thread
 
 from scattersphere.registry.registry import TaskRegistry
 
@@ -87,43 +90,59 @@ class Job(RunnableTask):
         return work_1(self.values)
 """
 
-GOALS = {"first load": 1.3, "reload, one module changed": 1.3}
-"""Times the plain import without, and with, bytecode (performance.md, section 5)."""
+GOALS = {"first load": (1.3, "cold"), "reload, one module changed": (1.3, "warm")}
+"""At most so many times the plain import without bytecode (cold), or with it (warm).
+
+The loop's thread cannot import without standing still, so the same import in a thread is shown as well.
+"""
+
+FINDS = 1_000
+
+STALL_SIZES = (4, 16, 64, 256)
+STALL_LIMIT, STALL_GOAL = 64, 0.020
+"""Kilobytes of a module up to which the loop may not stand still for longer than these seconds."""
 
 
-def write_package(root: Path, package: str, label: object) -> None:
-    """Write 20 modules of about 120 lines, with `label` in each."""
+def write_package(root: Path, package: str, label: object, modules: int = MODULES) -> None:
+    """Write modules of about 120 lines, with `label` in each."""
     folder = root / package
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "__init__.py").write_text("")
-    for number in range(1, MODULES - 1):
+    for number in range(1, modules - 1):
         write_module(folder / f"m{number}.py", label)
     (folder / "jobs.py").write_text(TASK.format(package=package))
 
 
-def write_module(file: Path, label: object) -> None:
-    """Write one module, unlike all others."""
+def write_module(file: Path, label: object, size: int = 4_300) -> None:
+    """Write one module of about `size` bytes, unlike all others."""
     unique = f"{label}{file.stem}"
-    functions = "".join(FUNCTION.format(i=i, label=unique) for i in range(7))
-    file.write_text(MODULE.replace("{label}", unique) + functions)
+    text, number = MODULE.replace("{label}", unique), 0
+    while len(text) < size:
+        text, number = text + FUNCTION.format(i=number, label=unique), number + 1
+    file.write_text(text)
 
 
-def plain_import(root: Path, package: str, *, bytecode: bool) -> float:
-    """Import every module of a package in the ordinary way; return the seconds."""
+def plain_import(root: Path, package: str, *, bytecode: bool) -> None:
+    """Import every module of a package in the ordinary way, and forget them."""
     names = [package, *(f"{package}.{file.stem}" for file in sorted((root / package).glob("[!_]*.py")))]
     sys.path.insert(0, str(root))
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, not bytecode
     try:
         importlib.invalidate_caches()
-        began = time.perf_counter()
         for name in names:
             importlib.import_module(name)
-        return time.perf_counter() - began
     finally:
         sys.dont_write_bytecode = before
         sys.path.remove(str(root))
         for name in names:
             sys.modules.pop(name, None)
+
+
+class Cost(NamedTuple):
+    """Seconds by the clock, and of the processor."""
+
+    wall: float
+    processor: float
 
 
 class Stall:
@@ -142,47 +161,82 @@ class Stall:
             last = now
 
 
-async def measure(root: Path, samples: int) -> tuple[dict[str, list[float]], list[float]]:
-    """Take the samples in turns; return the seconds by kind, and the stalls of the loop."""
-    seconds: dict[str, list[float]] = {name: [] for name in ("cold", "warm", *GOALS, "unchanged", "release")}
-    stalls = []
+async def measure(root: Path, samples: int, modules: int) -> dict[str, list[Cost]]:
+    """Take the samples in turns, with the garbage of the others collected; return the costs by kind."""
+    costs: dict[str, list[Cost]] = defaultdict(list)
     registry = TaskRegistry(collect_garbage=False)
+    await register_another(registry, root)  # the first bundle of all makes the store and the thread
     for sample in range(samples):
-        package = f"bench{sample}"
-        write_package(root, package, f"first{sample}")
-        seconds["cold"].append(plain_import(root, package, bytecode=False))
-        plain_import(root, package, bytecode=True)
-        seconds["warm"].append(plain_import(root, package, bytecode=True))
+        package = f"bench{sample}_{modules}"
+        write_package(root, package, f"first{sample}", modules)
+        cold = functools.partial(plain_import, root, package, bytecode=False)
+        warm = functools.partial(plain_import, root, package, bytecode=True)
+        with timed(costs["cold"]):
+            cold()
+        with timed(costs["cold, in a thread"]):
+            await anyio.to_thread.run_sync(cold)
+        warm()  # writes the bytecode
+        with timed(costs["warm"]):
+            warm()
+        with timed(costs["warm, in a thread"]):
+            await anyio.to_thread.run_sync(warm)
+        with timed(costs["first load"]):
+            await registry.register(root / package)
+        write_module(root / package / "m7.py", f"second{sample}")
+        with timed(costs["reload, one module changed"]):
+            await registry.reload(package)
+        with timed(costs["reload, nothing changed"]):
+            await registry.reload(package)
+        with timed(costs["release"]):
+            await registry.deregister(package)
+    await registry.aclose()
+    return costs
+
+
+async def register_another(registry: TaskRegistry, root: Path) -> None:
+    """Register a bundle that is not measured."""
+    (root / "another.py").write_text(
+        "from scattersphere.task import RunnableTask\n"
+        "class Job(RunnableTask):\n    def run(self, context): ...\n"
+    )
+    await registry.register(root / "another.py")
+
+
+async def stalls(root: Path, samples: int, kilobytes: int) -> float:
+    """Load modules of one size; return the median of the longest times without a turn of the loop."""
+    registry = TaskRegistry(collect_garbage=False)
+    await register_another(registry, root)
+    longest = []
+    for sample in range(samples):
+        file = root / f"large{kilobytes}_{sample}.py"
+        write_module(file, f"large{sample}", size=kilobytes * 1024)
+        with file.open("a") as stream:
+            stream.write(TASK.replace("from {package}.m1 import work_1\n", ""))
         stall = Stall()
         async with anyio.create_task_group() as group:
             group.start_soon(stall.watch)
-            with timed(seconds["first load"]):
-                await registry.register(root / package)
-            write_module(root / package / "m7.py", f"second{sample}")
-            with timed(seconds["reload, one module changed"]):
-                await registry.reload(package)
+            await anyio.sleep(0.01)
+            await registry.register(file)
             group.cancel_scope.cancel()
-        stalls.append(stall.longest)
-        with timed(seconds["unchanged"]):
-            await registry.reload(package)
-        with timed(seconds["release"]):
-            await registry.deregister(package)
-        gc.collect()
+        longest.append(stall.longest)
+        await registry.deregister(f"large{kilobytes}_{sample}")
     await registry.aclose()
-    return seconds, stalls
+    return statistics.median(longest)
 
 
 class timed:  # noqa: N801 - reads as a word
-    """Append the seconds that the block took."""
+    """Append the cost of the block, once what others left is collected."""
 
-    def __init__(self, seconds: list[float]) -> None:
-        self._seconds = seconds
+    def __init__(self, costs: list[Cost]) -> None:
+        self._costs = costs
 
     def __enter__(self) -> None:
-        self._began = time.perf_counter()
+        gc.collect()
+        self._began = time.perf_counter(), time.process_time()
 
     def __exit__(self, *_: object) -> None:
-        self._seconds.append(time.perf_counter() - self._began)
+        wall, processor = self._began
+        self._costs.append(Cost(time.perf_counter() - wall, time.process_time() - processor))
 
 
 async def memory(root: Path, reloads: int) -> tuple[int, float]:
@@ -213,51 +267,50 @@ def weight() -> tuple[int, float]:
     return len(gc.get_objects()), resident
 
 
-async def many(root: Path, bundles: int, classes: int) -> dict[str, float]:
-    """Register many bundles with many tasks each; return the seconds of what people then do."""
+async def many(root: Path, bundles: int, classes: int) -> Iterator[str]:
+    """Register many bundles with many tasks each; return what people then do, and how long it takes."""
     text = "from scattersphere.task import RunnableTask\n" + "".join(
         f"class T{i}(RunnableTask):\n    x: int = {i}\n    def run(self, context): ...\n"
         for i in range(classes)
     )
     registry = TaskRegistry(collect_garbage=False)
-    found: dict[str, float] = {}
-    with clocked(found, f"register {bundles} bundles, {bundles * classes:,} tasks"):
+    costs: dict[str, list[Cost]] = defaultdict(list)
+    with timed(costs["register, each"]):
         for number in range(bundles):
             (root / f"many{number}.py").write_text(text)
             await registry.register(root / f"many{number}.py")
-    with clocked(found, "find, each"):
-        for _ in range(1_000):
-            registry.find(f"many{bundles // 2}.T1")
-    found["find, each"] /= 1_000
+    with timed(costs["find, each"]):
+        for number in range(FINDS):
+            registry.find(f"many{number % bundles}.T1")
     (root / "many0.py").write_text(text + "\n")
-    with clocked(found, "reload of one"):
+    with timed(costs["reload of one"]):
         await registry.reload("many0")
-    with clocked(found, "list all tasks"):
+    with timed(costs["list all tasks"]):
         list(registry.tasks.items())
     await registry.aclose()
-    return found
+    each = {"register, each": bundles, "find, each": FINDS}
+    return (f"  {name:45} {cost[0].wall * 1000 / each.get(name, 1):9.4f} ms" for name, cost in costs.items())
 
 
-def clocked(found: dict[str, float], name: str) -> timed:
-    """Put the seconds of the block into `found`."""
-
-    class Into(list[float]):
-        def append(self, seconds: float) -> None:
-            found[name] = seconds
-
-    return timed(Into())
-
-
-def report(seconds: dict[str, list[float]], stalls: list[float]) -> Iterator[str]:
-    middle = {name: statistics.median(values) * 1000 for name, values in seconds.items()}
-    yield f"plain import without bytecode  {middle['cold']:7.1f} ms"
-    yield f"plain import with bytecode     {middle['warm']:7.1f} ms"
-    for name, base in (("first load", "cold"), ("reload, one module changed", "warm")):
-        ratio = middle[name] / middle[base]
-        yield f"{name:30} {middle[name]:7.1f} ms  {ratio:5.2f} x {base} (goal {GOALS[name]})"
-    yield f"reload, nothing changed        {middle['unchanged']:7.1f} ms"
-    yield f"release                        {middle['release']:7.1f} ms"
-    yield f"longest stall of the loop      {statistics.median(stalls) * 1000:7.1f} ms  (goal 20)"
+def report(costs: dict[str, list[Cost]]) -> Iterator[str]:
+    """Show medians, and ratios to the plain import: as it is, in a thread, and by processor time."""
+    middle = {
+        name: Cost(
+            statistics.median(cost.wall for cost in taken), statistics.median(c.processor for c in taken)
+        )
+        for name, taken in costs.items()
+    }
+    for name, cost in middle.items():
+        line = f"  {name:28} {cost.wall * 1000:7.1f} ms, processor {cost.processor * 1000:7.1f} ms"
+        if name in GOALS:
+            goal, base = GOALS[name]
+            threaded = middle[f"{base}, in a thread"]
+            line += (
+                f"  {cost.wall / middle[base].wall:5.2f} x {base} (goal {goal}), "
+                f"{cost.wall / threaded.wall:.2f} x {base} in a thread, "
+                f"{cost.processor / middle[base].processor:.2f} x its processor time"
+            )
+        yield line
 
 
 def main(output: Callable[[str], None] = print) -> None:
@@ -267,12 +320,21 @@ def main(output: Callable[[str], None] = print) -> None:
     parser.add_argument("--bundles", type=int, default=200)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        for line in report(*anyio.run(measure, Path(folder), options.samples)):
-            output(line)
-        objects, megabytes = anyio.run(memory, Path(folder), options.reloads)
+        root = Path(folder)
+        for modules in (MODULES, 5 * MODULES):
+            output(f"{modules} modules of 120 lines")
+            for line in report(anyio.run(measure, root, options.samples, modules)):
+                output(line)
+        for kilobytes in STALL_SIZES:
+            goal = f" (goal {STALL_GOAL * 1000:.0f})" if kilobytes <= STALL_LIMIT else ""
+            stall = anyio.run(stalls, root, options.samples, kilobytes)
+            output(f"longest stall while a module of {kilobytes:3} KB loads  {stall * 1000:7.1f} ms{goal}")
+        objects, megabytes = anyio.run(memory, root, options.reloads)
         output(f"{options.reloads} reloads: {objects:+} objects, {megabytes:+.1f} MB (goal: constant, 5 MB)")
-        for name, value in anyio.run(many, Path(folder), options.bundles, 25).items():
-            output(f"{name:45} {value * 1000:9.3f} ms")
+        for bundles in (options.bundles // 4, options.bundles):
+            output(f"{bundles} bundles with {bundles * 25:,} tasks")
+            for line in anyio.run(many, root, bundles, 25):
+                output(line)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import attrs
@@ -81,11 +80,15 @@ def lay_out(files: Iterable[str], records: Mapping[str, str] | None = None, *, b
     modules: dict[str, ModuleFile] = {}
     compiled: dict[str, str] = {}
     for file in sorted(files):
-        path = PurePosixPath(file)
-        if path.suffix in EXTENSION_SUFFIXES and path.parts[0].partition(".")[0].isidentifier():
-            compiled.setdefault(path.parts[0].partition(".")[0], file)
-        elif path.suffix == ".py" and all(part.isidentifier() for part in (*path.parent.parts, path.stem)):
-            _add_module(modules, path)
+        folder, _, base = file.rpartition("/")
+        stem, dot, ending = base.rpartition(".")
+        top = file.partition("/")[0].partition(".")[0]
+        if f".{ending}" in EXTENSION_SUFFIXES and stem and top.isidentifier():
+            compiled.setdefault(top, file)
+        elif dot and ending == "py":
+            parts = folder.split("/") if folder else []
+            if stem.isidentifier() and all(part.isidentifier() for part in parts):
+                _add_module(modules, file, parts, stem)
     # What lies in a folder beside a module of the folder's name cannot be imported.
     reachable = {name: module for name, module in modules.items() if _is_reachable(name, modules)}
     tops = frozenset(name.partition(".")[0] for name in reachable) | compiled.keys()
@@ -93,19 +96,20 @@ def lay_out(files: Iterable[str], records: Mapping[str, str] | None = None, *, b
     return Layout(modules=reachable, tops=tops, compiled=compiled, dependencies=dependencies)
 
 
-def _add_module(modules: dict[str, ModuleFile], path: PurePosixPath) -> None:
+def _add_module(modules: dict[str, ModuleFile], file: str, folders: list[str], stem: str) -> None:
     """Add one source file; a package beats a module of its name, as Python has it."""
-    parts = path.parent.parts
-    for depth in range(1, len(parts) + 1):  # folders without __init__.py are packages too
-        modules.setdefault(".".join(parts[:depth]), ModuleFile("", "/".join(parts[:depth])))
-    if path.stem == "__init__":
-        if parts:
-            modules[".".join(parts)] = ModuleFile(str(path), "/".join(parts))
+    package = ".".join(folders)
+    if package and package not in modules:  # folders without __init__.py are packages too
+        for depth in range(1, len(folders) + 1):
+            modules.setdefault(".".join(folders[:depth]), ModuleFile("", "/".join(folders[:depth])))
+    if stem == "__init__":
+        if package:
+            modules[package] = ModuleFile(file, "/".join(folders))
         return
-    name = ".".join((*parts, path.stem))
+    name = f"{package}.{stem}" if package else stem
     taken = modules.get(name)
     if taken is None or not taken.file:  # only a real package stands before the module
-        modules[name] = ModuleFile(str(path), None)
+        modules[name] = ModuleFile(file, None)
 
 
 def _is_reachable(name: str, modules: Mapping[str, ModuleFile]) -> bool:
