@@ -43,7 +43,7 @@ def unpack(path: Path, target: Path, limits: SourceLimits, pool: SourcePool) -> 
             with _open(copy) as archive:
                 entries = _checked(archive.infolist(), size, limits)
                 return {
-                    name: pool.place(target / name, _content(archive, entry))
+                    name: pool.place(str(target / name), _content(archive, entry))
                     for name, entry in entries.items()
                 }
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scattersphere.errors import BundleRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
 DIGEST_BYTES = 20
 
@@ -24,12 +24,12 @@ class SourcePool:
     """
 
     def __init__(self) -> None:
-        self._files: dict[bytes, Path] = {}
+        self._files: dict[bytes, str] = {}
 
-    def place(self, file: Path, content: bytes) -> bytes:
+    def place(self, file: str, content: bytes) -> bytes:
         """Put a file into a snapshot, readable for the owner only; return the digest of its content."""
         digest = digest_of(content)
-        if file.suffix != ".py":
+        if not file.endswith(".py"):
             _write(file, content)
             return digest
         known = self._files.get(digest)
@@ -40,12 +40,13 @@ class SourcePool:
 
     def forget(self, folder: Path) -> None:
         """Forget the files below `folder`, which is deleted."""
+        below = f"{folder}{os.sep}"
         for digest, file in list(self._files.items()):
-            if file.is_relative_to(folder):
+            if file.startswith(below):
                 self._files.pop(digest, None)
 
 
-def _linked(known: Path, file: Path) -> bool:
+def _linked(known: str, file: str) -> bool:
     try:
         os.link(known, file)
     except FileNotFoundError:  # most likely the first file of a folder
@@ -55,15 +56,16 @@ def _linked(known: Path, file: Path) -> bool:
     return True
 
 
-def _make_folder(file: Path) -> bool:
+def _make_folder(file: str) -> bool:
     """Make the folder of `file`; False if it was there already. Files are many, folders few."""
-    if file.parent.is_dir():
+    folder = Path(file).parent
+    if folder.is_dir():
         return False
-    file.parent.mkdir(mode=0o700, parents=True)
+    folder.mkdir(mode=0o700, parents=True)
     return True
 
 
-def _write(file: Path, content: bytes) -> None:
+def _write(file: str, content: bytes) -> None:
     try:
         _write_new(file, content)
     except FileNotFoundError:
@@ -72,7 +74,7 @@ def _write(file: Path, content: bytes) -> None:
         _write_new(file, content)
 
 
-def _write_new(file: Path, content: bytes) -> None:
+def _write_new(file: str, content: bytes) -> None:
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(content)

@@ -19,6 +19,7 @@ from importlib.readers import FileReader
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
+from scattersphere.registry.compiling import compiled_apart
 from scattersphere.registry.facade import ImportlibFacade
 from scattersphere.registry.typingcaches import clear_typing_caches
 
@@ -200,7 +201,9 @@ class SnapshotLoader(importlib.machinery.SourceFileLoader):
         space = self._space
         code = space.code.get(self._digest, self.path, space.slug)
         if code is None:
-            code = self._compiled(self.get_data(self.path))
+            source = self.get_data(self.path)
+            # A lazy import holds up its own thread anyhow; a load shall hold up no other.
+            code = (compiled_apart(source, self.path) if space.loading else None) or self._compiled(source)
             space.code.put(self._digest, code, space.slug)
         return code
 

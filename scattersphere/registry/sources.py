@@ -151,7 +151,7 @@ def copy_snapshot(kept: Snapshot, folder: Path, pool: SourcePool) -> Snapshot:
             content = (kept.folder / name).read_bytes()
         except OSError as error:
             raise BundleRefusedError(f"{name} of the kept files cannot be read: {error}") from None
-        if pool.place(target / name, content) != digest:
+        if pool.place(str(target / name), content) != digest:
             raise BundleRefusedError(f"{name} of the kept files was changed by code that ran")
     return attrs.evolve(kept, folder=target)
 
@@ -172,17 +172,26 @@ def _copy(
         content = _read_regular(file.path, room)
         room -= len(content)
         name = prefix + file.name
-        files[name] = pool.place(target / name, content)
+        files[name] = pool.place(f"{target}/{name}", content)
     return files
 
 
 def _read_regular(file: str, room: int) -> bytes:
     """Read at most `room` bytes; O_NONBLOCK so that a pipe put there meanwhile cannot hold us."""
     descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise BundleRefusedError(f"{os.path.basename(file)}: not a regular file")  # noqa: PTH119 - a str
-        content = stream.read(room + 1)
-    if len(content) > room:
-        raise BundleRefusedError("larger than the limit of unpacked bytes; see SourceLimits.unpacked")
-    return content
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleRefusedError(f"{Path(file).name}: not a regular file")
+        parts, size = [], status.st_size
+        # A little more than its size: the first read sees the end, unless it grows meanwhile.
+        while size <= room and (part := os.read(descriptor, status.st_size + 1)):
+            parts.append(part)
+            size = sum(map(len, parts))
+            if len(parts) == 1 and size == status.st_size:
+                break
+        if size > room:
+            raise BundleRefusedError("larger than the limit of unpacked bytes; see SourceLimits.unpacked")
+    finally:
+        os.close(descriptor)
+    return b"".join(parts)
