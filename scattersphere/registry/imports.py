@@ -70,6 +70,7 @@ class VersionSpace:
         self.name: str = f"{PARENT}.{slug}"
         self.prefix: str = f"{self.name}."
         self.folder = folder
+        self._below = f"{folder}{os.sep}"
         self.shown_as = shown_as
         self.modules = modules
         self.own: frozenset[str] = frozenset(own)
@@ -163,15 +164,14 @@ class VersionSpace:
         module = self.modules.get(fullname.removeprefix(self.prefix))
         if module is None:
             return None
-        folder = None if module.folder is None else self.folder / module.folder
         if not module.file:
-            return self._package_spec(fullname, cast("Path", folder))
-        path = str(self.folder / module.file)
+            return self._package_spec(fullname, self.folder / (module.folder or ""))
+        path = f"{self._below}{module.file}"
         return importlib.util.spec_from_file_location(
             fullname,
             path,
             loader=SnapshotLoader(fullname, path, self, self.digests[module.file]),
-            submodule_search_locations=None if folder is None else [str(folder)],
+            submodule_search_locations=None if module.folder is None else [f"{self._below}{module.folder}"],
         )
 
     def _package_spec(self, fullname: str, folder: Path) -> importlib.machinery.ModuleSpec:

@@ -12,6 +12,7 @@ import queue
 import sys
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import anyio
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from scattersphere.registry.garbage import GarbageSchedule
 
 T = TypeVar("T")
+
+IDLE = 0.02
+"""Seconds without a load after which what was put off is done: a load never waits for files to be deleted."""
+
+PUT_OFF = 64
+"""Pieces of work that may wait for that; more are done although loads go on."""
 
 CLOSE_PATIENCE = 5.0
 """Seconds that closing waits for the thread; it only has files to delete then."""
@@ -113,6 +120,10 @@ class _Job(Generic[T]):
         return sys._current_frames().get(thread.ident or 0) if thread else None  # noqa: SLF001 - the only way
 
 
+def _nothing() -> None:
+    """Stand for the work of a job that only wakes the thread, and for the undoing of one that need not be."""
+
+
 def _interrupt(thread: threading.Thread) -> None:
     """Raise LoadAbandonedError in `thread` at its next bytecode: ends loops, not waits inside C code."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
@@ -128,6 +139,7 @@ class Loader:
         self.garbage = garbage
         self._on_collected = on_collected
         self._queue: queue.SimpleQueue[_Job[object] | None] = queue.SimpleQueue()
+        self._later: deque[_Job[object]] = deque()
         self._thread: threading.Thread | None = None
         self._given_up: dict[threading.Thread, str] = {}
         self._waiting: set[_Job[object]] = set()
@@ -177,9 +189,10 @@ class Loader:
                 raise failure
 
     def post(self, name: str, work: Callable[[], None]) -> None:
-        """Do `work` some time soon; nobody waits for it. After closing, never."""
+        """Do `work` when there is nothing to load; nobody waits for it. After closing, never."""
         if not self._closed:
-            self._post(_Job(name, work, lambda: None))
+            self._later.append(_Job(name, work, _nothing))
+            self._post(_Job("", _nothing, _nothing))  # for the thread to look
 
     def _post(self, job: _Job[T]) -> None:
         self._queue.put(cast("_Job[object]", job))
@@ -203,14 +216,27 @@ class Loader:
     def _run(self) -> None:
         while threading.current_thread() is self._thread:
             try:
-                job = self._queue.get(timeout=self.garbage.due_in(time.monotonic()))
+                job = self._queue.get(timeout=self._patience())
             except queue.Empty:
-                self._collect()
+                if self._later:
+                    self._do_what_was_put_off()
+                else:
+                    self._collect()
                 continue
             if job is None:
+                self._do_what_was_put_off()
                 return
             job.run()
             del job  # while this thread waits for the next one it holds nothing of the last
+
+    def _patience(self) -> float | None:
+        if not self._later:
+            return self.garbage.due_in(time.monotonic())
+        return IDLE if len(self._later) < PUT_OFF else 0.0
+
+    def _do_what_was_put_off(self) -> None:
+        while self._later and (self._closed or self._queue.empty() or len(self._later) >= PUT_OFF):
+            self._later.popleft().run()
 
     def _collect(self) -> None:
         began = time.monotonic()

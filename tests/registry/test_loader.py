@@ -11,6 +11,7 @@ from bundlefiles import task_module, write
 
 from scattersphere.errors import BundleLoadError, ClosedError, NoSuchBundleError
 from scattersphere.registry.garbage import LATEST, QUIET, SHARE, GarbageSchedule
+from scattersphere.registry.loader import PUT_OFF, Loader
 from scattersphere.registry.registry import TaskRegistry
 
 pytestmark = pytest.mark.anyio
@@ -283,3 +284,20 @@ async def test_the_loaders_thread_collects_and_warns_of_what_is_left(tmp_path, c
     assert "was released but is still in memory" in caplog.text
     assert held is not None
     await registry.aclose()
+
+
+@pytest.mark.anyio
+async def test_files_are_deleted_when_there_is_nothing_to_load_and_at_the_latest_when_closing():
+    order = []
+    loader = Loader(60, GarbageSchedule(enabled=False), lambda: None)
+    never = lambda *_: AssertionError("stuck")  # noqa: E731
+    await loader.call("a", lambda: order.append("load"), discard=lambda: None, stuck=never)
+    loader.post("a", lambda: order.append("delete"))
+    await loader.call("b", lambda: order.append("load"), discard=lambda: None, stuck=never)
+    while "delete" not in order:
+        await anyio.sleep(0.01)
+    assert order == ["load", "load", "delete"]
+    for _ in range(PUT_OFF + 10):
+        loader.post("a", lambda: order.append("more"))
+    await loader.aclose()
+    assert order.count("more") == PUT_OFF + 10

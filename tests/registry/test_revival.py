@@ -34,6 +34,8 @@ def files_of(registry):
 
 async def settled(registry):
     """Wait until the loader has done what was posted to it."""
+    while registry._versions._loader._later:
+        await anyio.sleep(0.01)
     await registry._versions._loader.call(
         "", lambda: None, discard=lambda: None, stuck=lambda *_: AssertionError("stuck")
     )
