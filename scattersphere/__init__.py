@@ -7,7 +7,6 @@ own `RunnableTask` classes with `register_tasks`), `define` a `JobDefinition`, `
 
 from scattersphere.errors import (
     AmbiguousTaskError,
-    ArgumentError,
     BundleBusyError,
     BundleError,
     BundleLoadError,
@@ -44,7 +43,6 @@ from scattersphere.task import RunnableTask, TaskContext
 
 __all__ = [
     "AmbiguousTaskError",
-    "ArgumentError",
     "BundleBusyError",
     "BundleError",
     "BundleLoadError",

@@ -44,10 +44,10 @@ def check_tcp(host: str, *, tokens: bool, tls: bool) -> None:
     """Raise `ListenError` where it would be unsafe to listen on a resolved address."""
     if not tokens:
         raise ListenError(
-            f"tcp://{host}: any local user, and any web page in a browser here, could connect: give tokens="
+            f"tcp://{host}: any local user, and any web page in a browser here, could connect", lacks="tokens"
         )
     if not tls and not is_loopback(host):
-        raise ListenError(f"tcp://{host}: beyond this machine tokens would travel in the clear: give tls=")
+        raise ListenError(f"tcp://{host}: beyond this machine tokens would travel in the clear", lacks="tls")
 
 
 def bind_tcp(address: str, *, tokens: bool, tls: bool) -> list[socket.socket]:
@@ -127,7 +127,7 @@ def bind_unix(path: str | os.PathLike[str]) -> socket.socket:
     The folder's lock is held from the look to the bind, so that two starters cannot both find the
     same socket dead. Raises `ListenError`.
     """
-    place = Path(path)
+    place = Path(path).absolute()  # what is printed for it must be of use from another folder, too
     place.parent.mkdir(mode=_FOLDER_MODE, exist_ok=True)
     _check_folder(place.parent)
     descriptor = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from scattersphere.model.definition import JobDefinition
 from scattersphere.remote import manual
 from scattersphere.remote.commands import COMMANDS, Command
 from scattersphere.remote.errors import RequestError
+from scattersphere.remote.render import RENDERERS
 from scattersphere.remote.requests import find_command
 from scattersphere.remote.roles import Role
 
@@ -77,15 +79,17 @@ def _commands(session: Session, _: Any) -> Any:
     return {"commands": manual.listing(_allowed(session))}
 
 
-def _schema(_: Session, arguments: Any) -> Any:
+def _schema(session: Session, arguments: Any) -> Any:
     if arguments.command is None:
-        return {"commands": manual.schemas()}
+        return {"commands": manual.schemas(_allowed(session)), "definition": JobDefinition.schema()}
+    if arguments.command == "definition":
+        return {"schema": JobDefinition.schema()}
     return {"schema": manual.schema_of(find_command(arguments.command))}
 
 
 def _output(session: Session, arguments: Any) -> Any:
-    session.format = arguments.format
-    return {"format": session.format}
+    session.render = RENDERERS[arguments.format]
+    return {"format": arguments.format}
 
 
 def _drop(session: Session, arguments: Any) -> Any:

@@ -91,9 +91,11 @@ def declared(cls: type[Any]) -> dict[str, tuple[Argument, bool]]:
 def read(cls: type[A], values: Mapping[str, Any]) -> A:
     """Make an instance from JSON values. Raises `RequestError` (`bad-args`) naming the field."""
     arguments = declared(cls)
-    for name in values:
-        if name not in arguments:
-            raise RequestError("bad-args", _unknown(name, arguments), field=name[:64])
+    if not values and not arguments:
+        return cls()
+    if not values.keys() <= arguments.keys():
+        name = next(name for name in values if name not in arguments)
+        raise RequestError("bad-args", _unknown(name, arguments), field=name[:64])
     for name, (taken, required) in arguments.items():
         if name in values:
             if fault := _fault(taken, values[name]):

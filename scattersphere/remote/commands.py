@@ -67,6 +67,13 @@ class OneCommand:
 
 
 @attrs.frozen(kw_only=True)
+class Schema:
+    """What to describe."""
+
+    command: str | None = _optional(Kind.TEXT, "a command, or `definition`; by default all of them")
+
+
+@attrs.frozen(kw_only=True)
 class Output:
     """How replies are written."""
 
@@ -308,7 +315,7 @@ _ROWS = (
     _row("quit", Nothing, None, "End the session; runs go on", "quit", before_auth=True),
     _row("whoami", Nothing, None, "Tell your user name and role", "whoami"),
     _row("commands", Nothing, None, "List the commands that you may use", "commands"),
-    _row("schema", OneCommand, None, "Give the JSON Schema of a command, or of definitions", "schema run"),
+    _row("schema", Schema, None, "Give the JSON Schema of requests and of definitions", "schema run"),
     _row("output", Output, _V, "Choose how replies are written", "output table"),
     _row("drop", Drop, _V, "Give up rights, for the rest of the session", "drop viewer"),
     _row("bundles", OptionalBundle, _V, "List bundles, their versions and errors", "bundles etl"),

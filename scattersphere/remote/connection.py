@@ -62,25 +62,29 @@ class Peer:
 class Connection:
     """Serves one stream until either side ends it."""
 
-    def __init__(self, front: Front, stream: ByteStream, peer: Peer, name: str) -> None:
+    def __init__(
+        self, front: Front, stream: ByteStream, peer: Peer, name: str, clock: Callable[[], float]
+    ) -> None:
         self.peer: str = peer.name
         self.since: str = str(stamp(dt.datetime.now(dt.UTC)))
         self._front = front
+        self._clock = clock
         self._stream = stream
         self.session: Session = Session(
             name=name,
             instance=front.instance,
-            gate=SourceGate(front, peer.source, anyio.current_time),
+            gate=SourceGate(front, peer.source, clock),
             limits=front.limits,
-            now=anyio.current_time(),
+            now=clock(),
             principal=peer.principal,
             observe=self._observe,
         )
         self._broken = False
         self._sending = self._flush_due = False
-        self._room = anyio.Event()
+        self._room: anyio.Event | None = None
         self._reading = anyio.CancelScope()
-        self._sending_since = 0.0
+        self._sends = 0
+        self._stalled_since = (0, 0.0)
         self._pumps: dict[int, anyio.CancelScope] = {}
         self._ready: list[Callable[[], None]] = []
         self._tasks: TaskGroup | None = None
@@ -119,16 +123,27 @@ class Connection:
 
     def check(self, now: float) -> None:
         """End the session if its time is over or its rights are gone, or if the peer does not read."""
-        if self._sending and now - self._sending_since > self.session.limits.write_time:
+        if self._stalled(now):
             self.drop()
             return
         self.session.tick(now)
         self.notice()
 
+    def _stalled(self, now: float) -> bool:
+        """Whether the send that is under way was so at a look that is `write_time` ago.
+
+        The looks know the time anyway; reading a clock for each send would slow every reply.
+        """
+        sends, since = self._stalled_since
+        if self._sending and sends == self._sends:
+            return now - since > self.session.limits.write_time
+        self._stalled_since = (self._sends, now)
+        return False
+
     def drop(self) -> None:
         """Give up on the peer: no last words, no waiting."""
         self._broken = True
-        self._room.set()
+        self._make_room()
         self._reading.cancel()
 
     async def _read(self) -> None:
@@ -147,53 +162,63 @@ class Connection:
                 self._broken = True
                 session.close("gone")
                 return
-            session.receive(chunk, anyio.current_time())
-            await self._advance()
+            now = self._clock()  # once a chunk
+            session.receive(chunk, now)
+            await self._advance(now)
         while session.closed is None:
             await self._advance()
             if session.closed is None:
                 await self._wait_for_room()
 
     async def _wait_for_room(self) -> None:
-        if self._room.is_set():
+        if self._room is None:
             self._room = anyio.Event()
         await self._room.wait()
 
+    def _make_room(self) -> None:
+        """Let those go on who wait: something was sent, or answered, or it is over."""
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+
     # ---- calls
 
-    async def _advance(self) -> None:
-        """Carry out what can be carried out now, and send what there is to say."""
+    async def _advance(self, now: float | None = None) -> None:
+        """Carry out what can be carried out `now`, and send what there is to say."""
+        now = self._clock() if now is None else now
         while not self._broken:
-            call = self.session.next_call(anyio.current_time())
+            call = self.session.next_call(now)
             if call is None:
                 withheld = self.session.backlog > self.session.limits.output
                 await self.flush()
                 if not withheld or self.session.backlog:
                     return
+                now = self._clock()
                 continue  # requests waited for the room that there is now
             if call.command.slow and self._tasks is not None:
                 self._tasks.start_soon(self._carry_out_slowly, call)
                 await self.flush()
                 return
-            await self._carry_out(call)
+            await self._carry_out(call, now)
 
     async def _carry_out_slowly(self, call: Call) -> None:
         # A wait ends with its client. What changes things is carried through, whoever is still there:
         # a bundle is registered or it is not.
         with anyio.CancelScope(shield=call.command.name != "wait"):
-            await self._carry_out(call)
+            await self._carry_out(call, None)
         await self._advance()
         self.notice()
-        self._room.set()
+        self._make_room()
 
-    async def _carry_out(self, call: Call) -> None:
-        scene = Scene(self._front, call.principal, self)
+    async def _carry_out(self, call: Call, now: float | None) -> None:
+        """Do it and reply. `now` where the command does not wait: the time is then still the same."""
+        scene = Scene(self._front, call.principal, self, call.in_words)
         try:
             result = await HANDLERS[call.command.handler](scene, call.arguments)
-            self.session.answer(call, result, anyio.current_time())
+            self.session.answer(call, result, self._clock() if now is None else now)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the client gets a reply, and the session lives
             error = wire_error(exc) or self._front.incident(exc)
-            self.session.refuse(call, error, anyio.current_time())
+            self.session.refuse(call, error, self._clock())
         finally:
             starts, self._ready = self._ready, []
             for start in starts:
@@ -208,23 +233,18 @@ class Connection:
         self._sending = True
         try:
             while self.session.backlog and not self._broken:
-                await self._send(self.session.take())
+                data = self.session.take()
+                for piece in (data,) if len(data) <= CHUNK else _pieces(data):
+                    self._sends += 1
+                    await self._stream.send(piece)
+        except _GONE:
+            self._broken = True
+            self.session.close("gone")
         finally:
             self._sending = False
-            self._room.set()
+            self._make_room()
             if self.session.closed is not None:
                 self._reading.cancel()
-
-    async def _send(self, data: bytes) -> None:
-        for start in range(0, len(data), CHUNK):
-            self._sending_since = anyio.current_time()
-            try:
-                await self._stream.send(data if len(data) <= CHUNK else data[start : start + CHUNK])
-            except _GONE:
-                self._broken = True
-                self.session.close("gone")
-                self._reading.cancel()
-                return
 
     async def _linger(self) -> None:
         """Let the peer read our last words before the connection is gone."""
@@ -273,29 +293,30 @@ class Connection:
         kinds: frozenset[str],
         shown: Callable[[Event, Principal], bool],
     ) -> None:
-        session, since_turn = self.session, 0
+        session, since_turn, now = self.session, 0, self._clock()
         with scope:
             try:
                 async for event in events:
                     principal = session.principal
                     wanted = event.kind is EventKind.LAGGED or kind_of(event) in kinds
                     if wanted and principal is not None and shown(event, principal):
-                        session.event(number, event_view(event, number, last), anyio.current_time())
+                        session.event(number, event_view(event, number, last), now)
                         self._send_soon()
                     last = event.seq
                     since_turn += 1
                     if since_turn >= TURN or session.backlog > session.limits.output:
                         since_turn = 0
                         await self._have_a_turn()
+                        now = self._clock()
             except Exception as exc:  # noqa: BLE001 - the other subscriptions and the session go on
                 self._front.incident(exc)
-            session.event(number, {"event": "end", "sub": number}, anyio.current_time())
+            session.event(number, {"event": "end", "sub": number}, self._clock())
         self._pumps.pop(number, None)
         await self.flush()
 
     async def _have_a_turn(self) -> None:
         """Check the rights again, and wait while the peer does not keep up: events wait in their run."""
-        self.session.tick(anyio.current_time())
+        self.session.tick(self._clock())
         self.notice()
         await anyio.lowlevel.checkpoint()
         while self.session.backlog > self.session.limits.output and self.session.closed is None:
@@ -341,6 +362,11 @@ def _object(arguments: Any, result: Any) -> str:
         if isinstance(value, str | int):
             return f"{name} {str(value)[:128]}"
     return ""
+
+
+def _pieces(data: bytes) -> list[bytes]:
+    """Cut what is long: a send that is stalled is told from one that goes on slowly."""
+    return [data[start : start + CHUNK] for start in range(0, len(data), CHUNK)]
 
 
 async def _send_eof(stream: Any) -> None:

@@ -59,9 +59,17 @@ class RequestError(ScattersphereError):
 
 
 class ListenError(ScattersphereError):
-    """A listener would be unsafe, or its address cannot be used. Nothing listens."""
+    """A listener would be unsafe, or its address cannot be used. Nothing listens.
+
+    `lacks` is the argument of `listen` that would make it safe; a command line has another name for it.
+    """
 
     code = "unsupported"
+
+    def __init__(self, message: str, *, lacks: str | None = None) -> None:
+        self.reason: str = message
+        self.lacks: str | None = lacks
+        super().__init__(f"{message}: give {lacks}=" if lacks else message)
 
 
 def wire_error(exc: BaseException) -> dict[str, Any] | None:
@@ -81,6 +89,7 @@ def wire_error(exc: BaseException) -> dict[str, Any] | None:
         return None
     error: dict[str, Any] = {"code": exc.code, "message": str(exc)[:SHOWN_MESSAGE]}
     if isinstance(exc, DefinitionError | UnresolvedError):
+        error["message"] = error["message"].partition("\n")[0].removesuffix(":")
         error["problems"] = wire_problems(exc.problems)
     elif isinstance(exc, BundleBusyError):
         error["runs"] = list(exc.runs)

@@ -10,6 +10,7 @@ away before anything that it says could be taken for a command.
 from __future__ import annotations
 
 import re
+from collections import deque
 
 import attrs
 
@@ -22,7 +23,7 @@ _OPENINGS = frozenset(b"{abcdefghijklmnopqrstuvwxyz")
 _COMMENT = ord("#")
 
 
-@attrs.frozen
+@attrs.define
 class Line:
     """A whole line. `partial` marks the last one of the input where it has no newline."""
 
@@ -50,12 +51,16 @@ Frame = Line | Fault | Ignored
 
 
 class Framer:
-    """Collects bytes and cuts lines, each when it is asked for: the limit may grow in between."""
+    """Collects bytes and cuts lines, each when it is asked for: the limit may grow in between.
+
+    A chunk is split once, when it comes. What is judged is a whole line, or its beginning where the rest
+    has not come.
+    """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._scanned = 0
-        self._newlines = 0
+        self._lines: deque[bytes] = deque()
+        self._rest = bytearray()
+        self._size = 0
         self._at_start = True
         self._first = True
         self._dropping = False
@@ -64,27 +69,35 @@ class Framer:
     @property
     def lines(self) -> int:
         """How many whole lines wait to be asked for."""
-        return self._newlines
+        return len(self._lines)
 
     @property
     def size(self) -> int:
         """How many bytes are kept."""
-        return len(self._buffer)
+        return self._size
 
     @property
     def inside_line(self) -> bool:
         """Whether a line has begun and not ended."""
-        return self._dropping or (bool(self._buffer) and self._buffer[-1:] != b"\n")
+        return self._dropping or bool(self._rest)
 
     @property
     def exhausted(self) -> bool:
         """Whether the input has ended and everything was asked for."""
-        return self._ended and not self._buffer
+        return self._ended and not self._lines and not self._rest
 
     def feed(self, chunk: bytes) -> None:
         """Take what came from the peer."""
-        self._buffer += chunk
-        self._newlines += chunk.count(b"\n")
+        if self._dropping:  # the rest of a line that was reported as too long
+            _, newline, chunk = chunk.partition(b"\n")
+            self._dropping = not newline
+        first, *others = chunk.split(b"\n")
+        self._size += len(chunk)
+        self._rest += first
+        if others:
+            self._lines.append(bytes(self._rest))
+            self._rest[:] = others.pop()
+            self._lines += others
 
     def end(self) -> None:
         """Take note that nothing more will come."""
@@ -92,77 +105,74 @@ class Framer:
 
     def next(self, limit: int) -> Frame | None:
         """Return the next frame, or None where more bytes are needed. `limit` bounds a line's bytes."""
-        if self._dropping and not self._drop():
-            return None
-        if self._at_start and not self._skip_bom():
-            return None
-        end = self._buffer.find(b"\n", self._scanned)
-        if end < 0:
+        if not self._lines:
             return self._unfinished(limit)
-        raw = bytes(self._buffer[:end])
-        self._forget(end + 1)
-        self._newlines -= 1
+        raw = self._lines.popleft()
+        self._size -= len(raw) + 1
+        if self._at_start:
+            self._at_start = False
+            raw = raw.removeprefix(_BOM)
         raw = raw.removesuffix(b"\r")
         if len(raw) > limit:
             return self._judged(raw, whole=False) or _too_long(limit)
-        return self._judged(raw) or _line(raw)
+        if self._first:
+            return self._judged(raw) or _line(raw)
+        return _blank(raw) or _line(raw)
+
+    def _forget(self) -> None:
+        """Drop the line that has begun."""
+        self._size -= len(self._rest)
+        self._rest.clear()
 
     def _skip_bom(self) -> bool:
         """Drop a byte order mark. False: too few bytes to tell."""
-        if len(self._buffer) < len(_BOM) and not self._ended and _BOM.startswith(self._buffer):
+        if len(self._rest) < len(_BOM) and not self._ended and _BOM.startswith(self._rest):
             return False
         self._at_start = False
-        if self._buffer.startswith(_BOM):
-            self._forget(len(_BOM))
+        if self._rest.startswith(_BOM):
+            del self._rest[: len(_BOM)]
+            self._size -= len(_BOM)
         return True
-
-    def _drop(self) -> bool:
-        """Drop the rest of a line that was reported as too long. False: its end has not come yet."""
-        end = self._buffer.find(b"\n")
-        if end < 0:
-            self._buffer.clear()
-            return False
-        self._forget(end + 1)
-        self._newlines -= 1
-        self._dropping = False
-        return True
-
-    def _forget(self, count: int) -> None:
-        del self._buffer[:count]
-        self._scanned = 0
 
     def _unfinished(self, limit: int) -> Frame | None:
-        buffer = self._buffer
-        self._scanned = len(buffer)
-        if self._first and (fault := self._judged(bytes(buffer[: limit + 1]), whole=False)):
+        rest = self._rest
+        if self._at_start and not self._skip_bom():
+            return None
+        if self._first and (fault := self._judged(bytes(rest[: limit + 1]), whole=False)):
             return fault
-        if len(buffer) > limit + 1 or (len(buffer) == limit + 1 and buffer[-1:] != b"\r"):
-            buffer.clear()
-            self._scanned = 0
+        if len(rest) > limit + 1 or (len(rest) == limit + 1 and rest[-1:] != b"\r"):
+            self._forget()
             self._dropping = not self._ended
             return _too_long(limit)
-        if not self._ended or not buffer:
+        if not self._ended or not rest:
             return None
-        raw = bytes(buffer).removesuffix(b"\r")
-        buffer.clear()
+        raw = bytes(rest).removesuffix(b"\r")
+        self._forget()
         return self._judged(raw) or _last(raw)
 
     def _judged(self, raw: bytes, *, whole: bool = True) -> Frame | None:
         """Sort out blank lines and comments, and on the first line the peers that speak something else."""
         start = raw.lstrip(_BLANKS)
-        if not start:
-            return IGNORED if whole else None
-        if start[0] == _COMMENT:
+        if not start or start[0] == _COMMENT:
             return IGNORED if whole else None
         if not self._first:
             return None
         if start[0] not in _OPENINGS or (whole and _HTTP.search(raw)):
-            self._buffer.clear()
-            self._newlines = 0
+            self._lines.clear()
+            self._rest.clear()
+            self._size = 0
             return Fault("bad-frame", "this is no Scattersphere client; a line begins with { or a to z", True)
         if whole:
             self._first = False
         return None
+
+
+def _blank(raw: bytes) -> Ignored | None:
+    """Return the frame of a blank line or a comment."""
+    if raw and raw[0] in _OPENINGS:  # most lines
+        return None
+    start = raw.lstrip(_BLANKS)
+    return IGNORED if not start or start[0] == _COMMENT else None
 
 
 def _too_long(limit: int) -> Fault:
@@ -170,6 +180,8 @@ def _too_long(limit: int) -> Fault:
 
 
 def _line(raw: bytes) -> Frame:
+    if raw.isascii() and (text := raw.decode()).isprintable():  # most lines: nothing to look for in them
+        return Line(text)
     if _CONTROL.search(raw):
         return Fault("bad-frame", "the line holds a control character; write it as \\u00XX inside JSON")
     try:

@@ -47,7 +47,8 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant,
 
 def parse(text: str, depth: int) -> Any:
     """Return the value that `text` holds. Raises `RequestError`: `bad-request` or `too-deep`."""
-    _check_depth(text, depth)
+    if text.count("{") + text.count("[") > depth:
+        _check_depth(text, depth)
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as exc:
@@ -62,8 +63,6 @@ def parse(text: str, depth: int) -> Any:
 
 
 def _check_depth(text: str, depth: int) -> None:
-    if text.count("{") + text.count("[") <= depth:
-        return
     level = 0
     for mark in re.findall(r"[\[{\]}]", _STRINGS.sub("", text)):
         level += 1 if mark in "[{" else -1

@@ -241,7 +241,8 @@ class Listening:
                 return
             stream = secure
         self._numbers += 1
-        connection = Connection(self.front, stream, peer, f"{self.front.instance}-{self._numbers}")
+        name = f"{self.front.instance}-{self._numbers}"
+        connection = Connection(self.front, stream, peer, name, self._loop.clock)
         self._connections.add(connection)
         self.front.sessions[connection.session.name] = connection
         self._wake.set()

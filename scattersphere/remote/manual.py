@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scattersphere.remote.arguments import Argument, Kind, declared
-from scattersphere.remote.commands import COMMANDS, Command
+
+if TYPE_CHECKING:
+    from scattersphere.remote.commands import Command
 
 _INTRODUCTION = (
     'Type a command with its arguments, or a JSON object: {"cmd": "run", "args": {"job": "hi"}}.',
@@ -22,10 +24,14 @@ def overview(allowed: list[Command]) -> list[str]:
 
 def usage(command: Command) -> str:
     """Return a command with its arguments, those in brackets optional."""
-    words = [command.name]
-    for name, (_, required) in declared(command.arguments).items():
-        words.append(name.upper() if required else f"[{name.upper()}]")
-    return " ".join(words + ([f"[{command.extra.upper()}: KEY=VALUE...]"] if command.extra else []))
+    words, last = [command.name], [f"[{command.extra.upper()} AS NAME=VALUE...]"] if command.extra else []
+    for name, (taken, required) in declared(command.arguments).items():
+        if name == command.whole:
+            last = [name.upper()]
+        elif name != command.extra:
+            shown = f"{name}=true" if taken.kind is Kind.FLAG and command.whole else name.upper()
+            words.append(shown if required else f"[{shown}]")
+    return " ".join(words + last)
 
 
 def explain_command(command: Command) -> list[str]:
@@ -89,6 +95,6 @@ def _property(taken: Argument) -> dict[str, Any]:
     return found
 
 
-def schemas() -> dict[str, Any]:
-    """Return the schema of every command."""
-    return {name: schema_of(command) for name, command in COMMANDS.items()}
+def schemas(allowed: list[Command]) -> dict[str, Any]:
+    """Return the schemas of commands, by name."""
+    return {command.name: schema_of(command) for command in allowed}

@@ -16,8 +16,9 @@ class Bucket:
 
     def take(self, now: float) -> float:
         """Take one token and return 0.0, or return the seconds until there is one again."""
-        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate)
-        self._at = now
+        if now > self._at:
+            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+            self._at = now
         if self._tokens >= 1.0:
             self._tokens -= 1.0
             return 0.0

@@ -40,7 +40,7 @@ def as_table(message: Mapping[str, Any]) -> bytes:
     head = f"-- {message.get('n', '')}" + (f" {message['id']}" if "id" in message else "")
     if "error" in message:
         error = message["error"]
-        lines = [f"{head} {error['code']}: {error['message']}"]
+        lines = f"{head} {error['code']}: {error['message']}".split("\n")
         lines += [_problem(problem) for problem in error.get("problems", ())]
     else:
         lines = [head, *_block(message["result"])]
@@ -61,10 +61,32 @@ def _event(event: Mapping[str, Any]) -> str:
     parts.append(str(event["event"]))
     if "run" in event:
         parts.append(f"{event.get('job', 'run')}#{event['run']}")
-    for name in ("task", "bundle", "state", "dropped", "message"):
-        if name in event:
-            parts.append(str(event[name]))
+    if "task" in event:
+        parts.append(_task(event))
+    if "done" in event:
+        parts.append(f"{event['done']}/{event.get('total', '?')}")
+    parts += [str(event[name]) for name in ("bundle", "state", "dropped", "message") if name in event]
     return " ".join(parts)
+
+
+def _task(row: Mapping[str, Any]) -> str:
+    """Return a task, or an instance of a mapped one, and the attempt where it is not the first."""
+    instance = f"[{row['index']}]" if "index" in row else ""
+    return f"{row.get('task', '-')}{instance}" + (f" #{row['attempt']}" if row.get("attempt", 1) > 1 else "")
+
+
+def log_lines(row: Mapping[str, Any]) -> list[str]:
+    """Return a line of a log, or an event of the kind `log`, as people read logs."""
+    time = str(row.get("time") or row.get("ts") or "")[11:23]
+    first, *others = str(row.get("message", "")).split("\n")
+    return [f"{time} {row.get('level', '-'):<7} {_task(row)}: {first}", *(f"    {line}" for line in others)]
+
+
+def as_log(message: Mapping[str, Any]) -> bytes:
+    """Return an event of the kind `log` as `logs` shows it; other messages as tables do."""
+    if message.get("event") != "log":
+        return as_table(message)
+    return b"".join(_shown(line) + b"\n" for line in log_lines(message))
 
 
 def _problem(problem: Mapping[str, Any]) -> str:
@@ -82,7 +104,7 @@ def _block(value: Any, name: str = "") -> list[str]:
         return lines
     if isinstance(value, Sequence) and not isinstance(value, str) and value:
         if all(isinstance(row, Mapping) for row in value):
-            return _rows(value)
+            return [line for row in value for line in log_lines(row)] if name == "lines" else _rows(value)
         if name == "help":
             return list(value)
     if isinstance(value, str) and "\n" in value:
@@ -94,23 +116,27 @@ def _short(value: Any) -> str:
     """Return a value for one line: words as they are, lists of words with commas."""
     if isinstance(value, str):
         return value
-    if isinstance(value, Sequence) and all(isinstance(each, str) for each in value):
-        return ", ".join(value) or "-"
+    if isinstance(value, Sequence):
+        if all(isinstance(each, str) for each in value):
+            return ", ".join(value) or "-"
+        if all(isinstance(each, Mapping) and each for each in value):  # what each is called comes first
+            return ", ".join(_short(next(iter(each.values()))) for each in value)
     return _encode(value)
 
 
 def _rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    cells = [[_cell(row.get(column), last=column is columns[-1]) for column in columns] for row in rows]
     widths = [max(len(line[at]) for line in [columns, *cells]) for at in range(len(columns))]
     return [_aligned(columns, widths), *(_aligned(line, widths) for line in cells)]
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, *, last: bool) -> str:
+    """Return a cell; only the last one of a row may be long."""
     if value is None:
         return "-"
     text = _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), _short(value))
-    return text if len(text) <= CELL else text[: CELL - 3] + "..."
+    return text if last or len(text) <= CELL else text[: CELL - 3] + "..."
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -23,7 +23,7 @@ DEFINITION_DEPTH = 64
 """The depth that the codec allows inside a definition."""
 
 
-@attrs.frozen
+@attrs.define
 class Request:
     """What a client asks: a command of the table, and the `id` by which the reply is known.
 
@@ -34,6 +34,7 @@ class Request:
     command: Command
     id: str | int | None
     _read: Callable[[], dict[str, Any]] = attrs.field(repr=False)
+    in_words: bool = False
 
     def arguments(self) -> Any:
         """Return the instance of the command's argument class. Raises `RequestError`."""
@@ -68,7 +69,7 @@ def _from_words(text: str, depth: int) -> Request:
     except RequestError as exc:
         raise NamedRequestError(exc, None) from None
     rest, column = text[verb.end() :], verb.end() + 1
-    return Request(command, None, lambda: words.arguments_of(command, rest, column, depth))
+    return Request(command, None, lambda: words.arguments_of(command, rest, column, depth), True)
 
 
 def _from_json(text: str, depth: int, *, partial: bool) -> Request:
@@ -95,8 +96,10 @@ def _members(text: str, depth: int, *, partial: bool) -> dict[str, Any]:
 
 
 def _id(members: dict[str, Any]) -> str | int | None:
-    id_ = members.get("id")
-    if "id" not in members or (isinstance(id_, str) and len(id_) <= ID_CHARACTERS):
+    if "id" not in members:
+        return None
+    id_ = members["id"]
+    if isinstance(id_, str) and len(id_) <= ID_CHARACTERS:
         return id_
     if isinstance(id_, int) and not isinstance(id_, bool) and abs(id_) <= ID_INTEGER:
         return id_
@@ -105,9 +108,9 @@ def _id(members: dict[str, Any]) -> str | int | None:
 
 
 def _checked(members: dict[str, Any]) -> tuple[Command, dict[str, Any]]:
-    for name in members:
-        if name not in _MEMBERS:
-            raise RequestError("bad-request", f"unknown member {name[:64]!r}; a request has cmd, args and id")
+    if not members.keys() <= _MEMBERS:
+        name = next(name for name in members if name not in _MEMBERS)
+        raise RequestError("bad-request", f"unknown member {name[:64]!r}; a request has cmd, args and id")
     verb = members.get("cmd")
     if not isinstance(verb, str):
         raise RequestError("bad-request", 'cmd must be the name of a command: {"cmd": "help"}', field="cmd")

@@ -23,17 +23,16 @@ class Role(StrEnum):
     OPERATOR = "operator"
     ADMIN = "admin"
 
-    @property
-    def rank(self) -> int:
-        """The place in the row, from 0."""
-        return _RANKS[self]
+    rank: int
+    """The place in the row, from 0."""
+
+    def __init__(self, _name: str) -> None:
+        # Kept in the member: ranks are compared for every request, and looking up a member is slow.
+        self.rank = len(type(self).__members__)
 
     def covers(self, needed: Role) -> bool:
         """Whether this role may do what `needed` may."""
         return self.rank >= needed.rank
-
-
-_RANKS = {role: rank for rank, role in enumerate(Role)}
 
 
 @attrs.frozen(kw_only=True)

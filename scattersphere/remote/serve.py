@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable
 
+    from scattersphere.remote.listener import Listening
+
 BUNDLE_ENDINGS = frozenset({".py", ".zip", ".whl"})
 _BAD = frozenset({RunState.FAILED, RunState.CRASHED})
 
@@ -80,40 +82,92 @@ async def serve(
     """
     if not options.tcp and options.unix is None:
         raise ListenError("say where to listen: --tcp HOST:PORT or --unix PATH")
+    try:
+        await _serve(options, say, complain)
+    except ListenError as exc:
+        if exc.lacks is None:
+            raise
+        raise ListenError(f"{exc.reason}: give {FLAGS[exc.lacks]}") from None
+
+
+FLAGS = {"tokens": "--tokens FILE", "tls": "--tls-cert FILE and --tls-key FILE"}
+"""What this command calls the arguments of `listen` that make an address safe."""
+
+
+async def _serve(options: ServeOptions, say: Callable[[str], None], complain: Callable[[str], None]) -> None:
+    failure: Exception | None = None
+    ending = _Ending(complain)
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with anyio.create_task_group() as group:
+            group.start_soon(ending.heed, signals)
+            try:
+                await _serve_until(ending, options, say, complain)
+            except Exception as exc:  # noqa: BLE001 - leaves as it is, and not inside an ExceptionGroup
+                failure = exc
+            group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+class _Ending:
+    """When to end: at the first signal in good order, at the second without waiting for clean-up."""
+
+    def __init__(self, complain: Callable[[str], None]) -> None:
+        self.asked: anyio.Event = anyio.Event()
+        self.loading: anyio.CancelScope = anyio.CancelScope()
+        self.server: Server | None = None
+        self._complain = complain
+
+    async def heed(self, signals: AsyncIterator[signal.Signals]) -> None:
+        async for received in signals:
+            runs = self.server.runs.values() if self.server is not None else ()
+            live = [run for run in runs if not run.state.ended]
+            count = f"{len(live)} run{'' if len(live) == 1 else 's'}"
+            if self.asked.is_set():
+                self._complain(f"{received.name} again: killing {count}")
+                for run in live:
+                    run.kill(f"{received.name} came twice")
+                continue
+            if live:
+                self._complain(f"{received.name}: cancelling {count}; the same again kills what is left")
+            self.asked.set()
+            self.loading.cancel()
+
+
+async def _serve_until(
+    ending: _Ending, options: ServeOptions, say: Callable[[str], None], complain: Callable[[str], None]
+) -> None:
     async with AsyncExitStack() as stack:
         audit = stack.enter_context(AuditFile(options.audit)) if options.audit is not None else None
         server = await stack.enter_async_context(Server(bundle_roots=options.bundles))
+        ending.server = server
         for name, classes in options.host_tasks.items():
             server.register_tasks(name, classes)
-        await _load_bundles(server, options.bundles, complain)
-        await _load_jobs(server, options.jobs, complain)
-        ended = anyio.Event()
-        listening = listen(
-            server,
-            tcp=options.tcp,
-            unix=options.unix,
-            tokens=options.tokens,
-            tls=_tls(options),
-            bundle_roots=options.bundles,
-            job_folder=options.jobs,
-            audit=audit,
-            limits=options.limits,
-            on_shutdown=ended.set,
-        )
-        async with listening, anyio.create_task_group() as group:
-            # The handlers are there before anybody is told to send signals.
-            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                group.start_soon(_until_signal, signals, ended)
-                group.start_soon(_tell_of_failures, server, complain)
-                for address in listening.addresses:
-                    say(f"listening on {address}")
-                await ended.wait()
-                group.cancel_scope.cancel()
-
-
-async def _until_signal(signals: AsyncIterator[signal.Signals], ended: anyio.Event) -> None:
-    async for _ in signals:
-        ended.set()
+        listening: Listening | None = None
+        with ending.loading:
+            await _load_bundles(server, options.bundles, complain)
+            await _load_jobs(server, options.jobs, complain)
+            listening = await listen(
+                server,
+                tcp=options.tcp,
+                unix=options.unix,
+                tokens=options.tokens,
+                tls=_tls(options),
+                bundle_roots=options.bundles,
+                job_folder=options.jobs,
+                audit=audit,
+                limits=options.limits,
+                on_shutdown=ending.asked.set,
+            )
+            stack.push_async_exit(listening)
+        if listening is None:
+            return  # a signal came while code was being loaded
+        async with anyio.create_task_group() as group:
+            group.start_soon(_tell_of_failures, server, complain)
+            for address in listening.addresses:
+                say(f"listening on {address}")
+            await ending.asked.wait()
+            group.cancel_scope.cancel()
 
 
 async def _tell_of_failures(server: Server, complain: Callable[[str], None]) -> None:

@@ -8,17 +8,17 @@ last words) is tested without a loop, and at any cut of the input.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 from scattersphere.remote.answers import ANSWERS, PROTOCOLS
-from scattersphere.remote.commands import IN_SESSION, Command
+from scattersphere.remote.commands import Command
 from scattersphere.remote.errors import RequestError, wire_error
 from scattersphere.remote.framing import Fault, Framer, Ignored, Line
 from scattersphere.remote.rates import Bucket
-from scattersphere.remote.render import RENDERERS, as_json
+from scattersphere.remote.render import as_json
 from scattersphere.remote.requests import NamedRequestError, Request, read_request
 from scattersphere.remote.roles import Principal, Role
 
@@ -44,13 +44,17 @@ class Gate(Protocol):
 
 @attrs.frozen(eq=False)
 class Call:
-    """A command that the driver carries out. `principal` is who asks, at this moment."""
+    """A command that the driver carries out. `principal` is who asks, at this moment.
+
+    `in_words`: it was not written as JSON, so a person has typed it.
+    """
 
     n: int
     id: str | int | None
     command: Command
     arguments: Any
     principal: Principal
+    in_words: bool = False
 
 
 Observer = Callable[[str, Any, str, Any], None]
@@ -64,6 +68,9 @@ def _nobody(_name: str, _arguments: Any, _outcome: str, _result: Any) -> None:
 class Session:
     """The protocol of one connection."""
 
+    line_limit: int
+    """How many bytes a line may have now. It is asked for with every line, so it is kept."""
+
     def __init__(
         self,
         *,
@@ -76,11 +83,11 @@ class Session:
         observe: Observer = _nobody,
     ) -> None:
         self.name = name
-        self.principal = principal
         self.requests: int = 0
         self.gate = gate
         self._observe = observe
         self.limits = limits
+        self.principal = principal
         self._framer = Framer()
         self._bucket = Bucket(limits.rate, limits.burst, now)
         self._overruns = 0
@@ -89,7 +96,7 @@ class Session:
         self._call: Call | None = None
         self._follows: set[int] = set()
         self._last_follow = 0
-        self.format = "json"
+        self.render: Callable[[Mapping[str, Any]], bytes] = as_json
         self._out: list[bytes] = []
         self._size = 0
         self.closed: str | None = None
@@ -104,6 +111,20 @@ class Session:
             "limits": {"line": self.line_limit},
         }
         self._put(as_json({"scattersphere": greeting, "hint": "type: help"}))
+
+    @property
+    def principal(self) -> Principal | None:
+        """Who the session acts for; None before authentication."""
+        return self._principal
+
+    @principal.setter
+    def principal(self, principal: Principal | None) -> None:
+        self._principal = principal
+        if principal is None:
+            self.line_limit = self.limits.line_before_auth
+        else:
+            defines = principal.role.covers(Role.OPERATOR)
+            self.line_limit = self.limits.definition if defines else self.limits.line
 
     # ---- what the driver asks
 
@@ -181,22 +202,13 @@ class Session:
                 self._call = self._request(frame)
         return self._call
 
-    @property
-    def line_limit(self) -> int:
-        """How many bytes a line may have now."""
-        if self.principal is None:
-            return self.limits.line_before_auth
-        if self.principal.role.covers(Role.OPERATOR):
-            return self.limits.definition
-        return self.limits.line
-
     def _overrun(self, frame: Line | Fault | Ignored, late: float) -> None:
         self._overruns += 1
         if not isinstance(frame, Ignored):
             self.requests += 1
             message = f"more than {self.limits.rate:g} lines a second; try again in {late:.2f} s"
             error = {"code": "rate-limited", "message": message, "retry_after": round(late, 3)}
-            self._reply(self.requests, self._id_of(frame), error=error)
+            self._reply(self.requests, self._id_of(frame), "error", error)
         if self._overruns > self.limits.overruns:
             self.close("rate-limited")
         elif isinstance(frame, Fault) and frame.fatal:
@@ -215,7 +227,7 @@ class Session:
         self.requests += 1
         n, id_ = self.requests, None
         if isinstance(frame, Fault):
-            self._reply(n, None, error={"code": frame.code, "message": frame.message})
+            self._reply(n, None, "error", {"code": frame.code, "message": frame.message})
             if frame.fatal or (frame.code == "line-too-long" and self.principal is None):
                 self.close(frame.code)
             return None
@@ -224,17 +236,17 @@ class Session:
             request = read_request(frame.text, depth=self.limits.depth, partial=frame.partial)
             id_ = request.id
             arguments = self._admitted(request, frame)
-            if request.command.name not in IN_SESSION:
-                principal = self.known()
-                return Call(n, id_, request.command, arguments, principal)
-            result = ANSWERS[request.command.name](self, arguments)
-            self._reply(n, id_, result=result)
+            answer = ANSWERS.get(request.command.name)
+            if answer is None:
+                return Call(n, id_, request.command, arguments, self.known(), request.in_words)
+            result = answer(self, arguments)
+            self._reply(n, id_, "result", result)
             self._observe(request.command.name, arguments, "ok", result)
             if request.command.name == "quit":
                 self.close("quit")
         except RequestError as exc:
             id_ = exc.id if isinstance(exc, NamedRequestError) else id_
-            self._reply(n, id_, error=wire_error(exc))
+            self._reply(n, id_, "error", wire_error(exc))
             self._observe(request.command.name if request else "", None, exc.word, None)
             self._after_error(exc)
         return None
@@ -271,14 +283,14 @@ class Session:
     def answer(self, call: Call, result: Any, now: float) -> None:
         """Reply to a call. Too late, after a close, it is dropped: the close has replied."""
         if self._call is call:
-            self._reply(call.n, call.id, result=result)
+            self._reply(call.n, call.id, "result", result)
             self._call, self._active = None, now
             self._observe(call.command.name, call.arguments, "ok", result)
 
     def refuse(self, call: Call, error: dict[str, Any], now: float) -> None:
         """Reply to a call with an error."""
         if self._call is call:
-            self._reply(call.n, call.id, error=error)
+            self._reply(call.n, call.id, "error", error)
             self._call, self._active = None, now
             self._observe(call.command.name, call.arguments, error["code"], None)
 
@@ -300,7 +312,7 @@ class Session:
         """Send an event of a subscription; `end` ends it."""
         if self.closed is not None or number not in self._follows:
             return
-        self._put(RENDERERS[self.format](event))
+        self._put(self.render(event))
         self._active = now
         if event["event"] == "end":
             self._follows.discard(number)
@@ -312,11 +324,11 @@ class Session:
         if self._call is not None:
             error = {"code": "shutting-down" if code == "shutting-down" else "cancelled"}
             error["message"] = "the session was closed before the command had ended"
-            self._reply(self._call.n, self._call.id, error=error)
+            self._reply(self._call.n, self._call.id, "error", error)
             self._call = None
         self._follows.clear()
         bye = {"code": code} | ({"message": message} if message else {})
-        self._put(RENDERERS[self.format]({"bye": bye}))
+        self._put(self.render({"bye": bye}))
         self.closed = code
 
     def take(self) -> bytes:
@@ -324,12 +336,13 @@ class Session:
         out, self._out, self._size = b"".join(self._out), [], 0
         return out
 
-    def _reply(self, n: int, id_: str | int | None, **outcome: Any) -> None:
-        head: dict[str, Any] = {"n": n} if id_ is None else {"id": id_, "n": n}
-        line = RENDERERS[self.format](head | outcome)
+    def _reply(self, n: int, id_: str | int | None, outcome: str, value: Any) -> None:
+        message = {"n": n, outcome: value} if id_ is None else {"id": id_, "n": n, outcome: value}
+        line = self.render(message)
         if len(line) > self.limits.output:
-            message = f"the reply has {len(line)} bytes, more than {self.limits.output}; ask for less"
-            line = RENDERERS[self.format](head | {"error": {"code": "too-large", "message": message}})
+            del message[outcome]
+            why = f"the reply has {len(line)} bytes, more than {self.limits.output}; ask for less"
+            line = self.render(message | {"error": {"code": "too-large", "message": why}})
         self._put(line)
 
     def _put(self, line: bytes) -> None:

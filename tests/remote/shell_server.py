@@ -9,16 +9,6 @@ from scattersphere.remote.serve import create_token
 
 PATIENCE = 20
 
-PROGRAM = """
-import sys
-from pathlib import Path
-import anyio
-from scattersphere.remote.serve import ServeOptions, serve
-bundles, jobs, tokens, unix = map(Path, sys.argv[1:])
-options = ServeOptions(bundles=(bundles,), jobs=jobs, tokens=tokens, tcp=("127.0.0.1:0",), unix=unix)
-anyio.run(serve, options)
-"""
-
 GREETINGS = '''
 """Tasks for the documentation."""
 from scattersphere import RunnableTask
@@ -53,6 +43,22 @@ class Trip(RunnableTask):
 
     async def run(self, context):
         raise ValueError("a stone")
+'''
+STUBBORN = '''
+from scattersphere import RunnableTask
+
+
+class Stubborn(RunnableTask):
+    """Be slow to clean up."""
+
+    async def run(self, context):
+        import anyio
+
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(3600)
 '''
 MORE = '''
 from scattersphere import RunnableTask
@@ -93,14 +99,28 @@ class ShellServer:
 
 
 @contextmanager
-def shell_server(folder):
+def shell_server(folder, tcp="127.0.0.1:0"):
     for name in ("bundles", "jobs"):
         (folder / name).mkdir(mode=0o755)
     write(folder / "bundles" / "greetings.py", GREETINGS)
     token = create_token(folder / "tokens.json", "ann", "admin")
-    places = [folder / "bundles", folder / "jobs", folder / "tokens.json", folder / "run" / "socket"]
+    with shell_server_again(folder, tcp, token) as server:
+        yield server
+
+
+@contextmanager
+def shell_server_again(folder, tcp, token):
+    """Start the command with the flags that the documentation names, in folders that are there."""
+    flags = {
+        "--bundles": folder / "bundles",
+        "--jobs": folder / "jobs",
+        "--tcp": tcp,
+        "--unix": folder / "run" / "socket",
+        "--tokens": folder / "tokens.json",
+    }
+    words = [str(word) for pair in flags.items() for word in pair]
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *places],
+        [sys.executable, "-m", "scattersphere", "serve", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -43,9 +43,14 @@ def test_a_token_is_printed_alone_listed_without_itself_and_revoked(tmp_path):
 
 def test_an_unsafe_listener_is_refused_in_one_line(tmp_path):
     done = shell("serve", "--tcp", "0.0.0.0:0", status=3)
-    assert "give tokens=" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "listening" not in done.stdout
+    assert done.stderr.endswith("could connect: give --tokens FILE\n")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    shell("token", "create", "--tokens", tmp_path / "t", "--name", "a", "--role", "viewer")
+    done = shell("serve", "--tcp", "0.0.0.0:0", "--tokens", tmp_path / "t", status=3)
+    assert done.stderr.endswith("in the clear: give --tls-cert FILE and --tls-key FILE\n")
+    done = shell("serve", status=3)
+    assert done.stderr == "scattersphere: say where to listen: --tcp HOST:PORT or --unix PATH\n"
 
 
 def test_the_verbs_of_the_protocol_from_a_shell(tmp_path):

@@ -39,3 +39,10 @@ def test_help_and_schema_are_made_from_the_table():
         assert schema["properties"]["cmd"] == {"const": name}
         assert set(schema["properties"]["args"]["properties"]) == set(declared(command.arguments))
     assert len(manual.overview(list(COMMANDS.values()))) == len(COMMANDS) + 3
+
+
+def test_usage_shows_each_argument_where_a_person_types_it():
+    usage = {name: manual.usage(command) for name, command in COMMANDS.items()}
+    assert usage["run"] == "run JOB [KEY] [PARAMS AS NAME=VALUE...]"
+    assert usage["define"] == "define [replace=true] DEFINITION"
+    assert usage["logs"] == "logs RUN [TASK] [ATTEMPT] [TAIL] [INDEX]"

@@ -242,3 +242,25 @@ async def test_a_defect_is_an_incident_number_and_its_traceback_stays_in_the_log
         assert reply["error"]["incident"] in caplog.text
         assert "hunter2" in caplog.text
         assert await client.ok("ping") == {"pong": True}
+
+
+async def test_problems_come_once_and_a_number_typed_as_text_gets_a_suggestion(front):
+    async with front.client() as client:
+        definition = {**job("n"), "params": {"n": {"type": "integer"}}}
+        await client.ok("define " + json.dumps(definition))
+        error = (await client.ask("run n n=10"))["error"]
+        assert "\n" not in error["message"]
+        assert [problem["suggestion"] for problem in error["problems"]] == ["n:=10"]
+        error = (await client.ask('{"cmd":"run","args":{"job":"n","params":{"n":"10"}}}'))["error"]
+        assert "suggestion" not in error["problems"][0]
+        assert await client.ok("run n n:=10") == {"run": 1}
+
+
+async def test_logs_tell_from_where_to_follow(front):
+    async with front.client() as client:
+        await define(client, "long", "Forever")
+        await client.ok("run long")
+        following = (await client.ok("logs 1"))["next"]
+        await client.ok("cancel 1")
+        assert (await client.ok(f"follow 1 since={following - 1}"))["next"] == following
+        assert (await client.read())["seq"] == following

@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scattersphere.remote.render import RENDERERS, as_json, as_table
+from scattersphere.remote.render import RENDERERS, as_json, as_log, as_table
 
 TEXT = st.text(st.characters(codec="utf-8"))
 VALUES = st.recursive(
@@ -58,3 +58,27 @@ def test_an_event_is_one_line():
 
 def test_delete_is_escaped_in_json():
     assert as_json({"a": "\x7f"}) == b'{"a":"\\u007f"}\n'
+
+
+def test_a_log_reads_like_a_log():
+    line = {"time": "2026-11-24T10:00:00.123Z", "task": "a", "index": 3, "attempt": 2, "level": "INFO"}
+    said = as_table({"n": 1, "result": {"run": 1, "lines": [line | {"message": "one\ntwo"}], "next": 5}})
+    assert said.decode() == "-- 1\nrun: 1\n10:00:00.123 INFO    a[3] #2: one\n    two\nnext: 5\n\n"
+    event = {"event": "log", "sub": 1, "seq": 4, "ts": "2026-11-24T10:00:00.123Z", "task": "a"}
+    assert as_log(event | {"level": "INFO", "message": "x\x1b"}) == b"10:00:00.123 INFO    a: x\\x1b\n"
+    assert as_log({"event": "end", "sub": 1}) == b"* 1 end\n"
+
+
+def test_only_the_last_cell_of_a_row_may_be_long():
+    said = as_table({"n": 1, "result": {"rows": [{"a": "x" * 99, "b": "y" * 99}]}}).decode()
+    assert f"{'x' * 57}...  {'y' * 99}\n" in said
+
+
+def test_what_a_cell_lists_is_named():
+    versions = [{"version": "etl@1", "runs": [1]}, {"version": "etl@2", "runs": []}]
+    assert "etl@1, etl@2" in as_table({"n": 1, "result": {"bundles": [{"versions": versions}]}}).decode()
+
+
+def test_progress_tells_how_far():
+    event = {"event": "task-progress", "sub": 1, "run": 7, "job": "hi", "task": "a", "done": 3, "total": 9}
+    assert as_table(event) == b"* 1 task-progress hi#7 a 3/9\n"

@@ -351,3 +351,12 @@ def test_no_input_gives_a_traceback_or_silence_or_a_second_reply(data, role, end
     if end or driver.session.closed:
         assert list(said[-1]) == ["bye"]
         assert sum("bye" in message for message in said) == 1
+
+
+def test_schema_alone_describes_every_command_that_is_allowed_and_the_definition():
+    viewer, admin = (Driver(role).say("schema", "schema definition") for role in ("viewer", "admin"))
+    assert set(admin[0]["result"]["commands"]) == set(COMMANDS)
+    assert "shutdown" not in viewer[0]["result"]["commands"]
+    definition = admin[0]["result"]["definition"]
+    assert definition["properties"]["tasks"]
+    assert admin[1]["result"]["schema"] == definition

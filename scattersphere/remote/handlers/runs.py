@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
+from scattersphere.errors import DefinitionError, UnresolvedError
 from scattersphere.remote import views
 from scattersphere.remote.errors import RequestError
 from scattersphere.remote.front import near
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from scattersphere.execution.run import Run
+    from scattersphere.model.problem import Problem
     from scattersphere.remote.handlers.scene import Scene
     from scattersphere.remote.roles import Principal
 
@@ -20,7 +28,10 @@ async def run(scene: Scene, arguments: Any) -> Any:
     definition = front.job(principal, arguments.job)
     if front.covers_code(principal, definition) is not None:
         raise RequestError("forbidden", f"job {arguments.job!r} uses code that your token does not cover")
-    started = await front.server.start(arguments.job, arguments.params, key=_key(principal, arguments.key))
+    with _suggesting(arguments.params, in_words=scene.in_words):
+        started = await front.server.start(
+            arguments.job, arguments.params, key=_key(principal, arguments.key)
+        )
     return {"run": started.id}
 
 
@@ -29,9 +40,33 @@ async def run_task(scene: Scene, arguments: Any) -> Any:
     front, principal = scene.front, scene.principal
     found = front.task(principal, arguments.task, "task")
     key = _key(principal, arguments.key)
-    started = await front.server.start_task(found.full_path, arguments.args, key=key)
+    with _suggesting(arguments.args, in_words=scene.in_words):
+        started = await front.server.start_task(found.full_path, arguments.args, key=key)
     front.note_task_run(started)
     return {"run": started.id}
+
+
+@contextmanager
+def _suggesting(values: Mapping[str, Any], *, in_words: bool) -> Iterator[None]:
+    """Where a person typed `steps=10` and a number is wanted, suggest `steps:=10`."""
+    try:
+        yield
+    except (DefinitionError, UnresolvedError) as exc:
+        if in_words:
+            exc.problems = tuple(_suggested(problem, values) for problem in exc.problems)
+        raise
+
+
+def _suggested(problem: Problem, values: Mapping[str, Any]) -> Problem:
+    name = problem.path.rpartition(".")[2]
+    value = values.get(name)
+    if problem.suggestion or not isinstance(value, str):
+        return problem
+    try:
+        json.loads(value)
+    except ValueError:  # it would be no JSON either
+        return problem
+    return attrs.evolve(problem, suggestion=f"{name}:={value}")
 
 
 def _key(principal: Principal, key: str | None) -> str | None:
@@ -161,4 +196,5 @@ async def logs(scene: Scene, arguments: Any) -> Any:
     if arguments.task is not None:
         _task_of(found, arguments.task)
     lines = found.logs(arguments.task, index=arguments.index, attempt=arguments.attempt, tail=arguments.tail)
-    return {"run": found.id, "lines": [views.log_row(line) for line in lines]}
+    # `follow RUN since=` with the number before `next` goes on exactly where these lines end.
+    return {"run": found.id, "lines": [views.log_row(line) for line in lines], "next": found.last_event + 1}

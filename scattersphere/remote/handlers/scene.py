@@ -36,11 +36,12 @@ class Follower(Protocol):
 
 @attrs.frozen
 class Scene:
-    """Who asks, of which server, over which connection."""
+    """Who asks, of which server, over which connection; `in_words`: as a person types it."""
 
     front: Front
     principal: Principal
     follower: Follower
+    in_words: bool = False
 
     def run(self, number: int) -> Run:
         """Return a run that exists for who asks."""
