@@ -26,7 +26,6 @@ class JsonLines:
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
-        self._last = 0
 
     def __enter__(self) -> Self:
         return self
@@ -38,9 +37,8 @@ class JsonLines:
 
     def show(self, event: Event) -> None:
         """Write the event; `sub` is left out, for there is no subscription."""
-        view = event_view(event, 0, self._last)
+        view = event_view(event, 0)
         del view["sub"]
-        self._last = event.seq
         write_line(self._out, view)
 
 

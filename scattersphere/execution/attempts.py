@@ -10,6 +10,7 @@ import contextvars
 import threading
 from typing import TYPE_CHECKING, Any
 
+from scattersphere.execution import progress
 from scattersphere.execution.attempt import Attempt
 from scattersphere.execution.backends.protocol import Call, Ending, Outcome
 from scattersphere.execution.body import make, outcome_of, retryable, run_in_thread, run_on_loop
@@ -17,6 +18,7 @@ from scattersphere.execution.execution import Failure
 from scattersphere.execution.failures import format_failure
 from scattersphere.execution.logs import current_attempt, task_logger
 from scattersphere.execution.machine.codes import CANCELLED, CRASHED, FAILED
+from scattersphere.model.events import EventKind
 
 if TYPE_CHECKING:
     import logging
@@ -69,6 +71,10 @@ class AttemptDriver:
 
     def crash(self, exc: BaseException) -> None:
         """Mark all runs crashed: the engine itself failed."""
+        raise NotImplementedError
+
+    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call back on the loop's thread."""
         raise NotImplementedError
 
     def set_alarm(self) -> None:
@@ -180,6 +186,8 @@ class AttemptDriver:
             execution.mark(execution.ended, unit, self.clock())
         if attempt.handle is not None:
             self._forget(attempt)
+        if execution.gauges:
+            progress.close(self, attempt)
         machine.ok(unit, value)
         if machine.out:
             self.obey(execution)
@@ -205,6 +213,7 @@ class AttemptDriver:
             self.crash(exc)
 
     def _take_outcome(self, attempt: Attempt, outcome: Outcome) -> None:
+        attempt.execution.note_lines()  # what a thread has logged comes before its end
         match outcome.ending:
             case Ending.VALUE:
                 self._returned(attempt, outcome.value)
@@ -229,7 +238,7 @@ class AttemptDriver:
         execution = attempt.execution
         failure = Failure(type(exc).__qualname__, _message(exc), text)
         if attempt.unit not in execution.machine.stuck:
-            execution.failures[attempt.unit] = failure
+            execution.note_failure(attempt, failure)
             attempt.log.error("%s", text.rstrip() or failure)
         self.over(attempt, FAILED, None, retryable=retryable(exc, attempt.planned.definition.retry))
 
@@ -246,11 +255,11 @@ class AttemptDriver:
             attempt.log.error("%s", words)
         execution.mark(execution.ended, attempt.unit, self.clock())
         self._forget(attempt)
+        if execution.gauges:
+            progress.close(self, attempt)
         execution.machine.ended(attempt.unit, kind, value, retryable=retryable)
-        execution.journal.stamp(self.clock())
+        self.written(execution, self.clock())
         self.obey(execution)
-        if execution.watchers:
-            execution.tell()
         self.wake()
 
     def _forget(self, attempt: Attempt) -> None:
@@ -276,19 +285,27 @@ class AttemptDriver:
         """Return the logger of an attempt."""
         return task_logger(attempt)
 
-    def progress(self, attempt: Attempt, done: float, total: float | None, message: str) -> None:
-        """Keep a progress event; may be called from any thread."""
-        if threading.get_ident() == self._thread:
-            self._progress(attempt, done, total, message)
-        else:
-            self.loop.soon(self._progress, attempt, done, total, message)
+    def on_loop(self) -> bool:
+        """Whether this is the loop's own thread."""
+        return threading.get_ident() == self._thread
 
-    def _progress(self, attempt: Attempt, done: float, total: float | None, message: str) -> None:
-        execution = attempt.execution
-        if execution.state.ended:
-            return
-        place = (attempt.task, attempt.index, attempt.attempt)
-        execution.journal.add(("progress", *place, done, total, message), self.clock())
+    def progress(self, attempt: Attempt, done: float, total: float | None, message: str) -> None:
+        """Take a report of progress; may be called from any thread. Raises `TypeError`, `ValueError`."""
+        progress.report(self, attempt, progress.checked(done, total, message))
+
+    def line_written(self, execution: Execution) -> None:
+        """The log of a run has a new line; called in the thread that wrote it."""
+        if threading.get_ident() == self._thread:
+            execution.note_lines()
+            if execution.watchers is not None:
+                execution.tell()
+        elif execution.watchers is not None and not execution.lines_due:
+            execution.lines_due = True
+            self.loop.soon(self._lines_came, execution)
+
+    def _lines_came(self, execution: Execution) -> None:
+        execution.lines_due = False
+        execution.note_lines()
         execution.tell()
 
     def tell_blocked(self) -> None:
@@ -297,8 +314,8 @@ class AttemptDriver:
             attempt, words = self.blocking.popleft()
             execution = attempt.execution
             if not execution.state.ended:
-                place = (attempt.task, attempt.index, attempt.attempt)
-                execution.journal.add(("blocked", *place, words), self.clock())
+                extra = (EventKind.TASK_BLOCKED, attempt.unit, attempt.attempt, None, None, words)
+                execution.journal.add(extra, self.clock())
                 execution.tell()
             if self.on_blocked is not None:
                 self.on_blocked(attempt, words)

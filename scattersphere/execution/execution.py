@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from array import array
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import ReferenceType, ref
 
 import anyio
 import attrs
 
 from scattersphere.codec.limits import INSTANCES
+from scattersphere.execution.eventpages import EventPages
+from scattersphere.execution.failures import shorten
 from scattersphere.execution.journal import Journal
 from scattersphere.execution.machine.codes import RUN_STATES, TASK_STATES
 from scattersphere.execution.machine.readers import DROPPED
@@ -23,11 +26,14 @@ if TYPE_CHECKING:
     from scattersphere.execution.logs import RunLog
     from scattersphere.execution.machine.dispatcher import Dispatcher
     from scattersphere.execution.plan import Plan, PlannedTask
+    from scattersphere.execution.progress import Gauge
     from scattersphere.execution.timers import Timer
 
 _SUCCEEDED = TASK_STATES.index(TaskState.SUCCEEDED)
 _PAUSING = RUN_STATES.index(RunState.PAUSING)
 _PAUSED = RUN_STATES.index(RunState.PAUSED)
+EARLIER, EARLIER_WORDS = 1_000, 300
+"""Of how many failures that were followed by a retry so many characters are kept; the log has more."""
 NEVER = -1.0
 """In `started` and `ended`: it has not happened. No loop has a negative clock."""
 
@@ -89,8 +95,18 @@ class Execution:
         self.ended_at: float | None = None
         self.live: dict[int, Attempt] = {}
         self.failures: dict[int, Failure] = {}
+        self.gauges: dict[int, Gauge] = {}
+        """What attempts report of their progress, by unit; empty where none does."""
         self.elements: dict[int, dict[str, list[Any]]] = {}
-        self.watchers: set[anyio.Event] = set()
+        self.earlier: dict[tuple[int, int], str] = {}
+        """Why attempts failed that were not the last: one line for each (unit, attempt), for events."""
+        self.watchers: anyio.Event | None = None
+        """Set at the next event; None while nobody waits for one."""
+        self.lines_noted: int = 0
+        """Up to which number the lines of the log have become events."""
+        self.lines_due: bool = False
+        """Whether the loop was told that a thread has written lines."""
+        self._pages: ReferenceType[EventPages] | None = None
         self.waiters: set[anyio.Event] = set()
         self.before: RunState | None = RunState.QUEUED
         self.secrets: frozenset[str] = frozenset()
@@ -189,6 +205,15 @@ class Execution:
             element = {key: values[index] for key, values in lists.items()}
         return attempt.planned.arguments(self.params, self.result, element)
 
+    # ---- failures
+
+    def note_failure(self, attempt: Attempt, failure: Failure) -> None:
+        """Keep why an attempt failed; why earlier attempts of the unit did, in one line each."""
+        unit, number = attempt.unit, attempt.attempt
+        self.failures[unit] = failure
+        if number < attempt.planned.definition.retry.max_attempts and len(self.earlier) < EARLIER:
+            self.earlier[unit, number] = shorten(str(failure), EARLIER_WORDS)
+
     # ---- times
 
     def mark(self, times: array[float], unit: int, now: float) -> None:
@@ -199,11 +224,40 @@ class Execution:
 
     # ---- watchers
 
+    @property
+    def pages(self) -> EventPages:
+        """What makes the events of this run; its readers share it and keep it alive."""
+        pages = None if self._pages is None else self._pages()
+        if pages is None:
+            pages = EventPages(self)
+            self._pages = ref(pages)
+        return pages
+
+    def note_lines(self) -> None:
+        """Number the log lines that are no events yet. On the loop's thread.
+
+        Lines of the loop's own thread are noted as they are written; those of other threads before
+        their attempt ends, or as soon as somebody reads. Nothing follows the end of a run.
+        """
+        last = self.log.last_number
+        if last == self.lines_noted or self.state.ended:
+            return
+        for number in range(self.lines_noted + 1, last + 1):
+            self.journal.add(number, 0.0)
+        self.lines_noted = last
+
+    def settle(self) -> None:
+        """The run has ended: give back what is not needed to look at it, or to run it again."""
+        self.log.listener = None
+        self.gauges.clear()
+        self.machine.compact()
+        self.journal.compact(self.machine.journal)
+
     def tell(self) -> None:
         """Wake those who read events. Called once for each batch."""
-        watchers, self.watchers = self.watchers, set()
-        for watcher in watchers:
-            watcher.set()
+        watchers, self.watchers = self.watchers, None
+        if watchers is not None:
+            watchers.set()
 
     def tell_end(self) -> None:
         """Wake those who wait for the end, and for the last events."""
@@ -212,8 +266,10 @@ class Execution:
             waiter.set()
 
     async def changed(self) -> None:
-        """Wait for the next `tell()`."""
-        await _wait_in(self.watchers)
+        """Wait for the next `tell()`. All who wait share one event of the loop."""
+        if self.watchers is None:
+            self.watchers = anyio.Event()
+        await self.watchers.wait()
 
     async def wait(self) -> None:
         """Wait for the end. Those who wait are not woken by each event: that would cost a turn each."""

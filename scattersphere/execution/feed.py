@@ -95,4 +95,5 @@ class _FeedReader(AsyncIterator[Event]):
             time=event.time,
             kind=EventKind.LAGGED,
             message=f"{missed} events were dropped",
+            dropped=missed,
         )

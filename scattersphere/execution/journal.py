@@ -2,34 +2,56 @@
 
 State moves are in the machine's journal: one int each. Progress and log lines ("extras") are in a
 bounded ring. Both share one sequence of numbers. The number of a move is its place in the journal
-plus the extras that came before it; `breaks` holds that offset where it changes, so that numbering
-costs nothing when a run makes no extras, and at most one pair for each move when it does.
+plus the extras that came before it; where that offset changes is noted, so that numbering costs
+nothing when a run makes no extras, and at most sixteen bytes for each move when it does.
 """
 
 from __future__ import annotations
 
 import bisect
+import itertools
+from array import array
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from array import array
+    from collections.abc import Iterator
+
+SAME = 0.001
+"""Seconds within which moves have the same time."""
 
 Entry = tuple[int, float, Any]
-"""(number, clock, what): `what` is a journal int or an extra."""
+"""(number, clock, extra)."""
+
+
+class Moves(NamedTuple):
+    """Moves that follow each other without an extra between them, and have one time."""
+
+    number: int
+    """That of the first of them."""
+    clock: float
+    start: int
+    """Its place in the journal."""
+    stop: int
 
 
 class Journal:
     """Numbers moves and extras together, and reads them back from any number on."""
 
-    __slots__ = ("_breaks", "_extras", "_marks", "extras_seen", "moves")
+    __slots__ = (
+        "_break_extras", "_break_places", "_extras", "_mark_clocks", "_mark_places", "extras_seen", "moves",
+    )  # fmt: skip
 
     def __init__(self, moves: list[int] | array[int], keep: int) -> None:
         self.moves: list[int] | array[int] = moves
         self.extras_seen: int = 0
         self._extras: deque[Entry] = deque(maxlen=keep)
-        self._breaks: list[tuple[int, int]] = [(0, 0)]
-        self._marks: list[tuple[int, float]] = []
+        # From which place on how many extras came before; arrays, because there may be one for each move.
+        self._break_places: array[int] = array("q", [0])
+        self._break_extras: array[int] = array("q", [0])
+        # Up to which place the moves have which time.
+        self._mark_places: array[int] = array("q")
+        self._mark_clocks: array[float] = array("d")
 
     @property
     def last(self) -> int:
@@ -37,83 +59,99 @@ class Journal:
         return len(self.moves) + self.extras_seen
 
     def stamp(self, now: float) -> None:
-        """Give the moves since the last stamp the time `now`; once for each batch is enough."""
-        count = len(self.moves)
-        if not self._marks or self._marks[-1][0] != count:
-            self._marks.append((count, now))
+        """Give the moves since the last stamp the time `now`; once for each batch is enough.
+
+        Stamps that follow each other within a millisecond are one: in a chain of small tasks each move
+        would have its own.
+        """
+        count, places, clocks = len(self.moves), self._mark_places, self._mark_clocks
+        if places and now - clocks[-1] < SAME:
+            places[-1] = count
+        elif not places or places[-1] != count:
+            places.append(count)
+            clocks.append(now)
 
     def add(self, extra: Any, now: float) -> int:
         """Keep a progress or log event; the oldest is dropped when the ring is full."""
         self.extras_seen += 1
-        number = len(self.moves) + self.extras_seen
+        count = len(self.moves)
+        number = count + self.extras_seen
         self._extras.append((number, now, extra))
-        if self._breaks[-1][0] == len(self.moves):
-            self._breaks[-1] = (len(self.moves), self.extras_seen)
+        if self._break_places[-1] == count:
+            self._break_extras[-1] = self.extras_seen
         else:
-            self._breaks.append((len(self.moves), self.extras_seen))
+            self._break_places.append(count)
+            self._break_extras.append(self.extras_seen)
         return number
 
-    def time_of(self, position: int) -> float:
-        """Return the clock of the move at `position` in the journal."""
-        found = bisect.bisect_right(self._marks, position, key=lambda mark: mark[0])
-        if found < len(self._marks):
-            return self._marks[found][1]
-        return self._marks[-1][1] if self._marks else 0.0
+    def compact(self, moves: list[int] | array[int]) -> None:
+        """Take `moves` instead: the same ones, kept in fewer bytes, of a run that has ended."""
+        self.moves = moves
 
-    def number_of(self, position: int) -> int:
-        """Return the number of the move at `position` in the journal."""
-        found = bisect.bisect_right(self._breaks, position, key=lambda pair: pair[0]) - 1
-        return position + 1 + self._breaks[found][1]
+    # ---- reading
 
-    def position_after(self, number: int) -> int:
-        """Return the position of the first move with a number above `number`."""
-        # Numbers grow with positions, and are ahead of them by at most the extras: a bisection.
+    def time_of(self, place: int) -> float:
+        """Return the clock of the move at `place` in the journal."""
+        return self._mark(place)[0]
+
+    def _mark(self, place: int) -> tuple[float, int]:
+        """Return the clock of the move at `place`, and up to which place the same holds."""
+        found = bisect.bisect_right(self._mark_places, place)
+        if found < len(self._mark_places):
+            return self._mark_clocks[found], self._mark_places[found]
+        return (self._mark_clocks[-1] if self._mark_clocks else 0.0), len(self.moves)
+
+    def _offset(self, place: int) -> tuple[int, int]:
+        """Return how many extras came before the move at `place`, and up to which place that holds."""
+        found = bisect.bisect_right(self._break_places, place)
+        until = self._break_places[found] if found < len(self._break_places) else len(self.moves)
+        return self._break_extras[found - 1], until
+
+    def place_after(self, number: int) -> int:
+        """Return the place of the first move with a number above `number`."""
+        if not self.extras_seen:
+            return min(number, len(self.moves))
+        # Numbers grow with places, and are ahead of them by at most the extras: a bisection.
         low, high = max(0, number - self.extras_seen), min(number, len(self.moves))
         while low < high:
             middle = (low + high) // 2
-            if self.number_of(middle) <= number:
+            if middle + 1 + self._offset(middle)[0] <= number:
                 low = middle + 1
             else:
                 high = middle
         return low
 
-    def extras_after(self, number: int) -> list[Entry]:
-        """Return the kept extras above `number`, in order; looks at no more than those."""
-        found: list[Entry] = []
-        for entry in reversed(self._extras):
-            if entry[0] <= number:
-                break
-            found.append(entry)
-        found.reverse()
-        return found
+    def next_kept(self, number: int) -> int:
+        """Return the first number above `number` whose event can still be read, or the one after the last."""
+        place = self.place_after(number)
+        move = place + 1 + self._offset(place)[0] if place < len(self.moves) else self.last + 1
+        at = bisect.bisect_right(self._extras, number, key=_number)
+        return min(move, self._extras[at][0]) if at < len(self._extras) else move
+
+    def read(self, after: int, upto: int) -> Iterator[Moves | Entry]:
+        """Yield what has numbers above `after` up to `upto`, in order; extras that were dropped are missing."""
+        place, total = self.place_after(after), len(self.moves)
+        for extra in (*self._extras_between(after, upto), (upto + 1, 0.0, None)):
+            while place < total:
+                offset, stop = self._offset(place)
+                number = place + 1 + offset
+                if number >= extra[0]:
+                    break
+                clock, until = self._mark(place)
+                stop = min(stop, until, place + extra[0] - number)
+                yield Moves(number, clock, place, stop)
+                place = stop
+            if extra[0] <= upto:
+                yield extra
+
+    def _extras_between(self, after: int, upto: int) -> list[Entry]:
+        extras = self._extras
+        if not extras or extras[-1][0] <= after:
+            return []
+        first = bisect.bisect_right(extras, after, key=_number)
+        last = bisect.bisect_right(extras, upto, lo=first, key=_number)
+        return list(itertools.islice(extras, first, last))
 
 
-class JournalReader:
-    """Reads a journal from a number on, in pieces, while it grows."""
-
-    __slots__ = ("_journal", "last", "position")
-
-    def __init__(self, journal: Journal, since: int = 0) -> None:
-        self._journal = journal
-        self.last: int = since
-        self.position: int = journal.position_after(since)
-
-    def read(self, limit: int) -> list[Entry]:
-        """Return at most `limit` further events; none where there are none yet."""
-        journal = self._journal
-        extras = journal.extras_after(self.last)
-        found: list[Entry] = []
-        at, total = 0, len(journal.moves)
-        while len(found) < limit:
-            number = journal.number_of(self.position) if self.position < total else None
-            if at < len(extras) and (number is None or extras[at][0] < number):
-                found.append(extras[at])
-                at += 1
-            elif number is not None:
-                found.append((number, journal.time_of(self.position), journal.moves[self.position]))
-                self.position += 1
-            else:
-                break
-        if found:
-            self.last = found[-1][0]
-        return found
+def _number(entry: Entry) -> int:
+    return entry[0]

@@ -106,7 +106,7 @@ class RunLog:
     `limit_bytes` bounds the memory: the oldest lines are dropped, and reading shows a marker in
     their place. A message longer than `line_limit` characters loses its middle. Lines below `level`
     are not taken; what attempts print only where it `takes_prints`. `spill` names a file that gets every
-    line as text, also those that memory drops. `listener` is called with each new line, in the thread that
+    line as text, also those that memory drops. `listener` is called after each new line, in the thread that
     wrote it, and must not raise.
     """
 
@@ -124,14 +124,14 @@ class RunLog:
         level: int = logging.INFO,
         takes_prints: bool = False,
         spill: str | os.PathLike[str] | None = None,
-        listener: Callable[[LogLine], None] | None = None,
+        listener: Callable[[], None] | None = None,
     ) -> None:
         self.run: int = run
         self.limit_bytes: int = limit_bytes
         self.line_limit: int = line_limit
         self.level: int = level
         self.takes_prints: bool = takes_prints
-        self.listener: Callable[[LogLine], None] | None = listener
+        self.listener: Callable[[], None] | None = listener
         self._entries: deque[_Entry] = deque()
         self._size = 0
         self._dropped: datetime | None = None
@@ -177,7 +177,7 @@ class RunLog:
                 self._spill = None
                 self.append(logging.WARNING, f"the log is no longer written to {spill}: {spill.error}")
         if listener is not None:
-            listener(self._line(entry))
+            listener()
 
     def append_for(
         self, attempt: LoggedAttempt, level: int, message: str, *, logger: str = TASK_LOGGER
@@ -186,6 +186,12 @@ class RunLog:
         self.append(
             level, message, task=attempt.task, index=attempt.index, attempt=attempt.attempt, logger=logger
         )
+
+    def entry(self, number: int) -> _Entry | None:
+        """Return line `number` as it is kept; None if it was dropped."""
+        with self._guard:
+            place = number - self._first_number
+            return self._entries[place] if 0 <= place < len(self._entries) else None
 
     def lines(
         self,

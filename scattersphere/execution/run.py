@@ -13,8 +13,8 @@ from scattersphere.codec.shown import shown
 from scattersphere.errors import NoSuchTaskError
 from scattersphere.execution.execution import NEVER, Failure
 from scattersphere.execution.explain import explain
-from scattersphere.execution.history import EventStream
 from scattersphere.execution.machine.codes import TASK_STATES
+from scattersphere.execution.streams import EventStream
 from scattersphere.model.states import RunState, TaskState
 
 if TYPE_CHECKING:

@@ -264,7 +264,6 @@ class Connection:
     def follow(
         self,
         events: AsyncIterator[Event],
-        since: int,
         kinds: frozenset[str],
         shown: Callable[[Event, Principal], bool],
     ) -> int:
@@ -274,7 +273,7 @@ class Connection:
 
         def start() -> None:
             if self._tasks is not None:
-                self._tasks.start_soon(self._pump, number, scope, events, since, kinds, shown)
+                self._tasks.start_soon(self._pump, number, scope, events, kinds, shown)
 
         self._ready.append(start)
         return number
@@ -289,7 +288,6 @@ class Connection:
         number: int,
         scope: anyio.CancelScope,
         events: AsyncIterator[Event],
-        last: int,
         kinds: frozenset[str],
         shown: Callable[[Event, Principal], bool],
     ) -> None:
@@ -300,9 +298,8 @@ class Connection:
                     principal = session.principal
                     wanted = event.kind is EventKind.LAGGED or kind_of(event) in kinds
                     if wanted and principal is not None and shown(event, principal):
-                        session.event(number, event_view(event, number, last), now)
+                        session.event(number, event_view(event, number), now)
                         self._send_soon()
-                    last = event.seq
                     since_turn += 1
                     if since_turn >= TURN or session.backlog > session.limits.output:
                         since_turn = 0

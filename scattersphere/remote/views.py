@@ -160,10 +160,10 @@ def log_row(line: LogLine) -> dict[str, Any]:
     )
 
 
-def event_view(event: Event, number: int, last: int) -> dict[str, Any]:
-    """Return an event of subscription `number`; `last` is the number of the event before it."""
+def event_view(event: Event, number: int) -> dict[str, Any]:
+    """Return an event of subscription `number`."""
     if event.kind is EventKind.LAGGED:
-        return {"event": "lagged", "sub": number, "dropped": event.seq - last, "next": event.seq + 1}
+        return {"event": "lagged", "sub": number, "dropped": event.dropped, "next": event.seq + 1}
     return {"event": str(event.kind), "sub": number, "seq": event.seq, "ts": stamp(event.time)} | _present(
         run=event.run,
         job=event.job,

@@ -384,6 +384,15 @@ def test_a_spilled_line_with_lone_surrogates_is_written(tmp_path):
 
 def test_the_listener_is_told_each_line():
     seen = []
-    log = RunLog(5, listener=seen.append)
+    log = RunLog(5)
+    log.listener = lambda: seen.append(log.entry(log.last_number)[6])
     log.append(20, "one", task="a")
-    assert [(line.run, line.task, line.message) for line in seen] == [(5, "a", "one")]
+    log.append(20, "two", task="a")
+    assert seen == ["one", "two"]
+
+
+def test_a_line_that_was_dropped_is_none():
+    log = RunLog(5, limit_bytes=1)
+    log.append(20, "one")
+    log.append(20, "two")
+    assert (log.entry(0), log.entry(1), log.entry(2)[6], log.entry(3)) == (None, None, "two", None)

@@ -20,6 +20,7 @@ from scattersphere.execution.failures import shorten
 from scattersphere.execution.frames import user_place
 from scattersphere.execution.logs import LINE_LIMIT, task_logger
 from scattersphere.execution.loops import current_loop, line_of
+from scattersphere.execution.progress import checked
 from scattersphere.model.definition import RetryPolicy
 from scattersphere.task import RunnableTask, TaskContext
 
@@ -174,7 +175,8 @@ class WorkerAttempt(TaskContext):
         return self.order.idempotency_key
 
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
-        self._worker.replies.send(Kind.PROGRESS, dumps((self.order.number, done, total, message)))
+        report = checked(done, total, message)
+        self._worker.replies.send(Kind.PROGRESS, dumps((self.order.number, *report)))
 
     def check(self) -> None:
         if self.asked is None:

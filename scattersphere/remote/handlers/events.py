@@ -19,7 +19,7 @@ async def follow(scene: Scene, arguments: Any) -> Any:
     found = scene.run(arguments.run)
     kinds = _kinds(arguments.kinds, RUN_KINDS, "a run")
     since = found.last_event if arguments.since is None else arguments.since
-    number = scene.follower.follow(found.events(since), since, kinds, lambda _, __: True)
+    number = scene.follower.follow(found.events(since), kinds, lambda _, __: True)
     state = str(found.state)
     return {"subscription": number, "run": found.id, "state": state, "next": since + 1}
 
@@ -30,7 +30,7 @@ def _follow_server(scene: Scene, arguments: Any) -> Any:
     # In this stream the moves are those of runs.
     kinds = frozenset("state" if kind == "runs" else kind for kind in kinds)
     since = server.last_event if arguments.since is None else arguments.since
-    number = scene.follower.follow(server.events(since), since, kinds, views.visible)
+    number = scene.follower.follow(server.events(since), kinds, views.visible)
     return {"subscription": number, "next": since + 1}
 
 

@@ -22,7 +22,6 @@ class Follower(Protocol):
     def follow(
         self,
         events: AsyncIterator[Event],
-        since: int,
         kinds: frozenset[str],
         shown: Callable[[Event, Principal], bool],
     ) -> int:

@@ -1,0 +1,103 @@
+"""Progress of attempts: a body may report a million times a second, watchers are told ten times.
+
+The newest report always wins, and the last one of an attempt is told before its end.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from scattersphere.execution.failures import shorten
+from scattersphere.model.events import EventKind
+
+if TYPE_CHECKING:
+    from scattersphere.execution.attempt import Attempt
+    from scattersphere.execution.attempts import AttemptDriver
+    from scattersphere.execution.timers import Timer
+
+GAP = 0.1
+"""Seconds between two progress events of one attempt: a person sees no more than ten in a second."""
+
+WORDS = 500
+"""Characters of a progress message: 10,000 of them are kept for each run."""
+
+Report = tuple[float, float | None, str]
+"""done, total, message."""
+
+
+def checked(done: float, total: float | None, message: str) -> Report:
+    """Return a report that can be shown and sent. Raises `TypeError` and `ValueError` at who makes it."""
+    for name, value in (("done", done), ("total", total)):
+        if value is None and name == "total":
+            continue
+        if not isinstance(value, int | float):
+            raise TypeError(f"progress: {name} is a number, not {type(value).__name__}")
+        if not math.isfinite(value):
+            raise ValueError(f"progress: {name} is {value}")
+    return done, total, shorten(str(message), WORDS)
+
+
+class Gauge:
+    """What one attempt has reported last, and what of it was told."""
+
+    __slots__ = ("attempt", "due", "latest", "timer", "told", "told_at")
+
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt: Attempt = attempt
+        self.latest: Report | None = None
+        self.told: Report | None = None
+        self.told_at: float = -GAP
+        self.due: bool = False
+        """Whether the loop will look at it, so that further reports need not ask for that."""
+        self.timer: Timer | None = None
+
+
+def report(driver: AttemptDriver, attempt: Attempt, latest: Report) -> None:
+    """Take a report; from any thread."""
+    gauges, unit = attempt.execution.gauges, attempt.unit
+    gauge = gauges.get(unit)
+    if gauge is None or gauge.attempt is not attempt:
+        gauge = gauges[unit] = Gauge(attempt)
+    gauge.latest = latest
+    if gauge.due:
+        return
+    gauge.due = True
+    if driver.on_loop():
+        _look(driver, gauge)
+    else:
+        driver.soon(_look, driver, gauge)
+
+
+def close(driver: AttemptDriver, attempt: Attempt) -> None:
+    """The attempt has ended: tell its last report, if watchers have not had it."""
+    gauge = attempt.execution.gauges.get(attempt.unit)
+    if gauge is None or gauge.attempt is not attempt:
+        return
+    del attempt.execution.gauges[attempt.unit]
+    if gauge.timer is not None:
+        gauge.timer.cancel()
+    _tell(driver, gauge)
+    gauge.latest = gauge.told = None  # a thread that was given up may go on reporting
+
+
+def _look(driver: AttemptDriver, gauge: Gauge) -> None:
+    gauge.timer = None
+    when = gauge.told_at + GAP
+    if driver.clock() >= when:
+        gauge.due = False  # before the report is read: one that comes in between asks again
+        _tell(driver, gauge)
+    else:
+        gauge.timer = driver.timers.at(when, lambda: _look(driver, gauge))
+        driver.set_alarm()
+
+
+def _tell(driver: AttemptDriver, gauge: Gauge) -> None:
+    attempt, latest = gauge.attempt, gauge.latest
+    execution = attempt.execution
+    if latest is None or latest is gauge.told or execution.state.ended:
+        return
+    gauge.told, gauge.told_at = latest, driver.clock()
+    extra = (EventKind.TASK_PROGRESS, attempt.unit, attempt.attempt, *latest)
+    execution.journal.add(extra, gauge.told_at)
+    execution.tell()

@@ -1,0 +1,100 @@
+"""The stream of a run's events, as one reader sees it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
+
+import anyio.lowlevel
+
+from scattersphere.model.events import Event, EventKind
+
+if TYPE_CHECKING:
+    from scattersphere.execution.eventpages import EventPages, Page
+    from scattersphere.execution.execution import Execution
+
+TURN = 1024
+"""Events that are told before the loop has a turn: about a millisecond."""
+
+
+class EventStream(AsyncIterator[Event]):
+    """The events of a run from a number on, until it has ended.
+
+    It pulls: nothing is queued for a slow reader, so it cannot slow the run down, and loses no move.
+    Where progress or log events were dropped before it came to them, one `lagged` event stands for them.
+    """
+
+    def __init__(self, execution: Execution, since: int = 0) -> None:
+        self._execution = execution
+        self._pages: EventPages = execution.pages
+        self._last = since
+        """The number up to which everything was told, or is gone."""
+        self._page: Page | None = None
+        self._ready: Iterator[Event] = iter(())
+        self._told = 0
+        """How many events were told since the loop had a turn."""
+
+    async def __anext__(self) -> Event:
+        """Return the next event; wait for it if need be."""
+        for event in self._ready:  # the quickest way to take one: ten readers come here for each event
+            return event
+        await self._get_more()
+        return next(self._ready)
+
+    async def _get_more(self) -> None:
+        execution = self._execution
+        if self._told >= TURN:  # much is there already: others are to have a turn all the same
+            self._told = 0
+            await anyio.lowlevel.checkpoint()
+        while not self._advance():
+            if execution.state.ended:
+                raise StopAsyncIteration
+            self._told = 0
+            await execution.changed()
+
+    def _advance(self) -> bool:
+        """Make ready what has happened meanwhile. Return whether there is anything."""
+        self._execution.note_lines()
+        while True:
+            page = self._page
+            if page is None:
+                if self._last >= self._execution.journal.last:
+                    return False
+                page = self._page = self._pages.page_of(self._pages.next_kept(self._last))
+            else:
+                self._pages.fill(page)
+            if events := self._take(page):
+                self._ready, self._last = iter(events), events[-1].seq
+                self._told += len(events)
+                return True
+            if page.made < page.last:
+                return False
+            self._page = None
+
+    def _take(self, page: Page) -> list[Event]:
+        """Return what is new on the page; where numbers are missing, say so."""
+        told = self._last - page.first + 1
+        if page.whole and told >= 0:
+            return page.events[told:]
+        events: list[Event] = []
+        last = self._last
+        for event in page.events:
+            if event.seq > last:
+                if event.seq > last + 1:
+                    events.append(_lagged(event, event.seq - last - 1))
+                events.append(event)
+                last = event.seq
+        return events
+
+
+def _lagged(event: Event, dropped: int) -> Event:
+    """Say that events before this one are gone."""
+    return Event(
+        seq=event.seq - 1,
+        time=event.time,
+        kind=EventKind.LAGGED,
+        run=event.run,
+        job=event.job,
+        message=f"{dropped} {'event was' if dropped == 1 else 'events were'} dropped",
+        dropped=dropped,
+    )

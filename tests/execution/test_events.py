@@ -1,0 +1,315 @@
+"""The stream of a run: one order, one numbering, for readers that come early, late, or too slowly."""
+
+import itertools
+import threading
+
+import anyio
+import pytest
+import trio
+import trio.testing
+
+from scattersphere import (
+    EventKind,
+    JobDefinition,
+    RunnableTask,
+    Server,
+    result,
+)
+from scattersphere.execution.eventpages import PAGE
+
+pytestmark = pytest.mark.anyio
+
+
+class Talk(RunnableTask):
+    """Log and report progress, so many times."""
+
+    times: int = 1
+
+    async def run(self, context):
+        for number in range(self.times):
+            context.log.info("line %d", number)
+            context.progress(number, self.times)
+        return self.times
+
+
+class TalkInThread(RunnableTask):
+    """The same in a thread."""
+
+    times: int = 1
+
+    def run(self, context):
+        for number in range(self.times):
+            context.log.info("line %d", number)
+            context.progress(number, self.times)
+
+
+class FailTwice(RunnableTask):
+    """Succeed at the third attempt."""
+
+    async def run(self, context):
+        if context.attempt < 3:
+            raise OSError(f"attempt {context.attempt}")
+
+
+class Pulse(RunnableTask):
+    """Report progress every hundredth of a second for a second."""
+
+    async def run(self, context):
+        for number in range(100):
+            context.progress(number, 100, f"step {number}")
+            await anyio.sleep(0.01)
+
+
+class Wait(RunnableTask):
+    """Log a line, then wait for the gate."""
+
+    gate: object
+
+    async def run(self, context):
+        context.log.info("here")
+        await self.gate.wait()
+
+
+class Numbers(RunnableTask):
+    """Return a list."""
+
+    async def run(self, context):
+        return [1, 2, 3]
+
+
+class Wrong(RunnableTask):
+    """Report what is no number."""
+
+    done: object
+
+    async def run(self, context):
+        context.progress(self.done)
+
+
+CLASSES = [Talk, TalkInThread, FailTwice, Pulse, Wait, Numbers, Wrong]
+
+
+@pytest.fixture
+async def server():
+    async with Server(grace=0.2) as server:
+        server.register_tasks("app", CLASSES)
+        yield server
+
+
+async def read(run, since=0):
+    return [event async for event in run.events(since)]
+
+
+def kinds(events):
+    return [str(event.kind) for event in events]
+
+
+@pytest.mark.parametrize("task", ["Talk", "TalkInThread"])
+async def test_log_lines_are_events_between_the_start_and_the_end_of_their_task(server, task):
+    run = await server.start_task(task, {"times": 3})
+    events = await read(run)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert kinds(events)[:2] == ["run-started", "task-started"]
+    assert kinds(events)[-2:] == ["task-ended", "run-ended"]
+    lines = [event for event in events if event.kind is EventKind.LOG]
+    assert [event.message for event in lines] == ["line 0", "line 1", "line 2"]
+    assert {(event.task, event.attempt, event.level) for event in lines} == {(task, 1, 20)}
+
+
+@pytest.mark.parametrize("task", ["Talk", "TalkInThread"])
+async def test_who_comes_after_the_end_reads_what_those_read_who_were_there(server, task):
+    run = await server.start_task(task, {"times": 5})
+    live = await read(run)
+    assert await read(run) == live
+    for since in range(len(live) + 2):
+        assert await read(run, since) == live[since:]
+
+
+async def test_lines_of_a_thread_come_before_its_end_even_if_nobody_listened(server):
+    run = await (await server.start_task("TalkInThread", {"times": 3})).wait(10)
+    found = kinds(await read(run))
+    assert found.index("task-ended") > max(at for at, kind in enumerate(found) if kind == "log")
+
+
+async def test_a_reader_is_woken_by_a_line_of_its_run(server):
+    gate = anyio.Event()
+    server.define(JobDefinition.build("j").task("numbers", "Numbers").done())
+    run = await server.start_task("Wait", {"gate": gate})
+    async for event in run.events():
+        if event.kind is EventKind.LOG:
+            gate.set()
+    assert (await run.wait(10)).succeeded
+
+
+async def test_readers_share_the_events_that_were_made_for_one_of_them(server):
+    run = await server.start_task("Talk", {"times": 3})
+    found = []
+
+    async def reader():
+        found.append(await read(run))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(reader)
+    for events in found[1:]:
+        assert all(one is other for one, other in zip(events, found[0], strict=True))
+
+
+async def test_no_event_is_made_while_nobody_reads_and_none_is_kept_afterwards(server):
+    run = await (await server.start_task("Talk", {"times": 3})).wait(10)
+    assert run._execution._pages is None
+    await read(run)
+    assert run._execution._pages() is None
+
+
+async def test_a_reader_that_is_too_slow_is_told_how_many_it_missed_and_loses_no_move():
+    async with Server(keep_events=10) as server:
+        server.register_tasks("app", CLASSES)
+        run = await (await server.start_task("Talk", {"times": 2000})).wait(10)
+        events = await read(run)
+        assert kinds(events)[:3] == ["run-started", "task-started", "lagged"]
+        assert kinds(events)[-2:] == ["task-ended", "run-ended"]
+        lagged = events[2]
+        assert lagged.dropped == events[3].seq - events[1].seq - 1 == lagged.seq - 2
+        assert str(lagged.dropped) in lagged.message
+        assert kinds(events).count("lagged") == 1
+        assert run.last_event == events[-1].seq
+
+
+async def test_a_reader_that_stopped_for_a_while_is_told_what_is_gone():
+    async with Server(keep_events=10) as server:
+        server.register_tasks("app", CLASSES)
+        run = await server.start_task("Talk", {"times": 2000})
+        stream = run.events()
+        first = await anext(stream)
+        await run.wait(10)
+        rest = [event async for event in stream]
+        assert first.seq == 1
+        told = 1 + len(rest) + sum(event.dropped for event in rest) - kinds(rest).count("lagged")
+        assert told == run.last_event
+
+
+async def test_lines_that_the_log_has_dropped_are_missing_events():
+    async with Server(log_limit=2_000) as server:
+        server.register_tasks("app", CLASSES)
+        run = await (await server.start_task("Talk", {"times": 100})).wait(10)
+        events = await read(run)
+        assert "lagged" in kinds(events)
+        lines = [event.message for event in events if event.kind is EventKind.LOG]
+        assert lines == [line.message for line in run.logs()][1:]
+
+
+async def test_each_failed_attempt_has_its_own_words(server):
+    job = JobDefinition.build("j").task("t", "FailTwice", retry={"max_attempts": 3}).done()
+    server.define(job)
+    run = await (await server.start("j")).wait(10)
+    told = [(event.attempt, event.state, event.message) for event in await read(run) if event.task == "t"]
+    told = [entry for entry in told if entry[1] is not None]
+    assert told == [
+        (1, "running", ""),
+        (1, "up_for_retry", "OSError: attempt 1"),
+        (2, "running", ""),
+        (2, "up_for_retry", "OSError: attempt 2"),
+        (3, "running", ""),
+        (3, "succeeded", ""),
+    ]
+
+
+async def test_instances_of_maps_are_told_with_their_index(server):
+    job = JobDefinition.build("j").task("n", "Numbers")
+    server.define(job.task("m", "Talk", map={"times": result("n")}).done())
+    run = await (await server.start("j")).wait(10)
+    ended = [e for e in await read(run) if e.kind is EventKind.TASK_ENDED and e.task == "m"]
+    told = [(event.index, event.attempt) for event in ended]
+    assert sorted(told[:-1]) == [(0, 1), (1, 1), (2, 1)]
+    assert told[-1] == (None, None)
+
+
+async def test_a_long_story_leaves_the_loop_to_others(server):
+    size = 3000
+    job = JobDefinition.build("j")
+    for number in range(size):
+        job = job.task(f"t{number}", "Talk", args={"times": 0})
+    server.define(job.done())
+    run = await (await server.start("j")).wait(60)
+    turns, ended = 0, False
+
+    async def others():
+        nonlocal turns
+        while not ended:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(others)
+        assert len(await read(run)) == 2 * size + 2 > 20 * PAGE
+        ended = True
+    assert turns >= 5
+
+
+def test_progress_is_told_ten_times_a_second_at_most_and_the_last_report_always():
+    async def main():
+        async with Server() as server:
+            server.register_tasks("app", CLASSES)
+            run = await server.start_task("Pulse")
+            events = await read(run)
+            told = [event for event in events if event.kind is EventKind.TASK_PROGRESS]
+            assert len(told) <= 12
+            assert (told[0].done, told[-1].done, told[-1].message) == (0, 99, "step 99")
+            gaps = [b.time - a.time for a, b in itertools.pairwise(told)]
+            assert all(gap.total_seconds() > 0.09 for gap in gaps[:-1])
+            assert kinds(events)[-3:] == ["task-progress", "task-ended", "run-ended"]
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def test_a_thread_that_reports_all_the_time_does_not_flood_the_loop(server):
+    run = await server.start_task("TalkInThread", {"times": 5_000})
+    told = [event.done for event in await read(run) if event.kind is EventKind.TASK_PROGRESS]
+    assert told[-1] == 4_999
+    assert told == sorted(set(told))
+    assert len(told) < 1_000
+
+
+@pytest.mark.parametrize(
+    ("done", "words"), [("half", "TypeError: progress: done is a number, not str"), (float("nan"), "is nan")]
+)
+async def test_progress_that_is_no_number_is_an_error_where_it_is_made(server, done, words):
+    run = await (await server.start_task("Wrong", {"done": done})).wait(10)
+    assert words in run.explain()
+
+
+async def test_an_event_is_shown_in_one_line(server):
+    run = await server.start_task("Talk")
+    events = await read(run)
+    assert str(events[1]).endswith(" task-started Talk#1 Talk running")
+    assert repr(events[1]) == "<Event 2 task-started Talk#1 Talk running>"
+    assert repr(events[2]) == "<Event 3 log Talk#1 Talk INFO line 0>"
+    with pytest.raises(AttributeError):
+        events[0].seq = 5
+
+
+async def test_a_slow_reader_of_the_servers_stream_is_told_what_it_missed():
+    async with Server(keep_events=4) as server:
+        server.register_tasks("app", CLASSES)
+        stream = server.events()
+        assert (await anext(stream)).seq == 1
+        for _ in range(5):
+            await (await server.start_task("Numbers")).wait(10)
+        found = []
+        async for event in stream:
+            found.append(event)
+            if event.seq == server.last_event:
+                break
+        assert found[0].kind is EventKind.LAGGED
+        assert [event.seq for event in found[1:]] == list(range(found[0].seq + 1, server.last_event + 1))
+        assert found[0].dropped == found[0].seq - 1
+
+
+async def test_stop_reading_in_the_middle_leaves_nothing(server):
+    before = threading.active_count()
+    run = await server.start_task("Talk", {"times": 10})
+    async for _ in run.events():
+        break
+    assert (await run.wait(10)).succeeded
+    assert threading.active_count() <= before + 1
