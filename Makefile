@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format types imports snippets examples docs check bench wheel clean
+.PHONY: help venv demo test lint format types imports snippets examples docs check bench packaged wheel clean
 
 help: ## show these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2>/dev/null || true
@@ -62,6 +62,9 @@ snippets: $(STAMP) ## run what the README and the documentation show
 
 bench: $(STAMP) ## measure the cost of a task against hand-written loops (minutes)
 	@$(BIN)/python -m benchmarks dispatch
+
+packaged: ## test the wheel with the lowest dependencies, then without the extras (minutes)
+	@.ci/packaged $(PYTHON)
 
 wheel: $(STAMP) ## build the wheel and the source archive into dist/
 	@$(PIP) install build

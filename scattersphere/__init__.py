@@ -7,6 +7,7 @@ own `RunnableTask` classes with `register_tasks`), `define` a `JobDefinition`, `
 
 from scattersphere.errors import (
     AmbiguousTaskError,
+    ArgumentError,
     BundleBusyError,
     BundleError,
     BundleLoadError,
@@ -43,6 +44,7 @@ from scattersphere.task import RunnableTask, TaskContext
 
 __all__ = [
     "AmbiguousTaskError",
+    "ArgumentError",
     "BundleBusyError",
     "BundleError",
     "BundleLoadError",

@@ -4,6 +4,7 @@
 
     ScattersphereError
     ├── DefinitionError          a definition is wrong; `.problems` lists everything at once
+    ├── ArgumentError            an argument has a value that cannot be meant (also a ValueError)
     ├── TaskDeclarationError     a RunnableTask subclass is declared wrongly (also a TypeError)
     ├── NotFoundError            (also a KeyError)
     │   ├── NoSuchJobError
@@ -70,6 +71,12 @@ class DefinitionError(ScattersphereError):
                 break
             lines.append(line)
         return "\n".join(lines)
+
+
+class ArgumentError(ScattersphereError, ValueError):
+    """An argument has the right type and a value that cannot be meant: a negative time, no places at all."""
+
+    code = "bad-args"
 
 
 class TaskDeclarationError(ScattersphereError, TypeError):

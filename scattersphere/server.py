@@ -28,10 +28,13 @@ from scattersphere.execution.backends.threads import ThreadBackend
 from scattersphere.execution.executor import JobExecutor
 from scattersphere.execution.feed import EventFeed
 from scattersphere.execution.instruments import Instruments
-from scattersphere.execution.jobs import Jobs
+from scattersphere.execution.jobs import Jobs, job_of_task
+from scattersphere.execution.keys import Request, StartKeys
 from scattersphere.execution.run import Run
+from scattersphere.execution.settings import checked
 from scattersphere.execution.watchdog import BLOCKED_SECONDS
-from scattersphere.model.definition import JobDefinition, TaskDefinition
+from scattersphere.model.arguments import check_mapping, check_text
+from scattersphere.model.definition import JobDefinition
 from scattersphere.model.events import Event, EventKind
 from scattersphere.registry.index import did_you_mean
 from scattersphere.registry.records import BundleEventKind
@@ -64,6 +67,7 @@ class Server:
     named (None: nobody watches). Limits that are None do not limit.
     """
 
+    @checked
     def __init__(
         self,
         *,
@@ -123,7 +127,7 @@ class Server:
         self._executor.child_starter = self._start_child
         self._runs = RunArchive(*history, self._evicted)
         self._jobs = Jobs(self.registry.find, lambda: self._executor.backend_names, self._pools)
-        self._keys: dict[str, tuple[str, dict[str, Any], Run]] = {}
+        self._keys = StartKeys()
         self._listeners: list[Listening] = []
         self._pid: int | None = None
         self._closing = False
@@ -231,10 +235,7 @@ class Server:
         if busy and require_idle:
             raise BundleBusyError(f"bundle {name!r} is needed by runs {busy}", busy)
         if busy and force:
-            for run_id in busy:
-                self._runs[run_id].cancel(f"bundle {name!r} is deregistered")
-            for run_id in busy:
-                await self._runs[run_id].wait()
+            await self._executor.cancel_runs(busy, f"bundle {name!r} is deregistered")
         await self.registry.deregister(name)
 
     # ---- jobs
@@ -287,7 +288,7 @@ class Server:
 
     def save(self, name: str, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> None:
         """Write the resolved definition to `path`, or to the file that it came from."""
-        definition = self._jobs[name]
+        definition = self._jobs.named(name)
         target = path if path is not None else definition.path
         if target is None:
             raise ConflictError(f"job {name!r} came from no file: say where to save it")
@@ -314,28 +315,34 @@ class Server:
         `ConflictError` where `key` stands for another job or other parameters.
         """
         self._alive()
-        return self._start(self._jobs[job], params, key, None)
+        return self._start(self._jobs.named(job), params, key)
 
     async def start_task(
         self, path: str, args: Mapping[str, Any] | None = None, *, key: str | None = None
     ) -> Run:
         """Start a run of one task, known by its path, with literal arguments."""
         self._alive()
-        found = self.registry.find(path)
-        name = found.path.replace("<", "_").replace(">", "_")
-        task = TaskDefinition(task=found.path, bundle=found.bundle, args=dict(args or {}))
-        return self._start(JobDefinition(name=name, tasks={name: task}), None, key, None)
+        check_text(path, "the path of a task")
+        check_mapping(args, "args")
+        args = dict(args or {})
+        return self._start(job_of_task(self.registry.find(path), args), None, key, args=args)
 
     def _start(
         self,
         definition: JobDefinition,
         overrides: Mapping[str, Any] | None,
-        key: str | None,
-        child_of: Attempt | None,
+        key: str | None = None,
+        *,
+        args: Mapping[str, Any] | None = None,
+        child_of: Attempt | None = None,
     ) -> Run:
+        check_mapping(overrides, "params")
+        check_text(key, "key", optional=True)
         params = resolve_params(definition, overrides or {})
-        if key is not None and (known := self._keys.get(key)) is not None:
-            return _same(key, known, definition.name, params)
+        request = Request(definition.name, dict(params), args)
+        known = self._keys.find(key, request)
+        if known is not None:
+            return known
         plan = self._jobs.plan(definition)
         plan.check_params(params)
         execution = self._executor.submit(plan, params, child_of=child_of)
@@ -347,14 +354,13 @@ class Server:
             self._runs.ended(run, self._executor.clock())
         else:
             self.registry.pin(run.id, plan.versions)
-        if key is not None:
-            execution.key = key
-            self._keys[key] = (definition.name, dict(params), run)
+        execution.key = key
+        self._keys.add(key, request, run)
         return run
 
     async def _start_child(self, attempt: Attempt, job: str, params: Mapping[str, Any] | None) -> Run:
         self._alive(draining=True)  # a run that may finish may start what it needs for that
-        return self._start(self._jobs[job], params, None, attempt)
+        return self._start(self._jobs.named(job), params, child_of=attempt)
 
     # ---- what happens
 
@@ -406,12 +412,4 @@ class Server:
 
     def _evicted(self, run: Run) -> None:
         self.registry.forget(run.id)
-        if run.key is not None:
-            self._keys.pop(run.key, None)
-
-
-def _same(key: str, known: tuple[str, dict[str, Any], Run], job: str, params: Mapping[str, Any]) -> Run:
-    """Return the run that the key stands for, if it was the same request."""
-    if known[0] != job or known[1] != params:
-        raise ConflictError(f"key {key!r} stands for run {known[2].id}: another job or other parameters")
-    return known[2]
+        self._keys.forget(run)

@@ -57,7 +57,7 @@ def user_place_in(frames: Iterable[FrameType]) -> str:
     for frame in itertools.islice(frames, _DEEPEST):
         filename = frame.f_code.co_filename
         if not is_engine_file(filename) and not filename.startswith("<frozen "):
-            if not filename.startswith(_LIBRARIES):
+            if filename.startswith(_NOT_ENGINE) or not filename.startswith(_LIBRARIES):
                 return _name_place(frame)
             fallback = fallback or _name_place(frame)
     return fallback

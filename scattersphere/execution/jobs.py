@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from scattersphere.codec import check_definition
@@ -15,13 +15,15 @@ from scattersphere.errors import (
     UnresolvedError,
 )
 from scattersphere.execution.plan import compile_plan
-from scattersphere.model.definition import JobDefinition
+from scattersphere.model.arguments import check_text, describe
+from scattersphere.model.builder import literal
+from scattersphere.model.definition import JobDefinition, TaskDefinition
 from scattersphere.model.problem import Problem
 from scattersphere.registry.index import did_you_mean
 
 if TYPE_CHECKING:
     from scattersphere.execution.plan import Find, Plan
-    from scattersphere.model.definition import TaskDefinition
+    from scattersphere.model.taskclass import TaskClass
     from scattersphere.registry.records import BundleVersion
 
 
@@ -52,11 +54,17 @@ class Jobs(Mapping[str, JobDefinition]):
     def __len__(self) -> int:
         return len(self._definitions)
 
+    def named(self, name: str) -> JobDefinition:
+        """Return the job of this name. Raises `NoSuchJobError`, `TypeError` for what is no name at all."""
+        check_text(name, "the name of a job")
+        return self[name]
+
     def define(self, definition: JobDefinition, *, replace: bool) -> JobDefinition:
         """Take up a definition; return it with each task's bundle filled in where it is known.
 
         Raises `DefinitionError` with everything that is wrong, `ExistsError`.
         """
+        _check_kind(definition)
         problems = check_definition(definition) + self._pool_problems(definition)
         if problems:
             raise DefinitionError(problems, source=definition.path or definition.name)
@@ -87,11 +95,12 @@ class Jobs(Mapping[str, JobDefinition]):
 
     def undefine(self, name: str) -> None:
         """Forget a job. Raises `NoSuchJobError`."""
-        del self._definitions[self[name].name]
+        del self._definitions[self.named(name).name]
         self._plans.pop(name, None)
 
     def validate(self, definition: JobDefinition) -> list[Problem]:
         """Return everything that is wrong with a definition, by itself and against the code here."""
+        _check_kind(definition)
         problems = check_definition(definition) + self._pool_problems(definition)
         if not problems:
             try:
@@ -125,3 +134,22 @@ class Jobs(Mapping[str, JobDefinition]):
             for plan in [plan for plan in self._compiled if released in plan.versions]:
                 plan.let_go()
                 self._compiled.discard(plan)
+
+
+def job_of_task(found: TaskClass, args: Mapping[str, Any]) -> JobDefinition:
+    """Return a job whose one task is of this class. The arguments are literal: a `$` in them means nothing."""
+    name = found.path.replace("<", "_").replace(">", "_")
+    task = TaskDefinition(
+        task=found.path,
+        bundle=found.bundle,
+        args={key: literal(value) for key, value in args.items()},
+    )
+    return JobDefinition(name=name, tasks={name: task})
+
+
+def _check_kind(definition: object) -> None:
+    if not isinstance(definition, JobDefinition):
+        raise TypeError(
+            f"a JobDefinition is wanted, not {describe(definition)}; "
+            "make one with JobDefinition.loads(text), JobDefinition.load(path) or JobDefinition.build(name)"
+        )

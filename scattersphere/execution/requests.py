@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scattersphere.execution.interruptions import Interruptions
+from scattersphere.model.arguments import check_seconds, check_text
 from scattersphere.model.states import RunState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from scattersphere.execution.execution import Execution
 
 FINALLY_LIMIT = 60.0
@@ -17,10 +20,14 @@ FINALLY_LIMIT = 60.0
 class Requests(Interruptions):
     """Pause, resume, stop, cancel, kill, and the run's timeout."""
 
+    running: dict[int, Execution]
+
     # ---- requests on a run
 
     def request(self, execution: Execution, verb: str, reason: str | None, grace: float | None) -> None:
         """Carry out pause, resume, stop, cancel, kill. Raises `RunStateError`."""
+        check_text(reason, "reason", optional=True)
+        check_seconds(grace, "grace", optional=True)
         machine = execution.machine
         if grace is not None:
             execution.grace = grace
@@ -33,6 +40,14 @@ class Requests(Interruptions):
         self.wake()
         if verb in {"pause", "resume"}:
             self._reach_children(execution, verb)
+
+    async def cancel_runs(self, run_ids: Iterable[int], reason: str) -> None:
+        """Cancel those of these runs that live, and wait for their ends."""
+        executions = [self.running[run_id] for run_id in run_ids if run_id in self.running]
+        for execution in executions:
+            self.request(execution, "cancel", reason, None)
+        for execution in executions:
+            await execution.wait()
 
     def _reach_children(self, execution: Execution, verb: str) -> None:
         """A pause holds the child runs too; their ends are waited for by the task that started them."""

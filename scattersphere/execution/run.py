@@ -15,7 +15,9 @@ from scattersphere.execution.execution import NEVER, Failure
 from scattersphere.execution.explain import explain
 from scattersphere.execution.machine.codes import TASK_STATES
 from scattersphere.execution.streams import EventStream
+from scattersphere.model.arguments import check_count, check_seconds
 from scattersphere.model.states import RunState, TaskState
+from scattersphere.registry.index import did_you_mean
 
 if TYPE_CHECKING:
     from scattersphere.execution.execution import Execution
@@ -60,8 +62,7 @@ class Results(Mapping[str, Any]):
         self._execution = execution
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self._execution.plan.index:
-            raise NoSuchTaskError(f"no task {name!r} in job {self._execution.plan.job!r}")
+        task_number(self._execution, name)
         try:
             return self._execution.result(name)
         except LookupError as exc:
@@ -106,7 +107,7 @@ class Tasks(Mapping[str, TaskStatus]):
         self._execution = execution
 
     def __getitem__(self, name: str) -> TaskStatus:
-        return status_of(self._execution, self._execution.plan.index[name])
+        return status_of(self._execution, task_number(self._execution, name))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._execution.plan.index)
@@ -116,14 +117,24 @@ class Tasks(Mapping[str, TaskStatus]):
 
     def width(self, name: str) -> int | None:
         """Return how many instances a mapped task has; None for others, and before its list is known."""
-        return self._execution.machine.width_of(self._execution.plan.index[name])
+        return self._execution.machine.width_of(task_number(self._execution, name))
 
     def instances(self, name: str) -> list[TaskStatus]:
         """Return the instances of a mapped task that have begun, in order."""
         machine = self._execution.machine
-        task = self._execution.plan.index[name]
+        task = task_number(self._execution, name)
         units = range(len(self._execution.plan.tasks), len(machine.task_states))
         return [status_of(self._execution, unit) for unit in units if machine.task_of(unit) == task]
+
+
+def task_number(execution: Execution, name: str) -> int:
+    """Return the place of a task in the plan. Raises `NoSuchTaskError`, which suggests the nearest name."""
+    plan = execution.plan
+    try:
+        return plan.index[name]
+    except KeyError:
+        hint = did_you_mean(name, plan.index)
+        raise NoSuchTaskError(f"no task {name!r} in job {plan.job!r}{hint}") from None
 
 
 def status_of(execution: Execution, unit: int) -> TaskStatus:
@@ -274,12 +285,14 @@ class Run:
 
     async def wait(self, timeout: float | None = None) -> Run:  # noqa: ASYNC109 - the name is the contract
         """Wait for the end and return this run. Raises `TimeoutError` after `timeout` seconds."""
+        check_seconds(timeout, "timeout", optional=True, endless=True)
         if not await self._executor.finish(self._execution, timeout):
             raise TimeoutError(f"run {self.id} is still {self.state} after {timeout:g} s")
         return self
 
     def events(self, since: int = 0) -> AsyncIterator[Event]:
         """Yield the events above number `since`, from the first one on, until the run has ended."""
+        check_count(since, "since", least=0)
         return EventStream(self._execution, since)
 
     def logs(
@@ -291,6 +304,11 @@ class Run:
         tail: int | None = None,
     ) -> list[LogLine]:
         """Return the kept log lines, oldest first, of the run or of one task, instance or attempt."""
+        if task is not None:
+            task_number(self._execution, task)
+        check_count(index, "index", least=0, optional=True)
+        check_count(attempt, "attempt", optional=True)
+        check_count(tail, "tail", least=0, optional=True)
         return self._execution.log.lines(task=task, index=index, attempt=attempt, tail=tail)
 
     def explain(self) -> str:

@@ -17,7 +17,7 @@ SHOWN = 200
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return `; did you mean "..."?` with the nearest of `names`, or ""."""
-    near = difflib.get_close_matches(name[:SHOWN], list(names), n=1)
+    near = difflib.get_close_matches(str(name)[:SHOWN], list(names), n=1)
     return f'; did you mean "{near[0]}"?' if near else ""
 
 

@@ -7,6 +7,7 @@ import threading
 import types
 from pathlib import Path
 
+from scattersphere.execution import frames
 from scattersphere.execution.frames import is_engine_file, logical_names, user_place
 
 PACKAGE = Path(sys.modules["scattersphere.execution"].__file__).parents[1]
@@ -75,6 +76,14 @@ def test_stock_tasks_and_extras_count_as_a_users_code():
     assert not is_engine_file(str(PACKAGE / "tasks" / "shell.py"))
     assert not is_engine_file(str(PACKAGE / "ext" / "x.py"))
     assert not is_engine_file(__file__)
+
+
+def test_stock_tasks_are_named_also_where_the_package_is_installed_among_libraries(monkeypatch):
+    monkeypatch.setattr(frames, "_LIBRARIES", (f"{PACKAGE.parent}/",))
+    path = str(PACKAGE / "tasks" / "shell.py")
+    module = types.ModuleType("scattersphere.tasks.shell")
+    exec(compile("import sys\ndef f(): return sys._getframe()\n", path, "exec"), module.__dict__)
+    assert user_place(module.f()) == f"{path}:2 in f"
 
 
 def test_logical_names_leave_other_names_alone():

@@ -1,0 +1,48 @@
+"""Keys of `start`: the same request with the same key gives the same run while that is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from scattersphere.errors import ConflictError
+
+if TYPE_CHECKING:
+    from scattersphere.execution.run import Run
+
+
+@attrs.frozen
+class Request:
+    """What was asked for: a job with parameters, or a single task with arguments."""
+
+    job: str
+    params: Mapping[str, Any]
+    args: Mapping[str, Any] | None = None
+
+
+class StartKeys:
+    """Remembers which run each key stands for."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Request, Run]] = {}
+
+    def find(self, key: str | None, request: Request) -> Run | None:
+        """Return the run that the key stands for. Raises `ConflictError` if that was another request."""
+        if key is None or key not in self._known:
+            return None
+        known, run = self._known[key]
+        if known != request:
+            raise ConflictError(f"key {key!r} stands for run {run.id}: another job or other parameters")
+        return run
+
+    def add(self, key: str | None, request: Request, run: Run) -> None:
+        """Let the key stand for the run, as long as it is kept."""
+        if key is not None:
+            self._known[key] = request, run
+
+    def forget(self, run: Run) -> None:
+        """The run is no longer kept."""
+        if run.key is not None:
+            self._known.pop(run.key, None)
