@@ -35,12 +35,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from scattersphere.model.problem import Problem
 
 MESSAGE_LIMIT = 20_000
 """Characters of the longest message of ours (design, section 4)."""
+SHOWN = 1_000
+"""Characters of what a head line names: a path of the file system may be long."""
+
+
+def listing(head: str, problems: Sequence[Problem]) -> str:
+    """Return problems under a head line: as many as the limit of a message allows."""
+    count = len(problems)
+    lines = [f"{head[:SHOWN]}: {count} problem{'' if count == 1 else 's'}"]
+    size = len(lines[0])
+    for shown, problem in enumerate(problems):
+        line = f"  {problem}"
+        size += len(line) + 1
+        if size > MESSAGE_LIMIT - 100:
+            lines.append(f"  ... and {count - shown} more")
+            break
+        lines.append(line)
+    return "\n".join(lines)
 
 
 class ScattersphereError(Exception):
@@ -60,17 +77,7 @@ class DefinitionError(ScattersphereError):
         super().__init__(self.problems, source)
 
     def __str__(self) -> str:
-        count = len(self.problems)
-        head = f"{self.source or 'definition'}: {count} problem{'' if count == 1 else 's'}"
-        lines, size = [head], len(head)
-        for shown, problem in enumerate(self.problems):
-            line = f"  {problem}"
-            size += len(line) + 1
-            if size > MESSAGE_LIMIT - 100:
-                lines.append(f"  ... and {count - shown} more")
-                break
-            lines.append(line)
-        return "\n".join(lines)
+        return listing(self.source or "definition", self.problems)
 
 
 class ArgumentError(ScattersphereError, ValueError):

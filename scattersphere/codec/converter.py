@@ -32,6 +32,14 @@ class WrongValueError(ValueError):
         super().__init__(message)
 
 
+class WrongPartsError(ValueError):
+    """Parts of a value are not what they should be: faults whose paths begin inside it."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        self.faults = faults
+        super().__init__(faults)
+
+
 def make_converter(*, detailed: bool) -> Converter:
     """Return a converter with strict primitives. `definition.py` teaches it the classes.
 
@@ -79,6 +87,8 @@ def structure_enum(value: Any, kind: type[StrEnum]) -> StrEnum:
 
 def faults_of(error: BaseException, path: Path, renames: dict[str, str]) -> list[Fault]:
     """Turn what cattrs raised into faults. `renames` maps attributes to their keys in JSON."""
+    if isinstance(error, WrongPartsError):
+        return [attrs.evolve(fault, path=(*path, *fault.path)) for fault in error.faults]
     if not isinstance(error, BaseValidationError):
         return [_fault(error, path)]
     found: list[Fault] = []

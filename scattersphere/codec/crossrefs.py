@@ -1,58 +1,68 @@
-"""What is wrong inside a definition that has the right form: names, references, order, limits."""
+"""What is wrong inside a definition that has the right form: names, references, order, limits.
+
+The usual task was found right while it was read (`quick.py`); the others are looked at here.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
+from scattersphere.codec.conditions import condition_faults, map_faults, unreachable_conditions
+from scattersphere.codec.cycles import find_cycle, show_cycle
 from scattersphere.codec.faults import Fault, Path, Suggester, describe, quote
 from scattersphere.codec.limits import EDGES, TASKS
 from scattersphere.codec.params import JSON_TYPES
 from scattersphere.model.definition import NAME, Parameter
-from scattersphere.model.references import reference_fault, references, upstreams
+from scattersphere.model.references import reference_fault, references
 from scattersphere.model.states import TriggerRule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from scattersphere.model.definition import JobDefinition, TaskDefinition
 
-CYCLE_SHOWN = 10
-"""Names of a cycle that are shown (design, section 4)."""
-_MAY_START_WITHOUT = frozenset(
-    {
-        TriggerRule.ALL_DONE,
-        TriggerRule.ALL_FAILED,
-        TriggerRule.ONE_FAILED,
-        TriggerRule.ONE_SUCCESS,
-        TriggerRule.NONE_FAILED,
-    }
-)
+UNREAD = "\0"
+"""Stands for a name that could not be read and was told of already; no name looks like that."""
+_MAY_START_WITHOUT = frozenset(TriggerRule) - {TriggerRule.ALL_SUCCESS}
 _NAME_WORDS = "letters, digits, _ . and -, at most 128, not beginning with . or -"
 
 
-def check_references(job: JobDefinition) -> list[Fault]:
-    """Return everything that needs no server to be found wrong."""
+@attrs.define
+class Gaps:
+    """What could not be read, and was told of: nothing that follows from its absence is told."""
+
+    tasks: set[str] = attrs.field(factory=set)
+    params: bool = False
+    name: bool = False
+
+
+def check_references(
+    job: JobDefinition, after: Mapping[str, tuple[str, ...]], closer: Collection[str], gaps: Gaps
+) -> list[Fault]:
+    """Return everything that needs no server to be found wrong.
+
+    `after` has the upstreams of each task, `closer` names the tasks that were not found right already.
+    """
     if len(job.tasks) > TASKS:
         return [Fault(("tasks",), f"{len(job.tasks):,} tasks are more than {TASKS:,}")]
-    faults = [*_check_job(job)]
-    tasks, params = Suggester(job.tasks), Suggester(job.params)
-    after = {name: upstreams(task) for name, task in job.tasks.items()}
-    edges = sum(map(len, after.values()))
-    if edges > EDGES:
-        return [*faults, Fault(("tasks",), f"{edges:,} dependencies are more than {EDGES:,}")]
-    for name, task in job.tasks.items():
-        faults += _check_task(job, name, task, tasks)
-        if task.args or task.map is not None or task.run_if is not True:
-            faults += _check_values(job, name, task, tasks, params)
-    if not _in_order(after):
-        cycle = _find_cycle(after)
-        if cycle:
-            faults.append(Fault(("tasks", cycle[0]), f"the tasks wait for each other: {_show_cycle(cycle)}"))
+    faults = list(_check_job(job, gaps))
+    if sum(map(len, after.values())) > EDGES:
+        return [*faults, Fault(("tasks",), f"there are more than {EDGES:,} dependencies")]
+    checks = _Checks(job, gaps)
+    for name in closer:
+        faults += checks.task(name, job.tasks[name], after[name])
+    if closer:
+        if not _in_order(after) and (cycle := find_cycle(after)):
+            words = f"the tasks wait for each other: {show_cycle(cycle)}"
+            faults.append(Fault(("tasks", cycle[0]), words))
+        faults += unreachable_conditions(job, after)
     return faults
 
 
-def _check_job(job: JobDefinition) -> Iterator[Fault]:
-    if not NAME.fullmatch(job.name):
+def _check_job(job: JobDefinition, gaps: Gaps) -> Iterator[Fault]:
+    if not gaps.name and not NAME.fullmatch(job.name):
         yield Fault(("name",), f"{quote(job.name)} is no name; a name has {_NAME_WORDS}")
     for key in ("max_parallel", "max_runs"):
         value = getattr(job, key)
@@ -77,23 +87,87 @@ def _check_parameter(path: Path, parameter: Parameter) -> Iterator[Fault]:
         yield Fault((*path, "default"), f"must be of type {parameter.type}; {shown} is not")
 
 
-def _check_task(job: JobDefinition, name: str, task: TaskDefinition, names: Suggester) -> Iterator[Fault]:
-    path: Path = ("tasks", name)
-    if not NAME.fullmatch(name):
-        yield Fault(path, f"{quote(name)} is no name; a name has {_NAME_WORDS}")
-    if not task.task:
-        yield Fault((*path, "task"), "must be the path of a task class")
-    seen: dict[str, int] = {}
-    for index, other in enumerate(task.depends_on):
-        yield from _check_upstream(job, name, task, other, (*path, "depends_on", index), names)
-        if other in seen:
-            yield Fault(
-                (*path, "depends_on", index), f"{quote(other)} stands here already, at [{seen[other]}]"
-            )
-        seen.setdefault(other, index)
-    if not (task.finally_ or task.rule is TriggerRule.ALL_SUCCESS or upstreams(task)):
-        yield Fault((*path, "trigger_rule"), "a task that depends on none can only have all_success")
-    yield from _check_numbers(path, task)
+def _in_order(after: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether each task stands after those it waits for: the usual case, found in one pass."""
+    seen: set[str] = set()
+    for name, upstream in after.items():
+        if upstream and not seen.issuperset(upstream):
+            return False
+        seen.add(name)
+    return True
+
+
+class _Checks:
+    """The close look at the tasks of one job, and the words for what is found."""
+
+    def __init__(self, job: JobDefinition, gaps: Gaps) -> None:
+        self._job = job
+        self._gaps = gaps
+        self._tasks = Suggester(job.tasks)
+        self._params = Suggester(job.params)
+
+    def task(self, name: str, task: TaskDefinition, waits: tuple[str, ...]) -> Iterator[Fault]:
+        path: Path = ("tasks", name)
+        if not NAME.fullmatch(name):
+            yield Fault(path, f"{quote(name)} is no name; a name has {_NAME_WORDS}")
+        if not task.task:
+            yield Fault((*path, "task"), "must be the path of a task class")
+        seen: dict[str, int] = {}
+        for index, other in enumerate(task.depends_on):
+            place = (*path, "depends_on", index)
+            yield from self._upstream(name, task, other, place)
+            if other in seen and other != UNREAD:
+                yield Fault(place, f"{quote(other)} stands here already, at [{seen[other]}]")
+            seen.setdefault(other, index)
+        alone = not (task.finally_ or waits or task.rule is TriggerRule.ALL_SUCCESS)
+        if alone and name not in self._gaps.tasks:
+            yield Fault((*path, "trigger_rule"), "a task that depends on none can only have all_success")
+        yield from _check_numbers(path, task)
+        if task.args or task.map is not None or task.run_if is not True:
+            yield from self._values(name, task, path)
+
+    def _upstream(self, name: str, task: TaskDefinition, other: str, path: Path) -> Iterator[Fault]:
+        tasks = self._job.tasks
+        if other == UNREAD:
+            return
+        if other == name:
+            yield Fault(path, "a task cannot wait for itself")
+        elif other not in tasks:
+            near = self._tasks.nearest(other) or self._ending(other)
+            yield Fault(path, f"no task {quote(other)} in this job", near)
+        elif tasks[other].finally_ and not task.finally_ and name not in self._gaps.tasks:
+            yield Fault(path, f"{quote(other)} is a finally-task: it starts after all normal tasks")
+
+    def _ending(self, other: str) -> str | None:
+        """Return the one task whose name ends in `.other`: `one.load` where `load` was written."""
+        found = [name for name in self._job.tasks if name.endswith(f".{other}")] if other else []
+        return found[0] if len(found) == 1 else None
+
+    def _values(self, name: str, task: TaskDefinition, path: Path) -> Iterator[Fault]:
+        if task.map is not None and not task.map and name not in self._gaps.tasks:
+            yield Fault((*path, "map"), "must name at least one argument")
+        for where, value in (("args", task.args), ("map", task.map or {}), ("run_if", task.run_if)):
+            for inside, reference in references(value):
+                yield from self._reference(name, task, reference, (*path, where, *inside))
+        yield from map_faults(self._job, task, path)
+        yield from condition_faults(self._job, task, path)
+
+    def _reference(
+        self, name: str, task: TaskDefinition, reference: Mapping[str, Any], place: Path
+    ) -> Iterator[Fault]:
+        words = reference_fault(reference)
+        if words is not None:
+            yield Fault(place, words)
+            return
+        if "$param" in reference and not self._gaps.params and reference["$param"] not in self._job.params:
+            other = reference["$param"]
+            yield Fault(place, f"no parameter {quote(other)} in this job", self._params.nearest(other))
+        if "$result" in reference:
+            other = reference["$result"]
+            yield from self._upstream(name, task, other, place)
+            if task.rule in _MAY_START_WITHOUT and "default" not in reference and other in self._job.tasks:
+                words = f"{task.rule} may start this task although {quote(other)} did not succeed"
+                yield Fault(place, f'needs a "default": {words}')
 
 
 def _check_numbers(path: Path, task: TaskDefinition) -> Iterator[Fault]:
@@ -109,107 +183,3 @@ def _check_numbers(path: Path, task: TaskDefinition) -> Iterator[Fault]:
             yield Fault((*path, "retry", word), f"must not be negative, but is {getattr(retry, word)}")
     if retry.backoff < 1:
         yield Fault((*path, "retry", "backoff"), f"must be at least 1, not {retry.backoff}")
-
-
-def _check_upstream(
-    job: JobDefinition, name: str, task: TaskDefinition, other: str, path: Path, names: Suggester
-) -> Iterator[Fault]:
-    if other == name:
-        yield Fault(path, "a task cannot wait for itself")
-    elif other not in job.tasks:
-        yield Fault(path, f"no task {quote(other)} in this job", names.nearest(other))
-    elif job.tasks[other].finally_ and not task.finally_:
-        yield Fault(path, f"{quote(other)} is a finally-task: it starts after all normal tasks")
-
-
-def _check_values(
-    job: JobDefinition, name: str, task: TaskDefinition, tasks: Suggester, params: Suggester
-) -> Iterator[Fault]:
-    path: Path = ("tasks", name)
-    for key in (task.map or {}).keys() & task.args.keys():
-        yield Fault((*path, "map", key), f"{quote(key)} is in args too; it can only come from one of them")
-    if task.map is not None and not task.map:
-        yield Fault((*path, "map"), "must name at least one argument")
-    for where, value in (("args", task.args), ("map", task.map or {}), ("run_if", task.run_if)):
-        for inside, reference in references(value):
-            place = (*path, where, *inside)
-            words = reference_fault(reference)
-            if words is not None:
-                yield Fault(place, words)
-                continue
-            if "$param" in reference and reference["$param"] not in job.params:
-                other = reference["$param"]
-                yield Fault(place, f"no parameter {quote(other)} in this job", params.nearest(other))
-            if "$result" in reference:
-                yield from _check_upstream(job, name, task, reference["$result"], place, tasks)
-                yield from _check_default(task, reference, place)
-    yield from _check_kinds(path, task)
-
-
-def _check_default(task: TaskDefinition, reference: Any, path: Path) -> Iterator[Fault]:
-    if task.rule in _MAY_START_WITHOUT and "default" not in reference:
-        upstream = quote(reference["$result"])
-        words = f'needs a "default": {task.rule} may start this task although {upstream} did not succeed'
-        yield Fault(path, words)
-
-
-def _check_kinds(path: Path, task: TaskDefinition) -> Iterator[Fault]:
-    # A reference of the wrong form is told of as such.
-    condition = task.run_if
-    if type(condition) is not bool and not (
-        type(condition) is dict and any(key.startswith("$") for key in condition)
-    ):
-        yield Fault((*path, "run_if"), "must be true, false or a reference")
-    for key, value in (task.map or {}).items():
-        if type(value) is not list and not (
-            type(value) is dict and ("$param" in value or "$result" in value)
-        ):
-            yield Fault((*path, "map", key), "must be a list, or a reference to one")
-
-
-def _in_order(after: dict[str, tuple[str, ...]]) -> bool:
-    """Whether each task stands after those it waits for: the usual case, found in one pass."""
-    seen: set[str] = set()
-    for name, upstream in after.items():
-        if upstream and not seen.issuperset(upstream):
-            return False
-        seen.add(name)
-    return True
-
-
-def _find_cycle(after: dict[str, tuple[str, ...]]) -> list[str]:
-    """Return one cycle, first name first, or []. Kahn's algorithm on what is left (CACM 5/11, 1962)."""
-    number = {name: index for index, name in enumerate(after)}
-    names = list(after)
-    waits = [[number[o] for o in upstream if o in number and o != name] for name, upstream in after.items()]
-    left = [len(upstream) for upstream in waits]
-    below: list[list[int]] = [[] for _ in names]
-    for index, upstream in enumerate(waits):
-        for other in upstream:
-            below[other].append(index)
-    ready = [index for index, count in enumerate(left) if not count]
-    for index in ready:  # grows while it is read
-        for successor in below[index]:
-            left[successor] -= 1
-            if not left[successor]:
-                ready.append(successor)
-    stuck = next((index for index, count in enumerate(left) if count), None)
-    if stuck is None:
-        return []
-    # Whoever waits waits for somebody who waits: following that comes around.
-    order: dict[int, int] = {}
-    at = stuck
-    while at not in order:
-        order[at] = len(order)
-        at = next(other for other in waits[at] if left[other])
-    walk = list(order)[order[at] :]
-    return [names[index] for index in reversed(walk)]
-
-
-def _show_cycle(cycle: list[str]) -> str:
-    first = min(cycle)
-    start = cycle.index(first)
-    turned = [*cycle[start:], *cycle[:start], first]
-    if len(turned) > CYCLE_SHOWN:
-        turned = [*turned[: CYCLE_SHOWN - 2], "...", first]
-    return " -> ".join(turned)

@@ -38,10 +38,14 @@ _STRING_FAULTS = {
 
 @attrs.define
 class Scan:
-    """What a reading found: faults in order, and the offsets of the paths that were asked for."""
+    """What a reading found: faults in order, and the offsets of the paths that were asked for.
+
+    `complete` says that the text was read to its end.
+    """
 
     faults: list[Fault] = attrs.field(factory=list)
     places: dict[Path, int] = attrs.field(factory=dict)
+    complete: bool = False
 
 
 class _SyntaxEndError(Exception):
@@ -84,6 +88,7 @@ class _Scanner:
             step = following
         if self._at < len(self._text):
             self._stop("the text goes on after its value")
+        self.scan.complete = True
 
     def _space(self) -> str:
         match = _SPACE.match(self._text, self._at)

@@ -11,6 +11,8 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from scattersphere.codec.faults import Fault, LineIndex, show_path
 from scattersphere.codec.limits import DEPTH, FILE_BYTES, INTEGER_DIGITS, STRING_CHARACTERS
 from scattersphere.codec.scan import scan
@@ -20,19 +22,21 @@ from scattersphere.model.problem import Problem
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _BOM = "\ufeff"
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+_CONTAINERS = frozenset({dict, list})
+
+
+@attrs.frozen
+class Reading:
+    """What a text holds: its value, and the faults that do not keep it from being read on."""
+
+    value: Any
+    faults: list[Fault] = attrs.field(factory=list)
 
 
 class _SuspectError(ValueError):
     """The text holds something that needs the second, located reading."""
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _SuspectError
-    return found
 
 
 def _finite(digits: str) -> float:
@@ -52,9 +56,18 @@ def _constant(_: str) -> Any:
     raise _SuspectError
 
 
-_decode = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_float=_finite, parse_int=_short, parse_constant=_constant
-).decode
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _SuspectError
+    return found
+
+
+# Hooks are called for numbers only. One for objects, to see duplicate keys, doubles the time of
+# reading: they are counted instead, and it is for texts in which counting does not tell.
+_decode_unique = json.JSONDecoder(object_pairs_hook=_unique).decode
+_decode = json.JSONDecoder(parse_float=_finite, parse_int=_short, parse_constant=_constant).decode
+_decode_anything = json.JSONDecoder().decode
 
 
 def parse(text: str | bytes, *, source: str | None = None) -> Any:
@@ -63,7 +76,11 @@ def parse(text: str | bytes, *, source: str | None = None) -> Any:
     Only UTF-8 is read; a byte order mark at the start is ignored. `source` names the text in the
     error.
     """
-    return parse_text(read_text(text, source=source), source=source)
+    content = read_text(text, source=source)
+    reading = read_value(content, source=source)
+    if reading.faults:
+        raise DefinitionError(place(content, reading.faults), source=source)
+    return reading.value
 
 
 def read_text(text: str | bytes, *, source: str | None = None) -> str:
@@ -76,6 +93,8 @@ def read_text(text: str | bytes, *, source: str | None = None) -> str:
         except UnicodeDecodeError as error:
             raise DefinitionError([_undecodable(text, error)], source=source) from None
         return decoded.removeprefix(_BOM)
+    if text.isascii():
+        return text
     try:
         size = len(text.encode("utf-8"))
     except UnicodeEncodeError as error:
@@ -87,22 +106,66 @@ def read_text(text: str | bytes, *, source: str | None = None) -> str:
     return text.removeprefix(_BOM)
 
 
-def parse_text(text: str, *, source: str | None = None) -> Any:
-    """Return the value of what `read_text` gave."""
+def read_value(text: str, *, source: str | None = None) -> Reading:
+    """Return the value of what `read_text` gave, with its faults where it can be read in spite of them.
+
+    A key that stands twice or a number that is too large does not hide what else is wrong. Raises
+    `DefinitionError` where the text is no JSON.
+    """
     try:
         value = _decode(text)
-        suspect = (
-            _SURROGATE_ESCAPE.search(text) is not None
-            or _too_deep(value)
-            or (len(text) > STRING_CHARACTERS and _has_long_string(value))
-        )
+        keys = _count_keys(value)
+        if keys is not None and not _has_odd_string(text, value):
+            if not _has_unique_keys(text, keys):
+                _decode_unique(text)
+            return Reading(value)
     except (ValueError, RecursionError):
         # How deep the stdlib's scanner gets differs by Python version; ours has no such limit.
-        faults = scan(text).faults or [Fault((), "this is no JSON text", offset=0)]
-        raise DefinitionError(place(text, faults), source=source) from None
-    if suspect and (faults := scan(text).faults):
+        pass
+    found = scan(text)
+    if not found.complete:
+        faults = found.faults or [Fault((), "this is no JSON text", offset=0)]
         raise DefinitionError(place(text, faults), source=source)
-    return value
+    try:
+        return Reading(_decode_anything(text), found.faults)
+    except (ValueError, RecursionError):  # an integer of thousands of digits
+        raise DefinitionError(place(text, found.faults), source=source) from None
+
+
+def _count_keys(value: Any) -> int | None:
+    """Return the keys of all objects in a value, or None if it nests deeper than `DEPTH`."""
+    keys, level = 0, [value] if type(value) in _CONTAINERS else []
+    for _ in range(DEPTH):
+        if not level:
+            return keys
+        below: list[Any] = []
+        for parent in level:
+            if type(parent) is dict:
+                keys += len(parent)
+                below += parent.values()
+            else:
+                below += parent
+        level = [child for child in below if type(child) in _CONTAINERS]
+    return None if level else keys
+
+
+def _has_unique_keys(text: str, keys: int) -> bool:
+    """Whether it can be told, without reading it again, that a text lost none of its keys: `keys` are left.
+
+    Each key is followed by a colon, so as many colons as keys left mean that none stands twice. Strings
+    may hold colons too; but seldom after a quote, where those of keys stand if no blank comes before.
+    """
+    if text.count(":") == keys:
+        return True
+    blanks = (" :", "\t:", "\n:", "\r:")
+    return text.count('":') == keys and not any(blank in text for blank in blanks)
+
+
+def _has_odd_string(text: str, value: Any) -> bool:
+    """Whether a string may hold half of a surrogate pair, or be too long."""
+    return ("\\u" in text and _SURROGATE_ESCAPE.search(text) is not None) or (
+        len(text) > STRING_CHARACTERS and _has_long_string(value)
+    )
 
 
 def place(text: str, faults: Iterable[Fault]) -> list[Problem]:
@@ -129,21 +192,6 @@ def place(text: str, faults: Iterable[Fault]) -> list[Problem]:
         found.append((offset, problem))
     found.sort(key=lambda pair: pair[0])
     return [problem for _, problem in found]
-
-
-def _too_deep(value: Any) -> bool:
-    """Whether containers nest deeper than `DEPTH`: one level at a time, so without recursion."""
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(DEPTH):
-        if not level:
-            return False
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if type(parent) is dict else parent)
-            if type(child) is dict or type(child) is list
-        ]
-    return bool(level)
 
 
 def _has_long_string(value: Any) -> bool:

@@ -6,23 +6,25 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from scattersphere.codec import check_definition
+from scattersphere.codec import checked, locate, with_tasks
+from scattersphere.codec.faults import Fault, Suggester, quote
+from scattersphere.codec.quick import with_bundle
 from scattersphere.errors import (
     DefinitionError,
     ExistsError,
     NoSuchJobError,
     ScattersphereError,
-    UnresolvedError,
 )
-from scattersphere.execution.plan import compile_plan
+from scattersphere.execution.planning import code_faults, compile_plan
 from scattersphere.model.arguments import check_text, describe
 from scattersphere.model.builder import literal
 from scattersphere.model.definition import JobDefinition, TaskDefinition
-from scattersphere.model.problem import Problem
 from scattersphere.registry.index import did_you_mean
 
 if TYPE_CHECKING:
-    from scattersphere.execution.plan import Find, Plan
+    from scattersphere.execution.plan import Plan
+    from scattersphere.execution.planning import Find
+    from scattersphere.model.problem import Problem
     from scattersphere.model.taskclass import TaskClass
     from scattersphere.registry.records import BundleVersion
 
@@ -65,33 +67,56 @@ class Jobs(Mapping[str, JobDefinition]):
         Raises `DefinitionError` with everything that is wrong, `ExistsError`.
         """
         _check_kind(definition)
-        problems = check_definition(definition) + self._pool_problems(definition)
-        if problems:
-            raise DefinitionError(problems, source=definition.path or definition.name)
-        if definition.name in self._definitions and not replace:
-            raise ExistsError(f"job {definition.name!r} is defined already; pass replace=True")
-        resolved = definition.evolve(
-            tasks={name: self._resolve(task) for name, task in definition.tasks.items()}
-        )
+        read, faults = checked(definition)
+        if read is not None:
+            faults += self._pool_faults(read)
+        if faults or read is None:
+            raise DefinitionError(locate(definition, faults), source=source_of(definition))
+        if read.name in self._definitions and not replace:
+            raise ExistsError(f"job {read.name!r} is defined already; pass replace=True")
+        resolved = self._resolve(read)
         self._definitions[resolved.name] = resolved
         self._plans.pop(resolved.name, None)
         return resolved
 
-    def _pool_problems(self, definition: JobDefinition) -> list[Problem]:
-        return [
-            Problem(f"tasks.{name}.pool", f"no pool {task.pool!r}; this Server has {sorted(self._pools)}")
+    def _pool_faults(self, definition: JobDefinition) -> list[Fault]:
+        wrong = [
+            (name, task.pool)
             for name, task in definition.tasks.items()
             if task.pool is not None and task.pool not in self._pools
         ]
+        if not wrong:
+            return []
+        known = ", ".join(sorted(self._pools)) or "none"
+        suggest = Suggester(self._pools)
+        return [
+            Fault(
+                ("tasks", name, "pool"),
+                f"no pool {quote(pool)}; this Server has {known}",
+                suggest.nearest(pool),
+            )
+            for name, pool in wrong
+        ]
 
-    def _resolve(self, task: TaskDefinition) -> TaskDefinition:
-        if task.bundle is not None:
-            return task
+    def _resolve(self, definition: JobDefinition) -> JobDefinition:
+        """Return a copy in which each task names its bundle, where that is known."""
+        found: dict[str, TaskClass | None] = {}
+        tasks = dict(definition.tasks)
+        for name, task in definition.tasks.items():
+            if task.bundle is None:
+                path = task.task
+                if path not in found:
+                    found[path] = self._known(path)
+                task_class = found[path]
+                if task_class is not None:
+                    tasks[name] = with_bundle(task, task_class.path, task_class.bundle)
+        return with_tasks(definition, tasks)
+
+    def _known(self, path: str) -> TaskClass | None:
         try:
-            found = self._find(task.task, None)
+            return self._find(path, None)
         except ScattersphereError:
-            return task  # its code may come later
-        return task.evolve(task=found.path, bundle=found.bundle)
+            return None  # its code may come later
 
     def undefine(self, name: str) -> None:
         """Forget a job. Raises `NoSuchJobError`."""
@@ -101,13 +126,20 @@ class Jobs(Mapping[str, JobDefinition]):
     def validate(self, definition: JobDefinition) -> list[Problem]:
         """Return everything that is wrong with a definition, by itself and against the code here."""
         _check_kind(definition)
-        problems = check_definition(definition) + self._pool_problems(definition)
-        if not problems:
-            try:
-                compile_plan(definition, self._find, self._backends())
-            except UnresolvedError as exc:
-                problems = list(exc.problems)
-        return problems
+        read, faults = checked(definition)
+        if read is not None:
+            faults += self.server_faults(read, faults)
+        return locate(definition, faults)
+
+    def server_faults(self, definition: JobDefinition, told: list[Fault]) -> list[Fault]:
+        """Return what this Server has to say of a definition, right or wrong, that was not told before."""
+        known = {fault.path for fault in told}
+        more = self._pool_faults(definition) + code_faults(definition, self._find, self._backends())
+        return [
+            fault
+            for fault in more
+            if not any(fault.path[:length] in known for length in range(2, len(fault.path) + 1))
+        ]
 
     def plan(self, definition: JobDefinition) -> Plan:
         """Compile a definition with the current code, or reuse what was compiled with it.
@@ -134,6 +166,11 @@ class Jobs(Mapping[str, JobDefinition]):
             for plan in [plan for plan in self._compiled if released in plan.versions]:
                 plan.let_go()
                 self._compiled.discard(plan)
+
+
+def source_of(definition: JobDefinition) -> str:
+    """Name a definition in an error: its file, else its name."""
+    return definition.path or str(definition.name)
 
 
 def job_of_task(found: TaskClass, args: Mapping[str, Any]) -> JobDefinition:

@@ -6,12 +6,16 @@ Python builds and what a file says is the same object. `references.py` reads the
 
 from __future__ import annotations
 
+import enum
 import re
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import attrs
 
+from scattersphere.model.frozen import FrozenDict, freeze, plain_copy
+from scattersphere.model.references import upstreams
 from scattersphere.model.states import Overlap, TriggerRule
 
 if TYPE_CHECKING:
@@ -23,17 +27,41 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 """What a job or a task may be called. Use `fullmatch`: `$` would let a newline through."""
 
 
-def _names(value: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(value, str):
-        raise TypeError(f"a list of names is wanted: write [{value!r}]")
-    return tuple(value)
+# Converters leave what they cannot convert as it is: the checks say what is wrong with it, and where.
 
+
+def _names(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple | set | frozenset) else value
+
+
+def _rule(value: Any) -> Any:
+    return TriggerRule(value) if value in _RULES else value
+
+
+def _overlap(value: Any) -> Any:
+    return Overlap(value) if value in _OVERLAPS else value
+
+
+_RULES = [str(rule) for rule in TriggerRule]
+_OVERLAPS = [str(overlap) for overlap in Overlap]
+
+
+class Comment(enum.Enum):
+    """What stands for a comment that is not there; `null` is one that is."""
+
+    NONE = "none"
+
+    def __repr__(self) -> str:
+        return "NO_COMMENT"
+
+
+NO_COMMENT: Final = Comment.NONE
 
 Json = Mapping[str, Any]
 """A JSON object whose values belong to the user."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class RetryPolicy:
     """How often a failed attempt is tried again.
 
@@ -49,24 +77,26 @@ class RetryPolicy:
     max_delay: float = 300
     jitter: bool = True
     retry_on: tuple[str, ...] = attrs.field(default=(), converter=_names)
-    comment: Any = None
+    comment: Any = NO_COMMENT
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class Parameter:
     """A run parameter in its long form. `type` is a JSON type's name, or None for any."""
 
     type: str | None = None
     required: bool = False
-    default: Any = None
+    default: Any = attrs.field(default=None, converter=plain_copy)
     secret: bool = False
     description: str = ""
-    comment: Any = None
+    comment: Any = NO_COMMENT
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class TaskDefinition:
     """An entry of a job: which task class runs, with what, when, and how failures are met.
+
+    `depends_on` names tasks; `$result`s inside `args`, `map` and `run_if` imply it. Durations are seconds.
 
     `comment` is what stands under "//" in its object, `comments` what stands there inside "args" and "map".
     """
@@ -74,13 +104,11 @@ class TaskDefinition:
     task: str
     bundle: str | None = None
     description: str = ""
-    args: Json = attrs.field(factory=dict)
-    map: Json | None = None
+    args: Json = attrs.field(factory=dict, converter=plain_copy)
+    map: Json | None = attrs.field(default=None, converter=plain_copy)
     depends_on: tuple[str, ...] = attrs.field(default=(), converter=_names)
-    run_if: Any = True
-    trigger_rule: TriggerRule | None = attrs.field(
-        default=None, converter=attrs.converters.optional(TriggerRule)
-    )
+    run_if: Any = attrs.field(default=True, converter=plain_copy)
+    trigger_rule: TriggerRule | None = attrs.field(default=None, converter=_rule)
     finally_: bool = False
     allow_failure: bool = False
     keep_results: bool = True
@@ -90,7 +118,7 @@ class TaskDefinition:
     pool: str | None = None
     priority: int = 0
     backend: str | None = None
-    comment: Any = None
+    comment: Any = NO_COMMENT
     comments: Json = attrs.field(factory=dict)
 
     def evolve(self, **changes: Any) -> Self:
@@ -105,6 +133,22 @@ class TaskDefinition:
         return TriggerRule.ALL_DONE if self.finally_ else TriggerRule.ALL_SUCCESS
 
 
+def _show_defaults(cls: type) -> None:
+    """Make the defaults attributes of the class, so that an instance need not hold them.
+
+    The loader makes a task of a JSON object by taking the object over as the instance's `__dict__`
+    (`codec/quick.py`): a tenth of the time of calling a constructor with nineteen fields.
+    """
+    for field in attrs.fields(cls):
+        if field.default is not attrs.NOTHING:
+            factory = getattr(field.default, "factory", None)
+            setattr(cls, field.name, field.default if factory is None else FrozenDict[str, Any]())
+
+
+_show_defaults(RetryPolicy)
+_show_defaults(TaskDefinition)
+
+
 @attrs.define
 class FileOrigin:
     """The file of a definition, and a digest of what it held when it was last read or written.
@@ -116,7 +160,13 @@ class FileOrigin:
     digest: bytes
 
 
-@attrs.frozen(kw_only=True)
+def _params(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return FrozenDict({name: plain_copy(item) for name, item in value.items()})
+
+
+@attrs.frozen(kw_only=True, slots=False)
 class JobDefinition:
     """A DAG of tasks described by data; immutable, so that any number of runs may share it.
 
@@ -128,22 +178,37 @@ class JobDefinition:
 
     name: str
     description: str = ""
-    params: Json = attrs.field(factory=dict)
-    bundles: Mapping[str, str] = attrs.field(factory=dict)
+    params: Json = attrs.field(factory=dict, converter=_params)
+    bundles: Mapping[str, str] = attrs.field(factory=dict, converter=freeze)
     max_parallel: int | None = None
     max_runs: int | None = None
-    overlap: Overlap = attrs.field(default=Overlap.QUEUE, converter=Overlap)
+    overlap: Overlap = attrs.field(default=Overlap.QUEUE, converter=_overlap)
     fail_fast: bool = False
     timeout: float | None = None
-    tasks: Mapping[str, TaskDefinition] = attrs.field(factory=dict)
-    comment: Any = None
+    tasks: Mapping[str, TaskDefinition] = attrs.field(factory=dict, converter=freeze)
+    comment: Any = NO_COMMENT
     comments: Json = attrs.field(factory=dict)
     origin: FileOrigin | None = attrs.field(default=None, eq=False, repr=False)
+
+    checked: ClassVar[bool] = False
+    """Set on an instance by the loader, which has found nothing wrong; a copy by `evolve` is unchecked."""
 
     @property
     def path(self) -> str | None:
         """The file it came from, or was last saved to."""
         return None if self.origin is None else self.origin.path
+
+    @cached_property
+    def upstreams(self) -> Mapping[str, tuple[str, ...]]:
+        """For each task those that it waits for: the declared ones, then those of its `$result`s."""
+        return {name: upstreams(task) for name, task in self.tasks.items()}
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells two versions of a definition apart: of its text as `dumps()` gives it, 12 hex digits."""
+        from scattersphere.codec import digest_definition  # noqa: PLC0415 - see below
+
+        return digest_definition(self)
 
     # The model does not know how it is written down; these doors lead to the codec, which is
     # imported when one is opened (the one upward import that the import rules allow).

@@ -8,12 +8,20 @@ SHOWN = 200
 """Characters of a value or name that a message quotes."""
 
 
+LONGEST = 8_000
+"""Characters of a path, and of a message; both together stay below the limit of any message of ours."""
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
 @attrs.frozen
 class Problem:
     """A located fault: `path` in the document, `line` and `column` from 1 where text is known."""
 
-    path: str
-    message: str
+    path: str = attrs.field(converter=_clipped)
+    message: str = attrs.field(converter=_clipped)
     line: int | None = None
     column: int | None = None
     suggestion: str | None = None

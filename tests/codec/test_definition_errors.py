@@ -77,7 +77,7 @@ def task(**fields):
             job(params={"p": {"type": "integer", "default": "pa$$", "secret": True}}),
             "1:51  params.p.default  must be of type integer; it is not",
         ),
-        (job(bundles={"b": 1}), '1:15  bundles  the path of "b" must be a string, not the number 1'),
+        (job(bundles={"b": 1}), "1:27  bundles.b  must be a path in quotes, not the number 1"),
         (job(tasks=[]), '1:15  tasks  must be an object {"name": {"task": ..}}, not an empty list'),
         (job(tasks={"t": {}}), "1:25  tasks.t.task  is missing"),
         (job(tasks={"t": 1}), "1:25  tasks.t  must be an object, not the number 1"),
@@ -101,7 +101,7 @@ def test_what_is_wrong_with_a_job_is_said_where_it_stands(text, line):
         ({"qqqqqqqq": 1}, "qqqqqqqq  unknown key"),
         ({"": 1}, '[""]  unknown key ""'),
         ({"depends_on": "up"}, 'depends_on  must be a list of names, not the string "up"; write ["up"]'),
-        ({"depends_on": [1]}, "depends_on  must hold names only, not the number 1"),
+        ({"depends_on": [1]}, "depends_on[0]  must be a name in quotes, not the number 1"),
         ({"depends_on": ["upp"]}, 'depends_on[0]  no task "upp" in this job; did you mean "up"?'),
         ({"depends_on": ["t"]}, "depends_on[0]  a task cannot wait for itself"),
         ({"depends_on": ["up", "up"]}, 'depends_on[1]  "up" stands here already, at [0]'),
@@ -135,7 +135,7 @@ def test_what_is_wrong_with_a_job_is_said_where_it_stands(text, line):
             'map.k  "k" is in args too; it can only come from one of them',
         ),
         ({"map": {}}, "map  must name at least one argument"),
-        ({"map": {"k": 5}}, "map.k  must be a list, or a reference to one"),
+        ({"map": {"k": 5}}, "map.k  must be a list, or a reference to one, not the number 5"),
         ({"run_if": 1}, "run_if  must be true, false or a reference"),
         ({"run_if": {}}, "run_if  must be true, false or a reference"),
         (
@@ -206,6 +206,6 @@ def test_what_python_builds_is_refused_in_the_same_words(tmp_path):
     with pytest.raises(DefinitionError, match='no parameter "no" in this job'):
         wrong.save(tmp_path / "x.json")
     unwritable = JobDefinition(name="x", tasks={"t": TaskDefinition(task="a", args={"k": float("nan")})})
-    with pytest.raises(DefinitionError, match="cannot be written as JSON"):
+    with pytest.raises(DefinitionError, match=r"tasks\.t\.args\.k  nan is no JSON number"):
         unwritable.save(tmp_path / "x.json")
     assert list(tmp_path.iterdir()) == []

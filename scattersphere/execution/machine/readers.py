@@ -38,7 +38,7 @@ class Readers:
     def ended(self, task: int) -> list[int]:
         """Note that a task has ended. Return the tasks whose results can be read no more."""
         left, free = self._left, []
-        for one in (task, *self._shape.tasks[task].upstreams):
+        for one in (task, *self._shape.upstreams[task]):
             if one in left:
                 left[one] -= 1
                 if not left[one]:

@@ -6,6 +6,7 @@ Any number of runs share one shape. It knows neither names nor classes nor argum
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import attrs
@@ -56,7 +57,11 @@ class LaneShape:
 
 
 class Shape:
-    """A compiled plan. Raises `ValueError` for what no run could ever finish: see `_check`."""
+    """A compiled plan. Raises `ValueError` for what no run could ever finish: see `_check`.
+
+    `upstreams` may be given apart: tasks that differ in nothing else then share one `TaskShape`, and what
+    follows from it is worked out once.
+    """
 
     __slots__ = (
         "asked",
@@ -77,26 +82,31 @@ class Shape:
         "size",
         "successors",
         "tasks",
+        "upstreams",
     )
 
     def __init__(
-        self, tasks: Sequence[TaskShape], *, max_parallel: int | None = None, fail_fast: bool = False
+        self,
+        tasks: Sequence[TaskShape],
+        *,
+        upstreams: Sequence[tuple[int, ...]] | None = None,
+        max_parallel: int | None = None,
+        fail_fast: bool = False,
     ) -> None:
+        waits = [task.upstreams for task in tasks] if upstreams is None else upstreams
         self.tasks: tuple[TaskShape, ...] = tuple(tasks)
         self.size: int = len(self.tasks)
         self.max_parallel: int | None = max_parallel
         self.fail_fast: bool = fail_fast
-        self.degrees: list[int] = [len(task.upstreams) for task in self.tasks]
-        self.successors: list[tuple[int, ...]] = _successors(self.tasks)
-        _check(self.tasks, self.successors, max_parallel)
-        # A finally-task without upstreams waits for all normal tasks, and then its rule is all_done.
-        self.decide: list[Callable[[int, int, int, int], int]] = [
-            DECIDE[TriggerRule.ALL_DONE if task.finally_ and not task.upstreams else task.rule]
-            for task in self.tasks
-        ]
+        self.upstreams: Sequence[tuple[int, ...]] = waits
+        self.degrees: list[int] = list(map(len, waits))
         self.finals: list[int] = [index for index, task in enumerate(self.tasks) if task.finally_]
+        self.successors: list[tuple[int, ...]] = _successors(waits)
+        _check(self.tasks, waits, self.successors, max_parallel)
+        _check_finals(self.tasks, waits, self.finals)
+        self.decide: list[Callable[[int, int, int, int], int]] = self._decisions(waits)
         self.roots: list[int] = [
-            index for index, task in enumerate(self.tasks) if not task.upstreams and not task.finally_
+            index for index, upstream in enumerate(waits) if not upstream and not self.tasks[index].finally_
         ]
         self.lanes: list[LaneShape] = []
         self.lane_of: list[int] = []
@@ -104,36 +114,59 @@ class Shape:
         self.gated: bool = max_parallel is not None or any(lane.pools for lane in self.lanes)
         """Whether any unmapped task needs places of the run or of pools."""
         self.drops_results: bool = not all(task.keeps_result for task in self.tasks)
-        self.plain: list[bool] = [_is_plain(task) for task in self.tasks]
+        self.plain: list[bool] = [
+            not (task.finally_ or task.mapped or task.conditional) and task.rule is _ALL_SUCCESS
+            for task in self.tasks
+        ]
         self.asked: list[bool] = [task.mapped or task.conditional for task in self.tasks]
         self.hot_lane: int = self._choose_hot_lane()
         self.plain_roots: bool = all(
             self.plain[index] and self.lane_of[index] == self.hot_lane for index in self.roots
         )
-        self.easy: list[bool] = [self._is_easy(index) for index in range(self.size)]
+        self.easy: list[bool] = self._easy()
+
+    def _decisions(self, waits: Sequence[tuple[int, ...]]) -> list[Callable[[int, int, int, int], int]]:
+        decide = [DECIDE[task.rule] for task in self.tasks]
+        for index in self.finals:
+            # A finally-task without upstreams waits for all normal tasks, and then its rule is all_done.
+            if not waits[index]:
+                decide[index] = DECIDE[TriggerRule.ALL_DONE]
+        return decide
 
     def _assign_lanes(self) -> None:
         known: dict[LaneShape, int] = {}
+        seen: dict[int, int] = {}  # by identity: that is quicker than to compare them
         for index, task in enumerate(self.tasks):
-            bound = task.max_parallel if task.mapped else None
-            owner = index if bound is not None else None
-            pools = tuple(dict.fromkeys(task.pools))
-            lane = LaneShape(task.priority, pools, task.mapped, owner, bound)
-            number = known.setdefault(lane, len(known))
-            if number == len(self.lanes):
-                self.lanes.append(lane)
+            number = seen.get(id(task))
+            if number is None:
+                bound = task.max_parallel if task.mapped else None
+                owner = index if bound is not None else None
+                pools = tuple(dict.fromkeys(task.pools))
+                lane = LaneShape(task.priority, pools, task.mapped, owner, bound)
+                number = known.setdefault(lane, len(known))
+                if number == len(self.lanes):
+                    self.lanes.append(lane)
+                if owner is None:
+                    seen[id(task)] = number
             self.lane_of.append(number)
 
-    def _is_easy(self, index: int) -> bool:
-        """Whether a success of this task takes the hot path.
+    def _easy(self) -> list[bool]:
+        """Which tasks take the hot path when they succeed.
 
-        It has only successors of the hot lane, which start as soon as they wait for nothing, and is
-        no reader of a result that is dropped.
+        They have only successors of the hot lane, which start as soon as they wait for nothing, and
+        are no readers of a result that is dropped.
         """
+        if all(self.plain) and len(self.lanes) <= 1 and not self.drops_results:
+            return [len(below) <= MANY_SUCCESSORS for below in self.successors]
+        return [self._is_easy(index) for index in range(self.size)]
+
+    def _is_easy(self, index: int) -> bool:
         task = self.tasks[index]
         if task.finally_ or task.mapped:
             return False
-        if self.drops_results and not all(self.tasks[one].keeps_result for one in (index, *task.upstreams)):
+        if self.drops_results and not all(
+            self.tasks[one].keeps_result for one in (index, *self.upstreams[index])
+        ):
             return False
         below = self.successors[index]
         return len(below) <= MANY_SUCCESSORS and all(
@@ -142,51 +175,66 @@ class Shape:
 
     def _choose_hot_lane(self) -> int:
         """Return the lane of most plain tasks (-1 without any)."""
-        counts = Counter(self.lane_of[index] for index in range(self.size) if self.plain[index])
+        counts = Counter(lane for lane, plain in zip(self.lane_of, self.plain, strict=True) if plain)
         return counts.most_common(1)[0][0] if counts else -1
 
 
-def _is_plain(task: TaskShape) -> bool:
-    return not (task.finally_ or task.mapped or task.conditional) and task.rule is TriggerRule.ALL_SUCCESS
+_ALL_SUCCESS = TriggerRule.ALL_SUCCESS
 
 
-def _successors(tasks: Sequence[TaskShape]) -> list[tuple[int, ...]]:
-    below: list[list[int]] = [[] for _ in tasks]
-    for index, task in enumerate(tasks):
-        for upstream in task.upstreams:
-            if not 0 <= upstream < len(tasks):
-                raise ValueError(f"task {index} depends on task {upstream}, but there are {len(tasks)} tasks")
+def _successors(waits: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    size = len(waits)
+    if min(chain.from_iterable(waits), default=0) < 0 or max(chain.from_iterable(waits), default=-1) >= size:
+        index, upstream = next((i, u) for i, found in enumerate(waits) for u in found if not 0 <= u < size)
+        raise ValueError(f"task {index} depends on task {upstream}, but there are {size} tasks")
+    below: list[list[int]] = [[] for _ in waits]
+    for index, upstreams in enumerate(waits):
+        for upstream in upstreams:
             below[upstream].append(index)
-    return [tuple(successors) for successors in below]
+    return list(map(tuple, below))
 
 
 def _check(
-    tasks: Sequence[TaskShape], successors: Sequence[tuple[int, ...]], max_parallel: int | None
+    tasks: Sequence[TaskShape],
+    waits: Sequence[tuple[int, ...]],
+    successors: Sequence[tuple[int, ...]],
+    max_parallel: int | None,
 ) -> None:
     """Refuse what would make a run wait for ever. The codec says the same to people, with names."""
     if max_parallel is not None and max_parallel < 1:
         raise ValueError(f"max_parallel is {max_parallel}; it is at least 1")
-    for index, task in enumerate(tasks):
+    in_order = True
+    for index, (task, upstreams) in enumerate(zip(tasks, waits, strict=True)):
         if task.max_attempts < 1 or (task.max_parallel is not None and task.max_parallel < 1):
             raise ValueError(f"task {index}: max_attempts and max_parallel are at least 1")
-        if len(set(task.upstreams)) != len(task.upstreams):
-            raise ValueError(f"task {index} names an upstream task twice")
-        if not (task.upstreams or task.finally_ or task.rule is TriggerRule.ALL_SUCCESS):
+        if upstreams:
+            if len(upstreams) > 1 and len(set(upstreams)) != len(upstreams):
+                raise ValueError(f"task {index} names an upstream task twice")
+            in_order = in_order and max(upstreams) < index
+        elif not (task.finally_ or task.rule is _ALL_SUCCESS):
             raise ValueError(f"task {index} has no upstream tasks, so its rule can only be all_success")
-        if not task.finally_ and any(tasks[upstream].finally_ for upstream in task.upstreams):
-            raise ValueError(f"task {index} depends on a finally-task, which ends after it")
-    in_order = all(upstream < index for index, task in enumerate(tasks) for upstream in task.upstreams)
-    if not in_order and not _is_acyclic(tasks, successors):
+    if not in_order and not _is_acyclic(waits, successors):
         raise ValueError("the tasks depend on each other in a cycle")
 
 
-def _is_acyclic(tasks: Sequence[TaskShape], successors: Sequence[tuple[int, ...]]) -> bool:
+def _check_finals(
+    tasks: Sequence[TaskShape], waits: Sequence[tuple[int, ...]], finals: Sequence[int]
+) -> None:
+    late = set(finals)
+    if not late:
+        return
+    for index, upstreams in enumerate(waits):
+        if not tasks[index].finally_ and not late.isdisjoint(upstreams):
+            raise ValueError(f"task {index} depends on a finally-task, which ends after it")
+
+
+def _is_acyclic(waits: Sequence[tuple[int, ...]], successors: Sequence[tuple[int, ...]]) -> bool:
     """Kahn, "Topological sorting of large networks", 1962: all tasks can be put in an order."""
-    waited = [len(task.upstreams) for task in tasks]
+    waited = list(map(len, waits))
     ready = [index for index, count in enumerate(waited) if not count]
     for index in ready:  # grows while it is read
         for successor in successors[index]:
             waited[successor] -= 1
             if not waited[successor]:
                 ready.append(successor)
-    return len(ready) == len(tasks)
+    return len(ready) == len(waits)

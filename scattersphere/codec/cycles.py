@@ -1,0 +1,50 @@
+"""Tasks that wait for each other: one cycle of them, found and shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CYCLE_SHOWN = 10
+"""Names of a cycle that are shown (design, section 4)."""
+
+
+def find_cycle(after: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Return one cycle, first name first, or []. Kahn's algorithm on what is left (CACM 5/11, 1962)."""
+    number = {name: index for index, name in enumerate(after)}
+    names = list(after)
+    waits = [[number[o] for o in upstream if o in number and o != name] for name, upstream in after.items()]
+    left = [len(upstream) for upstream in waits]
+    below: list[list[int]] = [[] for _ in names]
+    for index, upstream in enumerate(waits):
+        for other in upstream:
+            below[other].append(index)
+    ready = [index for index, count in enumerate(left) if not count]
+    for index in ready:  # grows while it is read
+        for successor in below[index]:
+            left[successor] -= 1
+            if not left[successor]:
+                ready.append(successor)
+    if len(ready) == len(names):
+        return []
+    stuck = next(index for index, count in enumerate(left) if count)
+    # Whoever waits waits for somebody who waits: following that comes around.
+    order: dict[int, int] = {}
+    at = stuck
+    while at not in order:
+        order[at] = len(order)
+        at = next(other for other in waits[at] if left[other])
+    walk = list(order)[order[at] :]
+    return [names[index] for index in reversed(walk)]
+
+
+def show_cycle(cycle: list[str]) -> str:
+    """Write a cycle from its least name on, at most `CYCLE_SHOWN` names: `clean -> mail -> clean`."""
+    first = min(cycle)
+    start = cycle.index(first)
+    turned = [*cycle[start:], *cycle[:start], first]
+    if len(turned) > CYCLE_SHOWN:
+        turned = [*turned[: CYCLE_SHOWN - 2], "...", first]
+    return " -> ".join(turned)

@@ -1,0 +1,288 @@
+"""Bring a definition and the current code together: everything that the code lacks or refuses, or a plan.
+
+The tasks of a large job are much alike, so what they share is worked out once: the class behind a path,
+an argument that is one and the same parameter of the run, the shape that the machine sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from scattersphere.codec import collection_paused, locate
+from scattersphere.codec.crossrefs import UNREAD
+from scattersphere.codec.faults import Fault, Path, Suggester
+from scattersphere.errors import AmbiguousTaskError, NotFoundError, UnresolvedError, listing
+from scattersphere.execution.machine.shape import Shape, TaskShape
+from scattersphere.execution.plan import (
+    Argument,
+    Plan,
+    PlannedTask,
+    element_faults,
+    no_results,
+    value_faults,
+)
+from scattersphere.model.references import Template, compile_argument
+from scattersphere.model.taskclass import TaskClass, TaskParameter
+
+if TYPE_CHECKING:
+    from scattersphere.model.definition import JobDefinition, TaskDefinition
+
+Find = Callable[[str, str | None], TaskClass]
+
+_SHARED_TYPES = frozenset({bool, int, float, str, bytes, type(None)})
+"""Values of these may be shared by all instances: nobody can change them."""
+_EXACT = frozenset({bool, int, str})
+"""A value of one of these is right, as it is, for a parameter annotated so."""
+_BACKENDS = ("loop", "thread")
+
+
+@attrs.frozen(eq=False)
+class _Known:
+    """What all tasks of one class share. `faults` are what is wrong with each of them."""
+
+    task_class: TaskClass
+    backend: str
+    required: frozenset[str]
+
+
+def compile_plan(definition: JobDefinition, find: Find, known_backends: frozenset[str]) -> Plan:
+    """Return the plan of a definition that has been checked by itself.
+
+    Raises `UnresolvedError` whose problems name everything that the code lacks or refuses.
+    """
+    with collection_paused(tasks=len(definition.tasks)):
+        planner = _Planner(find, known_backends)
+        upstreams = definition.upstreams
+        for name, task in definition.tasks.items():
+            planner.add(name, task, upstreams[name])
+        if planner.faults:
+            problems = locate(definition, planner.faults)
+            raise UnresolvedError(listing(f"job {definition.name!r} cannot run", problems), problems)
+        return _plan(definition, planner)
+
+
+def code_faults(definition: JobDefinition, find: Find, known_backends: frozenset[str]) -> list[Fault]:
+    """Return what a definition, right or wrong by itself, lacks of the code or is refused by it."""
+    planner = _Planner(find, known_backends)
+    for name, task in definition.tasks.items():
+        if task.task != UNREAD:  # that it names no class was told of already
+            planner.add(name, task, ())
+    return planner.faults
+
+
+def _plan(definition: JobDefinition, planner: _Planner) -> Plan:
+    index = {name: number for number, name in enumerate(definition.tasks)}
+    number_of = index.__getitem__
+    shape = Shape(
+        planner.shapes,
+        upstreams=[tuple(map(number_of, planned.upstreams)) for planned in planner.tasks],
+        max_parallel=definition.max_parallel,
+        fail_fast=definition.fail_fast,
+    )
+    versions = {known.task_class.version for known in planner.classes.values() if known is not None}
+    return Plan(
+        definition=definition,
+        tasks=tuple(planner.tasks),
+        index=index,
+        shape=shape,
+        size=len(planner.tasks),
+        versions=frozenset(versions - {None}),
+    )
+
+
+class _Planner:
+    """Collects the planned tasks of one definition, and the faults."""
+
+    def __init__(self, find: Find, backends: frozenset[str]) -> None:
+        self._find = find
+        self._backends = backends
+        self.tasks: list[PlannedTask] = []
+        self.shapes: list[TaskShape] = []
+        self.faults: list[Fault] = []
+        self.classes: dict[tuple[str, str | None], _Known | None] = {}
+        self._missing: dict[tuple[str, str | None], str] = {}
+        self._arguments: dict[tuple[int, str, str, str], Argument] = {}
+        self._shapes: dict[tuple[Any, ...], TaskShape] = {}
+
+    def add(self, name: str, task: TaskDefinition, upstreams: tuple[str, ...]) -> None:
+        """Plan one task, or note what is wrong with it."""
+        known = self._class_of(name, task)
+        if known is None:
+            return
+        task_class = known.task_class
+        backend = task.backend or known.backend
+        if task.backend is not None:
+            self._check_backend(name, backend, task_class)
+        fixed: dict[str, Any] = {}
+        varying: tuple[Argument, ...] = ()
+        if task.args:
+            varying = self._bind(name, task, task_class, fixed)
+        mapped = self._map(name, task, task_class) if task.map else ()
+        given: Any = task.args.keys() if not mapped else task.args.keys() | (task.map or {}).keys()
+        if not known.required <= given:
+            self._tell_missing(name, known, given)
+        run_if = None if task.run_if is True else compile_argument(task.run_if)
+        self.shapes.append(self._shape(task, backend, bool(mapped), run_if is not None))
+        self.tasks.append(
+            PlannedTask(
+                name,
+                task,
+                task_class,
+                task_class.cls,
+                fixed,
+                varying,
+                mapped,
+                run_if,
+                upstreams,
+                backend,
+                backend == "loop" and not task_class.hooks and not varying and not mapped,
+            )
+        )
+
+    def _class_of(self, name: str, task: TaskDefinition) -> _Known | None:
+        key = task.task, task.bundle
+        try:
+            known = self.classes[key]
+        except KeyError:
+            known = self.classes[key] = self._look_up(key)
+        if known is None:
+            self.faults.append(Fault(("tasks", name, "task"), self._missing[key]))
+        return known
+
+    def _look_up(self, key: tuple[str, str | None]) -> _Known | None:
+        try:
+            found = self._find(*key)
+        except (NotFoundError, AmbiguousTaskError) as exc:
+            self._missing[key] = str(exc)
+            return None
+        required = frozenset(name for name, parameter in found.parameters.items() if parameter.required)
+        return _Known(found, _BACKENDS[not found.is_async], required)
+
+    def _check_backend(self, name: str, backend: str, task_class: TaskClass) -> None:
+        place: Path = ("tasks", name, "backend")
+        if backend not in self._backends:
+            known = ", ".join(sorted(self._backends))
+            near = Suggester(self._backends).nearest(backend)
+            self.faults.append(Fault(place, f'no backend "{backend[:200]}"; this Server has {known}', near))
+        elif backend == "loop" and not task_class.is_async:
+            path = task_class.path
+            words = f"{path}.run is a plain function; it would hold the loop. Use thread or process"
+            self.faults.append(Fault(place, words))
+        elif backend == "thread" and task_class.is_async:
+            words = f"{task_class.path}.run is async; it runs on the loop or in a process"
+            self.faults.append(Fault(place, words))
+
+    def _bind(
+        self, name: str, task: TaskDefinition, task_class: TaskClass, fixed: dict[str, Any]
+    ) -> tuple[Argument, ...]:
+        """Check the arguments against the parameters; put into `fixed` what need not be made anew."""
+        varying: list[Argument] = []
+        parameters = task_class.parameters
+        for key, value in task.args.items():
+            parameter = parameters.get(key)
+            if parameter is None:
+                self._tell_unknown(("tasks", name, "args", key), key, task_class)
+            elif type(value) in _EXACT and parameter.annotation is type(value):
+                fixed[key] = value
+            elif type(value) is dict and len(value) == 1 and type(value.get("$param")) is str:
+                varying.append(self._shared(key, "$param", value, parameter))
+            else:
+                self._bind_value(("tasks", name, "args", key), value, parameter, fixed, varying)
+        return tuple(varying)
+
+    def _shared(self, key: str, kind: str, value: dict[str, Any], parameter: TaskParameter) -> Argument:
+        known = (id(parameter), key, kind, value[kind])
+        argument = self._arguments.get(known)
+        if argument is None:
+            argument = self._arguments[known] = Argument(key, compile_argument(value), parameter)
+        return argument
+
+    def _bind_value(
+        self,
+        place: Path,
+        value: Any,
+        parameter: TaskParameter,
+        fixed: dict[str, Any],
+        varying: list[Argument],
+    ) -> None:
+        key = parameter.name
+        template = compile_argument(value)
+        if not template.constant:
+            varying.append(Argument(key, template, parameter))
+            return
+        literal = template.fill({}, no_results)
+        if faults := parameter.check(literal):
+            self.faults += value_faults(place, faults)
+            return
+        structured = parameter.structure(literal)
+        if type(structured) in _SHARED_TYPES:
+            fixed[key] = structured
+        else:
+            varying.append(Argument(key, template, parameter))
+
+    def _map(
+        self, name: str, task: TaskDefinition, task_class: TaskClass
+    ) -> tuple[tuple[str, Template], ...]:
+        mapped: list[tuple[str, Template]] = []
+        for key, value in (task.map or {}).items():
+            place: Path = ("tasks", name, "map", key)
+            parameter = task_class.parameters.get(key)
+            template = compile_argument(value)
+            mapped.append((key, template))
+            if parameter is None:
+                self._tell_unknown(place, key, task_class)
+            elif template.constant:
+                self.faults += element_faults(place, parameter, template.fill({}, no_results))
+        return tuple(mapped)
+
+    def _tell_unknown(self, place: Path, key: str, task_class: TaskClass) -> None:
+        near = Suggester(task_class.parameters).nearest(key)
+        takes = ", ".join(task_class.parameters) or "no arguments"
+        hint = "" if near else f"; it takes {takes}"
+        self.faults.append(Fault(place, f"{task_class.path} takes no {key[:200]!r}{hint}", near))
+
+    def _tell_missing(self, name: str, known: _Known, given: Mapping[str, Any]) -> None:
+        path, parameters = known.task_class.path, known.task_class.parameters
+        for key, parameter in parameters.items():
+            if key in known.required and key not in given:
+                words = f"{path} needs {key!r} ({parameter.type_name})"
+                self.faults.append(Fault(("tasks", name, "args"), words))
+
+    def _shape(self, task: TaskDefinition, backend: str, mapped: bool, conditional: bool) -> TaskShape:  # noqa: FBT001 - two facts, in the order of TaskShape
+        key = (
+            task.rule,
+            task.finally_,
+            task.retry.max_attempts,
+            mapped,
+            conditional,
+            task.pool,
+            backend,
+            task.max_parallel,
+            task.priority,
+            task.allow_failure,
+            task.keep_results,
+        )
+        shape = self._shapes.get(key)
+        if shape is None:
+            shape = self._shapes[key] = TaskShape(
+                rule=task.rule,
+                finally_=task.finally_,
+                max_attempts=task.retry.max_attempts,
+                mapped=mapped,
+                conditional=conditional,
+                pools=_pools(task.pool, backend),
+                max_parallel=task.max_parallel,
+                priority=task.priority,
+                allow_failure=task.allow_failure,
+                keeps_result=task.keep_results,
+            )
+        return shape
+
+
+def _pools(pool: str | None, backend: str) -> tuple[str, ...]:
+    # A backend with a limit is a pool under a name that no user's pool can have.
+    own = () if pool is None else (pool,)
+    return own if backend == "loop" else (*own, f"backend:{backend}")

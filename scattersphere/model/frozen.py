@@ -1,0 +1,55 @@
+"""Values that a definition keeps: objects that nobody can change, and copies that nobody else holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+COPY_DEPTH = 256
+"""Levels that `plain_copy` follows: more than the codec takes, so that it is the codec that refuses."""
+
+
+def _refuse(*_args: Any, **_more: Any) -> NoReturn:
+    raise TypeError("a definition is not changed; make a copy with evolve()")
+
+
+_REFUSE: Any = _refuse  # the methods that it stands for have signatures of all kinds
+
+
+class FrozenDict(dict[K, V]):
+    """A dict that cannot be changed; it is still one, for `json` and `==`.
+
+    A definition that was read has been checked, and is not checked again: so it must stay what it was.
+    """
+
+    __slots__ = ()
+
+    __setitem__ = __delitem__ = pop = popitem = _REFUSE
+    clear = update = setdefault = __ior__ = _REFUSE
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy as a whole: they would else set item by item."""
+        return type(self), (dict(self),)
+
+
+def freeze(value: Any) -> Any:
+    """Return a mapping as a `FrozenDict`; anything else as it is, for the checks to refuse."""
+    return FrozenDict(value) if isinstance(value, Mapping) and type(value) is not FrozenDict else value
+
+
+def plain_copy(value: Any, depth: int = COPY_DEPTH) -> Any:
+    """Copy what looks like JSON: dicts, lists, and tuples as lists. The rest is kept.
+
+    So a definition made in Python equals what its file gives, and does not change with the caller's
+    own dicts.
+    """
+    kind = type(value)
+    if depth:
+        if kind is dict or kind is FrozenDict:
+            return {key: plain_copy(child, depth - 1) for key, child in value.items()}
+        if kind is list or kind is tuple:
+            return [plain_copy(child, depth - 1) for child in value]
+    return value
