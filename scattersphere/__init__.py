@@ -39,6 +39,7 @@ from scattersphere.model.events import Event, EventKind
 from scattersphere.model.logs import LogLine
 from scattersphere.model.problem import Problem
 from scattersphere.model.states import Overlap, RunState, TaskState, TriggerRule
+from scattersphere.registry.settling import WatchDelays
 from scattersphere.server import Server
 from scattersphere.task import RunnableTask, TaskContext
 
@@ -86,6 +87,7 @@ __all__ = [
     "TaskStatus",
     "TriggerRule",
     "UnresolvedError",
+    "WatchDelays",
     "literal",
     "param",
     "result",

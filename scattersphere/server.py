@@ -36,6 +36,7 @@ from scattersphere.execution.watchdog import BLOCKED_SECONDS
 from scattersphere.model.arguments import check_mapping, check_text
 from scattersphere.model.definition import JobDefinition
 from scattersphere.model.events import Event, EventKind
+from scattersphere.registry.folders import BundleFolders
 from scattersphere.registry.index import did_you_mean
 from scattersphere.registry.records import BundleEventKind
 from scattersphere.registry.registry import TaskRegistry
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from scattersphere.model.logs import LogLine
     from scattersphere.model.problem import Problem
     from scattersphere.registry.records import Bundle, BundleEvent
+    from scattersphere.registry.settling import WatchDelays
     from scattersphere.remote.listener import Listening
     from scattersphere.task import RunnableTask
 
@@ -59,9 +61,10 @@ HISTORY_COUNT, HISTORY_AGE = 1_000, 24 * 3600.0
 class Server:
     """An embedded job engine. Constructing assigns; entering acts; leaving undoes it all.
 
-    `bundle_roots` are the only folders whose bundles a definition may name. `pools` are limits
-    shared by all runs (`{"db": 4}`). `history` is how many ended runs are kept and for how many
-    seconds. `threads` and `processes` bound the workers (None: one process for each core).
+    The bundles in `bundle_roots` are adopted, those that come later too, and a definition may name no
+    others. `watch=False` leaves all bundles as they are until `reload`; `WatchDelays` sets the times.
+    `pools` are limits shared by all runs (`{"db": 4}`). `history` is how many ended runs are kept and
+    for how many seconds. `threads` and `processes` bound the workers (None: one process for each core).
     `grace` is the seconds that a cancelled attempt has to clean up. With `capture_print` what tasks
     print goes into the logs of their runs. A task that blocks the event loop for `blocked_after` seconds is
     named (None: nobody watches). Limits that are None do not limit.
@@ -87,6 +90,7 @@ class Server:
         blocked_after: float | None = BLOCKED_SECONDS,
         shared: Iterable[str] = (),
         load_timeout: float = 60.0,
+        watch: bool | WatchDelays = True,
     ) -> None:
         self._roots = tuple(Path(root) for root in bundle_roots)
         self._pools = dict(pools or {})
@@ -125,6 +129,7 @@ class Server:
             log_limit=log_limit,
         )
         self._executor.child_starter = self._start_child
+        self._bundles = BundleFolders(self.registry, self._roots, watch=watch)
         self._runs = RunArchive(*history, self._evicted)
         self._jobs = Jobs(self.registry.find, lambda: self._executor.backend_names, self._pools)
         self._keys = StartKeys()
@@ -147,6 +152,11 @@ class Server:
         await self._executor.open()
         self._feed.open(self._executor.now)
         self._instruments.open()
+        try:
+            await self._bundles.open(self._executor.loop.start)
+        except BaseException:  # cancelled, perhaps: nobody leaves what was not entered
+            await self.aclose()
+            raise
         return self
 
     async def __aexit__(
@@ -172,6 +182,7 @@ class Server:
         with anyio.CancelScope(shield=True):
             for listening in self._listeners:
                 await listening.aclose()
+            await self._bundles.aclose()
             await self._end_runs()
             await self._executor.aclose()
             await self.registry.aclose()
@@ -209,10 +220,15 @@ class Server:
 
     # ---- code
 
-    async def register(self, path: str | os.PathLike[str], *, name: str | None = None) -> Bundle:
-        """Load a bundle and offer its task classes. Raises `BundleError`, `ExistsError`."""
+    async def register(
+        self, path: str | os.PathLike[str], *, name: str | None = None, watch: bool = True
+    ) -> Bundle:
+        """Load a bundle and offer its task classes; `watch` it for changes, if this Server watches at all.
+
+        Raises `BundleError`, `ExistsError`.
+        """
         self._alive()
-        return await self.registry.register(path, name=name)
+        return await self._bundles.register(path, name=name, watch=watch)
 
     def register_tasks(self, name: str, classes: Iterable[type[RunnableTask]]) -> Bundle:
         """Offer the host's own classes under the bundle `name`. Raises `ExistsError`."""
@@ -221,7 +237,7 @@ class Server:
     async def reload(self, name: str) -> Bundle:
         """Take up what changed. On an error the last good version stays current."""
         self._alive()
-        return await self.registry.reload(name)
+        return await self._bundles.reload(name)
 
     async def deregister(self, name: str, *, force: bool = False, require_idle: bool = False) -> None:
         """Withdraw a bundle: no new runs; those that run keep their version until they end.
@@ -229,14 +245,14 @@ class Server:
         `require_idle` raises `BundleBusyError` where runs need it; `force` cancels those first.
         """
         bundle = self.registry.bundles.get(name)
-        if bundle is None:
+        if bundle is None and not self._bundles.waits_for(name):
             raise NoSuchBundleError(f"no bundle {name!r}{did_you_mean(name, self.registry.bundles)}")
-        busy = sorted(bundle.runs)
+        busy = sorted(bundle.runs) if bundle is not None else []
         if busy and require_idle:
             raise BundleBusyError(f"bundle {name!r} is needed by runs {busy}", busy)
         if busy and force:
             await self._executor.cancel_runs(busy, f"bundle {name!r} is deregistered")
-        await self.registry.deregister(name)
+        await self._bundles.deregister(name)
 
     # ---- jobs
 
@@ -367,6 +383,11 @@ class Server:
     def events(self, since: int = 0) -> AsyncIterator[Event]:
         """Yield what happens to bundles, jobs and runs, from number `since` on, as long as it is kept."""
         return self._feed.read(since)
+
+    @property
+    def problems(self) -> Mapping[Path, str]:
+        """What lies in the bundle roots and could not be taken up, and why. A bundle's own error is in `bundles`."""
+        return MappingProxyType(self._bundles.problems)
 
     @property
     def last_event(self) -> int:

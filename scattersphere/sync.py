@@ -170,9 +170,11 @@ class SyncServer:
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return self.portal.call(lambda: function(*args, **kwargs))
 
-    def register(self, path: str | os.PathLike[str], *, name: str | None = None) -> Bundle:
+    def register(
+        self, path: str | os.PathLike[str], *, name: str | None = None, watch: bool = True
+    ) -> Bundle:
         """See `Server.register`."""
-        bundle: Bundle = self._call(self.server.register, path, name=name)
+        bundle: Bundle = self._call(self.server.register, path, name=name, watch=watch)
         return bundle
 
     def register_tasks(self, name: str, classes: Iterable[type[RunnableTask]]) -> Bundle:

@@ -45,6 +45,7 @@ WRONG_SETTINGS = [
     ({"processes": "all"}, TypeError, "processes is an int or None"),
     ({"bundle_roots": "bundles"}, TypeError, r"bundle_roots is a list, not str \('bundles'\)"),
     ({"bundle_roots": 5}, TypeError, "bundle_roots is a list"),
+    ({"watch": 0.2}, TypeError, r"watch is True, False or WatchDelays\(\.\.\.\), not float \(0\.2\)"),
     ({"backends": {"loop": object()}}, ArgumentError, '"loop" is the event loop itself'),
     ({"backends": {"gpu": 1}}, TypeError, "'gpu' is no Backend but int"),
     ({"nonsense": 1}, TypeError, "nonsense"),

@@ -16,6 +16,7 @@ from scattersphere.model.arguments import (
     check_text,
     describe,
 )
+from scattersphere.registry.settling import WatchDelays
 
 P = ParamSpec("P")
 _COUNTS: Mapping[str, tuple[int, bool]] = {
@@ -61,6 +62,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     _check_backends(settings["backends"])
     for name in ("bundle_roots", "shared"):
         _check_several(settings[name], name)
+    if not isinstance(settings["watch"], bool | WatchDelays):
+        raise TypeError(f"watch is True, False or WatchDelays(...), not {describe(settings['watch'])}")
 
 
 def _check_history(history: object) -> None:

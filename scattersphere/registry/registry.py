@@ -16,9 +16,11 @@ import anyio
 from scattersphere.errors import (
     BundleError,
     BundleLoadError,
+    BundleRefusedError,
     ConflictError,
     ExistsError,
     NoSuchBundleError,
+    NoSuchTaskError,
 )
 from scattersphere.registry.hosts import host_version, origin
 from scattersphere.registry.index import TaskIndex, did_you_mean
@@ -133,6 +135,18 @@ class TaskRegistry:
             del self._registering[name]
             registering.ended.set()
 
+    def expect(self, path: Path, name: str) -> Bundle:
+        """List the bundle at `path` before anything of it was loaded; `reload` does that. Raises ExistsError."""
+        self._versions.refuse_if_closed()
+        check_name(name)
+        self._refuse_taken(name)
+        try:
+            kind = kind_of(path)
+        except BundleRefusedError:  # nothing is there yet, or nothing good
+            kind = BundleKind.FOLDER
+        bundle = self._bundles[name] = self._make_bundle(name, path, kind)
+        return bundle
+
     def register_tasks(self, name: str, classes: Iterable[type[RunnableTask]]) -> Bundle:
         """Register classes of the host as the bundle `name`; the path of each is its qualified name.
 
@@ -204,8 +218,12 @@ class TaskRegistry:
             if not colon:
                 return self._index.find(path)
             bundle, path = prefix, rest
-        current = self._bundle(bundle).current
-        return self._index.find_in(bundle, path, current.label if current else bundle)
+        there = self._bundle(bundle)
+        current = there.current
+        if current is None:
+            why = (there.error or "nothing was tried yet").partition("\n")[0]
+            raise NoSuchTaskError(f"bundle {bundle} has not loaded: {why}")
+        return self._index.find_in(bundle, path, current.label)
 
     def pin(self, run_id: int, versions: Iterable[BundleVersion]) -> None:
         """Keep `versions` in memory until `unpin(run_id)`. ConflictError if one was released already."""

@@ -1,0 +1,290 @@
+"""Bundles that are watched, and folders whose bundles are adopted as they come and go."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from scattersphere.errors import BundleRefusedError, ScattersphereError
+from scattersphere.registry.scan import SourceLimits, is_ignored, signature
+from scattersphere.registry.settling import WatchDelays
+from scattersphere.registry.sources import check_name, default_name
+from scattersphere.registry.spots import ANY, Spot, spots_of
+from scattersphere.registry.watching import WatchedPath, Watcher, in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator
+
+    from scattersphere.registry.records import Bundle
+    from scattersphere.registry.registry import TaskRegistry
+
+BUNDLE_ENDINGS = frozenset({".py", ".zip", ".whl"})
+
+
+@attrs.frozen
+class Unreadable:
+    """What a look shows of a bundle that must not or cannot be read."""
+
+    reason: str
+
+
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve follows links, and they may be swapped
+
+
+def look_at(path: Path, limits: SourceLimits) -> Hashable | None:
+    """Return what a scan of `path` shows, None if nothing is there."""
+    try:
+        return signature(path, limits)
+    except FileNotFoundError as error:  # the path itself, or a file in it that went, or a link to nowhere
+        return Unreadable(str(error)) if path.exists() else None
+    except (OSError, BundleRefusedError) as error:
+        return Unreadable(str(error))
+
+
+def bundles_in(root: Path) -> Iterator[Path]:
+    """Yield what lies in `root` and can be a bundle, in order of the names. Raises OSError."""
+    for entry in sorted(root.iterdir()):
+        if not is_ignored(entry.name) and not entry.name.startswith("_") and _is_bundle(entry):
+            yield entry
+
+
+def _is_bundle(path: Path) -> bool:
+    if path.is_dir():
+        return any(path.glob("*.py")) or any(path.glob("*/__init__.py"))
+    return path.suffix in BUNDLE_ENDINGS and path.is_file()
+
+
+class WatchedBundle(WatchedPath):
+    """One path whose content is the current version of the bundle `name`, as long as it is there."""
+
+    def __init__(self, bundles: BundleFolders, path: Path, name: str, root: WatchedRoot | None) -> None:
+        super().__init__(path)
+        self.name = name
+        self.root = root
+        self._bundles = bundles
+
+    def look(self) -> Hashable | None:
+        """Scan it."""
+        return look_at(self.path, self._bundles.limits)
+
+    async def take_up(self, seen: Hashable) -> None:
+        """Load it; an error is kept in the bundle."""
+        del seen
+        if self._bundles.watches(self):  # not withdrawn since this was decided
+            await self._bundles.load(self.path, self.name)
+
+    async def let_go(self) -> None:
+        """Deregister it. One that was registered by hand is registered again when it comes back."""
+        await self._bundles.went(self)
+
+
+class WatchedRoot(WatchedPath):
+    """A folder: whatever bundle is in it is watched."""
+
+    settle: float | None = 0.0  # each bundle must hold still by itself
+
+    def __init__(self, bundles: BundleFolders, path: Path) -> None:
+        super().__init__(path)
+        self._bundles = bundles
+
+    def look(self) -> Hashable | None:
+        """List the bundles in it."""
+        try:
+            return tuple(bundles_in(self.path))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return Unreadable(str(error))
+
+    def spots(self) -> frozenset[Spot]:
+        """Return the folder and those in it: one becomes a bundle when a module is put there."""
+        found = {spot for spot in spots_of(self.path) if spot[1] != ANY}
+        real = os.path.realpath(self.path)
+        try:
+            inner = [e.path for e in os.scandir(real) if not is_ignored(e.name) and e.is_dir()]
+        except OSError:
+            return frozenset(found)
+        return frozenset(found | {(os.path.realpath(folder), ANY) for folder in (real, *inner)})
+
+    async def take_up(self, seen: Hashable) -> None:
+        """Watch what is new; what went is noticed by its own watch."""
+        self._bundles.listed(self, seen)
+
+    async def let_go(self) -> None:
+        """Wait for it: its bundles go one by one."""
+        self._bundles.listed(self, None)
+
+
+class BundleFolders:
+    """Registers bundles and keeps them up to date.
+
+    `roots` are the folders whose bundles are adopted by `open`, each under the name that its file name gives.
+    """
+
+    def __init__(
+        self,
+        registry: TaskRegistry,
+        roots: Iterable[Path] = (),
+        *,
+        watch: bool | WatchDelays = True,
+        limits: SourceLimits = SourceLimits(),  # noqa: B008 - frozen
+    ) -> None:
+        self.limits: SourceLimits = limits
+        self.problems: dict[Path, str] = {}
+        """What lies in the roots, or should, and could not become a bundle, and why."""
+        delays = watch if isinstance(watch, WatchDelays) else WatchDelays()
+        self.watcher: Watcher | None = Watcher(delays) if watch else None
+        self._registry = registry
+        self._roots = [WatchedRoot(self, _absolute(root)) for root in roots]
+        self._watched: dict[str, WatchedBundle] = {}
+        self._withdrawn: set[Path] = set()
+
+    async def open(self, spawn: Callable[[Coroutine[Any, Any, None], str], object]) -> None:
+        """Register what lies in the roots now, and watch them, in a task that `spawn` starts."""
+        if self.watcher is not None:
+            await self.watcher.open(spawn)
+        for root in self._roots:
+            listing = await in_thread(root.look)
+            for path, name in self._new(root, listing):
+                seen = await self._look(path)
+                await self.load(path, name)
+                self._watch(path, name, root, seen)
+            if self.watcher is not None:
+                self.watcher.add(root, listing)
+
+    async def aclose(self) -> None:
+        """Watch nothing any more."""
+        if self.watcher is not None:
+            await self.watcher.aclose()
+
+    # ---- by hand
+
+    async def register(self, path: str | os.PathLike[str], *, name: str | None, watch: bool) -> Bundle:
+        """Register a bundle, and watch it from then on."""
+        place = _absolute(path)
+        seen = await self._look(place) if watch else None
+        before = set(self._registry.bundles)
+        bundle = await self._registry.register(place, name=name)
+        if bundle.current is None:  # it was adopted, and did not load: now its error is raised
+            await self._registry.reload(bundle.name)
+        elif bundle.name in before:
+            seen = None  # nobody knows which content it was loaded from
+        self._withdrawn.discard(place)
+        if watch and bundle.path is not None and bundle.name not in self._watched:
+            self._watch(bundle.path, bundle.name, None, seen)
+        return bundle
+
+    async def reload(self, name: str) -> Bundle:
+        """Take up what changed now, whether it has held still or not."""
+        watched = self._watched.get(name)
+        if watched is None or self.watcher is None:
+            return await self._registry.reload(name)
+        seen = await self._look(watched.path)
+        try:
+            return await self._registry.reload(name)
+        finally:
+            self.watcher.took_up(watched, seen)
+
+    async def deregister(self, name: str) -> None:
+        """Withdraw a bundle, and watch it no longer; in a root, until its file has gone and come again."""
+        watched = self._watched.pop(name, None)
+        if watched is None or self.watcher is None:
+            await self._registry.deregister(name)
+            return
+        self.watcher.remove(watched)
+        if watched.root is not None:
+            self._withdrawn.add(watched.path)
+        if name in self._registry.bundles:
+            await self._registry.deregister(name)
+        self._look_again()
+
+    def waits_for(self, name: str) -> bool:
+        """Whether a bundle of this name is registered as soon as its file comes back."""
+        return name in self._watched
+
+    def watches(self, watched: WatchedBundle) -> bool:
+        """Whether it is still wanted."""
+        return self._watched.get(watched.name) is watched
+
+    # ---- roots
+
+    def listed(self, root: WatchedRoot, listing: Hashable) -> None:
+        """Watch what is new in a root."""
+        for path, name in self._new(root, listing):
+            self._watch(path, name, root, None)
+
+    def _new(self, root: WatchedRoot, listing: Hashable) -> Iterator[tuple[Path, str]]:
+        paths = listing if isinstance(listing, tuple) else ()
+        for path in [path for path in self.problems if root.path in {path, path.parent}]:
+            del self.problems[path]
+        self._withdrawn -= {
+            path for path in self._withdrawn if path.parent == root.path and path not in paths
+        }
+        if not isinstance(listing, tuple):
+            reason = listing.reason if isinstance(listing, Unreadable) else "there is no such folder"
+            self.problems[root.path] = reason
+        for path in paths:
+            if path not in self._withdrawn and (name := self._name_of(path)) is not None:
+                yield path, name
+
+    def _name_of(self, path: Path) -> str | None:
+        """Return the name for a new bundle; None if it is known already, or cannot be."""
+        try:
+            name = default_name(path)
+            check_name(name)
+        except BundleRefusedError as error:
+            self.problems[path] = str(error)
+            return None
+        if any(watched.path == path for watched in self._watched.values()):
+            return None
+        holder = self._watched[name].path if name in self._watched else None
+        if holder is None and name in self._registry.bundles:
+            holder = self._registry.bundles[name].path or Path("(classes of the host)")
+        if holder is None:
+            return name
+        if holder != path:
+            self.problems[path] = f"there is a bundle {name!r} already, from {holder}; rename this file"
+        return None
+
+    async def load(self, path: Path, name: str) -> None:
+        """Bring the bundle `name` up to what is at `path`; what fails is kept as its error."""
+        try:
+            if name not in self._registry.bundles:
+                self._registry.expect(path, name)
+            await self._registry.reload(name)
+        except ScattersphereError:
+            return  # it is in `bundle.error` and in the events; or somebody took the name away meanwhile
+
+    async def went(self, watched: WatchedBundle) -> None:
+        """A watched path has gone: withdraw its bundle."""
+        if watched.root is not None:
+            self._unwatch(watched)
+        if watched.name in self._registry.bundles:
+            await self._registry.deregister(watched.name)
+        self._look_again()
+
+    # ---- inside
+
+    def _watch(self, path: Path, name: str, root: WatchedRoot | None, seen: Hashable | None) -> None:
+        if self.watcher is not None:
+            watched = self._watched[name] = WatchedBundle(self, path, name, root)
+            self.watcher.add(watched, seen)
+
+    def _unwatch(self, watched: WatchedBundle) -> None:
+        if self.watches(watched):
+            del self._watched[watched.name]
+        if self.watcher is not None:
+            self.watcher.remove(watched)
+
+    def _look_again(self) -> None:
+        """A name is free: perhaps another file in a root has waited for it, or the same one is back."""
+        if self.watcher is not None:
+            for root in self._roots:
+                self.watcher.took_up(root, None)
+
+    async def _look(self, path: Path) -> Hashable | None:
+        return await in_thread(lambda: look_at(path, self.limits))

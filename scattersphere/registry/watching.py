@@ -1,0 +1,359 @@
+"""Watching things on disk: hints and a slow poll wake a look, a look that has held still is acted on.
+
+Looks at files happen in worker threads; everything else on the loop's thread. What is decided, and when, is
+`settling`'s matter.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from scattersphere.registry.hints import GATHER, FolderHints, Heard, Hints
+from scattersphere.registry.settling import Settling, Step, WatchDelays
+from scattersphere.registry.spots import ANY, Spot, spots_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Hashable, Iterable
+    from pathlib import Path
+
+T = TypeVar("T")
+
+_log = logging.getLogger("scattersphere.registry")
+
+POLL_SHARE = 1 / 200
+"""The part of one core that the poll may take: what is watched in great numbers is looked at less often."""
+
+
+class Watched(Protocol):
+    """A thing on disk. It deals with its own errors."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is, links kept: they may be swapped."""
+        ...
+
+    @property
+    def settle(self) -> float | None:
+        """Seconds to hold still, where it is not the watcher's own time."""
+        ...
+
+    def look(self) -> Hashable | None:
+        """Return what is there, as something that can be compared; None for nothing. Called in a thread."""
+        ...
+
+    def spots(self) -> frozenset[Spot]:
+        """Return where one must listen to hear of a change. Called in a thread."""
+        ...
+
+    async def take_up(self, seen: Hashable) -> None:
+        """Act on what has held still."""
+
+    async def let_go(self) -> None:
+        """Act on its being gone."""
+
+
+class _Entry:
+    """A watched thing, and what is known of it."""
+
+    def __init__(self, thing: Watched, settling: Settling[Hashable]) -> None:
+        self.thing = thing
+        self.settling = settling
+        self.spots: frozenset[Spot] = frozenset()
+        self.stale = True
+        """Whether it must be looked at, and its spots found anew."""
+        self.busy = False
+        """Whether it is being acted on."""
+
+
+class Watcher:
+    """Watches any number of things with one thread and one descriptor of the system's notification.
+
+    `listen` makes a source of hints for some folders; where it raises OSError the poll alone must do.
+    """
+
+    def __init__(
+        self, delays: WatchDelays, *, listen: Callable[[Iterable[str]], Hints] = FolderHints
+    ) -> None:
+        self.delays: WatchDelays = delays
+        self.deaf: str | None = None
+        """Why the system gives no hints; None if it does."""
+        self._listen_to = listen
+        self._entries: dict[Watched, _Entry] = {}
+        self._by_spot: dict[Spot, set[_Entry]] = {}
+        self._folders: frozenset[str] = frozenset()
+        self._hints: Hints | None = None
+        self._renewal_due = False
+        self._wake = anyio.Event()
+        self._heard_of = anyio.Event()
+        self._polled_at = -math.inf
+        self._poll_pause = delays.poll
+        self._group: anyio.abc.TaskGroup | None = None
+        self._begun = anyio.Event()
+        self._ended = anyio.Event()
+        self._running = False
+        self._closed = False
+
+    def __repr__(self) -> str:
+        how = f"by polling alone ({self.deaf})" if self.deaf else f"in {len(self._folders)} folders"
+        return f"<Watcher: {len(self._entries)} things {how}>"
+
+    # ---- what is watched
+
+    def add(self, thing: Watched, tried: Hashable | None = None) -> None:
+        """Watch `thing` from now on. `tried` is what a look showed before it was taken up by hand."""
+        delays = self.delays if thing.settle is None else attrs.evolve(self.delays, settle=thing.settle)
+        self._entries[thing] = _Entry(thing, Settling(delays, tried))
+        self.wake()
+
+    def remove(self, thing: Watched) -> None:
+        """Watch it no longer."""
+        entry = self._entries.pop(thing, None)
+        if entry is not None:
+            self._move(entry, frozenset())
+
+    def took_up(self, thing: Watched, seen: Hashable | None) -> None:
+        """Note that `seen` was taken up by hand: it is no news. None has whatever is there taken up anew."""
+        entry = self._entries.get(thing)
+        if entry is not None:
+            entry.settling.took_up(seen)
+            entry.stale = True
+            self.wake()
+
+    def wake(self) -> None:
+        """Look at once at what is stale."""
+        self._wake.set()
+
+    # ---- life
+
+    async def open(self, spawn: Callable[[Coroutine[Any, Any, None], str], object]) -> None:
+        """Begin. `spawn` starts a coroutine as a task of its own, which outlives the caller."""
+        self._running = True
+        spawn(self._main(), "scattersphere.watching")
+        await self._begun.wait()
+
+    async def aclose(self) -> None:
+        """End the task and the thread, and give the descriptor back."""
+        self._closed = True
+        self._close_hints()
+        if self._group is not None:
+            self._group.cancel_scope.cancel()
+        if self._running:
+            with anyio.CancelScope(shield=True):
+                await self._ended.wait()
+
+    async def _main(self) -> None:
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                if self._closed:
+                    return
+                group.start_soon(self._hear)
+                while True:
+                    await self._until_due()
+                    await self._look()
+        except Exception:  # noqa: BLE001 - of ours: the host's loop, and on trio the place of all runs, must not suffer
+            _log.exception("watching has failed and has ended; reload and register still work")
+        finally:
+            self._close_hints()
+            self._group = None
+            self._begun.set()
+            self._ended.set()
+
+    async def _until_due(self) -> None:
+        due = self._polled_at + self._poll_pause if self._entries else math.inf
+        for entry in self._entries.values():
+            if not entry.busy and entry.settling.due is not None:
+                due = min(due, entry.settling.due)
+        with anyio.move_on_at(due):
+            await self._wake.wait()
+        self._wake = anyio.Event()
+
+    # ---- looking
+
+    async def _look(self) -> None:
+        now = anyio.current_time()
+        polling = now >= self._polled_at + self._poll_pause
+        entries = [entry for entry in self._entries.values() if not entry.busy]
+        stale = [entry for entry in entries if entry.stale or _is_due(entry, now)]
+        if stale or self._renewal_due:
+            for entry in stale:
+                entry.stale = False  # a hint that comes from here on makes it stale again
+            for entry, spots in zip(stale, await in_thread(lambda: _spots_of(stale)), strict=True):
+                if self._entries.get(entry.thing) is entry:
+                    self._move(entry, spots)
+            if await self._renew(polling=polling):
+                polling, stale = True, entries  # what the old watches had to say is lost
+        looked_at = entries if polling else stale
+        seen, cost = await in_thread(lambda: _look_at(looked_at))
+        now = anyio.current_time()
+        if polling:
+            self._polled_at = now
+            self._poll_pause = self.delays.poll
+            if self.deaf is None:
+                self._poll_pause = max(self.delays.poll, cost / POLL_SHARE)
+        for entry, what in zip(looked_at, seen, strict=True):
+            self._decide(entry, what, now)
+            if entry.settling.moving and entry not in stale:
+                self._renewal_due = True  # the poll found what was not heard of: the watches are deaf
+
+    def _decide(self, entry: _Entry, seen: Hashable | None, now: float) -> None:
+        if self._entries.get(entry.thing) is not entry or self._group is None:
+            return
+        step = entry.settling.look(seen, now)
+        if step is not Step.NOTHING:
+            entry.busy = True
+            self._group.start_soon(self._act, entry, step, seen)
+
+    async def _act(self, entry: _Entry, step: Step, seen: Hashable | None) -> None:
+        try:
+            if step is Step.TAKE_UP:
+                await entry.thing.take_up(seen)
+            else:
+                await entry.thing.let_go()
+        except Exception:  # noqa: BLE001 - a defect in one thing must not end the watching of all others
+            _log.exception("acting on a change of %s has failed", entry.thing.path)
+        finally:
+            entry.busy = False
+            entry.stale = True  # it may have moved on meanwhile
+            self.wake()
+
+    # ---- hearing
+
+    def _move(self, entry: _Entry, spots: frozenset[Spot]) -> None:
+        for spot in entry.spots - spots:
+            self._by_spot[spot].discard(entry)
+            if not self._by_spot[spot]:
+                del self._by_spot[spot]
+        for spot in spots - entry.spots:
+            self._by_spot.setdefault(spot, set()).add(entry)
+        entry.spots = spots
+
+    async def _renew(self, *, polling: bool) -> bool:
+        """Listen to the folders of all spots, in place of those that were listened to so far, if need be.
+
+        True: done, and everything must be looked at. The need is there where a folder is new, and where one
+        was deleted: the system's watch has gone with it, even if another folder bears the name now. Where the
+        system has refused, each poll asks again.
+        """
+        folders = frozenset(folder for folder, _ in self._by_spot)
+        needed = polling if self.deaf else self._renewal_due or not folders <= self._folders
+        if not needed or self._closed:
+            return False
+        self._renewal_due = False
+        try:
+            hints = await in_thread(lambda: self._listen(folders))
+        except FileNotFoundError:  # a folder went meanwhile: find the spots anew
+            await anyio.sleep(GATHER / 1000)
+            self._renewal_due = True
+            for entry in self._entries.values():
+                entry.stale = True
+            self.wake()
+            return False
+        if not self._closed:
+            self._close_hints()
+            self._hints, self._folders = hints, folders
+            self._heard_of.set()
+        elif hints is not None:
+            hints.close()
+        return not self._closed
+
+    def _listen(self, folders: frozenset[str]) -> Hints | None:
+        """Make a source of hints, in a thread. Raises FileNotFoundError: a folder may go at any moment."""
+        try:
+            hints = self._listen_to(folders) if folders else None
+        except FileNotFoundError:
+            raise
+        except (OSError, RuntimeError) as error:  # too many watches, too many instances, no such thing here
+            if self.deaf is None:
+                _log.warning(
+                    "no notification of changed files (%s): looking every %g s", error, self.delays.poll
+                )
+            self.deaf = str(error)
+            return None
+        self.deaf = None
+        return hints
+
+    def _close_hints(self) -> None:
+        hints, self._hints = self._hints, None
+        if hints is not None:
+            hints.close()
+
+    async def _hear(self) -> None:
+        self._begun.set()
+        limiter = anyio.CapacityLimiter(1)  # not a place among the host's worker threads
+        while not self._closed:
+            hints = self._hints
+            if hints is None:
+                await self._heard_of.wait()
+                self._heard_of = anyio.Event()
+                continue
+            try:
+                heard = await anyio.to_thread.run_sync(hints.wait, limiter=limiter)
+            except (OSError, RuntimeError) as error:
+                _log.warning("the notification of changed files has ended: %s", error)
+                heard = None
+                if self._hints is hints:
+                    self._hints, self.deaf = None, str(error)
+            if heard is not None:
+                self._note(heard)
+
+    def _note(self, heard: Heard) -> None:
+        if heard.gone & self._folders:
+            self._renewal_due = True
+            self._wake.set()
+        for path in heard.paths:
+            folder, name = os.path.split(path)
+            for spot in ((folder, name), (folder, ANY), (path, ANY)):
+                for entry in self._by_spot.get(spot, ()):
+                    entry.stale = True
+                    self._wake.set()
+
+
+def _is_due(entry: _Entry, now: float) -> bool:
+    return entry.settling.due is not None and now >= entry.settling.due
+
+
+def _spots_of(entries: list[_Entry]) -> list[frozenset[Spot]]:
+    found = []
+    for entry in entries:
+        try:
+            found.append(entry.thing.spots())
+        except OSError:  # it moved under our eyes; the look that follows will show it
+            found.append(entry.spots)
+    return found
+
+
+def _look_at(entries: list[_Entry]) -> tuple[list[Hashable | None], float]:
+    """Look at things, in a thread; return also the seconds of processor time that it took."""
+    began = time.thread_time()
+    return [entry.thing.look() for entry in entries], time.thread_time() - began
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Return `work()`, done in a thread that is not one of the host's 40 places."""
+    return await anyio.to_thread.run_sync(work, limiter=anyio.CapacityLimiter(1))
+
+
+class WatchedPath:
+    """The common part of things that are one path."""
+
+    settle: float | None = None
+    """Seconds to hold still, where it is not the watcher's own time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path: Path = path
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.path}>"
+
+    def spots(self) -> frozenset[Spot]:
+        """Return where one must listen to hear of a change."""
+        return spots_of(self.path)
