@@ -25,6 +25,7 @@ from scattersphere.errors import (
 from scattersphere.execution.archive import RunArchive
 from scattersphere.execution.backends.processes import ProcessBackend
 from scattersphere.execution.backends.threads import ThreadBackend
+from scattersphere.execution.carriedjobs import CarriedJobs
 from scattersphere.execution.executor import JobExecutor
 from scattersphere.execution.feed import EventFeed
 from scattersphere.execution.instruments import Instruments
@@ -132,6 +133,7 @@ class Server:
         self._bundles = BundleFolders(self.registry, self._roots, watch=watch)
         self._runs = RunArchive(*history, self._evicted)
         self._jobs = Jobs(self.registry.find, lambda: self._executor.backend_names, self._pools)
+        self._carried = CarriedJobs(self._jobs, self._feed)
         self._keys = StartKeys()
         self._listeners: list[Listening] = []
         self._pid: int | None = None
@@ -412,6 +414,7 @@ class Server:
     def _bundle_event(self, event: BundleEvent) -> None:
         released = event.version if event.kind is BundleEventKind.RELEASED else None
         self._jobs.code_changed(released)
+        self._carried.follow(event)
         self._feed.add(EventKind(event.kind), bundle=event.bundle, message=event.error or event.label)
 
     def _run_moved(self, execution: Execution, kind: EventKind) -> None:

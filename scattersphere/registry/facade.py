@@ -75,7 +75,8 @@ class ImportlibFacade(ModuleType):
         if name.startswith("."):
             package = space.full(package) if package else package
         elif not space.owns(name):
-            return importlib.import_module(name)
+            imported: ModuleType = space.host_import(importlib.import_module, name)
+            return imported
         else:
             name = space.prefix + name
         module: ModuleType = space.guarded(importlib.import_module, name, package)

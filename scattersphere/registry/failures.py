@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 def load_error(error: BaseException, space: VersionSpace) -> BundleLoadError:
     """Return an error of ours that says what happened where, in names that the author knows."""
     message = f"bundle {space.bundle!r} does not load: {_summary(error, space)}"
-    return BundleLoadError(_cut(message), _cut(_details(error, space)))
+    return BundleLoadError(_cut(message), formatted(error, space))
+
+
+def formatted(error: BaseException, space: VersionSpace) -> str:
+    """Return the traceback of an error in a bundle's code, in names that the author knows."""
+    return _cut(_details(error, space))
 
 
 def _cut(text: str) -> str:
@@ -43,9 +48,6 @@ def _summary(error: BaseException, space: VersionSpace) -> str:
         where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else space.shown_as
     if isinstance(error, SystemExit):
         text += " (the code ended the process at import; a bundle must not)"
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        lacks = f"bundle {space.bundle!r}" if space.owns(error.name) else "host"
-        text += f" (the {lacks} lacks it)"
     return space.logical(f"{where}: {text}")
 
 

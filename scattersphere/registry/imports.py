@@ -37,6 +37,9 @@ TOKEN = "__scattersphere_token__"  # noqa: S105 - no secret
 """The builtin by which code of a version can be told from all other code."""
 
 
+LACKS = " lacks it)"
+
+
 class Token:
     """Lives exactly as long as some function of its version does.
 
@@ -117,6 +120,25 @@ class VersionSpace:
             if isinstance(error.msg, str):
                 error.msg = self.logical(error.msg)
                 error.args = (error.msg,)
+            self.say_who_lacks(error)
+            raise
+
+    def say_who_lacks(self, error: ImportError) -> None:
+        """Add to a ModuleNotFoundError whether the host or the bundle would have to have the module."""
+        message = error.msg
+        if not isinstance(error, ModuleNotFoundError) or not error.name or not isinstance(message, str):
+            return
+        if not message.endswith(LACKS):  # it passes through the imports of all modules that led to it
+            lacks = f"bundle {self.bundle!r}" if self.owns(error.name) else "host"
+            error.msg = f"{message} (the {lacks}{LACKS}"
+            error.args = (error.msg,)
+
+    def host_import(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function that imports from the host."""
+        try:
+            return function(*args)
+        except ImportError as error:
+            self.say_who_lacks(error)
             raise
 
     def _import(
@@ -135,7 +157,7 @@ class VersionSpace:
         if self.owns(name):
             module = self.guarded(plain, self.prefix + name, globals, locals, fromlist, 0)
             return self._checked(module, fromlist) if fromlist else self._top(name)
-        module = plain(name, globals, locals, fromlist or (), 0)
+        module = self.host_import(plain, name, globals, locals, fromlist or (), 0)
         if name.partition(".")[0] == "importlib":
             return self._importlib.instead_of(module)
         return module

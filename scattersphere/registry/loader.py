@@ -34,8 +34,8 @@ IDLE = 0.02
 PUT_OFF = 64
 """Pieces of work that may wait for that; more are done although loads go on."""
 
-CLOSE_PATIENCE = 5.0
-"""Seconds that closing waits for the thread; it only has files to delete then."""
+CLOSE_PATIENCE = 10.0
+"""Seconds that closing waits for the thread: it calls the hooks of released versions, and deletes files."""
 
 
 class LoadAbandonedError(SystemExit):
@@ -147,9 +147,14 @@ class Loader:
 
     @property
     def stuck(self) -> tuple[str, ...]:
-        """The names of the loads that were given up and have not ended."""
-        self._given_up = {thread: name for thread, name in self._given_up.items() if thread.is_alive()}
+        """The names of the bundles whose load, or whose release, was given up and has not ended."""
+        for thread in [thread for thread in list(self._given_up) if not thread.is_alive()]:
+            self._given_up.pop(thread, None)  # the loader's thread may add one meanwhile
         return tuple(self._given_up.values())
+
+    def note_stuck(self, thread: threading.Thread, name: str) -> None:
+        """Count a thread of others, in which code of the bundle `name` does not return, among the stuck."""
+        self._given_up[thread] = name
 
     async def call(
         self,

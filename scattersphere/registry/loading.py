@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import attrs
 
 from scattersphere.errors import BundleError, BundleLoadError, BundleRefusedError
+from scattersphere.registry.carried import carried_definitions
 from scattersphere.registry.children import DESCRIPTION, describe_for_children
 from scattersphere.registry.codecache import CodeCache
 from scattersphere.registry.discovery import defines_task, task_base_names, task_classes
 from scattersphere.registry.failures import load_error, stack_of
 from scattersphere.registry.imports import FINDER, VersionSpace
+from scattersphere.registry.leaving import call_hooks, release_hooks
 from scattersphere.registry.parameters import make_structurer, task_class
 from scattersphere.registry.records import BundleVersion
 from scattersphere.registry.release import release
@@ -58,6 +61,7 @@ class Load:
         self.slug: str = FINDER.new_slug(name)
         self._snapshot: Snapshot | None = None
         self._space: VersionSpace | None = None
+        self._modules: dict[str, ModuleType] = {}
 
     @property
     def digest(self) -> str:
@@ -104,8 +108,12 @@ class Load:
         raise failure
 
     def discard(self) -> None:
-        """Undo everything that was done so far."""
+        """Undo everything that was done so far; the bundle undoes what its modules did."""
         if self._space is not None and not self._space.released:
+            modules, self._modules = self._modules, {}
+            with suppress(BundleLoadError):
+                call_hooks(release_hooks(modules), self._space)
+            modules.clear()
             release(self._space)
         self.settings.store.discard(self.slug)
 
@@ -135,11 +143,14 @@ class Load:
                 slug=self.slug,
                 content=snapshot,
             )
-            modules, skipped = self._import_all(space, snapshot)
-            version.tasks = self._describe(modules, version)
+            skipped = self._import_all(space, snapshot)
+            version.tasks = self._describe(version)
+            version.hooks = release_hooks(self._modules)
+            version.definitions = carried_definitions(snapshot, self.name, version.tasks)
         finally:
             space.loading = False
             clear_typing_caches()
+        self._modules = {}  # from here on the version holds them
         version.warnings = (*_notices(snapshot), *skipped)
         return version
 
@@ -162,13 +173,13 @@ class Load:
             code=self.settings.code,
         )
 
-    def _import_all(self, space: VersionSpace, snapshot: Snapshot) -> tuple[dict[str, ModuleType], list[str]]:
-        """Import every module that may define tasks.
+    def _import_all(self, space: VersionSpace, snapshot: Snapshot) -> list[str]:
+        """Import every module that may define tasks; return what was left out.
 
         An ImportError in a module that defines none is a warning: many packages have modules that need
         something optional.
         """
-        modules: dict[str, ModuleType] = {}
+        modules = self._modules
         missing: dict[str, BundleLoadError] = {}
         for name in snapshot.layout.scanned(self.settings.exclude, self.settings.shared):
             try:
@@ -180,12 +191,12 @@ class Load:
             source = (snapshot.folder / snapshot.layout.modules[name].file).read_bytes()
             if not modules or defines_task(source, bases):
                 raise failure
-        return modules, [f"module {name} was left out: {failure}" for name, failure in missing.items()]
+        return [f"module {name} was left out: {failure}" for name, failure in missing.items()]
 
-    def _describe(self, modules: dict[str, ModuleType], version: BundleVersion) -> dict[str, TaskClass]:
+    def _describe(self, version: BundleVersion) -> dict[str, TaskClass]:
         structurer = make_structurer()
         found: dict[str, TaskClass] = {}
-        for name, module in modules.items():
+        for name, module in self._modules.items():
             for path, cls in task_classes(module, name):
                 if path in found:
                     raise BundleLoadError(f"bundle {self.name!r}: two classes have the path {path!r}")

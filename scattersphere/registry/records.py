@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import attrs
 
+from scattersphere.model.definition import JobDefinition
 from scattersphere.model.taskclass import TaskClass
 from scattersphere.registry.imports import VersionSpace
 from scattersphere.registry.leaks import Leak
@@ -30,7 +31,13 @@ class BundleVersion:
     """Counts the versions of a bundle's name from 1; 0 until it is registered."""
     tasks: Mapping[str, TaskClass] = attrs.field(factory=dict, repr=False)
     """By path. Empty once the version is released."""
+    definitions: tuple[JobDefinition, ...] = attrs.field(default=(), repr=False)
+    """The job definitions that the bundle carries."""
+    hooks: list[Callable[[], object]] = attrs.field(factory=list, repr=False)
+    """The functions that are called when the version is released."""
     warnings: tuple[str, ...] = attrs.field(default=(), repr=False)
+    notes: tuple[str, ...] = attrs.field(default=(), repr=False)
+    """What the Server found odd about it."""
     space: VersionSpace | None = attrs.field(default=None, repr=False)
     slug: str = attrs.field(default="", repr=False)
     """The name of its package below `scattersphere.bundles`."""
@@ -90,7 +97,7 @@ class Bundle:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What was odd about the current version, but no reason to refuse it."""
-        return self.current.warnings if self.current else ()
+        return (*self.current.warnings, *self.current.notes) if self.current else ()
 
     @property
     def leaks(self) -> list[Leak]:
@@ -121,4 +128,4 @@ class BundleEvent:
     tasks: tuple[str, ...] = ()
     """The paths that the version offers."""
     version: BundleVersion | None = attrs.field(default=None, eq=False, repr=False)
-    """The version itself, for those who must let go of it (`bundle-released`)."""
+    """The version itself, for those who must take it up (`bundle-loaded`) or let go of it (`bundle-released`)."""

@@ -316,6 +316,7 @@ class TaskRegistry:
             label=version.label,
             replaced=replaced,
             tasks=tuple(version.tasks),
+            version=version,
         )
         self._versions.free(freed)
 

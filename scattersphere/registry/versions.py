@@ -20,6 +20,7 @@ from scattersphere.registry.garbage import GarbageSchedule
 from scattersphere.registry.index import did_you_mean
 from scattersphere.registry.keeping import KeptFiles
 from scattersphere.registry.leaks import Leak, ReleasedVersions
+from scattersphere.registry.leaving import call_hooks
 from scattersphere.registry.loader import Loader
 from scattersphere.registry.loading import Load, LoadSettings
 from scattersphere.registry.records import BundleVersion
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from scattersphere.model.taskclass import TaskClass
+    from scattersphere.registry.imports import VersionSpace
     from scattersphere.registry.scan import SourceLimits
 
     T = TypeVar("T")
@@ -164,16 +166,33 @@ class Versions:
             self._on_released(version)
 
     def drop(self, version: BundleVersion) -> None:
-        """Let go of the modules of a version, and of its files unless a kept run names them."""
+        """Let go of the modules of a version, and of its files unless a kept run names them.
+
+        A version with `on_release` hooks goes when the loader's thread has called them.
+        """
         version.tasks = {}
         space = version.space
         if space is None or space.released:
             return
-        self.released.add(version.label, space)
+        gone = self.kept.released(version, version.content.size if version.content else 0)
+        hooks, version.hooks = version.hooks, []
+        if hooks:
+            self._loader.post(version.bundle, lambda: self._leave(version.label, space, hooks))
+        else:
+            self._let_go(version.label, space)
+        self._discard(gone)
+
+    def _leave(self, label: str, space: VersionSpace, hooks: list[Callable[[], object]]) -> None:
+        thread = call_hooks(hooks, space)
+        hooks.clear()
+        if thread is not None:
+            self._loader.note_stuck(thread, space.bundle)
+        self._let_go(label, space)
+
+    def _let_go(self, label: str, space: VersionSpace) -> None:
+        self.released.add(label, space)
         release(space)
         self._garbage.released(time.monotonic())
-        size = version.content.size if version.content else 0
-        self._discard(self.kept.released(version, size))
 
     def drop_unpublished(self, version: BundleVersion) -> None:
         """Let go of a version that was loaded for nothing."""

@@ -283,7 +283,10 @@ async def test_import_errors_speak_of_logical_names(registry, tmp_path):
     files["etl/main.py"] = job(
         "try:\n    import etl.gone\nexcept ImportError as e:\n    return e.name, str(e)"
     )
-    assert await result_of(registry, tmp_path, files, v=1) == ("etl.gone", "No module named 'etl.gone'")
+    assert await result_of(registry, tmp_path, files, v=1) == (
+        "etl.gone",
+        "No module named 'etl.gone' (the bundle 'etl1' lacks it)",
+    )
 
 
 async def test_this_library_comes_from_the_host_even_if_the_bundle_has_its_own(registry, tmp_path):

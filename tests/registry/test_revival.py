@@ -34,7 +34,7 @@ def files_of(registry):
 
 async def settled(registry):
     """Wait until the loader has done what was posted to it."""
-    while registry._versions._loader._later:
+    while registry._versions._loader._later:  # noqa: ASYNC110 - the loader's thread has nobody to tell
         await anyio.sleep(0.01)
     await registry._versions._loader.call(
         "", lambda: None, discard=lambda: None, stuck=lambda *_: AssertionError("stuck")
