@@ -193,10 +193,10 @@ class Server:
 
     async def _end_runs(self) -> None:
         executor = self._executor
-        executor.end_all("cancel", "the server is closing", self._grace)
+        await executor.end_all("cancel", "the server is closing", self._grace)
         with anyio.move_on_after(self._grace):
             await executor.all_ended()
-        executor.end_all("kill", "the server is closing", None)
+        await executor.end_all("kill", "the server is closing", None)
         await executor.all_ended()
 
     def listen(self, **options: Any) -> Listening:

@@ -180,10 +180,13 @@ class AttemptDriver:
         machine = execution.machine
         if self.blocking:
             self.tell_blocked()
-        if unit < execution.plan.size:
-            execution.ended[unit] = self.clock()
+        now = self.clock()
+        if unit in machine.stuck:
+            pass  # a late result changes nothing
+        elif unit < execution.plan.size:
+            execution.ended[unit] = now
         else:
-            execution.mark(execution.ended, unit, self.clock())
+            execution.mark(execution.ended, unit, now)
         if attempt.handle is not None:
             self._forget(attempt)
         if execution.gauges:
@@ -192,11 +195,11 @@ class AttemptDriver:
         if machine.out:
             self.obey(execution)
         if not self._pumping:
-            self.written(execution, self.clock())
             if execution.live or attempt.planned.backend != "loop":
                 self.wake()  # others will end in this turn too: start what all of them make ready at once
             else:
                 self.pump_now()
+            self.written(execution, now)
 
     def _raised(self, attempt: Attempt, exc: BaseException) -> None:
         # By `type`, here and below: `isinstance` asks `__class__`, which may be a user's property.
@@ -253,7 +256,8 @@ class AttemptDriver:
             )
             execution.failures[attempt.unit] = Failure("TimeoutError", words)
             attempt.log.error("%s", words)
-        execution.mark(execution.ended, attempt.unit, self.clock())
+        if attempt.unit not in execution.machine.stuck:
+            execution.mark(execution.ended, attempt.unit, self.clock())
         self._forget(attempt)
         if execution.gauges:
             progress.close(self, attempt)
@@ -265,14 +269,17 @@ class AttemptDriver:
     def _forget(self, attempt: Attempt) -> None:
         execution = attempt.execution
         execution.live.pop(attempt.unit, None)
-        if self.stuck.pop(attempt, None) is not None and execution.state.ended:
+        if self.stuck and self.stuck.pop(attempt, None) is not None and execution.state.ended:
             self._unstuck(execution)
-        if attempt.planned.definition.timeout is not None:
-            self.timers.forget(attempt, attempt.planned.definition.timeout)
-        for timer in (attempt.grace, attempt.late):
-            if timer is not None:
-                timer.cancel()
-        attempt.grace = attempt.late = None
+        timeout = attempt.planned.definition.timeout
+        if timeout is not None:
+            self.timers.forget(attempt, timeout)
+        if attempt.grace is not None:
+            attempt.grace.cancel()
+            attempt.grace = None
+        if attempt.late is not None:
+            attempt.late.cancel()
+            attempt.late = None
 
     def _unstuck(self, execution: Execution) -> None:
         """A refuser has ended after its run: only now nothing executes the run's code any more."""

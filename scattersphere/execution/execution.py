@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ReferenceType, ref
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.logs import RunLog
     from scattersphere.execution.machine.dispatcher import Dispatcher
+    from scattersphere.execution.machine.record import Command
     from scattersphere.execution.plan import Plan, PlannedTask
     from scattersphere.execution.progress import Gauge
     from scattersphere.execution.timers import Timer
@@ -118,6 +120,9 @@ class Execution:
         self.timer_from: float = 0.0
         self.finals_timer: Timer | None = None
         self.grace: float | None = None
+        self.commands: deque[Command] = deque()
+        """What the machine has asked for and did not fit into a slice."""
+        self.obeying: bool = False
         self.withdrawn: set[int] = set()
         """Units that were cancelled after the machine began them and before the pump came to them."""
 

@@ -15,21 +15,21 @@ import logging
 import secrets
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 
 from scattersphere.errors import ClosedError, EngineError
 from scattersphere.execution.admission import Admission
+from scattersphere.execution.alarms import SLICE
 from scattersphere.execution.execution import Execution
 from scattersphere.execution.failures import format_failure
 from scattersphere.execution.logs import RunLog
 from scattersphere.execution.loops import current_loop
-from scattersphere.execution.machine.codes import RUN_STATES
-from scattersphere.execution.machine.consequences import CANCEL
 from scattersphere.execution.machine.dispatcher import Dispatcher
-from scattersphere.execution.requests import Requests
+from scattersphere.execution.obedience import Obedience
 from scattersphere.execution.timers import Timers
 from scattersphere.model.events import EventKind, run_event
 from scattersphere.model.states import RunState
@@ -40,17 +40,14 @@ if TYPE_CHECKING:
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.backends.protocol import Backend
     from scattersphere.execution.loops import Loop
-    from scattersphere.execution.machine.record import Command
     from scattersphere.execution.plan import Plan
 
 _log = logging.getLogger("scattersphere.execution")
-SLICE = 0.002
-"""Seconds of started bodies after which the loop gets a turn (performance.md, section 1)."""
 CHUNK = 32
 """Attempts that are taken from one run before the next one has its turn."""
 
 
-class JobExecutor(Requests):
+class JobExecutor(Obedience):
     """Carries out plans. Made by a Server; lives on one event loop from `open` to `aclose`."""
 
     def __init__(
@@ -94,7 +91,7 @@ class JobExecutor(Requests):
         self._news: dict[Execution, None] = {}
         """Runs whose readers are to be woken, in order."""
         self._told_at = 0.0
-        self._working: deque[Execution] = deque()
+        self._working: OrderedDict[Execution, None] = OrderedDict()
         self._alarm: float | None = None
         self._last_id = 0
         self.failure: BaseException | None = None
@@ -115,7 +112,7 @@ class JobExecutor(Requests):
         self.clock: Callable[[], float] = loop.clock
         # Events are stamped with the loop's clock; this is where wall time meets it.
         self._epoch = time.time() - loop.clock()
-        await loop.open(self._pump, self._on_alarm, self.crash)
+        await loop.open(self._pump, self.on_alarm, self.crash)
         self._loop = loop
         self._thread = threading.get_ident()
         for backend in self.backends.values():
@@ -210,7 +207,8 @@ class JobExecutor(Requests):
             return False
         self._pumping, self._began = True, False
         try:
-            more = (bool(self._working) and self._work()) or self._start_ready()
+            more = bool(self._working) and self.work()
+            more = self._start_ready() or more  # other runs start attempts while a mass move goes on
             if self._news:
                 more = self._tell_news() or more
         except BaseException as exc:  # noqa: BLE001 - a defect of ours must not end the host's loop
@@ -225,7 +223,7 @@ class JobExecutor(Requests):
     def _start_ready(self) -> bool:
         """Take and start attempts until nothing is ready (False) or the slice is over (True)."""
         take, begun, clock, start = self.dispatcher.take, self._begun, self.clock, self.start
-        budget = self.loop.starts_a_turn
+        budget, drained = self.loop.starts_a_turn, self.dispatcher.is_drained
         now = clock()
         end = now + SLICE
         while budget > 0:
@@ -248,6 +246,8 @@ class JobExecutor(Requests):
             self.written(execution, now)
             if now > end:
                 return True
+            if drained() and not begun:
+                return False
         return True
 
     def written(self, execution: Execution, now: float) -> None:
@@ -271,56 +271,10 @@ class JobExecutor(Requests):
             execution.tell()
         return False
 
-    def _work(self) -> bool:
-        """Carry on mass moves, a slice at a time."""
-        end = time.perf_counter() + SLICE
-        while self._working:
-            execution = self._working[0]
-            more = execution.machine.work(WORK_STEPS)
-            self.obey(execution)
-            if not more:
-                self._working.popleft()
-            elif time.perf_counter() > end:
-                return True
-        return False
+    # ---- runs move
 
-    # ---- obeying the machine
-
-    def obey(self, execution: Execution) -> None:
-        """Carry out what the machine asks for."""
-        machine = execution.machine
-        if machine.level == CANCEL and machine.finals_phase and execution.finals_timer is None:
-            self.limit_finals(execution)
-        out = machine.out
-        if not out:
-            return
-        commands = out[:]
-        out.clear()
-        execution.journal.stamp(self.clock())
-        for command in commands:
-            self._carry_out(execution, command)
-        if execution.watchers is not None:
-            self._news[execution] = None
-        self.wake()
-        if out:
-            self.obey(execution)
-
-    def _carry_out(self, execution: Execution, command: Command) -> None:
-        match command:
-            case ("run", state):
-                self._run_moved(execution, RUN_STATES[state])
-            case ("work",):
-                self._working.append(execution)
-            case ("retry", unit):
-                self.schedule_retry(execution, unit)
-            case ("release", unit):
-                self.release(execution, unit)
-            case ("mapped", task):
-                execution.elements.pop(task, None)
-            case (word, unit):
-                self.end_attempt(execution, unit, kill=word == "kill")
-
-    def _run_moved(self, execution: Execution, state: RunState) -> None:
+    def run_moved(self, execution: Execution, state: RunState) -> None:
+        """Take note that the run itself has moved: tell of it, and stop or start its clock."""
         before, execution.before = execution.before, state
         if self.on_move is not None:
             self.on_move(execution, run_event(state, before))
@@ -355,36 +309,14 @@ class JobExecutor(Requests):
             self._kill_all(execution)
             execution.log.append(logging.ERROR, f"the engine failed: {format_failure(exc)}")
             execution.machine.out.clear()
-            self._run_moved(execution, RunState.CRASHED)
+            execution.commands.clear()
+            self.run_moved(execution, RunState.CRASHED)
 
     def _kill_all(self, execution: Execution) -> None:
         for attempt in list(execution.live.values()):
             attempt.asked, attempt.killed = "cancel", True
             with contextlib.suppress(Exception):  # the engine is broken: what can be killed is killed
                 self.interrupt(attempt)
-
-    # ---- time
-
-    def set_alarm(self) -> None:
-        """Have the loop call back at the next deadline."""
-        self.timers.changed = False
-        due = self.timers.next
-        if due != self._alarm and self._loop is not None:
-            self._alarm = due
-            self._loop.set_alarm(due)
-
-    def _on_alarm(self) -> None:
-        self._alarm = None
-        try:
-            callbacks, expired = self.timers.due(self.clock())
-            for callback in callbacks:
-                callback()
-            for attempt in expired:
-                self.attempt_timed_out(attempt)
-        except BaseException as exc:  # noqa: BLE001 - a defect of ours must not end the host's loop
-            self.crash(exc)
-        self.set_alarm()
-        self.wake()
 
     # ---- all runs
 
@@ -397,11 +329,12 @@ class JobExecutor(Requests):
         """Return the time by the loop's clock, as aware UTC."""
         return self.wall(self.clock())
 
-    def end_all(self, verb: str, reason: str, grace: float | None) -> None:
-        """Make the same request on every live run."""
+    async def end_all(self, verb: str, reason: str, grace: float | None) -> None:
+        """Make the same request on every live run; the loop has turns meanwhile."""
         for execution in list(self.running.values()):
             if not execution.state.ended:
                 self.request(execution, verb, reason, grace)
+                await anyio.lowlevel.checkpoint()
 
     async def all_ended(self) -> None:
         """Wait until no run is live."""
@@ -415,7 +348,3 @@ class JobExecutor(Requests):
         with anyio.move_on_after(at_most):
             await execution.wait()
         return execution.state.ended
-
-
-WORK_STEPS = 2000
-"""Steps of a mass move between two looks at the clock; about a millisecond."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from scattersphere.execution.attempts import AttemptDriver
 from scattersphere.execution.execution import Failure
-from scattersphere.execution.machine.codes import CANCELLED
+from scattersphere.execution.machine.codes import CANCELLED, CANCELLING
 
 if TYPE_CHECKING:
     from scattersphere.execution.attempt import Attempt
@@ -31,6 +31,8 @@ class Interruptions(AttemptDriver):
 
     def end_attempt(self, execution: Execution, unit: int, *, kill: bool) -> None:
         """Cancel or kill an executing attempt; give it up when its grace is over."""
+        if execution.machine.task_states[unit] != CANCELLING:
+            return  # it has ended while this command waited for its slice
         attempt = execution.live.get(unit)
         starting = self._starting
         if attempt is None and starting is not None and starting.is_of(execution, unit):
@@ -83,6 +85,7 @@ class Interruptions(AttemptDriver):
             words = f"took longer than {limit:g} s, and does not end; so it is not tried again"
             execution.failures[attempt.unit] = Failure("TimeoutError", words)
         attempt.log.warning("does not end; given up. It stands at %s", self.where(attempt) or "?")
+        execution.mark(execution.ended, attempt.unit, self.clock())
         execution.machine.grace_over(attempt.unit)
         execution.journal.stamp(self.clock())
         self._again(attempt, RECANCEL)

@@ -228,18 +228,20 @@ class TrioLoop:
         self._closing = False
         self._ended = trio.Event()
         self._failed: Callable[[BaseException], None] = lambda _: None
+        self._pump: Callable[[], bool] = bool
+        self._context = contextvars.copy_context()
 
     async def open(
         self, pump: Callable[[], bool], alarm: Callable[[], None], failed: Callable[[BaseException], None]
     ) -> None:
-        self._failed = failed
+        self._failed, self._pump = failed, pump
         ready = self._trio.Event()
         self._trio.lowlevel.spawn_system_task(
-            self._main, pump, alarm, ready, name="scattersphere", context=contextvars.copy_context()
+            self._main, alarm, ready, name="scattersphere", context=contextvars.copy_context()
         )
         await ready.wait()
 
-    async def _main(self, pump: Callable[[], bool], alarm: Callable[[], None], ready: trio.Event) -> None:
+    async def _main(self, alarm: Callable[[], None], ready: trio.Event) -> None:
         trio = self._trio
         try:
             async with trio.open_nursery() as self._nursery:
@@ -251,7 +253,7 @@ class TrioLoop:
                     if self.clock() >= self._deadline:
                         self._deadline = float("inf")
                         alarm()
-                    if pump():
+                    if self._pump():
                         self._event.set()
                 self._nursery.cancel_scope.cancel()
         except BaseException as exc:  # noqa: BLE001 - an error in a system task would end the host's program
@@ -270,7 +272,9 @@ class TrioLoop:
         self._event.set()
 
     def pump_now(self) -> None:
-        self.wake()  # a nursery's child copies the context of whoever starts it: only the pump may
+        # In our own context: a nursery's child copies that of whoever starts it.
+        if self._context.run(self._pump):
+            self.wake()
 
     def soon(self, callback: Callable[..., object], *args: Any) -> None:
         with contextlib.suppress(self._trio.RunFinishedError):  # the protocol drops such calls

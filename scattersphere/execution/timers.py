@@ -74,16 +74,16 @@ class Timers:
             dues.append(self._heap[0][0])
         return min(dues, default=None)
 
-    def due(self, now: float) -> tuple[list[Callable[[], None]], list[Any]]:
-        """Take out what is due: the callbacks, and the keys that expired."""
+    def due(self, now: float, limit: int | None = None) -> tuple[list[Callable[[], None]], list[Any]]:
+        """Take out what is due, at most `limit` of each: the callbacks, and the keys that expired."""
         callbacks: list[Callable[[], None]] = []
-        while self._heap and self._heap[0][0] <= now:
+        while self._heap and self._heap[0][0] <= now and len(callbacks) != limit:
             callback = heapq.heappop(self._heap)[2].callback
             if callback is not None:
                 callbacks.append(callback)
         expired: list[Any] = []
         for duration, lane in list(self._lanes.items()):
-            while lane:
+            while lane and len(expired) != limit:
                 key, when = next(iter(lane.items()))
                 if when > now:
                     break

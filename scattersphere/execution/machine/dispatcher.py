@@ -50,6 +50,8 @@ class Dispatcher:
         self._levels: dict[int, Level] = {}
         self._order: list[Level] = []
         self._listed = 0
+        self._last: Lane | None = None
+        """The lane of the last units that were taken."""
 
     def __repr__(self) -> str:
         free = self.free if self.limited else "unlimited"
@@ -59,6 +61,18 @@ class Dispatcher:
     def ready(self) -> bool:
         """Whether something may be startable. `take` knows for certain."""
         return self._listed > 0 and self.free > 0
+
+    def is_drained(self) -> bool:
+        """Whether the lane that was taken from last is the only one listed, and empty.
+
+        `take` would unlist it, for the next unit of its run to list it anew: in a chain of tasks that
+        would be done for each.
+        """
+        lane = self._last
+        if lane is None or lane.queue or self._listed != 1:
+            return False
+        turn = lane.turn
+        return turn.listed and len(turn.lanes) == 1 and turn.lanes[0] is lane
 
     def pool(self, name: str) -> Gate:
         """Return the gate of a pool; a new name has no limit."""
@@ -100,6 +114,7 @@ class Dispatcher:
             if not units:
                 self._leave_list(turns, turn, lane)
                 continue
+            self._last = lane
             if len(lanes) > 1:
                 lanes.rotate(-1)
             if len(turns) > 1:
