@@ -29,6 +29,7 @@ from scattersphere.errors import (
     RunStateError,
     ScattersphereError,
     TaskCancelled,
+    TaskCrashedError,
     TaskDeclarationError,
     UnresolvedError,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "Server",
     "TaskCancelled",
     "TaskContext",
+    "TaskCrashedError",
     "TaskDeclarationError",
     "TaskDefinition",
     "TaskState",

@@ -25,7 +25,8 @@
     ├── ClosedError              the Server is closing or closed
     ├── ForkedError              the Server was made before `fork`
     ├── EngineError              a defect of the engine itself
-    └── NonRetryableError        raised by a task: fail now, whatever attempts are left
+    ├── NonRetryableError        raised by a task: fail now, whatever attempts are left
+    └── TaskCrashedError         raised by a task: what carried it out has died
 
 Each class has a stable `code`, the word that the wire protocol uses.
 """
@@ -212,6 +213,16 @@ class NonRetryableError(ScattersphereError):
     """Raised by a task: fail now, whatever attempts are left."""
 
     code = "bad-args"
+
+
+class TaskCrashedError(ScattersphereError):
+    """Raised by a task to say that what carried it out has died: a container, a machine, a program of its own.
+
+    The attempt then ends `crashed` and not `failed`, as when a worker process dies. `retry_on` does not ask
+    for it: a crash may be tried again whatever the task itself raises.
+    """
+
+    code = "conflict"
 
 
 class TaskCancelled(BaseException):

@@ -68,7 +68,8 @@ class Server:
     for how many seconds. `threads` and `processes` bound the workers (None: one process for each core).
     `grace` is the seconds that a cancelled attempt has to clean up. With `capture_print` what tasks
     print goes into the logs of their runs. A task that blocks the event loop for `blocked_after` seconds is
-    named (None: nobody watches). Limits that are None do not limit.
+    named (None: nobody watches). `snapshot_folder` takes the copies of loaded code, which the temporary
+    folder takes otherwise. Limits that are None do not limit.
     """
 
     @checked
@@ -92,13 +93,17 @@ class Server:
         shared: Iterable[str] = (),
         load_timeout: float = 60.0,
         watch: bool | WatchDelays = True,
+        snapshot_folder: str | os.PathLike[str] | None = None,
     ) -> None:
         self._roots = tuple(Path(root) for root in bundle_roots)
         self._pools = dict(pools or {})
         self._grace = grace
         self._feed = EventFeed(keep_events)
         self.registry: TaskRegistry = TaskRegistry(
-            shared=shared, load_timeout=load_timeout, on_event=self._bundle_event
+            shared=shared,
+            load_timeout=load_timeout,
+            on_event=self._bundle_event,
+            snapshot_folder=None if snapshot_folder is None else Path(snapshot_folder),
         )
         self._executor = JobExecutor(
             backends={

@@ -73,7 +73,7 @@ def test_the_wheel_holds_the_package_with_its_type_marker_and_nothing_else(tmp_p
         names = set(archive.namelist())
     tracked = {path.relative_to(ROOT).as_posix() for path in (ROOT / "scattersphere").rglob("*.py")}
     inside = {name for name in names if not name.split("/")[0].endswith(".dist-info")}
-    assert inside == tracked | {"scattersphere/py.typed"}
+    assert inside == tracked | {"scattersphere/py.typed", "pytest_scattersphere.py"}
 
 
 def seconds_of(program: str, cache: Path) -> float:

@@ -10,6 +10,7 @@ import contextvars
 import threading
 from typing import TYPE_CHECKING, Any
 
+from scattersphere.errors import TaskCrashedError
 from scattersphere.execution import progress
 from scattersphere.execution.attempt import Attempt
 from scattersphere.execution.backends.protocol import Call, Ending, Outcome
@@ -238,6 +239,9 @@ class AttemptDriver:
 
     def fail(self, attempt: Attempt, exc: BaseException, text: str) -> None:
         """An attempt raised: keep type, message and traceback as text, and tell the machine."""
+        if issubclass(type(exc), TaskCrashedError):
+            self._died(attempt, Outcome(Ending.DIED, error=exc))
+            return
         execution = attempt.execution
         failure = Failure(type(exc).__qualname__, _message(exc), text)
         if attempt.unit not in execution.machine.stuck:

@@ -10,6 +10,8 @@ from scattersphere.execution.execution import Failure
 from scattersphere.execution.machine.codes import CANCELLED, CANCELLING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.execution import Execution
 
@@ -26,6 +28,8 @@ class Interruptions(AttemptDriver):
     """Carries out the machine's commands about attempts that do not just end by themselves."""
 
     grace: float
+    random: Callable[[], float] = staticmethod(random.random)
+    """Gives the part of a retry's delay that is waited for; tests put a seeded one here."""
 
     # ---- commands about attempts
 
@@ -144,7 +148,7 @@ class Interruptions(AttemptDriver):
         policy = execution.plan.tasks[machine.task_of(unit)].definition.retry
         wait = min(policy.delay * policy.backoff ** (machine.attempts[unit] - 1), policy.max_delay)
         if policy.jitter:
-            wait *= random.random()  # noqa: S311 - jitter is no secret
+            wait *= self.random()
 
         def due() -> None:
             machine.retry_due(unit)

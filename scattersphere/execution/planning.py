@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from scattersphere.model.definition import JobDefinition, TaskDefinition
 
 Find = Callable[[str, str | None], TaskClass]
+StandIn = Callable[[PlannedTask], PlannedTask]
+"""Puts another task in the place of one that was checked: tests put their fakes into plans with it."""
 
 _SHARED_TYPES = frozenset({bool, int, float, str, bytes, type(None)})
 """Values of these may be shared by all instances: nobody can change them."""
@@ -48,13 +50,15 @@ class _Known:
     required: frozenset[str]
 
 
-def compile_plan(definition: JobDefinition, find: Find, known_backends: frozenset[str]) -> Plan:
+def compile_plan(
+    definition: JobDefinition, find: Find, known_backends: frozenset[str], stand_in: StandIn | None = None
+) -> Plan:
     """Return the plan of a definition that has been checked by itself.
 
     Raises `UnresolvedError` whose problems name everything that the code lacks or refuses.
     """
     with collection_paused(tasks=len(definition.tasks)):
-        planner = _Planner(find, known_backends)
+        planner = _Planner(find, known_backends, stand_in)
         upstreams = definition.upstreams
         for name, task in definition.tasks.items():
             planner.add(name, task, upstreams[name])
@@ -96,8 +100,9 @@ def _plan(definition: JobDefinition, planner: _Planner) -> Plan:
 class _Planner:
     """Collects the planned tasks of one definition, and the faults."""
 
-    def __init__(self, find: Find, backends: frozenset[str]) -> None:
+    def __init__(self, find: Find, backends: frozenset[str], stand_in: StandIn | None = None) -> None:
         self._find = find
+        self._stand_in = stand_in
         self._backends = backends
         self.tasks: list[PlannedTask] = []
         self.shapes: list[TaskShape] = []
@@ -125,22 +130,23 @@ class _Planner:
         if not known.required <= given:
             self._tell_missing(name, known, given)
         run_if = None if task.run_if is True else compile_argument(task.run_if)
-        self.shapes.append(self._shape(task, backend, bool(mapped), run_if is not None))
-        self.tasks.append(
-            PlannedTask(
-                name,
-                task,
-                task_class,
-                task_class.cls,
-                fixed,
-                varying,
-                mapped,
-                run_if,
-                upstreams,
-                backend,
-                backend == "loop" and not task_class.hooks and not varying and not mapped,
-            )
+        planned = PlannedTask(
+            name,
+            task,
+            task_class,
+            task_class.cls,
+            fixed,
+            varying,
+            mapped,
+            run_if,
+            upstreams,
+            backend,
+            backend == "loop" and not task_class.hooks and not varying and not mapped,
         )
+        if self._stand_in is not None:
+            planned = self._stand_in(planned)
+        self.shapes.append(self._shape(task, planned.backend, bool(mapped), run_if is not None))
+        self.tasks.append(planned)
 
     def _class_of(self, name: str, task: TaskDefinition) -> _Known | None:
         key = task.task, task.bundle

@@ -69,6 +69,7 @@ class TaskRegistry:
         on_event: Callable[[BundleEvent], None] | None = None,
         collect_garbage: bool = True,
         exclude: Iterable[str] = (),
+        snapshot_folder: Path | None = None,
     ) -> None:
         self._on_event = on_event
         self._versions = Versions(
@@ -78,6 +79,7 @@ class TaskRegistry:
             load_timeout=load_timeout,
             collect_garbage=collect_garbage,
             on_released=self._freed,
+            snapshot_folder=snapshot_folder,
         )
         self._index = TaskIndex()
         self._bundles: dict[str, Bundle] = {}

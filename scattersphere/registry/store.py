@@ -13,7 +13,7 @@ import stat
 import sys
 import tempfile
 import weakref
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,10 +42,13 @@ def stores_of(process: int) -> list[Path]:
 class SnapshotStore:
     """A private folder (mode 0700) with one folder for each loaded version. It vanishes with `close`."""
 
-    def __init__(self) -> None:
+    def __init__(self, parent: Path | None = None) -> None:
         self.folder: Path
-        with _home() as home:
-            if home is None:  # someone else made a folder of that name: keep away from it, and do not sweep
+        with _home() if parent is None else nullcontext() as home:
+            if parent is not None:  # a folder of the host's choice is the host's to sweep
+                parent.mkdir(parents=True, exist_ok=True)
+                self.folder = Path(tempfile.mkdtemp(prefix="snapshots-", dir=parent))
+            elif home is None:  # someone else made a folder of that name: keep away from it, and do not sweep
                 self.folder = Path(tempfile.mkdtemp(prefix="scattersphere-"))
             else:
                 _sweep(home)

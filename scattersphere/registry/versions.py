@@ -72,6 +72,7 @@ class Versions:
         load_timeout: float,
         collect_garbage: bool,
         on_released: Callable[[BundleVersion], None],
+        snapshot_folder: Path | None = None,
     ) -> None:
         self.catalog: Catalog[BundleVersion] = Catalog()
         self.kept: KeptFiles[BundleVersion] = KeptFiles()
@@ -85,6 +86,7 @@ class Versions:
         self._garbage = GarbageSchedule(enabled=collect_garbage)
         self._loader = Loader(load_timeout, self._garbage, self.released.warn)
         self._settings_made: LoadSettings | None = None
+        self._snapshot_folder = snapshot_folder
         self._reviving = anyio.Lock()
         self._holds = 0
 
@@ -98,7 +100,7 @@ class Versions:
         """What all loads have in common; the store of snapshots is made with the first."""
         if self._settings_made is None:
             self._settings_made = LoadSettings(
-                store=SnapshotStore(),
+                store=SnapshotStore(self._snapshot_folder),
                 code=CodeCache(),
                 limits=self._limits,
                 shared=self._shared,

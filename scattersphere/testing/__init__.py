@@ -1,4 +1,13 @@
 """For those who test what they build on Scattersphere.
 
-`scattersphere.testing.backends` holds the contract of a backend as checks that any backend can be put through.
+`Rehearsal` is a real Server for one test, with fakes and injected failures; the pytest fixture `scattersphere` is
+one. `VirtualTimeLoop` is an asyncio loop on which waiting takes no time. `scattersphere.testing.backends` holds
+the contract of a backend as checks that any backend can be put through.
 """
+
+from scattersphere.testing.clocks import VirtualTimeLoop
+from scattersphere.testing.fakes import Fake, FakeError
+from scattersphere.testing.injections import InjectedError
+from scattersphere.testing.rehearsal import Rehearsal, RehearsalError
+
+__all__ = ["Fake", "FakeError", "InjectedError", "Rehearsal", "RehearsalError", "VirtualTimeLoop"]

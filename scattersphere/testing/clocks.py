@@ -1,0 +1,158 @@
+"""Virtual time: a loop of asyncio's whose clock jumps, and how the clocks of both loops are held.
+
+A clock that jumps to the next timer whenever the loop has nothing to do is right as long as all work is done on the
+loop. While a thread or a process works, the loop has nothing to do either, and a jump would let its
+timeout expire. So whoever sends work away holds the clock until it is back: meanwhile time passes as on the wall.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+
+
+class _Clock:
+    """Seconds that jump, or, while anybody holds it, pass."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._holders = 0
+        self._held_since = 0.0
+
+    @property
+    def held(self) -> bool:
+        return self._holders > 0
+
+    def now(self) -> float:
+        return self._now + (time.monotonic() - self._held_since if self.held else 0.0)
+
+    def jump(self, seconds: float) -> None:
+        self._now += seconds
+
+    def hold(self) -> None:
+        if not self.held:
+            self._held_since = time.monotonic()
+        self._holders += 1
+
+    def release(self) -> None:
+        self._now = self.now()
+        self._held_since = time.monotonic()
+        self._holders -= 1
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Jumps over the time for which a loop would wait, unless something is ready or the clock is held."""
+
+    def __init__(self, clock: _Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait without a limit as always; jump over any other wait."""
+        if timeout is None or timeout <= 0 or self._clock.held:
+            return super().select(timeout)
+        ready = super().select(0)
+        if not ready:
+            self._clock.jump(timeout)
+        return ready
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An asyncio loop on which `sleep(3600)` takes no time: when nothing is ready, its clock jumps to the next timer.
+
+    Time begins at 0. What `run_in_executor` and `asyncio.to_thread` do is waited for in real time. Sockets and
+    programs of one's own are not: a timeout beside them expires at once.
+
+    Under anyio's pytest plugin::
+
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio", {"loop_factory": VirtualTimeLoop}
+    """
+
+    def __init__(self) -> None:
+        self._clock = _Clock()
+        super().__init__(_JumpingSelector(self._clock))
+
+    def time(self) -> float:
+        """Return the virtual seconds since the loop was made."""
+        return self._clock.now()
+
+    def hold(self) -> None:
+        """Let time pass as on the wall until `release` has been called as often as this."""
+        self._clock.hold()
+
+    def release(self) -> None:
+        """Let time jump again."""
+        self._clock.release()
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Executor | None, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        """Call `func` in a thread, as every loop does, and hold the clock meanwhile."""
+        future = super().run_in_executor(executor, func, *args)
+        self.hold()
+        future.add_done_callback(lambda _: self.release())
+        return future
+
+
+class HeldClock(Protocol):
+    """A clock that jumps while nobody holds it."""
+
+    def hold(self) -> None:
+        """Let time pass as on the wall."""
+
+    def release(self) -> None:
+        """Let time jump again, when this was called as often as `hold`."""
+
+
+class _WallClock:
+    """Real time needs no holding."""
+
+    def hold(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+
+class _TrioClock:
+    """trio's MockClock with autojump: it neither jumps nor stands still while it is held."""
+
+    def __init__(self, clock: Any) -> None:
+        self._clock = clock
+        self._holders = 0
+        self._before: tuple[float, float] = (0.0, 0.0)
+
+    def hold(self) -> None:
+        if not self._holders:
+            self._before = (self._clock.rate, self._clock.autojump_threshold)
+            self._clock.rate = self._clock.rate or 1.0
+            self._clock.autojump_threshold = float("inf")
+        self._holders += 1
+
+    def release(self) -> None:
+        self._holders -= 1
+        if not self._holders:
+            self._clock.rate, self._clock.autojump_threshold = self._before
+
+
+def running_clock() -> HeldClock:
+    """Return the clock of the loop that runs now.
+
+    A MockClock without autojump is left alone: it is moved by hand, and only by hand.
+    """
+    trio = sys.modules.get("trio")
+    if trio is None or not trio.lowlevel.in_trio_run():
+        loop = asyncio.get_running_loop()
+        return loop if isinstance(loop, VirtualTimeLoop) else _WallClock()
+    clock = trio.lowlevel.current_clock()
+    jumps = getattr(clock, "autojump_threshold", float("inf")) != float("inf")
+    return _TrioClock(clock) if jumps else _WallClock()

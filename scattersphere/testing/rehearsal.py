@@ -1,0 +1,313 @@
+"""Rehearsal: a real Server for one test, with fakes, injections and assertions that explain."""
+
+from __future__ import annotations
+
+import random
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from scattersphere.errors import (
+    BundleRefusedError,
+    ClosedError,
+    ConflictError,
+    NoSuchTaskError,
+    NotFoundError,
+)
+from scattersphere.model.builder import JobBuilder
+from scattersphere.model.definition import JobDefinition
+from scattersphere.testing import story
+from scattersphere.testing.clocks import running_clock
+from scattersphere.testing.fakes import Fake
+from scattersphere.testing.injections import InjectedError, Injection, Injections
+from scattersphere.testing.stage import StageServer
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from types import TracebackType
+
+    from scattersphere.execution.run import Run
+    from scattersphere.registry.records import Bundle
+    from scattersphere.server import Server
+    from scattersphere.task import RunnableTask
+    from scattersphere.testing.clocks import HeldClock
+
+    Job = str | os.PathLike[str] | JobDefinition | JobBuilder
+
+
+class RehearsalError(AssertionError):
+    """A test leaves runs behind, or has asked for something that never came to pass."""
+
+
+class Rehearsal:
+    """One test's own Server: the real executor, started in the test's loop when it is first needed.
+
+    `root` is the folder from which paths are read, and in which (or beside a definition) bundles lie. `scratch` is
+    where everything is kept that has to be in files. `seed` makes the jitter of retries repeatable.
+    As the fixture `scattersphere` it closes itself when the test ends; elsewhere use `async with`.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] = ".",
+        *,
+        scratch: str | os.PathLike[str] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.root: Path = Path(root).absolute()
+        self.scratch: Path | None = None if scratch is None else Path(scratch)
+        self.seed: int = random.randrange(2**32) if seed is None else seed  # noqa: S311 - no secret
+        self._options: dict[str, Any] = {}
+        self._host_tasks: list[tuple[str, tuple[type[RunnableTask], ...]]] = []
+        self._fakes: dict[str, Fake] = {}
+        self._injections = Injections()
+        self._server: StageServer | None = None
+        self._clock: HeldClock | None = None
+        self._before: tuple[dict[str, Fake], Injections] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Rehearsal in {self.root}, seed {self.seed}: {self._server or 'no Server yet'}>"
+
+    # ---- life
+
+    @property
+    def server(self) -> Server:
+        """The Server, for all that is not here. Raises `ClosedError` before the first `await` on a rehearsal."""
+        if self._server is None:
+            raise ClosedError(
+                "the Server is not there yet: await something of the rehearsal first, as `open()`"
+            )
+        return self._server
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the Server is there."""
+        return self._server is not None
+
+    def configure(self, **options: Any) -> None:
+        """Say with which arguments the Server is made: `configure(pools={"db": 2})`. Raises `ConflictError`."""
+        if self._server is not None:
+            raise ConflictError("the Server is there already: configure it before it is first needed")
+        self._options.update(options)
+
+    async def open(self) -> Server:
+        """Start the Server in the loop that runs now, if that has not been done; return it."""
+        if self._server is None:
+            self._clock = running_clock()
+            # No roots: the Server would adopt whatever looks like a bundle in them, the tests themselves too.
+            options = {"snapshot_folder": self.scratch, "watch": False, **self._options}
+            server = StageServer(self._fakes, self._injections, self._clock, self.seed, **options)
+            await server.__aenter__()
+            for name, classes in self._host_tasks:
+                server.register_tasks(name, classes)
+            self._server = server
+            self._check_fakes()
+        return self._server
+
+    async def __aenter__(self) -> Self:
+        self._before = (dict(self._fakes), self._injections.copy())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        live = (
+            [] if self._server is None else [run for run in self._server.runs.values() if not run.state.ended]
+        )
+        leaked = [f"run {run.id} of {run.job} is still {run.state}" for run in live]
+        unmet = [] if exc is not None else self._unmet()
+        await self.aclose()
+        if self._server is not None:
+            leaked += [
+                f"{label} does not end; it stands at {line}" for label, line in self._server.stuck.items()
+            ]
+        told = self.story()
+        if self._before is not None:  # Hypothesis calls a test many times with one fixture
+            self._fakes, self._injections = self._before
+        self._told, self._server = told, None
+        if exc is None and (leaked or unmet):
+            raise RehearsalError(_complaint(leaked, unmet))
+
+    async def aclose(self) -> None:
+        """Close the Server: what still runs is cancelled, then killed."""
+        if self._server is not None:
+            with self._held():
+                await self._server.aclose()
+
+    def _unmet(self) -> list[str]:
+        if self._server is None:
+            return []
+        unmet = [f"{injection} never happened" for injection in self._injections.unmet()]
+        for fake in self._fakes.values():
+            if not fake.met:
+                try:
+                    self._server.registry.find(fake.path)
+                except NotFoundError as error:
+                    unmet.append(f"the fake of {fake.path} never stood in for anything: {error.args[0]}")
+                except ConflictError as error:
+                    unmet.append(str(error))
+        return unmet
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Let time pass as on the wall: files are read, and bundles loaded, in threads."""
+        if self._clock is None:
+            raise ClosedError("the rehearsal has no loop yet")
+        self._clock.hold()
+        try:
+            yield
+        finally:
+            self._clock.release()
+
+    # ---- what is on stage
+
+    async def register(self, path: str | os.PathLike[str], *, name: str | None = None) -> Bundle:
+        """Load a bundle; `path` is read from the root. Raises `BundleError`, `FakeError`."""
+        server = await self.open()
+        with self._held():
+            bundle = await server.register(self.root / path, name=name)
+        self._check_fakes()
+        return bundle
+
+    def register_tasks(self, name: str, classes: Iterable[type[RunnableTask]]) -> None:
+        """Offer task classes of the test itself, under the bundle `name`."""
+        self._host_tasks.append((name, tuple(classes)))
+        if self._server is not None:
+            self._server.register_tasks(*self._host_tasks[-1])
+            self._check_fakes()
+
+    def fake(self, path: str, function: Callable[..., Any]) -> Fake:
+        """Let `function` stand in for the task class at `path`, in all runs that are started from now on.
+
+        It is called by name with all parameters of the real task, structured and with defaults filled in, and may be
+        async. A parameter called `context` gets the `TaskContext`. It runs on the loop, whatever
+        backend the definition names, and the real task's hooks are not called. Raises `FakeError`, now or when
+        the real task is first seen, unless it takes exactly what the real task takes.
+        """
+        fake = self._fakes[path] = Fake(path, function)
+        self._check_fakes()
+        return fake
+
+    def _check_fakes(self) -> None:
+        """Check the fakes whose real task can be found by now."""
+        if self._server is None:
+            return
+        for fake in self._fakes.values():
+            try:
+                task_class = self._server.registry.find(fake.path)
+            except (NoSuchTaskError, NotFoundError, ConflictError):
+                continue  # its bundle may come later
+            fake.check(task_class)
+
+    def fail(
+        self,
+        task: str,
+        *,
+        attempt: int | None = 1,
+        index: int | None = None,
+        error: BaseException | type[BaseException] | None = None,
+    ) -> None:
+        """Let an attempt of the task with this name raise `error` instead of running its body.
+
+        `attempt=None` means every attempt. `index` picks one instance of a map.
+        """
+        words = f"injected into {task} by the test"
+        self._injections.add(Injection(task, attempt, index, error=error or InjectedError(words)))
+
+    def delay(
+        self, task: str, seconds: float, *, attempt: int | None = None, index: int | None = None
+    ) -> None:
+        """Let attempts of the task with this name wait before their body begins; their timeout runs already."""
+        self._injections.add(Injection(task, attempt, index, delay=seconds))
+
+    def crash(self, task: str, *, attempt: int | None = 1, index: int | None = None) -> None:
+        """Let an attempt of the task with this name end as if the process that carries it out had died."""
+        self._injections.add(Injection(task, attempt, index, crash=True))
+
+    # ---- runs
+
+    async def load(self, job: Job) -> JobDefinition:
+        """Define a job and return it, with its bundles registered.
+
+        `job` is a path to a definition, read from the root, a `JobDefinition` or a builder. Its bundles lie relative to
+        its file, else to the root; in the root or in the file's own folder. Raises `DefinitionError`,
+        `BundleError`, `OSError`, `FakeError`.
+        """
+        server = await self.open()
+        if isinstance(job, JobBuilder):
+            job = job.done()
+        definition = job if isinstance(job, JobDefinition) else JobDefinition.load(self.root / job)
+        for name, place in self._places(definition).items():
+            await self.register(place, name=name)
+        return server.define(definition, replace=True)
+
+    def _places(self, definition: JobDefinition) -> dict[str, Path]:
+        """Return where the bundles of a definition lie; all of them in the root or beside the file."""
+        folder = self.root if definition.path is None else Path(definition.path).resolve().parent
+        places = {name: (folder / relative).resolve() for name, relative in definition.bundles.items()}
+        for name, place in places.items():
+            if not any(place.is_relative_to(root.resolve()) for root in (self.root, folder)):
+                raise BundleRefusedError(
+                    f"bundle {name!r} lies at {place}, outside of {self.root} and {folder}"
+                )
+        return places
+
+    async def start(self, job: Job, params: Mapping[str, Any] | None = None) -> Run:
+        """Start a job, and return its run at once. `job` is what `load` takes, or the name of a defined job."""
+        server = await self.open()
+        name = job if isinstance(job, str) and job in server.definitions else (await self.load(job)).name
+        return await server.start(name, params)
+
+    async def run(
+        self,
+        job: Job,
+        params: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - as `Run.wait` has it
+    ) -> Run:
+        """Start a job, wait for its end and return its run. Raises `TimeoutError` after `timeout` seconds."""
+        return await (await self.start(job, params)).wait(timeout)
+
+    async def run_task(
+        self,
+        path: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - as `Run.wait` has it
+    ) -> Run:
+        """Run one task by its path, wait for its end and return its run."""
+        server = await self.open()
+        return await (await server.start_task(path, args)).wait(timeout)
+
+    # ---- what came of it
+
+    def assert_order(self, run: Run, *names: str) -> None:
+        """Assert that each of these tasks had ended before the next one started."""
+        story.assert_order(run, names)
+
+    def assert_states(self, run: Run, states: Mapping[str, str] | None = None, /, **more: str) -> None:
+        """Assert where tasks are: `assert_states(run, load="succeeded", mail="skipped")`."""
+        story.assert_states(run, {**(states or {}), **more})
+
+    def story(self) -> str:
+        """Return what happened by now: what became of each run, and the end of its log."""
+        if self._server is None:
+            return self._told
+        return story.tell(self._server.runs.values())
+
+    _told = "no run was started"
+
+
+def _complaint(leaked: list[str], unmet: list[str]) -> str:
+    words = []
+    if leaked:
+        words.append("the test leaves behind what it started; wait for it, or cancel it and wait:")
+        words += [f"  {line}" for line in leaked]
+    if unmet:
+        words.append("the test asked for what never came to pass:")
+        words += [f"  {line}" for line in unmet]
+    return "\n".join(words)

@@ -1,0 +1,154 @@
+"""The Server of a rehearsal: the real one, with fakes and injections at the two places where attempts come from.
+
+Plans are where fakes and injections on the loop are put in (`Jobs.stand_in`); backends are wrapped, so that an
+injection meets threads and processes too, and so that a virtual clock is held while they work.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from scattersphere.errors import TaskCrashedError
+from scattersphere.execution.backends.protocol import Ending, Outcome
+from scattersphere.execution.failures import format_failure
+from scattersphere.server import Server
+from scattersphere.testing.injections import injecting_class
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from scattersphere.execution.backends.protocol import Backend, Call, Handle, Host
+    from scattersphere.execution.executor import JobExecutor
+    from scattersphere.execution.plan import PlannedTask
+    from scattersphere.execution.timers import Timer
+    from scattersphere.testing.clocks import HeldClock
+    from scattersphere.testing.fakes import Fake
+    from scattersphere.testing.injections import Injections
+
+
+class StageServer(Server):
+    """A `Server` whose plans and backends a test can change; everything else is as it is in production."""
+
+    def __init__(
+        self,
+        fakes: dict[str, Fake],
+        injections: Injections,
+        clock: HeldClock,
+        seed: int,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self._fakes = fakes
+        self._injections = injections
+        executor = self._executor
+        executor.random = random.Random(seed).random  # noqa: S311 - jitter is no secret
+        executor.backends = {
+            name: StageBackend(backend, executor, injections, clock)
+            for name, backend in executor.backends.items()
+        }
+        self._jobs.stand_in = self._stand_in
+
+    def _stand_in(self, planned: PlannedTask) -> PlannedTask:
+        for fake in self._fakes.values():
+            if fake.stands_for(planned.task_class):
+                planned = fake.stand_in(planned)
+        if planned.backend == "loop" and self._injections.concern(planned.name):
+            cls = injecting_class(planned.cls, self._injections)
+            planned = attrs.evolve(planned, cls=cls, plain=False)
+        return planned
+
+
+class StageBackend:
+    """Puts injections before the calls of another backend, and holds the clock while they are there."""
+
+    def __init__(
+        self, inner: Backend, executor: JobExecutor, injections: Injections, clock: HeldClock
+    ) -> None:
+        self.limit: int | None = inner.limit
+        self._inner = inner
+        self._executor = executor
+        self._injections = injections
+        self._clock = clock
+
+    async def open(self, host: Host) -> None:
+        """Open the other backend."""
+        await self._inner.open(host)
+
+    async def aclose(self) -> None:
+        """Close the other backend."""
+        await self._inner.aclose()
+
+    def start(self, call: Call, done: Callable[[Outcome], None]) -> Handle:
+        """Start the call, at once or after the injected delay; or let it end as injected."""
+        delay, error = self._injections.take(call.task_context)
+        if not delay and error is None:
+            return self._start(call, done)
+        return _Delayed(self._executor, delay, done, lambda: self._begin(call, done, error))
+
+    def _begin(
+        self, call: Call, done: Callable[[Outcome], None], error: BaseException | None
+    ) -> Handle | None:
+        if error is None:
+            return self._start(call, done)
+        crashed = isinstance(error, TaskCrashedError)
+        trace = "" if crashed else format_failure(error)
+        done(Outcome(Ending.DIED if crashed else Ending.EXCEPTION, error=error, traceback=trace))
+        return None
+
+    def _start(self, call: Call, done: Callable[[Outcome], None]) -> Handle:
+        self._clock.hold()
+
+        def over(outcome: Outcome) -> None:
+            self._clock.release()
+            done(outcome)
+
+        try:
+            return self._inner.start(call, over)
+        except BaseException:
+            self._clock.release()
+            raise
+
+
+class _Delayed:
+    """The handle of a call that begins later."""
+
+    def __init__(
+        self,
+        executor: JobExecutor,
+        delay: float,
+        done: Callable[[Outcome], None],
+        begin: Callable[[], Handle | None],
+    ) -> None:
+        self._executor = executor
+        self._done = done
+        self._begin = begin
+        self._inner: Handle | None = None
+        self._timer: Timer | None = executor.timers.at(executor.clock() + delay, self._due)
+        executor.set_alarm()
+
+    def _due(self) -> None:
+        self._timer = None
+        self._inner = self._begin()
+
+    def cancel(self) -> None:
+        """Ask the call to end; one that has not begun ends at once."""
+        self._end("cancel")
+
+    def kill(self) -> None:
+        """End the call by force; one that has not begun ends at once."""
+        self._end("kill")
+
+    def _end(self, verb: str) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+            self._executor.soon(self._done, Outcome(Ending.CANCELLED))
+        elif self._inner is not None:
+            getattr(self._inner, verb)()
+
+    def where(self) -> str:
+        """Say which line it is executing."""
+        return "an injected delay" if self._inner is None else self._inner.where()

@@ -1,0 +1,197 @@
+"""Virtual time on both loops: waits cost nothing, work in threads takes the time that it takes."""
+
+import asyncio
+import threading
+import time
+
+import anyio
+import pytest
+from rehearsedproject import make_project
+
+from scattersphere import JobDefinition, RunnableTask, RunState
+from scattersphere.testing import Rehearsal, VirtualTimeLoop
+
+
+class Sleep(RunnableTask):
+    """Sleep on the loop."""
+
+    seconds: float
+
+    async def run(self, context):
+        await anyio.sleep(self.seconds)
+
+
+class Work(RunnableTask):
+    """Work in a thread, in real time."""
+
+    seconds: float
+
+    def run(self, context):
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end:
+            context.check()
+            time.sleep(0.001)
+        return "worked"
+
+
+def jumping(backend):
+    """What anyio needs to run on a loop whose time jumps."""
+    if backend == "asyncio":
+        return {"backend": "asyncio", "backend_options": {"loop_factory": VirtualTimeLoop}}
+    testing = pytest.importorskip("trio.testing")
+    return {"backend": "trio", "backend_options": {"clock": testing.MockClock(autojump_threshold=0)}}
+
+
+both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+@both
+def test_a_day_passes_at_once(backend):
+    async def main():
+        async with Rehearsal() as rehearsal:
+            rehearsal.register_tasks("app", [Sleep])
+            begun = anyio.current_time()
+            run = await rehearsal.run_task("Sleep", {"seconds": 86_400})
+            assert run.succeeded
+            assert anyio.current_time() - begun == pytest.approx(86_400, abs=0.5)
+            assert (run.ended_at - run.started_at).total_seconds() == pytest.approx(86_400, abs=0.001)
+
+    begun = time.monotonic()
+    anyio.run(main, **jumping(backend))
+    assert time.monotonic() - begun < 60
+
+
+@both
+def test_retries_and_timeouts_come_when_they_are_due(backend):
+    async def main():
+        async with Rehearsal() as rehearsal:
+            rehearsal.register_tasks("app", [Sleep])
+            rehearsal.delay("s", 600, attempt=1)
+            retry = {"max_attempts": 2, "delay": 250, "jitter": False}
+            builder = JobDefinition.build("j").task(
+                "s", "Sleep", args={"seconds": 5}, retry=retry, timeout=60
+            )
+            run = await rehearsal.run(builder)
+            assert (run.ended_at - run.started_at).total_seconds() == pytest.approx(60 + 250 + 5, abs=0.001)
+
+    anyio.run(main, **jumping(backend))
+
+
+@both
+def test_time_does_not_jump_over_a_thread_that_works(backend):
+    async def main():
+        async with Rehearsal() as rehearsal:
+            rehearsal.register_tasks("app", [Work, Sleep])
+            builder = JobDefinition.build("j").task("w", "Work", args={"seconds": 0.05}, timeout=30)
+            run = await rehearsal.run(builder.task("s", "Sleep", args={"seconds": 3600}, depends_on=["w"]))
+            assert run.succeeded, run.explain()
+
+    anyio.run(main, **jumping(backend))
+
+
+@both
+def test_a_thread_that_works_too_long_is_timed_out_all_the_same(backend):
+    async def main():
+        async with Rehearsal() as rehearsal:
+            rehearsal.register_tasks("app", [Work])
+            builder = JobDefinition.build("j").task("w", "Work", args={"seconds": 600}, timeout=0.05)
+            run = await rehearsal.run(builder)
+            assert run.state is RunState.FAILED
+            assert "took longer than 0.05 s" in run.explain()
+
+    anyio.run(main, **jumping(backend))
+
+
+@both
+def test_an_injected_delay_before_a_thread_takes_no_time(backend):
+    async def main():
+        async with Rehearsal() as rehearsal:
+            rehearsal.register_tasks("app", [Work])
+            rehearsal.delay("w", 3600)
+            builder = JobDefinition.build("j").task("w", "Work", args={"seconds": 0})
+            run = await rehearsal.run(builder)
+            assert run.results["w"] == "worked"
+
+    anyio.run(main, **jumping(backend))
+
+
+@both
+def test_bundles_are_loaded_in_their_own_time(backend, tmp_path):
+    async def main():
+        async with Rehearsal(make_project(tmp_path)) as rehearsal:
+            rehearsal.configure(load_timeout=60)
+            rehearsal.fake("etl.LoadDay", lambda **_: [1])
+            rehearsal.fail("load")
+            run = await rehearsal.run("jobs/nightly.json")
+            assert run.results["mail"] == 1
+            assert (run.ended_at - run.started_at).total_seconds() == pytest.approx(60, abs=5)
+
+    anyio.run(main, **jumping(backend))
+
+
+def test_a_mock_clock_that_is_moved_by_hand_is_left_alone():
+    testing = pytest.importorskip("trio.testing")
+    clock = testing.MockClock()
+
+    async def main():
+        async with Rehearsal() as rehearsal:
+            rehearsal.register_tasks("app", [Work])
+            assert (await rehearsal.run_task("Work", {"seconds": 0.01})).succeeded
+            assert anyio.current_time() == begun
+
+    begun = clock.current_time()
+    anyio.run(main, backend="trio", backend_options={"clock": clock})
+
+
+def on_virtual_loop(main):
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(main())
+
+
+def test_timers_fire_in_order_and_at_their_time():
+    async def main():
+        loop, seen = asyncio.get_running_loop(), []
+        for delay in (3, 1, 2, 0.1):
+            loop.call_later(delay, lambda delay=delay: seen.append((delay, loop.time())))
+        await asyncio.sleep(10)
+        return seen, loop.time()
+
+    seen, end = on_virtual_loop(main)
+    assert seen == [(0.1, 0.1), (1, 1), (2, 2), (3, 3)]
+    assert end == 10
+
+
+def test_what_runs_in_an_executor_is_waited_for():
+    async def main():
+        async with asyncio.timeout(30):
+            return await asyncio.to_thread(time.sleep, 0.02) or asyncio.get_running_loop().time()
+
+    assert 0.02 <= on_virtual_loop(main) < 30
+
+
+def test_a_thread_can_wake_a_loop_that_has_no_timer():
+    async def main():
+        loop, event = asyncio.get_running_loop(), asyncio.Event()
+        thread = threading.Thread(target=lambda: (time.sleep(0.02), loop.call_soon_threadsafe(event.set)))
+        thread.start()
+        await event.wait()
+        thread.join()
+        return loop.time()
+
+    assert on_virtual_loop(main) == 0
+
+
+def test_holds_are_counted():
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.hold()
+        loop.hold()
+        loop.release()
+        begun = time.monotonic()
+        await asyncio.sleep(0.05)
+        assert time.monotonic() - begun >= 0.049
+        loop.release()
+        await asyncio.sleep(5000)
+        return loop.time()
+
+    assert 5000.05 <= on_virtual_loop(main) < 5030
