@@ -6,6 +6,7 @@ bundle between two versions.
 
 from __future__ import annotations
 
+import logging
 import os
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -25,7 +26,13 @@ from scattersphere.errors import (
 from scattersphere.registry import pickling
 from scattersphere.registry.hosts import host_version, origin
 from scattersphere.registry.index import TaskIndex, did_you_mean
-from scattersphere.registry.records import Bundle, BundleEvent, BundleEventKind, BundleVersion
+from scattersphere.registry.records import (
+    MANY_VERSIONS,
+    Bundle,
+    BundleEvent,
+    BundleEventKind,
+    BundleVersion,
+)
 from scattersphere.registry.scan import SourceLimits
 from scattersphere.registry.sources import BundleKind, check_name, default_name, kind_of
 from scattersphere.registry.store import STORE_VARIABLE
@@ -40,6 +47,8 @@ if TYPE_CHECKING:
     from scattersphere.registry.imports import VersionSpace
     from scattersphere.registry.leaks import Leak
     from scattersphere.task import RunnableTask
+
+_log = logging.getLogger("scattersphere.registry")
 
 LOAD_TIMEOUT = 60.0
 """Seconds after which a load is given up (design, section 8)."""
@@ -338,6 +347,8 @@ class TaskRegistry:
             version=version,
         )
         self._versions.free(freed)
+        if len(bundle.versions) % MANY_VERSIONS == 0 and (crowd := bundle.crowd()):
+            _log.warning("bundle %r: %s", bundle.name, crowd)
 
     def _freed(self, version: BundleVersion) -> None:
         self._emit(BundleEventKind.RELEASED, version.bundle, label=version.label, version=version)
