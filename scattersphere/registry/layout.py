@@ -75,7 +75,7 @@ def lay_out(files: Iterable[str], records: Mapping[str, str] | None = None, *, b
     """Find the modules among `files` (relative, with slashes).
 
     `records` maps the `*.dist-info` folders to the text of their RECORD. The distribution that is the
-    bundle itself, the one of its name or the only one there is, records no dependencies.
+    bundle itself records no dependencies: the one of its name, or the only one if it holds all there is.
     """
     modules: dict[str, ModuleFile] = {}
     compiled: dict[str, str] = {}
@@ -92,7 +92,7 @@ def lay_out(files: Iterable[str], records: Mapping[str, str] | None = None, *, b
     # What lies in a folder beside a module of the folder's name cannot be imported.
     reachable = {name: module for name, module in modules.items() if _is_reachable(name, modules)}
     tops = frozenset(name.partition(".")[0] for name in reachable) | compiled.keys()
-    dependencies = _dependencies(records or {}, bundle) & tops
+    dependencies = _dependencies(records or {}, bundle, tops) & tops
     return Layout(modules=reachable, tops=tops, compiled=compiled, dependencies=dependencies)
 
 
@@ -122,14 +122,12 @@ def normal_name(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def _dependencies(records: Mapping[str, str], bundle: str) -> frozenset[str]:
+def _dependencies(records: Mapping[str, str], bundle: str, tops: frozenset[str]) -> frozenset[str]:
     names = {folder: normal_name(folder.removesuffix(".dist-info").split("-")[0]) for folder in records}
-    others = [folder for folder, name in names.items() if name != normal_name(bundle)]
-    if len(records) == 1:
-        others = []
-    tops = set()
-    for folder in others:
-        for line in records[folder].splitlines():
-            top = line.split(",")[0].strip('"').split("/")[0]
-            tops.add(top.partition(".")[0])
-    return frozenset(tops)
+    recorded = set()
+    for folder, name in names.items():
+        if name != normal_name(bundle):
+            for line in records[folder].splitlines():
+                recorded.add(line.split(",")[0].strip('"').split("/")[0].partition(".")[0])
+    itself = len(records) == 1 and tops <= recorded  # a wheel under another name than its own
+    return frozenset() if itself else frozenset(recorded)

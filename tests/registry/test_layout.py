@@ -62,3 +62,10 @@ def test_vendored_distributions_are_never_searched():
 def test_the_only_distribution_is_the_bundle_itself():
     layout = lay_out(["etl/__init__.py"], {"x-1.dist-info": "etl/__init__.py,,"}, bundle="other")
     assert layout.dependencies == frozenset()
+
+
+def test_the_only_distribution_beside_own_modules_is_a_dependency():
+    files = ["job.py", "click/__init__.py", "click/_winconsole.py"]
+    layout = lay_out(files, {"click-8.dist-info": "click/__init__.py,,\nclick/_winconsole.py,,"}, bundle="b")
+    assert layout.dependencies == {"click"}
+    assert list(layout.scanned()) == ["job"]
