@@ -368,6 +368,32 @@ async def test_an_import_of_a_module_that_the_bundle_lacks_says_so(registry, tmp
         await registry.register(root / "etl")
 
 
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        ("import nothing_here", "No module named 'nothing_here' (the host lacks it)"),
+        ("from nothing_here.sub import x", "No module named 'nothing_here' (the host lacks it)"),
+        ("import json.nothing", "No module named 'json.nothing' (the host lacks it)"),
+        (
+            "import importlib\n    importlib.import_module('nothing_here')",
+            "No module named 'nothing_here' (the host lacks it)",
+        ),
+        ("from .nothing import x", "No module named 'etl.nothing' (the bundle 'etl0' lacks it)"),
+        ("import etl.nothing.more", "No module named 'etl.nothing' (the bundle 'etl0' lacks it)"),
+        ("from etl import needs", "No module named 'nothing_here' (the host lacks it)"),
+    ],
+)
+async def test_an_import_error_at_run_time_says_whether_the_host_or_the_bundle_lacks_the_module(
+    registry, tmp_path, way, said
+):
+    files = {
+        **PACKAGE,
+        "etl/needs.py": "import nothing_here\n",
+        "etl/main.py": job(f"try:\n    {way}\nexcept ModuleNotFoundError as error:\n    return str(error)"),
+    }
+    assert await result_of(registry, tmp_path, files, v=1) == said
+
+
 async def test_a_straggler_that_imports_after_release_gets_a_clear_error(registry, tmp_path):
     for way in (
         "from etl.util import VALUE",
