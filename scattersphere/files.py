@@ -1,4 +1,4 @@
-"""Files that are never half written.
+"""Files that are never half written, and names for them.
 
 The recipe is the usual one (temporary file in the same folder, fsync, rename, fsync of the folder):
 see Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014.
@@ -13,6 +13,19 @@ import tempfile
 from pathlib import Path
 
 _PREFIX, _SUFFIX = ".scattersphere-", ".tmp"
+
+_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+"""Names that mean devices on Windows, whatever follows a dot in them."""
+
+
+def file_name(name: str, suffix: str) -> str:
+    """Return a name for the file of the job `name`: its own, but where a system would not take it as a file's.
+
+    "%" is in no job's name, so different jobs get different names. On a file system that knows no case the
+    caller must look whether `Nightly` meets the file of `nightly`.
+    """
+    mark = "%" if _DEVICES.fullmatch(name) or name == "job-definition.schema" else ""
+    return f"{mark}{name}{suffix}"
 
 
 def atomic_write(path: str | os.PathLike[str], content: bytes) -> None:

@@ -6,7 +6,6 @@ in the package that bears its name.
 
 from __future__ import annotations
 
-import functools
 import os
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -17,9 +16,7 @@ import anyio
 from scattersphere.codec import resolve_params, secret_names
 from scattersphere.errors import (
     BundleBusyError,
-    BundleRefusedError,
     ClosedError,
-    ConflictError,
     ForkedError,
     NoSuchBundleError,
 )
@@ -30,14 +27,13 @@ from scattersphere.execution.carriedjobs import CarriedJobs
 from scattersphere.execution.executor import JobExecutor
 from scattersphere.execution.feed import EventFeed
 from scattersphere.execution.instruments import Instruments
+from scattersphere.execution.jobfiles import JobFiles
 from scattersphere.execution.jobs import Jobs, job_of_task
 from scattersphere.execution.keys import Request, StartKeys
-from scattersphere.execution.reruns import PINNED, check_again, plan_again, take_over
 from scattersphere.execution.run import Run
 from scattersphere.execution.settings import checked
 from scattersphere.execution.watchdog import BLOCKED_SECONDS
 from scattersphere.model.arguments import check_mapping, check_text
-from scattersphere.model.definition import JobDefinition
 from scattersphere.model.events import Event, EventKind
 from scattersphere.registry.folders import BundleFolders
 from scattersphere.registry.index import did_you_mean
@@ -50,6 +46,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.backends.protocol import Backend
     from scattersphere.execution.execution import Execution
+    from scattersphere.model.definition import JobDefinition
     from scattersphere.model.logs import LogLine
     from scattersphere.model.problem import Problem
     from scattersphere.registry.records import Bundle, BundleEvent
@@ -66,6 +63,7 @@ class Server:
 
     The bundles in `bundle_roots` are adopted, those that come later too, and a definition may name no
     others. `watch=False` leaves all bundles as they are until `reload`; `WatchDelays` sets the times.
+    The definitions in `job_folder` are loaded after the bundles; with `watch_jobs` they follow their files.
     `pools` are limits shared by all runs (`{"db": 4}`). `history` is how many ended runs are kept and
     for how many seconds. `threads` and `processes` bound the workers (None: one process for each core).
     `grace` is the seconds that a cancelled attempt has to clean up. With `capture_print` what tasks
@@ -96,6 +94,8 @@ class Server:
         load_timeout: float = 60.0,
         watch: bool | WatchDelays = True,
         snapshot_folder: str | os.PathLike[str] | None = None,
+        job_folder: str | os.PathLike[str] | None = None,
+        watch_jobs: bool = False,
     ) -> None:
         self._roots = tuple(Path(root) for root in bundle_roots)
         self._pools = dict(pools or {})
@@ -141,6 +141,16 @@ class Server:
         self._runs = RunArchive(*history, self._evicted)
         self._jobs = Jobs(self.registry.find, lambda: self._executor.backend_names, self._pools)
         self._carried = CarriedJobs(self._jobs, self._feed)
+        self._files = JobFiles(
+            self._jobs,
+            self._bundles,
+            roots=self._roots,
+            folder=None if job_folder is None else Path(job_folder),
+            define=self.define,
+            undefine=self.undefine,
+            failed=self._job_failed,
+        )
+        self._watch_jobs = watch_jobs
         self._keys = StartKeys()
         self._listeners: list[Listening] = []
         self._pid: int | None = None
@@ -163,6 +173,7 @@ class Server:
         self._instruments.open()
         try:
             await self._bundles.open(self._executor.loop.start)
+            await self._files.open(watch=self._watch_jobs)
         except BaseException:  # cancelled, perhaps: nobody leaves what was not entered
             await self.aclose()
             raise
@@ -295,29 +306,27 @@ class Server:
         outside the `bundle_roots`.
         """
         self._alive()
-        definition = JobDefinition.load(path)
-        for name, place in self._places(definition, Path(path)).items():
-            await self.registry.register(place, name=name)
-        return self.define(definition, replace=replace)
+        return await self._files.load(path, replace=replace)
 
-    def _places(self, definition: JobDefinition, path: Path) -> dict[str, Path]:
-        """Return where the bundles of a definition file lie; all of them inside the roots."""
-        folder = path.resolve().parent
-        places = {name: (folder / relative).resolve() for name, relative in definition.bundles.items()}
-        for name, place in places.items():
-            if not any(place.is_relative_to(root.resolve()) for root in self._roots):
-                raise BundleRefusedError(
-                    f"bundle {name!r} of {path} lies at {place}, outside the bundle_roots of this Server"
-                )
-        return places
+    async def load_all(self) -> list[JobDefinition]:
+        """Take up the definitions in the `job_folder`, and the bundles that they name.
+
+        A file that cannot be read is left as it is, and named in `problems`.
+        """
+        self._alive()
+        return await self._files.load_all()
 
     def save(self, name: str, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> None:
-        """Write the resolved definition to `path`, or to the file that it came from."""
-        definition = self._jobs.named(name)
-        target = path if path is not None else definition.path
-        if target is None:
-            raise ConflictError(f"job {name!r} came from no file: say where to save it")
-        definition.save(target, overwrite=overwrite)
+        """Write the resolved definition to `path`, to the file that it came from, or into the `job_folder`.
+
+        Raises `NoSuchJobError`, `FileChangedError`, `ExistsError`, `ConflictError`, `OSError`.
+        """
+        self._files.save(self._jobs.named(name), path, overwrite=overwrite)
+
+    @property
+    def unresolved(self) -> Mapping[str, tuple[Problem, ...]]:
+        """The jobs that cannot be started with the code that is here, each with what it lacks."""
+        return {name: lacks for name in self._jobs if (lacks := self._jobs.lacking(name))}
 
     # ---- runs
 
@@ -372,38 +381,15 @@ class Server:
         plan.check_params(params)
         execution = self._executor.submit(plan, params, child_of=child_of)
         execution.secrets = secret_names(definition)
-        execution.key = key
-        run = self._take_up(execution)
-        self._keys.add(key, request, run)
-        return run
-
-    async def rerun(self, run_id: int, *, from_failed: bool = True, code: str = PINNED) -> Run:
-        """Start a new run of the plan of an ended run, with its parameters; `parent` is the old one's id.
-
-        With `from_failed` the results of tasks that succeeded are taken over (`Run.reused`), as are those of
-        single instances of maps; what depends on anything that is done again is done again too.
-        `code` is "pinned", the versions that the old run had, or "latest". Raises
-        `NoSuchRunError`, `RunStateError` while it is live, `NoSuchBundleError` where the pinned code is gone,
-        `UnresolvedError` where the latest does not fit, `BusyError`.
-        """
-        self._alive()
-        earlier = self._runs[run_id].execution
-        check_again(earlier, code)
-        async with plan_again(earlier, code, self.registry, self._jobs) as plan:
-            self._alive()
-            taken = take_over(earlier, from_failed=from_failed)
-            prepare = functools.partial(taken.apply, earlier)
-            return self._take_up(self._executor.submit(plan, earlier.params, prepare=prepare))
-
-    def _take_up(self, execution: Execution) -> Run:
-        """Make a run of what was submitted, and pin its code."""
         run = Run(execution, self._executor)
         self._runs.add(run)
-        self.registry.keep(run.id, execution.plan.versions)
+        self.registry.keep(run.id, plan.versions)
         if run.state.ended:  # nothing in it had to be executed
             self._runs.ended(run, self._executor.clock())
         else:
-            self.registry.pin(run.id, execution.plan.versions)
+            self.registry.pin(run.id, plan.versions)
+        execution.key = key
+        self._keys.add(key, request, run)
         return run
 
     async def _start_child(self, attempt: Attempt, job: str, params: Mapping[str, Any] | None) -> Run:
@@ -418,8 +404,11 @@ class Server:
 
     @property
     def problems(self) -> Mapping[Path, str]:
-        """What lies in the bundle roots and could not be taken up, and why. A bundle's own error is in `bundles`."""
-        return MappingProxyType(self._bundles.problems)
+        """What lies in the bundle roots and the job folder and could not be taken up, and why.
+
+        What is wrong with the code of a bundle is told by `registry.bundles`.
+        """
+        return MappingProxyType({**self._bundles.problems, **self._files.problems})
 
     @property
     def last_event(self) -> int:
@@ -446,6 +435,9 @@ class Server:
         self._jobs.code_changed(released)
         self._carried.follow(event)
         self._feed.add(EventKind(event.kind), bundle=event.bundle, message=event.error or event.label)
+
+    def _job_failed(self, file: Path, message: str) -> None:
+        self._feed.add(EventKind.JOB_FAILED, job=file.stem, message=message)
 
     def _run_moved(self, execution: Execution, kind: EventKind) -> None:
         self._feed.add(kind, run=execution.id, job=execution.plan.job, state=execution.state)

@@ -91,8 +91,8 @@ async def test_a_root_that_is_removed_and_created_anew_is_adopted_from_anew(tmp_
 
 async def test_a_root_that_comes_after_the_server_is_adopted(tmp_path):
     async with live(tmp_path / "deep" / "root") as at:
-        (problem,) = at.server.problems.items()
-        assert problem == (tmp_path / "deep" / "root", "there is no such folder")
+        root = tmp_path / "deep" / "root"
+        assert dict(at.server.problems) == {root: f"{root}: there is no such folder"}
         (tmp_path / "deep" / "root").mkdir(parents=True)
         (tmp_path / "deep" / "root" / "a.py").write_text(task(1))
         await at.until_value(1)

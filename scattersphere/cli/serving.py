@@ -18,8 +18,9 @@ TOKENS = click.option("--tokens", type=FILE, required=True, help="The token file
 
 @click.command()
 @CONFIG
-@click.option("--bundles", multiple=True, type=FOLDER, help="A folder of bundles; may be repeated.")
+@click.option("--bundles", multiple=True, type=FOLDER, help="A folder of bundles, watched; may be repeated.")
 @click.option("--jobs", type=FOLDER, help="The folder of definitions.")
+@click.option("--watch-jobs", is_flag=True, help="Take up definitions that are edited there.")
 @click.option("--tcp", multiple=True, metavar="HOST:PORT", help="Listen there; port 0 for any.")
 @click.option("--unix", type=FILE, help="Listen on a unix socket, in a folder of mode 0700.")
 @click.option("--tokens", type=FILE, help="The token file; TCP needs one.")

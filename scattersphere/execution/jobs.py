@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -14,6 +14,7 @@ from scattersphere.errors import (
     ExistsError,
     NoSuchJobError,
     ScattersphereError,
+    UnresolvedError,
 )
 from scattersphere.execution.planning import code_faults, compile_plan
 from scattersphere.model.arguments import check_text, describe
@@ -43,6 +44,8 @@ class Jobs(Mapping[str, JobDefinition]):
         self._definitions: dict[str, JobDefinition] = {}
         self._plans: dict[str, Plan] = {}
         self._compiled: WeakSet[Plan] = WeakSet()
+        self._open: set[str] = set()
+        self._lacking: dict[str, tuple[JobDefinition, tuple[Problem, ...]]] = {}
 
     stand_in: StandIn | None = None
     """Where tests put their fakes: it may answer differently each time, so no plan is kept while it is there."""
@@ -78,9 +81,30 @@ class Jobs(Mapping[str, JobDefinition]):
         if read.name in self._definitions and not replace:
             raise ExistsError(f"job {read.name!r} is defined already; pass replace=True")
         resolved = self._resolve(read)
+        self._keep(resolved)
+        return resolved
+
+    def _keep(self, resolved: JobDefinition) -> None:
         self._definitions[resolved.name] = resolved
         self._plans.pop(resolved.name, None)
-        return resolved
+        if any(task.bundle is None for task in resolved.tasks.values()):
+            self._open.add(resolved.name)
+        else:
+            self._open.discard(resolved.name)
+
+    def lacking(self, name: str) -> tuple[Problem, ...]:
+        """Return what keeps a job from being started, in the words with which `plan` refuses it."""
+        definition = self[name]
+        known = self._lacking.get(name)
+        if known is None or known[0] is not definition:
+            try:
+                self.plan(definition)
+            except UnresolvedError as exc:
+                known = (definition, exc.problems)
+            else:
+                known = (definition, ())
+            self._lacking[name] = known
+        return known[1]
 
     def _pool_faults(self, definition: JobDefinition) -> list[Fault]:
         wrong = [
@@ -109,15 +133,20 @@ class Jobs(Mapping[str, JobDefinition]):
             if task.bundle is None:
                 path = task.task
                 if path not in found:
-                    found[path] = self._known(path)
+                    found[path] = self._known(path, definition.bundles)
                 task_class = found[path]
                 if task_class is not None:
                     tasks[name] = with_bundle(task, task_class.path, task_class.bundle)
         return with_tasks(definition, tasks)
 
-    def _known(self, path: str) -> TaskClass | None:
+    def _known(self, path: str, bundles: Iterable[str]) -> TaskClass | None:
+        """Return the class of a path: from the bundles that the definition itself names, else from any."""
+        named = [found for bundle in bundles if (found := self._known_in(path, bundle)) is not None]
+        return named[0] if len(named) == 1 else self._known_in(path, None)
+
+    def _known_in(self, path: str, bundle: str | None) -> TaskClass | None:
         try:
-            return self._find(path, None)
+            return self._find(path, bundle)
         except ScattersphereError:
             return None  # its code may come later
 
@@ -125,6 +154,8 @@ class Jobs(Mapping[str, JobDefinition]):
         """Forget a job. Raises `NoSuchJobError`."""
         del self._definitions[self.named(name).name]
         self._plans.pop(name, None)
+        self._lacking.pop(name, None)
+        self._open.discard(name)
 
     def validate(self, definition: JobDefinition) -> list[Problem]:
         """Return everything that is wrong with a definition, by itself and against the code here."""
@@ -152,24 +183,24 @@ class Jobs(Mapping[str, JobDefinition]):
         cached = self._plans.get(definition.name)
         if cached is not None and cached.definition is definition:
             return cached
-        plan = self.compiled(definition, self._find)
+        plan = compile_plan(definition, self._find, self._backends(), self.stand_in)
+        self._compiled.add(plan)
         if self.stand_in is None and self._definitions.get(definition.name) is definition:
             self._plans[definition.name] = plan
         return plan
 
-    def compiled(self, definition: JobDefinition, find: Find) -> Plan:
-        """Compile a definition with the code that `find` finds. Raises `UnresolvedError`."""
-        plan = compile_plan(definition, find, self._backends(), self.stand_in)
-        self._compiled.add(plan)
-        return plan
-
     def code_changed(self, released: BundleVersion | None) -> None:
-        """Forget the plans: they were compiled with what is no longer current.
+        """Forget the plans: they were compiled with what is no longer current. Resolve what has waited for code.
 
         A plan that some kept run still holds lets go of a version that was released, else the
         history would keep its modules alive.
         """
         self._plans.clear()
+        self._lacking.clear()
+        for name in list(self._open):
+            resolved = self._resolve(self._definitions[name])
+            if resolved.tasks != self._definitions[name].tasks:
+                self._keep(resolved)
         if released is not None:
             for plan in [plan for plan in self._compiled if released in plan.versions]:
                 plan.let_go()

@@ -35,6 +35,8 @@ class EventKind(StrEnum):
     BUNDLE_REMOVED = "bundle-removed"
     JOB_DEFINED = "job-defined"
     JOB_UNDEFINED = "job-undefined"
+    JOB_FAILED = "job-failed"
+    """A file of the job folder could not be taken up; `job` is its name without the ending."""
 
 
 _RUN_EVENTS = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere.errors import BundleRefusedError, ScattersphereError
+from scattersphere.errors import BundleRefusedError, ExistsError, ScattersphereError
 from scattersphere.registry.scan import SourceLimits, is_ignored, signature
 from scattersphere.registry.settling import WatchDelays
 from scattersphere.registry.sources import check_name, default_name
@@ -33,6 +33,10 @@ class Unreadable:
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve follows links, and they may be swapped
+
+
+def _same(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def look_at(path: Path, limits: SourceLimits) -> Hashable | None:
@@ -178,6 +182,24 @@ class BundleFolders:
             self._watch(bundle.path, bundle.name, None, seen)
         return bundle
 
+    async def expect(self, path: Path, name: str) -> None:
+        """Register the bundle at `path`, now or when it comes; an error in it is kept in the bundle.
+
+        Raises ExistsError if the name is taken by another one, BundleRefusedError if it is no good name.
+        """
+        there = self._registry.bundles.get(name)
+        if there is not None:
+            if there.path is None or not _same(there.path, path):
+                raise ExistsError(
+                    f"there is a bundle {name!r} already, from {there.path or 'classes of the host'}"
+                )
+            return
+        seen = await self._look(path)
+        self._registry.expect(path, name)
+        await self.load(path, name)
+        if name not in self._watched:
+            self._watch(path, name, None, seen)
+
     async def reload(self, name: str) -> Bundle:
         """Take up what changed now, whether it has held still or not."""
         watched = self._watched.get(name)
@@ -226,7 +248,7 @@ class BundleFolders:
         }
         if not isinstance(listing, tuple):
             reason = listing.reason if isinstance(listing, Unreadable) else "there is no such folder"
-            self.problems[root.path] = reason
+            self.problems[root.path] = f"{root.path}: {reason}"
         for path in paths:
             if path not in self._withdrawn and (name := self._name_of(path)) is not None:
                 yield path, name
@@ -237,7 +259,7 @@ class BundleFolders:
             name = default_name(path)
             check_name(name)
         except BundleRefusedError as error:
-            self.problems[path] = str(error)
+            self.problems[path] = f"{path}: {error}"
             return None
         if any(watched.path == path for watched in self._watched.values()):
             return None
@@ -247,7 +269,9 @@ class BundleFolders:
         if holder is None:
             return name
         if holder != path:
-            self.problems[path] = f"there is a bundle {name!r} already, from {holder}; rename this file"
+            self.problems[path] = (
+                f"{path}: there is a bundle {name!r} already, from {holder}; rename this file"
+            )
         return None
 
     async def load(self, path: Path, name: str) -> None:

@@ -13,6 +13,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scattersphere.files import file_name
 from scattersphere.model.definition import NAME
 from scattersphere.remote.errors import RequestError
 
@@ -79,7 +80,7 @@ def job_file(name: str, folder: Path | None) -> Path:
         raise RequestError("unsupported", "this server has no job folder")
     if not NAME.fullmatch(name):
         raise RequestError("bad-args", f"{name[:64]!r} is no name of a job", field="job")
-    place = folder / f"{name}.json"
+    place = folder / file_name(name, ".json")
     if not Path(os.path.realpath(place)).is_relative_to(os.path.realpath(folder)):
         raise RequestError("forbidden", f"the file of {name!r} leads out of the job folder", field="job")
     return place

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 import attrs
 
-from scattersphere.errors import ConflictError, ScattersphereError
+from scattersphere.errors import ConflictError
 from scattersphere.model.events import EventKind
 from scattersphere.model.states import RunState
 from scattersphere.remote.audit import AuditFile
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from scattersphere.remote.listener import Listening
 
-BUNDLE_ENDINGS = frozenset({".py", ".zip", ".whl"})
 _BAD = frozenset({RunState.FAILED, RunState.CRASHED})
 
 
@@ -45,9 +44,11 @@ class ServeOptions:
     """The flags of `scattersphere serve`."""
 
     bundles: tuple[Path, ...] = ()
-    """Folders whose bundles are registered at the start; what sessions may register must lie in them."""
+    """Folders whose bundles are adopted as they come; what sessions may register must lie in them."""
     jobs: Path | None = None
     """The folder of definitions: loaded at the start, and where `save` and `load` look."""
+    watch_jobs: bool = False
+    """Whether an edited file of that folder replaces its definition."""
     tcp: tuple[str, ...] = ()
     unix: Path | None = None
     tokens: Path | None = None
@@ -139,14 +140,15 @@ async def _serve_until(
 ) -> None:
     async with AsyncExitStack() as stack:
         audit = stack.enter_context(AuditFile(options.audit)) if options.audit is not None else None
-        server = await stack.enter_async_context(Server(bundle_roots=options.bundles))
-        ending.server = server
-        for name, classes in options.host_tasks.items():
-            server.register_tasks(name, classes)
+        server = ending.server = Server(
+            bundle_roots=options.bundles, job_folder=options.jobs, watch_jobs=options.watch_jobs
+        )
         listening: Listening | None = None
         with ending.loading:
-            await _load_bundles(server, options.bundles, complain)
-            await _load_jobs(server, options.jobs, complain)
+            await stack.enter_async_context(server)
+            for name, classes in options.host_tasks.items():
+                server.register_tasks(name, classes)
+            _tell_of_the_start(server, complain)
             listening = await listen(
                 server,
                 tcp=options.tcp,
@@ -177,6 +179,8 @@ async def _tell_of_failures(server: Server, complain: Callable[[str], None]) -> 
             complain(f"run {event.run} of {event.job} {event.state}; `explain {event.run}` tells why")
         elif event.kind is EventKind.BUNDLE_FAILED:
             complain(f"bundle {event.bundle}: {event.message}")
+        elif event.kind is EventKind.JOB_FAILED:
+            complain(event.message or f"job {event.job} could not be taken up")
 
 
 def _tls(options: ServeOptions) -> ssl.SSLContext | None:
@@ -187,34 +191,15 @@ def _tls(options: ServeOptions) -> ssl.SSLContext | None:
     return server_context(options.tls_cert, options.tls_key)
 
 
-async def _load_bundles(server: Server, roots: Sequence[Path], complain: Callable[[str], None]) -> None:
-    for place in [place for root in roots for place in _bundles_in(root)]:
-        try:
-            await server.register(place)
-        except (ScattersphereError, OSError) as exc:
-            complain(f"bundle {place.name}: {exc}")
-
-
-def _bundles_in(root: Path) -> list[Path]:
-    return [place for place in sorted(root.iterdir()) if _is_bundle(place)]
-
-
-def _is_bundle(place: Path) -> bool:
-    if place.name.startswith((".", "_")):
-        return False
-    return place.suffix in BUNDLE_ENDINGS or (place.is_dir() and any(place.glob("*.py")))
-
-
-def _jobs_in(folder: Path | None) -> list[Path]:
-    return [] if folder is None else sorted(folder.glob("*.json"))
-
-
-async def _load_jobs(server: Server, folder: Path | None, complain: Callable[[str], None]) -> None:
-    for place in _jobs_in(folder):
-        try:
-            await server.load(place)
-        except (ScattersphereError, OSError) as exc:
-            complain(f"job {place.name}: {exc}")
+def _tell_of_the_start(server: Server, complain: Callable[[str], None]) -> None:
+    """Complain of each bundle and each job that was not taken up, or that waits for code."""
+    for bundle in server.registry.bundles.values():
+        if bundle.error is not None:
+            complain(f"bundle {bundle.name}: {bundle.error}")
+    for message in server.problems.values():
+        complain(message)
+    for name, problems in server.unresolved.items():
+        complain(f"job {name} cannot run yet: {problems[0]}")
 
 
 # ---- tokens

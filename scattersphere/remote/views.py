@@ -144,7 +144,6 @@ def _task_status(task: TaskStatus) -> dict[str, Any]:
         ended=stamp(task.ended_at),
         failure=str(task.failure)[:FAILURE_TEXT] if task.failure is not None else None,
         stuck=task.stuck or None,
-        reused=str(task.reused) if task.reused is not None else None,
     )
 
 
@@ -184,7 +183,7 @@ def kind_of(event: Event) -> str:
     """Return the word that `follow kinds=` has for an event."""
     if event.bundle is not None:
         return "bundles"
-    if event.kind in {EventKind.JOB_DEFINED, EventKind.JOB_UNDEFINED}:
+    if event.kind in {EventKind.JOB_DEFINED, EventKind.JOB_UNDEFINED, EventKind.JOB_FAILED}:
         return "jobs"
     if event.kind is EventKind.LOG:
         return "log"

@@ -1,0 +1,64 @@
+"""What `serve` takes up at its start and while it serves, and what it complains of."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import anyio
+import pytest
+
+from scattersphere.remote.serve import ServeOptions, serve
+
+pytestmark = pytest.mark.anyio
+
+GOOD = "from scattersphere import RunnableTask\nclass Job(RunnableTask):\n    def run(self, context): ...\n"
+
+
+@pytest.fixture
+def place():
+    with tempfile.TemporaryDirectory() as folder:  # short: the path of a unix socket has a limit
+        for name in ("bundles", "jobs"):
+            (Path(folder) / name).mkdir()
+        yield Path(folder)
+
+
+def job(name, path):
+    return json.dumps({"name": name, "tasks": {"only": {"task": path}}})
+
+
+async def test_what_cannot_be_taken_up_is_complained_of_once_and_later_news_too(place):
+    bundles, jobs = place / "bundles", place / "jobs"
+    (bundles / "good.py").write_text(GOOD)
+    (bundles / "bad.py").write_text("class Broken(:\n")
+    (jobs / "ready.json").write_text(job("ready", "good.Job"))
+    (jobs / "waits.json").write_text(job("waits", "later.Job"))
+    (jobs / "broken.json").write_text("{")
+    send, complaints = anyio.create_memory_object_stream[str](100)
+    listening = anyio.Event()
+    options = ServeOptions(bundles=(bundles,), jobs=jobs, watch_jobs=True, unix=place / "socket")
+    with anyio.fail_after(60):
+        async with complaints, anyio.create_task_group() as group:
+            group.start_soon(_serve, options, send, listening)
+            await listening.wait()
+            first = [complaints.receive_nowait() for _ in range(3)]
+            with pytest.raises(anyio.WouldBlock):
+                complaints.receive_nowait()
+            assert first[0].startswith("bundle bad: ")
+            assert "SyntaxError" in first[0]
+            assert first[1].startswith(str(jobs / "broken.json"))
+            assert (
+                first[2]
+                == 'job waits cannot run yet: 1:38  tasks.only.task  no task "later.Job" in any bundle'
+            )
+            (bundles / "dropped.py").write_text("import nothing_of_this_name\n")
+            assert (await complaints.receive()).startswith("bundle dropped: ")
+            (jobs / "ready.json").write_text("[")
+            assert (await complaints.receive()).startswith(str(jobs / "ready.json"))
+            group.cancel_scope.cancel()
+
+
+async def _serve(options, send, listening):
+    with send:
+        await serve(options, say=lambda _: listening.set(), complain=send.send_nowait)

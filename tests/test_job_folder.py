@@ -1,0 +1,405 @@
+"""A folder of definitions: loaded after the bundles, saved into, watched if asked for. On asyncio and on trio."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import anyio
+import pytest
+from livebundles import PATIENCE, QUICK, task
+
+from scattersphere import (
+    BundleRefusedError,
+    ConflictError,
+    EventKind,
+    ExistsError,
+    FileChangedError,
+    JobDefinition,
+    NoSuchJobError,
+    RunnableTask,
+    RunState,
+    Server,
+    UnresolvedError,
+)
+from scattersphere.files import file_name
+
+pytestmark = pytest.mark.anyio
+
+
+def job(name, path="a.Job", **more):
+    return json.dumps({"name": name, "tasks": {"only": {"task": path}}, **more})
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "bundles").mkdir()
+    (tmp_path / "bundles" / "a.py").write_text(task(1))
+    return tmp_path / "bundles"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "jobs").mkdir()
+    return tmp_path / "jobs"
+
+
+async def seen(server, kind, name):
+    """Wait for an event of a job."""
+    with anyio.fail_after(PATIENCE):
+        events = server.events()
+        while (event := await anext(events)).kind is not kind or event.job != name:
+            pass
+    return event
+
+
+# ---- loading
+
+
+async def test_the_job_folder_is_loaded_after_the_bundles_when_the_server_has_been_entered(root, folder):
+    (folder / "nightly.json").write_text(job("nightly"))
+    (folder / "weekly.json").write_text(job("weekly"))
+    async with Server(bundle_roots=[root], job_folder=folder) as server:
+        assert sorted(server.definitions) == ["nightly", "weekly"]
+        assert server.definitions["nightly"].tasks["only"].bundle == "a"
+        assert not server.unresolved
+        assert (await (await server.start("nightly")).wait(20)).succeeded
+
+
+async def test_files_that_cannot_be_read_are_reported_with_their_place_and_left_untouched(root, folder):
+    broken = '{"name": "broken",\n "tasks": {"t": {"task": "a.Job", "retyr": {}}}}\n'
+    (folder / "broken.json").write_text(broken)
+    (folder / "good.json").write_text(job("good"))
+    (folder / "latin.json").write_bytes(b'{"name": "\xe9"}')
+    before = {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.iterdir()}
+    async with Server(bundle_roots=[root], job_folder=folder) as server:
+        assert list(server.definitions) == ["good"]
+        assert sorted(path.name for path in server.problems) == ["broken.json", "latin.json"]
+        assert (
+            '2:35  tasks.t.retyr  unknown key; did you mean "retry"?'
+            in server.problems[folder / "broken.json"]
+        )
+        failed = {event.job async for event in _first(server, 2, EventKind.JOB_FAILED)}
+        assert failed == {"broken", "latin"}
+    assert {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.iterdir()} == before
+
+
+async def _first(server, count, kind):
+    async for event in server.events():
+        if event.kind is kind:
+            yield event
+            count -= 1
+            if not count:
+                return
+
+
+async def test_what_is_no_definition_is_passed_over(folder):
+    JobDefinition.schema()
+    (folder / "job-definition.schema.json").write_text("{}")
+    (folder / ".hidden.json").write_text("no JSON")
+    (folder / "notes.txt").write_text("no JSON")
+    (folder / "sub.json").mkdir()
+    async with Server(job_folder=folder) as server:
+        assert not server.definitions
+        assert not server.problems
+
+
+async def test_two_files_with_the_same_job_are_reported_and_the_first_stands(root, folder):
+    (folder / "one.json").write_text(job("same", description="one"))
+    (folder / "two.json").write_text(job("same", description="two"))
+    async with Server(bundle_roots=[root], job_folder=folder) as server:
+        assert server.definitions["same"].description == "one"
+        assert f"defined already, from {folder / 'one.json'}" in server.problems[folder / "two.json"]
+
+
+async def test_load_all_takes_up_what_has_changed_and_nothing_else(root, folder):
+    (folder / "one.json").write_text(job("one"))
+    (folder / "two.json").write_text(job("two"))
+    async with Server(bundle_roots=[root], job_folder=folder) as server:
+        before = dict(server.definitions)
+        (folder / "two.json").write_text(job("two", description="edited"))
+        (folder / "three.json").write_text(job("three"))
+        loaded = await server.load_all()
+        assert [definition.name for definition in loaded] == ["one", "three", "two"]
+        assert server.definitions["one"] is before["one"]
+        assert server.definitions["two"].description == "edited"
+
+
+async def test_a_folder_that_is_not_there_is_reported(tmp_path):
+    async with Server(job_folder=tmp_path / "none") as server:
+        assert not server.definitions
+    async with Server() as server:
+        with pytest.raises(ConflictError, match="no job_folder"):
+            await server.load_all()
+
+
+# ---- the bundles that a file names
+
+
+async def test_the_bundles_that_a_file_names_are_registered_under_its_names(root, folder):
+    (root / "_private.py").write_text(task("private"))  # not adopted, but it may be named
+    text = job("j", "_private.Job", bundles={"mine": "../bundles/_private.py"})
+    (folder / "j.json").write_text(text)
+    async with Server(bundle_roots=[root], job_folder=folder) as server:
+        assert server.registry.bundles["mine"].path == root / "_private.py"
+        assert server.definitions["j"].tasks["only"].bundle == "mine"
+
+
+async def test_a_files_own_bundle_comes_first_where_two_hold_the_same_path(root, folder):
+    (folder / "j.json").write_text(job("j", bundles={"mine": "../bundles/a.py"}))
+    async with Server(bundle_roots=[root], job_folder=folder) as server:
+        assert sorted(server.registry.bundles) == ["a", "mine"]  # adopted, and named by the file
+        assert server.definitions["j"].tasks["only"].bundle == "mine"
+        assert not server.unresolved
+
+
+async def test_a_bundle_outside_the_roots_is_refused_and_the_job_waits(tmp_path, root, folder):
+    (tmp_path / "outside.py").write_text(task("outside"))
+    (root / "link.py").symlink_to(tmp_path / "outside.py")
+    for name, path in (
+        ("plain", "../outside.py"),
+        ("link", "../bundles/link.py"),
+        ("up", "../bundles/../outside.py"),
+    ):
+        (folder / f"{name}.json").write_text(job(name, "outside.Job", bundles={"out": path}))
+    async with Server(bundle_roots=[root], job_folder=folder) as server:
+        for name in ("plain", "link", "up"):
+            assert "outside the bundle_roots" in server.problems[folder / f"{name}.json"]
+            assert 'no task "outside.Job"' in str(server.unresolved[name][0])
+            with pytest.raises(BundleRefusedError):
+                await server.load(folder / f"{name}.json", replace=True)
+        assert "out" not in server.registry.bundles
+
+
+async def test_a_bundle_that_a_file_names_and_that_comes_later_makes_the_job_runnable(root, folder):
+    (folder / "j.json").write_text(job("j", "late.Job", bundles={"mine": "../bundles/late.py"}))
+    async with Server(bundle_roots=[root], job_folder=folder, watch=QUICK) as server:
+        assert "No such file" in server.registry.bundles["mine"].error
+        assert list(server.unresolved) == ["j"]
+        (root / "late.py").write_text(task("late"))
+        await _resolved(server, "j")
+        assert server.definitions["j"].tasks["only"].bundle == "mine"
+        run = await (await server.start("j")).wait(20)
+        assert run.results["only"] == "late"
+
+
+async def test_a_bundle_that_is_named_through_a_link_follows_the_link(tmp_path, root, folder):
+    for version in (1, 2):
+        (root / f".v{version}").mkdir()
+        (root / f".v{version}" / "etl.py").write_text(task(version))
+    (root / "current").symlink_to(".v1")
+    (folder / "j.json").write_text(job("j", "etl.Job", bundles={"mine": "../bundles/current/etl.py"}))
+    async with Server(bundle_roots=[root], job_folder=folder, watch=QUICK) as server:
+        first = server.registry.bundles["mine"].current
+        (root / "new").symlink_to(".v2")
+        (root / "new").replace(root / "current")
+        with anyio.fail_after(PATIENCE):
+            async for _ in server.events():
+                if server.registry.bundles["mine"].current is not first:
+                    break
+        run = await (await server.start("j")).wait(20)
+        assert run.results["only"] == 2
+
+
+# ---- before the code
+
+
+async def _resolved(server, name):
+    with anyio.fail_after(PATIENCE):
+        async for _ in server.events():
+            if name not in server.unresolved:
+                return
+
+
+async def test_a_job_is_listed_with_what_it_lacks_and_refused_at_start_in_the_same_words():
+    async with Server() as server:
+        server.define(
+            JobDefinition.build("j")
+            .task("x", "etl.A")
+            .task("y", "etl.B", args={"n": 1})
+            .task("z", "etl.C")
+            .done()
+        )
+        problems = server.unresolved["j"]
+        assert [problem.path for problem in problems] == ["tasks.x.task", "tasks.y.task", "tasks.z.task"]
+        with pytest.raises(UnresolvedError) as caught:
+            await server.start("j")
+        assert caught.value.problems == problems
+        assert all(str(problem) in str(caught.value) for problem in problems)
+
+
+async def test_a_job_becomes_runnable_when_its_bundle_comes_and_unresolved_again_when_it_goes(root):
+    async with Server(watch=False) as server:
+        server.define(JobDefinition.build("j").task("only", "a.Job").done())
+        assert list(server.unresolved) == ["j"]
+        for _ in range(2):
+            await server.register(root / "a.py")
+            assert not server.unresolved
+            assert server.definitions["j"].tasks["only"].bundle == "a"  # settled, and it stays
+            assert (await (await server.start("j")).wait(20)).succeeded
+            await server.deregister("a")
+            assert 'no bundle "a"' in str(server.unresolved["j"][0]).replace("'", '"')
+            with pytest.raises(UnresolvedError):
+                await server.start("j")
+        (root / "b.py").write_text((root / "a.py").read_text())
+        await server.register(root / "b.py", name="other")
+        assert list(server.unresolved) == ["j"]
+
+
+async def test_a_job_whose_bundle_does_not_load_says_why(root, folder):
+    (root / "a.py").write_text("import nothing_of_this_name\n")
+    (folder / "j.json").write_text(job("j").replace('"a.Job"', '"a.Job", "bundle": "a"'))
+    async with Server(bundle_roots=[root], job_folder=folder) as server:
+        (problem,) = server.unresolved["j"]
+        assert "bundle a has not loaded" in problem.message
+        assert "nothing_of_this_name" in problem.message
+
+
+async def test_a_saved_job_can_be_loaded_before_its_code(root, tmp_path):
+    (tmp_path / "saved").mkdir()
+    async with Server(job_folder=tmp_path / "saved", watch=False) as server:
+        await server.register(root / "a.py")
+        server.define(JobDefinition.build("j").task("only", "a.Job").done())
+        server.save("j")
+    async with Server(job_folder=tmp_path / "saved", watch=False) as server:
+        assert list(server.unresolved) == ["j"]
+        await server.register(root / "a.py")
+        assert (await (await server.start("j")).wait(20)).succeeded
+
+
+# ---- saving
+
+
+class Greet(RunnableTask):
+    """Greet."""
+
+    def run(self, context):
+        return "hello"
+
+
+async def test_a_job_that_was_made_in_python_is_saved_under_its_name_and_then_again(folder):
+    async with Server(job_folder=folder) as server:
+        server.register_tasks("app", [Greet])
+        server.define(JobDefinition.build("greet").task("g", "Greet").done())
+        server.save("greet")
+        server.save("greet")
+        assert JobDefinition.load(folder / "greet.json").tasks["g"].bundle == "app"
+        with pytest.raises(NoSuchJobError):
+            server.save("grete")
+
+
+async def test_saving_never_replaces_what_came_from_elsewhere_unless_told_to(folder):
+    (folder / "greet.json").write_text("not mine")
+    async with Server(job_folder=folder) as server:
+        assert folder / "greet.json" in server.problems
+        server.register_tasks("app", [Greet])
+        server.define(JobDefinition.build("greet").task("g", "Greet").done())
+        with pytest.raises(ExistsError):
+            server.save("greet")
+        assert (folder / "greet.json").read_text() == "not mine"
+        server.save("greet", overwrite=True)
+        assert not server.problems
+        (folder / "greet.json").write_text(job("greet"))
+        with pytest.raises(FileChangedError):
+            server.save("greet")
+
+
+async def test_a_file_that_holds_another_job_is_not_replaced_even_if_told_to(folder):
+    (folder / "greet.json").write_text(job("Greet"))  # as on a file system that knows no case
+    async with Server(job_folder=folder) as server:
+        server.define(JobDefinition.build("greet").task("g", "Greet").done())
+        with pytest.raises(ConflictError, match="holds the job 'Greet'"):
+            server.save("greet", overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["con", "NUL", "com1", "lpt9.daily", "aux.x"])
+async def test_names_of_devices_get_files_that_are_safe_everywhere(folder, name):
+    async with Server(job_folder=folder) as server:
+        server.define(JobDefinition.build(name).task("g", "Greet").done())
+        server.save(name)
+        assert [file.name for file in folder.iterdir()] == [f"%{name}.json"]
+    async with Server(job_folder=folder) as server:
+        assert list(server.definitions) == [name]
+
+
+def test_different_jobs_get_different_files():
+    names = ["con", "con_", "con.x", "job-definition.schema", "console", "a.json", "a", "a.", "Con"]
+    assert len({file_name(name, ".json") for name in names}) == len(names)
+    assert file_name("nightly", ".json") == "nightly.json"
+    assert file_name("job-definition.schema", ".json") != "job-definition.schema.json"
+
+
+# ---- watching
+
+
+async def test_an_edited_file_replaces_the_definition_and_running_runs_keep_theirs(folder, tmp_path):
+    class Hold(RunnableTask):
+        """Wait for a word."""
+
+        async def run(self, context):
+            await go_on.wait()
+
+    go_on = anyio.Event()
+    (folder / "j.json").write_text(job("j", Hold.__qualname__, description="old"))
+    async with Server(job_folder=folder, watch_jobs=True, watch=QUICK) as server:
+        server.register_tasks("app", [Hold, Greet])
+        run = await server.start("j")
+        await seen(server, EventKind.JOB_DEFINED, "j")
+        cursor = server.last_event
+        (folder / "j.json").write_text(job("j", "Greet", description="new"))
+        with anyio.fail_after(PATIENCE):
+            async for event in server.events(cursor):
+                if event.kind is EventKind.JOB_DEFINED:
+                    break
+        assert server.definitions["j"].description == "new"
+        assert run.state is RunState.RUNNING
+        assert run.plan.definition.description == "old"
+        go_on.set()
+        assert (await run.wait(20)).succeeded
+        assert (await (await server.start("j")).wait(20)).results["only"] == "hello"
+
+
+async def test_files_dropped_in_are_defined_broken_edits_change_nothing_and_removed_ones_are_undefined(
+    folder,
+):
+    async with Server(job_folder=folder, watch_jobs=True, watch=QUICK) as server:
+        server.register_tasks("app", [Greet])
+        (folder / "j.json").write_text(job("j", "Greet"))
+        await seen(server, EventKind.JOB_DEFINED, "j")
+        (folder / "j.json").write_text('{"name": "j", "tasks": []}')
+        event = await seen(server, EventKind.JOB_FAILED, "j")
+        assert "tasks" in event.message
+        assert server.definitions["j"].tasks["only"].task == "Greet"
+        assert folder / "j.json" in server.problems
+        (folder / "j.json").write_text(job("renamed", "Greet"))
+        await seen(server, EventKind.JOB_UNDEFINED, "j")
+        assert list(server.definitions) == ["renamed"]
+        assert not server.problems
+        shutil.rmtree(folder)
+        await seen(server, EventKind.JOB_UNDEFINED, "renamed")
+        assert not server.definitions
+
+
+async def test_a_save_of_ones_own_is_no_news(folder):
+    async with Server(job_folder=folder, watch_jobs=True, watch=QUICK) as server:
+        server.register_tasks("app", [Greet])
+        server.define(JobDefinition.build("mine").task("g", "Greet").done())
+        server.save("mine")
+        (folder / "other.json").write_text(job("other", "Greet"))
+        await seen(server, EventKind.JOB_DEFINED, "other")
+        defined = [event.job async for event in _first(server, 2, EventKind.JOB_DEFINED)]
+        assert defined == ["mine", "other"]
+
+
+async def test_without_watch_jobs_an_edit_waits_for_load_all(root, folder):
+    (folder / "j.json").write_text(job("j"))
+    async with Server(bundle_roots=[root], job_folder=folder, watch=QUICK) as server:
+        (folder / "j.json").write_text(job("j", description="new"))
+        (root / "marker.py").write_text(task("marker"))
+        with anyio.fail_after(PATIENCE):
+            async for event in server.events():
+                if event.bundle == "marker":
+                    break
+        assert not server.definitions["j"].description
+        await server.load_all()
+        assert server.definitions["j"].description == "new"
