@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from scattersphere.execution.backends.protocol import Backend
+    from scattersphere.execution.backlog import Backlog
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.loops import Loop
     from scattersphere.execution.timers import Timers
@@ -38,6 +39,7 @@ class AttemptDriver:
     backends: dict[str, Backend]
     timers: Timers
     stuck: dict[Attempt, Execution]
+    backlog: Backlog
     cancelled: type[BaseException]
     clock: Callable[[], float]
     on_idle: Callable[[Execution], None] | None
@@ -207,7 +209,8 @@ class AttemptDriver:
         if issubclass(type(exc), self.cancelled) and attempt.asked is not None:
             self.over(attempt, CANCELLED, None)
             return
-        self.fail(attempt, exc, format_failure(exc))
+        if not self.backlog.do(lambda: self.fail(attempt, exc, format_failure(exc))):
+            self.wake()
 
     def _done(self, attempt: Attempt, outcome: Outcome) -> None:
         """A backend reports."""

@@ -24,12 +24,14 @@ import anyio.lowlevel
 from scattersphere.errors import ClosedError, EngineError
 from scattersphere.execution.admission import Admission
 from scattersphere.execution.alarms import SLICE
+from scattersphere.execution.backlog import Backlog
 from scattersphere.execution.execution import Execution
 from scattersphere.execution.failures import format_failure
 from scattersphere.execution.logs import RunLog
 from scattersphere.execution.loops import current_loop
 from scattersphere.execution.machine.dispatcher import Dispatcher
 from scattersphere.execution.obedience import Obedience
+from scattersphere.execution.pace import Pace
 from scattersphere.execution.timers import Timers
 from scattersphere.model.events import EventKind, run_event
 from scattersphere.model.states import RunState
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from scattersphere.execution.plan import Plan
 
 _log = logging.getLogger("scattersphere.execution")
+MANY = 10_000
+"""Tasks and instances of a run that is settled in a turn of its own."""
 CHUNK = 32
 """Attempts that are taken from one run before the next one has its turn."""
 
@@ -86,11 +90,14 @@ class JobExecutor(Obedience):
         self._loop: Loop | None = None
         self._begun: deque[tuple[Execution, list[int]]] = deque()
         self._pumping = False
+        self._within_turn = False
+        """Whether the pump was called from a body's last step, and not by the loop."""
         self._starting: Attempt | None = None
         self._began = False
         self._news: dict[Execution, None] = {}
         """Runs whose readers are to be woken, in order."""
         self._told_at = 0.0
+        self.backlog: Backlog = Backlog(SLICE)
         self._working: OrderedDict[Execution, None] = OrderedDict()
         self._alarm: float | None = None
         self._last_id = 0
@@ -114,6 +121,7 @@ class JobExecutor(Obedience):
         self._epoch = time.time() - loop.clock()
         await loop.open(self._pump, self.on_alarm, self.crash)
         self._loop = loop
+        self._pace: Pace = Pace(loop.starts_a_turn)
         self._thread = threading.get_ident()
         for backend in self.backends.values():
             await backend.open(self)
@@ -199,7 +207,9 @@ class JobExecutor(Obedience):
     def pump_now(self) -> None:
         """Start what an ended body made ready, without a turn of the loop where it allows that."""
         if not self._pumping and self._loop is not None:
+            self._within_turn = True
             self._loop.pump_now()
+            self._within_turn = False
 
     def _pump(self) -> bool:
         """Start what is ready, for one slice of time. True: there is more."""
@@ -207,7 +217,7 @@ class JobExecutor(Obedience):
             return False
         self._pumping, self._began = True, False
         try:
-            more = bool(self._working) and self.work()
+            more = not self._within_turn and self._go_on()
             more = self._start_ready() or more  # other runs start attempts while a mass move goes on
             if self._news:
                 more = self._tell_news() or more
@@ -216,14 +226,21 @@ class JobExecutor(Obedience):
             more = False
         finally:
             self._pumping = False
+        if not self._within_turn:
+            self._pace.turn_over(full=more)
         if self.timers.changed:
             self.set_alarm()
         return more
 
+    def _go_on(self) -> bool:
+        """Go on with what did not fit into the turns before. Return whether there is more."""
+        more = bool(self.backlog) and self.backlog.new_turn()
+        return (bool(self._working) and self.work()) or more
+
     def _start_ready(self) -> bool:
         """Take and start attempts until nothing is ready (False) or the slice is over (True)."""
         take, begun, clock, start = self.dispatcher.take, self._begun, self.clock, self.start
-        budget, drained = self.loop.starts_a_turn, self.dispatcher.is_drained
+        budget, drained = CHUNK if self._within_turn else self._pace.starts(), self.dispatcher.is_drained
         now = clock()
         end = now + SLICE
         while budget > 0:
@@ -293,7 +310,11 @@ class JobExecutor(Obedience):
             if timer is not None:
                 timer.cancel()
         self.admission.leave(execution)
-        execution.settle()
+        if len(execution.machine.task_states) < MANY:
+            execution.settle()
+        else:  # takes some milliseconds, to which this turn's share is not to be added
+            self.backlog.later(execution.settle)
+            self.wake()
         execution.tell_end()
         self.admit()
 
@@ -302,6 +323,7 @@ class JobExecutor(Obedience):
         self.failure = exc
         self._begun.clear()
         self._working.clear()
+        self.backlog.clear()
         for execution in list(self.running.values()):
             execution.machine.crash()
             # The machine has given them up, and may not be asked any more; they are named until they end.

@@ -131,7 +131,10 @@ class Consequences(RunRecord):
         if self._carrying:  # `ask` called back into this run; the outer call goes on with it
             return
         self._carrying = True
-        budget = budget or self.at_once
+        if (
+            not budget and not self.busy
+        ):  # else the driver works it off: a thousand signals would not be slices
+            budget = self.at_once
         try:
             while not self.is_over:
                 if self._has_work():

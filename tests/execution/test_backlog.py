@@ -1,0 +1,78 @@
+"""Dear work is shared out over the turns of the loop, and the number of starts follows what they cost."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from scattersphere.execution import backlog as backlog_module
+from scattersphere.execution import pace as pace_module
+from scattersphere.execution.backlog import Backlog
+from scattersphere.execution.pace import LEAST, Pace
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    fake = SimpleNamespace(perf_counter=lambda: clock.now)
+    monkeypatch.setattr(backlog_module, "time", fake)
+    monkeypatch.setattr(pace_module, "time", fake)
+    return clock
+
+
+def taking(clock, seconds, done, what):
+    def act():
+        clock.now += seconds
+        done.append(what)
+
+    return act
+
+
+def test_what_fits_into_a_turn_is_done_at_once_and_the_rest_in_order_in_later_turns(clock):
+    backlog, done = Backlog(2.0), []
+    answers = [backlog.do(taking(clock, 1.5, done, n)) for n in range(6)]
+    assert answers == [True, True, False, False, False, False]
+    assert done == [0, 1]
+    assert backlog.new_turn()
+    assert done == [0, 1, 2, 3]
+    assert not backlog.do(taking(clock, 0.0, done, "last"))  # others wait: it does not overtake them
+    assert backlog.new_turn()
+    assert not backlog.new_turn()
+    assert done == [0, 1, 2, 3, 4, 5, "last"]
+    assert not backlog
+
+
+def test_what_is_left_for_later_waits_for_a_turn(clock):
+    backlog, done = Backlog(2.0), []
+    backlog.later(taking(clock, 0.0, done, 1))
+    assert done == []
+    assert backlog
+    backlog.new_turn()
+    assert done == [1]
+
+
+def test_what_was_forgotten_is_not_done(clock):
+    backlog, done = Backlog(2.0), []
+    backlog.later(taking(clock, 0.0, done, 1))
+    backlog.clear()
+    assert not backlog.new_turn()
+    assert done == []
+
+
+def test_fewer_are_started_while_the_loop_comes_back_late_and_more_when_it_does_not(clock):
+    pace = Pace(256)
+    assert pace.starts() == 256
+    seen = []
+    for _ in range(6):
+        pace.turn_over(full=True)
+        clock.now += 0.02
+        seen.append(pace.starts())
+    assert seen == [128, 64, 32, 16, LEAST, LEAST]
+    pace.turn_over(full=True)
+    assert pace.starts() == 32
+
+
+def test_a_loop_that_had_nothing_to_do_says_nothing_about_the_cost_of_starts(clock):
+    pace = Pace(256)
+    pace.turn_over(full=False)
+    clock.now += 60
+    assert pace.starts() == 256
