@@ -6,6 +6,7 @@ in the package that bears its name.
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -30,6 +31,7 @@ from scattersphere.execution.instruments import Instruments
 from scattersphere.execution.jobfiles import JobFiles
 from scattersphere.execution.jobs import Jobs, job_of_task
 from scattersphere.execution.keys import Request, StartKeys
+from scattersphere.execution.reruns import PINNED, check_again, plan_again, take_over
 from scattersphere.execution.run import Run
 from scattersphere.execution.settings import checked
 from scattersphere.execution.watchdog import BLOCKED_SECONDS
@@ -381,15 +383,38 @@ class Server:
         plan.check_params(params)
         execution = self._executor.submit(plan, params, child_of=child_of)
         execution.secrets = secret_names(definition)
+        execution.key = key
+        run = self._take_up(execution)
+        self._keys.add(key, request, run)
+        return run
+
+    async def rerun(self, run_id: int, *, from_failed: bool = True, code: str = PINNED) -> Run:
+        """Start a new run of the plan of an ended run, with its parameters; `parent` is the old one's id.
+
+        With `from_failed` the results of tasks that succeeded are taken over (`Run.reused`), as are those of
+        single instances of maps; what depends on anything that is done again is done again too.
+        `code` is "pinned", the versions that the old run had, or "latest". Raises
+        `NoSuchRunError`, `RunStateError` while it is live, `NoSuchBundleError` where the pinned code is gone,
+        `UnresolvedError` where the latest does not fit, `BusyError`.
+        """
+        self._alive()
+        earlier = self._runs[run_id].execution
+        check_again(earlier, code)
+        async with plan_again(earlier, code, self.registry, self._jobs) as plan:
+            self._alive()
+            taken = take_over(earlier, from_failed=from_failed)
+            prepare = functools.partial(taken.apply, earlier)
+            return self._take_up(self._executor.submit(plan, earlier.params, prepare=prepare))
+
+    def _take_up(self, execution: Execution) -> Run:
+        """Make a run of what was submitted, and pin its code."""
         run = Run(execution, self._executor)
         self._runs.add(run)
-        self.registry.keep(run.id, plan.versions)
+        self.registry.keep(run.id, execution.plan.versions)
         if run.state.ended:  # nothing in it had to be executed
             self._runs.ended(run, self._executor.clock())
         else:
-            self.registry.pin(run.id, plan.versions)
-        execution.key = key
-        self._keys.add(key, request, run)
+            self.registry.pin(run.id, execution.plan.versions)
         return run
 
     async def _start_child(self, attempt: Attempt, job: str, params: Mapping[str, Any] | None) -> Run:

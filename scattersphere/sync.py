@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from anyio.from_thread import BlockingPortal
 
+    from scattersphere.execution.reruns import Reused
     from scattersphere.execution.run import Run, TaskStatus
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.events import Event
@@ -50,6 +51,16 @@ class SyncRun:
     def job(self) -> str:
         """The name of the job."""
         return self._run.job
+
+    @property
+    def parent(self) -> int | None:
+        """The run that started this one, or that it repeats."""
+        return self._run.parent
+
+    @property
+    def reused(self) -> Mapping[str, Reused]:
+        """See `Run.reused`."""
+        return self._run.reused
 
     @property
     def state(self) -> RunState:
@@ -228,6 +239,10 @@ class SyncServer:
     ) -> SyncRun:
         """See `Server.start_task`."""
         return SyncRun(self._call(self.server.start_task, path, args, key=key), self.portal)
+
+    def rerun(self, run_id: int, *, from_failed: bool = True, code: str = "pinned") -> SyncRun:
+        """See `Server.rerun`."""
+        return SyncRun(self._call(self.server.rerun, run_id, from_failed=from_failed, code=code), self.portal)
 
     def run(self, run_id: int) -> SyncRun:
         """Return a live or kept run. Raises `NoSuchRunError`."""

@@ -24,6 +24,18 @@ def _is_child_process() -> bool:
     return process.parent_process() is not None or hasattr(process.current_process(), "_inheriting")
 
 
-if _is_child_process():
+def _attach() -> None:
     # By name: this package stands above the registry and may know nothing of it, except here.
     importlib.import_module("scattersphere.registry.children").attach()
+
+
+def _after_fork() -> None:
+    """In a child of a fork server that had imported this package, before it knew what its children are for."""
+    if "multiprocessing.forkserver" in sys.modules:
+        _attach()
+
+
+if _is_child_process():
+    _attach()
+elif hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -103,6 +103,8 @@ class AttemptDriver:
         if execution.withdrawn and unit in execution.withdrawn:
             self._over_before_start(attempt)
             return
+        if execution.borrowed and unit >= plan.size and self._borrowed(attempt):
+            return
         current_attempt.set(attempt)
         if planned.backend != "loop":
             self._start_elsewhere(attempt)
@@ -127,6 +129,17 @@ class AttemptDriver:
         attempt.execution.withdrawn.discard(attempt.unit)
         attempt.asked = attempt.execution.machine.asked_of(attempt.unit)
         self.over(attempt, CANCELLED, None)
+
+    def _borrowed(self, attempt: Attempt) -> bool:
+        """End an instance at once whose result was taken over from an earlier run. Return whether it was."""
+        execution, index = attempt.execution, attempt.index
+        if index is None:
+            return False
+        place = (execution.machine.task_of(attempt.unit), index)
+        if place not in execution.borrowed:
+            return False
+        self._returned(attempt, execution.borrowed.pop(place))
+        return True
 
     def _start_elsewhere(self, attempt: Attempt) -> None:
         execution, planned = attempt.execution, attempt.planned

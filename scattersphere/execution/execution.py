@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.machine.record import Command
     from scattersphere.execution.plan import Plan, PlannedTask
     from scattersphere.execution.progress import Gauge
+    from scattersphere.execution.reruns import Reused
     from scattersphere.execution.timers import Timer
 
 _SUCCEEDED = TASK_STATES.index(TaskState.SUCCEEDED)
@@ -114,6 +115,10 @@ class Execution:
         self.secrets: frozenset[str] = frozenset()
         self.key: str | None = None
         self.parent: int | None = None
+        self.reused: dict[str, Reused] = {}
+        """Where results come from that were taken over, by the name of the task."""
+        self.borrowed: dict[tuple[int, int], Any] = {}
+        """Results of instances that were taken over, by mapped task and index, until they are used."""
         self.children: set[Execution] = set()
         self.timer: Timer | None = None
         self.remaining: float | None = plan.definition.timeout

@@ -151,8 +151,18 @@ class JobExecutor(Obedience):
 
     # ---- runs
 
-    def submit(self, plan: Plan, params: Mapping[str, Any], *, child_of: Attempt | None = None) -> Execution:
-        """Make a run of a plan, queued or started. Raises `BusyError`, `ClosedError`, `EngineError`."""
+    def submit(
+        self,
+        plan: Plan,
+        params: Mapping[str, Any],
+        *,
+        child_of: Attempt | None = None,
+        prepare: Callable[[Execution], None] | None = None,
+    ) -> Execution:
+        """Make a run of a plan, queued or started; `prepare` is called before it can start.
+
+        Raises `BusyError`, `ClosedError`, `EngineError`.
+        """
         loop = self.loop
         if self.failure is not None:
             raise EngineError(f"the engine failed before: {self.failure!r}") from self.failure
@@ -170,6 +180,9 @@ class JobExecutor(Obedience):
         )
         execution.log.listener = functools.partial(self.line_written, execution)
         execution.created_at = loop.clock()
+        if prepare is not None:
+            prepare(execution)
+            execution.journal.stamp(execution.created_at)
         self.running[execution.id] = execution
         if self.on_move is not None:
             self.on_move(execution, EventKind.RUN_QUEUED)

@@ -86,6 +86,8 @@ def _task_line(execution: Execution, number: int, column: int) -> str:
         parts.append(f"{width} instances")
     if state is TaskState.SUCCEEDED and not execution.has_result(number):
         parts.append("result dropped")
+    if planned.name in execution.reused:
+        parts.append(f"reused from {execution.reused[planned.name]}")
     if number in machine.stuck:
         parts.append("stuck")
     if state in {TaskState.UPSTREAM_FAILED, TaskState.SKIPPED} and planned.upstreams:

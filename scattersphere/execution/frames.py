@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import re
 import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from scattersphere.registry.logicalnames import logical
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,14 +22,13 @@ _LIBRARIES: tuple[str, ...] = tuple(
     for folder in [sysconfig.get_path(key)]
     if folder is not None
 )
-_BUNDLE_PREFIX = re.compile(r"\bscattersphere\.bundles\.[A-Za-z0-9_]+\.")
 _DEEPEST = 10_000
 """Frames looked at: a place is wanted at once, also of a body that recurses without end."""
 
 
 def logical_names(text: str) -> str:
-    """Take the private prefix of bundle versions (`scattersphere.bundles.etl_g7.`) out of `text`."""
-    return _BUNDLE_PREFIX.sub("", text)
+    """Put module names and paths of bundle versions in `text` back into those that their author knows."""
+    return logical(text)
 
 
 def is_engine_file(filename: str) -> bool:

@@ -183,10 +183,15 @@ class Jobs(Mapping[str, JobDefinition]):
         cached = self._plans.get(definition.name)
         if cached is not None and cached.definition is definition:
             return cached
-        plan = compile_plan(definition, self._find, self._backends(), self.stand_in)
-        self._compiled.add(plan)
+        plan = self.compiled(definition, self._find)
         if self.stand_in is None and self._definitions.get(definition.name) is definition:
             self._plans[definition.name] = plan
+        return plan
+
+    def compiled(self, definition: JobDefinition, find: Find) -> Plan:
+        """Compile a definition with the code that `find` finds. Raises `UnresolvedError`."""
+        plan = compile_plan(definition, find, self._backends(), self.stand_in)
+        self._compiled.add(plan)
         return plan
 
     def code_changed(self, released: BundleVersion | None) -> None:

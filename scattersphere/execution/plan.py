@@ -52,6 +52,9 @@ class PlannedTask:
     backend: str
     plain: bool
     """On the loop, without hooks, with fixed arguments only: the path that must be quick."""
+    code: str
+    """The label of the version of its code, which is known even when that is gone: `etl@91be07`."""
+    digest: str
 
     def let_go(self) -> None:
         """Forget the task class, so that nothing of ours keeps its version alive."""
@@ -83,6 +86,11 @@ class Plan:
     def job(self) -> str:
         """The name of the job."""
         return self.definition.name
+
+    @property
+    def has_code(self) -> bool:
+        """Whether the code is still there."""
+        return all(hasattr(task, "task_class") for task in self.tasks)
 
     def let_go(self) -> None:
         """Forget the code: its version was released. Kept runs still know names and definitions."""

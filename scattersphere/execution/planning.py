@@ -48,6 +48,7 @@ class _Known:
     task_class: TaskClass
     backend: str
     required: frozenset[str]
+    code: str
 
 
 def compile_plan(
@@ -142,6 +143,8 @@ class _Planner:
             upstreams,
             backend,
             backend == "loop" and not task_class.hooks and not varying and not mapped,
+            known.code,
+            task_class.digest,
         )
         if self._stand_in is not None:
             planned = self._stand_in(planned)
@@ -165,7 +168,8 @@ class _Planner:
             self._missing[key] = str(exc)
             return None
         required = frozenset(name for name, parameter in found.parameters.items() if parameter.required)
-        return _Known(found, _BACKENDS[not found.is_async], required)
+        code = found.bundle if found.version is None else str(found.version)
+        return _Known(found, _BACKENDS[not found.is_async], required, code)
 
     def _check_backend(self, name: str, backend: str, task_class: TaskClass) -> None:
         place: Path = ("tasks", name, "backend")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -14,6 +15,7 @@ from scattersphere.errors import NoSuchTaskError
 from scattersphere.execution.execution import NEVER, Failure
 from scattersphere.execution.explain import explain
 from scattersphere.execution.machine.codes import TASK_STATES
+from scattersphere.execution.reruns import Reused
 from scattersphere.execution.streams import EventStream
 from scattersphere.model.arguments import check_count, check_seconds
 from scattersphere.model.states import RunState, TaskState
@@ -38,7 +40,10 @@ class TaskStatus:
     started_at: dt.datetime | None
     ended_at: dt.datetime | None
     failure: Failure | None
+    """Why it failed last; None where it succeeded after all."""
     stuck: bool
+    reused: Reused | None = None
+    """Where its result comes from, if the run has not made it itself."""
 
     @property
     def seconds(self) -> float | None:
@@ -146,14 +151,17 @@ def status_of(execution: Execution, unit: int) -> TaskStatus:
         wall_time: dt.datetime | None = execution.engine.wall(at) if at >= 0 else None
         return wall_time
 
+    name, index = execution.plan.tasks[machine.task_of(unit)].name, machine.index_of(unit)
+    state = TASK_STATES[machine.task_states[unit]]
     return TaskStatus(
-        name=execution.plan.tasks[machine.task_of(unit)].name,
-        index=machine.index_of(unit),
-        state=TASK_STATES[machine.task_states[unit]],
+        name=name,
+        index=index,
+        state=state,
         attempts=machine.attempts[unit],
         started_at=wall(execution.started),
         ended_at=wall(execution.ended),
-        failure=execution.failures.get(unit),
+        failure=None if state is TaskState.SUCCEEDED else execution.failures.get(unit),
+        reused=execution.reused.get(name) if index is None else None,
         stuck=unit in machine.stuck,
     )
 
@@ -187,6 +195,16 @@ class Run:
     def parent(self) -> int | None:
         """The id of the run that started this one, or that it repeats."""
         return self._execution.parent
+
+    @property
+    def execution(self) -> Execution:
+        """The engine's own record; not part of the contract."""
+        return self._execution
+
+    @property
+    def reused(self) -> Mapping[str, Reused]:
+        """Where results come from that this run took over from an earlier one, by task; see `Server.rerun`."""
+        return MappingProxyType(self._execution.reused)
 
     @property
     def key(self) -> str | None:

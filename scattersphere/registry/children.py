@@ -1,14 +1,15 @@
 """Loaded versions in a child process: the modules are imported again from the parent's snapshots.
 
 A worker of ours finds the stores through an environment variable that only it gets. A child that a task
-made with `multiprocessing` and `spawn` finds them by the process id of its parent. (With `forkserver` the
-parent is another process, which knows nothing; such children cannot import versions.)
+made with `multiprocessing` finds them by the process ids of those that it descends from: with `spawn` its
+parent, with `forkserver` the parent of its parent, and a child of a child has yet another one in between.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DESCRIPTION = "version.json"
+
+DEEPEST = 16
+"""Generations of processes that are asked for their stores."""
 
 _code = CodeCache()
 
@@ -41,6 +45,7 @@ def describe_for_children(space: VersionSpace, file: Path) -> None:
 def attach() -> None:
     """Let this process import the versions that its parent loaded."""
     FINDER.attach = _fetch
+    FINDER.number_apart()
     FINDER.install()
 
 
@@ -65,4 +70,35 @@ def _fetch(slug: str) -> VersionSpace | None:
 
 def _stores() -> Iterator[Path]:
     yield from (Path(store) for store in os.environ.get(STORE_VARIABLE, "").split(os.pathsep) if store)
-    yield from stores_of(os.getppid())
+    for process in ancestors():
+        yield from stores_of(process)
+
+
+def ancestors() -> Iterator[int]:
+    """Yield the ids of the processes that this one descends from, its parent first."""
+    process = os.getppid()
+    for _ in range(DEEPEST):
+        if process <= 1:
+            return
+        yield process
+        process = _parent_of(process)
+
+
+def _parent_of(process: int) -> int:
+    """Return the parent's id of another process, 0 if it cannot be told."""
+    try:
+        # The fields after the name, which stands in parentheses and may hold anything (proc(5)).
+        return int(Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        pass
+    try:  # macOS has no /proc
+        shown = subprocess.run(  # noqa: S603 - a number is all that varies
+            ["ps", "-o", "ppid=", "-p", str(process)],  # noqa: S607 - it stands elsewhere on each system
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+        return int(shown.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return 0

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.resources
 import sys
 from functools import wraps
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from scattersphere.registry.metadata import MetadataFacade
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableSequence
@@ -65,6 +68,7 @@ class ImportlibFacade(ModuleType):
         self._space = space
         self.__path__: MutableSequence[str] = list(importlib.__path__)
         self.resources: ResourcesFacade = ResourcesFacade(space)
+        self.metadata: MetadataFacade = MetadataFacade(space)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(importlib, name)
@@ -86,4 +90,6 @@ class ImportlibFacade(ModuleType):
         """Return what the import statement that gave `module` gives in a bundle."""
         if module is importlib:
             return self
+        if module is importlib.metadata:
+            return self.metadata
         return self.resources if module is importlib.resources else module

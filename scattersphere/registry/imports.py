@@ -285,6 +285,15 @@ class BundleFinder:
             self._last += 1
             return f"{bundle.replace('-', '_')}_g{self._last}"
 
+    def number_apart(self) -> None:
+        """In a child process: let versions that it loads itself bear other names than those of its parent."""
+        # Without the lock: after a fork some thread that is not here may hold it.
+        self._last = max(self._last, os.getpid() * 1_000)
+
+    def space(self, slug: str) -> VersionSpace | None:
+        """Return the loaded version of this name, or None."""
+        return self._spaces.get(slug)
+
     def add(self, space: VersionSpace) -> None:
         """Answer for the modules of `space` from now on."""
         # Not at the top: in a child process the parent package imports this module.

@@ -19,6 +19,11 @@ from scattersphere.registry.sources import BundleKind, Snapshot
 DIGEST_SHOWN = 6
 """Characters of a digest that a label shows."""
 
+MANY_VERSIONS = 10
+"""Older versions in memory that are worth a warning; none is ever ended for that."""
+
+RUNS_SHOWN = 10
+
 
 @attrs.define(eq=False, kw_only=True)
 class BundleVersion:
@@ -97,7 +102,18 @@ class Bundle:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What was odd about the current version, but no reason to refuse it."""
-        return (*self.current.warnings, *self.current.notes) if self.current else ()
+        found = (*self.current.warnings, *self.current.notes) if self.current else ()
+        return (*found, crowd) if (crowd := self.crowd()) else found
+
+    def crowd(self) -> str:
+        """Say which runs hold older versions if those are many, else ""."""
+        older = self.versions
+        if len(older) < MANY_VERSIONS:
+            return ""
+        runs = sorted(frozenset().union(*older.values()))
+        shown = ", ".join(map(str, runs[:RUNS_SHOWN]))
+        more = f" and {len(runs) - RUNS_SHOWN} more" if len(runs) > RUNS_SHOWN else ""
+        return f"{len(older)} older versions are in memory, held by the runs {shown}{more}"
 
     @property
     def leaks(self) -> list[Leak]:

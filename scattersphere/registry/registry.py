@@ -6,10 +6,11 @@ bundle between two versions.
 
 from __future__ import annotations
 
+import logging
 import os
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -22,9 +23,16 @@ from scattersphere.errors import (
     NoSuchBundleError,
     NoSuchTaskError,
 )
+from scattersphere.registry import pickling
 from scattersphere.registry.hosts import host_version, origin
 from scattersphere.registry.index import TaskIndex, did_you_mean
-from scattersphere.registry.records import Bundle, BundleEvent, BundleEventKind, BundleVersion
+from scattersphere.registry.records import (
+    MANY_VERSIONS,
+    Bundle,
+    BundleEvent,
+    BundleEventKind,
+    BundleVersion,
+)
 from scattersphere.registry.scan import SourceLimits
 from scattersphere.registry.sources import BundleKind, check_name, default_name, kind_of
 from scattersphere.registry.store import STORE_VARIABLE
@@ -36,8 +44,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from scattersphere.model.taskclass import TaskClass
+    from scattersphere.registry.imports import VersionSpace
     from scattersphere.registry.leaks import Leak
     from scattersphere.task import RunnableTask
+
+_log = logging.getLogger("scattersphere.registry")
 
 LOAD_TIMEOUT = 60.0
 """Seconds after which a load is given up (design, section 8)."""
@@ -256,6 +267,21 @@ class TaskRegistry:
         """
         return self._versions.revived(versions)
 
+    def dumps(self, value: object) -> bytes:
+        """Pickle `value` so that it can be read when the versions of its classes are long gone.
+
+        Classes and functions of bundles are written by bundle, logical module and qualified name.
+        """
+        return pickling.dumps(value)
+
+    def loads(self, data: bytes, versions: Iterable[BundleVersion] = ()) -> Any:
+        """Return what `dumps` was given, with classes of `versions` (those of a run), else of the current ones.
+
+        Raises NoSuchBundleError, `pickle.UnpicklingError` if a version lacks a class. Never for data of strangers.
+        """
+        preferred = {version.bundle: version for version in versions}
+        return pickling.loads(data, lambda bundle: self._space(bundle, preferred.get(bundle)))
+
     def leaks(self, name: str) -> list[Leak]:
         """Collect garbage, then say what still holds released versions of the bundle `name`.
 
@@ -321,9 +347,17 @@ class TaskRegistry:
             version=version,
         )
         self._versions.free(freed)
+        if len(bundle.versions) % MANY_VERSIONS == 0 and (crowd := bundle.crowd()):
+            _log.warning("bundle %r: %s", bundle.name, crowd)
 
     def _freed(self, version: BundleVersion) -> None:
         self._emit(BundleEventKind.RELEASED, version.bundle, label=version.label, version=version)
+
+    def _space(self, bundle: str, preferred: BundleVersion | None) -> VersionSpace:
+        version = preferred or self._bundle(bundle).current
+        if version is None or version.space is None:
+            raise NoSuchBundleError(f"bundle {bundle!r} is made of classes of the host, and has no modules")
+        return version.space
 
     def _bundle(self, name: str) -> Bundle:
         if name not in self._bundles:

@@ -68,6 +68,11 @@ class Front:
         """Remember that a run is of one task, so that its bundle decides who sees it."""
         self._task_runs.add(run)
 
+    def note_rerun(self, earlier: Run, run: Run) -> None:
+        """Who saw the earlier run sees the new one, and nobody else."""
+        if earlier in self._task_runs:
+            self._task_runs.add(run)
+
     # ---- what exists for a principal; what is hidden is answered exactly as what is absent
 
     def run(self, principal: Principal, number: int) -> Run:

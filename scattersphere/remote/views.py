@@ -144,6 +144,7 @@ def _task_status(task: TaskStatus) -> dict[str, Any]:
         ended=stamp(task.ended_at),
         failure=str(task.failure)[:FAILURE_TEXT] if task.failure is not None else None,
         stuck=task.stuck or None,
+        reused=str(task.reused) if task.reused is not None else None,
     )
 
 

@@ -18,6 +18,7 @@ from scattersphere.errors import (
     NoSuchBundleError,
     NoSuchTaskError,
 )
+from scattersphere.registry.records import MANY_VERSIONS
 from scattersphere.registry.registry import TaskRegistry
 from scattersphere.task import RunnableTask
 
@@ -268,3 +269,17 @@ async def test_events_tell_the_life_of_a_bundle(tmp_path):
         "bundle-released",
     ]
     await registry.aclose()
+
+
+async def test_many_versions_in_memory_are_a_warning_that_names_the_runs(registry, tmp_path, caplog):
+    file = tmp_path / "a.py"
+    for value in range(MANY_VERSIONS + 1):
+        file.write_text(task_module(value))
+        bundle = await (registry.reload("a") if value else registry.register(file))
+        registry.pin(value + 1, [bundle.current])
+    said = "10 older versions are in memory, held by the runs 1, 2, 3, 4, 5, 6, 7, 8, 9, 10"
+    assert bundle.warnings == (said,)
+    assert [record.getMessage() for record in caplog.records] == [f"bundle 'a': {said}"]
+    assert registry.find("a.Job").cls().run(None) == MANY_VERSIONS
+    registry.unpin(3)
+    assert bundle.warnings == ()

@@ -213,6 +213,8 @@ class RunMachine(Consequences):
             self.finals_left -= 1
         else:
             self.left -= 1
+        # An upstream may be executed again although this is not: the hot path must not count to zero here.
+        self._waited[task] = -1
         for successor in self.shape.successors[task]:
             self._waited[successor] -= 1
         self._drop_results(task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -16,10 +17,14 @@ from scattersphere.remote.front import near
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from scattersphere.execution.reruns import Reused
     from scattersphere.execution.run import Run
     from scattersphere.model.problem import Problem
     from scattersphere.remote.handlers.scene import Scene
     from scattersphere.remote.roles import Principal
+
+REUSED_SHOWN = 1_000
+"""Tasks whose results were reused that the reply to `rerun` names; the log of the run counts all."""
 
 
 async def run(scene: Scene, arguments: Any) -> Any:
@@ -176,11 +181,15 @@ async def rerun(scene: Scene, arguments: Any) -> Any:
     found = scene.run(arguments.run)
     if front.covers_code(scene.principal, found.plan.definition) is not None:
         raise RequestError("forbidden", f"run {found.id} uses code that your token does not cover")
-    again = getattr(front.server, "rerun", None)
-    if again is None:
-        raise RequestError("unsupported", "this server cannot rerun")
-    started = await again(found.id, from_failed=arguments.from_failed, code=arguments.code)
-    return {"run": started.id}
+    started = await front.server.rerun(found.id, from_failed=arguments.from_failed, code=arguments.code)
+    front.note_rerun(found, started)
+    reused = {name: _reused(note) for name, note in islice(started.reused.items(), REUSED_SHOWN)}
+    return {"run": started.id, "parent": found.id, "reused": reused}
+
+
+def _reused(note: Reused) -> dict[str, Any]:
+    shown = {"run": note.run, "code": note.code, "older": note.older}
+    return shown if note.instances is None else {**shown, "instances": note.instances}
 
 
 async def wait(scene: Scene, arguments: Any) -> Any:

@@ -1,0 +1,165 @@
+"""Doing a run again: which results of the earlier run are taken over, and which code is run. No I/O of its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from scattersphere.errors import ArgumentError, RunStateError
+from scattersphere.execution.machine.codes import SUCCEEDED
+from scattersphere.execution.machine.readers import DROPPED
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from scattersphere.execution.execution import Execution
+    from scattersphere.execution.jobs import Jobs
+    from scattersphere.execution.plan import Plan, PlannedTask
+    from scattersphere.registry.registry import TaskRegistry
+
+PINNED, LATEST = "pinned", "latest"
+
+
+@attrs.frozen(kw_only=True)
+class Reused:
+    """Where a result comes from that a run did not make itself."""
+
+    run: int
+    """The run that made it."""
+    code: str
+    """The version of the code that made it: `etl@91be07`."""
+    older: bool
+    """Whether that is other code than this run has for the task."""
+    instances: int | None = None
+    """How many instances of a mapped task were taken over where not all were; else None."""
+    digest: str = attrs.field(default="", repr=False)
+
+    def __str__(self) -> str:
+        older = f" (made by {self.code}, which is older code)" if self.older else ""
+        return f"run {self.run}{older}"
+
+
+@attrs.frozen
+class Takeover:
+    """What a new run takes over from an earlier one of the same definition."""
+
+    tasks: Mapping[int, Any]
+    """Results by task."""
+    instances: Mapping[tuple[int, int], Any]
+    """Results by mapped task and index, of tasks that did not succeed as a whole."""
+
+    def apply(self, earlier: Execution, execution: Execution) -> None:
+        """Give the results to `execution`, which has not started, and note where they come from."""
+        execution.parent = earlier.id
+        execution.secrets = earlier.secrets
+        for task, value in self.tasks.items():
+            execution.machine.reuse(task, value)
+        execution.borrowed = dict(self.instances)
+        counts: dict[int, int | None] = dict.fromkeys(self.tasks)
+        for task, _ in self.instances:
+            counts[task] = (counts.get(task) or 0) + 1
+        notes = {task: _note(earlier, execution.plan.tasks[task], task, n) for task, n in counts.items()}
+        execution.reused = {execution.plan.tasks[task].name: note for task, note in sorted(notes.items())}
+        _log_reuse(earlier, execution)
+
+
+def _note(earlier: Execution, planned: PlannedTask, task: int, instances: int | None) -> Reused:
+    before = earlier.reused.get(planned.name)
+    if before is not None and instances is None and before.instances is None:
+        run, code, digest = before.run, before.code, before.digest
+    else:
+        made_by = earlier.plan.tasks[task]
+        run, code, digest = earlier.id, made_by.code, made_by.digest
+    return Reused(run=run, code=code, older=digest != planned.digest, instances=instances, digest=digest)
+
+
+def _log_reuse(earlier: Execution, execution: Execution) -> None:
+    reused, log = execution.reused, execution.log
+    log.append(logging.INFO, f"runs run {earlier.id} again; {len(reused)} results are reused")
+    older: dict[tuple[int, str], list[str]] = {}
+    for name, note in reused.items():
+        if note.older:
+            older.setdefault((note.run, note.code), []).append(name)
+    for (run, code), names in older.items():
+        log.append(logging.WARNING, f"made by older code, {code} in run {run}: {_listed(names)}")
+
+
+def _listed(names: list[str], most: int = 20) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def take_over(earlier: Execution, *, from_failed: bool) -> Takeover:
+    """Choose what need not be done again.
+
+    A task is done again if it did not succeed, if it is a finally-task, or if one of its upstreams is
+    done again for such a reason: what it reads may be different then. A succeeded task whose result was
+    dropped (`keep_results: false`) is done again only where a task that is done again reads it.
+    """
+    machine, shape = earlier.machine, earlier.plan.shape
+    if not from_failed:
+        return Takeover({}, {})
+    states, results = machine.task_states, machine.results
+    again = [task for task in range(shape.size) if states[task] != SUCCEEDED or shape.tasks[task].finally_]
+    chosen = set(again)
+    for task in again:  # grows while it is read
+        for successor in shape.successors[task]:
+            if successor not in chosen:
+                chosen.add(successor)
+                again.append(successor)
+    stale = frozenset(chosen)
+    for task in again:  # grows again
+        for upstream in shape.upstreams[task]:
+            if upstream not in chosen and results[upstream] is DROPPED:
+                chosen.add(upstream)
+                again.append(upstream)
+    tasks = {task: results[task] for task in range(shape.size) if task not in chosen}
+    return Takeover(tasks, _instances(earlier, stale))
+
+
+def _instances(earlier: Execution, stale: frozenset[int]) -> dict[tuple[int, int], Any]:
+    """Return the results of instances whose task is done again for no reason but other instances."""
+    machine, shape = earlier.machine, earlier.plan.shape
+    found: dict[tuple[int, int], Any] = {}
+    for unit in range(shape.size, len(machine.task_states)):
+        task, index = machine.task_of(unit), machine.index_of(unit)
+        if index is None or machine.task_states[unit] != SUCCEEDED or machine.results[unit] is DROPPED:
+            continue
+        if task in stale and not shape.tasks[task].finally_ and stale.isdisjoint(shape.upstreams[task]):
+            found[task, index] = machine.results[unit]
+    return found
+
+
+def check_again(earlier: Execution, code: str) -> None:
+    """Raise `RunStateError` for a run that lives, `ArgumentError` for code that there is no word for."""
+    if code not in {PINNED, LATEST}:
+        raise ArgumentError(f'code is "pinned" or "latest", not {code!r}')
+    if not earlier.state.ended:
+        raise RunStateError(f"run {earlier.id} is {earlier.state}; it can be run again when it has ended")
+
+
+@asynccontextmanager
+async def plan_again(
+    earlier: Execution, code: str, registry: TaskRegistry, jobs: Jobs
+) -> AsyncIterator[Plan]:
+    """Have the plan of a run again, inside the block; the run that gets it pins its versions there.
+
+    With `pinned` it has the code that the run had, loaded again from the kept files if need be: raises
+    `NoSuchBundleError` where they are gone. With `latest` it is the same definition with the code of
+    now: raises `UnresolvedError`, or `DefinitionError` where the parameters do not fit it.
+    """
+    plan = earlier.plan
+    if code == LATEST:
+        latest = jobs.plan(plan.definition)
+        latest.check_params(earlier.params)
+        yield latest
+        return
+    async with registry.revived(plan.versions) as found:
+        if plan.has_code and plan.versions == frozenset(found.versions):
+            yield plan
+        else:
+            yield jobs.compiled(plan.definition, found.find)

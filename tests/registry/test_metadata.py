@@ -1,0 +1,64 @@
+"""`importlib.metadata` in a bundle sees the distributions that the bundle brings, before those of the host."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import pytest
+from bundlefiles import write
+
+pytestmark = pytest.mark.anyio
+
+METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Dist: attrs\n"
+ASK = """
+import importlib.metadata, importlib
+from importlib import metadata
+from importlib.metadata import PackageNotFoundError, distributions, entry_points, files, requires, version
+from scattersphere.task import RunnableTask
+class Job(RunnableTask):
+    def run(self, context):
+        try:
+            version("no-such-thing")
+        except PackageNotFoundError:
+            missing = True
+        names = [found.metadata["Name"].lower() for found in distributions()]
+        return {
+            "own": [version("my.lib"), metadata.version("My_Lib"), importlib.metadata.version("my-lib")],
+            "name": metadata.metadata("my-lib")["Name"],
+            "requires": requires("my-lib"),
+            "files": [str(file) for file in files("my-lib")],
+            "entries": [entry.value for entry in entry_points(group="plugins")],
+            "vendored": version("attrs"),
+            "attrs": names.count("attrs"),
+            "host": version("anyio"),
+            "missing": missing,
+            "elsewhere": [found.version for found in metadata.distributions(path=[])],
+        }
+"""
+
+
+async def test_own_distributions_come_first(registry, tmp_path):
+    info = "my_lib-1.5.dist-info"
+    files = {
+        "b/job.py": ASK,
+        f"b/{info}/METADATA": METADATA.replace("{name}", "my-lib").replace("{version}", "1.5"),
+        f"b/{info}/RECORD": "my_lib/__init__.py,,\n",
+        f"b/{info}/entry_points.txt": "[plugins]\nmine = my_lib:main\n",
+        "b/my_lib/__init__.py": "",
+        "b/attrs-1.0.dist-info/METADATA": METADATA.replace("{name}", "attrs").replace("{version}", "1.0"),
+        "b/attrs-1.0.dist-info/RECORD": "",
+    }
+    await registry.register(write(tmp_path, files) / "b")
+    assert registry.find("job.Job").cls().run(None) == {
+        "own": ["1.5", "1.5", "1.5"],
+        "name": "my-lib",
+        "requires": ["attrs"],
+        "files": ["my_lib/__init__.py"],
+        "entries": ["my_lib:main"],
+        "vendored": "1.0",
+        "attrs": 1,
+        "host": importlib.metadata.version("anyio"),
+        "missing": True,
+        "elsewhere": [],
+    }
+    assert importlib.metadata.version("attrs") != "1.0"  # the host's own view is as ever
