@@ -6,6 +6,7 @@ bundle's code outlives the load.
 
 from __future__ import annotations
 
+import os
 import traceback
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
     from scattersphere.registry.imports import VersionSpace
+
+
+_OURS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")  # noqa: PTH100, PTH118, PTH120 - a prefix
 
 
 def load_error(error: BaseException, space: VersionSpace) -> BundleLoadError:
@@ -63,10 +67,23 @@ def _details(error: BaseException, space: VersionSpace) -> str:
     while start is not None and not start.tb_frame.f_code.co_filename.startswith(folder):
         start = start.tb_next
     try:
-        text = "".join(traceback.format_exception(type(error), error, start))
+        shown = traceback.TracebackException(type(error), error, start)
+        _leave_out_ours(shown)
+        text = "".join(shown.format())
     except BaseException:  # noqa: BLE001 - an error class whose __str__, __cause__ or notes misbehave
         text = f"{type(error).__name__}, whose traceback cannot be shown\n"
     return space.logical(text)
+
+
+def _leave_out_ours(top: traceback.TracebackException) -> None:
+    """Take the frames of this package, which stand between an import and what it leads to, out in place."""
+    todo: list[traceback.TracebackException | None] = [top]
+    while todo:
+        shown = todo.pop()
+        if shown is not None:
+            frames = [frame for frame in shown.stack if not frame.filename.startswith(_OURS)]
+            shown.stack = traceback.StackSummary.from_list(frames)
+            todo += (shown.__cause__, shown.__context__, *(shown.exceptions or ()))
 
 
 def stack_of(frame: FrameType | None, space: VersionSpace) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+import zipfile
 
 import pytest
 from bundlefiles import write
@@ -60,7 +61,10 @@ def definition(value):
 async def test_two_versions_and_an_archive_in_one_text(registry, tmp_path):
     (tmp_path / "one").mkdir()
     await registry.register(write(tmp_path / "one", FILES, v=1) / "etl", name="one")
-    await registry.register(write(tmp_path / "two", FILES, v=2) / "etl", name="two")
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        for name in FILES:
+            archive.write(write(tmp_path / "two", FILES, v=2) / name, name)
+    await registry.register(tmp_path / "two.zip")
     texts = []
     for name in ("one", "two"):
         module = registry.bundles[name].current.space.module("etl.main")
@@ -70,7 +74,8 @@ async def test_two_versions_and_an_archive_in_one_text(registry, tmp_path):
             texts.append("".join(traceback.format_exception(error)))
     text = logical("\n".join(texts))
     assert f'File "{tmp_path}/one/etl/main.py", line 6' in text
-    assert f'File "{tmp_path}/two/etl/main.py", line 6' in text
+    assert f'File "{tmp_path}/two.zip/etl/main.py", line 6' in text
+    assert 'raise Oops("no")  # version 2' in text
     assert "etl.main.Oops" in text
     assert "scattersphere.bundles" not in text
 

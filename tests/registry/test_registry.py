@@ -271,6 +271,31 @@ async def test_events_tell_the_life_of_a_bundle(tmp_path):
     await registry.aclose()
 
 
+async def test_a_failure_is_an_event_and_is_shown_with_file_line_and_text_until_it_is_mended(tmp_path):
+    events = []
+    registry = TaskRegistry(on_event=events.append, collect_garbage=False)
+    file = tmp_path / "a.py"
+    file.write_text(task_module(1))
+    bundle = await registry.register(file)
+    for text, shown in (
+        ("x = 1\nif x\n    pass\n", f"{file}:2: SyntaxError: expected ':': if x"),
+        ("x = 1\ny = x / 0  # here\n", f'File "{file}", line 2, in <module>\n    y = x / 0  # here'),
+        (task_module(1) + "from a import nothing\n", f"{file}:5: ImportError: cannot import name 'nothing'"),
+    ):
+        file.write_text(text)
+        with pytest.raises(BundleLoadError):
+            await registry.reload("a")
+        assert events[-1].kind == "bundle-failed"
+        assert shown in events[-1].error
+        assert shown in bundle.error
+        assert "/registry/" not in bundle.error  # no line of ours
+        assert run(registry.find("a.Job")) == 1
+    file.write_text(task_module(2))
+    await registry.reload("a")
+    assert bundle.error is None
+    await registry.aclose()
+
+
 async def test_many_versions_in_memory_are_a_warning_that_names_the_runs(registry, tmp_path, caplog):
     file = tmp_path / "a.py"
     for value in range(MANY_VERSIONS + 1):
