@@ -275,9 +275,19 @@ async def many(root: Path, bundles: int, classes: int) -> Iterator[str]:
     )
     registry = TaskRegistry(collect_garbage=False)
     costs: dict[str, list[Cost]] = defaultdict(list)
+    for number in range(bundles):
+        (root / f"plain{number}.py").write_text(f"{text}# plain {number}\n")
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    sys.path.insert(0, str(root))
+    with timed(costs["plain import without bytecode, each"]):
+        for number in range(bundles):
+            importlib.import_module(f"plain{number}")
+            del sys.modules[f"plain{number}"]
+    sys.path.remove(str(root))
+    sys.dont_write_bytecode = before
     with timed(costs["register, each"]):
         for number in range(bundles):
-            (root / f"many{number}.py").write_text(text)
+            (root / f"many{number}.py").write_text(f"{text}# {number}\n")
             await registry.register(root / f"many{number}.py")
     with timed(costs["find, each"]):
         for number in range(FINDS):
@@ -288,7 +298,7 @@ async def many(root: Path, bundles: int, classes: int) -> Iterator[str]:
     with timed(costs["list all tasks"]):
         list(registry.tasks.items())
     await registry.aclose()
-    each = {"register, each": bundles, "find, each": FINDS}
+    each = {"plain import without bytecode, each": bundles, "register, each": bundles, "find, each": FINDS}
     return (f"  {name:45} {cost[0].wall * 1000 / each.get(name, 1):9.4f} ms" for name, cost in costs.items())
 
 
