@@ -141,7 +141,12 @@ class Server:
         self._executor.child_starter = self._start_child
         self._bundles = BundleFolders(self.registry, self._roots, watch=watch)
         self._runs = RunArchive(*history, self._evicted)
-        self._jobs = Jobs(self.registry.find, lambda: self._executor.backend_names, self._pools)
+        self._jobs = Jobs(
+            self.registry.find,
+            self.registry.bundles.__contains__,
+            lambda: self._executor.backend_names,
+            self._pools,
+        )
         self._carried = CarriedJobs(self._jobs, self._feed)
         self._files = JobFiles(
             self._jobs,
@@ -297,8 +302,8 @@ class Server:
         self._jobs.undefine(name)
         self._feed.add(EventKind.JOB_UNDEFINED, job=name)
 
-    def validate(self, definition: JobDefinition) -> list[Problem]:
-        """Return everything that is wrong with a definition, by itself and against the code here."""
+    def validate(self, definition: JobDefinition | str | bytes) -> list[Problem]:
+        """Return everything that is wrong with a definition or its text, by itself and against the code here."""
         return self._jobs.validate(definition)
 
     async def load(self, path: str | os.PathLike[str], *, replace: bool = False) -> JobDefinition:

@@ -225,7 +225,7 @@ class SyncServer:
         """See `Server.save`."""
         self._call(self.server.save, name, path, overwrite=overwrite)
 
-    def validate(self, definition: JobDefinition) -> list[Problem]:
+    def validate(self, definition: JobDefinition | str | bytes) -> list[Problem]:
         """See `Server.validate`."""
         problems: list[Problem] = self._call(self.server.validate, definition)
         return problems

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from scattersphere.cli.definitions import graph, schema, validate
 from scattersphere.cli.options import AS_JSON, fail
 from scattersphere.cli.serving import serve, token
 
@@ -54,29 +55,25 @@ def _parameter(context: click.Context, option: click.Parameter, given: tuple[str
     metavar="KEY=TEXT | KEY:=JSON",
     help="Set a parameter of the run; may be repeated.",
 )
+@click.option(
+    "--trace", type=click.Path(dir_okay=False, path_type=Path), help="Write the timeline; Perfetto opens it."
+)
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw the tasks with their states and times, as its name ends: .mmd, .dot or .txt.",
+)
 @AS_JSON
-def run(file: str, params: dict[str, Any], *, as_json: bool) -> None:
+def run(
+    file: str, params: dict[str, Any], *, trace: Path | None, picture: Path | None, as_json: bool
+) -> None:
     """Register the bundles that FILE names, run the job in it, and show how it goes.
 
     The first Ctrl-C cancels the run, the second kills it.
     """
     from scattersphere.cli.running import run_file  # noqa: PLC0415 - see above
 
-    raise SystemExit(run_file(file, params, as_json=as_json))
-
-
-@cli.command()
-@click.argument("file", type=click.Path(dir_okay=False), required=False)
-def schema(file: str | None) -> None:
-    """Print the JSON Schema of definition files, or write it to FILE."""
-    from scattersphere.model.definition import JobDefinition  # noqa: PLC0415 - see above
-
-    text = json.dumps(JobDefinition.schema(), indent=2) + "\n"
-    if file is None:
-        click.echo(text, nl=False)
-    else:
-        with click.open_file(file, "w", encoding="utf-8") as out:
-            out.write(text)
+    raise SystemExit(run_file(file, params, as_json=as_json, trace=trace, picture=picture))
 
 
 @cli.command()
@@ -114,5 +111,6 @@ def new(name: str, parent: Path, *, as_json: bool) -> None:
     click.echo(f"try: scattersphere run {shlex.quote(str(parent / name / name))}.json -p name=Ada")
 
 
-cli.add_command(serve)
+for command in (validate, graph, schema, serve):
+    cli.add_command(command)
 cli.add_command(token)

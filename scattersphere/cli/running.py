@@ -18,7 +18,7 @@ from scattersphere.model.states import RunState, TaskState
 from scattersphere.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
     from contextlib import AbstractContextManager
 
     from scattersphere.cli.progress import Display
@@ -29,15 +29,29 @@ SHOWN = 500
 """Characters of a result that are shown."""
 
 
-def run_file(file: str, params: dict[str, Any], *, as_json: bool = False) -> int:
-    """Run the job in `file`; return the exit code."""
+def run_file(
+    file: str,
+    params: dict[str, Any],
+    *,
+    as_json: bool = False,
+    trace: Path | None = None,
+    picture: Path | None = None,
+) -> int:
+    """Run the job in `file`, draw what is asked for when it has ended; return the exit code."""
     try:
-        return anyio.run(_run, Path(file).absolute(), file, params, as_json)
+        return anyio.run(_run, Path(file).absolute(), file, params, as_json, trace, picture)
     except KeyboardInterrupt:  # it came before or after our own handling of signals
         return INTERRUPTED
 
 
-async def _run(path: Path, file: str, params: dict[str, Any], as_json: bool) -> int:  # noqa: FBT001 - anyio.run passes by place
+async def _run(
+    path: Path,
+    file: str,
+    params: dict[str, Any],
+    as_json: bool,  # noqa: FBT001 - anyio.run passes by place
+    trace: Path | None,
+    picture: Path | None,
+) -> int:
     err = Console(stderr=True, highlight=False, soft_wrap=True)
     async with Server(bundle_roots=[path.parent]) as server:
         try:
@@ -46,13 +60,33 @@ async def _run(path: Path, file: str, params: dict[str, Any], as_json: bool) -> 
             err.print(str(refusal).rstrip(), markup=False)
             return refusal.exit_code
         interrupted = await _watch(run, JsonLines(sys.stdout) if as_json else make_display(run, sys.stdout))
+        drawn = _draw(run, trace, picture, err)
         if as_json:
             write_line(sys.stdout, run_summary(run))
         else:
             _show_end(run, err)
     if interrupted:
         return INTERRUPTED
-    return SUCCEEDED if run.succeeded else FAILED
+    if not run.succeeded:
+        return FAILED
+    return SUCCEEDED if drawn else BAD_FILE
+
+
+def _draw(run: Run, trace: Path | None, picture: Path | None, err: Console) -> bool:
+    """Write the files that were asked for; say which cannot be written."""
+    wanted: list[tuple[Path, Callable[[], str]]] = []
+    if trace is not None:
+        wanted.append((trace, run.to_trace))
+    if picture is not None:
+        draw = {".mmd": run.to_mermaid, ".dot": run.to_dot}.get(picture.suffix, run.to_tree)
+        wanted.append((picture, draw))
+    for path, make in wanted:
+        try:
+            path.write_text(make(), encoding="utf-8")
+        except OSError as exc:
+            err.print(f"{path}: {exc.strerror or exc}", markup=False)
+            return False
+    return True
 
 
 class _Refusal(Exception):  # noqa: N818 - no error of ours, but the end of this command

@@ -146,9 +146,15 @@ class _Checks:
     def _values(self, name: str, task: TaskDefinition, path: Path) -> Iterator[Fault]:
         if task.map is not None and not task.map and name not in self._gaps.tasks:
             yield Fault((*path, "map"), "must name at least one argument")
-        for where, value in (("args", task.args), ("map", task.map or {}), ("run_if", task.run_if)):
-            for inside, reference in references(value):
-                yield from self._reference(name, task, reference, (*path, where, *inside))
+        for where, arguments in (("args", task.args), ("map", task.map or {})):
+            for key, value in arguments.items():
+                if key.startswith("$"):
+                    words = f"names arguments; write {{{quote('name')}: {{{quote(key)}: ..}}}}"
+                    yield Fault((*path, where, key), f'"{where}" {words}')
+                for inside, reference in references(value):
+                    yield from self._reference(name, task, reference, (*path, where, key, *inside))
+        for inside, reference in references(task.run_if):
+            yield from self._reference(name, task, reference, (*path, "run_if", *inside))
         yield from map_faults(self._job, task, path)
         yield from condition_faults(self._job, task, path)
 

@@ -111,26 +111,30 @@ def _class(cls: type, kind: KindOf) -> Kind:
         return _enum(cls)
     if issubclass(cls, pathlib.PurePath):
         return _text(cls, "a path in quotes", cls)
+    if attrs.has(cls) or dataclasses.is_dataclass(cls):
+        return _object(cls, class_fields(cls), kind, lambda found: cls(**found))
+    if typing.is_typeddict(cls):
+        return _object(cls, class_fields(cls), kind, dict)
+    return _no_json(cls)
+
+
+def class_fields(cls: Any) -> dict[str, tuple[Any, bool]]:
+    """Return the fields of an attrs class, a dataclass or a TypedDict: annotation, required."""
+    if typing.is_typeddict(cls):
+        return _keys(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     if attrs.has(cls):
-        hints = typing.get_type_hints(cls, include_extras=True)
-        fields = {
+        return {
             f.alias or f.name: (hints.get(f.name, Any), f.default is attrs.NOTHING)
             for f in attrs.fields(cls)
             if f.init
         }
-        return _object(cls, fields, kind, lambda found: cls(**found))
-    if dataclasses.is_dataclass(cls):
-        hints = typing.get_type_hints(cls, include_extras=True)
-        missing = dataclasses.MISSING
-        fields = {
-            f.name: (hints.get(f.name, Any), f.default is missing and f.default_factory is missing)
-            for f in dataclasses.fields(cls)
-            if f.init
-        }
-        return _object(cls, fields, kind, lambda found: cls(**found))
-    if typing.is_typeddict(cls):
-        return _object(cls, _keys(cls), kind, dict)
-    return _no_json(cls)
+    missing = dataclasses.MISSING
+    return {
+        f.name: (hints.get(f.name, Any), f.default is missing and f.default_factory is missing)
+        for f in dataclasses.fields(cls)
+        if f.init
+    }
 
 
 def _keys(cls: Any) -> dict[str, tuple[Any, bool]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from scattersphere.codec.faults import Suggester, describe
 from scattersphere.codec.fresh import fresh
 from scattersphere.errors import DefinitionError
 from scattersphere.model.definition import Parameter
-from scattersphere.model.problem import Problem
+from scattersphere.model.problem import SHOWN, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,10 +52,22 @@ def resolve_params(definition: JobDefinition, overrides: Mapping[str, Any]) -> d
         kinds = JSON_TYPES.get(parameter.type or "")
         if kinds is not None and type(value) not in kinds:
             shown = "the value" if parameter.secret else describe(value)
-            problems.append(Problem(f"params.{name}", f"must be of type {parameter.type}; {shown} is not"))
+            words = f"must be of type {parameter.type}; {shown} is not{_as_json(name, value, kinds)}"
+            problems.append(Problem(f"params.{name}", words))
     if problems:
         raise DefinitionError(problems, source=f"parameters of {definition.name}")
     return values
+
+
+def _as_json(name: str, value: Any, kinds: tuple[type, ...]) -> str:
+    """Return what to write where a text would be right as JSON: shells and word commands give texts."""
+    if type(value) is not str or len(value) > SHOWN:
+        return ""
+    try:
+        meant = json.loads(value)
+    except (ValueError, RecursionError):
+        return ""
+    return f"; as a word of a command write {name}:={value}" if type(meant) in kinds else ""
 
 
 def secret_names(definition: JobDefinition) -> frozenset[str]:

@@ -113,8 +113,8 @@ def _waits(item: dict[str, Any], params: Container[str]) -> tuple[str, ...]:
                     continue
             for _ in references(value):
                 raise ValueError
-        if key == "//":
-            raise KeyError
+        if key[:1] == "$" or key == "//":
+            raise ValueError
     return waits if implied is None else tuple(dict.fromkeys((*waits, *implied)))
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scattersphere.codec import read_definition_file
 from scattersphere.codec.writing import SCHEMA_NAME
 from scattersphere.errors import (
     BundleRefusedError,
@@ -20,8 +21,9 @@ from scattersphere.registry.scan import is_ignored
 from scattersphere.registry.watching import WatchedPath, in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Mapping
+    from collections.abc import Callable, Hashable, Iterable
 
+    from scattersphere.execution.jobs import Jobs
     from scattersphere.registry.folders import BundleFolders
     from scattersphere.registry.watching import Watcher
 
@@ -46,7 +48,7 @@ class JobFiles:
 
     def __init__(
         self,
-        jobs: Mapping[str, JobDefinition],
+        jobs: Jobs,
         bundles: BundleFolders,
         *,
         roots: Iterable[Path],
@@ -69,7 +71,7 @@ class JobFiles:
 
     async def load(self, path: str | os.PathLike[str], *, replace: bool) -> JobDefinition:
         """Register the bundles that a definition file names, then define it; or raise what is in the way."""
-        definition = await in_thread(lambda: JobDefinition.load(path))
+        definition = self._jobs.sound(await in_thread(lambda: read_definition_file(path)))
         for name, place in self._places(definition, path).items():
             await self._bundles.register(place, name=name, watch=True)
         return self._define(definition, replace=replace)
@@ -153,7 +155,7 @@ class JobFiles:
         A bundle that it names and that does not load is no reason: the job waits for it.
         """
         try:
-            definition = await in_thread(lambda: JobDefinition.load(file))
+            definition = self._jobs.sound(await in_thread(lambda: read_definition_file(file)))
             there = self._jobs.get(definition.name)
             if there is not None and there.path != str(file):
                 where = there.path or "Python"

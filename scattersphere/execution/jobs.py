@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from scattersphere.codec import checked, locate, with_tasks
+from scattersphere.codec import checked, locate, read_definition, with_tasks
 from scattersphere.codec.faults import Fault, Suggester, quote
 from scattersphere.codec.quick import with_bundle
 from scattersphere.errors import (
@@ -23,6 +23,7 @@ from scattersphere.model.definition import JobDefinition, TaskDefinition
 from scattersphere.registry.index import did_you_mean
 
 if TYPE_CHECKING:
+    from scattersphere.codec.definition import DefinitionReading
     from scattersphere.execution.plan import Plan
     from scattersphere.execution.planning import Find, StandIn
     from scattersphere.model.problem import Problem
@@ -37,8 +38,15 @@ class Jobs(Mapping[str, JobDefinition]):
     running it.
     """
 
-    def __init__(self, find: Find, backends: Callable[[], frozenset[str]], pools: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        find: Find,
+        has_bundle: Callable[[str], bool],
+        backends: Callable[[], frozenset[str]],
+        pools: Mapping[str, int],
+    ) -> None:
         self._find = find
+        self._has_bundle = has_bundle
         self._backends = backends
         self._pools = pools
         self._definitions: dict[str, JobDefinition] = {}
@@ -157,15 +165,41 @@ class Jobs(Mapping[str, JobDefinition]):
         self._lacking.pop(name, None)
         self._open.discard(name)
 
-    def validate(self, definition: JobDefinition) -> list[Problem]:
-        """Return everything that is wrong with a definition, by itself and against the code here."""
+    def validate(self, definition: JobDefinition | str | bytes) -> list[Problem]:
+        """Return everything that is wrong with a definition, by itself and against the code here.
+
+        Of a text all problems have their places, in its order.
+        """
+        if isinstance(definition, str | bytes):
+            try:
+                reading = read_definition(definition)
+            except DefinitionError as exc:  # it is no JSON
+                return list(exc.problems)
+            return self._all_problems(reading)
         _check_kind(definition)
         read, faults = checked(definition)
         if read is not None:
-            faults += self.server_faults(read, faults)
+            faults += self._server_faults(read, faults)
         return locate(definition, faults)
 
-    def server_faults(self, definition: JobDefinition, told: list[Fault]) -> list[Fault]:
+    def sound(self, reading: DefinitionReading) -> JobDefinition:
+        """Return the definition of a reading in which nothing is wrong.
+
+        Raises `DefinitionError` with what the reading found and what this Server has to say as well.
+        """
+        job = reading.definition
+        if job is None or reading.faults:
+            # What comes with the file's own bundles cannot be judged before they are registered.
+            alone = job is None or not all(map(self._has_bundle, job.bundles))
+            problems = reading.problems() if alone else self._all_problems(reading)
+            raise DefinitionError(problems, source=reading.source)
+        return job
+
+    def _all_problems(self, reading: DefinitionReading) -> list[Problem]:
+        job = reading.definition
+        return reading.problems(None if job is None else self._server_faults(job, reading.faults))
+
+    def _server_faults(self, definition: JobDefinition, told: list[Fault]) -> list[Fault]:
         """Return what this Server has to say of a definition, right or wrong, that was not told before."""
         known = {fault.path for fault in told}
         more = self._pool_faults(definition) + code_faults(definition, self._find, self._backends())

@@ -15,9 +15,11 @@ from scattersphere.errors import NoSuchTaskError
 from scattersphere.execution.execution import NEVER, Failure
 from scattersphere.execution.explain import explain
 from scattersphere.execution.machine.codes import TASK_STATES
+from scattersphere.execution.pictures import run_nodes, title_of, trace
 from scattersphere.execution.reruns import Reused
 from scattersphere.execution.streams import EventStream
 from scattersphere.model.arguments import check_count, check_seconds
+from scattersphere.model.pictures import dot, mermaid, tree
 from scattersphere.model.states import RunState, TaskState
 from scattersphere.registry.index import did_you_mean
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.executor import JobExecutor
     from scattersphere.execution.plan import Plan
+    from scattersphere.model.definition import JobDefinition
     from scattersphere.model.events import Event
     from scattersphere.model.logs import LogLine
 
@@ -217,6 +220,14 @@ class Run:
         return self._execution.plan
 
     @property
+    def definition(self) -> JobDefinition:
+        """The version of the definition that it runs, whatever the job's name stands for by now.
+
+        Its `digest` tells versions apart.
+        """
+        return self._execution.plan.definition
+
+    @property
     def params(self) -> Mapping[str, Any]:
         """The parameters with their defaults; secret ones show as `***`."""
         return self._execution.shown_params
@@ -328,6 +339,22 @@ class Run:
         check_count(attempt, "attempt", optional=True)
         check_count(tail, "tail", least=0, optional=True)
         return self._execution.log.lines(task=task, index=index, attempt=attempt, tail=tail)
+
+    def to_mermaid(self) -> str:
+        """Return the job as a Mermaid flowchart, each task with its state and time."""
+        return mermaid(title_of(self._execution), run_nodes(self._execution), self.plan.definition.upstreams)
+
+    def to_dot(self) -> str:
+        """Return the job in the language of Graphviz, each task with its state and time."""
+        return dot(title_of(self._execution), run_nodes(self._execution), self.plan.definition.upstreams)
+
+    def to_tree(self) -> str:
+        """Return the job as a tree for a terminal, each task with its state and time."""
+        return tree(title_of(self._execution), run_nodes(self._execution), self.plan.definition.upstreams)
+
+    def to_trace(self) -> str:
+        """Return the timeline of the attempts as JSON in the Trace Event Format; Perfetto opens it."""
+        return trace(self._execution, self._executor.clock())
 
     def explain(self) -> str:
         """Return what happened, for a terminal: the tree, states, times, attempts and causes."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 import attrs
 
 from scattersphere.model.frozen import FrozenDict, freeze, plain_copy
+from scattersphere.model.pictures import dot, mermaid, picture_nodes, tree
 from scattersphere.model.references import upstreams
 from scattersphere.model.states import Overlap, TriggerRule
 
@@ -252,6 +253,18 @@ class JobDefinition:
         from scattersphere.model.builder import JobBuilder  # noqa: PLC0415 - it imports this class
 
         return JobBuilder(name, fields)
+
+    def to_mermaid(self) -> str:
+        """Return the DAG as a Mermaid flowchart, which GitHub and many editors draw."""
+        return mermaid(self.name, picture_nodes(self), self.upstreams)
+
+    def to_dot(self) -> str:
+        """Return the DAG in the language of Graphviz: `dot -Tsvg`."""
+        return dot(self.name, picture_nodes(self), self.upstreams)
+
+    def to_tree(self) -> str:
+        """Return the DAG as a tree for a terminal: each task once, below the first that it waits for."""
+        return tree(self.name, picture_nodes(self), self.upstreams)
 
     def evolve(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""

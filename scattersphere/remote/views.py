@@ -132,6 +132,7 @@ def run_view(run: Run) -> dict[str, Any]:
             tasks.append(_task_status(task))
     view = run_row(run)
     view |= _present(created=stamp(run.created_at), parent=run.parent, stuck=run.stuck or None)
+    view["definition"] = run.definition.digest
     return view | {"params": shown(dict(run.params)), "counts": counts, "tasks": tasks}
 
 

@@ -1,0 +1,97 @@
+"""Definition files against their code, without running a job."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import attrs
+
+from scattersphere.codec import definition_schema, read_definition_file
+from scattersphere.codec.faults import Fault
+from scattersphere.errors import DefinitionError, ScattersphereError, listing
+from scattersphere.execution.planning import code_faults
+from scattersphere.model.logs import make_printable
+from scattersphere.model.problem import Problem
+from scattersphere.server import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from scattersphere.codec.definition import DefinitionReading
+
+RIGHT, WRONG = 0, 3
+_BACKENDS = frozenset({"loop", "thread", "process"})
+"""Those of a Server to which the host adds none."""
+
+
+def check_files(files: Iterable[str], bundles: Iterable[Path], *, as_json: bool) -> int:
+    """Print what is wrong with each file; return the exit code."""
+    code = RIGHT
+    for file in files:
+        problems, tasks = anyio.run(_check, file, Path(file).resolve().parent, list(bundles))
+        code = max(code, WRONG if problems else RIGHT)
+        if as_json:
+            shown = [attrs.asdict(problem) for problem in problems]
+            sys.stdout.write(json.dumps({"file": file, "tasks": tasks, "problems": shown}) + "\n")
+        elif problems:
+            sys.stdout.write(make_printable(listing(file, problems)) + "\n")
+        else:
+            sys.stdout.write(f"{file}: nothing is wrong, {tasks} task{'' if tasks == 1 else 's'}\n")
+    return code
+
+
+async def _check(file: str, folder: Path, bundles: list[Path]) -> tuple[list[Problem], int]:
+    try:
+        reading = read_definition_file(file)
+    except OSError as exc:
+        return [Problem("", exc.strerror or str(exc))], 0
+    except DefinitionError as exc:  # it is no JSON
+        return list(exc.problems), 0
+    if reading.definition is None:
+        return reading.problems(), 0
+    async with Server() as server:
+        faults = await _register(server, reading, folder, bundles)
+        if server.registry.bundles:
+            told = {fault.path for fault in (*reading.faults, *faults)}
+            found = code_faults(reading.definition, server.registry.find, _BACKENDS)
+            faults += [fault for fault in found if not _is_told(fault, told)]
+    return reading.problems(faults), len(reading.definition.tasks)
+
+
+async def _register(
+    server: Server, reading: DefinitionReading, folder: Path, more: list[Path]
+) -> list[Fault]:
+    faults: list[Fault] = []
+    named = reading.definition.bundles if reading.definition is not None else {}
+    for name, place in named.items():
+        try:
+            await server.register(folder / place, name=name)
+        except (ScattersphereError, OSError) as exc:
+            faults.append(Fault(("bundles", name), str(exc)))
+    for path in more:
+        try:
+            await server.register(path)
+        except (ScattersphereError, OSError) as exc:
+            faults.append(Fault((), f"--bundle {path}: {exc}"))
+    return faults
+
+
+def _is_told(fault: Fault, told: set[tuple[str | int, ...]]) -> bool:
+    """Whether something at its place, or what holds it, was told of; a job as a whole does not count."""
+    return any(fault.path[:length] in told for length in range(2, len(fault.path) + 1))
+
+
+def schema_with(bundles: tuple[Path, ...]) -> dict[str, Any]:
+    """Return the schema that knows the tasks of `bundles`. Raises `BundleError`."""
+    return anyio.run(_schema_with, bundles) if bundles else definition_schema()
+
+
+async def _schema_with(bundles: tuple[Path, ...]) -> dict[str, Any]:
+    async with Server() as server:
+        for path in bundles:
+            await server.register(path)
+        return definition_schema(list(server.registry.tasks.values()))

@@ -1,0 +1,83 @@
+"""The commands that look at definition files and run nothing: `validate`, `graph`, `schema`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from scattersphere.cli.options import AS_JSON, fail
+
+EXIT_CODES = """\b
+Exit codes: 0 nothing is wrong, 2 the command line is wrong, 3 a file is wrong or
+cannot be read."""
+FORMATS = ("tree", "mermaid", "dot")
+
+BUNDLES = click.option(
+    "--bundle",
+    "bundles",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Load this bundle too (its code is run); may be repeated.",
+)
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("files", nargs=-1, required=True, type=click.Path(dir_okay=False))
+@BUNDLES
+@AS_JSON
+def validate(files: tuple[str, ...], bundles: tuple[Path, ...], *, as_json: bool) -> None:
+    """Say everything that is wrong with definition FILES, each thing with its line and what to write.
+
+    The bundles that a file names are loaded (their code is run) to check tasks and arguments; of a file
+    that names none only what stands in it is checked.
+    """
+    from scattersphere.cli.checking import check_files  # noqa: PLC0415 - `--help` stays quick
+
+    raise SystemExit(check_files(files, bundles, as_json=as_json))
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="tree", help="tree, if nothing is said."
+)
+def graph(file: str, form: str) -> None:
+    """Draw the tasks of a definition FILE and what waits for what: a tree, Mermaid, or Graphviz.
+
+    For a picture: scattersphere graph job.json --format dot | dot -Tsvg -o job.svg
+    """
+    from scattersphere.errors import DefinitionError  # noqa: PLC0415 - as above
+    from scattersphere.model.definition import JobDefinition  # noqa: PLC0415 - as above
+
+    try:
+        definition = JobDefinition.load(file)
+    except (DefinitionError, OSError) as exc:
+        fail(exc)
+    draw = {"tree": definition.to_tree, "mermaid": definition.to_mermaid, "dot": definition.to_dot}[form]
+    click.echo(draw(), nl=False)
+
+
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False), required=False)
+@BUNDLES
+def schema(file: str | None, bundles: tuple[Path, ...]) -> None:
+    """Print the JSON Schema of definition files, or write it to FILE.
+
+    With --bundle it knows the tasks of a bundle and their arguments, so that an editor completes and
+    explains them.
+    """
+    from scattersphere.cli.checking import schema_with  # noqa: PLC0415 - as above
+    from scattersphere.errors import ScattersphereError  # noqa: PLC0415 - as above
+
+    try:
+        text = json.dumps(schema_with(bundles), indent=2) + "\n"
+        if file is not None:
+            with click.open_file(file, "w", encoding="utf-8") as out:
+                out.write(text)
+    except (ScattersphereError, OSError) as exc:
+        fail(exc)
+    if file is None:
+        click.echo(text, nl=False)

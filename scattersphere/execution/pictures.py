@@ -1,0 +1,169 @@
+"""Pictures of a run: its job with states and times, and its timeline for a trace viewer."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from scattersphere.execution.machine.codes import (
+    CANCELLING,
+    RUN_ENDED_FROM,
+    RUN_STATES,
+    RUNNING,
+    STATE_BITS,
+    TASK_STATES,
+)
+from scattersphere.model.pictures import Node, node_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scattersphere.execution.execution import Execution
+
+_STATE = (1 << STATE_BITS) - 1
+_SHOWN = 500
+"""Characters of a failure in a timeline."""
+
+
+def title_of(execution: Execution) -> str:
+    """Name a run in the head of a picture."""
+    return f"run {execution.id} of {execution.plan.job}: {execution.state}"
+
+
+def run_nodes(execution: Execution) -> list[Node]:
+    """Return the nodes of a run: of each task also its state, its time and its attempts."""
+    machine, found = execution.machine, []
+    for number, planned in enumerate(execution.plan.tasks):
+        state = str(TASK_STATES[machine.task_states[number]])
+        words = [state]
+        started, ended = execution.started[number], execution.ended[number]
+        if ended >= started >= 0:
+            words.append(f"{ended - started:.3f} s")
+        if machine.attempts[number] > 1:
+            words.append(f"{machine.attempts[number]} attempts")
+        width = machine.width_of(number)
+        if width is not None:
+            words.append(f"{width} instances")
+        node = node_of(planned.name, planned.definition)
+        found.append(attrs.evolve(node, lines=(*node.lines, ", ".join(words)), state=state))
+    return found
+
+
+@attrs.define
+class _Slice:
+    """A time in which something was in one state; seconds of the loop's clock."""
+
+    unit: int | None
+    start: float
+    end: float
+    state: str
+    attempt: int = 0
+
+
+def trace(execution: Execution, now: float) -> str:
+    """Return the timeline as JSON in the Trace Event Format, which Perfetto and chrome://tracing open.
+
+    Row 0 shows the states of the run, each other row attempts that did not overlap. Times are
+    microseconds since `start`. What has not ended goes on until `now`.
+    """
+    run_slices, attempts = _slices(execution, now)
+    origin = execution.created_at
+    events: list[dict[str, Any]] = [
+        _meta("process_name", execution, 0, f"run {execution.id} of {execution.plan.job}"),
+        _meta("thread_name", execution, 0, "run"),
+    ]
+    events += [_event(execution, found, 0, origin) for found in run_slices]
+    free: list[tuple[float, int]] = []
+    rows = 0
+    for found in sorted(attempts, key=_start):
+        # Slices of one row must not overlap; they may touch.
+        if free and free[0][0] <= found.start:
+            row = heapq.heapreplace(free, (found.end, free[0][1]))[1]
+        else:
+            rows += 1
+            row = rows
+            heapq.heappush(free, (found.end, row))
+            events.append(_meta("thread_name", execution, row, f"attempts {row}"))
+        events.append(_event(execution, found, row, origin))
+    return json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}, ensure_ascii=False) + "\n"
+
+
+def _start(found: _Slice) -> float:
+    return found.start
+
+
+def _slices(execution: Execution, now: float) -> tuple[list[_Slice], list[_Slice]]:
+    """Return the slices of the run, and those of the attempts, from the journal of moves."""
+    run: list[_Slice] = [_Slice(None, execution.created_at, now, "queued")]
+    attempts: list[_Slice] = []
+    live: dict[int, _Slice] = {}
+    tried: dict[int, int] = {}
+    mapped = [bool(planned.mapped) for planned in execution.plan.tasks]
+    for move, clock in _moves(execution):
+        if move < 0:
+            run[-1].end = clock
+            if ~move < RUN_ENDED_FROM:
+                run.append(_Slice(None, clock, now, str(RUN_STATES[~move])))
+            continue
+        unit, state = move >> STATE_BITS, move & _STATE
+        if unit < len(mapped) and mapped[unit]:
+            continue  # the instances of a map are shown, not what holds them
+        if state == RUNNING:
+            tried[unit] = tried.get(unit, 0) + 1
+            live[unit] = _Slice(unit, clock, now, str(TASK_STATES[state]), tried[unit])
+            attempts.append(live[unit])
+        elif unit in live:
+            live[unit].state = str(TASK_STATES[state])
+            if state != CANCELLING:
+                live.pop(unit).end = clock
+    _sharpen(execution, attempts)
+    return run, attempts
+
+
+def _moves(execution: Execution) -> Iterator[tuple[int, float]]:
+    journal = execution.journal
+    for found in journal.read(0, journal.last):
+        if len(found) == 4:  # noqa: PLR2004 - Moves; an extra (a log line, progress) has three members
+            for place in range(found.start, found.stop):
+                yield journal.moves[place], found.clock
+
+
+def _sharpen(execution: Execution, attempts: list[_Slice]) -> None:
+    """Take the exact times of last attempts: the journal's are those of batches."""
+    last = {found.unit: found for found in attempts}
+    for unit, found in last.items():
+        if unit is not None and unit < len(execution.started) and execution.started[unit] >= 0:
+            found.start = execution.started[unit]
+            if execution.ended[unit] >= found.start:
+                found.end = execution.ended[unit]
+        found.end = max(found.end, found.start)
+
+
+def _meta(kind: str, execution: Execution, row: int, name: str) -> dict[str, Any]:
+    return {"name": kind, "ph": "M", "pid": execution.id, "tid": row, "args": {"name": name}}
+
+
+def _event(execution: Execution, found: _Slice, row: int, origin: float) -> dict[str, Any]:
+    name, arguments = found.state, dict[str, Any]()
+    if found.unit is not None:
+        machine = execution.machine
+        planned = execution.plan.tasks[machine.task_of(found.unit)]
+        index = machine.index_of(found.unit)
+        name = planned.name if index is None else f"{planned.name}[{index}]"
+        arguments = {"task": planned.definition.task, "attempt": found.attempt, "state": found.state}
+        failure = execution.failures.get(found.unit)
+        if failure is not None and found.attempt == machine.attempts[found.unit]:
+            arguments["failure"] = str(failure)[:_SHOWN]
+    return {
+        "name": name,
+        "cat": found.state,
+        "ph": "X",
+        "ts": round((found.start - origin) * 1e6, 3),
+        "dur": round((found.end - found.start) * 1e6, 3),
+        "pid": execution.id,
+        "tid": row,
+        "args": arguments,
+    }
