@@ -30,11 +30,28 @@ next `take` drops it, so that pausing ten thousand runs is not quadratic."""
 class Level(deque[Turn]):
     """The runs that have something ready at one priority, in the order of their turns."""
 
-    __slots__ = ("priority",)
+    __slots__ = ("ahead", "priority")
 
     def __init__(self, priority: int) -> None:
         super().__init__()
         self.priority: int = priority
+        self.ahead: int = 0
+        """How many turns at the front were offered a place that they waited for, in the order of offers."""
+
+    def add(self, turn: Turn, *, first: bool) -> None:
+        """Append a turn; one that waited for its place goes first, but behind those that waited longer."""
+        if first:
+            self.insert(self.ahead, turn)
+            self.ahead += 1
+        else:
+            self.append(turn)
+
+    def take_out(self, turn: Turn) -> None:
+        """Remove a turn, wherever it stands."""
+        place = self.index(turn)
+        del self[place]
+        if place < self.ahead:
+            self.ahead -= 1
 
 
 class Dispatcher:
@@ -106,10 +123,12 @@ class Dispatcher:
                 continue
             lane = lanes[0]
             machine = turn.machine
+            # Where places are few and others wait for them, a turn is one unit: runs share them equally.
+            most = 1 if self.limited and len(turns) > 1 else limit
             units = (
-                machine.begin_plain(lane.queue, limit)
+                machine.begin_plain(lane.queue, most)
                 if lane.plain
-                else self._begin_limited(machine, lane, limit)
+                else self._begin_limited(machine, lane, 1 if len(turns) > 1 else most)
             )
             if not units:
                 self._leave_list(turns, turn, lane)
@@ -117,6 +136,8 @@ class Dispatcher:
             self._last = lane
             if len(lanes) > 1:
                 lanes.rotate(-1)
+            if turns.ahead:
+                turns.ahead -= 1
             if len(turns) > 1:
                 turns.rotate(-1)
             if self.limited:
@@ -130,14 +151,14 @@ class Dispatcher:
             if gate.free <= 0 and lane.queue:
                 gate.park(lane)
                 return []
-            limit = min(limit, gate.free)
+            limit = 1 if gate.waiting else min(limit, gate.free)
         units = (machine.begin if lane.mapped else machine.begin_plain)(lane.queue, limit)
         for gate in lane.gates:
             gate.free -= len(units)
         lane.offered = False
         return units
 
-    def _leave_list(self, turns: deque[Turn], turn: Turn, lane: Lane) -> None:
+    def _leave_list(self, turns: Level, turn: Turn, lane: Lane) -> None:
         """Take out the first lane of the first turn: it is empty, or parked.
 
         A lane that was emptied stays in the list until `take` comes to it again: in a chain of tasks
@@ -149,12 +170,18 @@ class Dispatcher:
             self._drop_first(turns)
         self.offer(lane.gates)
 
-    def _drop_first(self, turns: deque[Turn]) -> None:
+    def _drop_first(self, turns: Level) -> None:
         turns.popleft().listed = False
+        if turns.ahead:
+            turns.ahead -= 1
         self._listed -= 1
 
     def enlist(self, lane: Lane, *, first: bool = False) -> None:
-        """List an idle lane that has units to start. One that waited for its place goes first."""
+        """List an idle lane that has units to start.
+
+        One that waited for its place goes first, but behind those that waited longer: of two places that
+        become free together the first would else go to whoever waited less.
+        """
         turn = lane.turn
         lane.idle = False
         (turn.lanes.appendleft if first else turn.lanes.append)(lane)
@@ -164,7 +191,7 @@ class Dispatcher:
             level = self._levels.get(turn.priority)
             if level is None:
                 level = self._new_level(turn.priority)
-            (level.appendleft if first else level.append)(turn)
+            level.add(turn, first=first)
 
     def withdraw(self, lanes: Iterable[Lane]) -> None:
         """Make lanes of one run idle: they are held or emptied, or the run has ended."""
@@ -176,7 +203,7 @@ class Dispatcher:
                 turn.lanes.remove(lane)
                 turns = self._levels[turn.priority]
                 if not turn.lanes and len(turns) <= EAGER_REMOVAL:
-                    turns.remove(turn)
+                    turns.take_out(turn)
                     turn.listed = False
                     self._listed -= 1
                 self.offer(lane.gates)
