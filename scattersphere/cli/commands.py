@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from scattersphere.cli.definitions import graph, schema, validate
-from scattersphere.cli.options import AS_JSON, fail
-from scattersphere.cli.serving import serve, token
+from scattersphere.cli.options import AS_JSON, PARAMS, fail
+from scattersphere.cli.serving import dev, serve, token
 
 EXIT_CODES = """\b
 Exit codes: 0 the run succeeded, 1 it did not, 2 the command line is wrong,
@@ -26,35 +26,9 @@ def cli() -> None:
     """Scattersphere: run jobs, which are DAGs of tasks, from definition files."""
 
 
-def _parameter(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
-    """Read `key=text` and `key:=json`."""
-    del context, option
-    params: dict[str, Any] = {}
-    for item in given:
-        key, equals, value = item.partition("=")
-        if not equals or not key.rstrip(":"):
-            raise click.BadParameter(f"{item!r}: write key=text, or key:=json for anything else")
-        if key.endswith(":"):
-            key = key[:-1]
-            try:
-                params[key] = json.loads(value)
-            except ValueError as exc:
-                raise click.BadParameter(f"{item!r}: {value!r} is no JSON ({exc})") from None
-        else:
-            params[key] = value
-    return params
-
-
 @cli.command(epilog=EXIT_CODES)
 @click.argument("file", type=click.Path(dir_okay=False))
-@click.option(
-    "-p",
-    "params",
-    multiple=True,
-    callback=_parameter,
-    metavar="KEY=TEXT | KEY:=JSON",
-    help="Set a parameter of the run; may be repeated.",
-)
+@PARAMS
 @click.option(
     "--trace", type=click.Path(dir_okay=False, path_type=Path), help="Write the timeline; Perfetto opens it."
 )
@@ -111,6 +85,6 @@ def new(name: str, parent: Path, *, as_json: bool) -> None:
     click.echo(f"try: scattersphere run {shlex.quote(str(parent / name / name))}.json -p name=Ada")
 
 
-for command in (validate, graph, schema, serve):
+for command in (validate, graph, schema, serve, dev):
     cli.add_command(command)
 cli.add_command(token)

@@ -1,9 +1,10 @@
-"""What several commands share: the option `--json`, and how a command ends with an error."""
+"""What several commands share: the options `--json` and `-p`, and how a command ends with an error."""
 
 from __future__ import annotations
 
+import json
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -14,3 +15,32 @@ def fail(exc: Exception) -> NoReturn:
     """End with the message of an error and the code 3, without a traceback."""
     sys.stderr.write(f"scattersphere: {exc}\n")
     raise SystemExit(3)
+
+
+def _parameter(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
+    """Read `key=text` and `key:=json`."""
+    del context, option
+    params: dict[str, Any] = {}
+    for item in given:
+        key, equals, value = item.partition("=")
+        if not equals or not key.rstrip(":"):
+            raise click.BadParameter(f"{item!r}: write key=text, or key:=json for anything else")
+        if key.endswith(":"):
+            key = key[:-1]
+            try:
+                params[key] = json.loads(value)
+            except ValueError as exc:
+                raise click.BadParameter(f"{item!r}: {value!r} is no JSON ({exc})") from None
+        else:
+            params[key] = value
+    return params
+
+
+PARAMS = click.option(
+    "-p",
+    "params",
+    multiple=True,
+    callback=_parameter,
+    metavar="KEY=TEXT | KEY:=JSON",
+    help="Set a parameter of the run; may be repeated.",
+)

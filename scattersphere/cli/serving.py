@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from scattersphere.cli.configuring import CONFIG
-from scattersphere.cli.options import AS_JSON, fail
+from scattersphere.cli.options import AS_JSON, PARAMS, fail
 
 FOLDER = click.Path(file_okay=False, exists=True, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -39,6 +39,30 @@ def serve(*, stock_tasks: bool, **flags: Any) -> None:
     host_tasks = {"std": tasks.ALL} if stock_tasks else {}
     try:
         anyio.run(serving.serve, serving.ServeOptions(host_tasks=host_tasks, **flags))
+    except (ScattersphereError, OSError) as exc:
+        fail(exc)
+
+
+@click.command()
+@click.argument("folder", type=FOLDER, default=".")
+@click.option(
+    "--run", "job", metavar="JOB", help="Run it now, and again whenever its code or its file changes."
+)
+@PARAMS
+@AS_JSON
+def dev(folder: Path, job: str | None, params: dict[str, Any], *, as_json: bool) -> None:
+    """Serve FOLDER while you work in it: watch its bundles and jobs, show reloads, runs and failures.
+
+    Bundles lie in FOLDER or in FOLDER/bundles, jobs in FOLDER or in FOLDER/jobs. A unix socket for sessions is
+    opened in a private folder; its address is the first line.
+    """
+    import anyio  # noqa: PLC0415 - `--help` stays quick
+
+    from scattersphere.cli.developing import develop  # noqa: PLC0415 - the same
+    from scattersphere.errors import ScattersphereError  # noqa: PLC0415 - the same
+
+    try:
+        anyio.run(develop, folder, job, params, as_json)
     except (ScattersphereError, OSError) as exc:
         fail(exc)
 

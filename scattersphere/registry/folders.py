@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from scattersphere.errors import BundleRefusedError, ExistsError, ScattersphereError
+from scattersphere.registry.layout import UNSCANNED
 from scattersphere.registry.scan import SourceLimits, is_ignored, signature
 from scattersphere.registry.settling import WatchDelays
 from scattersphere.registry.sources import check_name, default_name
@@ -50,13 +52,18 @@ def look_at(path: Path, limits: SourceLimits) -> Hashable | None:
 
 
 def bundles_in(root: Path) -> Iterator[Path]:
-    """Yield what lies in `root` and can be a bundle, in order of the names. Raises OSError."""
+    """Yield what lies in `root` and can be a bundle, in order of the names. Raises OSError.
+
+    Tests and the like that lie beside bundles are none, as those inside a bundle are not scanned for tasks.
+    """
     for entry in sorted(root.iterdir()):
         if not is_ignored(entry.name) and not entry.name.startswith("_") and _is_bundle(entry):
             yield entry
 
 
 def _is_bundle(path: Path) -> bool:
+    if any(fnmatchcase(path.stem, pattern) for pattern in UNSCANNED):
+        return False
     if path.is_dir():
         return any(path.glob("*.py")) or any(path.glob("*/__init__.py"))
     return path.suffix in BUNDLE_ENDINGS and path.is_file()

@@ -32,7 +32,10 @@ from scattersphere.task import RunnableTask
 if TYPE_CHECKING:
     import os
     import ssl
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
+    from typing import Any
+
+    Attend = Callable[[Server], Coroutine[Any, Any, None]]
 
     from scattersphere.remote.listener import Listening
 
@@ -75,16 +78,18 @@ async def serve(
     *,
     say: Callable[[str], None] = _print,
     complain: Callable[[str], None] = _complain,
+    attend: Attend | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `shutdown`: load bundles, then jobs, then listen.
 
     Says `listening on ...` for each listener once it accepts. What fails to load is complained of
-    and does not keep the others from being served. Raises `ListenError`.
+    and does not keep the others from being served; later failures too, unless `attend`, which lives
+    beside the listeners, is there to tell of them. Raises `ListenError`.
     """
     if not options.tcp and options.unix is None:
         raise ListenError("say where to listen: --tcp HOST:PORT or --unix PATH")
     try:
-        await _serve(options, say, complain)
+        await _serve(options, say, complain, attend)
     except ListenError as exc:
         if exc.lacks is None:
             raise
@@ -95,14 +100,19 @@ FLAGS = {"tokens": "--tokens FILE", "tls": "--tls-cert FILE and --tls-key FILE"}
 """What this command calls the arguments of `listen` that make an address safe."""
 
 
-async def _serve(options: ServeOptions, say: Callable[[str], None], complain: Callable[[str], None]) -> None:
+async def _serve(
+    options: ServeOptions,
+    say: Callable[[str], None],
+    complain: Callable[[str], None],
+    attend: Attend | None,
+) -> None:
     failure: Exception | None = None
     ending = _Ending(complain)
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with anyio.create_task_group() as group:
             group.start_soon(ending.heed, signals)
             try:
-                await _serve_until(ending, options, say, complain)
+                await _serve_until(ending, options, say, complain, attend)
             except Exception as exc:  # noqa: BLE001 - leaves as it is, and not inside an ExceptionGroup
                 failure = exc
             group.cancel_scope.cancel()
@@ -136,7 +146,11 @@ class _Ending:
 
 
 async def _serve_until(
-    ending: _Ending, options: ServeOptions, say: Callable[[str], None], complain: Callable[[str], None]
+    ending: _Ending,
+    options: ServeOptions,
+    say: Callable[[str], None],
+    complain: Callable[[str], None],
+    attend: Attend | None,
 ) -> None:
     async with AsyncExitStack() as stack:
         audit = stack.enter_context(AuditFile(options.audit)) if options.audit is not None else None
@@ -165,7 +179,10 @@ async def _serve_until(
         if listening is None:
             return  # a signal came while code was being loaded
         async with anyio.create_task_group() as group:
-            group.start_soon(_tell_of_failures, server, complain)
+            if attend is None:
+                group.start_soon(_tell_of_failures, server, complain)
+            else:
+                group.start_soon(attend, server)
             for address in listening.addresses:
                 say(f"listening on {address}")
             await ending.asked.wait()
