@@ -18,7 +18,6 @@ from scattersphere.codec import resolve_params, secret_names
 from scattersphere.errors import (
     BundleBusyError,
     ClosedError,
-    ForkedError,
     NoSuchBundleError,
 )
 from scattersphere.execution.archive import RunArchive
@@ -27,6 +26,7 @@ from scattersphere.execution.backends.threads import ThreadBackend
 from scattersphere.execution.carriedjobs import CarriedJobs
 from scattersphere.execution.executor import JobExecutor
 from scattersphere.execution.feed import EventFeed
+from scattersphere.execution.home import StaysHome
 from scattersphere.execution.instruments import Instruments
 from scattersphere.execution.jobfiles import JobFiles
 from scattersphere.execution.jobs import Jobs, job_of_task
@@ -60,7 +60,7 @@ THREADS = 40
 HISTORY_COUNT, HISTORY_AGE = 1_000, 24 * 3600.0
 
 
-class Server:
+class Server(StaysHome):
     """An embedded job engine. Constructing assigns; entering acts; leaving undoes it all.
 
     The bundles in `bundle_roots` are adopted, those that come later too, and a definition may name no
@@ -103,7 +103,7 @@ class Server:
         self._pools = dict(pools or {})
         self._grace = grace
         self._feed = EventFeed(keep_events)
-        self.registry: TaskRegistry = TaskRegistry(
+        self._registry = TaskRegistry(
             shared=shared,
             load_timeout=load_timeout,
             on_event=self._bundle_event,
@@ -160,21 +160,20 @@ class Server:
         self._watch_jobs = watch_jobs
         self._keys = StartKeys()
         self._listeners: list[Listening] = []
-        self._pid: int | None = None
         self._closing = False
         self._closed = False
 
     def __repr__(self) -> str:
         live = len(self._executor.running)
         state = "closed" if self._closed else f"{live} live runs"
-        return f"<Server: {state}, {len(self._jobs)} jobs, {len(self.registry.bundles)} bundles>"
+        return f"<Server: {state}, {len(self._jobs)} jobs, {len(self._registry.bundles)} bundles>"
 
     # ---- life
 
     async def __aenter__(self) -> Self:
-        if self._pid is not None:
+        if self.home is not None:
             raise ClosedError("a Server is entered once; make a new one")
-        self._pid = os.getpid()
+        self.home = os.getpid()
         await self._executor.open()
         self._feed.open(self._executor.now)
         self._instruments.open()
@@ -203,7 +202,7 @@ class Server:
     async def aclose(self) -> None:
         """Cancel all runs, give them the grace, kill the rest, let go of everything. May be repeated."""
         self._closing = True
-        if self._closed or self._pid is None:
+        if self._closed or self.home is None:
             return
         self._closed = True
         with anyio.CancelScope(shield=True):
@@ -238,14 +237,17 @@ class Server:
         return listening
 
     def _alive(self, *, draining: bool = False) -> None:
-        if self._pid is None:
+        if self.home is None:
             raise ClosedError("the Server is not running: use it inside `async with Server() as server`")
-        if os.getpid() != self._pid:
-            raise ForkedError("this process was forked; a Server stays with the process that entered it")
         if self._closed or (self._closing and not draining):
             raise ClosedError("the Server is closing and takes no new work")
 
     # ---- code
+
+    @property
+    def registry(self) -> TaskRegistry:
+        """The bundles and their task classes."""
+        return self._registry
 
     async def register(
         self, path: str | os.PathLike[str], *, name: str | None = None, watch: bool = True

@@ -6,16 +6,17 @@ there and waits. Only what a caller of a blocking program needs is forwarded; `p
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from anyio.from_thread import start_blocking_portal
 
 from scattersphere.errors import ClosedError
+from scattersphere.execution.home import StaysHome, check_home
 from scattersphere.server import Server
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
@@ -32,15 +33,26 @@ if TYPE_CHECKING:
     from scattersphere.task import RunnableTask
 
 
-class SyncRun:
-    """A `Run` whose methods block. May be used from any thread."""
+T = TypeVar("T")
 
-    def __init__(self, run: Run, portal: BlockingPortal) -> None:
+
+class SyncRun(StaysHome):
+    """A `Run` whose methods block. May be used from any thread.
+
+    When its SyncServer has ended it can still be read; whatever needs the Server raises `ClosedError`.
+    """
+
+    def __init__(self, run: Run, server: SyncServer) -> None:
         self._run = run
-        self._portal = portal
+        self._server = server
+        self.home: int | None = server.home
 
     def __repr__(self) -> str:
-        return self._portal.call(repr, self._run)
+        return repr(self._run)
+
+    def _read(self, function: Callable[[], T]) -> T:
+        """Read in the loop's thread, where nothing changes meanwhile; anywhere when nothing changes any more."""
+        return function() if self._server.ended else self._server.call(function)
 
     @property
     def id(self) -> int:
@@ -80,36 +92,37 @@ class SyncRun:
     @property
     def results(self) -> Mapping[str, Any]:
         """The results of the tasks that have succeeded by now."""
-        return self._portal.call(lambda: dict(self._run.results))
+        return self._read(lambda: dict(self._run.results))
 
     @property
     def tasks(self) -> Mapping[str, TaskStatus]:
         """Where each task is by now."""
-        return self._portal.call(lambda: dict(self._run.tasks))
+        return self._read(lambda: dict(self._run.tasks))
 
     def pause(self) -> None:
         """See `Run.pause`."""
-        self._portal.call(self._run.pause)
+        self._server.call(self._run.pause)
 
     def resume(self) -> None:
         """See `Run.resume`."""
-        self._portal.call(self._run.resume)
+        self._server.call(self._run.resume)
 
     def stop(self, reason: str | None = None) -> None:
         """See `Run.stop`."""
-        self._portal.call(self._run.stop, reason)
+        self._server.call(self._run.stop, reason)
 
     def cancel(self, reason: str | None = None, *, grace: float | None = None) -> None:
         """See `Run.cancel`."""
-        self._portal.call(lambda: self._run.cancel(reason, grace=grace))
+        self._server.call(lambda: self._run.cancel(reason, grace=grace))
 
     def kill(self, reason: str | None = None) -> None:
         """See `Run.kill`."""
-        self._portal.call(self._run.kill, reason)
+        self._server.call(self._run.kill, reason)
 
     def wait(self, timeout: float | None = None) -> SyncRun:
         """Block until the run has ended. Raises `TimeoutError`."""
-        self._portal.call(self._run.wait, timeout)
+        if not self._run.state.ended:
+            self._server.call(self._run.wait, timeout)
         return self
 
     def events(self, since: int = 0) -> Iterator[Event]:
@@ -119,19 +132,19 @@ class SyncRun:
         async def following() -> Event | None:
             return await anext(stream, None)
 
-        while (event := self._portal.call(following)) is not None:
+        while (event := self._server.call(following)) is not None:
             yield event
 
     def logs(self, task: str | None = None, **which: Any) -> list[LogLine]:
         """See `Run.logs`."""
-        return self._portal.call(lambda: self._run.logs(task, **which))
+        return self._read(lambda: self._run.logs(task, **which))
 
     def explain(self) -> str:
         """See `Run.explain`."""
-        return self._portal.call(self._run.explain)
+        return self._read(self._run.explain)
 
 
-class SyncServer:
+class SyncServer(StaysHome):
     """A Server in a thread. Takes the arguments of `Server`; used with `with`."""
 
     def __init__(self, **options: Any) -> None:
@@ -139,6 +152,7 @@ class SyncServer:
         self._stack = ExitStack()
         self._server: Server | None = None
         self._portal: BlockingPortal | None = None
+        self._ended = False
 
     def __repr__(self) -> str:
         return f"<SyncServer: {'not running' if self._server is None else repr(self._server)}>"
@@ -148,7 +162,7 @@ class SyncServer:
             portal = stack.enter_context(start_blocking_portal())
             server = portal.call(self._make)
             stack.enter_context(portal.wrap_async_context_manager(server))
-            self._portal, self._server = portal, server
+            self._portal, self._server, self.home = portal, server, os.getpid()
             self._stack = stack.pop_all()
         return self
 
@@ -161,25 +175,46 @@ class SyncServer:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        check_home(self.home)
         self._portal = self._server = None
         self._stack.__exit__(kind, exc, traceback)
+        self._ended = True
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was left."""
+        return self._ended
 
     @property
     def portal(self) -> BlockingPortal:
         """The door to the loop's thread, for what is not forwarded: `portal.call(function, *args)`."""
         if self._portal is None:
-            raise ClosedError("the SyncServer is not running: use it inside `with SyncServer() as server`")
+            raise self._not_running()
         return self._portal
 
     @property
     def server(self) -> Server:
         """The Server itself; touch it only through `portal`."""
         if self._server is None:
-            raise ClosedError("the SyncServer is not running: use it inside `with SyncServer() as server`")
+            raise self._not_running()
         return self._server
 
+    def _not_running(self) -> ClosedError:
+        if self.home is not None:
+            return ClosedError("the SyncServer has ended: this must be done inside its `with` block")
+        return ClosedError("the SyncServer is not running: use it inside `with SyncServer() as server`")
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function, or await a coroutine function, in the loop's thread. Raises `ClosedError` at the end."""
+        try:
+            return self.portal.call(function, *args)
+        except RuntimeError as exc:
+            if self._portal is None and str(exc) == "This portal is not running":
+                raise self._not_running() from None  # it has ended between the two
+            raise
+
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return self.portal.call(lambda: function(*args, **kwargs))
+        return self.call(lambda: function(*args, **kwargs))
 
     def register(
         self, path: str | os.PathLike[str], *, name: str | None = None, watch: bool = True
@@ -232,21 +267,21 @@ class SyncServer:
 
     def start(self, job: str, params: Mapping[str, Any] | None = None, *, key: str | None = None) -> SyncRun:
         """See `Server.start`."""
-        return SyncRun(self._call(self.server.start, job, params, key=key), self.portal)
+        return SyncRun(self._call(self.server.start, job, params, key=key), self)
 
     def start_task(
         self, path: str, args: Mapping[str, Any] | None = None, *, key: str | None = None
     ) -> SyncRun:
         """See `Server.start_task`."""
-        return SyncRun(self._call(self.server.start_task, path, args, key=key), self.portal)
+        return SyncRun(self._call(self.server.start_task, path, args, key=key), self)
 
     def rerun(self, run_id: int, *, from_failed: bool = True, code: str = "pinned") -> SyncRun:
         """See `Server.rerun`."""
-        return SyncRun(self._call(self.server.rerun, run_id, from_failed=from_failed, code=code), self.portal)
+        return SyncRun(self._call(self.server.rerun, run_id, from_failed=from_failed, code=code), self)
 
     def run(self, run_id: int) -> SyncRun:
         """Return a live or kept run. Raises `NoSuchRunError`."""
-        return SyncRun(self._call(self.server.runs.__getitem__, run_id), self.portal)
+        return SyncRun(self._call(self.server.runs.__getitem__, run_id), self)
 
     def drain(self) -> None:
         """See `Server.drain`."""

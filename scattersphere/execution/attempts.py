@@ -160,7 +160,7 @@ class AttemptDriver:
                 retry=planned.definition.retry,
             )
             attempt.handle = backend.start(call, lambda outcome: self._done(attempt, outcome))
-        except Exception as exc:  # noqa: BLE001 - a bad argument fails the attempt
+        except BaseException as exc:  # noqa: BLE001 - a bad argument fails the attempt; its class may raise anything
             self._done(attempt, outcome_of(exc, attempt))
 
     async def _body(self, attempt: Attempt) -> None:
@@ -222,6 +222,8 @@ class AttemptDriver:
         if issubclass(type(exc), self.cancelled) and attempt.asked is not None:
             self.over(attempt, CANCELLED, None)
             return
+        if not issubclass(type(exc), Exception):
+            self.loop.pass_on(exc)
         if not self.backlog.do(lambda: self.fail(attempt, exc, format_failure(exc))):
             self.wake()
 

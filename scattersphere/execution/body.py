@@ -58,7 +58,9 @@ async def _hook(
         got = getattr(instance, name)(*args)
         if hasattr(got, "__await__"):
             await got
-    except Exception:
+    except (GeneratorExit, anyio.get_cancelled_exc_class()):  # the attempt is ended from outside
+        raise
+    except BaseException:
         attempt.log.exception("error in %s", name)
 
 
@@ -72,7 +74,9 @@ async def _clean_up(attempt: Attempt, instance: RunnableTask, hooks: frozenset[s
                 await got
         if scope.cancelled_caught:
             raise TimeoutError(f"clean_up took longer than {CLEAN_UP_LIMIT:g} s")  # noqa: TRY301
-    except Exception:
+    except (GeneratorExit, anyio.get_cancelled_exc_class()):
+        raise
+    except BaseException:
         if not failed:
             raise
         attempt.log.exception("error in clean_up")
@@ -112,7 +116,7 @@ def _plain_hook(
     if name in hooks:
         try:
             getattr(instance, name)(*args)
-        except Exception:
+        except BaseException:
             attempt.log.exception("error in %s", name)
 
 

@@ -12,8 +12,9 @@ import attrs
 
 from scattersphere.codec.limits import INSTANCES
 from scattersphere.execution.eventpages import EventPages
-from scattersphere.execution.failures import shorten
+from scattersphere.execution.failures import shorten, text_of
 from scattersphere.execution.journal import Journal
+from scattersphere.execution.logs import current_attempt
 from scattersphere.execution.machine.codes import RUN_STATES, TASK_STATES
 from scattersphere.execution.machine.readers import DROPPED
 from scattersphere.execution.machine.run import Answer, RunMachine, Verdict
@@ -149,8 +150,10 @@ class Execution:
     # ---- what the machine asks
 
     def _ask(self, task: int) -> Answer:
-        """Evaluate `run_if` and `map` of a task whose rule is met. Never runs code of the user."""
+        """Evaluate `run_if` and `map` of a task whose rule is met. Runs no code of the user but that of types."""
         planned = self.plan.tasks[task]
+        # What is current is the attempt that has just ended, perhaps of another run: nothing may be filed under it.
+        token = current_attempt.set(None)
         try:
             if planned.run_if is not None:
                 wanted = planned.run_if.fill(self.params, self.result)
@@ -159,9 +162,11 @@ class Execution:
                 if not wanted:
                     return Verdict.SKIP
             return Verdict.GO, self._width(task, planned) if planned.mapped else None
-        except Exception as exc:  # noqa: BLE001 - whatever it is, it fails this task and nothing else
-            self.failures[task] = Failure(type(exc).__name__, str(exc))
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, it fails this task and nothing else
+            self.failures[task] = Failure(type(exc).__name__, text_of(exc))
             return Verdict.FAIL
+        finally:
+            current_attempt.reset(token)
 
     def _width(self, task: int, planned: PlannedTask) -> int:
         lists: dict[str, list[Any]] = {}

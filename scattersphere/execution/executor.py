@@ -12,6 +12,7 @@ import contextlib
 import datetime as dt
 import functools
 import logging
+import os
 import secrets
 import threading
 import time
@@ -27,7 +28,7 @@ from scattersphere.execution.alarms import SLICE
 from scattersphere.execution.backlog import Backlog
 from scattersphere.execution.execution import Execution
 from scattersphere.execution.failures import format_failure
-from scattersphere.execution.logs import RunLog
+from scattersphere.execution.logs import RunLog, current_attempt
 from scattersphere.execution.loops import current_loop
 from scattersphere.execution.machine.dispatcher import Dispatcher
 from scattersphere.execution.obedience import Obedience
@@ -88,6 +89,8 @@ class JobExecutor(Obedience):
         self.dispatcher: Dispatcher = Dispatcher(max_parallel, {**(pools or {}), **limits})
         self._unlimited = frozenset(f"backend:{n}" for n, b in self.backends.items() if b.limit is None)
         self._loop: Loop | None = None
+        self.home: int | None = None
+        """The process that opened it."""
         self._begun: deque[tuple[Execution, list[int]]] = deque()
         self._pumping = False
         self._within_turn = False
@@ -122,6 +125,7 @@ class JobExecutor(Obedience):
         await loop.open(self._pump, self.on_alarm, self.crash)
         self._loop = loop
         self._pace: Pace = Pace(loop.starts_a_turn)
+        self.home = os.getpid()
         self._thread = threading.get_ident()
         for backend in self.backends.values():
             await backend.open(self)
@@ -239,6 +243,7 @@ class JobExecutor(Obedience):
             more = False
         finally:
             self._pumping = False
+            current_attempt.set(None)
         if not self._within_turn:
             self._pace.turn_over(full=more)
         if self.timers.changed:

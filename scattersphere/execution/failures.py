@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from scattersphere.execution.frames import is_engine_file, logical_names
 
@@ -70,6 +70,17 @@ def text_of(exc: BaseException) -> str:
         return str(exc)
     except BaseException:  # noqa: BLE001 - `__str__` is the user's code; even SystemExit must not get out of here
         return "<its text cannot be shown>"
+
+
+def is_from_file(exc: BaseException, ending: str) -> bool:
+    """Whether `exc`, or one in it if it is a group, was raised in a file whose path ends so. Never raises."""
+    try:
+        if issubclass(type(exc), BaseExceptionGroup):
+            return any(is_from_file(part, ending) for part in cast("Any", exc).exceptions)
+        frames = list(traceback.walk_tb(exc.__traceback__))
+        return bool(frames) and frames[-1][0].f_code.co_filename.endswith(ending)
+    except BaseException:  # noqa: BLE001 - a group may be of a user's class
+        return False
 
 
 def _keep_user_frames(top: traceback.TracebackException) -> None:

@@ -12,11 +12,14 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+from scattersphere.execution.failures import is_from_file
 from scattersphere.execution.frames import user_place_in
+from scattersphere.execution.trioplaces import TrioCalmer, TrioPlace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -80,6 +83,9 @@ class Loop(Protocol):
     def where(self, handle: Any) -> str:
         """Say at which line a suspended body stands."""
         ...
+
+    def pass_on(self, exc: BaseException) -> None:
+        """Hand a KeyboardInterrupt that a body ended with on to the host, if it was a real Ctrl-C."""
 
 
 def current_loop() -> Loop:
@@ -197,6 +203,9 @@ class AsyncioLoop:
     def where(self, handle: asyncio.Task[None]) -> str:
         return line_of(handle.get_coro())
 
+    def pass_on(self, exc: BaseException) -> None:
+        pass  # `asyncio.run` cancels the host's main task first, and only a second Ctrl-C can end up in a body
+
 
 def _has_not_begun(task: asyncio.Task[None]) -> bool:
     coroutine = task.get_coro()
@@ -210,7 +219,7 @@ def _retrieve(task: asyncio.Task[None]) -> None:
 
 
 class TrioLoop:
-    """trio. Each attempt has a cancel scope, which is its handle."""
+    """trio. Each attempt has a place with a cancel scope, which is its handle."""
 
     can_abandon = False
     starts_a_turn = 256
@@ -224,7 +233,10 @@ class TrioLoop:
         self._event = trio.Event()
         self._deadline = float("inf")
         self._nursery: trio.Nursery | None = None
-        self._bodies: dict[Any, Any] = {}
+        self._calmer = TrioCalmer()
+        self._broken: list[trio.lowlevel.Task] = []
+        # While protected code executes, trio keeps a Ctrl-C for the host's main task.
+        self._interrupt_host = trio.lowlevel.enable_ki_protection(_raise_interrupt)
         self._closing = False
         self._ended = trio.Event()
         self._failed: Callable[[BaseException], None] = lambda _: None
@@ -256,9 +268,11 @@ class TrioLoop:
                     if self._pump():
                         self._event.set()
                 self._nursery.cancel_scope.cancel()
+                for task in self._broken:
+                    trio.lowlevel.reschedule(task)
         except BaseException as exc:  # noqa: BLE001 - an error in a system task would end the host's program
-            # A body that left a nursery or a scope open breaks ours: nothing can run here any more.
-            self._failed(exc)
+            if not self._broken or not self._closing:  # of those that are broken the nursery complains
+                self._failed(exc)
         finally:
             self._ended.set()
 
@@ -284,26 +298,34 @@ class TrioLoop:
         self._deadline = float("inf") if when is None else when
         self._event.set()  # the main task sleeps until the old deadline
 
-    def start(self, body: Coroutine[Any, Any, None], name: str) -> trio.CancelScope:
-        scope = self._trio.CancelScope()
-        self._bodies[scope] = body
+    def start(self, body: Coroutine[Any, Any, None], name: str) -> TrioPlace:
         if self._nursery is None:
             raise RuntimeError("the loop was not opened")
-        self._nursery.start_soon(self._host, scope, body, name=name)
-        return scope
+        place = TrioPlace(body)
+        self._nursery.start_soon(place.hold, self._broken, name=name)
+        return place
 
-    async def _host(self, scope: trio.CancelScope, body: Coroutine[Any, Any, None]) -> None:
-        try:
-            with scope:
-                await body
-        finally:
-            del self._bodies[scope]
+    def cancel(self, handle: TrioPlace) -> None:
+        handle.scope.cancel()
+        if self._nursery is not None:
+            self._calmer.watch(handle, self._nursery)
 
-    def cancel(self, handle: trio.CancelScope) -> None:
-        handle.cancel()
-
-    def abandon(self, handle: trio.CancelScope) -> bool:  # noqa: ARG002 - trio has no such way
+    def abandon(self, handle: TrioPlace) -> bool:  # noqa: ARG002 - trio has no such way
         return False
 
-    def where(self, handle: trio.CancelScope) -> str:
-        return line_of(self._bodies.get(handle))
+    def where(self, handle: TrioPlace) -> str:
+        return line_of(handle.body)
+
+    def pass_on(self, exc: BaseException) -> None:
+        if is_from_file(exc, _TRIOS_HANDLER):
+            self._interrupt_host()
+
+
+_TRIOS_HANDLER = "/trio/_core/_ki.py"
+"""The end of the path of the file in which trio raises KeyboardInterrupt for a real Ctrl-C."""
+
+
+def _raise_interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+    for _ in range(2):  # Python calls the handler between two turns of a loop, if it has not done so yet
+        pass

@@ -14,6 +14,7 @@ from scattersphere.codec.shown import shown
 from scattersphere.errors import NoSuchTaskError
 from scattersphere.execution.execution import NEVER, Failure
 from scattersphere.execution.explain import explain
+from scattersphere.execution.home import StaysHome
 from scattersphere.execution.machine.codes import TASK_STATES
 from scattersphere.execution.pictures import run_nodes, title_of, trace
 from scattersphere.execution.reruns import Reused
@@ -169,16 +170,19 @@ def status_of(execution: Execution, unit: int) -> TaskStatus:
     )
 
 
-class Run:
+class Run(StaysHome):
     """A numbered run. Requests are plain methods for the loop's thread: accepted or raising at once."""
 
     def __init__(self, execution: Execution, executor: JobExecutor) -> None:
         self._execution = execution
         self._executor = executor
+        self.home: int | None = executor.home
 
     def __repr__(self) -> str:
         done = sum(TASK_STATES[state].ended for state in self._task_codes)
-        return f"<Run {self.id} of {self.job}: {self.state}, {done} of {len(self._task_codes)} tasks ended>"
+        execution = self._execution
+        job, state = execution.plan.job, execution.state
+        return f"<Run {execution.id} of {job}: {state}, {done} of {len(self._task_codes)} tasks ended>"
 
     @property
     def _task_codes(self) -> bytes:

@@ -174,6 +174,8 @@ class _ProcessLane:
         self._worker: WorkerProcess | None = None
         self._modules: set[str] = set()
         self._replace = False
+        self._worn = False
+        """Whether the worker ran out of memory: what it holds nobody can know."""
 
     # -- a call
 
@@ -213,9 +215,9 @@ class _ProcessLane:
             self._late.remember(handle.number, handle.call.task_context)
 
     def rest(self) -> None:
-        """Put a fresh worker in the place of one that died or has loaded many versions."""
-        if len(self._modules) > VERSIONS_KEPT and self._worker is not None:
-            worker, self._worker = self._worker, None
+        """Put a fresh worker in the place of one that died, has loaded many versions, or is out of memory."""
+        if (self._worn or len(self._modules) > VERSIONS_KEPT) and self._worker is not None:
+            worker, self._worker, self._worn = self._worker, None, False
             worker.dismiss()
             self._replace = True
         if self._replace and not self._closing():
@@ -270,6 +272,7 @@ class _ProcessLane:
                 return _value(handle.call.name, payload)
             case Kind.FAILURE:
                 failure: RemoteFailure = pickle.loads(payload)  # noqa: S301 - see the module's docstring
+                self._worn = self._worn or ("builtins", "MemoryError") in failure.lineage
                 return Outcome(Ending.EXCEPTION, error=failure.rebuild(), traceback=failure.traceback)
             case Kind.CANCELLED:
                 return Outcome(Ending.CANCELLED)

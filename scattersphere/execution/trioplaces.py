@@ -1,0 +1,140 @@
+"""Where an attempt lives on trio, and how one that swallows cancellation is kept from burning the processor.
+
+A cancelled scope of trio raises at every checkpoint inside it, so a body that swallows that and goes on is cancelled a
+hundred thousand times a second. There is no way to take a cancellation back, but a shield inside the scope holds
+it off. So a body that spins is shielded, and shown its cancellation again with growing gaps, as on asyncio.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+
+    import trio
+
+TURNS = 50
+"""Turns of the loop in which a cancelled body may unwind before it is looked at."""
+
+SPINNING = 40
+"""Points passed in that time by a body that does not unwind, but goes round and round: at least one a turn."""
+
+GAP, GAP_MOST = 1.0, 60.0
+"""Seconds until a shielded body sees its cancellation again; doubled each time."""
+
+
+class TrioPlace:
+    """Holds one attempt's body. Import trio before making one."""
+
+    __slots__ = ("_ended", "body", "scope", "shield", "task")
+
+    def __init__(self, body: Coroutine[Any, Any, None]) -> None:
+        import trio  # noqa: PLC0415 - an optional dependency
+
+        self.body: Coroutine[Any, Any, None] | None = body
+        self.scope: trio.CancelScope = trio.CancelScope()
+        self.shield: trio.CancelScope = trio.CancelScope()
+        self.task: trio.lowlevel.Task | None = None
+        self._ended: trio.Event | None = None
+
+    async def hold(self, broken: list[trio.lowlevel.Task]) -> None:
+        """Run the body in the current task.
+
+        Where a body has left trio's accounts of its scopes in disorder (it raised GeneratorExit inside a nursery, or
+        left one open), the end of the task would break the nursery in which all bodies live. So such a task is
+        not ended; it waits in `broken` until everything is closed.
+        """
+        import trio  # noqa: PLC0415 - an optional dependency
+
+        self.task = trio.lowlevel.current_task()
+        try:
+            with self.scope, self.shield:
+                if self.body is not None:
+                    await self.body
+        except RuntimeError:  # from the scopes: bodies never raise
+            broken.append(self.task)
+            await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+        finally:
+            self.body = self.task = None
+            if self._ended is not None:
+                self._ended.set()
+
+    async def wait_ended(self, at_most: float) -> bool:
+        """Wait so many seconds for the end; return whether it came."""
+        import trio  # noqa: PLC0415 - an optional dependency
+
+        if self.body is not None:
+            if self._ended is None:
+                self._ended = trio.Event()
+            with trio.move_on_after(at_most):
+                await self._ended.wait()
+        return self.body is None
+
+
+class TrioCalmer:
+    """Watches cancelled places, and shields those whose bodies spin."""
+
+    def __init__(self) -> None:
+        self._fresh: list[TrioPlace] = []
+        self._watched: set[TrioPlace] = set()
+
+    def watch(self, place: TrioPlace, nursery: trio.Nursery) -> None:
+        """See to it that a cancelled body does not spin; nothing if that is being done."""
+        if place.body is not None and place not in self._watched:
+            self._watched.add(place)
+            self._fresh.append(place)
+            if len(self._fresh) == 1:
+                nursery.start_soon(self._look, nursery, name="scattersphere-calmer")
+
+    async def _look(self, nursery: trio.Nursery) -> None:
+        """One look at all that were cancelled in the same turn."""
+        for place, before in await self._pass_turns():
+            if place.body is not None and _steps(place) - before >= SPINNING:
+                nursery.start_soon(self._calm, place, name="scattersphere-calmer")
+            else:
+                self._watched.discard(place)
+
+    async def _pass_turns(self) -> list[tuple[TrioPlace, int]]:
+        import trio  # noqa: PLC0415 - an optional dependency
+
+        places: list[tuple[TrioPlace, int]] = []
+        with trio.CancelScope(shield=True):  # the nursery may be cancelled, by us when closing
+            await trio.lowlevel.checkpoint()
+            fresh, self._fresh = self._fresh, []
+            places = [(place, _steps(place)) for place in fresh]
+            for _ in range(TURNS):
+                if all(place.body is None for place in fresh):
+                    break
+                await trio.lowlevel.checkpoint()
+        return places
+
+    async def _calm(self, place: TrioPlace) -> None:
+        import trio  # noqa: PLC0415 - an optional dependency
+
+        gap = GAP
+        with trio.CancelScope(shield=True):
+            place.shield.shield = True
+            while not await place.wait_ended(gap):
+                gap = min(gap * 2, GAP_MOST)
+                place.shield.shield = False
+                for _ in range(TURNS):
+                    await trio.lowlevel.checkpoint()
+                place.shield.shield = True
+        self._watched.discard(place)
+
+
+def _steps(place: TrioPlace) -> int:
+    """Count the steps that a body's tasks have made so far."""
+    # trio counts them for its own testing functions; there is no public way to know. Without it nothing is calmed.
+    points = ("_schedule_points", "_cancel_points")
+    return sum(getattr(task, point, 0) for task in _tasks(place.task) for point in points)
+
+
+def _tasks(task: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:
+    todo = [] if task is None else [task]
+    while todo:
+        task = todo.pop()
+        yield task
+        for nursery in task.child_nurseries:
+            todo.extend(nursery.child_tasks)

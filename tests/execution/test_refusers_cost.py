@@ -1,0 +1,86 @@
+"""A body that swallows cancellation is given up without burning the processor, on asyncio and on trio."""
+
+import anyio
+import pytest
+
+from scattersphere import RunnableTask, RunState, Server
+
+pytestmark = pytest.mark.anyio
+
+counts: dict[str, int] = {}
+
+
+class Swallow(RunnableTask):
+    """Refuse to be cancelled, and count how often one tries, until the gate is opened."""
+
+    gate: str
+
+    async def run(self, context):
+        counts[self.gate] = 0
+        while self.gate in counts:
+            try:
+                await anyio.sleep(0.02)
+            except anyio.get_cancelled_exc_class():
+                counts[self.gate] += 1
+
+
+class SwallowInChild(RunnableTask):
+    """The same, in a child task of the body."""
+
+    gate: str
+
+    async def run(self, context):
+        async with anyio.create_task_group() as group:
+            group.start_soon(Swallow(gate=self.gate).run, context)
+
+
+class TidySlowly(RunnableTask):
+    """End as asked, but with a shielded tidying of many steps, and a last word that may be cancelled."""
+
+    async def run(self, context):
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                for _ in range(200):
+                    await anyio.lowlevel.checkpoint()
+            context.log.info("tidied")
+
+
+@pytest.fixture(autouse=True)
+def _gates():
+    yield
+    counts.clear()
+
+
+# On asyncio it is the body's own task group that cancels its children again and again: anyio's way, not ours.
+@pytest.mark.parametrize(
+    ("name", "anyio_backend"), [("Swallow", "asyncio"), ("Swallow", "trio"), ("SwallowInChild", "trio")]
+)
+async def test_a_refuser_is_cancelled_a_few_times_and_not_in_a_loop(name):
+    async with Server(grace=0.3) as server:
+        server.register_tasks("app", [Swallow, SwallowInChild])
+        run = await server.start_task(name, {"gate": name})
+        await anyio.wait_all_tasks_blocked()
+        run.cancel("enough")
+        await run.wait(30)
+        cancelled = counts[name]
+        await anyio.sleep(1.2)  # one more time after a second
+        again, stuck = counts.pop(name), run.stuck
+    assert run.state is RunState.CANCELLED
+    assert list(stuck) == [f"{name}#1/{name}"]
+    assert "in run" in stuck[f"{name}#1/{name}"]
+    assert 1 <= cancelled < 200  # trio by itself would do it 50,000 times a second
+    assert cancelled < again < cancelled + 200
+
+
+async def test_a_body_that_tidies_in_many_steps_ends_as_cancelled():
+    async with Server(grace=5.0) as server:
+        server.register_tasks("app", [TidySlowly])
+        run = await server.start_task("TidySlowly")
+        await anyio.wait_all_tasks_blocked()
+        run.cancel()
+        await run.wait(30)
+        assert run.state is RunState.CANCELLED
+        assert [line.message for line in run.logs()] == ["tidied"]
+        assert not run.stuck
