@@ -35,6 +35,8 @@ class Loop(Protocol):
     """How many attempts may be started before the loop must have a turn."""
     can_abandon: bool
     """Whether a coroutine that refuses to end can be closed."""
+    can_watch: bool
+    """Whether `watch` works."""
 
     def clock(self) -> float:
         """Return monotonic seconds; virtual under trio's MockClock."""
@@ -62,6 +64,12 @@ class Loop(Protocol):
 
     def soon(self, callback: Callable[..., object], *args: Any) -> None:
         """Call back on the loop's thread; for any thread, in silence after the end."""
+
+    def watch(self, descriptor: int, callback: Callable[[], object]) -> None:
+        """Call back each time that there is something to read, until `unwatch`."""
+
+    def unwatch(self, descriptor: int) -> None:
+        """Call back no more."""
 
     def set_alarm(self, when: float | None) -> None:
         """Have `alarm` called at `when` of `clock()`; replaces the last one."""
@@ -118,6 +126,7 @@ class AsyncioLoop:
     """asyncio, or anything that poses as it (uvloop)."""
 
     can_abandon = True
+    can_watch = True
     # A task that is not eager only starts in the next turn: the cap keeps that turn short.
     starts_a_turn = 1_000_000 if sys.version_info >= (3, 12) else 256
 
@@ -166,6 +175,12 @@ class AsyncioLoop:
         except RuntimeError:
             if not self._loop.is_closed():
                 raise
+
+    def watch(self, descriptor: int, callback: Callable[[], object]) -> None:
+        self._loop.add_reader(descriptor, self._context.run, callback)
+
+    def unwatch(self, descriptor: int) -> None:
+        self._loop.remove_reader(descriptor)
 
     def set_alarm(self, when: float | None) -> None:
         if self._timer is not None:
@@ -222,6 +237,7 @@ class TrioLoop:
     """trio. Each attempt has a place with a cancel scope, which is its handle."""
 
     can_abandon = False
+    can_watch = False
     starts_a_turn = 256
 
     def __init__(self) -> None:
@@ -293,6 +309,12 @@ class TrioLoop:
     def soon(self, callback: Callable[..., object], *args: Any) -> None:
         with contextlib.suppress(self._trio.RunFinishedError):  # the protocol drops such calls
             self._token.run_sync_soon(callback, *args)
+
+    def watch(self, descriptor: int, callback: Callable[[], object]) -> None:
+        raise NotImplementedError  # it would need a task for each call: lanes do as well
+
+    def unwatch(self, descriptor: int) -> None:
+        raise NotImplementedError
 
     def set_alarm(self, when: float | None) -> None:
         self._deadline = float("inf") if when is None else when

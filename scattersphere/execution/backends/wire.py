@@ -113,6 +113,34 @@ class Receiver:
         del buffer[:end]
         return _KINDS[kind], payload
 
+    def read_some(self) -> bool:
+        """Read what is there; waits only where nothing is. False if the other end is gone."""
+        try:
+            data = os.read(self.descriptor, _CHUNK)
+        except OSError:
+            return False
+        self._buffer += data
+        return bool(data)
+
+    def head(self) -> tuple[Kind | None, int] | None:
+        """Return kind and length of the frame that was begun to be read; None where that is not known yet.
+
+        The kind is None for what is no frame.
+        """
+        if len(self._buffer) < _HEADER.size:
+            return None
+        kind, length = _HEADER.unpack_from(self._buffer)
+        return (_KINDS.get(kind) if length <= FRAME_LIMIT else None), length
+
+    def pop(self, length: int) -> bytes | None:
+        """Return the payload of that frame if all of it was read."""
+        buffer, end = self._buffer, _HEADER.size + length
+        if len(buffer) < end:
+            return None
+        payload = bytes(memoryview(buffer)[_HEADER.size : end])
+        del buffer[:end]
+        return payload
+
     def _fill(self, wanted: int) -> bool:
         buffer = self._buffer
         while (missing := wanted - len(buffer)) > 0:

@@ -12,10 +12,13 @@ from contextlib import suppress
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
+from scattersphere.execution.backends.latelines import LateLines
 from scattersphere.execution.backends.wire import Kind, Receiver, Sender
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from scattersphere.execution.backends.latelines import LateLine
 
 _BOOTSTRAP = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -38,8 +41,13 @@ class WorkerProcess:
     terminal does not reach it. Used by one lane; `tell` and `kill` are for any thread.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], on_late_line: LateLine | None = None) -> None:
         self.environment: dict[str, str] = dict(environment)
+        self.versions: set[str] = set()
+        """The bundle versions that it has loaded."""
+        self.worn = False
+        """Whether it ran out of memory: what it holds nobody can know."""
+        self.late: LateLines = LateLines(on_late_line)
         self.started = False
         """Whether it has ever said that it is ready."""
         self._guard = threading.Lock()

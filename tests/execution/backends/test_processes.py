@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from scattersphere.errors import NonRetryableError
-from scattersphere.execution.backends import processes
+from scattersphere.execution.backends import idleworkers
 from scattersphere.execution.backends.processes import ProcessBackend, core_count
 from scattersphere.execution.backends.protocol import Backend, Ending
 from scattersphere.execution.backends.wire import Kind
@@ -410,7 +410,7 @@ async def test_an_async_body_is_named_by_the_line_where_it_waits():
         call = stage.start(bodies.AsyncWait)
         await call.begun()
         await wait_until(lambda: "process_bodies.py:" in call.handle.where())
-        assert f"(process {call.handle._worker.pid})" in call.handle.where()
+        assert f"(process {call.handle.worker.pid})" in call.handle.where()
         call.cancel()
         await call.outcome()
     assert call.handle.where() == ""
@@ -432,7 +432,7 @@ async def test_workers_are_kept_warm():
 
 
 async def test_a_worker_that_has_loaded_many_versions_is_replaced(monkeypatch):
-    monkeypatch.setattr(processes, "VERSIONS_KEPT", 0)
+    monkeypatch.setattr(idleworkers, "VERSIONS_KEPT", 0)
     async with one() as stage:
         first = (await stage.run(bodies.Who)).value
         second = (await stage.run(bodies.Who)).value
@@ -447,7 +447,7 @@ async def test_closing_leaves_no_process_thread_or_descriptor_behind(tmp_path):
         for call in busy:
             await call.begun()
         idle = (await stage.run(bodies.Who)).value
-        workers = [call.handle._worker.pid for call in busy]
+        workers = [call.handle.worker.pid for call in busy]
         await stage.backend.aclose()
         for call in busy:
             assert (await call.outcome()).ending is Ending.DIED
@@ -474,7 +474,7 @@ async def main():
         busy = stage.start(Refuse, until="/nonexistent")
         await busy.begun()
         idle = await stage.run(bodies.Who)
-        print(busy.handle._worker.pid, idle.value, flush=True)
+        print(busy.handle.worker.pid, idle.value, flush=True)
         await anyio.sleep_forever()
 
 if __name__ == "__main__":

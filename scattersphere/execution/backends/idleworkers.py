@@ -1,0 +1,81 @@
+"""The worker processes of one backend: how many there are, and those that have no call."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+from scattersphere.execution.backends.workerprocess import WorkerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from scattersphere.execution.backends.latelines import LateLine
+
+VERSIONS_KEPT = 16
+"""Bundle versions that a worker loads before it is replaced: old versions are never unloaded in it."""
+
+
+class IdleWorkers:
+    """A stack: the worker that was used last is the warmest. For any thread."""
+
+    def __init__(
+        self, limit: int, environment: Callable[[], Mapping[str, str]], on_late_line: LateLine | None
+    ) -> None:
+        self.limit = limit
+        self.environment: Callable[[], Mapping[str, str]] = environment
+        """Asked before each call for variables that the worker needs."""
+        self._on_late_line = on_late_line
+        self._stack: deque[WorkerProcess] = deque()
+        self._guard = threading.Lock()
+        self._count = 0
+
+    def take(self) -> WorkerProcess | None:
+        """Return an idle worker, which is nobody else's then; None where there is none."""
+        try:
+            return self._stack.pop()
+        except IndexError:
+            return None
+
+    def put(self, worker: WorkerProcess) -> None:
+        """Give a worker back."""
+        self._stack.append(worker)
+
+    def start(self, environment: Mapping[str, str]) -> WorkerProcess:
+        """Start a process. Raises OSError where the system has none for us."""
+        worker = WorkerProcess(environment, self._on_late_line)
+        with self._guard:
+            self._count += 1
+        return worker
+
+    def bury(self, worker: WorkerProcess) -> str:
+        """Take leave of one that is ending, and say how it ended."""
+        self._gone()
+        return worker.bury()
+
+    def dismiss(self, worker: WorkerProcess) -> None:
+        """End one that has no call."""
+        self._gone()
+        worker.dismiss()
+
+    def refill(self) -> None:
+        """Start a worker in the place of one that has gone, if there is not a full number already."""
+        with self._guard:
+            missing = self._count < self.limit
+        if missing:
+            self.put(self.start(self.environment()))
+
+    def _gone(self) -> None:
+        with self._guard:
+            self._count -= 1
+
+
+def is_worn(worker: WorkerProcess) -> bool:
+    """Whether it is better replaced: it ran out of memory, or holds many versions."""
+    return worker.worn or len(worker.versions) > VERSIONS_KEPT
+
+
+def version_of(module: str) -> str:
+    """Name the bundle version that a module belongs to; "" for modules of the host."""
+    return ".".join(module.split(".")[:3]) if module.startswith("scattersphere.bundles.") else ""
