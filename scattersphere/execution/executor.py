@@ -127,8 +127,13 @@ class JobExecutor(Obedience):
         self._pace: Pace = Pace(loop.starts_a_turn)
         self.home = os.getpid()
         self._thread = threading.get_ident()
-        for backend in self.backends.values():
-            await backend.open(self)
+        try:
+            for backend in self.backends.values():
+                await backend.open(self)
+        except BaseException:
+            with anyio.CancelScope(shield=True):  # the host never gets to leave what it could not enter
+                await self.aclose()
+            raise
 
     async def aclose(self) -> None:
         """Let go of the loop and the backends. Runs must have ended or been given up."""

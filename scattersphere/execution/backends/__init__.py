@@ -1,1 +1,5 @@
-"""Where attempts run: on the loop, in threads, in processes, or where the host says."""
+"""Where attempts run: in threads, in processes, or in a place of the host's own, which keeps the same contract."""
+
+from scattersphere.execution.backends.protocol import Backend, Call, Ending, Handle, Host, Outcome
+
+__all__ = ["Backend", "Call", "Ending", "Handle", "Host", "Outcome"]
