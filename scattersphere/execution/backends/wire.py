@@ -36,6 +36,8 @@ class Kind(IntEnum):
     """The number of a call."""
     WHERE = 11
     """The number of a call."""
+    LEAVE = 12
+    """Nothing. The worker is not needed any more. A pipe that ends without it says that the engine has gone."""
     # replies: worker -> engine
     READY = 20
     """Nothing."""

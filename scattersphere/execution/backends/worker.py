@@ -63,8 +63,10 @@ class Worker:
             self.replies.send(kind, payload)
 
     def watch(self) -> None:
-        """Take control frames, beside the body. When they end, the engine has gone: so do we."""
+        """Take control frames, beside the body. When they end unannounced, the engine has gone: so do we."""
         while (frame := self.control.receive()) is not None:
+            if frame[0] is Kind.LEAVE:
+                return
             kind, number = frame[0], int.from_bytes(frame[1], "little")
             attempt = self.attempt
             if kind is Kind.CANCEL:
@@ -74,8 +76,7 @@ class Worker:
                     attempt.cancel()
             elif attempt is not None and attempt.order.number == number:
                 self.replies.send(Kind.HERE, dumps((number, attempt.where())))
-        if self.attempt is not None:
-            _end()
+        _end()
 
     def stray(self, record: logging.LogRecord) -> None:
         """Send a line that no attempt has written: a module's, while it is imported, or a thread's of its own."""
@@ -135,7 +136,7 @@ def _pack(name: str, outcome: Outcome) -> tuple[Kind, bytes]:
 
 
 def _end() -> NoReturn:
-    """The engine has gone while a body executes: nobody waits for it, so it ends with all that it started."""
+    """The engine has gone, killed perhaps: nobody waits for us, so we end with all that bodies have started."""
     os.killpg(0, signal.SIGKILL)
     raise SystemExit  # for type checkers: nobody comes here
 

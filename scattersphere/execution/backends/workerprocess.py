@@ -113,6 +113,8 @@ class WorkerProcess:
 
     def dismiss(self) -> None:
         """End a worker that has no call: kindly, so that its exit handlers run, then by force."""
+        with suppress(OSError):
+            self._control.send(Kind.LEAVE)
         self._close_pipes()
         if not self._await_end(monotonic() + _LAST_WORDS, group=True):
             with self._guard:
