@@ -26,7 +26,7 @@ from scattersphere.execution.backends.processes import ProcessBackend
 from scattersphere.execution.backends.protocol import Call, Ending, Outcome
 from scattersphere.execution.backends.threads import ThreadBackend
 from scattersphere.testing.backends import Stage, task_class_of
-from scattersphere.testing.bodies import Echo
+from scattersphere.testing.bodies import Echo, Refuse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -189,6 +189,30 @@ async def first_call() -> None:
         )
 
 
+async def beside_deaths(kills: int) -> None:
+    """Measure calls of a sound task while the worker of a neighbour is killed again and again."""
+    times: dict[str, list[float]] = {"alone": [], "beside a worker that is killed": []}
+
+    async def sample(stage: Stage, name: str) -> None:
+        for _ in range(100):
+            started = perf_counter()
+            await stage.run(Echo)
+            times[name].append(perf_counter() - started)
+
+    async with Stage(lambda: ProcessBackend(2)) as stage:
+        await stage.run(Echo)
+        for _ in range(kills):
+            await sample(stage, "alone")
+            victim = stage.start(Refuse, until="/nonexistent/at/all/")
+            victim.handle.kill()
+            await sample(stage, "beside a worker that is killed")
+            await victim.outcome()
+    print("\na call beside a killed worker: goal: not delayed  (us; median, 99th of 100)")
+    for name, taken in times.items():
+        percentiles = statistics.quantiles(taken, n=100)
+        print(f"  {name:44} {percentiles[49] * 1e6:8.1f}   {percentiles[98] * 1e6:8.1f}")
+
+
 async def main(repetitions: int) -> None:
     loop = asyncio.get_running_loop()
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, medians of {repetitions}")
@@ -238,6 +262,7 @@ async def main(repetitions: int) -> None:
                 repetitions,
             )
     await first_call()
+    await beside_deaths(repetitions)
 
 
 if __name__ == "__main__":
