@@ -7,7 +7,6 @@ in the package that bears its name.
 from __future__ import annotations
 
 import functools
-import os
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -43,6 +42,7 @@ from scattersphere.registry.records import BundleEventKind
 from scattersphere.registry.registry import TaskRegistry
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import AsyncIterator, Iterable, Mapping
 
     from scattersphere.execution.attempt import Attempt
@@ -173,7 +173,7 @@ class Server(StaysHome):
     async def __aenter__(self) -> Self:
         if self.home is not None:
             raise ClosedError("a Server is entered once; make a new one")
-        self.home = os.getpid()
+        self._settle()
         await self._executor.open()
         self._feed.open(self._executor.now)
         self._instruments.open()

@@ -6,7 +6,6 @@ there and waits. Only what a caller of a blocking program needs is forwarded; `p
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -17,6 +16,7 @@ from scattersphere.execution.home import StaysHome, check_home
 from scattersphere.server import Server
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
@@ -162,7 +162,8 @@ class SyncServer(StaysHome):
             portal = stack.enter_context(start_blocking_portal())
             server = portal.call(self._make)
             stack.enter_context(portal.wrap_async_context_manager(server))
-            self._portal, self._server, self.home = portal, server, os.getpid()
+            self._portal, self._server = portal, server
+            self._settle()
             self._stack = stack.pop_all()
         return self
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from scattersphere import JobDefinition, RunState, Server, TaskState
+from scattersphere import EventKind, JobDefinition, RunState, Server, TaskState, result
 
 pytestmark = pytest.mark.anyio
 
@@ -30,6 +30,35 @@ class Fail(RunnableTask):
 
     def run(self, context):
         raise ValueError("kaputt")
+
+class Step(RunnableTask):
+    """Report progress, and hold where it is told to."""
+
+    def run(self, context):
+        context.progress(1, 2, "half")
+        while True:
+            context.check()
+
+class Echo(RunnableTask):
+    """Return what it is given, times so many."""
+
+    value: object
+    times: int = 1
+
+    def run(self, context):
+        return self.value * self.times
+
+class Odd(RunnableTask):
+    """Return what cannot be sent."""
+
+    def run(self, context):
+        return lambda: 1
+
+class Make(RunnableTask):
+    """Return what cannot be sent, to a task on the loop."""
+
+    async def run(self, context):
+        return lambda: 1
 
 class Stone(RunnableTask):
     """Never end, and never look whether it should."""
@@ -82,3 +111,41 @@ async def test_a_kill_ends_a_process_that_listens_to_nobody(server):
     await run.wait(60)
     assert run.state is RunState.CANCELLED
     assert not run.stuck
+
+
+async def test_progress_pause_and_cancel_travel(server):
+    run = await start(server, "Step")
+    async for event in run.events():
+        if event.kind is EventKind.TASK_PROGRESS:
+            assert (event.done, event.total, event.message) == (1, 2, "half")
+            break
+    run.pause()
+    async for event in run.events():
+        if event.kind is EventKind.RUN_PAUSED:
+            break
+    run.resume()
+    run.cancel()
+    assert (await run.wait(60)).state is RunState.CANCELLED
+    assert not run.stuck
+
+
+async def test_what_cannot_be_sent_is_named(server):
+    job = JobDefinition.build("make").task("made", "work.Make")
+    server.define(job.task("t", "work.Echo", args={"value": result("made")}, backend="process").done())
+    run = await (await server.start("make")).wait(60)
+    assert run.tasks["t"].state is TaskState.FAILED
+    assert (
+        "the argument 'value' (a function) cannot be sent to a worker process"
+        in run.tasks["t"].failure.message
+    )
+    run = await (await start(server, "Odd")).wait(60)
+    assert "its result (a function) cannot be sent from the worker process" in run.tasks["t"].failure.message
+
+
+async def test_large_values_come_back(server):
+    job = JobDefinition.build("big").task("t", "work.Echo", args={"value": "x" * 1000, "times": 20_000})
+    job = job.task("u", "work.Echo", args={"value": result("t")}, backend="process")
+    server.define(job.done())
+    run = await (await server.start("big")).wait(60)
+    assert run.succeeded, run.explain()
+    assert len(run.results["u"]) == 20_000_000

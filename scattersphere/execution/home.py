@@ -24,6 +24,10 @@ class StaysHome:
     home: int | None = None
     _not_guarded: ClassVar[frozenset[str]] = frozenset({"home"})
 
+    def _settle(self) -> None:
+        """Be at home in this process from now on."""
+        self.home = os.getpid()
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name, member in list(vars(cls).items()):
