@@ -1,8 +1,10 @@
 """Lanes: daemon threads that take handles from one queue, and hand outcomes to the loop in batches.
 
 Why not a `ThreadPoolExecutor` or `anyio.to_thread`: their threads delay the exit of the process when one
-never ends, and each call of theirs wakes the loop on its own. Here handles go out through one `SimpleQueue`,
-and outcomes come back through one deque and at most one pending callback on the loop.
+never ends, and each call of theirs wakes a thread and the loop on its own. Here outcomes come back through
+one deque and at most one pending callback on the loop; and of the lanes that sleep only one at a time is being
+woken: if it finds more than one handle it wakes the next before it begins. (Go and tokio wake their workers
+so.) Else forty threads woken for forty short calls would fight for the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -81,7 +83,12 @@ class Lanes(Generic[H]):
         self.limit = limit
         self.idle_seconds = idle_seconds
         self._make_worker = make_worker
-        self._handles: SimpleQueue[H | None] = SimpleQueue()
+        self._handles: deque[H] = deque()
+        self._wakes: SimpleQueue[None] = SimpleQueue()
+        """What sleeping lanes wait for."""
+        self._sleeping = 0
+        self._waking = False
+        """Whether a lane is being woken that has not looked at the handles yet."""
         self._outcomes: deque[tuple[H, Outcome]] = deque()
         self._wake_pending = False
         self._guard = threading.Lock()
@@ -107,10 +114,11 @@ class Lanes(Generic[H]):
             raise RuntimeError(f"the {self.name} backend is not open: its Server opens and closes it")
         with self._guard:
             self._busy += 1
-            self._handles.put(handle)
+            self._handles.append(handle)
             lanes = len(self._lanes)
             if self._busy > lanes and (self.limit is None or lanes < self.limit):
                 self._add_lane()
+        self._wake_one()
 
     def close(self) -> list[H]:
         """Tell all lanes to end after their call, and return the handles that are in a lane.
@@ -123,7 +131,7 @@ class Lanes(Generic[H]):
                 for handle in self._take_waiting():
                     self._report(handle, Outcome(Ending.CANCELLED))
                 for _ in self._lanes:
-                    self._handles.put(None)
+                    self._wakes.put(None)
                 if not self._lanes:
                     self._tell_all_left()
             return [lane.handle for lane in self._lanes if lane.handle is not None]
@@ -167,26 +175,35 @@ class Lanes(Generic[H]):
         waiting: list[H] = []
         while True:
             try:
-                handle = self._handles.get_nowait()
-            except Empty:
+                waiting.append(self._handles.popleft())
+            except IndexError:
                 return waiting
-            if handle is not None:
-                waiting.append(handle)
+
+    def _wake_one(self) -> None:
+        """Wake a lane if one sleeps and none is being woken; for any thread.
+
+        Without the guard: whoever puts a handle appends it first and looks for sleepers second; whoever goes to
+        sleep counts himself first and looks for handles second. And who is being woken says so before he
+        looks. So no handle is overlooked; a lane woken too many goes to sleep again.
+        """
+        if self._sleeping and not self._waking:
+            self._waking = True
+            self._wakes.put(None)
 
     # -- in the lanes ------------------------------------------------------------------------
 
     def serve(self, lane: _Lane[H]) -> None:
         """Take handles until told to end, or idle for long."""
-        get, wait, worker = self._handles.get, self.idle_seconds, lane.worker
+        handles, worker = self._handles, lane.worker
         while True:
             try:
-                handle = get(timeout=wait)
-            except Empty:
-                handle = None
-            if handle is None:
-                if self._may_leave(lane):
+                handle = handles.popleft()
+            except IndexError:
+                if not self._sleep() and self._may_leave(lane):
                     break
                 continue
+            if handles:
+                self._wake_one()
             lane.handle = handle
             outcome = _run(worker, handle)
             lane.handle = None
@@ -199,12 +216,28 @@ class Lanes(Generic[H]):
             if self._closing and not self._lanes:
                 self._tell_all_left()
 
+    def _sleep(self) -> bool:
+        """Wait until there may be a handle; False if it is time to leave."""
+        with self._guard:
+            self._sleeping += 1
+        woken = bool(self._handles)
+        if not woken:
+            try:
+                self._wakes.get(timeout=self.idle_seconds)
+            except Empty:
+                pass
+            else:
+                self._waking, woken = False, not self._closing
+        with self._guard:
+            self._sleeping -= 1
+        return woken
+
     def _may_leave(self, lane: _Lane[H]) -> bool:
         with self._guard:
             if self._closing:
                 return True
             # `put` counts lanes under the same guard: a handle that it has just put here must be served.
-            if not self._handles.empty():
+            if self._handles:
                 return False
             self._lanes.discard(lane)
             return True
