@@ -127,3 +127,19 @@ async def test_a_carried_job_means_the_tasks_of_its_own_bundle_first(tmp_path):
         await server.register(other, name="second")
         assert server.definitions["daily"].tasks["only"].bundle == "second"
         assert (await (await server.start("daily")).wait()).results["only"] == 2
+
+
+async def test_what_lies_in_a_vendored_library_is_no_job(tmp_path):
+    folder = package(tmp_path, nightly=job("nightly")).rename(tmp_path / "etl_package")
+    (tmp_path / "b").mkdir()
+    folder.rename(tmp_path / "b" / "etl")
+    (tmp_path / "b" / "library" / "jobs").mkdir(parents=True)
+    (tmp_path / "b" / "library" / "__init__.py").write_text("")
+    (tmp_path / "b" / "library" / "jobs" / "x.json").write_text("not even JSON")
+    (tmp_path / "b" / "library-1.dist-info").mkdir()
+    (tmp_path / "b" / "library-1.dist-info" / "RECORD").write_text(
+        "library/__init__.py,,\nlibrary/jobs/x.json,,\n"
+    )
+    async with Server() as server:
+        await server.register(tmp_path / "b")
+        assert sorted(server.definitions) == ["nightly"]

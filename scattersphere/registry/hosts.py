@@ -52,7 +52,7 @@ def _concrete(cls: object) -> type[RunnableTask]:
         raise TaskDeclarationError(
             f"register_tasks: {cls.__qualname__} is no task class: derive it from RunnableTask"
         )
-    if inspect.isabstract(cls) or cls is RunnableTask:
+    if inspect.isabstract(cls):
         raise TaskDeclarationError(f"register_tasks: {cls.__qualname__} is abstract: it has no `run` method")
     return cls
 

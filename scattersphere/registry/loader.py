@@ -233,11 +233,13 @@ class Loader:
                 return
             job.run()
             del job  # while this thread waits for the next one it holds nothing of the last
+            if len(self._later) >= PUT_OFF:
+                self._do_what_was_put_off()
 
     def _patience(self) -> float | None:
         if not self._later:
             return self.garbage.due_in(time.monotonic())
-        return IDLE if len(self._later) < PUT_OFF else 0.0
+        return IDLE
 
     def _do_what_was_put_off(self) -> None:
         while self._later and (self._closed or self._queue.empty() or len(self._later) >= PUT_OFF):

@@ -301,3 +301,25 @@ async def test_files_are_deleted_when_there_is_nothing_to_load_and_at_the_latest
         loader.post("a", lambda: order.append("more"))
     await loader.aclose()
     assert order.count("more") == PUT_OFF + 10
+
+
+@pytest.mark.anyio
+async def test_what_was_put_off_is_done_between_loads_once_it_is_much(gate):
+    order = []
+    loader = Loader(60, GarbageSchedule(enabled=False), lambda: None)
+
+    async def call(work):
+        await loader.call("a", work, discard=lambda: None, stuck=lambda *_: AssertionError("stuck"))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(call, gate.wait)
+        await gate.until_reached()
+        group.start_soon(call, lambda: order.append("load"))
+        while loader._queue.qsize() < 1:
+            await anyio.lowlevel.checkpoint()
+        for _ in range(PUT_OFF + 5):
+            loader.post("a", lambda: order.append("delete"))
+        gate.open.set()
+    assert order.index("load") == 6
+    await loader.aclose()
+    assert order.count("delete") == PUT_OFF + 5

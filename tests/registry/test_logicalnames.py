@@ -80,6 +80,11 @@ async def test_two_versions_and_an_archive_in_one_text(registry, tmp_path):
     assert "scattersphere.bundles" not in text
 
 
+async def test_a_path_alone_is_enough_to_know_the_version(registry, tmp_path):
+    version = (await registry.register(write(tmp_path, FILES, v=1) / "etl")).current
+    assert logical(f"at {version.snapshot}/etl/main.py:6") == f"at {tmp_path}/etl/main.py:6"
+
+
 def test_other_texts_are_left_alone():
     for text in ("", "plain", "a_g1 b_g2", "/srv/app_g3/rooted/x.py", "x/etl_g99999999/root0/etl/a.py"):
         assert logical(text) == text

@@ -182,3 +182,10 @@ def test_a_module_that_cannot_be_imported_is_refused(tmp_path, name):
     (tmp_path / name).write_text("")
     with pytest.raises(BundleRefusedError, match="no name for a Python module"):
         snapshot(tmp_path / name, tmp_path)
+
+
+def test_a_file_over_the_limit_is_not_even_read(tmp_path, folder, monkeypatch):
+    (tmp_path / "a.py").write_text("x" * 1_000)
+    monkeypatch.setattr(os, "read", lambda *_: pytest.fail("read"))
+    with pytest.raises(BundleRefusedError, match="larger than the limit"):
+        take_snapshot(tmp_path / "a.py", folder, name="a", limits=SourceLimits(unpacked=999))
