@@ -46,3 +46,28 @@ def task_module(value: object, *, before: str = "") -> str:
         f"{before}\nfrom scattersphere.task import RunnableTask\n"
         f"class Job(RunnableTask):\n    def run(self, context): return {value!r}\n"
     )
+
+
+def job(body: str, before: str = "") -> str:
+    """Return a module with one task whose run executes `body`."""
+    lines = "\n        ".join(body.strip().splitlines())
+    return f"""{before}
+from scattersphere.task import RunnableTask
+class Job(RunnableTask):
+    def run(self, context):
+        {lines}
+"""
+
+
+PACKAGE = {
+    "etl/__init__.py": "",
+    "etl/util.py": "VALUE = {v}\n",
+    "etl/sub/__init__.py": "",
+    "etl/sub/deep.py": "from ..util import VALUE\nimport etl.util\nassert etl.util.VALUE == VALUE\n",
+    "etl/ns/inner.py": "from etl import util\nVALUE = util.VALUE\n",
+    "etl/star.py": "__all__ = ['SHOWN']\nSHOWN = {v}\nHIDDEN = 0\n",
+    "etl/ring_a.py": "from etl import ring_b\nVALUE = {v}\ndef get(): return ring_b.get()\n",
+    "etl/ring_b.py": "import etl.ring_a\ndef get(): return etl.ring_a.VALUE\n",
+    "etl/data/words.txt": "word{v}",
+}
+"""A package `etl` with modules for every way of importing; its `main` is to be added."""

@@ -10,7 +10,7 @@ import traceback
 import zipfile
 
 import pytest
-from bundlefiles import task_module, write
+from bundlefiles import PACKAGE, job, task_module, write
 
 from scattersphere.errors import BundleLoadError, BundleRefusedError
 from scattersphere.registry.registry import TaskRegistry
@@ -19,33 +19,10 @@ from scattersphere.task import RunnableTask
 pytestmark = pytest.mark.anyio
 
 
-def job(body: str, before: str = "") -> str:
-    """Return a module with one task whose run executes `body`."""
-    lines = "\n        ".join(body.strip().splitlines())
-    return f"""{before}
-from scattersphere.task import RunnableTask
-class Job(RunnableTask):
-    def run(self, context):
-        {lines}
-"""
-
-
 async def result_of(registry, root, files, path="etl.main.Job", **values):
     bundle = await registry.register(write(root, files, **values) / "etl", name=f"etl{len(registry.bundles)}")
     return registry.find(path, bundle=bundle.name).cls().run(None)
 
-
-PACKAGE = {
-    "etl/__init__.py": "",
-    "etl/util.py": "VALUE = {v}\n",
-    "etl/sub/__init__.py": "",
-    "etl/sub/deep.py": "from ..util import VALUE\nimport etl.util\nassert etl.util.VALUE == VALUE\n",
-    "etl/ns/inner.py": "from etl import util\nVALUE = util.VALUE\n",
-    "etl/star.py": "__all__ = ['SHOWN']\nSHOWN = {v}\nHIDDEN = 0\n",
-    "etl/ring_a.py": "from etl import ring_b\nVALUE = {v}\ndef get(): return ring_b.get()\n",
-    "etl/ring_b.py": "import etl.ring_a\ndef get(): return etl.ring_a.VALUE\n",
-    "etl/data/words.txt": "word{v}",
-}
 
 WAYS = {
     "absolute": "import etl.util\nreturn etl.util.VALUE",
@@ -101,94 +78,6 @@ async def test_star_imports_and_type_checking_imports(registry, tmp_path):
     body = "return SHOWN, 'HIDDEN' in globals()"
     module = "from __future__ import annotations\n" + job(body, before.partition("\n")[2])
     assert await result_of(registry, tmp_path, {**PACKAGE, "etl/main.py": module}, v=3) == (3, False)
-
-
-LIBRARY = {
-    "dataclass": (
-        (
-            "from dataclasses import dataclass, field, fields\n@dataclass(slots=True)\nclass D:\n"
-            "    x: int\n    y: 'list[D]' = field(default_factory=list)\n"
-        ),
-        "return D(1) == D(1) and [f.name for f in fields(D)] == ['x', 'y']",
-    ),
-    "attrs": (
-        "import attrs\n@attrs.define\nclass A:\n    x: 'int' = 1\n",
-        "return attrs.asdict(A()) == {'x': 1}",
-    ),
-    "get_type_hints": (
-        "import typing\nclass Item:\n    def f(self): ...\ndef f(x: typing.Optional['Item']) -> 'list[Item]': ...\n",
-        "return typing.get_type_hints(f) == {'x': typing.Optional[Item], 'return': list[Item]}",
-    ),
-    "pickle": (
-        "import pickle\nclass P:\n    def __init__(self, x): self.x = x\n",
-        "p = pickle.loads(pickle.dumps(P(4)))\nreturn type(p) is P and p.x == 4",
-    ),
-    "enum": (
-        "import enum, pickle\nclass E(enum.Enum):\n    A = 1\n",
-        "return pickle.loads(pickle.dumps(E.A)) is E.A and E(1) is E.A",
-    ),
-    "abc": (
-        (
-            "import abc\nclass B(abc.ABC):\n    @abc.abstractmethod\n    def f(self): ...\n"
-            "class C(B):\n    def f(self): return type(self)\n"
-        ),
-        "return isinstance(C(), B) and C().f() is C",
-    ),
-    "singledispatch": (
-        (
-            "from functools import singledispatch\n@singledispatch\ndef f(x): return 'any'\n"
-            "class K: ...\n@f.register\ndef _(x: K): return 'k'\n"
-        ),
-        "return (f(1), f(K())) == ('any', 'k')",
-    ),
-    "__init_subclass__": (
-        "seen = []\nclass R:\n    def __init_subclass__(cls, **kw): seen.append(cls.__name__)\nclass S(R): ...\n",
-        "return seen == ['S']",
-    ),
-    "NamedTuple and TypedDict": (
-        (
-            "from typing import NamedTuple, TypedDict, get_type_hints\nclass N(NamedTuple):\n    x: 'int'\n"
-            "class T(TypedDict):\n    y: 'N'\n"
-        ),
-        "return N(1).x == 1 and get_type_hints(T)['y'] is N",
-    ),
-    "overload": (
-        (
-            "import typing\n@typing.overload\ndef o(x: int) -> int: ...\n@typing.overload\n"
-            "def o(x: str) -> str: ...\ndef o(x): return x\n"
-        ),
-        "return len(typing.get_overloads(o)) == 2",
-    ),
-    "getsource": ("import inspect\n", "return 'inspect.getsource(Job)' in inspect.getsource(Job)"),
-    "logging": (
-        "import logging\nlog = logging.getLogger(__name__)\n",
-        "log.debug('x')\nreturn logging.getLogger(__name__) is log",
-    ),
-    "contextvars and threads": (
-        "import threading\n",
-        (
-            "out = []\ndef late():\n    from etl.util import VALUE\n    out.append(VALUE)\n"
-            "t = threading.Thread(target=late)\nt.start()\nt.join()\nreturn out == [1]"
-        ),
-    ),
-}
-
-
-@pytest.mark.parametrize("archive", [False, True], ids=["folder", "zip"])
-@pytest.mark.parametrize("part", LIBRARY)
-async def test_the_standard_library_finds_what_it_looks_up(registry, tmp_path, part, archive):
-    before, body = LIBRARY[part]
-    root = write(tmp_path, {**PACKAGE, "etl/main.py": job(body, before)}, v=1)
-    path = root / "etl"
-    if archive:
-        path = tmp_path / "etl.zip"
-        with zipfile.ZipFile(path, "w") as packed:
-            for file in (root / "etl").rglob("*"):
-                packed.write(file, file.relative_to(root))
-    bundle = await registry.register(path)
-    assert registry.find("etl.main.Job").cls().run(None) is True
-    await registry.deregister(bundle.name)
-    assert registry.leaks(bundle.name) == []
 
 
 @pytest.mark.parametrize("ending", [".zip", ".whl"])
