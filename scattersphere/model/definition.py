@@ -201,7 +201,7 @@ class JobDefinition:
 
     @cached_property
     def upstreams(self) -> Mapping[str, tuple[str, ...]]:
-        """For each task those that it waits for: the declared ones, then those of its `$result`s."""
+        """For each task those that it waits for: the declared ones, then those that its `$result` objects name."""
         return {name: upstreams(task) for name, task in self.tasks.items()}
 
     @cached_property
