@@ -15,6 +15,7 @@ import anyio
 import pytest
 from bundlefiles import task_module, write
 
+from scattersphere.registry.registry import TaskRegistry
 from scattersphere.registry.store import SnapshotStore, user_folder
 
 pytestmark = pytest.mark.anyio
@@ -210,3 +211,24 @@ async def test_a_host_that_is_killed_while_it_loads_leaves_nothing_for_long(tmp_
     assert not left.exists()
     store.close()
     assert [file.name for file in tmp_path.iterdir()] == ["a.py"]
+
+
+async def test_two_registries_load_the_same_bundle_and_one_of_them_closes(tmp_path):
+    files = {
+        "etl/__init__.py": "",
+        "etl/main.py": HEAD + "class Job(RunnableTask):\n    def run(self, context):\n"
+        "        from etl.test_late import VALUE\n        return VALUE\n",
+        "etl/test_late.py": "VALUE = {v}\n",
+    }
+    write(tmp_path, files, v=1)
+    first, second = TaskRegistry(collect_garbage=False), TaskRegistry(collect_garbage=False)
+    await first.register(tmp_path / "etl")
+    await second.register(tmp_path / "etl")
+    assert first.find("etl.main.Job").cls is not second.find("etl.main.Job").cls
+    await first.aclose()
+    assert run(second) == 1  # imports lazily, after the other one let go of the finder
+    write(tmp_path, files, v=2)
+    await second.reload("etl")
+    assert run(second) == 2
+    await second.aclose()
+    assert not [name for name in sys.modules if name.startswith("scattersphere.bundles.")]
