@@ -12,16 +12,17 @@ import click
 
 from scattersphere.errors import ScattersphereError
 from scattersphere.remote.arguments import Definition
-from scattersphere.remote.client import RemoteClient, RemoteError, connect, find_token
+from scattersphere.remote.client import RemoteError, connect, find_token
 from scattersphere.remote.errors import RequestError
+from scattersphere.remote.following import following
 from scattersphere.remote.jsontext import parse
-from scattersphere.remote.render import as_json, as_table
+from scattersphere.remote.render import as_json, as_log, as_table
 from scattersphere.remote.requests import find_command
 from scattersphere.remote.words import arguments_of
 
 DEPTH = 96
 FOLLOW = frozenset({"-f", "--follow"})
-REFUSED, WRONG, NO_CONNECTION = 1, 2, 3
+REFUSED, WRONG, NO_CONNECTION, INTERRUPTED = 1, 2, 3, 130
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -44,8 +45,12 @@ def at(
         _say(f"scattersphere: {exc}", WRONG)
     except RemoteError as exc:
         _say(f"scattersphere: {exc}", REFUSED)
+    except BrokenPipeError:
+        raise  # who reads our output has seen enough; click knows what to do
     except (ScattersphereError, OSError) as exc:
         _say(f"scattersphere: {exc}", NO_CONNECTION)
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
 
 
 def _say(line: str, status: int) -> None:
@@ -95,22 +100,32 @@ def _tls(cafile: str | None) -> Any:
 
 
 async def _ask(address: str, token: str | None, tls: Any, asked: Asked) -> int:
-    render = as_json if asked.as_lines else as_table
+    if asked.name == "follow":
+        render = as_json if asked.as_lines else as_table
+        async with following(address, token=token, tls=tls, **asked.args) as events:
+            async for event in events:
+                _show(render(event))
+        return 0
     async with connect(address, token=token, tls=tls) as client:
         result = await client.call(asked.name, **asked.args)
-        reply = render({"n": 1, "result": result})
-        _show(reply if asked.as_lines else _body(reply))
-        if asked.name == "follow":
-            await _events(client, result, render)
-        elif asked.follow:
-            last = await client.call("follow", run=asked.args["run"], kinds=["log"])
-            await _events(client, last, render)
+    following_on = result.pop("next") - 1 if asked.name == "logs" and not asked.as_lines else None
+    _show(
+        as_json({"n": 1, "result": result}) if asked.as_lines else _body(as_table({"n": 1, "result": result}))
+    )
+    if asked.follow:
+        since = following_on if following_on is not None else result["next"] - 1
+        await _follow_log(address, token, tls, asked, since)
     return 0
 
 
-async def _events(client: RemoteClient, reply: dict[str, Any], render: Any) -> None:
-    async for event in client.subscribed(reply):
-        _show(render(event))
+async def _follow_log(address: str, token: str | None, tls: Any, asked: Asked, since: int) -> None:
+    """Show the lines that come after those that were shown, for the same task, instance and attempt."""
+    wanted = {name: asked.args[name] for name in ("task", "index", "attempt") if name in asked.args}
+    run, render = asked.args["run"], as_json if asked.as_lines else as_log
+    async with following(address, run, token=token, tls=tls, kinds=["log"], since=since) as events:
+        async for event in events:
+            if event["event"] != "log" or all(event.get(name) == value for name, value in wanted.items()):
+                _show(render(event))
 
 
 def _body(table: bytes) -> bytes:

@@ -29,6 +29,8 @@ class EventStream(AsyncIterator[Event]):
         self._pages: EventPages = execution.pages
         self._last = since
         """The number up to which everything was told, or is gone."""
+        self._turned = since
+        """The number up to which pages were read: one of which all is gone is not opened again."""
         self._page: Page | None = None
         self._ready: Iterator[Event] = iter(())
         self._told = 0
@@ -58,9 +60,10 @@ class EventStream(AsyncIterator[Event]):
         while True:
             page = self._page
             if page is None:
-                if self._last >= self._execution.journal.last:
+                after = max(self._last, self._turned)
+                if after >= self._execution.journal.last:
                     return False
-                page = self._page = self._pages.page_of(self._pages.next_kept(self._last))
+                page = self._page = self._pages.page_of(self._pages.next_kept(after))
             else:
                 self._pages.fill(page)
             if events := self._take(page):
@@ -69,7 +72,7 @@ class EventStream(AsyncIterator[Event]):
                 return True
             if page.made < page.last:
                 return False
-            self._page = None
+            self._page, self._turned = None, page.last
 
     def _take(self, page: Page) -> list[Event]:
         """Return what is new on the page; where numbers are missing, say so."""

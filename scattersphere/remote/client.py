@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,8 @@ TOKEN_VARIABLE = "SCATTERSPHERE_TOKEN"  # noqa: S105 - a variable's name
 CHUNK = 65_536
 LINE_LIMIT = 16 << 20
 """Bytes of the longest line that a client takes; servers send at most 1 MiB unless told otherwise."""
-RESTARTED = "the server was started anew"
+SEND_TIME = 30.0
+"""Seconds that a server may take to read a request."""
 EVENTS_KEPT = 10_000
 """Events that wait for a reader of a subscription; beyond that the connection is not read."""
 
@@ -121,11 +122,15 @@ class RemoteClient:
             if self.closed is not None:
                 raise DisconnectedError(self.closed)
             self._waiting.append(waiting)
-            with anyio.CancelScope(shield=True):  # half a request would spoil the next one
+            # Half a request would spoil the next one, so that a cancellation waits for the other half; but
+            # not for a server that has stopped reading.
+            with anyio.move_on_after(SEND_TIME, shield=True) as scope:
                 try:
                     await self._stream.send(line)
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
                     self._end("gone")
+            if scope.cancelled_caught:
+                self._end("timeout")
         await waiting.done.wait()
         if waiting.message is None:
             raise DisconnectedError(self.closed or "gone")
@@ -267,44 +272,3 @@ async def connect(
         group.cancel_scope.cancel()
     if failure is not None:
         raise failure
-
-
-async def follow_through(
-    address: str,
-    run: int,
-    tell: Callable[[dict[str, Any]], Awaitable[None]],
-    *,
-    token: str | None = None,
-    tls: ssl.SSLContext | None = None,
-    kinds: list[str] | None = None,
-    since: int = 0,
-    pause: float = 0.5,
-) -> None:
-    """Tell each event of a run up to its end, connecting again where the connection breaks.
-
-    After a break it goes on from the last number that it saw, `pause` seconds later. A server that
-    was started anew has other runs: then it raises `DisconnectedError`, and `RemoteError` where the
-    server refuses.
-    """
-    instance: str | None = None
-    while True:
-        try:
-            async with connect(address, token=token, tls=tls) as client:
-                instance = _same_instance(instance, client.greeting["instance"])
-                events = await client.follow(run, kinds=kinds, since=since)
-                async for event in events:
-                    since = events.last
-                    await tell(event)
-                return
-        except OSError:
-            await anyio.sleep(pause)
-        except DisconnectedError as exc:
-            if exc.word in {RESTARTED, "auth-failed"}:
-                raise
-            await anyio.sleep(pause)
-
-
-def _same_instance(before: str | None, now: str) -> str:
-    if before not in {None, now}:
-        raise DisconnectedError(RESTARTED)
-    return now

@@ -63,6 +63,7 @@ class Framer:
         self._size = 0
         self._at_start = True
         self._first = True
+        self._begun = False
         self._dropping = False
         self._ended = False
 
@@ -114,8 +115,9 @@ class Framer:
             raw = raw.removeprefix(_BOM)
         raw = raw.removesuffix(b"\r")
         if len(raw) > limit:
-            return self._judged(raw, whole=False) or _too_long(limit)
+            return self._judged(raw, whole=False) or _too_long(raw, limit)
         if self._first:
+            self._begun = False
             return self._judged(raw) or _line(raw)
         return _blank(raw) or _line(raw)
 
@@ -138,12 +140,15 @@ class Framer:
         rest = self._rest
         if self._at_start and not self._skip_bom():
             return None
-        if self._first and (fault := self._judged(bytes(rest[: limit + 1]), whole=False)):
-            return fault
+        if self._first and not self._begun:
+            if fault := self._judged(bytes(rest[: limit + 1]), whole=False):
+                return fault
+            self._begun = bool(rest.lstrip(_BLANKS))  # its first byte is known: not to be judged again
         if len(rest) > limit + 1 or (len(rest) == limit + 1 and rest[-1:] != b"\r"):
+            frame = _too_long(bytes(rest[:limit]), limit)
             self._forget()
             self._dropping = not self._ended
-            return _too_long(limit)
+            return frame
         if not self._ended or not rest:
             return None
         raw = bytes(rest).removesuffix(b"\r")
@@ -175,7 +180,10 @@ def _blank(raw: bytes) -> Ignored | None:
     return IGNORED if not start or start[0] == _COMMENT else None
 
 
-def _too_long(limit: int) -> Fault:
+def _too_long(raw: bytes, limit: int) -> Frame:
+    """Judge a line of which at least the beginning is there: a comment may have any length."""
+    if raw.lstrip(_BLANKS).startswith(b"#"):
+        return IGNORED
     return Fault("line-too-long", f"a line may have {limit} bytes here; it was dropped to its end")
 
 

@@ -65,8 +65,9 @@ def _event(event: Mapping[str, Any]) -> str:
         parts.append(_task(event))
     if "done" in event:
         parts.append(f"{event['done']}/{event.get('total', '?')}")
-    parts += [str(event[name]) for name in ("bundle", "state", "dropped", "message") if name in event]
-    return " ".join(parts)
+    parts += [str(event[name]) for name in ("bundle", "state", "dropped") if name in event]
+    first, _, more = str(event.get("message", "")).partition("\n")
+    return " ".join(parts + [first] * bool(first) + ["..."] * bool(more.strip()))
 
 
 def _task(row: Mapping[str, Any]) -> str:

@@ -195,7 +195,7 @@ async def _tell_of_failures(server: Server, complain: Callable[[str], None]) -> 
         if event.kind is EventKind.RUN_ENDED and event.state in _BAD:
             complain(f"run {event.run} of {event.job} {event.state}; `explain {event.run}` tells why")
         elif event.kind is EventKind.BUNDLE_FAILED:
-            complain(f"bundle {event.bundle}: {event.message}")
+            complain(str(event.message).rstrip())
         elif event.kind is EventKind.JOB_FAILED:
             complain(event.message or f"job {event.job} could not be taken up")
 

@@ -189,6 +189,17 @@ async def test_a_reader_that_stopped_for_a_while_is_told_what_is_gone():
         assert told == run.last_event
 
 
+async def test_a_reader_gets_past_pages_of_which_the_log_has_dropped_every_line():
+    """It once looked at the same empty page for ever, and the loop stood still."""
+    async with Server(log_limit=2_000, keep_events=100_000) as server:
+        server.register_tasks("app", CLASSES)
+        run = await (await server.start_task("Talk", {"times": 4 * PAGE})).wait(10)
+        events = await read(run)
+        assert kinds(events)[-1] == "run-ended"
+        told = len(events) + sum(event.dropped for event in events) - kinds(events).count("lagged")
+        assert told == run.last_event
+
+
 async def test_lines_that_the_log_has_dropped_are_missing_events():
     async with Server(log_limit=2_000) as server:
         server.register_tasks("app", CLASSES)

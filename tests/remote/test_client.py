@@ -4,7 +4,8 @@ import anyio
 import pytest
 from wire import job, port_of, served, until
 
-from scattersphere.remote.client import DisconnectedError, RemoteError, connect, find_token, follow_through
+from scattersphere import Server
+from scattersphere.remote import DisconnectedError, RemoteError, connect, find_token, following
 
 pytestmark = pytest.mark.anyio
 
@@ -69,28 +70,63 @@ async def test_who_waits_is_told_of_the_end_of_the_connection(front):
             await client.call("ping")
 
 
-async def test_following_goes_on_over_a_break(front):
-    seen = []
+async def test_following_goes_on_over_breaks_with_no_event_lost_or_doubled(front):
     async with connect(where(front), token=front.tokens["admin"]) as client:
         await define(client, "long", "Forever")
         run = await client.run("long")
-
-        async def tell(event):
-            seen.append(event)
-
-        async with anyio.create_task_group() as group:
-
-            async def follow():
-                await follow_through(where(front), run, tell, token=front.tokens["viewer"], pause=0.01)
-
-            group.start_soon(follow)
-            await until(lambda: seen)
-            for connection in front.listening.front.sessions.values():
-                if connection.session.principal.user == "a-viewer":
-                    connection.drop()
-            await client.call("cancel", run=run)
+        follow = following(where(front), run, since=0, token=front.tokens["viewer"], pause=0.01)
+        async with follow as events:
+            seen = [await anext(events)]
+            for command in ("pause", "resume", "pause", "cancel"):
+                for connection in front.listening.front.sessions.values():
+                    if connection.session.principal.user == "a-viewer":
+                        connection.drop()
+                await client.call(command, run=run)
+                seen.append(await anext(events))
+            seen += [event async for event in events]
     assert [event["seq"] for event in seen] == list(range(1, len(seen) + 1))
     assert seen[-1]["event"] == "run-ended"
+
+
+async def test_following_a_run_that_is_not_there_or_a_server_that_is_not_there_is_an_error(front):
+    async with following(where(front), 9, token=front.tokens["viewer"]) as events:
+        with pytest.raises(RemoteError, match="no run 9"):
+            await anext(events)
+    await front.listening.aclose()
+    async with following(where(front), 9, token=front.tokens["viewer"]) as events:
+        with pytest.raises(OSError, match="connect"):
+            await anext(events)
+
+
+async def test_following_ends_where_the_server_was_started_anew(front):
+    """The numbers of its runs are others: going on would show the events of a stranger."""
+    port = where(front)
+    async with following(port, None, token=front.tokens["viewer"], pause=0.01) as events:
+        await until(lambda: any(c.session.follows for c in front.listening.front.sessions.values()))
+        await front.server.aclose()
+        async with Server() as server, server.listen(tcp=port, tokens=front.file):
+            with pytest.raises(DisconnectedError, match="started anew"):
+                await anext(events)
+
+
+async def test_following_gives_up_after_its_patience(front):
+    follow = following(where(front), None, token=front.tokens["viewer"], pause=0.01, patience=0.05)
+    async with follow as events:
+        await until(lambda: any(c.session.follows for c in front.listening.front.sessions.values()))
+        await front.server.aclose()
+        with pytest.raises(OSError, match="connect"):
+            await anext(events)
+
+
+async def test_who_leaves_early_leaves_nothing_behind_and_keeps_his_own_error(front):
+    async def leave_early():
+        async with following(where(front), None, token=front.tokens["viewer"]):
+            await until(lambda: front.listening.front.sessions)
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        await leave_early()
+    await until(lambda: not front.listening.front.sessions)
 
 
 async def test_a_server_that_speaks_something_else_is_told_apart():

@@ -170,3 +170,15 @@ def test_a_framer_keeps_no_more_than_a_line_and_a_chunk(data, size):
                 return
         assert framer.size <= LIMIT + 1
         assert framer.lines == 0
+
+
+def test_a_comment_may_have_any_length_and_gets_no_reply():
+    for cut in (1, 7, 1_000):
+        framer, frames = Framer(), []
+        data = b"ping\n# " + b"x" * 300 + b"\nping\n"
+        for at in range(0, len(data), cut):
+            framer.feed(data[at : at + cut])
+            while (frame := framer.next(50)) is not None:
+                frames.append(frame)
+        assert frames == [Line("ping"), IGNORED, Line("ping")]
+        assert framer.size == 0

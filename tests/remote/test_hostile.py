@@ -1,12 +1,14 @@
 """A catalogue of hostile input, over TCP, TLS and unix sockets, before and after authentication.
 
-Each case is followed by proof that the server is sane: another session is served at once, and
-sessions, tasks and descriptors are back where they were.
+Each case is followed by proof that the server is sane: a session that was there before is served at once, and
+sessions, tasks and descriptors are back where they were; after all of them, memory is, too.
 """
 
+import gc
 import socket
 import ssl
 import struct
+import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,142 +16,24 @@ import anyio
 import attrs
 import pytest
 import trustme
+from hostile_bytes import CASES
+from hostile_manners import MANNERS, TLS_MANNERS
 from sessions import Driver, codes
-from wire import Client, connected, port_of, served, until
+from wire import TASKS, Client, connected, job, port_of, served, until
 
 from scattersphere import Server
-from scattersphere.remote import Limits, listen
+from scattersphere.remote import Limits, Role, TokenFile
 from scattersphere.remote.errors import CODES
 
 pytestmark = pytest.mark.anyio
 
-DEEP = 100_000
-CASES = {
-    "nothing": b"",
-    "a newline": b"\n",
-    "many newlines": b"\n" * 150,
-    "carriage returns": b"\r\r\r\n",
-    "a lone carriage return": b"ping\rping\n",
-    "NUL": b"\0",
-    "NUL in words": b"ping\0\n",
-    "NUL in JSON": b'{"cmd":"ping\0"}\n',
-    "bell": b"\a\a\a\n",
-    "escape sequence": b"\x1b[2J\n",
-    "escape inside": b"help \x1b]0;x\x07\n",
-    "DEL": b"ping\x7f\n",
-    "C1": b"ping \xc2\x9b31m\n",
-    "form feed": b"ping\f\n",
-    "vertical tab": b"ping\v\n",
-    "backspaces": b"quit\b\b\b\bping\n",
-    "telnet options": b"\xff\xfb\x1f\xff\xfd\x01",
-    "telnet interrupt": b"\xff\xf4\xff\xfd\x06ping\n",
-    "control D": b"\x04",
-    "UTF-16": "ping\n".encode("utf-16"),
-    "UTF-32": "ping\n".encode("utf-32"),
-    "Latin-1": "help grün\n".encode("latin-1"),
-    "overlong UTF-8": b"ping \xc0\xaf\n",
-    "CESU surrogates": b"ping \xed\xa0\xbd\xed\xb8\x80\n",
-    "beyond Unicode": b"ping \xf5\x80\x80\x80\n",
-    "half a character": b"ping \xe2\x82",
-    "BOM": b"\xef\xbb\xbfping\n",
-    "two BOMs": b"\xef\xbb\xbf\xef\xbb\xbfping\n",
-    "BOM alone": b"\xef\xbb\xbf",
-    "half a BOM": b"\xef\xbb",
-    "line separators": "ping\u2028ping\u2029ping\x85\n".encode(),
-    "bidi": "help \u202eping\n".encode(),
-    "look-alikes": "\u0440ing\n".encode(),
-    "full-width digits": "status \uff11\n".encode(),
-    "combining": ("help " + "e\u0301" * 500 + "\n").encode(),
-    "emoji": "help 👩‍👩‍👧‍👦\n".encode(),
-    "HTTP GET": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    "HTTP POST": b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nshutdown\n",
-    "HTTP in small letters": b"get / HTTP/1.1\r\n\r\n",
-    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "WebSocket": b"GET /chat HTTP/1.1\r\nUpgrade: websocket\r\n\r\n",
-    "TLS hello": bytes.fromhex("160301020001000001fc0303") + b"\x00" * 500,
-    "SSLv2 hello": b"\x80\x2e\x01\x00\x02" + b"\x00" * 40,
-    "SSH": b"SSH-2.0-OpenSSH_9.6\r\n",
-    "RESP": b"*1\r\n$4\r\nPING\r\n",
-    "memcached": b"\x80\x0b\x00\x00" + b"\x00" * 20,
-    "SMTP": b"EHLO x\r\nMAIL FROM:<a>\r\n",
-    "PostgreSQL": struct.pack("!ii", 8, 80877103),
-    "SMB": b"\x00\x00\x00\x85\xffSMBr",
-    "RDP cookie": b"\x03\x00\x00\x13\x0e\xe0\x00\x00",
-    "pickle": b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x02os\x94.",
-    "a long word": b"a" * 5_000 + b"\n",
-    "a long line without end": b"a" * 9_000,
-    "a very long line": b"help " + b"x" * 200_000 + b"\nping\n",
-    "a long JSON string": b'{"cmd":"' + b"x" * 5_000 + b'"}\n',
-    "many words": b"help " + b"a " * 2_000 + b"\n",
-    "many quotes": b"help " + b"''" * 2_000 + b"\n",
-    "an open quote": b"help 'x\n",
-    "an open double quote": b'help "x\n',
-    "a trailing backslash": b"help \\\n",
-    "expansions": b"help $(id) `id` ${HOME} ~ * \n",
-    "a shell's chain": b"ping; shutdown && quit | sh\n",
-    "format strings": b"help %s%n{0.__class__}\n",
-    "SQL": b"job '; DROP TABLE jobs; --'\n",
-    "a path": b"load ../../etc/passwd\n",
-    "a NUL path": b'{"cmd":"load","args":{"job":"a\\u0000b"}}\n',
-    "a register path": b"register /etc/passwd\n",
-    "a register parent": b"register ..\n",
-    "dunder command": b"__class__\n",
-    "attribute command": b"ping.__globals__\n",
-    "upper case": b"PING\n",
-    "array": b"[1]\n",
-    "string": b'"ping"\n',
-    "number": b"1\n",
-    "null": b"null\n",
-    "empty object": b"{}\n",
-    "an open object": b"{\n",
-    "a cut object": b'{"cmd":"ping"',
-    "two objects": b'{"cmd":"ping"}{"cmd":"quit"}\n',
-    "a trailing comma": b'{"cmd":"ping",}\n',
-    "single quotes": b"{'cmd':'ping'}\n",
-    "a comment": b'{"cmd":"ping"/*x*/}\n',
-    "duplicate members": b'{"cmd":"ping","cmd":"shutdown"}\n',
-    "unknown member": b'{"cmd":"ping","jsonrpc":"2.0"}\n',
-    "NaN": b'{"cmd":"ping","id":NaN}\n',
-    "infinity": b'{"cmd":"ping","id":-Infinity}\n',
-    "1e400": b'{"cmd":"ping","id":1e400}\n',
-    "many digits": b'{"cmd":"ping","id":' + b"9" * 4_060 + b"}\n",
-    "an id that is too large": b'{"cmd":"ping","id":99999999999999999999}\n',
-    "an id that is an object": b'{"cmd":"ping","id":{}}\n',
-    "an id that is long": b'{"cmd":"ping","id":"' + b"i" * 65 + b'"}\n',
-    "lone surrogate": b'{"cmd":"ping","id":"\\ud800"}\n',
-    "deep arrays": b'{"a":' + b"[" * 4_000 + b"\n",
-    "very deep arrays": b'{"a":' + b"[" * DEEP + b"]" * DEEP + b"}\n",
-    "deep objects": b'{"a":' * 600 + b"\n",
-    "args that are a list": b'{"cmd":"ping","args":[]}\n',
-    "args that are many": b'{"cmd":"ping","args":{' + b",".join(b'"a%d":1' % n for n in range(300)) + b"}}\n",
-    "a command that is a list": b'{"cmd":["ping"]}\n',
-    "a command that is long": b'{"cmd":"' + b"ping" * 900 + b'"}\n',
-    "bool for int": b'{"cmd":"status","args":{"run":true}}\n',
-    "float for int": b'{"cmd":"status","args":{"run":1.0}}\n',
-    "text for int": b'{"cmd":"status","args":{"run":"1"}}\n',
-    "negative run": b"status -1\n",
-    "zero": b"status 0\n",
-    "a large run": b"status 999999999999999999\n",
-    "a wait that is too long": b"wait 1 timeout=1e9\n",
-    "a negative time": b"wait 1 timeout=-1\n",
-    "a bad definition": b"define {}\n",
-    "a definition that is cut": b'define {"format":1\n',
-    "a deep definition": b'define {"a":' + b"[" * 3_000 + b"\n",
-    "unfollow nothing": b"unfollow 7\n",
-    "auth without a token": b"auth\n",
-    "auth with a wrong one": b"auth x\n",
-    "auth with a JSON null": b'{"cmd":"auth","args":{"token":null}}\n',
-    "auth twice": b"auth x\nauth y\n",
-    "a drop to nothing": b"drop nobody\n",
-    "pipelined pings": b"ping\n" * 120,
-    "quit and more": b"quit\nping\nping\n",
-}
 FDS = Path("/proc/self/fd")
 WORDS_OF_THE_END = {"n", "id", "bye", "event"} | CODES
 
 
 def test_the_catalogue_is_large_enough():
     assert len(CASES) >= 90
+    assert len(MANNERS) + len(TLS_MANNERS) >= 45
 
 
 def replies(role, chunks):
@@ -166,10 +50,9 @@ def test_the_pure_session_says_the_same_whole_and_cut_at_every_byte(name, role):
     data = CASES[name]
     whole = replies(role, [data])
     said = whole.said
-    for cut in {*range(min(len(data), 60)), len(data) // 2, max(0, len(data) - 1)}:
+    for cut in range(0, len(data), 1 if len(data) < 1_000 else len(data) // 20):  # in two
         assert replies(role, [data[:cut], data[cut:]]).said == said
-    if len(data) < 10_000:
-        assert replies(role, [data[at : at + 1] for at in range(len(data))]).said == said
+    assert replies(role, [data[at : at + 1] for at in range(len(data))]).said == said  # in bytes
     messages = whole.messages()
     assert set(codes(messages)) <= WORDS_OF_THE_END
     assert list(messages[-1]) == ["bye"]
@@ -186,86 +69,174 @@ def descriptors():
     return len(list(FDS.iterdir())) if FDS.is_dir() else 0
 
 
+LIMITS = attrs.evolve(
+    Limits(), linger=0.005, line_time=0.3, auth_time=5.0, write_time=0.3, output=50_000, sessions_of_source=12
+)
+"""Shorter times, so that a catalogue of hundreds takes seconds; the paths are the same."""
+
+
+class Venue:
+    """A server, ways to reach it, and a client beside it whom nothing may disturb."""
+
+    def __init__(self, listening, token, dial, *, proved):
+        self.listening = listening
+        self.token = token
+        self.dial = dial
+        self.proved = proved
+        self.healthy = None
+        self.baseline = (0, 0)
+
+    @asynccontextmanager
+    async def silent(self):
+        async with await self.dial() as stream:
+            yield stream
+
+    @asynccontextmanager
+    async def plain(self):
+        async with await anyio.connect_tcp("127.0.0.1", port_of(self.listening)) as stream:
+            yield stream
+
+    @asynccontextmanager
+    async def client(self):
+        async with self.silent() as stream:
+            client = Client(stream)
+            client.greeting = await client.read()
+            if self.proved and client.greeting["scattersphere"]["auth"]:
+                await client.ok(f"auth {self.token}")
+            yield client
+
+    async def begin(self, healthy):
+        """Do once what is done once (imports, caches), and count what is there."""
+        self.healthy = healthy
+        for definition in (job("long", "Forever"), job("hi")):
+            await healthy.code(f"define {definition}")  # no JSON, but the code is loaded
+        await self.settled(anything=True)
+        self.baseline = self.counted()
+
+    def counted(self):
+        return len(anyio.get_running_tasks()), descriptors()
+
+    async def settled(self, *, anything=False):
+        front = self.listening.front
+        front.penalties._sources.clear()
+        await until(lambda: len(front.sessions) == 1 and sum(self.listening._sources.values()) == 1)
+        if not anything:
+            await until(lambda: self.counted() <= self.baseline)
+
+    async def sane(self, name):
+        """The proof after each case."""
+        try:
+            await self.settled()
+        except TimeoutError:
+            pytest.fail(f"after {name!r}: {self.counted()} tasks and descriptors, were {self.baseline}")
+        assert await self.healthy.ok("ping") == {"pong": True}, name
+
+
 @asynccontextmanager
-async def tcp(folder, authority):
+async def tcp(folder, authority, *, proved):
     async with served(folder, limits=LIMITS) as front:
-        yield (
-            front.listening,
-            front.tokens["admin"],
-            lambda: anyio.connect_tcp("127.0.0.1", port_of(front.listening)),
-        )
+        dial = lambda: anyio.connect_tcp("127.0.0.1", port_of(front.listening))  # noqa: E731
+        yield Venue(front.listening, front.tokens["admin"], dial, proved=proved)
 
 
 @asynccontextmanager
-async def tls(folder, authority):
+async def tls(folder, authority, *, proved):
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(server)
     client = ssl.create_default_context()
     authority.configure_trust(client)
     async with served(folder, tls=server, limits=LIMITS) as front:
 
-        def dial():
+        def dial(context=client):
             port = port_of(front.listening)
-            options = {"tls": True, "ssl_context": client, "tls_standard_compatible": False}
+            options = {"tls": True, "ssl_context": context, "tls_standard_compatible": False}
             return anyio.connect_tcp("127.0.0.1", port, **options)
 
-        yield front.listening, front.tokens["admin"], dial
+        yield Venue(front.listening, front.tokens["admin"], dial, proved=proved)
 
 
 @asynccontextmanager
-async def unix(folder, authority):
-    place = folder / "run" / "s"
-    async with Server() as server, listen(server, unix=place, limits=LIMITS) as listening:
-        yield listening, None, lambda: anyio.connect_unix(place)
+async def unix(folder, authority, *, proved):
+    place, file = folder / "run" / "s", TokenFile(folder / "tokens.json")
+    token = file.create("ann", Role.ADMIN)
+    async with Server(grace=0.3) as server:
+        server.register_tasks("app", TASKS)
+        async with server.listen(unix=place, tokens=file, limits=LIMITS) as listening:
+            yield Venue(listening, token, lambda: anyio.connect_unix(place), proved=proved)
 
 
-LIMITS = attrs.evolve(Limits(), linger=0.05, line_time=0.5, auth_time=2.0)
-"""Shorter times, so that a catalogue of a hundred takes seconds; the paths are the same."""
-
-
-async def settled(listening):
-    await until(lambda: not listening.front.sessions)
+@asynccontextmanager
+async def opened(tmp_path, authority, transport, monkeypatch, *, proved):
+    monkeypatch.setattr("scattersphere.remote.listener.SWEEP", 0.05)
+    if transport is unix and not proved:  # a stranger there is somebody else
+        monkeypatch.setattr("scattersphere.remote.addresses.peer_uid", lambda _: 4_294_967_000)
+    async with transport(tmp_path, authority, proved=proved) as venue, venue.silent() as stream:
+        healthy = Client(stream)
+        healthy.greeting = await healthy.read()
+        if healthy.greeting["scattersphere"]["auth"]:
+            await healthy.ok(f"auth {venue.token}")
+        await venue.begin(healthy)
+        yield venue
 
 
 @pytest.mark.parametrize("transport", [tcp, tls, unix])
 @pytest.mark.parametrize("proved", [False, True])
-async def test_over_real_sockets_nothing_hangs_leaks_or_breaks(
-    tmp_path, authority, transport, proved, caplog
+async def test_bytes_over_real_sockets_leave_the_server_sane(
+    tmp_path, authority, transport, proved, caplog, monkeypatch
 ):
-    async with transport(tmp_path, authority) as (listening, token, dial):
-        async with await dial() as stream:  # what is made once is made now
-            await Client(stream).read()
-        await settled(listening)
-        before = descriptors()
+    async with opened(tmp_path, authority, transport, monkeypatch, proved=proved) as venue:
         for name, data in CASES.items():
-            listening.front.penalties.succeeded("127.0.0.1")
-            async with await dial() as stream:
-                client = Client(stream)
-                await client.read()
-                if proved and token is not None:
-                    await client.ok(f"auth {token}")
-                await attack(stream, data)
+            async with venue.client() as client:
+                await attack(client.stream, data)
                 said = await client.rest_of_it()
             assert set(codes(said)) <= WORDS_OF_THE_END, name
-        await settled(listening)
-        assert descriptors() <= before
-        async with await dial() as stream:
-            client = Client(stream)
-            await client.read()
-            assert await client.ok("ping") == {"pong": True}
+            await venue.sane(name)
     assert "Traceback" not in caplog.text
 
 
 async def attack(stream, data):
-    """Send it all, then close our half, or all of it where there are no halves."""
+    """Send it all, then close our half, or say quit where there are no halves."""
     try:
         await stream.send(data)
-        await stream.send(b"\nquit\n" if not hasattr(stream, "send_eof") else b"")
         await stream.send_eof()
-    except NotImplementedError:  # TLS: say quit, on a line of its own
+    except NotImplementedError:  # TLS
         await stream.send(b"\nquit\n")
     except anyio.BrokenResourceError:
         return
+
+
+@pytest.mark.parametrize("transport", [tcp, tls, unix])
+@pytest.mark.parametrize("proved", [False, True])
+async def test_bad_manners_over_real_sockets_leave_the_server_sane(
+    tmp_path, authority, transport, proved, caplog, monkeypatch
+):
+    async with opened(tmp_path, authority, transport, monkeypatch, proved=proved) as venue:
+        for name, misbehave in (MANNERS | (TLS_MANNERS if transport is tls else {})).items():
+            with anyio.fail_after(20):
+                await misbehave(venue)
+            await venue.sane(name)
+    assert "Traceback" not in caplog.text
+
+
+async def test_memory_is_back_after_all_of_it(tmp_path, authority, monkeypatch, caplog):
+    caplog.set_level("CRITICAL")  # what the log keeps is not the server's
+
+    async def all_of_it(venue):
+        for data in CASES.values():
+            async with venue.client() as client:
+                await attack(client.stream, data)
+                await client.rest_of_it()
+            venue.listening.front.penalties._sources.clear()
+        await venue.settled()
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    async with opened(tmp_path, authority, tcp, monkeypatch, proved=True) as venue:
+        await all_of_it(venue)
+        before = await all_of_it(venue)
+        after = await all_of_it(venue)
+    # A session that stays would hold more than fifty blocks, and there were as many as cases.
+    assert after - before < 10 * len(CASES)
 
 
 # ---- timing, order, halves, resets

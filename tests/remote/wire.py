@@ -88,7 +88,7 @@ class Client:
             try:
                 while True:
                     data += await self.stream.receive()
-            except (anyio.EndOfStream, anyio.BrokenResourceError):
+            except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
                 return [json.loads(line) for line in data.splitlines()]
 
 

@@ -1,0 +1,148 @@
+"""Events over connections that break: an async iterator that goes on where it was.
+
+`since` makes that exact: after a break the client asks for what came after the last number it saw.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import attrs
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from scattersphere.remote.client import DisconnectedError, RemoteError, connect
+
+if TYPE_CHECKING:
+    from anyio.streams.memory import MemoryObjectSendStream
+
+RESTARTED = "the server was started anew"
+AHEAD = 100
+"""Events that wait for the reader; beyond that the connection waits, and the server notices."""
+LONGEST_PAUSE = 5.0
+_REFUSED_FOR_NOW = frozenset({"busy", "rate-limited"})
+_FOR_GOOD = frozenset({RESTARTED, "auth-failed", "auth-required", "bad-frame", "line-too-long"})
+
+
+@attrs.define(eq=False)
+class _Followed(AsyncIterator[dict[str, Any]]):
+    """What `following` gives: the events in order, then the end, or the error that stopped it."""
+
+    _received: MemoryObjectReceiveStream[dict[str, Any]]
+    failure: Exception | None = None
+
+    async def __anext__(self) -> dict[str, Any]:
+        try:
+            return await self._received.receive()
+        except anyio.EndOfStream:
+            if self.failure is not None:
+                raise self.failure from None
+            raise StopAsyncIteration from None
+
+
+@attrs.define(eq=False, kw_only=True)
+class _Follower:
+    """Follows over one connection after the other."""
+
+    address: str
+    run: int | None
+    token: str | None
+    tls: ssl.SSLContext | None
+    kinds: list[str] | None
+    since: int | None
+    pause: float
+    patience: float
+    _instance: str | None = None
+    _lost_at: float | None = None
+    _wait: float = 0.0
+
+    async def follow(self, sent: MemoryObjectSendStream[dict[str, Any]]) -> None:
+        while True:
+            try:
+                await self._over_one_connection(sent)
+                return
+            except (OSError, DisconnectedError, RemoteError) as exc:
+                if not self._may_go_on(exc):
+                    raise
+            await anyio.sleep(self._wait)
+            self._wait = min(LONGEST_PAUSE, self._wait * 2)
+
+    async def _over_one_connection(self, sent: MemoryObjectSendStream[dict[str, Any]]) -> None:
+        async with connect(self.address, token=self.token, tls=self.tls) as client:
+            instance = client.greeting["instance"]
+            if self._instance not in {None, instance}:
+                raise DisconnectedError(RESTARTED)
+            events = await client.follow(self.run, kinds=self.kinds, since=self.since)
+            self._instance, self._lost_at = instance, None
+            self.since = events.last
+            async for event in events:
+                await sent.send(event)
+                self.since = events.last
+
+    def _may_go_on(self, exc: Exception) -> bool:
+        """Whether it may be better soon. The first connection has to succeed."""
+        if self._instance is None:
+            return False
+        if isinstance(exc, RemoteError) and exc.word not in _REFUSED_FOR_NOW:
+            return False
+        if isinstance(exc, DisconnectedError) and exc.word in _FOR_GOOD:
+            return False
+        now = anyio.current_time()
+        if self._lost_at is None:
+            self._lost_at, self._wait = now, self.pause
+        return now - self._lost_at <= self.patience
+
+
+@asynccontextmanager
+async def following(
+    address: str,
+    run: int | None = None,
+    *,
+    token: str | None = None,
+    tls: ssl.SSLContext | None = None,
+    kinds: list[str] | None = None,
+    since: int | None = None,
+    pause: float = 0.5,
+    patience: float = 60.0,
+) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+    """Give the events of a run, or of the server, up to the end, connecting again where a connection breaks.
+
+    `since` is the number of the last event that you have: 0 for all, None for those to come. After a break
+    it waits `pause` seconds, longer each time, for at most `patience` seconds. The iterator raises
+    `OSError`, `RemoteError` where the server refuses, and `DisconnectedError` where the server was started
+    anew: its runs are others.
+    """
+    follower = _Follower(
+        address=address,
+        run=run,
+        token=token,
+        tls=tls,
+        kinds=kinds,
+        since=since,
+        pause=pause,
+        patience=patience,
+    )
+    sent, received = anyio.create_memory_object_stream[dict[str, Any]](AHEAD)
+    followed = _Followed(received)
+    failure: Exception | None = None
+
+    async def follow() -> None:
+        with sent:
+            try:
+                await follower.follow(sent)
+            except Exception as exc:  # noqa: BLE001 - it is raised where the events are awaited
+                followed.failure = exc
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(follow)
+        with received:
+            try:
+                yield followed
+            except Exception as exc:  # noqa: BLE001 - leaves as it is, and not inside an ExceptionGroup
+                failure = exc
+        group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
