@@ -19,8 +19,9 @@ from scattersphere.model.references import reference_fault, references
 from scattersphere.model.states import TriggerRule
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
+    from scattersphere.codec.quick import Quick
     from scattersphere.model.definition import JobDefinition, TaskDefinition
 
 UNREAD = "\0"
@@ -38,27 +39,39 @@ class Gaps:
     name: bool = False
 
 
-def check_references(
-    job: JobDefinition, after: Mapping[str, tuple[str, ...]], closer: Collection[str], gaps: Gaps
-) -> list[Fault]:
+def check_references(job: JobDefinition, quick: Quick, gaps: Gaps) -> list[Fault]:
     """Return everything that needs no server to be found wrong.
 
-    `after` has the upstreams of each task, `closer` names the tasks that were not found right already.
+    `quick` has the upstreams of each task, and names those that were not found right already.
     """
+    after = quick.after
     if len(job.tasks) > TASKS:
         return [Fault(("tasks",), f"{len(job.tasks):,} tasks are more than {TASKS:,}")]
     faults = list(_check_job(job, gaps))
     if sum(map(len, after.values())) > EDGES:
         return [*faults, Fault(("tasks",), f"there are more than {EDGES:,} dependencies")]
+    closer = [*quick.closer, *_unclear(job, quick)]
     checks = _Checks(job, gaps)
     for name in closer:
         faults += checks.task(name, job.tasks[name], after[name])
+    if (closer or quick.below) and (cycle := find_cycle(after)):
+        words = f"the tasks wait for each other: {show_cycle(cycle)}"
+        faults.append(Fault(("tasks", cycle[0]), words))
     if closer:
-        if not _in_order(after) and (cycle := find_cycle(after)):
-            words = f"the tasks wait for each other: {show_cycle(cycle)}"
-            faults.append(Fault(("tasks", cycle[0]), words))
         faults += unreachable_conditions(job, after)
     return faults
+
+
+def _unclear(job: JobDefinition, quick: Quick) -> list[str]:
+    """Return those of `quick.below` that do not just wait for normal tasks, each of them once."""
+    known, after = job.tasks.keys(), quick.after
+    late = {name for name in quick.closer if job.tasks[name].finally_}
+    unclear = []
+    for name in quick.below:
+        waits = set(after[name])
+        if len(waits) < len(after[name]) or name in waits or not waits <= known or not late.isdisjoint(waits):
+            unclear.append(name)
+    return unclear
 
 
 def _check_job(job: JobDefinition, gaps: Gaps) -> Iterator[Fault]:
@@ -85,16 +98,6 @@ def _check_parameter(path: Path, parameter: Parameter) -> Iterator[Fault]:
     elif parameter.default is not None and type(parameter.default) not in kinds:
         shown = "it" if parameter.secret else describe(parameter.default)
         yield Fault((*path, "default"), f"must be of type {parameter.type}; {shown} is not")
-
-
-def _in_order(after: Mapping[str, tuple[str, ...]]) -> bool:
-    """Whether each task stands after those it waits for: the usual case, found in one pass."""
-    seen: set[str] = set()
-    for name, upstream in after.items():
-        if upstream and not seen.issuperset(upstream):
-            return False
-        seen.add(name)
-    return True
 
 
 class _Checks:

@@ -15,7 +15,17 @@ def find_cycle(after: Mapping[str, tuple[str, ...]]) -> list[str]:
     """Return one cycle, first name first, or []. Kahn's algorithm on what is left (CACM 5/11, 1962)."""
     number = {name: index for index, name in enumerate(after)}
     names = list(after)
-    waits = [[number[o] for o in upstream if o in number and o != name] for name, upstream in after.items()]
+    try:
+        waits = [tuple(map(number.__getitem__, upstream)) for upstream in after.values()]
+    except KeyError:  # some are not there, which was told of
+        waits = [tuple(number[other] for other in found if other in number) for found in after.values()]
+    if all(max(upstream) < index for index, upstream in enumerate(waits) if upstream):
+        return []  # each stands after those it waits for
+    # That a task waits for itself was told of too.
+    waits = [
+        tuple(u for u in found if u != index) if index in found else found
+        for index, found in enumerate(waits)
+    ]
     left = [len(upstream) for upstream in waits]
     below: list[list[int]] = [[] for _ in names]
     for index, upstream in enumerate(waits):

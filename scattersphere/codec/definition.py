@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from scattersphere.model.problem import Problem
 
-_MANY = 1_000
+_MANY = 200
 """Tasks, and _LARGE characters, above which garbage collection is paused: it would look at each new
 object again and again, and find nothing."""
-_LARGE = 100_000
+_LARGE = 50_000
 
 
 @contextmanager

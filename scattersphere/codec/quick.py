@@ -57,8 +57,10 @@ class Quick:
 
     tasks: dict[str, TaskDefinition | None] = attrs.field(factory=dict)
     after: dict[str, tuple[str, ...]] = attrs.field(factory=dict)
+    below: list[str] = attrs.field(factory=list)
+    """Tasks that are right but for what they wait for: it may stand below them, or not at all."""
     closer: list[str] = attrs.field(factory=list)
-    """Tasks that are not read, or wait for one that stands below or not at all: look closely."""
+    """Tasks that are not read or have odd names: look closely."""
 
 
 def read_usual(items: Mapping[str, Any], params: Container[str]) -> Quick:
@@ -67,7 +69,7 @@ def read_usual(items: Mapping[str, Any], params: Container[str]) -> Quick:
     The others stay as they are.
     """
     found = Quick()
-    tasks, after, closer = found.tasks, found.after, found.closer
+    tasks, after, closer, below = found.tasks, found.after, found.closer, found.below
     above: set[str] = set()
     stand_above, is_name = above.issuperset, NAME.fullmatch
     for name, item in items.items():
@@ -80,12 +82,13 @@ def read_usual(items: Mapping[str, Any], params: Container[str]) -> Quick:
                 after[name] = waits = _waits(item, params)
                 task = _take(item)
                 tasks[name] = task
-                # Without duplicates, and all of them above: they exist, and there is no cycle.
-                right = not waits or (
-                    stand_above(waits) and (len(waits) == 1 or len(set(waits)) == len(waits))
-                )
-                if not (right and is_name(name)):
+                if not is_name(name):
                     closer.append(name)
+                # Without duplicates, and all of them above: they exist, and there is no cycle.
+                elif waits and not (
+                    stand_above(waits) and (len(waits) == 1 or len(set(waits)) == len(waits))
+                ):
+                    below.append(name)
                 above.add(name)
                 continue
         except (AttributeError, KeyError, TypeError, ValueError):

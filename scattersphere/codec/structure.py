@@ -175,7 +175,7 @@ def structure(value: Any) -> tuple[JobDefinition | None, list[Fault]]:
     gaps.name = any(fault.path[:1] == ("name",) for fault in found)
     gaps.params = any(fault.path == ("params",) for fault in found)
     job = attrs.evolve(job, tasks=quick.tasks, comments=comments)
-    faults += check_references(job, quick.after, quick.closer, gaps)
+    faults += check_references(job, quick, gaps)
     if not faults:
         vars(job).update(checked=True, upstreams=quick.after)
     return job, faults

@@ -84,6 +84,7 @@ def _plan(definition: JobDefinition, planner: _Planner) -> Plan:
     shape = Shape(
         planner.shapes,
         upstreams=[tuple(map(number_of, planned.upstreams)) for planned in planner.tasks],
+        acyclic=definition.checked,
         max_parallel=definition.max_parallel,
         fail_fast=definition.fail_fast,
     )

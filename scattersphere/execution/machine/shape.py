@@ -60,7 +60,7 @@ class Shape:
     """A compiled plan. Raises `ValueError` for what no run could ever finish: see `_check`.
 
     `upstreams` may be given apart: tasks that differ in nothing else then share one `TaskShape`, and what
-    follows from it is worked out once.
+    follows from it is worked out once. `acyclic` says that somebody has looked for cycles already.
     """
 
     __slots__ = (
@@ -90,6 +90,7 @@ class Shape:
         tasks: Sequence[TaskShape],
         *,
         upstreams: Sequence[tuple[int, ...]] | None = None,
+        acyclic: bool = False,
         max_parallel: int | None = None,
         fail_fast: bool = False,
     ) -> None:
@@ -102,7 +103,7 @@ class Shape:
         self.degrees: list[int] = list(map(len, waits))
         self.finals: list[int] = [index for index, task in enumerate(self.tasks) if task.finally_]
         self.successors: list[tuple[int, ...]] = _successors(waits)
-        _check(self.tasks, waits, self.successors, max_parallel)
+        _check(self.tasks, waits, None if acyclic else self.successors, max_parallel)
         _check_finals(self.tasks, waits, self.finals)
         self.decide: list[Callable[[int, int, int, int], int]] = self._decisions(waits)
         self.roots: list[int] = [
@@ -197,10 +198,13 @@ def _successors(waits: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
 def _check(
     tasks: Sequence[TaskShape],
     waits: Sequence[tuple[int, ...]],
-    successors: Sequence[tuple[int, ...]],
+    successors: Sequence[tuple[int, ...]] | None,
     max_parallel: int | None,
 ) -> None:
-    """Refuse what would make a run wait for ever. The codec says the same to people, with names."""
+    """Refuse what would make a run wait for ever. The codec says the same to people, with names.
+
+    Without `successors` cycles are not looked for.
+    """
     if max_parallel is not None and max_parallel < 1:
         raise ValueError(f"max_parallel is {max_parallel}; it is at least 1")
     in_order = True
@@ -213,7 +217,7 @@ def _check(
             in_order = in_order and max(upstreams) < index
         elif not (task.finally_ or task.rule is _ALL_SUCCESS):
             raise ValueError(f"task {index} has no upstream tasks, so its rule can only be all_success")
-    if not in_order and not _is_acyclic(waits, successors):
+    if not in_order and successors is not None and not _is_acyclic(waits, successors):
         raise ValueError("the tasks depend on each other in a cycle")
 
 
