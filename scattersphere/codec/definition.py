@@ -202,7 +202,7 @@ def save_definition(
     content = dumps_definition(definition).encode("utf-8")
     atomic_write(target, content)
     if origin is not None:
-        origin.digest = _digest(content)
-    elif definition.origin is None:
-        # Whoever made it in Python has a file now, and may save it again there.
+        origin.digest = _digest(content)  # its copies know too
+    else:
+        # Whoever made it in Python, or saved it elsewhere, has a file now, and may save it again there.
         vars(definition)["origin"] = FileOrigin(str(FilePath(path).absolute()), _digest(content))
