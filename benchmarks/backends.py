@@ -199,9 +199,14 @@ async def beside_deaths(kills: int) -> None:
             await stage.run(Echo)
             times[name].append(perf_counter() - started)
 
-    async with Stage(lambda: ProcessBackend(2)) as stage:
-        await stage.run(Echo)
+    backend = ProcessBackend(2)
+    async with Stage(lambda: backend) as stage:
+        for call in [stage.start(Echo), stage.start(Echo)]:
+            await call.outcome()
         for _ in range(kills):
+            while len(backend._workers) < 2:  # noqa: SLF001, ASYNC110 - it is measured, not used
+                await anyio.sleep(0.01)
+            await stage.run(Echo)
             await sample(stage, "alone")
             victim = stage.start(Refuse, until="/nonexistent/at/all/")
             victim.handle.kill()

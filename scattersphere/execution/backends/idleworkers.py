@@ -31,6 +31,9 @@ class IdleWorkers:
         self._guard = threading.Lock()
         self._count = 0
 
+    def __len__(self) -> int:
+        return len(self._stack)
+
     def take(self) -> WorkerProcess | None:
         """Return an idle worker, which is nobody else's then; None where there is none."""
         try:
@@ -64,7 +67,8 @@ class IdleWorkers:
         with self._guard:
             missing = self._count < self.limit
         if missing:
-            self.put(self.start(self.environment()))
+            # At the other end: a call would wait for its start, while a warm one may be there.
+            self._stack.appendleft(self.start(self.environment()))
 
     def _gone(self) -> None:
         with self._guard:

@@ -153,6 +153,19 @@ def test_a_kill_meant_for_an_earlier_call_does_not_reach_a_later_one():
     assert worker.bury() == "killed by SIGKILL"
 
 
+async def test_calls_go_on_in_warm_workers_while_a_killed_one_is_replaced():
+    async with Stage(lambda: ProcessBackend(2)) as stage:
+        victim, other = stage.start(bodies.AsyncWait), stage.start(bodies.AsyncWait)
+        for call in (victim, other):
+            await call.begun()
+        warm = other.handle.worker.pid
+        other.cancel()
+        await other.outcome()
+        victim.handle.kill()
+        await victim.outcome()
+        assert [(await stage.run(bodies.Who)).value for _ in range(50)] == [warm] * 50
+
+
 async def test_a_worker_that_died_while_it_was_idle_costs_no_call():
     async with one() as stage:
         pid = (await stage.run(bodies.Who)).value
