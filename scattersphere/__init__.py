@@ -42,6 +42,8 @@ from scattersphere.model.problem import Problem
 from scattersphere.model.states import Overlap, RunState, TaskState, TriggerRule
 from scattersphere.registry.settling import WatchDelays
 from scattersphere.server import Server
+from scattersphere.sync import SyncServer
+from scattersphere.syncrun import SyncRun
 from scattersphere.task import RunnableTask, TaskContext
 
 __all__ = [
@@ -80,6 +82,8 @@ __all__ = [
     "RunnableTask",
     "ScattersphereError",
     "Server",
+    "SyncRun",
+    "SyncServer",
     "TaskCancelled",
     "TaskContext",
     "TaskCrashedError",

@@ -163,13 +163,14 @@ def test_a_blocking_run_can_be_read_after_the_end_and_else_raises_closed_error()
     assert run.wait() is run
     assert left.state is RunState.CANCELLED
     assert "cancelled" in repr(left)
-    for use in (run.pause, run.resume, run.stop, run.cancel, run.kill, lambda: next(run.events())):
+    assert [event.seq for event in run.events()][-1] == run.last_event
+    for use in (run.pause, run.resume, run.stop, run.cancel, run.kill):
         with pytest.raises(ClosedError, match="has ended"):
             use()
-    for use in (server.stats, lambda: server.start("job"), lambda: server.run(1), lambda: server.portal):
+    for use in (lambda: server.start("job"), server.drain, lambda: server.portal):
         with pytest.raises(ClosedError, match="has ended"):
             use()
     with pytest.raises(ClosedError, match="not running: use it inside"):
-        SyncServer().stats()
+        SyncServer().start("job")
     assert isinstance(run, SyncRun)
     assert isinstance(run._run, Run)

@@ -6,12 +6,12 @@ import itertools
 from typing import TYPE_CHECKING
 
 from scattersphere.model.events import EventKind
+from scattersphere.syncrun import ready
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from scattersphere.execution.run import Run
-    from scattersphere.model.events import Event
 
 TOLD_RUNS = 5
 """Runs that a story tells: first those that did not succeed, then the newest."""
@@ -19,27 +19,11 @@ TOLD_LINES = 30
 """Log lines of each run that a story shows, the last ones."""
 
 
-def events_by_now(run: Run) -> Iterator[Event]:
-    """Yield the events that a run has had by now, without waiting for more."""
-    stream = run.events()
-    while True:
-        step = stream.__anext__()
-        try:
-            step.__await__().send(None)
-        except StopIteration as got:
-            yield got.value
-        except StopAsyncIteration:
-            return
-        else:  # it would wait for the next one
-            step.close()  # type: ignore[attr-defined]
-            return
-
-
 def assert_order(run: Run, names: Iterable[str]) -> None:
     """Raise AssertionError unless each of the tasks had ended before the next one started."""
     starts: dict[str, int] = {}
     ends: dict[str, int] = {}
-    for event in events_by_now(run):
+    for event in ready(run.events()):
         if event.task is not None and event.index is None:
             if event.kind is EventKind.TASK_STARTED:
                 starts.setdefault(event.task, event.seq)

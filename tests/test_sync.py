@@ -1,0 +1,369 @@
+"""SyncServer: the same names as Server and Run, blocking, from any thread; what Ctrl-C does; what is left after closing."""
+
+import inspect
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from textwrap import dedent
+
+import anyio
+import pytest
+
+from scattersphere import (
+    ClosedError,
+    ConflictError,
+    EventKind,
+    ExistsError,
+    ForkedError,
+    JobDefinition,
+    NoSuchRunError,
+    Run,
+    RunnableTask,
+    RunState,
+    Server,
+    SyncRun,
+    SyncServer,
+    param,
+)
+
+
+class Add(RunnableTask):
+    """Add two numbers."""
+
+    a: int
+    b: int = 1
+
+    def run(self, context):
+        context.log.info("adding")
+        return self.a + self.b
+
+
+class Wait(RunnableTask):
+    """Wait until cancelled."""
+
+    async def run(self, context):
+        context.log.info("waiting")
+        await anyio.sleep_forever()
+
+
+class Stubborn(RunnableTask):
+    """Do not end when cancelled, but when killed."""
+
+    async def run(self, context):
+        context.log.info("up")
+        while True:
+            try:
+                await anyio.sleep_forever()
+            except BaseException:
+                context.log.info("no")
+                if getattr(context, "killed", False):
+                    raise
+
+
+ADD = JobDefinition.build("add", params={"a": 1}).task("sum", "Add", args={"a": param("a")}).done()
+
+
+@pytest.fixture
+def server():
+    with SyncServer(grace=5) as server:
+        server.register_tasks("app", [Add, Wait, Stubborn])
+        server.define(ADD)
+        yield server
+
+
+def public(cls):
+    return {name for name in dir(cls) if not name.startswith("_")}
+
+
+def test_the_names_are_the_same():
+    assert public(Run) - public(SyncRun) == {"execution"}  # the engine's own record
+    assert public(SyncRun) <= public(Run)
+    assert public(Server) - public(SyncServer) == {"aclose"}  # here it is `close`
+    assert public(SyncServer) - public(Server) == {
+        "call",
+        "close",
+        "follow",
+        "portal",
+        "read",
+        "registry",
+        "server",
+    }  # registry is an attribute there
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(SyncServer, Server), (SyncRun, Run)])
+def test_the_arguments_are_the_same(ours, theirs):
+    for name in public(ours) & public(theirs):
+        mine, real = getattr(ours, name), getattr(theirs, name)
+        if callable(mine):
+            assert [str(p).split(":")[0] for p in inspect.signature(mine).parameters.values()] == [
+                str(p).split(":")[0] for p in inspect.signature(real).parameters.values()
+            ], name
+
+
+def test_a_job_is_run(server):
+    run = server.start("add", {"a": 41})
+    assert run.wait(60) is run
+    assert (run.state, run.succeeded, run.results["sum"]) == (RunState.SUCCEEDED, True, 42)
+    assert [line.message for line in run.logs("sum", tail=1)] == ["adding"]
+    assert "run 1 of add: succeeded" in run.explain()
+    assert run.tasks["sum"].attempts == 1
+    assert run.params == {"a": 41}
+    assert [event.kind for event in run.events()][-1] is EventKind.RUN_ENDED
+    assert run.last_event == len(list(run.events()))
+    assert run.created_at <= run.started_at <= run.ended_at
+    assert (run.id, run.job, run.parent, run.key, run.reason, run.stuck) == (1, "add", None, None, "", {})
+    assert run.plan.job == "add"
+    assert repr(run).startswith("<Run 1 of add")
+    assert run.definition.name == "add"
+    assert not run.reused
+    for drawing in (run.to_tree(), run.to_mermaid(), run.to_dot(), run.to_trace()):
+        assert "sum" in drawing
+    assert dict(server.runs)[1].results == {"sum": 42}
+
+
+def test_everything_of_the_server_is_there(server, tmp_path):
+    (tmp_path / "bundle.py").write_text(
+        "from scattersphere import RunnableTask\nclass One(RunnableTask):\n    def run(self, context): return 1\n"
+    )
+    assert server.register(tmp_path / "bundle.py", watch=False).name == "bundle"
+    assert server.start_task("bundle.One").wait(60).results["bundle.One"] == 1
+    server.reload("bundle")
+    server.deregister("bundle")
+    server.save("add", tmp_path / "add.json")
+    server.undefine("add")
+    assert dict(server.definitions) == {}
+    assert server.load(tmp_path / "add.json").name == "add"
+    assert server.validate(ADD) == []
+    assert server.stats()["jobs"] == 1
+    assert server.stuck == {}
+    assert dict(server.problems) == {}
+    assert server.bundle_logs() == []
+    events = server.events()
+    kinds = [next(events).kind for _ in range(server.last_event)]
+    assert EventKind.JOB_DEFINED in kinds
+    folder = tmp_path / "private"
+    folder.mkdir(mode=0o700)
+    assert "private" in str(server.listen(unix=folder / "s").addresses)
+    assert repr(server).startswith("<SyncServer of <Server: 0 live runs")
+
+
+def test_a_run_is_controlled(server):
+    run = server.start_task("Wait")
+    while not run.logs():
+        time.sleep(0.001)
+    run.pause()
+    run.resume()
+    with pytest.raises(TimeoutError):
+        run.wait(0.01)
+    run.cancel("enough")
+    assert run.wait(60).state is RunState.CANCELLED
+    assert run.reason == "enough"
+    stopped, killed = server.start_task("Wait"), server.start_task("Wait")
+    stopped.stop()
+    killed.kill()
+    assert killed.wait(60).state is RunState.CANCELLED
+    stopped.cancel()
+    assert stopped.wait(60).state is RunState.CANCELLED
+
+
+def test_errors_come_out_as_they_are(server):
+    with pytest.raises(ExistsError):
+        server.define(ADD)
+    with pytest.raises(NoSuchRunError):
+        server.runs[99]
+
+
+def test_many_threads_may_use_one_server(server):
+    with ThreadPoolExecutor(8) as threads:
+        results = list(
+            threads.map(lambda n: server.start("add", {"a": n}).wait(60).results["sum"], range(50))
+        )
+    assert results == list(range(1, 51))
+
+
+def test_drain_lets_runs_finish_and_takes_no_new_ones(server):
+    run = server.start("add")
+    server.drain()
+    assert run.succeeded
+    with pytest.raises(ClosedError):
+        server.start("add")
+
+
+def test_what_came_of_a_run_can_be_read_after_closing_and_nothing_else():
+    with SyncServer() as server:
+        server.register_tasks("app", [Add])
+        server.define(ADD)
+        run = server.start("add").wait(60)
+    assert run.results == {"sum": 2}
+    assert "succeeded" in run.explain()
+    assert run.logs()
+    assert run.wait().succeeded
+    assert [event.kind for event in run.events()][-1] is EventKind.RUN_ENDED
+    assert list(server.runs) == [1]
+    for late in (
+        lambda: server.start("add"),
+        lambda: server.define(ADD),
+        lambda: server.register("x.py"),
+        run.cancel,
+        run.pause,
+        lambda: server.portal,
+    ):
+        with pytest.raises(ClosedError):
+            late()
+    server.close()  # may be repeated
+    with pytest.raises(ClosedError), server:
+        pass
+
+
+def test_before_it_is_entered_it_says_so():
+    with pytest.raises(ClosedError, match="with SyncServer"):
+        SyncServer().start("add")
+
+
+def test_a_wrong_option_is_told_at_once():
+    with pytest.raises(TypeError):
+        SyncServer(graze=3)
+
+
+def test_leaving_ends_what_runs_also_after_an_error():
+    runs = []
+
+    def script():
+        with SyncServer() as server:
+            server.register_tasks("app", [Wait])
+            runs.append(server.start_task("Wait"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        script()
+    assert (runs[0].state, runs[0].reason) == (RunState.CANCELLED, "the server is closing")
+
+
+def test_on_its_own_thread_nothing_may_block(server):
+    with pytest.raises(ConflictError, match="own thread"):
+        server.portal.call(lambda: server.start("add"))
+
+
+def test_a_reader_of_events_ends_when_the_server_does():
+    seen = []
+    with SyncServer() as server:
+        server.register_tasks("app", [Wait])
+        reader = threading.Thread(target=lambda: seen.extend(server.events()))
+        reader.start()
+        server.start_task("Wait")
+    reader.join(60)
+    assert not reader.is_alive()
+    assert EventKind.RUN_QUEUED in [event.kind for event in seen]
+
+
+def interrupt_soon(*moments):
+    """Have Ctrl-C come to the main thread when the first of `moments` is there, then when the next one is, ..."""
+
+    def press():
+        for moment in moments:
+            while not moment():
+                time.sleep(0.001)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+
+
+def test_an_interrupt_ends_the_wait_and_the_server_goes_on(server):
+    run = server.start_task("Wait")
+    interrupt_soon(run.logs)
+    with pytest.raises(KeyboardInterrupt):
+        run.wait()
+    assert run.state is RunState.RUNNING
+    assert server.start("add").wait(60).succeeded
+    run.cancel()
+    assert run.wait(60).state is RunState.CANCELLED
+
+
+def test_an_interrupt_of_a_reader_loses_no_event(server):
+    run = server.start_task("Wait")
+    seen = []
+    interrupt_soon(lambda: len(seen) >= 3)
+    with pytest.raises(KeyboardInterrupt):
+        seen.extend(event.seq for event in run.events())
+    run.cancel()
+    seen += [event.seq for event in run.events(since=seen[-1])]
+    assert seen == list(range(1, run.last_event + 1))
+
+
+def interrupted(**options):
+    """Return the run of a script that is interrupted while it waits for it."""
+    runs = []
+
+    def script():
+        with SyncServer(**options) as server:
+            server.register_tasks("app", [Wait, Stubborn])
+            runs.append(server.start_task("Stubborn" if options else "Wait"))
+            refused = lambda: any(line.message == "no" for line in runs[0].logs())  # noqa: E731
+            interrupt_soon(*((runs[0].logs, refused) if options else (runs[0].logs,)))
+            runs[0].wait()
+
+    with pytest.raises(KeyboardInterrupt):
+        script()
+    return runs[0]
+
+
+def test_an_interrupt_leaves_with_and_cancels_the_runs():
+    assert interrupted().state is RunState.CANCELLED
+
+
+def test_a_second_interrupt_kills_what_has_its_grace():
+    begun = time.monotonic()
+    run = interrupted(grace=600)
+    assert run.state is RunState.CANCELLED
+    assert "interrupted while the server was closing" in run.reason
+    assert time.monotonic() - begun < 300
+
+
+def test_a_forked_child_is_told_so(server):
+    child = os.fork()
+    if child == 0:
+        try:
+            server.start("add")
+        except ForkedError:
+            os._exit(7)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_ctrl_c_ends_a_script_without_a_trace_of_ours(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        dedent("""
+        import scattersphere.tasks
+        from scattersphere import SyncServer
+
+        try:
+            with SyncServer() as server:
+                server.register_tasks("std", scattersphere.tasks.ALL)
+                run = server.start_task("Delay", {"seconds": 600})
+                print("ready", flush=True)
+                run.wait()
+        except KeyboardInterrupt:
+            print(run.state, flush=True)
+        """)
+    )
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (out, err, process.returncode) == ("cancelled\n", "", 0)
+
+
+def test_several_servers_in_one_process():
+    with SyncServer() as one, SyncServer() as two:
+        for server, name in ((one, "one"), (two, "two")):
+            server.register_tasks("app", [Add])
+            server.define(JobDefinition.build(name).task("sum", "Add", args={"a": 1}).done())
+        assert (one.start("one").wait(60).id, two.start("two").wait(60).id) == (1, 1)
+        assert list(one.definitions) == ["one"]
