@@ -45,6 +45,10 @@ class TaskClass:
     version: Any = attrs.field(default=None, repr=False)
     """The `BundleVersion` it comes from; None for a class of the host."""
 
+    def __repr__(self) -> str:
+        needs = ", ".join(parameter.name for parameter in self.parameters.values() if parameter.required)
+        return f"<TaskClass {self.full_path}({needs})>"
+
     @property
     def full_path(self) -> str:
         """`bundle:path`, which is never ambiguous."""

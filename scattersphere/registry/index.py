@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from scattersphere.errors import AmbiguousTaskError, NoSuchTaskError
+from scattersphere.registry.listing import rows, task_words
 
 if TYPE_CHECKING:
     from scattersphere.model.taskclass import TaskClass
@@ -37,6 +38,9 @@ class TaskIndex(Mapping[str, "TaskClass"]):
 
     def __len__(self) -> int:
         return len(self._shown)
+
+    def __repr__(self) -> str:
+        return rows([task_words(path, task) for path, task in sorted(self._shown.items())], "task")
 
     def replace(self, bundle: str, tasks: Mapping[str, TaskClass]) -> None:
         """Let `tasks` be all that `bundle` holds, in one step; an empty mapping removes the bundle."""

@@ -14,6 +14,7 @@ from scattersphere.model.definition import JobDefinition
 from scattersphere.model.taskclass import TaskClass
 from scattersphere.registry.imports import VersionSpace
 from scattersphere.registry.leaks import Leak
+from scattersphere.registry.listing import bundle_words
 from scattersphere.registry.sources import BundleKind, Snapshot
 
 DIGEST_SHOWN = 6
@@ -82,6 +83,14 @@ class Bundle:
     """When the current version became current, in UTC."""
     _held: Callable[[], Mapping[BundleVersion, frozenset[int]]] = attrs.field(alias="held", repr=False)
     _leaks: Callable[[], list[Leak]] = attrs.field(alias="leaks", repr=False)
+
+    def __repr__(self) -> str:
+        label = self.current.label if self.current else "nothing loaded"
+        wrong = ", with an error" if self.error is not None else ""
+        return f"<Bundle {self.name}: {label}, {len(self.tasks)} tasks, {self.path or 'classes of the host'}{wrong}>"
+
+    def __str__(self) -> str:
+        return "\n".join(bundle_words(self))
 
     @property
     def versions(self) -> Mapping[BundleVersion, frozenset[int]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -26,6 +25,7 @@ from scattersphere.errors import (
 from scattersphere.registry import pickling
 from scattersphere.registry.hosts import host_version, origin
 from scattersphere.registry.index import TaskIndex, did_you_mean
+from scattersphere.registry.listing import BundleListing
 from scattersphere.registry.records import (
     MANY_VERSIONS,
     Bundle,
@@ -103,7 +103,7 @@ class TaskRegistry:
     @property
     def bundles(self) -> Mapping[str, Bundle]:
         """The registered bundles, by name; read-only and always up to date."""
-        return MappingProxyType(self._bundles)
+        return BundleListing(self._bundles)
 
     @property
     def tasks(self) -> Mapping[str, TaskClass]:
