@@ -226,13 +226,15 @@ class Server(StaysHome):
     def listen(self, **options: Any) -> Listening:
         """Let sessions in from outside: `await` it, or use it with `async with`; closing the Server closes it.
 
-        The keyword arguments are those of `scattersphere.remote.listen`; `bundle_roots` are this Server's.
+        The keyword arguments are those of `scattersphere.remote.listen`; `bundle_roots` and `job_folder` are
+        this Server's.
         Raises `scattersphere.remote.ListenError` where an address would be unsafe.
         """
         from scattersphere.remote.listening import listen  # noqa: PLC0415 - nothing of it loads unasked
 
         self._alive()
-        listening = listen(self, **{"bundle_roots": self._roots, **options})
+        folders = {"bundle_roots": self._roots, "job_folder": self._files.folder}
+        listening = listen(self, **{**folders, **options})
         self._listeners.append(listening)
         return listening
 

@@ -46,3 +46,17 @@ def test_the_word_count_says_what_to_pass_when_the_folder_is_not_there() -> None
     done = run_example(WORDCOUNT, "-p", "root=/nowhere/at/all")
     assert done.returncode == 1
     assert "pass another one: -p root=FOLDER" in done.stderr
+
+
+def test_the_live_edit_shows_two_versions_and_one_that_is_freed() -> None:
+    example = ROOT / "examples" / "live_edit" / "edit_while_running.py"
+    done = subprocess.run(
+        [sys.executable, str(example)], capture_output=True, text=True, check=False, timeout=120, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert "SyntaxError" in lines[0]
+    assert lines[2] == "{'version 1': [1]}"
+    assert lines[4:7] == ["Tuesday's edition", "...", "end of Tuesday's edition"]
+    assert lines[8:11] == ["Monday's edition", "...", "end of Monday's edition"]
+    assert lines[-1] == "older versions now: {}"

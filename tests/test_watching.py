@@ -16,6 +16,7 @@ import pytest
 from livebundles import QUICK, Live, live, replace, same_times, task
 
 from scattersphere import NoSuchBundleError, NoSuchTaskError, Server, WatchDelays
+from scattersphere.registry.watching import WatchedPath
 
 pytestmark = pytest.mark.anyio
 
@@ -444,3 +445,54 @@ async def test_a_server_that_is_cancelled_while_it_adopts_leaves_nothing(tmp_pat
         async with Server(bundle_roots=[tmp_path], watch=QUICK):
             await anyio.sleep_forever()
     assert scope.cancelled_caught
+
+
+# ---- what it costs
+
+
+class Heavy(WatchedPath):
+    """A thing at which a look takes processor time."""
+
+    def look(self):
+        end = time.thread_time() + 0.02
+        while time.thread_time() < end:
+            pass
+        return "same"
+
+    async def take_up(self, seen): ...
+
+    async def let_go(self): ...
+
+
+async def test_polling_takes_at_most_a_two_hundredth_of_a_core_where_the_system_notifies(tmp_path):
+    server = Server(watch=WatchDelays(poll=0.01))
+    async with server:
+        watcher = server._bundles.watcher
+        for number in range(3):
+            watcher.add(Heavy(tmp_path / str(number)), "same")
+        with anyio.fail_after(60):
+            while watcher._poll_pause == 0.01:
+                await anyio.sleep(0.01)
+        assert watcher._poll_pause >= 3 * 0.02 * 200
+
+
+async def test_a_server_that_watches_nothing_has_no_thread_and_no_descriptor_of_the_watcher():
+    async with Server() as server:
+        assert server._bundles.watcher._hints is None
+
+
+async def test_a_defect_in_one_thing_does_not_end_the_watching_of_others(at, tmp_path, caplog):
+    class Defect(Heavy):
+        def look(self):
+            return object()
+
+        async def take_up(self, seen):
+            raise ZeroDivisionError
+
+    thing = Defect(tmp_path / "x")
+    thing.settle = 0.0
+    at.server._bundles.watcher.add(thing, "same")
+    (tmp_path / "a.py").write_text(task(2))
+    await at.until_value(2)
+    at.server._bundles.watcher.remove(thing)
+    assert "ZeroDivisionError" in caplog.text

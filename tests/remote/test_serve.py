@@ -8,7 +8,9 @@ from pathlib import Path
 
 import anyio
 import pytest
+from wire import over_unix, served
 
+from scattersphere import Server
 from scattersphere.remote.serve import ServeOptions, serve
 
 pytestmark = pytest.mark.anyio
@@ -62,3 +64,28 @@ async def test_what_cannot_be_taken_up_is_complained_of_once_and_later_news_too(
 async def _serve(options, send, listening):
     with send:
         await serve(options, say=lambda _: listening.set(), complain=send.send_nowait)
+
+
+async def test_a_job_that_waits_for_code_is_shown_with_the_words_in_which_it_is_refused(tmp_path):
+    text = job("nightly-x", "elt.Load")
+    async with served(tmp_path) as front, front.client("admin") as client:
+        defined = await client.ok(json.dumps({"cmd": "define", "args": {"definition": json.loads(text)}}))
+        shown = await client.ok(json.dumps({"cmd": "job", "args": {"name": "nightly-x"}}))
+        refused = (await client.ask(json.dumps({"cmd": "run", "args": {"job": "nightly-x"}})))["error"]
+        assert defined["state"] == "unresolved"
+        assert shown["problems"] == refused["problems"]
+        async with front.client("bounded") as bounded:  # others' names are nothing to it
+            assert "problems" not in await bounded.ok(
+                json.dumps({"cmd": "job", "args": {"name": "nightly-x"}})
+            )
+
+
+async def test_a_server_lends_its_sessions_its_own_job_folder(place):
+    (place / "jobs" / "nightly.json").write_text(job("nightly", "etl.Load"))
+    where = place / "socket"
+    async with (
+        Server(job_folder=place / "jobs") as server,
+        server.listen(unix=where),
+        over_unix(where) as client,
+    ):
+        assert (await client.ok("save nightly"))["file"] == "nightly.json"

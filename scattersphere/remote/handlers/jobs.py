@@ -39,7 +39,10 @@ async def job(scene: Scene, arguments: Any) -> Any:
     """Show a definition."""
     definition = scene.front.job(scene.principal, arguments.name, "name")
     shown = json.loads(definition.dumps())
-    return {"job": definition.name, "digest": definition.digest, "definition": shown}
+    found = {"job": definition.name, "digest": definition.digest, "definition": shown}
+    lacking = scene.front.server.unresolved.get(definition.name, ())
+    # The words may suggest names of other bundles: those are for who sees them all.
+    return found | ({"problems": wire_problems(lacking)} if lacking and scene.principal.unbounded else {})
 
 
 async def define(scene: Scene, arguments: Any) -> Any:
