@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import anyio
@@ -21,7 +22,7 @@ import anyio.to_thread
 from scattersphere.errors import ClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from scattersphere.registry.garbage import GarbageSchedule
@@ -53,9 +54,11 @@ class _Job(Generic[T]):
         self.settled = threading.Event()
         self.abandoned = False
         self.closed = False
+        self.interrupted = False
         self.thread: threading.Thread | None = None
         self.value: T | None = None
         self.error: BaseException | None = None
+        self._sheltered = False
         self._lock = threading.Lock()
 
     def run(self) -> None:
@@ -65,6 +68,13 @@ class _Job(Generic[T]):
                 return
             self.thread = threading.current_thread()
         self.started.set()
+        _here.job = self
+        try:
+            self._work()
+        finally:
+            _here.job = None  # this thread holds nothing of it while it waits for the next
+
+    def _work(self) -> None:
         value: T | None = None
         error: BaseException | None = None
         try:
@@ -91,9 +101,24 @@ class _Job(Generic[T]):
             self.abandoned = True
             self.settled.set()
             self.started.set()
-            if self.thread is not None:
+            if self.thread is not None and not self._sheltered:
+                self.interrupted = True
                 _interrupt(self.thread)
             return True
+
+    @contextmanager
+    def sheltered(self) -> Iterator[None]:
+        """Let nothing be raised inside the block; what came meanwhile is raised behind it."""
+        with self._lock:
+            self._sheltered = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._sheltered = False
+                abandoned = self.abandoned
+            if abandoned:
+                raise LoadAbandonedError
 
     def wait(self, limit: float) -> bool:
         """Wait, in a thread, until it is settled; False if it is not `limit` seconds after its start."""
@@ -118,6 +143,22 @@ class _Job(Generic[T]):
         """Return the frame that the work stands in."""
         thread = self.thread
         return sys._current_frames().get(thread.ident or 0) if thread else None  # noqa: SLF001 - the only way
+
+
+_here = threading.local()
+"""`job` is the work that this thread does."""
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Guard a part of a load that is our own code, which ends by itself, and holds open files.
+
+    An exception raised from another thread could come between the opening of a file and the statement that
+    sees to its closing.
+    """
+    job: _Job[object] | None = getattr(_here, "job", None)
+    with job.sheltered() if job is not None else nullcontext():
+        yield
 
 
 def _nothing() -> None:
@@ -212,7 +253,8 @@ class Loader:
         thread = job.thread
         if not job.abandon():
             return False
-        if thread is not None:
+        # One that reads is not cut short: it ends soon, by itself, and closing waits for it.
+        if thread is not None and (job.interrupted or not self._closed):
             self._given_up[thread] = job.name
             if not self._closed:
                 self._start_thread()  # the new one takes over the queue

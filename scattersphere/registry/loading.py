@@ -16,6 +16,7 @@ from scattersphere.registry.discovery import defines_task, task_base_names, task
 from scattersphere.registry.failures import load_error, stack_of
 from scattersphere.registry.imports import FINDER, VersionSpace
 from scattersphere.registry.leaving import call_hooks, release_hooks
+from scattersphere.registry.loader import undisturbed
 from scattersphere.registry.parameters import make_structurer, task_class
 from scattersphere.registry.records import BundleVersion
 from scattersphere.registry.release import release
@@ -76,7 +77,8 @@ class Load:
         """Take the snapshot; BundleRefusedError if the content is unsafe or incomplete."""
         refusal = None
         try:
-            self._snapshot = self._take_snapshot()
+            with undisturbed():
+                self._snapshot = self._take_snapshot()
             return self._snapshot
         except BundleRefusedError as error:
             refusal = f"bundle {self.name!r}: {error}"

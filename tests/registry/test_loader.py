@@ -11,7 +11,7 @@ from bundlefiles import task_module, write
 
 from scattersphere.errors import BundleLoadError, ClosedError, NoSuchBundleError
 from scattersphere.registry.garbage import LATEST, QUIET, SHARE, GarbageSchedule
-from scattersphere.registry.loader import PUT_OFF, Loader
+from scattersphere.registry.loader import PUT_OFF, Loader, undisturbed
 from scattersphere.registry.registry import TaskRegistry
 
 pytestmark = pytest.mark.anyio
@@ -323,3 +323,33 @@ async def test_what_was_put_off_is_done_between_loads_once_it_is_much(gate):
     assert order.index("load") == 6
     await loader.aclose()
     assert order.count("delete") == PUT_OFF + 5
+
+
+async def test_a_load_that_reads_is_not_cut_short_by_closing_which_waits_for_it():
+    loader = Loader(60, GarbageSchedule(enabled=False), lambda: None)
+    reading, go_on, steps = threading.Event(), threading.Event(), []
+
+    def work():
+        with undisturbed():
+            reading.set()
+            go_on.wait(30)
+            for number in range(1_000):
+                steps.append(number)  # noqa: PERF402 - one bytecode after the other, for an exception to come between
+        steps.append("not reached")
+
+    def stuck(*_):
+        return AssertionError("stuck")
+
+    async with anyio.create_task_group() as group:
+
+        async def load():
+            with pytest.raises(ClosedError):
+                await loader.call("a", work, discard=lambda: steps.append("undone"), stuck=stuck)
+
+        group.start_soon(load)
+        await anyio.to_thread.run_sync(reading.wait, 30)
+        group.start_soon(loader.aclose)
+        await anyio.wait_all_tasks_blocked()
+        go_on.set()
+    assert steps == [*range(1_000), "undone"]
+    assert not loader.stuck
