@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger("scattersphere.registry")
 
-POLL_SHARE = 1 / 200
+POLL_SHARE = 1 / 250
 """The part of one core that the poll may take: what is watched in great numbers is looked at less often."""
 
 

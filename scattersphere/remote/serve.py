@@ -212,7 +212,7 @@ def _tell_of_the_start(server: Server, complain: Callable[[str], None]) -> None:
     """Complain of each bundle and each job that was not taken up, or that waits for code."""
     for bundle in server.registry.bundles.values():
         if bundle.error is not None:
-            complain(f"bundle {bundle.name}: {bundle.error}")
+            complain(bundle.error.rstrip())
     for message in server.problems.values():
         complain(message)
     for name, problems in server.unresolved.items():

@@ -47,7 +47,7 @@ async def test_what_cannot_be_taken_up_is_complained_of_once_and_later_news_too(
             first = [complaints.receive_nowait() for _ in range(3)]
             with pytest.raises(anyio.WouldBlock):
                 complaints.receive_nowait()
-            assert first[0].startswith("bundle bad: ")
+            assert first[0].startswith("bundle 'bad' does not load: ")
             assert "SyntaxError" in first[0]
             assert first[1].startswith(str(jobs / "broken.json"))
             assert (
@@ -55,7 +55,7 @@ async def test_what_cannot_be_taken_up_is_complained_of_once_and_later_news_too(
                 == 'job waits cannot run yet: 1:38  tasks.only.task  no task "later.Job" in any bundle'
             )
             (bundles / "dropped.py").write_text("import nothing_of_this_name\n")
-            assert (await complaints.receive()).startswith("bundle dropped: ")
+            assert (await complaints.receive()).startswith("bundle 'dropped' does not load: ")
             (jobs / "ready.json").write_text("[")
             assert (await complaints.receive()).startswith(str(jobs / "ready.json"))
             group.cancel_scope.cancel()
