@@ -64,7 +64,7 @@ class Server(StaysHome):
     """An embedded job engine. Constructing assigns; entering acts; leaving undoes it all.
 
     The bundles in `bundle_roots` are adopted, those that come later too, and a definition may name no
-    others. `watch=False` leaves all bundles as they are until `reload`; `WatchDelays` sets the times.
+    others; with `adopt=False` that is all they are for. `watch=False` leaves all bundles as they are until `reload`; `WatchDelays` sets the times.
     The definitions in `job_folder` are loaded after the bundles; with `watch_jobs` they follow their files.
     `pools` are limits shared by all runs (`{"db": 4}`). `history` is how many ended runs are kept and
     for how many seconds. `threads` and `processes` bound the workers (None: one process for each core).
@@ -95,6 +95,7 @@ class Server(StaysHome):
         shared: Iterable[str] = (),
         load_timeout: float = 60.0,
         watch: bool | WatchDelays = True,
+        adopt: bool = True,
         snapshot_folder: str | os.PathLike[str] | None = None,
         job_folder: str | os.PathLike[str] | None = None,
         watch_jobs: bool = False,
@@ -139,7 +140,7 @@ class Server(StaysHome):
             log_limit=log_limit,
         )
         self._executor.child_starter = self._start_child
-        self._bundles = BundleFolders(self.registry, self._roots, watch=watch)
+        self._bundles = BundleFolders(self.registry, self._roots if adopt else (), watch=watch)
         self._runs = RunArchive(*history, self._evicted)
         self._jobs = Jobs(
             self.registry.find,

@@ -176,3 +176,16 @@ async def test_a_bundle_of_a_root_that_is_registered_by_hand_is_the_adopted_one(
         await at.until_settled(tmp_path)
         assert at.server.registry.bundles["late"] is late
         assert not at.server.problems
+
+
+async def test_roots_that_are_not_adopted_only_say_what_a_definition_may_name(tmp_path):
+    (tmp_path / "a.py").write_text(task(1))
+    (tmp_path / "other.py").write_text("raise SystemExit('not asked for')")
+    (tmp_path / "j.json").write_text(
+        '{"name": "j", "bundles": {"a": "a.py"}, "tasks": {"t": {"task": "a.Job"}}}'
+    )
+    async with live(tmp_path, adopt=False) as at:
+        assert not at.server.registry.bundles
+        await at.server.load(tmp_path / "j.json")
+        assert list(at.server.registry.bundles) == ["a"]
+        assert not at.server.unresolved

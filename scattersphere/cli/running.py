@@ -53,7 +53,8 @@ async def _run(
     picture: Path | None,
 ) -> int:
     err = Console(stderr=True, highlight=False, soft_wrap=True)
-    async with Server(bundle_roots=[path.parent]) as server:
+    # The folder is where the file's bundles may lie; whatever else is in it is none of our business.
+    async with Server(bundle_roots=[path.parent], adopt=False, watch=False) as server:
         try:
             run = await _begin(server, file, params)
         except _Refusal as refusal:

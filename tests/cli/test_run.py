@@ -191,3 +191,10 @@ def test_without_the_extra_it_says_what_to_install(missing: str, folder: Path) -
     assert (done.returncode, done.stdout) == (2, "")
     assert "pip install 'scattersphere[cli]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_run_loads_the_bundles_of_its_file_and_nothing_else_in_the_folder(folder: Path) -> None:
+    (folder / "script.py").write_text(f"open({str(folder / 'was_run')!r}, 'w').close()", encoding="utf-8")
+    for definition in folder.glob("*.json"):
+        call("run", definition)
+    assert not (folder / "was_run").exists()
