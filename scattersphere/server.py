@@ -64,7 +64,8 @@ class Server(StaysHome):
     """An embedded job engine. Constructing assigns; entering acts; leaving undoes it all.
 
     The bundles in `bundle_roots` are adopted, those that come later too, and a definition may name no
-    others; with `adopt=False` that is all they are for. `watch=False` leaves all bundles as they are until `reload`; `WatchDelays` sets the times.
+    others; with `adopt=False` that is all that they are for. `watch=False` leaves all bundles as they are
+    until `reload`; `WatchDelays` sets the times.
     The definitions in `job_folder` are loaded after the bundles; with `watch_jobs` they follow their files.
     `pools` are limits shared by all runs (`{"db": 4}`). `history` is how many ended runs are kept and
     for how many seconds. `threads` and `processes` bound the workers (None: one process for each core).

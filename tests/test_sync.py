@@ -83,7 +83,15 @@ def test_the_names_are_the_same():
     assert public(Run) - public(SyncRun) == {"execution"}  # the engine's own record
     assert public(SyncRun) <= public(Run)
     assert public(Server) - public(SyncServer) == {"aclose"}  # here it is `close`
-    assert public(SyncServer) - public(Server) == {"call", "close", "follow", "portal", "read", "run", "server"}
+    assert public(SyncServer) - public(Server) == {
+        "call",
+        "close",
+        "follow",
+        "portal",
+        "read",
+        "run",
+        "server",
+    }
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(SyncServer, Server), (SyncRun, Run)])
