@@ -163,7 +163,8 @@ class Server(StaysHome):
         self._keys = StartKeys()
         self._listeners: list[Listening] = []
         self._closing = False
-        self._closed = False
+        self._closed: anyio.Event | None = None
+        """Set when all is closed; there from the moment on in which closing begins."""
 
     def __repr__(self) -> str:
         live = len(self._executor.running)
@@ -176,16 +177,26 @@ class Server(StaysHome):
         if self.home is not None:
             raise ClosedError("a Server is entered once; make a new one")
         self._settle()
+        self._opened = anyio.Event()
+        try:
+            with anyio.CancelScope() as self._opening:
+                await self._open()
+        except BaseException:  # cancelled, perhaps: nobody leaves what was not entered
+            self._opened.set()
+            await self.aclose()
+            raise
+        self._opened.set()
+        if self._closed is not None:
+            await self._closed.wait()
+            raise ClosedError("the Server was closed while it started")
+        return self
+
+    async def _open(self) -> None:
         await self._executor.open()
         self._feed.open(self._executor.now)
         self._instruments.open()
-        try:
-            await self._bundles.open(self._executor.loop.start)
-            await self._files.open(watch=self._watch_jobs)
-        except BaseException:  # cancelled, perhaps: nobody leaves what was not entered
-            await self.aclose()
-            raise
-        return self
+        await self._bundles.open(self._executor.loop.start)
+        await self._files.open(watch=self._watch_jobs)
 
     async def __aexit__(
         self,
@@ -198,24 +209,35 @@ class Server(StaysHome):
     async def drain(self) -> None:
         """Accept no new runs, and wait until those that are there have ended."""
         self._closing = True
-        for execution in list(self._executor.running.values()):
-            await execution.wait()
+        await self._executor.all_ended()
 
     async def aclose(self) -> None:
         """Cancel all runs, give them the grace, kill the rest, let go of everything. May be repeated."""
         self._closing = True
-        if self._closed or self.home is None:
+        if self.home is None:
             return
-        self._closed = True
-        with anyio.CancelScope(shield=True):
-            for listening in self._listeners:
-                await listening.aclose()
-            await self._bundles.aclose()
-            await self._end_runs()
-            await self._executor.aclose()
-            await self.registry.aclose()
-            self._instruments.close()
-            self._feed.close()
+        if self._closed is not None:  # somebody is at it, or has done it
+            await self._closed.wait()
+            return
+        self._closed = closed = anyio.Event()
+        if not self._opened.is_set():
+            self._opening.cancel()
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._opened.wait()
+                await self._let_go()
+        finally:
+            closed.set()
+
+    async def _let_go(self) -> None:
+        for listening in self._listeners:
+            await listening.aclose()
+        await self._bundles.aclose()
+        await self._end_runs()
+        await self._executor.aclose()
+        await self.registry.aclose()
+        self._instruments.close()
+        self._feed.close()
 
     async def _end_runs(self) -> None:
         executor = self._executor

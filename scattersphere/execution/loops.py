@@ -267,7 +267,8 @@ class TrioLoop:
         self._trio.lowlevel.spawn_system_task(
             self._main, alarm, ready, name="scattersphere", context=contextvars.copy_context()
         )
-        await ready.wait()
+        with self._trio.CancelScope(shield=True):  # one turn; who would close it if this were cancelled?
+            await ready.wait()
 
     async def _main(self, alarm: Callable[[], None], ready: trio.Event) -> None:
         trio = self._trio
