@@ -241,6 +241,8 @@ class JobExecutor(Obedience):
         try:
             more = not self._within_turn and self._go_on()
             more = self._start_ready() or more  # other runs start attempts while a mass move goes on
+            # What has just ended in its first step may have left a mass move, or words to be found.
+            more = more or bool(self._working or self.backlog)
             if self._news:
                 more = self._tell_news() or more
         except BaseException as exc:  # noqa: BLE001 - a defect of ours must not end the host's loop
