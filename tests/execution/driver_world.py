@@ -178,11 +178,11 @@ def cases(draw, max_steps=14):
     )
 
 
-def play(case):
+def play(case, world=None):
     """Play a case on trio with virtual time, and check every promise."""
     trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True
     trio._core._run._r.seed(case.seed)
-    trio.run(World(case).live, clock=trio.testing.MockClock(autojump_threshold=0))
+    trio.run((world or World)(case).live, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 class World:
@@ -200,11 +200,16 @@ class World:
         case = self.case
         NOTES["it"] = self
         async with Server(
-            max_parallel=case.limit, max_runs=case.max_runs, pools=case.pools, grace=2, history=(1000, 1e9)
+            max_parallel=case.limit,
+            max_runs=case.max_runs,
+            pools=case.pools,
+            grace=2,
+            history=(1000, 1e9),
+            load_timeout=1e9,
         ) as self.server:
             await self.reload()
             for job in case.jobs:
-                self.server.define(job)
+                self.server.define(self.adapt(job))
             for step in (Step(0, "start", 0), *case.steps, Step(0, "start", 1)):
                 await anyio.sleep(step.delay)
                 await self.take(step)
@@ -213,6 +218,9 @@ class World:
         self.check_left_over()
 
     # ---- acting
+
+    def adapt(self, job):
+        return job
 
     async def reload(self):
         """Replace the code: runs that live keep what they began with."""
@@ -385,3 +393,38 @@ class World:
     def check_left_over(self):
         assert not self.executing
         assert all(run.state not in LIVE for run in self.server.runs.values())
+
+
+SOURCE = """from typing import ClassVar
+
+import driver_world
+from scattersphere import RunnableTask
+
+
+class Act(RunnableTask):
+    script: object = ()
+    element: object = None
+    VERSION: ClassVar[int] = {number}
+
+    async def run(self, context):
+        return await driver_world.act(self, context)
+"""
+
+
+class FileWorld(World):
+    """The same with a bundle on disk. Virtual time goes on while it loads."""
+
+    def __init__(self, case, folder):
+        super().__init__(case)
+        self.path = folder / "app.py"
+
+    def adapt(self, job):
+        return job.evolve(tasks={name: task.evolve(task="app.Act") for name, task in job.tasks.items()})
+
+    async def reload(self):
+        self.current += 1
+        self.path.write_text(SOURCE.format(number=self.current))
+        if self.current == 1:
+            await self.server.register(self.path, watch=False)
+        else:
+            await self.server.reload("app")
