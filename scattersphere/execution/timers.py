@@ -59,16 +59,20 @@ class Timers:
         lane = self._lanes.get(duration)
         if lane is None:
             return None
-        when = lane.pop(key, None)
-        if not lane:
-            del self._lanes[duration]
-        return when
+        return lane.pop(key, None)
 
     @property
     def next(self) -> float | None:
-        """The next deadline, or None."""
+        """The next deadline, or None.
+
+        Lanes that are empty end here and not where they become empty: in a chain of tasks that would be
+        after each, and each would need an alarm of its own. As long as a lane is kept, the alarm that was
+        set for its last first entry comes early enough for all that follow.
+        """
         while self._heap and self._heap[0][2].callback is None:
             heapq.heappop(self._heap)
+        for duration in [duration for duration, lane in self._lanes.items() if not lane]:
+            del self._lanes[duration]
         dues = [next(iter(lane.values())) for lane in self._lanes.values()]
         if self._heap:
             dues.append(self._heap[0][0])

@@ -46,3 +46,48 @@ def test_what_is_due_comes_exactly_once(entries):
             seen[key] = now
     assert seen.keys() == expected.keys()
     assert all(seen[key] - 1 < when <= seen[key] for key, when in expected.items())
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 0.5, 1.0]),
+            st.sampled_from(["expire", "expire", "forget", "at"]),
+            st.integers(0, 3),
+        ),
+        max_size=40,
+    )
+)
+def test_an_alarm_that_is_set_when_told_to_is_never_late(steps):  # noqa: C901 - one story, told in order
+    """What the driver does: it sets the alarm where `changed` says so, and when one has come."""
+    timers, now, alarm, expected = Timers(), 0.0, None, {}
+
+    def ring_until(end):
+        nonlocal alarm
+        while alarm is not None and alarm <= end:
+            moment = alarm
+            callbacks, expired = timers.due(moment)
+            for key in expired:
+                assert expected.pop(key) == moment
+            for callback in callbacks:
+                callback()
+            alarm = timers.next
+        assert all(when > end for when in expected.values())
+
+    for number, (pause, verb, which) in enumerate(steps):
+        now += pause
+        ring_until(now)
+        duration = (1.0, 1.5, 4.0, 4.0)[which]
+        if verb == "expire":
+            timers.expire(number, now, duration)
+            expected[number] = now + duration
+        elif verb == "at":
+            timers.at(now + duration, lambda: None)
+        elif expected:
+            key = sorted(expected)[which % len(expected)]
+            for each in (1.0, 1.5, 4.0):
+                timers.forget(key, each)
+            del expected[key]
+        if timers.changed:
+            timers.changed, alarm = False, timers.next
+    ring_until(100.0)
