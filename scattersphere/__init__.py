@@ -40,6 +40,7 @@ from scattersphere.model.events import Event, EventKind
 from scattersphere.model.logs import LogLine
 from scattersphere.model.problem import Problem
 from scattersphere.model.states import Overlap, RunState, TaskState, TriggerRule
+from scattersphere.registry.scan import SourceLimits
 from scattersphere.registry.settling import WatchDelays
 from scattersphere.server import Server
 from scattersphere.sync import SyncServer
@@ -82,6 +83,7 @@ __all__ = [
     "RunnableTask",
     "ScattersphereError",
     "Server",
+    "SourceLimits",
     "SyncRun",
     "SyncServer",
     "TaskCancelled",

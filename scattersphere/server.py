@@ -40,6 +40,7 @@ from scattersphere.registry.folders import BundleFolders
 from scattersphere.registry.index import did_you_mean
 from scattersphere.registry.records import BundleEventKind
 from scattersphere.registry.registry import TaskRegistry
+from scattersphere.registry.scan import SourceLimits
 
 if TYPE_CHECKING:
     import os
@@ -94,6 +95,7 @@ class Server(StaysHome):
         capture_print: bool = False,
         blocked_after: float | None = BLOCKED_SECONDS,
         shared: Iterable[str] = (),
+        bundle_limits: SourceLimits = SourceLimits(),  # noqa: B008 - frozen
         load_timeout: float = 60.0,
         watch: bool | WatchDelays = True,
         adopt: bool = True,
@@ -107,6 +109,7 @@ class Server(StaysHome):
         self._feed = EventFeed(keep_events)
         self._registry = TaskRegistry(
             shared=shared,
+            limits=bundle_limits,
             load_timeout=load_timeout,
             on_event=self._bundle_event,
             snapshot_folder=None if snapshot_folder is None else Path(snapshot_folder),
@@ -141,7 +144,9 @@ class Server(StaysHome):
             log_limit=log_limit,
         )
         self._executor.child_starter = self._start_child
-        self._bundles = BundleFolders(self.registry, self._roots if adopt else (), watch=watch)
+        self._bundles = BundleFolders(
+            self.registry, self._roots if adopt else (), watch=watch, limits=bundle_limits
+        )
         self._runs = RunArchive(*history, self._evicted)
         self._jobs = Jobs(
             self.registry.find,

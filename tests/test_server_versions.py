@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scattersphere import Server
-from scattersphere.errors import NoSuchBundleError
+from scattersphere import BundleRefusedError, NoSuchBundleError, Server, SourceLimits
 
 pytestmark = pytest.mark.anyio
 
@@ -33,3 +32,21 @@ async def test_the_code_of_a_kept_run_can_be_revived_until_the_run_is_evicted(tm
         with pytest.raises(NoSuchBundleError, match="no longer kept"):
             async with server.registry.revived([version]):
                 pass
+
+
+async def test_the_limits_of_bundles_are_those_of_the_server(tmp_path):
+    file = tmp_path / "one.py"
+    file.write_text(TASK.format(v=1))
+    async with Server(bundle_limits=SourceLimits(unpacked=50)) as server:
+        with pytest.raises(BundleRefusedError, match=r"larger than the limit.*SourceLimits\.unpacked"):
+            await server.register(file)
+    async with Server(bundle_limits=SourceLimits(kept=50)) as server:
+        version = (await server.register(file)).current
+        await (await server.start_task("one.Job")).wait()
+        file.write_text(TASK.format(v=2))
+        await server.reload("one")
+        with pytest.raises(NoSuchBundleError, match="no longer kept"):
+            async with server.registry.revived([version]):
+                pass
+    with pytest.raises(TypeError, match=r"bundle_limits is SourceLimits\(\.\.\.\), not "):
+        Server(bundle_limits=5)

@@ -16,6 +16,7 @@ from scattersphere.model.arguments import (
     check_text,
     describe,
 )
+from scattersphere.registry.scan import SourceLimits
 from scattersphere.registry.settling import WatchDelays
 
 P = ParamSpec("P")
@@ -62,6 +63,9 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     _check_backends(settings["backends"])
     for name in ("bundle_roots", "shared"):
         _check_several(settings[name], name)
+    if not isinstance(settings["bundle_limits"], SourceLimits):
+        limits = describe(settings["bundle_limits"])
+        raise TypeError(f"bundle_limits is SourceLimits(...), not {limits}")
     if not isinstance(settings["watch"], bool | WatchDelays):
         raise TypeError(f"watch is True, False or WatchDelays(...), not {describe(settings['watch'])}")
 

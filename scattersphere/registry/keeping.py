@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 else:
     V = TypeVar("V")
 
-KEPT_BYTES = 1024 * 1024 * 1024
-"""Bytes of the files of all released versions together; beyond it the longest released ones go."""
-
 
 class KeptFiles(Generic[V]):
-    """The versions that runs name, and the size of those that were released."""
+    """The versions that runs name, and the size of those that were released.
 
-    def __init__(self, limit: int = KEPT_BYTES) -> None:
+    Beyond `limit` bytes the longest released ones go.
+    """
+
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._named_by: dict[V, set[int]] = {}
         self._names: dict[int, set[V]] = {}

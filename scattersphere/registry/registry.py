@@ -249,7 +249,7 @@ class TaskRegistry:
     def keep(self, run_id: int, versions: Iterable[BundleVersion]) -> None:
         """Let the files of `versions` stay until `forget(run_id)`, whatever becomes of their modules.
 
-        For `revived`. At most `scattersphere.registry.keeping.KEPT_BYTES` stay, the last released ones.
+        For `revived`. At most `SourceLimits.kept` bytes stay, those of the last released versions.
         """
         self._versions.kept.keep(run_id, versions)
 

@@ -24,7 +24,7 @@ IGNORED_ENDINGS = ("~", ".pyc", ".pyo", ".swp", ".swx", ".tmp", ".part", ".parti
 
 @attrs.frozen(kw_only=True)
 class SourceLimits:
-    """How large a bundle may be; more is refused before any of it is executed."""
+    """How large a bundle may be; more is refused before any of it is executed. And what is kept of old ones."""
 
     unpacked: int = 256 * 1024 * 1024
     """Bytes of all files together."""
@@ -34,6 +34,8 @@ class SourceLimits:
     """Unpacked bytes for each byte of an archive. Deflate reaches 1,000 only on bombs."""
     depth: int = 32
     """Folders inside each other."""
+    kept: int = 1024 * 1024 * 1024
+    """Bytes of the files of all released versions together that stay because kept runs name them."""
 
 
 @attrs.frozen

@@ -75,7 +75,7 @@ class Versions:
         snapshot_folder: Path | None = None,
     ) -> None:
         self.catalog: Catalog[BundleVersion] = Catalog()
-        self.kept: KeptFiles[BundleVersion] = KeptFiles()
+        self.kept: KeptFiles[BundleVersion] = KeptFiles(limits.kept)
         self.released: ReleasedVersions = ReleasedVersions()
         self.closed: bool = False
         self._limits = limits
