@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scattersphere import EventKind, JobDefinition, RunState, Server, TaskState
+from scattersphere import EventKind, JobDefinition, RunState, Server, TaskState, UnresolvedError, literal
 
 pytestmark = pytest.mark.anyio
 
@@ -113,6 +113,19 @@ async def test_hooks_and_constructors_that_raise_anything_harm_nobody_either(ser
     run = await (await start(server, f"BadTidying{suffix}", backend)).wait(60)
     assert run.tasks["t"].failure.type == "SystemExit"  # it fails a successful attempt
     run = await (await start(server, f"BadInit{suffix}", backend)).wait(60)
+    assert run.tasks["t"].failure.type == "SystemExit"
+
+
+async def test_an_argument_whose_class_raises_anything_is_a_problem_of_its_own_job(server):
+    words = r"tasks\.t\.args\.value.*no BadValue can be made of it: SystemExit: 6"
+    with pytest.raises(UnresolvedError, match=words):
+        await start(server, "TakeBadValue", "thread", value={"number": 1})
+    # An element of a map is made when the map is spread out.
+    job = JobDefinition.build("job").task(
+        "t", "bad_tasks.TakeBadValue", map={"value": literal([{"number": 1}])}
+    )
+    server.define(job.done(), replace=True)
+    run = await (await server.start("job")).wait(10)
     assert run.tasks["t"].failure.type == "SystemExit"
 
 

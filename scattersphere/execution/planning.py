@@ -15,6 +15,7 @@ from scattersphere.codec import collection_paused, locate
 from scattersphere.codec.crossrefs import UNREAD
 from scattersphere.codec.faults import Fault, Path, Suggester
 from scattersphere.errors import AmbiguousTaskError, NotFoundError, UnresolvedError, listing
+from scattersphere.execution.failures import describe
 from scattersphere.execution.machine.shape import Shape, TaskShape
 from scattersphere.execution.plan import (
     Argument,
@@ -228,7 +229,11 @@ class _Planner:
         if faults := parameter.check(literal):
             self.faults += value_faults(place, faults)
             return
-        structured = parameter.structure(literal)
+        try:
+            structured = parameter.structure(literal)
+        except BaseException as exc:  # noqa: BLE001 - a constructor of the user's may raise anything (promise 7)
+            self.faults.append(Fault(place, f"no {parameter.type_name} can be made of it: {describe(exc)}"))
+            return
         if type(structured) in _SHARED_TYPES:
             fixed[key] = structured
         else:

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import anyio
+import attrs
 
 from scattersphere import RunnableTask
 
@@ -167,6 +168,25 @@ class BadTidyingAsync(BadTidying):
 
     async def run(self, context):
         return "value"
+
+
+@attrs.define
+class BadValue:
+    """Cannot be made."""
+
+    number: int
+
+    def __attrs_post_init__(self):
+        raise SystemExit(6)
+
+
+class TakeBadValue(RunnableTask):
+    """Never begins."""
+
+    value: BadValue
+
+    def run(self, context):
+        return None
 
 
 class BadInit(RunnableTask):
