@@ -51,7 +51,7 @@ imports: $(STAMP) ## who may import whom
 	@$(BIN)/lint-imports --no-cache
 
 examples: $(STAMP) ## run every example
-	@$(PYTEST) tests/test_examples.py
+	@$(PYTEST) tests/test_examples.py tests/test_example_hosts.py
 
 docs: $(STAMP) ## build the documentation; a warning is an error
 	@$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
