@@ -102,6 +102,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(lambda _: self.release())
         return future
 
+    async def shutdown_default_executor(self, *args: Any) -> None:
+        """Wait for the threads of the executor, in real time: the wait has a limit, from Python 3.12 on."""
+        self.hold()
+        try:
+            await super().shutdown_default_executor(*args)
+        finally:
+            self.release()
+
 
 class HeldClock(Protocol):
     """A clock that jumps while nobody holds it."""
