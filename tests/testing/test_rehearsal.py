@@ -15,6 +15,7 @@ from scattersphere import (
     JobDefinition,
     RunnableTask,
     RunState,
+    TaskCrashedError,
     TaskState,
     result,
 )
@@ -437,3 +438,32 @@ async def test_results_flow_from_fakes_to_real_tasks(project):
         builder = JobDefinition.build("j").task("load", "etl.LoadDay", args={"day": "2026-01-01"})
         run = await rehearsal.run(builder.task("mail", "etl.Mail", args={"rows": result("load")}))
         assert run.results["mail"] == 3
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_injections_meet_worker_processes_too(project):
+    async with Rehearsal(project) as rehearsal:
+        await rehearsal.register("bundles/etl.py")
+        rehearsal.crash("m", attempt=1)
+        rehearsal.fail("m", attempt=2, error=OSError("disk"))
+        mail = {"rows": [1, 2]}
+        builder = JobDefinition.build("j").task(
+            "m", "etl.Mail", args=mail, backend="process", retry={"max_attempts": 3, "delay": 0}
+        )
+        run = await rehearsal.run(builder)
+        assert (run.results["m"], run.tasks["m"].attempts) == (2, 3)
+
+
+class Container(RunnableTask):
+    """Say that what carries it out has died, from a thread."""
+
+    def run(self, context):
+        raise TaskCrashedError("the container is gone")
+
+
+async def test_a_task_may_say_itself_that_it_has_crashed():
+    async with Rehearsal() as rehearsal:
+        rehearsal.register_tasks("app", [Container])
+        run = await rehearsal.run(job("Container"))
+        rehearsal.assert_states(run, container="crashed")
+        assert "the container is gone" in run.explain()
