@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-QUICK = WatchDelays(settle=0.05, vanish=0.2, poll=30.0)
+QUICK = WatchDelays(settle=0.05, vanish=0.2, poll=600.0)
 """So long a poll that whatever these tests see was heard of from the system."""
 
 PATIENCE = 60.0

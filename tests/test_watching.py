@@ -271,6 +271,22 @@ async def test_a_folder_that_vanishes_is_withdrawn_and_registered_again_when_it_
         await at.until_value(4, "etl")
 
 
+async def test_a_folder_that_is_deleted_and_created_anew_at_once_is_heard_of_afterwards(tmp_path):
+    folder = tmp_path / "etl"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(task(1))
+    async with live() as at:
+        await at.register(folder)
+        await at.until_settled(tmp_path)
+        shutil.rmtree(folder)  # the system's watch goes with it
+        folder.mkdir()
+        (folder / "__init__.py").write_text(task(2))
+        await at.until_value(2, "etl")
+        await at.until_settled(tmp_path)
+        (folder / "__init__.py").write_text(task(3))
+        await at.until_value(3, "etl")
+
+
 async def test_a_folder_whose_parents_vanish_too_is_found_when_they_come_back(tmp_path):
     folder = tmp_path / "deep" / "er" / "etl"
     folder.mkdir(parents=True)
@@ -309,6 +325,13 @@ async def test_a_bundle_that_vanished_can_be_deregistered_and_then_does_not_come
     assert "a" not in at.server.registry.bundles
     with pytest.raises(NoSuchBundleError):
         await at.server.deregister("a")
+
+
+async def test_a_change_that_was_decided_on_before_a_bundle_was_deregistered_does_not_bring_it_back(at):
+    watched = at.server._bundles._watched["a"]
+    await at.server.deregister("a")
+    await watched.take_up("what was seen")
+    assert "a" not in at.server.registry.bundles
 
 
 # ---- failures
@@ -413,13 +436,23 @@ class SilentHints:
 async def test_on_a_mount_that_notifies_nobody_the_poll_finds_each_change(tmp_path):
     (tmp_path / "a.py").write_text(task(1))
     server = Server(watch=WatchDelays(settle=0.02, poll=0.05))
-    server._bundles.watcher._listen_to = SilentHints
+    made = []
+
+    def listen(folders):
+        made.append(SilentHints(folders))
+        return made[-1]
+
+    server._bundles.watcher._listen_to = listen
     async with server:
         at = Live(server)
         await at.register(tmp_path / "a.py")
-        for value in (2, 3):
+        value = 2
+        while value < 4 or len(made) == 1:  # what was not heard of has the watches made anew, sooner or later
             replace(tmp_path / "a.py", task(value))
             await at.until_value(value)
+            await anyio.sleep(0.01)  # an edit while the last one is loading is looked for in any case
+            value += 1
+            assert value < 100
         assert server._bundles.watcher.deaf is None
 
 
