@@ -222,8 +222,8 @@ def main() -> None:
         healthy.close()
     per_session = (after - before) / count
     print(f"{count} sessions for {seconds:g} s on {os.cpu_count()} cores, with 4 processes of ours\n")
-    problems = crowd["problems"] or "none"
-    print(f"requests of the crowd       {crowd['asked']:>9}   out of order, lost or doubled: {problems}")
+    wrong = crowd["problems"] or "none"
+    print(f"requests of the crowd       {crowd['asked']:>9}   out of order, lost or doubled: {wrong}")
     print(f"log lines followed a second {follower['rate']:>9.0f}   lost: {follower['lost'] or 'none'}")
     for name, found in (("quiet", quiet), ("busy", busy)):
         goal = f"   goal p99 < {GOAL_P99_MS:g} ms" if name == "busy" else ""

@@ -12,6 +12,7 @@ import argparse
 import functools
 import gc
 import importlib
+import re
 import statistics
 import sys
 import tempfile
@@ -252,7 +253,9 @@ async def memory(root: Path, reloads: int) -> tuple[int, float]:
         if number % 50 == 0:
             gc.collect()
         if number == warm_up:
+            await anyio.sleep(1)  # deletions wait for a pause
             before = weight()
+    await anyio.sleep(1)
     after = weight()
     await registry.aclose()
     return after[0] - before[0], after[1] - before[1]
@@ -260,6 +263,7 @@ async def memory(root: Path, reloads: int) -> tuple[int, float]:
 
 def weight() -> tuple[int, float]:
     """Return the number of objects, and the resident memory in MB (0 where /proc is missing)."""
+    re.purge()  # each version has a pattern of its own, and `re` keeps the last 512
     gc.collect()
     gc.collect()  # what the first pass frees held some cycles through objects that it cannot see
     resident = 0.0

@@ -23,7 +23,10 @@ Exit codes: 0 the run succeeded, 1 it did not, 2 the command line is wrong,
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(installed_version("scattersphere"), "--version", message="scattersphere %(version)s")
 def cli() -> None:
-    """Scattersphere: run jobs, which are DAGs of tasks, from definition files."""
+    """Scattersphere: run jobs, which are DAGs of tasks, from definition files.
+
+    `scattersphere -c HOST:PORT COMMAND ...` asks a server that runs elsewhere; `-c HOST:PORT help` lists what.
+    """
 
 
 @cli.command(epilog=EXIT_CODES)

@@ -57,5 +57,8 @@ class CodeCache:
 
 def relocate(code: CodeType, filename: str) -> CodeType:
     """Return a copy of `code`, functions inside it included, that says it comes from `filename`."""
-    inner = tuple(relocate(c, filename) if isinstance(c, CodeType) else c for c in code.co_consts)
-    return code.replace(co_filename=filename, co_consts=inner)
+    constants = code.co_consts
+    if not any(type(constant) is CodeType for constant in constants):  # most functions hold no other
+        return code.replace(co_filename=filename)
+    inner = [relocate(c, filename) if type(c) is CodeType else c for c in constants]
+    return code.replace(co_filename=filename, co_consts=tuple(inner))

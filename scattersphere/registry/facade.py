@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.resources
+import importlib.util
 import sys
 from functools import wraps
 from types import ModuleType
@@ -14,6 +15,7 @@ from scattersphere.registry.metadata import MetadataFacade
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableSequence
+    from importlib.machinery import ModuleSpec
 
     from scattersphere.registry.imports import VersionSpace
 
@@ -60,6 +62,27 @@ class ResourcesFacade(ModuleType):
         return call
 
 
+class UtilFacade(ModuleType):
+    """`importlib.util`, where `find_spec("etl.util")` looks for the bundle's own `etl.util`."""
+
+    def __init__(self, space: VersionSpace) -> None:
+        super().__init__("importlib.util", importlib.util.__doc__)
+        self._space = space
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.util, name)
+
+    def find_spec(self, name: str, package: str | None = None) -> ModuleSpec | None:
+        """Return the spec of a module, or None; its name is the full one."""
+        space = self._space
+        if name.startswith("."):
+            package = space.full(package) if package else package
+        else:
+            name = space.full(name)
+        spec: ModuleSpec | None = space.guarded(importlib.util.find_spec, name, package)
+        return spec
+
+
 class ImportlibFacade(ModuleType):
     """`importlib`, where `import_module("etl.util")` means the bundle's own `etl.util`."""
 
@@ -69,6 +92,7 @@ class ImportlibFacade(ModuleType):
         self.__path__: MutableSequence[str] = list(importlib.__path__)
         self.resources: ResourcesFacade = ResourcesFacade(space)
         self.metadata: MetadataFacade = MetadataFacade(space)
+        self.util: UtilFacade = UtilFacade(space)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(importlib, name)
@@ -92,4 +116,6 @@ class ImportlibFacade(ModuleType):
             return self
         if module is importlib.metadata:
             return self.metadata
+        if module is importlib.util:
+            return self.util
         return self.resources if module is importlib.resources else module

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from typing import TYPE_CHECKING
 
 import attrs
@@ -21,6 +21,8 @@ ALWAYS_HOST = frozenset(sys.stdlib_module_names) | {"scattersphere"}
 
 UNSCANNED = ("__main__", "setup", "conftest", "tests", "test_*")
 """Names of modules and packages that are never imported to look for tasks."""
+
+_UNSCANNED = re.compile("|".join(translate(pattern) for pattern in UNSCANNED))
 
 
 @attrs.frozen
@@ -64,7 +66,10 @@ class Layout:
             parts = name.split(".")
             if parts[0] in passed_over or not self.modules[name].file:
                 continue
-            if any(fnmatchcase(part, pattern) for part in parts for pattern in UNSCANNED):
+            if any(_UNSCANNED.match(part) for part in parts):
+                continue
+            if not patterns:
+                yield name
                 continue
             prefixes = [".".join(parts[: end + 1]) for end in range(len(parts))]
             if not any(fnmatchcase(prefix, pattern) for prefix in prefixes for pattern in patterns):

@@ -39,6 +39,10 @@ WAYS = {
     "__import__": "return __import__('etl.util').util.VALUE",
     "exec": "names = {}\nexec('from etl.util import VALUE', names)\nreturn names['VALUE']",
     "reload": "import importlib\nfrom etl import util\nreturn importlib.reload(util).VALUE",
+    "find_spec": "import importlib.util\nfrom importlib.util import find_spec, module_from_spec\n"
+    "assert find_spec('etl.gone') is None and find_spec('json').name == 'json'\n"
+    "spec = importlib.util.find_spec('etl.util')\nassert find_spec('.util', __package__).name == spec.name\n"
+    "module = module_from_spec(spec)\nspec.loader.exec_module(module)\nreturn module.VALUE",
     "resources, literal": "from importlib import resources\n"
     "return int(resources.files('etl').joinpath('data/words.txt').read_text()[4:])",
     "resources, package": "from importlib.resources import files\n"

@@ -1,6 +1,7 @@
 """Sessions over real sockets: what a client sees of the commands, the limits and the end."""
 
 import json
+import socket
 
 import anyio
 import attrs
@@ -195,6 +196,24 @@ async def test_await_and_several_listeners_and_closing_twice(tmp_path):
         await listening.aclose()
         await listening.aclose()
         assert not (tmp_path / "private" / "socket").exists()
+
+
+async def test_bound_sockets_and_port_0_and_unix_listen_side_by_side(tmp_path, front):
+    """Several listeners in one call, and several calls on one Server."""
+    bound = socket.socket()
+    bound.bind(("127.0.0.1", 0))
+    port = bound.getsockname()[1]
+    addresses = ["127.0.0.1:0", "127.0.0.1:0"]
+    options = {"sockets": [bound], "tcp": addresses, "unix": tmp_path / "run" / "s", "tokens": front.file}
+    async with front.server.listen(**options) as several:
+        assert several.addresses[0] == f"tcp://127.0.0.1:{port}"
+        assert several.addresses[3] == f"unix://{tmp_path}/run/s"
+        ports = {int(address.rpartition(":")[2]) for address in several.addresses[:3]}
+        assert len(ports) == 3
+        assert 0 not in ports
+        for each in (*ports, port_of(front.listening)):
+            async with await anyio.connect_tcp("127.0.0.1", each) as stream:
+                assert "scattersphere" in await Client(stream).read()
 
 
 async def test_limits_on_sessions_are_told_before_the_close(tmp_path):

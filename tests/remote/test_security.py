@@ -6,6 +6,8 @@ import ssl
 import stat
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import anyio
 import pytest
@@ -58,6 +60,27 @@ async def test_memory_before_authentication_stays_small(front):
 
         with pytest.raises((anyio.BrokenResourceError, anyio.EndOfStream)):
             await fill()
+
+
+def leaked(folder):
+    places = [folder / "escaped.py", Path("/tmp/escaped-by-scattersphere.py")]
+    return [place for place in places if place.exists()]
+
+
+async def test_an_archive_whose_entries_lead_out_is_refused_and_writes_nothing(tmp_path):
+    """The incident class: zip slip."""
+    roots = tmp_path / "roots"
+    roots.mkdir(mode=0o755)
+    with zipfile.ZipFile(roots / "slip.zip", "w") as archive:
+        archive.writestr("slip.py", "")
+        archive.writestr("../escaped.py", "raise SystemExit")
+        archive.writestr("/tmp/escaped-by-scattersphere.py", "raise SystemExit")
+    (roots / "slip.zip").chmod(0o644)
+    async with served(tmp_path, bundle_roots=[roots]) as front, front.client() as client:
+        error = (await client.ask("register slip.zip"))["error"]
+        assert error["code"] in {"conflict", "bad-args", "forbidden"}
+        assert await client.code("bundles slip") == "no-such-bundle"
+    assert leaked(tmp_path) == []
 
 
 async def test_what_is_hidden_answers_exactly_as_what_is_absent(front):

@@ -22,6 +22,18 @@ class Say(RunnableTask):
         return self.text
 
 
+class Talk(RunnableTask):
+    """Log so many lines, with a turn for others after each hundred."""
+
+    lines: int = 100
+
+    async def run(self, context):
+        for number in range(self.lines):
+            context.log.info("line %d", number)
+            if number % 100 == 99:
+                await anyio.sleep(0.001)
+
+
 class Boom(RunnableTask):
     """Fail."""
 
@@ -38,7 +50,7 @@ class Forever(RunnableTask):
             await anyio.sleep(0.005)
 
 
-TASKS = [Say, Boom, Forever]
+TASKS = [Say, Talk, Boom, Forever]
 
 
 def job(name, task="Say", **args):
