@@ -1,8 +1,8 @@
 """A thousand sessions at once with mixed work, one of them following 10,000 log lines a second.
 
 `python -m benchmarks load [sessions] [seconds]`. Four processes: the server; a crowd of sessions, each of which
-asks one thing a second (pings, lists, states, logs, runs); a follower of one run that writes 100 lines every
-10 ms; and this one, a healthy session that sends a ping every 5 ms and measures how long each takes. Every reply
+asks one thing a second (pings, lists, states, logs, runs); a follower of one run that writes 20 lines every
+2 ms; and this one, a healthy session that sends a ping every 5 ms and measures how long each takes. Every reply
 is matched with its request by `id` and `n`, every event with its number.
 """
 
@@ -40,10 +40,10 @@ class Chatter(RunnableTask):
     async def run(self, context):
         number, due = 0, anyio.current_time()
         while True:
-            for _ in range(100):
+            for _ in range(20):
                 context.log.info("line %d", number)
                 number += 1
-            due += 0.01
+            due += 0.002
             await anyio.sleep(max(0.0, due - anyio.current_time()))
 async def main():
     file = TokenFile(sys.argv[1])
