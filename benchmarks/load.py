@@ -61,7 +61,7 @@ anyio.run(main)
 CROWD = """
 import asyncio, json, random, sys
 port, token, count, seconds = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
-WORK = [("ping", {}), ("jobs", {}), ("runs", {"limit": 5}), ("status", {"run": 1}), ("logs", {"run": 1, "tail": 5}),
+WORK = [("ping", {}), ("jobs", {}), ("runs", {"limit": 5}), ("status", {"run": 2}), ("logs", {"run": 2, "tail": 5}),
         ("run", {"job": "one"}), ("stats", {}), ("tasks", {}), ("nonsense", {}), ("status", {"run": 10**9})]
 problems, asked = [], 0
 async def one(number, gate, end):
@@ -218,6 +218,7 @@ def main() -> None:
         crowd_in.flush()
         busy = healthy.pings(seconds)
         crowd, follower = json.loads(crowd_out.readline()), json.loads(follower_out.readline())
+        time.sleep(1.0)  # the last words of the crowd may still be under way
         sessions = healthy.ask("stats")["result"]["sessions"]
         healthy.close()
     per_session = (after - before) / count

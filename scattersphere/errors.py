@@ -184,7 +184,7 @@ class BundleError(ScattersphereError):
 class BundleRefusedError(BundleError):
     """The bundle is unsafe, unreadable or too large. Nothing of it was executed."""
 
-    code = "too-large"
+    code = "forbidden"
 
 
 class BundleLoadError(BundleError):

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
@@ -205,17 +206,24 @@ class RunLog:
 
         Where older lines were dropped, the first one returned says how many, unless `tail` hides it.
         """
+
+        def fits(entry: _Entry) -> bool:
+            return (
+                (task is None or entry[1] == task)
+                and (index is None or entry[2] == index)
+                and (attempt is None or entry[3] == attempt)
+            )
+
         with self._guard:
-            entries, marker = list(self._entries), self._marker()
-        chosen = [
-            entry
-            for entry in entries
-            if (task is None or entry[1] == task)
-            and (index is None or entry[2] == index)
-            and (attempt is None or entry[3] == attempt)
-        ]
-        if tail is not None and len(chosen) >= tail:
-            chosen, marker = chosen[len(chosen) - max(0, tail) :], None
+            marker = self._marker()
+            if tail is None:
+                chosen = list(self._entries)
+            else:  # from the end, and no further than needed: thousands of readers may ask for a few lines
+                chosen = list(islice(filter(fits, reversed(self._entries)), max(0, tail)))[::-1]
+        if tail is None:
+            chosen = list(filter(fits, chosen))
+        elif len(chosen) >= tail:
+            marker = None
         return [*([marker] if marker else ()), *map(self._line, chosen)]
 
     def since(self, number: int) -> tuple[list[LogLine], int]:
