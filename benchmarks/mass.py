@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import random
 import sys
 import time
 from time import perf_counter, thread_time
@@ -50,9 +51,9 @@ class Checkpoints(RunnableTask):
     """Pass a checkpoint now and then, until cancelled."""
 
     async def run(self, context: TaskContext) -> None:
-        """Wait at a checkpoint for ever."""
+        """Wait at a checkpoint for ever; not all at the same moment, which would be a stall of their own."""
         while True:
-            await anyio.sleep(0.5)
+            await anyio.sleep(random.uniform(0.25, 0.75))
             await context.checkpoint()
 
 
