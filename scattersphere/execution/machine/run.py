@@ -190,7 +190,7 @@ class RunMachine(Consequences):
         self.journal.extend([unit << STATE_BITS | CANCELLED for unit in pending])
         for unit in pending if self.shape.drops_results else ():
             self._drop_results(unit)
-        self.task_states = bytearray(CANCELLED if state == PENDING else state for state in states)
+        states[:] = bytes(CANCELLED if state == PENDING else state for state in states)
         self.left = self.finals_left = 0
 
     def _release_held(self) -> None:
