@@ -116,6 +116,26 @@ def test_an_injected_delay_before_a_thread_takes_no_time(backend):
 
 
 @both
+def test_a_call_that_is_cancelled_in_its_delay_never_begins(backend):
+    async def main():
+        async with Rehearsal() as rehearsal:
+            rehearsal.register_tasks("app", [Work])
+            rehearsal.delay("w", 3600)
+            builder = JobDefinition.build("j").task("w", "Work", args={"seconds": 0})
+            run = await rehearsal.start(builder)
+            await anyio.sleep(60)
+            begun = []
+            thread = rehearsal.server._executor.backends["thread"]
+            thread._start, start = lambda *args: begun.append(args) or start(*args), thread._start
+            run.cancel()
+            await run.wait()
+            await anyio.sleep(7200)
+            assert not begun
+
+    anyio.run(main, **jumping(backend))
+
+
+@both
 def test_bundles_are_loaded_in_their_own_time(backend, tmp_path):
     async def main():
         async with Rehearsal(make_project(tmp_path)) as rehearsal:

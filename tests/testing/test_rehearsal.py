@@ -346,6 +346,26 @@ async def test_tasks_that_overlap_are_in_no_order():
                 rehearsal.assert_order(run, *names)
 
 
+async def test_a_task_that_has_not_ended_is_before_no_other():
+    async with Rehearsal() as rehearsal:
+        rehearsal.register_tasks("app", [Flaky, Forever])
+        run = await rehearsal.start(JobDefinition.build("j").task("a", "Forever").task("b", "Flaky"))
+        while not run.tasks["b"].state.ended:
+            await anyio.lowlevel.checkpoint()
+        with pytest.raises(AssertionError, match="'a' had not ended when 'b' started"):
+            rehearsal.assert_order(run, "a", "b")
+        run.cancel()
+        await run.wait(60)
+
+
+async def test_a_fake_counts_for_a_job_that_has_run_before():
+    async with Rehearsal() as rehearsal:
+        rehearsal.register_tasks("app", [Flaky])
+        assert (await rehearsal.run(job("Flaky"))).results["flaky"] == 1
+        rehearsal.fake("Flaky", lambda: "faked")
+        assert (await rehearsal.run("job")).results["flaky"] == "faked"
+
+
 async def test_the_story_tells_runs_and_logs(project):
     async with Rehearsal(project) as rehearsal:
         await rehearsal.register("bundles/etl.py")
