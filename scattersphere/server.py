@@ -32,7 +32,9 @@ from scattersphere.execution.jobs import Jobs, job_of_task
 from scattersphere.execution.keys import Request, StartKeys
 from scattersphere.execution.reruns import PINNED, check_again, plan_again, take_over
 from scattersphere.execution.run import Run
+from scattersphere.execution.runbook import RunBook
 from scattersphere.execution.settings import checked
+from scattersphere.execution.spill import LogFolder
 from scattersphere.execution.watchdog import BLOCKED_SECONDS
 from scattersphere.model.arguments import check_mapping, check_text
 from scattersphere.model.events import Event, EventKind
@@ -69,7 +71,9 @@ class Server(StaysHome):
     until `reload`; `WatchDelays` sets the times.
     The definitions in `job_folder` are loaded after the bundles; with `watch_jobs` they follow their files.
     `pools` are limits shared by all runs (`{"db": 4}`). `history` is how many ended runs are kept and
-    for how many seconds. `threads` and `processes` bound the workers (None: one process for each core).
+    for how many seconds; `log_limit` the bytes of each run's log that stay in memory, and with `log_folder`
+    all of it is in a file there too, until the run is evicted. `threads` and `processes` bound the workers
+    (None: one process for each core).
     `grace` is the seconds that a cancelled attempt has to clean up. With `capture_print` what tasks
     print goes into the logs of their runs. A task that blocks the event loop for `blocked_after` seconds is
     named (None: nobody watches). `snapshot_folder` takes the copies of loaded code, which the temporary
@@ -91,6 +95,7 @@ class Server(StaysHome):
         grace: float = 10.0,
         history: tuple[int, float] = (HISTORY_COUNT, HISTORY_AGE),
         log_limit: int = 1 << 20,
+        log_folder: str | os.PathLike[str] | None = None,
         keep_events: int = 10_000,
         capture_print: bool = False,
         blocked_after: float | None = BLOCKED_SECONDS,
@@ -107,6 +112,8 @@ class Server(StaysHome):
         self._pools = dict(pools or {})
         self._grace = grace
         self._feed = EventFeed(keep_events)
+        self._log_folder = LogFolder(log_folder)
+        self._book = RunBook()
         self._registry = TaskRegistry(
             shared=shared,
             limits=bundle_limits,
@@ -130,6 +137,7 @@ class Server(StaysHome):
             queue_limit=queue_limit,
             grace=grace,
             log_limit=log_limit,
+            log_folder=self._log_folder,
             keep_events=keep_events,
             takes_prints=capture_print,
             on_move=self._run_moved,
@@ -147,7 +155,7 @@ class Server(StaysHome):
         self._bundles = BundleFolders(
             self.registry, self._roots if adopt else (), watch=watch, limits=bundle_limits
         )
-        self._runs = RunArchive(*history, self._evicted)
+        self._runs = RunArchive(*history, self._evicted, self._executor.remind)
         self._jobs = Jobs(
             self.registry.find,
             self.registry.bundles.__contains__,
@@ -197,6 +205,7 @@ class Server(StaysHome):
         return self
 
     async def _open(self) -> None:
+        self._log_folder.open(self._executor.instance)
         await self._executor.open()
         self._feed.open(self._executor.now)
         self._instruments.open()
@@ -478,13 +487,27 @@ class Server(StaysHome):
         """The number of the newest event of the Server's own stream."""
         return self._feed.last
 
+    def logs(
+        self, *, run: int | None = None, job: str | None = None, level: int = 0, tail: int | None = None
+    ) -> list[LogLine]:
+        """Return the Server's log of its runs: which started, and how they ended, also those that were evicted.
+
+        One line for each start, request and end; the newest 10,000. What their tasks logged is in `Run.logs`.
+        """
+        return self._book.lines(run=run, job=job, level=level, tail=tail)
+
     def bundle_logs(self, tail: int | None = None) -> list[LogLine]:
         """Return what bundles logged outside any run: while they were imported, or in threads of their own."""
         return self._instruments.strays.lines(tail=tail)
 
     def stats(self) -> dict[str, int]:
-        """Return how many runs live, wait and are kept, how many bundles and jobs there are."""
+        """Return how many runs live, wait and are kept, how many bundles and jobs there are.
+
+        `begun` counts all runs since the start, the names of the terminal states how they ended.
+        """
         return {
+            **self._book.counts(self._executor.begun),
+            "evicted": self._runs.evicted,
             "live": len(self._executor.running),
             "queued": self._executor.admission.queued,
             "kept": len(self._runs),
@@ -504,7 +527,8 @@ class Server(StaysHome):
 
     def _run_moved(self, execution: Execution, kind: EventKind) -> None:
         self._feed.add(kind, run=execution.id, job=execution.plan.job, state=execution.state)
-        if execution.state.ended:
+        self._book.moved(execution, kind, self._executor.now())
+        if kind is EventKind.RUN_ENDED:
             if execution not in self._executor.stuck.values():
                 self.registry.unpin(execution.id)
             run = self._runs.get(execution.id)
@@ -521,4 +545,5 @@ class Server(StaysHome):
 
     def _evicted(self, run: Run) -> None:
         self.registry.forget(run.id)
+        run.execution.log.discard()
         self._keys.forget(run)

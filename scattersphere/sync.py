@@ -282,6 +282,10 @@ class SyncServer(StaysHome):
         """See `Server.last_event`."""
         return self.read(lambda: self._server.last_event)
 
+    def logs(self, **which: Any) -> list[LogLine]:
+        """See `Server.logs`."""
+        return self.read(lambda: self._server.logs(**which))
+
     def stats(self) -> dict[str, int]:
         """See `Server.stats`."""
         return self.read(self._server.stats)

@@ -11,10 +11,12 @@ from scattersphere.execution.home import StaysHome
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from scattersphere.execution.plan import Plan
     from scattersphere.execution.reruns import Reused
     from scattersphere.execution.run import Run, TaskStatus
+    from scattersphere.execution.statistics import RunStatistics
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.events import Event
     from scattersphere.model.logs import LogLine
@@ -54,22 +56,22 @@ def ready(stream: AsyncIterator[T]) -> Iterator[T]:
             return
 
 
-def following(door: Door, begin: Callable[[], AsyncIterator[Event]]) -> Iterator[Event]:
-    """Yield the events of a stream, blocking for the next one; the end of the Server ends it."""
+def following(door: Door, begin: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
+    """Yield what a stream tells, blocking for the next one; the end of the Server ends it."""
     stream = door.read(begin)
 
-    async def following_one() -> Event | None:
+    async def following_one() -> T | None:
         return await anext(stream, None)
 
     while True:
         try:
-            event: Event | None = door.follow(following_one)
+            told: T | None = door.follow(following_one)
         except ClosedError:  # nothing moves any more; what has happened can still be read
             yield from ready(stream)
             return
-        if event is None:
+        if told is None:
             return
-        yield event
+        yield told
 
 
 class SyncRun(StaysHome):
@@ -213,6 +215,28 @@ class SyncRun(StaysHome):
     ) -> list[LogLine]:
         """See `Run.logs`."""
         return self._door.read(lambda: self._run.logs(task, index=index, attempt=attempt, tail=tail))
+
+    def follow_logs(
+        self,
+        task: str | None = None,
+        *,
+        index: int | None = None,
+        attempt: int | None = None,
+        tail: int | None = None,
+    ) -> Iterator[LogLine]:
+        """See `Run.follow_logs`; blocks for the next line, until the run has ended."""
+        run = self._run
+        return following(self._door, lambda: run.follow_logs(task, index=index, attempt=attempt, tail=tail))
+
+    @property
+    def log_file(self) -> Path | None:
+        """See `Run.log_file`."""
+        return self._run.log_file
+
+    @property
+    def statistics(self) -> RunStatistics:
+        """See `Run.statistics`."""
+        return self._door.read(lambda: self._run.statistics)
 
     def to_mermaid(self) -> str:
         """See `Run.to_mermaid`."""

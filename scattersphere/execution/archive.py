@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -16,21 +17,31 @@ class RunArchive(Mapping[int, "Run"]):
     """Keeps at most `keep` ended runs, none for longer than `keep_for` seconds.
 
     Only whole ended runs are evicted, in the order in which they ended. `on_evict` is told of each.
+    `remind(when, callback)` has `callback(now)` called at `when`: age needs no new run to take effect.
     """
 
-    def __init__(self, keep: int, keep_for: float, on_evict: Callable[[Run], None]) -> None:
+    def __init__(
+        self,
+        keep: int,
+        keep_for: float,
+        on_evict: Callable[[Run], None],
+        remind: Callable[[float, Callable[[float], None]], None],
+    ) -> None:
         self._keep = keep
         self._keep_for = keep_for
         self._on_evict = on_evict
+        self._remind = remind
+        self._reminded = False
         self._runs: dict[int, Run] = {}
         self._ended: deque[tuple[float, Run]] = deque()
+        self.evicted: int = 0
 
     def __getitem__(self, run_id: int) -> Run:
         try:
             return self._runs[run_id]
         except KeyError:
             kept = f"kept are {min(self._runs)} to {max(self._runs)}" if self._runs else "no run is kept"
-            raise NoSuchRunError(f"no run {run_id!r}; {kept}") from None
+            raise NoSuchRunError(f"no run {run_id}; {kept}") from None
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._runs)
@@ -54,8 +65,16 @@ class RunArchive(Mapping[int, "Run"]):
         self.evict(now)
 
     def evict(self, now: float) -> None:
-        """Let go of ended runs beyond the limits."""
-        while self._ended and (len(self._ended) > self._keep or now - self._ended[0][0] > self._keep_for):
+        """Let go of ended runs beyond the limits, and look again when the next one is too old."""
+        while self._ended and (len(self._ended) > self._keep or now - self._ended[0][0] >= self._keep_for):
             _, run = self._ended.popleft()
             self._runs.pop(run.id, None)
+            self.evicted += 1
             self._on_evict(run)
+        if self._ended and not self._reminded and self._keep_for < math.inf:
+            self._reminded = True
+            self._remind(self._ended[0][0] + self._keep_for, self._look_again)
+
+    def _look_again(self, now: float) -> None:
+        self._reminded = False
+        self.evict(now)

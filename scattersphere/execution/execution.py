@@ -116,6 +116,8 @@ class Execution:
         self.secrets: frozenset[str] = frozenset()
         self.key: str | None = None
         self.parent: int | None = None
+        self.is_child: bool = False
+        """Whether a task of the parent has started this run; else it runs the parent again."""
         self.reused: dict[str, Reused] = {}
         """Where results come from that were taken over, by the name of the task."""
         self.borrowed: dict[tuple[int, int], Any] = {}
@@ -220,6 +222,11 @@ class Execution:
             element = {key: values[index] for key, values in lists.items()}
         return attempt.planned.arguments(self.params, self.result, element)
 
+    def label_of(self, unit: int) -> str:
+        """Name a task or an instance for people: `count`, `count[7]`."""
+        name, index = self.plan.tasks[self.machine.task_of(unit)].name, self.machine.index_of(unit)
+        return name if index is None else f"{name}[{index}]"
+
     # ---- failures
 
     def note_failure(self, attempt: Attempt, failure: Failure) -> None:
@@ -264,6 +271,7 @@ class Execution:
     def settle(self) -> None:
         """The run has ended: give back what is not needed to look at it, or to run it again."""
         self.log.listener = None
+        self.log.close()
         self.gauges.clear()
         self.machine.compact()
         self.journal.compact(self.machine.journal)
@@ -284,6 +292,8 @@ class Execution:
         """Wait for the next `tell()`. All who wait share one event of the loop."""
         if self.watchers is None:
             self.watchers = anyio.Event()
+            if self.log.last_number != self.lines_noted and not self.state.ended:
+                return  # a thread has logged in between, when it could not know that somebody waits
         await self.watchers.wait()
 
     async def wait(self) -> None:

@@ -33,6 +33,7 @@ from scattersphere.execution.loops import current_loop
 from scattersphere.execution.machine.dispatcher import Dispatcher
 from scattersphere.execution.obedience import Obedience
 from scattersphere.execution.pace import Pace
+from scattersphere.execution.spill import LogFolder
 from scattersphere.execution.timers import Timers
 from scattersphere.model.events import EventKind, run_event
 from scattersphere.model.states import RunState
@@ -65,6 +66,7 @@ class JobExecutor(Obedience):
         queue_limit: int = 10_000,
         grace: float = 10.0,
         log_limit: int = 1 << 20,
+        log_folder: LogFolder | None = None,
         keep_events: int = 10_000,
         takes_prints: bool = False,
         on_move: Callable[[Execution, EventKind], None] | None = None,
@@ -74,6 +76,7 @@ class JobExecutor(Obedience):
         self.backends: dict[str, Backend] = dict(backends)
         self.grace: float = grace
         self.log_limit = log_limit
+        self.log_folder = log_folder or LogFolder(None)
         self.keep_events = keep_events
         self.on_move = on_move
         self.on_idle = on_idle
@@ -184,11 +187,18 @@ class JobExecutor(Obedience):
             params,
             self,
             self.dispatcher,
-            log=RunLog(self._last_id, limit_bytes=self.log_limit, takes_prints=self.takes_prints),
+            log=RunLog(
+                self._last_id,
+                limit_bytes=self.log_limit,
+                takes_prints=self.takes_prints,
+                spill=self.log_folder.file_of(self._last_id),
+            ),
             keep_events=self.keep_events,
         )
         execution.log.listener = functools.partial(self.line_written, execution)
         execution.created_at = loop.clock()
+        if child_of is not None:
+            execution.parent, execution.is_child = child_of.run_id, True
         if prepare is not None:
             prepare(execution)
             execution.journal.stamp(execution.created_at)
@@ -196,7 +206,6 @@ class JobExecutor(Obedience):
         if self.on_move is not None:
             self.on_move(execution, EventKind.RUN_QUEUED)
         if child_of is not None:
-            execution.parent = child_of.run_id
             child_of.execution.children.add(execution)
             self.slot(execution)
             return execution
@@ -318,6 +327,8 @@ class JobExecutor(Obedience):
     def run_moved(self, execution: Execution, state: RunState) -> None:
         """Take note that the run itself has moved: tell of it, and stop or start its clock."""
         before, execution.before = execution.before, state
+        if state.ended:
+            execution.ended_at = self.clock()
         if self.on_move is not None:
             self.on_move(execution, run_event(state, before))
         if state is RunState.RUNNING:
@@ -330,7 +341,6 @@ class JobExecutor(Obedience):
     def _run_ended(self, execution: Execution) -> None:
         self.running.pop(execution.id, None)
         execution.elements.clear()
-        execution.ended_at = self.clock()
         for timer in (execution.timer, execution.finals_timer):
             if timer is not None:
                 timer.cancel()
@@ -365,7 +375,17 @@ class JobExecutor(Obedience):
             with contextlib.suppress(Exception):  # the engine is broken: what can be killed is killed
                 self.interrupt(attempt)
 
+    def remind(self, when: float, callback: Callable[[float], None]) -> None:
+        """Have `callback(now)` called at `when`."""
+        self.timers.at(when, lambda: callback(self.clock()))
+        self.set_alarm()
+
     # ---- all runs
+
+    @property
+    def begun(self) -> int:
+        """How many runs there have been."""
+        return self._last_id
 
     @property
     def backend_names(self) -> frozenset[str]:

@@ -6,6 +6,7 @@ attempt's own logger holds it, or the ContextVar `current_attempt` of the code t
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 import threading
@@ -13,17 +14,17 @@ import time
 from collections import deque
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol
 
 from scattersphere.execution.failures import format_failure, shorten
 from scattersphere.execution.frames import logical_names
+from scattersphere.execution.spill import Entry, Spill
 from scattersphere.model.logs import LogLine
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 LOG_LIMIT = 1024 * 1024
 """Bytes that the log of a run may take in memory (design, section 8)."""
@@ -36,9 +37,6 @@ _LINE_COST = 200
 
 TASK_LOGGER = "task"
 ENGINE_LOGGER = "scattersphere"
-
-_Entry = tuple[float, str, "int | None", int, int, str, str]
-"""time, task, index, attempt, level, logger, message: cheaper to keep and to make than a LogLine."""
 
 
 class LoggedAttempt(Protocol):
@@ -107,8 +105,8 @@ class RunLog:
     `limit_bytes` bounds the memory: the oldest lines are dropped, and reading shows a marker in
     their place. A message longer than `line_limit` characters loses its middle. Lines below `level`
     are not taken; what attempts print only where it `takes_prints`. `spill` names a file that gets every
-    line as text, also those that memory drops. `listener` is called after each new line, in the thread that
-    wrote it, and must not raise.
+    line, also those that memory drops; then reading finds these too. `listener` is called after each new line,
+    in the thread that wrote it, and must not raise.
     """
 
     __slots__ = (
@@ -133,11 +131,11 @@ class RunLog:
         self.level: int = level
         self.takes_prints: bool = takes_prints
         self.listener: Callable[[], None] | None = listener
-        self._entries: deque[_Entry] = deque()
+        self._entries: deque[Entry] = deque()
         self._size = 0
         self._dropped: datetime | None = None
         self._first_number = 1
-        self._spill = None if spill is None else _Spill(Path(spill))
+        self._spill = None if spill is None else Spill(Path(spill))
         # An RLock: the collector may run a user's __del__, which may log, while this thread appends.
         self._guard = threading.RLock()
 
@@ -174,8 +172,7 @@ class RunLog:
             if self._size > self.limit_bytes:
                 self._drop_oldest()
             spill, listener = self._spill, self.listener
-            if spill is not None and not spill.write(self._line(entry)):
-                self._spill = None
+            if spill is not None and not spill.write(entry):
                 self.append(logging.WARNING, f"the log is no longer written to {spill}: {spill.error}")
         if listener is not None:
             listener()
@@ -188,7 +185,7 @@ class RunLog:
             level, message, task=attempt.task, index=attempt.index, attempt=attempt.attempt, logger=logger
         )
 
-    def entry(self, number: int) -> _Entry | None:
+    def entry(self, number: int) -> Entry | None:
         """Return line `number` as it is kept; None if it was dropped."""
         with self._guard:
             place = number - self._first_number
@@ -207,7 +204,7 @@ class RunLog:
         Where older lines were dropped, the first one returned says how many, unless `tail` hides it.
         """
 
-        def fits(entry: _Entry) -> bool:
+        def fits(entry: Entry) -> bool:
             return (
                 (task is None or entry[1] == task)
                 and (index is None or entry[2] == index)
@@ -215,16 +212,20 @@ class RunLog:
             )
 
         with self._guard:
-            marker = self._marker()
+            first = self._first_number
             if tail is None:
                 chosen = list(self._entries)
             else:  # from the end, and no further than needed: thousands of readers may ask for a few lines
-                chosen = list(islice(filter(fits, reversed(self._entries)), max(0, tail)))[::-1]
+                chosen = list(itertools.islice(filter(fits, reversed(self._entries)), max(0, tail)))[::-1]
         if tail is None:
             chosen = list(filter(fits, chosen))
         elif len(chosen) >= tail:
-            marker = None
-        return [*([marker] if marker else ()), *map(self._line, chosen)]
+            return list(map(self._line, chosen))
+        older, missing = self._older(1, first)
+        spilled: Iterable[Entry] = filter(fits, older)
+        if tail is not None:
+            spilled = deque(spilled, maxlen=tail - len(chosen))
+        return [*self._marker(missing), *map(self._line, spilled), *map(self._line, chosen)]
 
     def since(self, number: int) -> tuple[list[LogLine], int]:
         """Return the lines after line `number`, and the number to ask with the next time: for followers.
@@ -232,11 +233,18 @@ class RunLog:
         Starts with a marker if lines in between were dropped.
         """
         with self._guard:
-            skip = number + 1 - self._first_number
-            entries = list(self._entries)[max(0, skip) :]
-            marker = self._marker() if skip < 0 else None
-            last = self.last_number
-        return [*([marker] if marker else ()), *map(self._line, entries)], max(last, number)
+            first, last = self._first_number, self.last_number
+            entries = list(itertools.islice(self._entries, max(0, number + 1 - first), None))
+        older, missing = self._older(number + 1, first)
+        return [*self._marker(missing), *map(self._line, older), *map(self._line, entries)], max(last, number)
+
+    def _older(self, number: int, first: int) -> tuple[Iterator[Entry], int]:
+        """Return the lines from `number` up to before `first` out of the file, and how many are nowhere."""
+        spill, wanted = self._spill, max(0, first - number)
+        if spill is None or not wanted:
+            return iter(()), wanted
+        there = max(0, min(first - 1, spill.written) - number + 1)
+        return spill.read(number, first - 1), wanted - there
 
     def __iter__(self) -> Iterator[LogLine]:
         return iter(self.lines())
@@ -249,7 +257,17 @@ class RunLog:
         with self._guard:
             if self._spill is not None:
                 self._spill.close()
-                self._spill = None
+
+    def discard(self) -> None:
+        """Delete the spill file."""
+        with self._guard:
+            if self._spill is not None:
+                self._spill.discard()
+
+    @property
+    def file(self) -> Path | None:
+        """The file that holds the whole log; None where there is none, or nothing was logged yet."""
+        return self._spill.path if self._spill is not None and self._spill.written else None
 
     def _drop_oldest(self) -> None:
         # One line always stays: a limit smaller than a line must not make a log that shows nothing.
@@ -259,60 +277,29 @@ class RunLog:
             self._size -= _LINE_COST + sys.getsizeof(gone[6])
             self._dropped = datetime.fromtimestamp(gone[0], UTC)
 
-    def _marker(self) -> LogLine | None:
-        if self._dropped is None:
-            return None
-        count = self._first_number - 1
+    def _marker(self, count: int) -> list[LogLine]:
+        """Return the line that stands for so many dropped ones; none for none."""
+        if not count or self._dropped is None:
+            return []
         lines = "line" if count == 1 else "lines"
         message = f"... {count} older {lines} dropped; the limit is {self.limit_bytes} bytes"
-        return LogLine(
-            time=self._dropped,
-            run=self.run,
-            task="",
-            level=logging.WARNING,
-            logger=ENGINE_LOGGER,
-            message=message,
-        )
+        return [
+            LogLine(
+                time=self._dropped,
+                run=self.run,
+                task="",
+                level=logging.WARNING,
+                logger=ENGINE_LOGGER,
+                message=message,
+            )
+        ]
 
-    def _line(self, entry: _Entry) -> LogLine:
+    def _line(self, entry: Entry) -> LogLine:
         when, task, index, attempt, level, logger, message = entry
         return LogLine(
             time=datetime.fromtimestamp(when, UTC), run=self.run, task=task, index=index,
             attempt=attempt, level=level, logger=logger, message=message,
         )  # fmt: skip
-
-
-class _Spill:
-    """The file that gets the lines as text. Opened at the first one; its first error ends it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.error = ""
-        self._file: TextIO | None = None
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-    def write(self, line: LogLine) -> bool:
-        """Write one line. False if the file cannot be written; `error` says why."""
-        try:
-            if self._file is None:
-                # Line buffered: whoever reads the file meanwhile, or after a crash, sees whole lines.
-                self._file = self.path.open("a", encoding="utf-8", buffering=1, newline="\n")
-            self._file.write(f"{line}\n")
-        except OSError as exc:
-            self.error = str(exc)
-            self.close()
-            return False
-        return True
-
-    def close(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            try:
-                file.close()
-            except OSError as exc:  # a full disk shows up in the last flush
-                self.error = str(exc)
 
 
 def task_logger(attempt: LoggedAttempt) -> logging.LoggerAdapter[logging.Logger]:

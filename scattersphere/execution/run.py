@@ -18,16 +18,20 @@ from scattersphere.execution.home import StaysHome
 from scattersphere.execution.machine.codes import TASK_STATES
 from scattersphere.execution.pictures import run_nodes, title_of, trace
 from scattersphere.execution.reruns import Reused
-from scattersphere.execution.streams import EventStream
+from scattersphere.execution.statistics import statistics
+from scattersphere.execution.streams import EventStream, LogStream
 from scattersphere.model.arguments import check_count, check_seconds
 from scattersphere.model.pictures import dot, mermaid, tree
 from scattersphere.model.states import RunState, TaskState
 from scattersphere.registry.index import did_you_mean
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.executor import JobExecutor
     from scattersphere.execution.plan import Plan
+    from scattersphere.execution.statistics import RunStatistics
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.events import Event
     from scattersphere.model.logs import LogLine
@@ -343,6 +347,27 @@ class Run(StaysHome):
         check_count(attempt, "attempt", optional=True)
         check_count(tail, "tail", least=0, optional=True)
         return self._execution.log.lines(task=task, index=index, attempt=attempt, tail=tail)
+
+    def follow_logs(
+        self,
+        task: str | None = None,
+        *,
+        index: int | None = None,
+        attempt: int | None = None,
+        tail: int | None = None,
+    ) -> AsyncIterator[LogLine]:
+        """Yield the lines that `logs` returns, then those to come, until the run has ended."""
+        return LogStream(self._execution, task, index, attempt, tail)
+
+    @property
+    def log_file(self) -> Path | None:
+        """The file with the whole log, one JSON object a line (`Server(log_folder=...)`); None where there is none."""
+        return self._execution.log.file
+
+    @property
+    def statistics(self) -> RunStatistics:
+        """When the run and its tasks were queued, started and ended; how often they were tried; how long it took."""
+        return statistics(self._execution, self._executor.clock())
 
     def to_mermaid(self) -> str:
         """Return the job as a Mermaid flowchart, each task with its state and time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec
 
@@ -61,6 +62,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     check_pools(settings["pools"])
     _check_history(settings["history"])
     _check_backends(settings["backends"])
+    _check_folder(settings["log_folder"])
     for name in ("bundle_roots", "shared"):
         _check_several(settings[name], name)
     if not isinstance(settings["bundle_limits"], SourceLimits):
@@ -68,6 +70,11 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise TypeError(f"bundle_limits is SourceLimits(...), not {limits}")
     if not isinstance(settings["watch"], bool | WatchDelays):
         raise TypeError(f"watch is True, False or WatchDelays(...), not {describe(settings['watch'])}")
+
+
+def _check_folder(folder: object) -> None:
+    if folder is not None and not isinstance(folder, str | os.PathLike):
+        raise TypeError(f"log_folder is the path of a folder or None, not {describe(folder)}")
 
 
 def _check_history(history: object) -> None:

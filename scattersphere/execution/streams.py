@@ -1,7 +1,8 @@
-"""The stream of a run's events, as one reader sees it."""
+"""The stream of a run's events, and that of its log lines, as one reader sees them."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from scattersphere.model.events import Event, EventKind
 if TYPE_CHECKING:
     from scattersphere.execution.eventpages import EventPages, Page
     from scattersphere.execution.execution import Execution
+    from scattersphere.model.logs import LogLine
 
 TURN = 1024
 """Events that are told before the loop has a turn: about a millisecond."""
@@ -88,6 +90,45 @@ class EventStream(AsyncIterator[Event]):
                 events.append(event)
                 last = event.seq
         return events
+
+
+class LogStream(AsyncIterator["LogLine"]):
+    """The lines of a run's log from the first one on, and those to come, until the run has ended."""
+
+    def __init__(
+        self,
+        execution: Execution,
+        task: str | None = None,
+        index: int | None = None,
+        attempt: int | None = None,
+        tail: int | None = None,
+    ) -> None:
+        self._execution = execution
+        self._wanted = (task, index, attempt)
+        self._tail = tail
+        self._number = 0
+        self._ready: deque[LogLine] = deque()
+
+    async def __anext__(self) -> LogLine:
+        """Return the next line; wait for it if need be."""
+        execution = self._execution
+        while not self._ready:
+            ended = execution.state.ended
+            execution.note_lines()
+            lines, self._number = execution.log.since(self._number)
+            self._ready.extend(filter(self._is_wanted, lines))
+            if self._tail is not None:  # only of what is there already
+                self._ready, self._tail = deque(self._ready, maxlen=self._tail), None
+                self._ready = deque(self._ready)
+            if not self._ready:
+                if ended:
+                    raise StopAsyncIteration
+                await execution.changed()
+        return self._ready.popleft()
+
+    def _is_wanted(self, line: LogLine) -> bool:
+        task, index, attempt = self._wanted
+        return task in {None, line.task} and index in {None, line.index} and attempt in {None, line.attempt}
 
 
 def _lagged(event: Event, dropped: int) -> Event:

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import datetime as dt
 import gc
+import json
 import logging
 import threading
 import time
@@ -351,7 +352,7 @@ def test_the_spill_file_gets_every_line_also_those_that_memory_drops(tmp_path):
     for count in range(50):
         log.append(20, f"line {count}")
     lines = file.read_text().splitlines()
-    assert [line.split()[-1] for line in lines] == [str(count) for count in range(50)]
+    assert [json.loads(line)["message"] for line in lines] == [f"line {count}" for count in range(50)]
     log.close()
     log.append(20, "after")
     assert len(file.read_text().splitlines()) == 50

@@ -1,0 +1,125 @@
+"""What has happened to the runs of a Server, in lines and in counts; kept when the runs themselves are gone."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from typing import TYPE_CHECKING
+
+from scattersphere.execution.machine.codes import CRASHED, FAILED, SUCCEEDED
+from scattersphere.model.events import EventKind
+from scattersphere.model.logs import LogLine
+from scattersphere.model.states import RUN_ENDED, RunState
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from scattersphere.execution.execution import Execution
+
+KEPT = 10_000
+"""Lines that are kept: the beginnings and ends of some thousand runs."""
+
+REASON = 300
+"""Characters of a reason or a failure that a line shows; the log of the run has all of it."""
+
+_LEVELS = {
+    RunState.SUCCEEDED: logging.INFO,
+    RunState.STOPPED: logging.WARNING,
+    RunState.CANCELLED: logging.WARNING,
+    RunState.FAILED: logging.ERROR,
+    RunState.CRASHED: logging.ERROR,
+}
+_TOLD = {
+    EventKind.RUN_PAUSING: "is asked to pause",
+    EventKind.RUN_PAUSED: "is paused",
+    EventKind.RUN_RESUMED: "is resumed",
+    EventKind.RUN_STOPPING: "is asked to stop",
+    EventKind.RUN_CANCELLING: "is cancelled",
+}
+
+_Entry = tuple["dt.datetime", int, str, int, str]
+"""time, run, job, level, message."""
+
+
+class RunBook:
+    """Lines about runs, the newest `keep` of them, and how many runs ended how."""
+
+    def __init__(self, keep: int = KEPT) -> None:
+        self._entries: deque[_Entry] = deque(maxlen=keep)
+        self.ended: Counter[RunState] = Counter()
+
+    def moved(self, execution: Execution, kind: EventKind, now: dt.datetime) -> None:
+        """Take note of a run's move."""
+        if kind is EventKind.RUN_QUEUED:
+            return  # most start at once; how long others waited is told when they do
+        level = logging.INFO
+        if kind is EventKind.RUN_STARTED:
+            words = "started" + _origin(execution)
+        elif kind is EventKind.RUN_ENDED:
+            self.ended[execution.state] += 1
+            level, words = _LEVELS[execution.state], _ending(execution)
+        else:
+            words = _TOLD[kind] + _reason(execution)
+        job = execution.plan.job
+        self._entries.append((now, execution.id, job, level, f"{job} {words}"))
+
+    def lines(
+        self, *, run: int | None = None, job: str | None = None, level: int = 0, tail: int | None = None
+    ) -> list[LogLine]:
+        """Return the kept lines in order, those that match all that is given, and of them the last `tail`."""
+        chosen = [
+            entry
+            for entry in self._entries
+            if run in {None, entry[1]} and job in {None, entry[2]} and entry[3] >= level
+        ]
+        if tail is not None:
+            chosen = chosen[max(0, len(chosen) - tail) :]
+        return [
+            LogLine(time=time, run=number, task="", level=severity, logger="scattersphere", message=message)
+            for time, number, _, severity, message in chosen
+        ]
+
+    def counts(self, begun: int) -> dict[str, int]:
+        """Return how many runs were begun, and how many ended in each state."""
+        ends = [state for state in RunState if state in RUN_ENDED]
+        return {"begun": begun} | {str(state): self.ended[state] for state in ends}
+
+
+def _origin(execution: Execution) -> str:
+    words = ""
+    if execution.parent is not None:
+        words = (
+            f" by run {execution.parent}" if execution.is_child else f"; it runs run {execution.parent} again"
+        )
+    if execution.started_at is not None and (waited := execution.started_at - execution.created_at) >= 1:
+        words += f"; it was queued for {waited:.1f} s"
+    return words
+
+
+def _reason(execution: Execution) -> str:
+    causes = execution.machine.causes
+    return f": {'; '.join(causes)[:REASON]}" if causes else ""
+
+
+def _ending(execution: Execution) -> str:
+    machine, size = execution.machine, execution.plan.size
+    words = str(execution.state)
+    if execution.started_at is None:
+        words += " before it started"
+    elif execution.ended_at is not None:
+        words += f" in {execution.ended_at - execution.started_at:.2f} s"
+    states = machine.task_states[:size]
+    bad = states.count(FAILED) + states.count(CRASHED)
+    done = states.count(SUCCEEDED)
+    words += (
+        f", {done} of {size} tasks succeeded"
+        if done < size
+        else f", {size} {'task' if size == 1 else 'tasks'}"
+    )
+    if bad:
+        units = (unit for unit in execution.failures if machine.task_states[unit] in {FAILED, CRASHED})
+        unit = next(units, None)
+        if unit is not None:
+            where, failure = execution.label_of(unit), " ".join(str(execution.failures[unit]).split())
+            words += f"; {where}: {failure[:REASON]}"
+    return words + _reason(execution)

@@ -1,0 +1,171 @@
+"""The whole log in a file: what memory drops can still be read, followed, and is gone with its run."""
+
+import json
+
+import anyio
+import pytest
+
+from scattersphere import RunnableTask, Server
+from scattersphere.execution.logs import RunLog
+
+pytestmark = pytest.mark.anyio
+
+
+class Talk(RunnableTask):
+    """Log so many lines."""
+
+    times: int
+
+    async def run(self, context):
+        for number in range(self.times):
+            context.log.info("line %d", number)
+
+
+class TalkSlowly(RunnableTask):
+    """Log a line at each step of the gate."""
+
+    gate: object
+
+    async def run(self, context):
+        for number in range(3):
+            context.log.info("line %d", number)
+            await self.gate.wait()
+
+
+class TalkInThread(RunnableTask):
+    """Log so many lines in a thread."""
+
+    times: int
+
+    def run(self, context):
+        for number in range(self.times):
+            context.log.info("line %d", number)
+
+
+CLASSES = [Talk, TalkSlowly, TalkInThread]
+
+
+def filled(file, lines=50):
+    log = RunLog(1, limit_bytes=1_000, spill=file)
+    for count in range(lines):
+        log.append(20, f"line {count}", task="ab"[count % 2], index=count % 3, attempt=1 + count // 25)
+    return log
+
+
+def numbers(lines):
+    return [int(line.message.split()[-1]) for line in lines]
+
+
+async def test_what_memory_has_dropped_is_read_from_the_file(tmp_path):
+    log = filled(tmp_path / "1.jsonl")
+    assert len(log) < 10
+    assert numbers(log.lines()) == list(range(50))
+    assert numbers(log.lines(task="b", index=0)) == [3, 9, 15, 21, 27, 33, 39, 45]
+    assert numbers(log.lines(attempt=1)) == list(range(25))
+    log.discard()
+
+
+@pytest.mark.parametrize("tail", [0, 1, 3, 10, 49, 50, 51])
+async def test_a_tail_reaches_over_memory_and_file(tmp_path, tail):
+    log = filled(tmp_path / "1.jsonl")
+    assert numbers(log.lines(tail=tail)) == list(range(50))[50 - tail if tail < 50 else 0 :]
+    log.discard()
+
+
+async def test_a_follower_reads_each_line_once_over_memory_and_file(tmp_path):
+    log = filled(tmp_path / "1.jsonl")
+    found, number = log.since(0)
+    log.append(20, "line 50")
+    more, number = log.since(number)
+    assert numbers(found + more) == list(range(51))
+    assert log.since(number) == ([], 51)
+    assert numbers(log.since(20)[0]) == list(range(20, 51))
+    log.discard()
+
+
+async def test_lines_read_from_the_file_are_equal_to_those_of_memory(tmp_path):
+    small, large = RunLog(1, limit_bytes=1, spill=tmp_path / "1.jsonl"), RunLog(1)
+    for log in (small, large):
+        for when, message in enumerate(
+            ["plain", "two\nlines", "tab\t\u2028 \x1b[31m", "Grüße", "\ud800", ""]
+        ):
+            log.append(
+                17 + when, message, task="t", index=when or None, logger="etl.load", when=1e9 + when / 7
+            )
+    assert small.lines() == large.lines()
+    small.discard()
+
+
+async def test_a_file_that_somebody_has_removed_is_no_error(tmp_path):
+    log = filled(tmp_path / "1.jsonl")
+    (tmp_path / "1.jsonl").unlink()
+    assert numbers(log.lines(tail=2)) == [48, 49]
+    assert numbers(log.lines())[-1] == 49
+    log.discard()
+
+
+@pytest.fixture
+async def server(tmp_path):
+    async with Server(
+        log_limit=2_000, log_folder=tmp_path / "logs", history=(2, 3600.0), grace=0.2
+    ) as server:
+        server.register_tasks("app", CLASSES)
+        yield server
+
+
+async def test_a_server_writes_each_run_into_a_file_and_reads_all_of_it(server):
+    run = await (await server.start_task("Talk", {"times": 500})).wait(10)
+    assert numbers(run.logs()) == list(range(500))
+    rows = [json.loads(line) for line in run.log_file.read_text().splitlines()]
+    assert len(rows) == 500
+    assert rows[7]["message"] == "line 7"
+    assert (rows[7]["task"], rows[7]["attempt"], rows[7]["level"]) == ("Talk", 1, "INFO")
+    assert run.log_file.parent.stat().st_mode & 0o777 == 0o700
+
+
+async def test_the_file_goes_with_its_run_and_stays_when_the_server_closes(tmp_path):
+    async with Server(log_folder=tmp_path, history=(2, 3600.0)) as server:
+        server.register_tasks("app", CLASSES)
+        files = []
+        for _ in range(4):
+            files.append((await (await server.start_task("Talk", {"times": 1})).wait(10)).log_file)
+        assert [file.exists() for file in files] == [False, False, True, True]
+    assert [file.exists() for file in files] == [False, False, True, True]
+
+
+async def test_two_servers_share_a_folder_without_touching_each_others_files(tmp_path):
+    async with Server(log_folder=tmp_path) as one, Server(log_folder=tmp_path) as other:
+        for server in (one, other):
+            server.register_tasks("app", CLASSES)
+            await (await server.start_task("Talk", {"times": 1})).wait(10)
+        assert one.runs[1].log_file != other.runs[1].log_file
+    assert len(list(tmp_path.glob("*/1.jsonl"))) == 2
+
+
+async def test_without_a_folder_there_is_no_file():
+    async with Server() as server:
+        server.register_tasks("app", CLASSES)
+        run = await (await server.start_task("Talk", {"times": 1})).wait(10)
+        assert run.log_file is None
+
+
+async def test_a_log_is_followed_from_its_first_line_to_the_end_of_the_run(server):
+    gate = anyio.Event()
+    run = await server.start_task("TalkSlowly", {"gate": gate})
+    found = []
+    async for line in run.follow_logs():
+        found.append(line)
+        gate.set()
+    assert numbers(found) == [0, 1, 2]
+    assert run.state.ended
+
+
+async def test_a_thread_wakes_those_who_follow_its_log(server):
+    run = await server.start_task("TalkInThread", {"times": 200})
+    assert numbers([line async for line in run.follow_logs("TalkInThread", attempt=1)]) == list(range(200))
+
+
+async def test_following_may_begin_with_the_last_lines(server):
+    run = await (await server.start_task("Talk", {"times": 500})).wait(10)
+    assert numbers([line async for line in run.follow_logs(tail=3)]) == [497, 498, 499]
+    assert [line async for line in run.follow_logs("other")] == []
