@@ -64,7 +64,7 @@ class Failure:
 
     type: str
     message: str
-    traceback: str = ""
+    traceback: str = attrs.field(default="", repr=False)
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +21,10 @@ STACK_LIMIT = 40
 """Frames shown of one traceback: the outer and the inner half of them."""
 
 
+_LEFT_OUT = re.compile(r'File "\.\.\.", line 0, in (\d+ frames left out)')
+"""How a summary of frames, which can only be made as a frame, comes out of the standard library."""
+
+
 def format_failure(exc: BaseException) -> str:
     """Return the traceback of `exc` as text, for the log of a run; no newline at its end.
 
@@ -31,7 +36,7 @@ def format_failure(exc: BaseException) -> str:
     try:
         shown = traceback.TracebackException.from_exception(exc)
         _keep_user_frames(shown)
-        parts = [shorten(part, PART_LIMIT) for part in shown.format()]
+        parts = [shorten(_LEFT_OUT.sub(r"... \1", part), PART_LIMIT) for part in shown.format()]
         text = "".join(parts).rstrip("\n")
     except BaseException:  # noqa: BLE001 - it may be raised by a user's code
         # What a user's class does in __dir__, __cause__ or __class__ is beyond guessing; a real Ctrl-C

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +119,11 @@ class Tasks(Mapping[str, TaskStatus]):
 
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
+
+    def __repr__(self) -> str:
+        states, index = self._execution.machine.task_states, self._execution.plan.index
+        words = [f"{name}: {TASK_STATES[states[number]]}" for name, number in islice(index.items(), 10)]
+        return f"<Tasks {', '.join(words)}{', ...' if len(self) > len(words) else ''}>"
 
     def __getitem__(self, name: str) -> TaskStatus:
         return status_of(self._execution, task_number(self._execution, name))
@@ -386,5 +392,5 @@ class Run(StaysHome):
         return trace(self._execution, self._executor.clock())
 
     def explain(self) -> str:
-        """Return what happened, for a terminal: the tree, states, times, attempts and causes."""
-        return explain(self._execution)
+        """Return what happened, for a terminal: failures with their tracebacks first, then the tree of tasks."""
+        return explain(self._execution, self._executor.clock(), self.stuck)

@@ -126,9 +126,7 @@ async def test_a_server_writes_each_run_into_a_file_and_reads_all_of_it(server):
 async def test_the_file_goes_with_its_run_and_stays_when_the_server_closes(tmp_path):
     async with Server(log_folder=tmp_path, history=(2, 3600.0)) as server:
         server.register_tasks("app", CLASSES)
-        files = []
-        for _ in range(4):
-            files.append((await (await server.start_task("Talk", {"times": 1})).wait(10)).log_file)
+        files = [(await (await server.start_task("Talk", {"times": 1})).wait(10)).log_file for _ in range(4)]
         assert [file.exists() for file in files] == [False, False, True, True]
     assert [file.exists() for file in files] == [False, False, True, True]
 
