@@ -33,7 +33,9 @@ from scattersphere.errors import (
     TaskDeclarationError,
     UnresolvedError,
 )
+from scattersphere.execution.reruns import Reused
 from scattersphere.execution.run import Run, TaskStatus
+from scattersphere.execution.statistics import RunStatistics, TaskStatistics
 from scattersphere.model.builder import JobBuilder, literal, param, result
 from scattersphere.model.definition import JobDefinition, Parameter, RetryPolicy, TaskDefinition
 from scattersphere.model.events import Event, EventKind
@@ -77,9 +79,11 @@ __all__ = [
     "Parameter",
     "Problem",
     "RetryPolicy",
+    "Reused",
     "Run",
     "RunState",
     "RunStateError",
+    "RunStatistics",
     "RunnableTask",
     "ScattersphereError",
     "Server",
@@ -92,6 +96,7 @@ __all__ = [
     "TaskDeclarationError",
     "TaskDefinition",
     "TaskState",
+    "TaskStatistics",
     "TaskStatus",
     "TriggerRule",
     "UnresolvedError",

@@ -282,9 +282,11 @@ class SyncServer(StaysHome):
         """See `Server.last_event`."""
         return self.read(lambda: self._server.last_event)
 
-    def logs(self, **which: Any) -> list[LogLine]:
+    def logs(
+        self, *, run: int | None = None, job: str | None = None, level: int = 0, tail: int | None = None
+    ) -> list[LogLine]:
         """See `Server.logs`."""
-        return self.read(lambda: self._server.logs(**which))
+        return self.read(lambda: self._server.logs(run=run, job=job, level=level, tail=tail))
 
     def stats(self) -> dict[str, int]:
         """See `Server.stats`."""

@@ -1,6 +1,5 @@
 """Two hundred runs side by side: each line, each context variable and each failure stays in its own run."""
 
-import anyio
 import pytest
 
 from scattersphere import JobDefinition, Server, param
@@ -9,7 +8,7 @@ pytestmark = pytest.mark.anyio
 
 RUNS = 200
 
-BUNDLE = '''
+BUNDLE = """
 import contextvars
 import logging
 import threading
@@ -58,7 +57,7 @@ class Fails(RunnableTask):
 
     async def run(self, context):
         raise ValueError(f"broken {self.number}")
-'''
+"""
 
 
 async def test_no_line_and_no_context_variable_gets_into_another_run(tmp_path):

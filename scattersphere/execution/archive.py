@@ -41,7 +41,7 @@ class RunArchive(Mapping[int, "Run"]):
             return self._runs[run_id]
         except KeyError:
             kept = f"kept are {min(self._runs)} to {max(self._runs)}" if self._runs else "no run is kept"
-            raise NoSuchRunError(f"no run {run_id}; {kept}") from None
+            raise NoSuchRunError(f"no run {run_id!r}; {kept}") from None
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._runs)
