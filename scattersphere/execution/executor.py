@@ -76,7 +76,7 @@ class JobExecutor(Obedience):
         self.backends: dict[str, Backend] = dict(backends)
         self.grace: float = grace
         self.log_limit = log_limit
-        self.log_folder = log_folder or LogFolder(None)
+        self.log_folder: LogFolder = log_folder or LogFolder(None)
         self.keep_events = keep_events
         self.on_move = on_move
         self.on_idle = on_idle
