@@ -88,6 +88,9 @@ def new(name: str, parent: Path, *, as_json: bool) -> None:
     click.echo(f"try: scattersphere run {shlex.quote(str(parent / name / name))}.json -p name=Ada")
 
 
-for command in (validate, graph, schema, serve, dev):
-    cli.add_command(command)
+cli.add_command(validate)
+cli.add_command(graph)
+cli.add_command(schema)
+cli.add_command(serve)
+cli.add_command(dev)
 cli.add_command(token)

@@ -126,7 +126,7 @@ class AsyncioLoop:
     """asyncio, or anything that poses as it (uvloop)."""
 
     can_abandon = True
-    can_watch = sys.platform != "win32"  # the loop that can start processes there cannot watch pipes
+    can_watch: bool = sys.platform != "win32"  # the loop that can start processes there cannot watch pipes
     # A task that is not eager only starts in the next turn: the cap keeps that turn short.
     starts_a_turn = 1_000_000 if sys.version_info >= (3, 12) else 256
 

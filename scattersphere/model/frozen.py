@@ -27,8 +27,14 @@ class FrozenDict(dict[K, V]):
 
     __slots__ = ()
 
-    __setitem__ = __delitem__ = pop = popitem = _REFUSE
-    clear = update = setdefault = __ior__ = _REFUSE
+    __setitem__: Any = _REFUSE
+    __delitem__: Any = _REFUSE
+    __ior__: Any = _REFUSE
+    clear: Any = _REFUSE
+    pop: Any = _REFUSE
+    popitem: Any = _REFUSE
+    setdefault: Any = _REFUSE
+    update: Any = _REFUSE
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy as a whole: they would else set item by item."""

@@ -42,8 +42,8 @@ class Heard:
     __slots__ = ("gone", "paths")
 
     def __init__(self, paths: frozenset[str], gone: frozenset[str]) -> None:
-        self.paths = paths
-        self.gone = gone
+        self.paths: frozenset[str] = paths
+        self.gone: frozenset[str] = gone
 
 
 class FolderHints:
