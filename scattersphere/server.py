@@ -6,20 +6,17 @@ in the package that bears its name.
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
-from scattersphere.codec import resolve_params, secret_names
 from scattersphere.errors import (
     BundleBusyError,
     ClosedError,
     NoSuchBundleError,
 )
-from scattersphere.execution.archive import RunArchive
 from scattersphere.execution.backends.processes import ProcessBackend
 from scattersphere.execution.backends.threads import ThreadBackend
 from scattersphere.execution.carriedjobs import CarriedJobs
@@ -29,12 +26,11 @@ from scattersphere.execution.home import StaysHome
 from scattersphere.execution.instruments import Instruments
 from scattersphere.execution.jobfiles import JobFiles
 from scattersphere.execution.jobs import Jobs, job_of_task
-from scattersphere.execution.keys import Request, StartKeys
-from scattersphere.execution.reruns import PINNED, check_again, plan_again, take_over
-from scattersphere.execution.run import Run
+from scattersphere.execution.reruns import PINNED
 from scattersphere.execution.runbook import RunBook
 from scattersphere.execution.settings import checked
 from scattersphere.execution.spill import LogFolder
+from scattersphere.execution.starting import Starter
 from scattersphere.execution.watchdog import BLOCKED_SECONDS
 from scattersphere.model.arguments import check_mapping, check_text
 from scattersphere.model.events import Event, EventKind
@@ -51,6 +47,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.backends.protocol import Backend
     from scattersphere.execution.execution import Execution
+    from scattersphere.execution.run import Run
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.logs import LogLine
     from scattersphere.model.problem import Problem
@@ -155,7 +152,6 @@ class Server(StaysHome):
         self._bundles = BundleFolders(
             self.registry, self._roots if adopt else (), watch=watch, limits=bundle_limits
         )
-        self._runs = RunArchive(*history, self._evicted, self._executor.remind)
         self._jobs = Jobs(
             self.registry.find,
             self.registry.bundles.__contains__,
@@ -173,7 +169,7 @@ class Server(StaysHome):
             failed=self._job_failed,
         )
         self._watch_jobs = watch_jobs
-        self._keys = StartKeys()
+        self._starter = Starter(self._jobs, self._registry, self._executor, history)
         self._listeners: list[Listening] = []
         self._closing = False
         self._closed: anyio.Event | None = None
@@ -382,7 +378,7 @@ class Server(StaysHome):
     @property
     def runs(self) -> Mapping[int, Run]:
         """The live runs and the kept ended ones, by id. Raises `NoSuchRunError`."""
-        return self._runs
+        return self._starter.runs
 
     @property
     def stuck(self) -> dict[str, str]:
@@ -398,7 +394,7 @@ class Server(StaysHome):
         `ConflictError` where `key` stands for another job or other parameters.
         """
         self._alive()
-        return self._start(self._jobs.named(job), params, key)
+        return self._starter.start(self._jobs.named(job), params, key)
 
     async def start_task(
         self, path: str, args: Mapping[str, Any] | None = None, *, key: str | None = None
@@ -408,32 +404,7 @@ class Server(StaysHome):
         check_text(path, "the path of a task")
         check_mapping(args, "args")
         args = dict(args or {})
-        return self._start(job_of_task(self.registry.find(path), args), None, key, args=args)
-
-    def _start(
-        self,
-        definition: JobDefinition,
-        overrides: Mapping[str, Any] | None,
-        key: str | None = None,
-        *,
-        args: Mapping[str, Any] | None = None,
-        child_of: Attempt | None = None,
-    ) -> Run:
-        check_mapping(overrides, "params")
-        check_text(key, "key", optional=True)
-        params = resolve_params(definition, overrides or {})
-        request = Request(definition.name, dict(params), args)
-        known = self._keys.find(key, request)
-        if known is not None:
-            return known
-        plan = self._jobs.plan(definition)
-        plan.check_params(params)
-        execution = self._executor.submit(plan, params, child_of=child_of)
-        execution.secrets = secret_names(definition)
-        execution.key = key
-        run = self._take_up(execution)
-        self._keys.add(key, request, run)
-        return run
+        return self._starter.start(job_of_task(self.registry.find(path), args), None, key, args=args)
 
     async def rerun(self, run_id: int, *, from_failed: bool = True, code: str = PINNED) -> Run:
         """Start a new run of the plan of an ended run, with its parameters; `parent` is the old one's id.
@@ -445,28 +416,11 @@ class Server(StaysHome):
         `UnresolvedError` where the latest does not fit, `BusyError`.
         """
         self._alive()
-        earlier = self._runs[run_id].execution
-        check_again(earlier, code)
-        async with plan_again(earlier, code, self.registry, self._jobs) as plan:
-            self._alive()
-            taken = take_over(earlier, from_failed=from_failed)
-            prepare = functools.partial(taken.apply, earlier)
-            return self._take_up(self._executor.submit(plan, earlier.params, prepare=prepare))
-
-    def _take_up(self, execution: Execution) -> Run:
-        """Make a run of what was submitted, and pin its code."""
-        run = Run(execution, self._executor)
-        self._runs.add(run)
-        self.registry.keep(run.id, execution.plan.versions)
-        if run.state.ended:  # nothing in it had to be executed
-            self._runs.ended(run, self._executor.clock())
-        else:
-            self.registry.pin(run.id, execution.plan.versions)
-        return run
+        return await self._starter.rerun(run_id, from_failed=from_failed, code=code, alive=self._alive)
 
     async def _start_child(self, attempt: Attempt, job: str, params: Mapping[str, Any] | None) -> Run:
         self._alive(draining=True)  # a run that may finish may start what it needs for that
-        return self._start(self._jobs.named(job), params, child_of=attempt)
+        return self._starter.start(self._jobs.named(job), params, child_of=attempt)
 
     # ---- what happens
 
@@ -507,10 +461,10 @@ class Server(StaysHome):
         """
         return {
             **self._book.counts(self._executor.begun),
-            "evicted": self._runs.evicted,
+            "evicted": self._starter.runs.evicted,
             "live": len(self._executor.running),
             "queued": self._executor.admission.queued,
-            "kept": len(self._runs),
+            "kept": len(self._starter.runs),
             "jobs": len(self._jobs),
             "bundles": len(self.registry.bundles),
             "stuck": len(self._executor.stuck),
@@ -529,11 +483,7 @@ class Server(StaysHome):
         self._feed.add(kind, run=execution.id, job=execution.plan.job, state=execution.state)
         self._book.moved(execution, kind, self._executor.now())
         if kind is EventKind.RUN_ENDED:
-            if execution not in self._executor.stuck.values():
-                self.registry.unpin(execution.id)
-            run = self._runs.get(execution.id)
-            if run is not None:
-                self._runs.ended(run, self._executor.clock())
+            self._starter.ended(execution)
 
     def _late_line(self, level: int, message: str, logger: str, when: float | None) -> None:
         self._instruments.late_line(level, message, logger, when)
@@ -542,8 +492,3 @@ class Server(StaysHome):
         self._feed.add(
             EventKind.TASK_BLOCKED, run=attempt.run_id, job=attempt.job, task=attempt.task, message=words
         )
-
-    def _evicted(self, run: Run) -> None:
-        self.registry.forget(run.id)
-        run.execution.log.discard()
-        self._keys.forget(run)

@@ -1,0 +1,100 @@
+"""How a run comes to be, by name, by key or again, and what is let go when it ends and when it is forgotten."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from scattersphere.codec import resolve_params, secret_names
+from scattersphere.execution.archive import RunArchive
+from scattersphere.execution.keys import Request, StartKeys
+from scattersphere.execution.reruns import check_again, plan_again, take_over
+from scattersphere.execution.run import Run
+from scattersphere.model.arguments import check_mapping, check_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from scattersphere.execution.attempt import Attempt
+    from scattersphere.execution.execution import Execution
+    from scattersphere.execution.executor import JobExecutor
+    from scattersphere.execution.jobs import Jobs
+    from scattersphere.model.definition import JobDefinition
+    from scattersphere.registry.registry import TaskRegistry
+
+
+class Starter:
+    """Makes runs of definitions: parameters, key, plan and pins, in that order; a refusal leaves nothing behind."""
+
+    def __init__(
+        self, jobs: Jobs, registry: TaskRegistry, executor: JobExecutor, history: tuple[int, float]
+    ) -> None:
+        self._jobs = jobs
+        self._registry = registry
+        self._executor = executor
+        self.runs: RunArchive = RunArchive(*history, self._evicted, executor.remind)
+        self._keys = StartKeys()
+
+    def start(
+        self,
+        definition: JobDefinition,
+        overrides: Mapping[str, Any] | None,
+        key: str | None = None,
+        *,
+        args: Mapping[str, Any] | None = None,
+        child_of: Attempt | None = None,
+    ) -> Run:
+        """Start a run, or return the one that `key` stands for; `args` are those of a run of one task.
+
+        Raises `DefinitionError`, `UnresolvedError`, `BusyError`, `ConflictError`.
+        """
+        check_mapping(overrides, "params")
+        check_text(key, "key", optional=True)
+        params = resolve_params(definition, overrides or {})
+        request = Request(definition.name, dict(params), args)
+        known = self._keys.find(key, request)
+        if known is not None:
+            return known
+        plan = self._jobs.plan(definition)
+        plan.check_params(params)
+        execution = self._executor.submit(plan, params, child_of=child_of)
+        execution.secrets = secret_names(definition)
+        execution.key = key
+        run = self._take_up(execution)
+        self._keys.add(key, request, run)
+        return run
+
+    async def rerun(self, run_id: int, *, from_failed: bool, code: str, alive: Callable[[], None]) -> Run:
+        """Start a run of the plan of an ended one; `alive` is asked again once its code is there."""
+        earlier = self.runs[run_id].execution
+        check_again(earlier, code)
+        async with plan_again(earlier, code, self._registry, self._jobs) as plan:
+            alive()
+            taken = take_over(earlier, from_failed=from_failed)
+            prepare = functools.partial(taken.apply, earlier)
+            return self._take_up(self._executor.submit(plan, earlier.params, prepare=prepare))
+
+    def _take_up(self, execution: Execution) -> Run:
+        """Make a run of what was submitted, and pin its code."""
+        run = Run(execution, self._executor)
+        self.runs.add(run)
+        self._registry.keep(run.id, execution.plan.versions)
+        if run.state.ended:  # nothing in it had to be executed
+            self.runs.ended(run, self._executor.clock())
+        else:
+            self._registry.pin(run.id, execution.plan.versions)
+        return run
+
+    def ended(self, execution: Execution) -> None:
+        """Unpin the code of a run, unless a refuser executes it still, and put the run into the history."""
+        if execution not in self._executor.stuck.values():
+            self._registry.unpin(execution.id)
+        run = self.runs.get(execution.id)
+        if run is not None:
+            self.runs.ended(run, self._executor.clock())
+
+    def _evicted(self, run: Run) -> None:
+        """Forget a run: the files of its code, its log and its key."""
+        self._registry.forget(run.id)
+        run.execution.log.discard()
+        self._keys.forget(run)
