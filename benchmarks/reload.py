@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 import anyio.to_thread
 
+from benchmarks.watching import show_delays
 from scattersphere.registry.registry import TaskRegistry
 
 if TYPE_CHECKING:
@@ -350,6 +351,8 @@ def main(output: Callable[[str], None] = print) -> None:
             output(f"{bundles} bundles with {bundles * 25:,} tasks")
             for line in anyio.run(many, root, bundles, 25):
                 output(line)
+        (root / "watched").mkdir()
+        show_delays(output, root / "watched", options.samples, options.bundles, seconds=10.0)
 
 
 if __name__ == "__main__":

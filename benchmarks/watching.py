@@ -331,6 +331,23 @@ async def _so_far(server: Server) -> AsyncIterator[Any]:
 # ---- all
 
 
+def show_delays(
+    output: Callable[[str], None], root: Path, samples: int, bundles: int, seconds: float
+) -> None:
+    """Print how long a write takes to become current, and what watching costs while nothing happens."""
+    found = in_turns(root, samples)
+    ours, theirs, quick = (statistics.median(times) * 1000 for times in found.values())
+    worst = max(found["ours"]) * 1000
+    output(f"write to current, settle 0.2 s       {ours:7.1f} ms  (goal {GOAL_MS:g}; worst {worst:.1f})")
+    output(f"watchfiles and importlib.reload      {theirs:7.1f} ms  {ours / theirs:.2f} x")
+    output(f"write to current, settle 0.02 s      {quick:7.1f} ms")
+    watched, unwatched, pause = anyio.run(idle, root, bundles, seconds)
+    output(
+        f"{bundles} bundles watched, idle            {watched:7.2f} % of a core (goal {GOAL_PERCENT:g}; "
+        f"unwatched {unwatched:.2f}; a poll each {pause:.1f} s)"
+    )
+
+
 def main(output: Callable[[str], None] = print) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=20)
@@ -340,17 +357,7 @@ def main(output: Callable[[str], None] = print) -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        seconds = in_turns(root, options.samples)
-        ours, theirs, quick = (statistics.median(found) * 1000 for found in seconds.values())
-        worst = max(seconds["ours"]) * 1000
-        output(f"write to current, settle 0.2 s       {ours:7.1f} ms  (goal {GOAL_MS:g}; worst {worst:.1f})")
-        output(f"watchfiles and importlib.reload      {theirs:7.1f} ms  {ours / theirs:.2f} x")
-        output(f"write to current, settle 0.02 s      {quick:7.1f} ms")
-        watched, unwatched, pause = anyio.run(idle, root, options.bundles, options.idle)
-        output(
-            f"{options.bundles} bundles watched, idle            {watched:7.2f} % of a core (goal {GOAL_PERCENT:g}; "
-            f"unwatched {unwatched:.2f}; a poll each {pause:.1f} s)"
-        )
+        show_delays(output, root, options.samples, options.bundles, options.idle)
         (root / "storm").mkdir()
         report = anyio.run(storm, root / "storm", options.storm)
         output(
