@@ -48,7 +48,11 @@ def resolve_params(definition: JobDefinition, overrides: Mapping[str, Any]) -> d
                 problems.append(Problem(f"params.{name}", "is required"))
             values[name] = fresh(parameter.default)
             continue
-        value = values[name] = fresh(overrides[name])
+        try:
+            value = values[name] = fresh(overrides[name])
+        except RecursionError:  # a host may pass what no JSON text could hold, even a list that holds itself
+            problems.append(Problem(f"params.{name}", "is nested too deeply, or holds itself"))
+            continue
         kinds = JSON_TYPES.get(parameter.type or "")
         if kinds is not None and type(value) not in kinds:
             shown = "the value" if parameter.secret else describe(value)

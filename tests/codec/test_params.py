@@ -59,3 +59,10 @@ def test_what_a_run_does_to_its_parameters_no_other_run_sees():
     resolve_params(definition, given)["names"][0].append("changed")
     assert resolve_params(definition, {}) == {"names": ["a"]}
     assert given == {"names": [["b"]]}
+
+
+def test_a_value_that_is_too_deep_or_holds_itself_is_a_problem_and_no_recursion_error():
+    itself: list = []
+    itself.append(itself)
+    (told,) = refused(job(x=[]), x=itself)
+    assert told.endswith("is nested too deeply, or holds itself")
