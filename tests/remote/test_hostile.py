@@ -10,6 +10,7 @@ import ssl
 import struct
 import sys
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import anyio
@@ -233,10 +234,10 @@ async def test_memory_is_back_after_all_of_it(tmp_path, authority, monkeypatch, 
 
     async with opened(tmp_path, authority, tcp, monkeypatch, proved=True) as venue:
         await all_of_it(venue)
-        before = await all_of_it(venue)
-        after = await all_of_it(venue)
-    # A session that stays would hold more than fifty blocks, and there were as many as cases.
-    assert after - before < 10 * len(CASES)
+        counts = [await all_of_it(venue) for _ in range(4)]
+    # A session that stays would hold more than fifty blocks, and there were as many as cases, each time.
+    # Caches of the interpreter grow now and then; a leak grows always.
+    assert min(after - before for before, after in pairwise(counts)) < 10 * len(CASES)
 
 
 # ---- timing, order, halves, resets
