@@ -114,10 +114,10 @@ class Framer:
             self._at_start = False
             raw = raw.removeprefix(_BOM)
         raw = raw.removesuffix(b"\r")
+        self._begun = False
         if len(raw) > limit:
             return self._judged(raw, whole=False) or _too_long(raw, limit)
         if self._first:
-            self._begun = False
             return self._judged(raw) or _line(raw)
         return _blank(raw) or _line(raw)
 
@@ -147,6 +147,7 @@ class Framer:
         if len(rest) > limit + 1 or (len(rest) == limit + 1 and rest[-1:] != b"\r"):
             frame = _too_long(bytes(rest[:limit]), limit)
             self._forget()
+            self._begun = False
             self._dropping = not self._ended
             return frame
         if not self._ended or not rest:

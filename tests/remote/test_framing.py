@@ -79,6 +79,12 @@ def test_a_long_line_is_reported_once_and_its_tail_is_never_read_as_a_command():
         assert codes(frames_of(chunks)) == ["line-too-long", Line("ok")]
 
 
+def test_the_line_after_a_first_line_that_is_too_long_is_judged_as_a_first_line_however_it_was_cut():
+    long, second = b"x" * 40 + b"\n", b"[1]" + b"a" * 40
+    for chunks in ([long + second], [b"x", long, second], [b"x" * 40, b"\n" + second]):
+        assert codes(frames_of(chunks)) == ["line-too-long", "bad-frame"]
+
+
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
 def test_the_limit_counts_the_line_without_its_ending(ending):
     assert frames_of([b"x" * LIMIT + ending]) == [Line("x" * LIMIT)]
