@@ -1,5 +1,6 @@
 # Everything a person does here is one word after `make`. It needs Python 3.11 or newer, make and pip's registry.
-# Another Python: make test PYTHON=python3.13. Another place for the environment: VENV=.venv-313.
+# Another Python: make test PYTHON=python3.13. Another place for the environment: VENV=.venv-313. Tests one after
+# another: WORKERS=0.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,6 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest --quiet
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test lint format types imports snippets examples docs check bench packaged wheel clean
@@ -29,8 +31,8 @@ venv: $(STAMP) ## make or renew the environment in .venv
 demo: $(STAMP) ## count the words of Python's own library with a job of six tasks
 	@$(BIN)/scattersphere run examples/wordcount/wordcount.json
 
-test: $(STAMP) ## run the tests
-	@$(PYTEST)
+test: $(STAMP) ## run the tests, in WORKERS processes
+	@$(PYTEST) --numprocesses $(WORKERS) --dist worksteal
 
 check: lint types imports examples docs snippets ## lint, types, import rules, examples, docs and their snippets
 

@@ -14,7 +14,9 @@ pytest_plugins = ["pytester"]
 def suite(pytester: pytest.Pytester) -> pytest.Pytester:
     """A project with the conftest of this one."""
     here = Path(__file__).parent
-    pytester.makeconftest((here / "conftest.py").read_text())
+    conftest = (here / "conftest.py").read_text()
+    assert "LEAVING = 2.0" in conftest  # what is left is left on purpose here: no need to wait for its end
+    pytester.makeconftest(conftest.replace("LEAVING = 2.0", "LEAVING = 0.1"))
     pytester.makepyfile(loopwatch=(here / "loopwatch.py").read_text())
     pytester.makeini("[pytest]\nmarkers = blocks_loop(reason): on purpose\n")
     return pytester

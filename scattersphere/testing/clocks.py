@@ -97,8 +97,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self, executor: Executor | None, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
         """Call `func` in a thread, as every loop does, and hold the clock meanwhile."""
-        future = super().run_in_executor(executor, func, *args)
-        self.hold()
+        self.hold()  # first: the thread may be at work before this line ends
+        try:
+            future = super().run_in_executor(executor, func, *args)
+        except BaseException:
+            self.release()
+            raise
         future.add_done_callback(lambda _: self.release())
         return future
 
