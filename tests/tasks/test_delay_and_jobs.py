@@ -221,3 +221,15 @@ def test_the_first_failure_ends_a_repeat_and_a_cancel_reaches_the_round_under_wa
         assert [kept.state for kept in server.runs.values()][-2:] == [RunState.SUCCEEDED, RunState.CANCELLED]
 
     virtually(main)
+
+
+@pytest.mark.anyio
+async def test_in_a_worker_process_run_job_says_which_backend_it_needs():
+    async with Server() as server:
+        server.register_tasks("std", scattersphere.tasks.ALL)
+        parent = JobDefinition.build("parent")
+        server.define(parent.task("p", "RunJob", args={"job": "child"}, backend="process").done())
+        run = await server.start("parent")
+        await run.wait()
+    assert run.state is RunState.FAILED
+    assert "cannot start a run of 'child'; give the task the backend \"loop\"" in run.explain()
