@@ -1,9 +1,10 @@
 """The one file that knows asyncio and trio apart: start, cancel, abandon, wake, alarm.
 
 On asyncio each attempt is one raw `asyncio.Task` (performance.md, section 1): an anyio task group
-costs two to eight times as much for each child. From 3.12 on it starts eagerly, so that a body
-that never suspends costs no turn of the loop. On trio attempts live in a nursery of a system task,
-because a nursery opened in the host's task would be cancelled together with the host's code.
+costs two to eight times as much for each child. It starts eagerly, so that a body that never
+suspends costs no turn of the loop; how that is done on 3.11 stands in `eagertasks.py`. On trio attempts
+live in a nursery of a system task, because a nursery opened in the host's task would be cancelled
+together with the host's code.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+from scattersphere.execution.eagertasks import can_start_eagerly, eager_task
 from scattersphere.execution.failures import is_from_file
 from scattersphere.execution.frames import user_place_in
 from scattersphere.execution.trioplaces import TrioCalmer, TrioPlace
@@ -127,11 +129,12 @@ class AsyncioLoop:
 
     can_abandon = True
     can_watch: bool = sys.platform != "win32"  # the loop that can start processes there cannot watch pipes
-    # A task that is not eager only starts in the next turn: the cap keeps that turn short.
-    starts_a_turn = 1_000_000 if sys.version_info >= (3, 12) else 256
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._is_eager = sys.version_info >= (3, 12) or can_start_eagerly(self._loop)
+        # A task that is not eager only starts in the next turn: the cap keeps that turn short.
+        self.starts_a_turn: int = 1_000_000 if self._is_eager else 256
         # Callbacks run in the context in which the Server was entered: `call_soon` from a user's
         # task would otherwise copy that task's context into ours.
         self._context = contextvars.copy_context()
@@ -196,7 +199,10 @@ class AsyncioLoop:
     else:
 
         def start(self, body: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None] | None:
-            return asyncio.Task(body, loop=self._loop, name=name)
+            if not self._is_eager:
+                return asyncio.Task(body, loop=self._loop, name=name)
+            task = eager_task(self._loop, body, name)
+            return None if task.done() else task
 
     def cancel(self, handle: asyncio.Task[None]) -> None:
         # asyncio would throw the cancellation into a coroutine that has not begun: none of it would run,
