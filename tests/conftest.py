@@ -7,6 +7,7 @@ import gc
 import importlib.util
 import inspect
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -24,6 +25,9 @@ from loopwatch import LoopWatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+
+# A shell starts its background jobs with SIGINT ignored, and they and their children would inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BACKENDS = [name for name in ("asyncio", "trio") if name == "asyncio" or importlib.util.find_spec("trio")]
 """The suite must also pass where the extra `trio` is not installed."""
