@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import anyio
+
 from scattersphere import RunnableTask, TaskContext
 
 HEADING = "Monday's edition"
@@ -16,12 +18,13 @@ class SetHeading(RunnableTask):
 
 
 class WaitForProof(RunnableTask):
-    """Wait until the proof has been read: a checkpoint, at which a paused run is held."""
+    """Take half a second to read the proof; then comes a checkpoint, at which a paused run is held."""
 
     page: list[str]
 
     async def run(self, context: TaskContext) -> list[str]:
         """Return the page as it is."""
+        await anyio.sleep(0.5)
         await context.checkpoint()
         return self.page
 
