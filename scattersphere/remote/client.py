@@ -19,6 +19,7 @@ import attrs
 
 from scattersphere.errors import ScattersphereError
 from scattersphere.remote.addresses import split_address
+from scattersphere.remote.unixstream import UnixStream
 
 if TYPE_CHECKING:
     import ssl
@@ -249,7 +250,7 @@ async def connect(
     """
     stream: ByteStream
     if address.startswith("unix:"):
-        stream = await anyio.connect_unix(address.removeprefix("unix:").removeprefix("//"))
+        stream = UnixStream(await anyio.connect_unix(address.removeprefix("unix:").removeprefix("//")))
     else:
         host, port = split_address(address)
         if tls is None:

@@ -23,6 +23,7 @@ from scattersphere.remote.front import Front, log
 from scattersphere.remote.gate import PEER
 from scattersphere.remote.render import as_json
 from scattersphere.remote.roles import Principal, Role
+from scattersphere.remote.unixstream import UnixStream
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -176,7 +177,7 @@ class Listening:
         try:
             while True:
                 try:
-                    stream = await listener.accept()
+                    accepted = await listener.accept()
                 except anyio.ClosedResourceError:
                     return
                 except OSError as exc:
@@ -186,6 +187,7 @@ class Listening:
                     pause = min(LONGEST_PAUSE, pause * 2)
                     continue
                 pause = ACCEPT_PAUSE
+                stream = UnixStream(accepted) if listening.family == socket.AF_UNIX else accepted
                 sessions.start_soon(self._guarded, stream, self._has_tls(listening))
         finally:
             with anyio.CancelScope(shield=True):

@@ -1,0 +1,80 @@
+"""A stream over a unix socket whose cancelled `receive` leaves no error behind in the host's log.
+
+anyio 4.16 hands asyncio a future's `set_result` as the reader of a unix socket. Where input comes in the very turn
+of the loop in which the future is cancelled, the loop reports an InvalidStateError, a traceback that nobody can do
+anything about. `anyio.wait_readable` has no such race. TCP streams are transports, and are not concerned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio.abc import ByteStream, SocketAttribute
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from anyio.abc import SocketStream
+
+
+class UnixStream(ByteStream):
+    """Reads and writes the socket of `stream`, which keeps it and closes it."""
+
+    def __init__(self, stream: SocketStream) -> None:
+        self._stream = stream
+        self._socket: socket.socket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - anyio's, not Django's
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """Those of the stream below."""
+        return self._stream.extra_attributes
+
+    async def receive(self, max_bytes: int = 65_536) -> bytes:
+        """Return what is there. Raises EndOfStream, BrokenResourceError, ClosedResourceError."""
+        await anyio.lowlevel.checkpoint()
+        while True:
+            try:
+                chunk = self._socket.recv(max_bytes)
+            except BlockingIOError:
+                await self._wait(anyio.wait_readable)
+            except OSError as error:
+                raise self._lost() from error
+            else:
+                if not chunk:
+                    raise anyio.EndOfStream
+                return chunk
+
+    async def send(self, item: bytes) -> None:
+        """Send all of it. Raises BrokenResourceError, ClosedResourceError."""
+        await anyio.lowlevel.checkpoint()
+        view = memoryview(item)
+        while view:
+            try:
+                view = view[self._socket.send(view) :]
+            except BlockingIOError:
+                await self._wait(anyio.wait_writable)
+            except OSError as error:
+                raise self._lost() from error
+
+    async def send_eof(self) -> None:
+        """Close our half."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    async def aclose(self) -> None:
+        """Close both halves; whoever waits is told."""
+        if self._socket.fileno() >= 0:
+            anyio.notify_closing(self._socket)
+        await self._stream.aclose()
+
+    async def _wait(self, ready: Callable[[socket.socket], Any]) -> None:
+        try:
+            await ready(self._socket)
+        except (OSError, ValueError) as error:
+            raise self._lost() from error
+
+    def _lost(self) -> Exception:
+        return anyio.ClosedResourceError() if self._socket.fileno() < 0 else anyio.BrokenResourceError()
