@@ -24,7 +24,7 @@ from scattersphere.model.events import EventKind
 if TYPE_CHECKING:
     import logging
     from collections import deque
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from scattersphere.execution.backends.protocol import Backend
     from scattersphere.execution.backlog import Backlog
@@ -47,9 +47,13 @@ class AttemptDriver:
     blocking: deque[tuple[Attempt, str]]
     """Attempts that block the loop, as the watchdog's thread finds them, until the loop turns again."""
     child_starter: Callable[[Attempt, str, Mapping[str, Any] | None], Any]
+    start_body: Callable[[Coroutine[Any, Any, None], str], Any]
+    """The loop's `start`."""
     _pumping: bool
     _thread: int
     _starting: Attempt | None
+    _begun: deque[tuple[Execution, list[int]]]
+    """Units that the machine has begun, and for whose start the slice was over."""
 
     @property
     def loop(self) -> Loop:
@@ -90,30 +94,38 @@ class AttemptDriver:
 
     # ---- starting
 
-    def start(self, execution: Execution, unit: int, now: float) -> None:
-        """Start an attempt that the machine has begun (the hot path: calls are inlined here)."""
-        machine, plan = execution.machine, execution.plan
-        if unit < plan.size:
-            planned = plan.tasks[unit]
-            execution.started[unit] = now
-        else:
-            planned = plan.tasks[machine.task_of(unit)]
-            execution.mark(execution.started, unit, now)
-        attempt = Attempt(execution, unit, planned, machine.attempts[unit])
-        if execution.withdrawn and unit in execution.withdrawn:
-            self._over_before_start(attempt)
-            return
-        if execution.borrowed and unit >= plan.size and self._borrowed(attempt):
-            return
-        current_attempt.set(attempt)
-        if planned.backend != "loop":
-            self._start_elsewhere(attempt)
-            return
-        self._starting = attempt
-        handle = self.loop.start(self._body(attempt), planned.name)
-        self._starting = None
-        if handle is not None:
-            self._suspended(attempt, handle, now)
+    def start(self, execution: Execution, units: list[int], now: float, end: float) -> float:
+        """Start attempts that the machine has begun; return the time. From `end` on the others wait in `_begun`.
+
+        The hot path: what is the same for all units is looked up once, and calls are inlined.
+        """
+        tasks, attempts, started = execution.plan.tasks, execution.machine.attempts, execution.started
+        start_body, body, clock, size = self.start_body, self._body, self.clock, execution.plan.size
+        for place, unit in enumerate(units, 1):
+            if unit < size:
+                planned = tasks[unit]
+                started[unit] = now
+            else:
+                planned = tasks[execution.machine.task_of(unit)]
+                execution.mark(started, unit, now)
+            attempt = Attempt(execution, unit, planned, attempts[unit])
+            if execution.withdrawn and unit in execution.withdrawn:
+                self._over_before_start(attempt)
+            elif not (execution.borrowed and unit >= size and self._borrowed(attempt)):
+                current_attempt.set(attempt)
+                if planned.backend != "loop":
+                    self._start_elsewhere(attempt)
+                else:
+                    self._starting = attempt
+                    handle = start_body(body(attempt), planned.name)
+                    self._starting = None
+                    if handle is not None:
+                        self._suspended(attempt, handle, now)
+            now = clock()
+            if now > end and place < len(units):
+                self._begun.append((execution, units[place:]))
+                break
+        return now
 
     def _suspended(self, attempt: Attempt, handle: Any, now: float) -> None:
         """Keep track of a body that did not end in its first step."""

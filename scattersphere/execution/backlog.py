@@ -21,33 +21,34 @@ class Backlog:
         self._share = share
         """Seconds of each turn."""
         self._spent = 0.0
-        self._waiting: deque[Callable[[], None]] = deque()
+        self.waiting: deque[Callable[[], None]] = deque()
+        """What is to be done in later turns."""
 
     def __bool__(self) -> bool:
-        return bool(self._waiting)
+        return bool(self.waiting)
 
     def do(self, action: Callable[[], None]) -> bool:
         """Do it now, or keep it where others wait or the share is spent. Return whether it was done."""
-        if self._waiting or self._spent > self._share:
-            self._waiting.append(action)
+        if self.waiting or self._spent > self._share:
+            self.waiting.append(action)
             return False
         self._take(action)
         return True
 
     def later(self, action: Callable[[], None]) -> None:
         """Do it in a later turn."""
-        self._waiting.append(action)
+        self.waiting.append(action)
 
     def new_turn(self) -> bool:
         """Another turn has come: go on with what waits. Return whether there is more."""
         self._spent = 0.0
-        while self._waiting and self._spent <= self._share:
-            self._take(self._waiting.popleft())
-        return bool(self._waiting)
+        while self.waiting and self._spent <= self._share:
+            self._take(self.waiting.popleft())
+        return bool(self.waiting)
 
     def clear(self) -> None:
         """Forget what waits."""
-        self._waiting.clear()
+        self.waiting.clear()
 
     def _take(self, action: Callable[[], None]) -> None:
         before = time.perf_counter()

@@ -94,10 +94,8 @@ class JobExecutor(Obedience):
         self._loop: Loop | None = None
         self.home: int | None = None
         """The process that opened it."""
-        self._begun: deque[tuple[Execution, list[int]]] = deque()
+        self._begun = deque()
         self._pumping = False
-        self._within_turn = False
-        """Whether the pump was called from a body's last step, and not by the loop."""
         self._starting: Attempt | None = None
         self._began = False
         self._news: dict[Execution, None] = {}
@@ -127,6 +125,7 @@ class JobExecutor(Obedience):
         self._epoch = time.time() - loop.clock()
         await loop.open(self._pump, self.on_alarm, self.crash)
         self._loop = loop
+        self.start_body = loop.start
         self._pace: Pace = Pace(loop.starts_a_turn)
         self.home = os.getpid()
         self._thread = threading.get_ident()
@@ -238,20 +237,22 @@ class JobExecutor(Obedience):
     def pump_now(self) -> None:
         """Start what an ended body made ready, without a turn of the loop where it allows that."""
         if not self._pumping and self._loop is not None:
-            self._within_turn = True
             self._loop.pump_now()
-            self._within_turn = False
 
-    def _pump(self) -> bool:
-        """Start what is ready, for one slice of time. True: there is more."""
+    def _pump(self, within_turn: bool) -> bool:  # noqa: FBT001 - the loop calls it
+        """Start what is ready, for one slice of time. True: there is more.
+
+        `within_turn` says that it is called from a body's last step, and not by the loop.
+        """
         if self._loop is None:
             return False
         self._pumping, self._began = True, False
         try:
-            more = not self._within_turn and self._go_on()
-            more = self._start_ready() or more  # other runs start attempts while a mass move goes on
+            more = not within_turn and self._go_on()
+            # Other runs start attempts while a mass move goes on.
+            more = self._start_ready(CHUNK if within_turn else self._pace.starts()) or more
             # What has just ended in its first step may have left a mass move, or words to be found.
-            more = more or bool(self._working or self.backlog)
+            more = more or bool(self._working or self.backlog.waiting)
             if self._news:
                 more = self._tell_news() or more
         except BaseException as exc:  # noqa: BLE001 - a defect of ours must not end the host's loop
@@ -260,7 +261,7 @@ class JobExecutor(Obedience):
         finally:
             self._pumping = False
             current_attempt.set(None)
-        if not self._within_turn:
+        if not within_turn:
             self._pace.turn_over(full=more)
         if self.timers.changed:
             self.set_alarm()
@@ -271,13 +272,17 @@ class JobExecutor(Obedience):
         more = bool(self.backlog) and self.backlog.new_turn()
         return (bool(self._working) and self.work()) or more
 
-    def _start_ready(self) -> bool:
-        """Take and start attempts until nothing is ready (False) or the slice is over (True)."""
-        take, begun, clock, start = self.dispatcher.take, self._begun, self.clock, self.start
-        budget, drained = CHUNK if self._within_turn else self._pace.starts(), self.dispatcher.is_drained
-        now = clock()
+    def _start_ready(self, most: int) -> bool:
+        """Take and start `most` attempts: until nothing is ready (False) or the slice is over (True)."""
+        take, drained, begun, start = (
+            self.dispatcher.take,
+            self.dispatcher.is_drained,
+            self._begun,
+            self.start,
+        )
+        now = self.clock()
         end = now + SLICE
-        while budget > 0:
+        while most > 0:
             if begun:
                 execution, units = begun.popleft()
             else:
@@ -287,14 +292,11 @@ class JobExecutor(Obedience):
                 machine, units = offer
                 execution = self.running[machine.run_id]
             self._began = True
-            for place, unit in enumerate(units):
-                start(execution, unit, now)
-                now = clock()
-                if now > end and place + 1 < len(units):
-                    begun.append((execution, units[place + 1 :]))
-                    break
-            budget -= len(units)
-            self.written(execution, now)
+            now = start(execution, units, now, end)
+            most -= len(units)
+            execution.journal.stamp(now)  # `written`, inlined: in a chain this comes for each task
+            if execution.watchers is not None:
+                self._news[execution] = None
             if now > end:
                 return True
             if drained() and not begun:

@@ -39,7 +39,8 @@ class Journal:
     """Numbers moves and extras together, and reads them back from any number on."""
 
     __slots__ = (
-        "_break_extras", "_break_places", "_extras", "_mark_clocks", "_mark_places", "extras_seen", "moves",
+        "_break_extras", "_break_places", "_extras", "_mark_clocks", "_mark_places", "_same_until",
+        "extras_seen", "moves",
     )  # fmt: skip
 
     def __init__(self, moves: list[int] | array[int], keep: int) -> None:
@@ -52,6 +53,8 @@ class Journal:
         # Up to which place the moves have which time.
         self._mark_places: array[int] = array("q")
         self._mark_clocks: array[float] = array("d")
+        self._same_until = float("-inf")
+        """Up to which clock a stamp is the same as the last one."""
 
     @property
     def last(self) -> int:
@@ -64,12 +67,13 @@ class Journal:
         Stamps that follow each other within a millisecond are one: in a chain of small tasks each move
         would have its own.
         """
-        count, places, clocks = len(self.moves), self._mark_places, self._mark_clocks
-        if places and now - clocks[-1] < SAME:
-            places[-1] = count
-        elif not places or places[-1] != count:
-            places.append(count)
-            clocks.append(now)
+        places = self._mark_places
+        if now < self._same_until:
+            places[-1] = len(self.moves)
+        elif not places or places[-1] != len(self.moves):
+            places.append(len(self.moves))
+            self._mark_clocks.append(now)
+            self._same_until = now + SAME
 
     def add(self, extra: Any, now: float) -> int:
         """Keep a progress or log event; the oldest is dropped when the ring is full."""

@@ -45,9 +45,9 @@ class Loop(Protocol):
         ...
 
     async def open(
-        self, pump: Callable[[], bool], alarm: Callable[[], None], failed: Callable[[BaseException], None]
+        self, pump: Callable[[bool], bool], alarm: Callable[[], None], failed: Callable[[BaseException], None]
     ) -> None:
-        """Begin to call `pump` after `wake()`, as long as it returns True, and `alarm` when it is due.
+        """Begin to call `pump(False)` after `wake()`, as long as it returns True, and `alarm` when it is due.
 
         `failed` is called if a body has broken the place where bodies live; no attempt can run then.
         """
@@ -59,7 +59,7 @@ class Loop(Protocol):
         """Have `pump` called soon; many wakes make one call."""
 
     def pump_now(self) -> None:
-        """Have `pump` called, now where that is possible, from inside a body's last step.
+        """Have `pump(True)` called, now where that is possible, from inside a body's last step.
 
         A chain of bodies that suspend would else cost two turns of the loop for each.
         """
@@ -141,14 +141,14 @@ class AsyncioLoop:
         # The same clock without a call in between, unless somebody has replaced it (uvloop, tests).
         same = getattr(type(self._loop), "time", None) is asyncio.BaseEventLoop.time
         self.clock: Callable[[], float] = time.monotonic if same else self._loop.time
-        self._pump: Callable[[], bool] = bool
+        self._pump: Callable[[bool], bool] = bool
         self._alarm: Callable[[], None] = lambda: None
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def open(
-        self, pump: Callable[[], bool], alarm: Callable[[], None], failed: Callable[[BaseException], None]
+        self, pump: Callable[[bool], bool], alarm: Callable[[], None], failed: Callable[[BaseException], None]
     ) -> None:
         del failed  # tasks of asyncio stand alone: no body can break another's place
         self._pump, self._alarm = pump, alarm
@@ -164,12 +164,12 @@ class AsyncioLoop:
 
     def _turn(self) -> None:
         self._scheduled = False
-        if self._pump():
+        if self._pump(False):
             self.wake()
 
     def pump_now(self) -> None:
         # In our own context, so that the next body's task does not copy that of the one which ends.
-        if not self._scheduled and not self._closed and self._context.run(self._pump):
+        if not self._scheduled and not self._closed and self._context.run(self._pump, True):
             self.wake()
 
     def soon(self, callback: Callable[..., object], *args: Any) -> None:
@@ -262,11 +262,11 @@ class TrioLoop:
         self._closing = False
         self._ended = trio.Event()
         self._failed: Callable[[BaseException], None] = lambda _: None
-        self._pump: Callable[[], bool] = bool
+        self._pump: Callable[[bool], bool] = bool
         self._context = contextvars.copy_context()
 
     async def open(
-        self, pump: Callable[[], bool], alarm: Callable[[], None], failed: Callable[[BaseException], None]
+        self, pump: Callable[[bool], bool], alarm: Callable[[], None], failed: Callable[[BaseException], None]
     ) -> None:
         self._failed, self._pump = failed, pump
         ready = self._trio.Event()
@@ -288,7 +288,7 @@ class TrioLoop:
                     if self.clock() >= self._deadline:
                         self._deadline = float("inf")
                         alarm()
-                    if self._pump():
+                    if self._pump(False):
                         self._event.set()
                 self._nursery.cancel_scope.cancel()
                 for task in self._broken:
@@ -310,7 +310,7 @@ class TrioLoop:
 
     def pump_now(self) -> None:
         # In our own context: a nursery's child copies that of whoever starts it.
-        if self._context.run(self._pump):
+        if self._context.run(self._pump, True):
             self.wake()
 
     def soon(self, callback: Callable[..., object], *args: Any) -> None:

@@ -81,6 +81,14 @@ class Plan:
     shape: Shape
     versions: frozenset[Any]
     size: int
+    fed: tuple[PlannedTask, ...] = attrs.field(
+        default=attrs.Factory(
+            lambda plan: tuple(task for task in plan.tasks if task.varying or task.mapped), takes_self=True
+        ),
+        init=False,
+        repr=False,
+    )
+    """The tasks that have arguments which are not the same for every attempt."""
 
     @property
     def job(self) -> str:
@@ -101,7 +109,7 @@ class Plan:
         """Check the arguments that parameters of the run make. Raises `DefinitionError`."""
         faults: list[Fault] = []
         right: set[int] = set()
-        for task in self.tasks:
+        for task in self.fed:
             for argument in task.varying:
                 # Many tasks may share one argument.
                 if argument.template.has_result or id(argument) in right:

@@ -109,10 +109,9 @@ class Dispatcher:
 
         The units are RUNNING and have their places when this returns.
         """
-        limit = min(limit, self.free)
-        if limit <= 0:
-            return None
-        while self._listed:
+        if self.limited:
+            limit = min(limit, self.free)
+        while self._listed and limit > 0:
             turns = self._order[0]
             if not turns:
                 turns = next(turns for turns in self._order if turns)

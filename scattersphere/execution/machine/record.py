@@ -253,12 +253,12 @@ class RunRecord:
 
     def begin_plain(self, queue: deque[int], limit: int) -> list[int]:
         """Begin up to `limit` units, none of them mapped (the hot path)."""
-        states, attempts, log = self.task_states, self.attempts, self.journal.append
+        states, attempts = self.task_states, self.attempts
         if len(queue) == 1:  # a chain of tasks comes here every time
             unit = queue.pop()
             states[unit] = RUNNING
             attempts[unit] += 1
-            log(unit << STATE_BITS | RUNNING)
+            self.journal.append(unit << STATE_BITS | RUNNING)
             self.live += 1
             return [unit]
         if len(queue) <= limit:
@@ -269,7 +269,7 @@ class RunRecord:
         for unit in units:
             states[unit] = RUNNING
             attempts[unit] += 1
-            log(unit << STATE_BITS | RUNNING)
+        self.journal.extend([unit << STATE_BITS | RUNNING for unit in units])
         self.live += len(units)
         return units
 

@@ -241,8 +241,8 @@ class RunMachine(Consequences):
             lane = self._hot or self._find_hot()
             queue = lane.queue
             for successor in below:
-                waited[successor] -= 1
-                if not waited[successor]:
+                left = waited[successor] = waited[successor] - 1
+                if not left:
                     queue.append(successor)
             if lane.idle and queue:
                 dispatcher.enlist(lane)
