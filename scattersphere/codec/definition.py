@@ -14,8 +14,8 @@ import attrs
 from scattersphere.codec.faults import Fault, describe, unplaced
 from scattersphere.codec.limits import FILE_BYTES
 from scattersphere.codec.plainjson import plain_faults
-from scattersphere.codec.structure import structure
-from scattersphere.codec.text import place, read_text, read_value
+from scattersphere.codec.structure import structure, structure_counting
+from scattersphere.codec.text import UNREAD, has_all_keys, place, read_text, read_unchecked, read_value
 from scattersphere.codec.writing import JOB_COMMENTS, TASK_COMMENTS, dumps_definition, to_value
 from scattersphere.errors import DefinitionError, ExistsError, FileChangedError
 from scattersphere.files import atomic_write
@@ -63,6 +63,11 @@ def read_definition(text: str | bytes, *, source: str | None = None) -> Definiti
     """Read a definition, right or wrong. Raises `DefinitionError` only where the text is no JSON."""
     with collection_paused(characters=len(text)):
         content = read_text(text, source=source)
+        value = read_unchecked(content)
+        if value is not UNREAD:
+            definition, faults, keys = structure_counting(value)
+            if has_all_keys(content, keys):
+                return DefinitionReading(definition, faults, content, source)
         reading = read_value(content, source=source)
         definition, faults = structure(reading.value)
     if reading.faults:

@@ -9,11 +9,14 @@ a property keeps all three in agreement.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere.model.definition import NAME, RetryPolicy, TaskDefinition
+from scattersphere.codec.limits import DEPTH
+from scattersphere.codec.text import count_keys
+from scattersphere.model.definition import NAME, NAME_CHARACTERS, RetryPolicy, TaskDefinition
 from scattersphere.model.references import references
 
 if TYPE_CHECKING:
@@ -44,6 +47,10 @@ _RETRY: dict[str, tuple[frozenset[type], float]] = {
 }
 """What a policy may hold, and the least of each."""
 _CONTAINERS = frozenset({dict, list})
+_ARGUMENT_DEPTH = DEPTH - 4
+"""How deep an argument may be: it stands in the objects of the job, of its tasks, of a task and of its arguments."""
+_NAMES = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*\n)*")
+"""Names as `NAME` has them, of any length, each with a line break."""
 # The classes are frozen: an instance gets its attributes before anybody sees it.
 _give = object.__setattr__
 
@@ -61,6 +68,9 @@ class Quick:
     """Tasks that are right but for what they wait for: it may stand below them, or not at all."""
     closer: list[str] = attrs.field(factory=list)
     """Tasks that are not read or have odd names: look closely."""
+    unread: list[str] = attrs.field(factory=list)
+    keys: int = 0
+    """Keys of the objects of those that were read, and of all objects inside them."""
 
 
 def read_usual(items: Mapping[str, Any], params: Container[str]) -> Quick:
@@ -69,74 +79,103 @@ def read_usual(items: Mapping[str, Any], params: Container[str]) -> Quick:
     The others stay as they are.
     """
     found = Quick()
-    tasks, after, closer, below = found.tasks, found.after, found.closer, found.below
+    tasks, after, closer, below, keys = found.tasks, found.after, found.closer, found.below, 0
     above: set[str] = set()
-    stand_above, is_name = above.issuperset, NAME.fullmatch
+    make, all_named = object.__new__, _all_named(items)
     for name, item in items.items():
-        tasks[name] = None
         try:
-            for key, value in item.items():
-                if type(value) not in _USUAL[key]:
-                    break
-            else:
-                after[name] = waits = _waits(item, params)
-                task = _take(item)
-                tasks[name] = task
-                if not is_name(name):
-                    closer.append(name)
-                # Without duplicates, and all of them above: they exist, and there is no cycle.
-                elif waits and not (
-                    stand_above(waits) and (len(waits) == 1 or len(set(waits)) == len(waits))
-                ):
-                    below.append(name)
-                above.add(name)
-                continue
+            count, waits = _prepare(item, params)
         except (AttributeError, KeyError, TypeError, ValueError):
-            pass
-        closer.append(name)
+            tasks[name] = None
+            closer.append(name)
+            found.unread.append(name)
+            continue
+        keys += count
+        after[name] = waits
+        tasks[name] = task = make(TaskDefinition)
+        _give(task, "__dict__", item)
+        if not (all_named or NAME.fullmatch(name)):
+            closer.append(name)
+        elif waits:
+            different = set(waits)
+            # Without duplicates, and all of them above: they exist, and there is no cycle.
+            if len(different) != len(waits) or not different <= above:
+                below.append(name)
+        above.add(name)
+    found.keys = keys
     return found
 
 
-def _waits(item: dict[str, Any], params: Container[str]) -> tuple[str, ...]:
-    """Return the upstreams of a task. Raises one of several errors where its arguments are unusual."""
+def _prepare(item: dict[str, Any], params: Container[str]) -> tuple[int, tuple[str, ...]]:
+    """Make a usual task's object what its instance holds; return the keys it had, and its upstreams.
+
+    Raises one of several errors where it is unusual, and leaves it as it was.
+    """
+    count, implied = len(item), None
+    for key, value in item.items():
+        if type(value) not in _USUAL[key]:
+            raise ValueError(key)
+    if not item["task"]:
+        raise ValueError(item)
     waits = tuple(item.get("depends_on", ()))
     if waits:
         "".join(waits)  # the quickest way to see that all are strings
-    if not item["task"]:
-        raise ValueError
-    implied: list[str] | None = None
-    for key, value in item.get("args", {}).items():
+    if "args" in item:
+        inside, implied = _look_into(item["args"], params)
+        count += inside
+    if "retry" in item:
+        count += len(item["retry"])
+        item["retry"] = _policy(item["retry"])
+    if "depends_on" in item:
+        item["depends_on"] = waits
+    return count, waits if implied is None else tuple(dict.fromkeys((*waits, *implied)))
+
+
+def _all_named(items: Mapping[str, Any]) -> bool:
+    """Whether all names are names: to ask that of one text is quicker than of many."""
+    return (
+        _NAMES.fullmatch("\n".join([*items, ""])) is not None
+        and max(map(len, items), default=0) <= NAME_CHARACTERS
+    )
+
+
+def _look_into(args: dict[str, Any], params: Container[str]) -> tuple[int, list[str] | None]:
+    """Return the number of keys of usual arguments, and the tasks whose results they are.
+
+    Raises one of several errors where they are unusual.
+    """
+    keys, implied = len(args), None
+    for key, value in args.items():
+        if key[:1] == "$" or key == "//":
+            raise ValueError(key)
         if type(value) in _CONTAINERS:
             if len(value) == 1 and type(value) is dict:
                 ((kind, name),) = value.items()
+                keys += 1
                 if kind == "$param" and type(name) is str and name in params:
                     continue
                 if kind == "$result" and type(name) is str:
                     implied = [*(implied or ()), name]
                     continue
+                keys -= 1
             for _ in references(value):
-                raise ValueError
-        if key[:1] == "$" or key == "//":
-            raise ValueError
-    return waits if implied is None else tuple(dict.fromkeys((*waits, *implied)))
+                raise ValueError(key)
+            inside = count_keys(value, _ARGUMENT_DEPTH)
+            if inside is None:
+                raise ValueError(key)
+            keys += inside
+    return keys, implied
 
 
-def _take(item: dict[str, Any]) -> TaskDefinition:
-    """Make a task of an object that was found right but for its policy, which is looked at first."""
-    retry = item.get("retry")
-    if retry is not None:
-        for key, value in retry.items():
-            types, least = _RETRY[key]
-            if type(value) not in types or value < least:
-                raise ValueError
-        policy = RetryPolicy.__new__(RetryPolicy)
-        _give(policy, "__dict__", retry)
-        item["retry"] = policy
-    if "depends_on" in item:
-        item["depends_on"] = tuple(item["depends_on"])
-    task = TaskDefinition.__new__(TaskDefinition)
-    _give(task, "__dict__", item)
-    return task
+def _policy(retry: dict[str, Any]) -> RetryPolicy:
+    """Make a policy of an object. Raises KeyError, TypeError or ValueError where it is no usual one."""
+    for key, value in retry.items():
+        types, least = _RETRY[key]
+        if type(value) not in types or value < least:
+            raise ValueError(key)
+    policy = object.__new__(RetryPolicy)
+    _give(policy, "__dict__", retry)
+    return policy
 
 
 def with_bundle(task: TaskDefinition, path: str, bundle: str) -> TaskDefinition:

@@ -18,7 +18,9 @@ from scattersphere.codec.converter import (
 )
 from scattersphere.codec.crossrefs import UNREAD, Gaps, check_references
 from scattersphere.codec.faults import Fault, Path, describe
+from scattersphere.codec.limits import DEPTH
 from scattersphere.codec.quick import Quick, read_usual
+from scattersphere.codec.text import count_keys
 from scattersphere.codec.writing import COMMENT, FORMAT, JOB_COMMENTS, RENAMES, SCHEMA_KEY, TASK_COMMENTS
 from scattersphere.model.definition import JobDefinition, Parameter, RetryPolicy, TaskDefinition
 from scattersphere.model.references import upstreams
@@ -158,9 +160,18 @@ def structure(value: Any) -> tuple[JobDefinition | None, list[Fault]]:
     Returns it with what is wrong: form and references together. It is None where nothing of it can be
     made; with faults it holds what could be read, for further checks, and must not be run.
     """
+    return structure_counting(value)[:2]
+
+
+def structure_counting(value: Any) -> tuple[JobDefinition | None, list[Fault], int | None]:
+    """Do as `structure`, and return also the number of keys of all objects: None where it is too deep.
+
+    To count them is half of the way, and what is read here is walked through anyway.
+    """
     if type(value) is not dict:
-        return None, [Fault((), f"a definition is an object, not {describe(value)}")]
+        return None, [Fault((), f"a definition is an object, not {describe(value)}")], count_keys(value)
     faults: list[Fault] = []
+    counts = [count_keys({name: child for name, child in value.items() if name != "tasks"})]
     rest, comments = _without_comments(value, JOB_COMMENTS)
     task_items = rest.pop("tasks", {})
     rest.pop(SCHEMA_KEY, None)
@@ -169,7 +180,9 @@ def structure(value: Any) -> tuple[JobDefinition | None, list[Fault]]:
         faults.append(Fault(("format",), f"this is format {FORMAT}; {describe(form)} is not known here"))
     gaps = Gaps()
     params = rest.get("params", {})
-    quick = _structure_tasks(task_items, params if type(params) is dict else {}, faults, gaps)
+    quick = _structure_tasks(task_items, params if type(params) is dict else {}, faults, gaps, counts)
+    if "tasks" in value:
+        counts.append(1)
     job, found = _mended(rest, JobDefinition, {"name": "_"})
     faults += [_with_tasks_hint(fault) for fault in found]
     gaps.name = any(fault.path[:1] == ("name",) for fault in found)
@@ -178,7 +191,7 @@ def structure(value: Any) -> tuple[JobDefinition | None, list[Fault]]:
     faults += check_references(job, quick, gaps)
     if not faults:
         vars(job).update(checked=True, upstreams=quick.after)
-    return job, faults
+    return job, faults, None if None in counts else sum(filter(None, counts))
 
 
 def _without_comments(
@@ -203,22 +216,26 @@ def _with_tasks_hint(fault: Fault) -> Fault:
     return fault
 
 
-def _structure_tasks(value: Any, params: Mapping[str, Any], faults: list[Fault], gaps: Gaps) -> Quick:
+def _structure_tasks(
+    value: Any, params: Mapping[str, Any], faults: list[Fault], gaps: Gaps, counts: list[int | None]
+) -> Quick:
     if type(value) is not dict:
         words = f'must be an object {{"name": {{"task": ..}}}}, not {describe(value)}'
         faults.append(Fault(("tasks",), words))
+        counts.append(count_keys(value, DEPTH - 1))
         return Quick()
     quick = read_usual(value, params)
+    # One that was read has its object changed; how many keys it had was counted before.
+    counts += [quick.keys, len(value), *(count_keys(value[name], DEPTH - 2) for name in quick.unread)]
     if quick.closer:
         after = quick.after
-        for name in quick.closer:
-            if quick.tasks[name] is None:
-                task, found = structure_task(value[name])
-                if found:
-                    faults += [attrs.evolve(fault, path=("tasks", name, *fault.path)) for fault in found]
-                    gaps.tasks.add(name)
-                quick.tasks[name] = task
-                after[name] = upstreams(task)
+        for name in quick.unread:
+            task, found = structure_task(value[name])
+            if found:
+                faults += [attrs.evolve(fault, path=("tasks", name, *fault.path)) for fault in found]
+                gaps.tasks.add(name)
+            quick.tasks[name] = task
+            after[name] = upstreams(task)
         quick.after = {name: after[name] for name in quick.tasks}
     return quick
 

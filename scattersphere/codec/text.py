@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _BOM = "\ufeff"
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _CONTAINERS = frozenset({dict, list})
+_DIGITS = frozenset("0123456789")
 
 
 @attrs.frozen
@@ -63,11 +64,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-# Hooks are called for numbers only. One for objects, to see duplicate keys, doubles the time of
-# reading: they are counted instead, and it is for texts in which counting does not tell.
+# Hooks are called for floats and constants only. One for objects, to see duplicate keys, doubles the time of
+# reading: keys are counted instead, and it is for texts in which counting does not tell. One for integers is
+# called where some integer may have too many digits.
 _decode_unique = json.JSONDecoder(object_pairs_hook=_unique).decode
-_decode = json.JSONDecoder(parse_float=_finite, parse_int=_short, parse_constant=_constant).decode
+_decode = json.JSONDecoder(parse_float=_finite, parse_constant=_constant).decode
+_decode_long = json.JSONDecoder(parse_float=_finite, parse_int=_short, parse_constant=_constant).decode
 _decode_anything = json.JSONDecoder().decode
+_STUMBLED = (ValueError, RecursionError)
+"""How deep the stdlib's scanner gets differs by Python version; ours has no such limit."""
 
 
 def parse(text: str | bytes, *, source: str | None = None) -> Any:
@@ -106,22 +111,40 @@ def read_text(text: str | bytes, *, source: str | None = None) -> str:
     return text.removeprefix(_BOM)
 
 
+def read_unchecked(text: str) -> Any:
+    """Return the value of what `read_text` gave, or `UNREAD` where there is more to say than the value.
+
+    What is left to the caller is to count the keys of all objects, and to ask `has_all_keys`.
+    """
+    try:
+        value = (_decode_long if _may_hold_long_digits(text) else _decode)(text)
+    except _STUMBLED:
+        return UNREAD
+    return UNREAD if _has_odd_string(text, value) else value
+
+
+UNREAD = object()
+
+
+def has_all_keys(text: str, keys: int | None) -> bool:
+    """Whether a text has no key twice, `keys` being left in its value. None says that it nests too deeply."""
+    if keys is None:
+        return False
+    try:
+        return _has_unique_keys(text, keys) or _decode_unique(text) is not None
+    except _STUMBLED:
+        return False
+
+
 def read_value(text: str, *, source: str | None = None) -> Reading:
     """Return the value of what `read_text` gave, with its faults where it can be read in spite of them.
 
     A key that stands twice or a number that is too large does not hide what else is wrong. Raises
     `DefinitionError` where the text is no JSON.
     """
-    try:
-        value = _decode(text)
-        keys = _count_keys(value)
-        if keys is not None and not _has_odd_string(text, value):
-            if not _has_unique_keys(text, keys):
-                _decode_unique(text)
-            return Reading(value)
-    except (ValueError, RecursionError):
-        # How deep the stdlib's scanner gets differs by Python version; ours has no such limit.
-        pass
+    value = read_unchecked(text)
+    if value is not UNREAD and has_all_keys(text, count_keys(value)):
+        return Reading(value)
     found = scan(text)
     if not found.complete:
         faults = found.faults or [Fault((), "this is no JSON text", offset=0)]
@@ -132,10 +155,10 @@ def read_value(text: str, *, source: str | None = None) -> Reading:
         raise DefinitionError(place(text, found.faults), source=source) from None
 
 
-def _count_keys(value: Any) -> int | None:
-    """Return the keys of all objects in a value, or None if it nests deeper than `DEPTH`."""
+def count_keys(value: Any, depth: int = DEPTH) -> int | None:
+    """Return the keys of all objects in a value, or None if it nests deeper than `depth`."""
     keys, level = 0, [value] if type(value) in _CONTAINERS else []
-    for _ in range(DEPTH):
+    for _ in range(depth):
         if not level:
             return keys
         below: list[Any] = []
@@ -164,8 +187,32 @@ def _has_unique_keys(text: str, keys: int) -> bool:
 def _has_odd_string(text: str, value: Any) -> bool:
     """Whether a string may hold half of a surrogate pair, or be too long."""
     return ("\\u" in text and _SURROGATE_ESCAPE.search(text) is not None) or (
-        len(text) > STRING_CHARACTERS and _has_long_string(value)
+        _may_hold_long_string(text) and _has_long_string(value)
     )
+
+
+def _may_hold_long_string(text: str) -> bool:
+    """Whether there is room for a string that is too long: none holds a line break as it is."""
+    start = 0
+    while len(text) - start > STRING_CHARACTERS:
+        start = text.rfind("\n", start, start + STRING_CHARACTERS) + 1
+        if not start:
+            return True
+    return False
+
+
+def _may_hold_long_digits(text: str) -> bool:
+    """Whether there may be more than `INTEGER_DIGITS` digits in a row.
+
+    So many would be under every such step through the text, and half of them before or behind it.
+    """
+    half = INTEGER_DIGITS // 2
+    for number, character in enumerate(text[::INTEGER_DIGITS]):
+        if character in _DIGITS:
+            at = number * INTEGER_DIGITS
+            if text[at : at + half].isdigit() or text[max(0, at - half) : at + 1].isdigit():
+                return True
+    return False
 
 
 def place(text: str, faults: Iterable[Fault]) -> list[Problem]:

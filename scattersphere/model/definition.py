@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from scattersphere.model.builder import JobBuilder
 
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+NAME_CHARACTERS = 128
+"""The longest name."""
+NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{NAME_CHARACTERS - 1}}}")
 """What a job or a task may be called. Use `fullmatch`: `$` would let a newline through."""
 
 
