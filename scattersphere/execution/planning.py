@@ -40,6 +40,20 @@ _SHARED_TYPES = frozenset({bool, int, float, str, bytes, type(None)})
 _EXACT = frozenset({bool, int, str})
 """A value of one of these is right, as it is, for a parameter annotated so."""
 _BACKENDS = ("loop", "thread")
+_SHAPING = frozenset(
+    {
+        "map",
+        "run_if",
+        "trigger_rule",
+        "finally_",
+        "allow_failure",
+        "keep_results",
+        "max_parallel",
+        "pool",
+        "priority",
+    }
+)
+"""The fields of a task that the machine sees, but for the number of attempts and the backend."""
 
 
 @attrs.frozen(eq=False)
@@ -49,7 +63,11 @@ class _Known:
     task_class: TaskClass
     backend: str
     required: frozenset[str]
+    exact: Mapping[str, type]
+    """The parameters whose annotation is one of `_EXACT`."""
     code: str
+    shared: dict[tuple[str, str], Argument] = attrs.field(factory=dict)
+    """Arguments that are a parameter of the run: (argument, parameter)."""
 
 
 def compile_plan(
@@ -85,7 +103,7 @@ def _plan(definition: JobDefinition, planner: _Planner) -> Plan:
     shape = Shape(
         planner.shapes,
         upstreams=[tuple(map(number_of, planned.upstreams)) for planned in planner.tasks],
-        acyclic=definition.checked,
+        checked=definition.checked,
         max_parallel=definition.max_parallel,
         fail_fast=definition.fail_fast,
     )
@@ -112,7 +130,6 @@ class _Planner:
         self.faults: list[Fault] = []
         self.classes: dict[tuple[str, str | None], _Known | None] = {}
         self._missing: dict[tuple[str, str | None], str] = {}
-        self._arguments: dict[tuple[int, str, str, str], Argument] = {}
         self._shapes: dict[tuple[Any, ...], TaskShape] = {}
 
     def add(self, name: str, task: TaskDefinition, upstreams: tuple[str, ...]) -> None:
@@ -125,14 +142,20 @@ class _Planner:
         if task.backend is not None:
             self._check_backend(name, backend, task_class)
         fixed: dict[str, Any] = {}
-        varying: tuple[Argument, ...] = ()
-        if task.args:
-            varying = self._bind(name, task, task_class, fixed)
-        mapped = self._map(name, task, task_class) if task.map else ()
-        given: Any = task.args.keys() if not mapped else task.args.keys() | (task.map or {}).keys()
+        args = task.args
+        varying = self._bind(name, args, known, fixed) if args else ()
+        mapped: tuple[tuple[str, Template], ...] = ()
+        given: Any = args.keys()
+        run_if = None
+        # What is not in the instance is as the class has it: the loader leaves defaults out.
+        own = vars(task)
+        if "map" in own and task.map:
+            mapped = self._map(name, task, task_class)
+            given = args.keys() | task.map.keys()
+        if "run_if" in own and task.run_if is not True:
+            run_if = compile_argument(task.run_if)
         if not known.required <= given:
             self._tell_missing(name, known, given)
-        run_if = None if task.run_if is True else compile_argument(task.run_if)
         planned = PlannedTask(
             name,
             task,
@@ -150,7 +173,7 @@ class _Planner:
         )
         if self._stand_in is not None:
             planned = self._stand_in(planned)
-        self.shapes.append(self._shape(task, planned.backend, bool(mapped), run_if is not None))
+        self.shapes.append(self._shape(task, planned.backend))
         self.tasks.append(planned)
 
     def _class_of(self, name: str, task: TaskDefinition) -> _Known | None:
@@ -170,8 +193,13 @@ class _Planner:
             self._missing[key] = str(exc)
             return None
         required = frozenset(name for name, parameter in found.parameters.items() if parameter.required)
+        exact = {
+            name: parameter.annotation
+            for name, parameter in found.parameters.items()
+            if any(parameter.annotation is kind for kind in _EXACT)
+        }
         code = found.bundle if found.version is None else str(found.version)
-        return _Known(found, _BACKENDS[not found.is_async], required, code)
+        return _Known(found, _BACKENDS[not found.is_async], required, exact, code)
 
     def _check_backend(self, name: str, backend: str, task_class: TaskClass) -> None:
         place: Path = ("tasks", name, "backend")
@@ -188,28 +216,32 @@ class _Planner:
             self.faults.append(Fault(place, words))
 
     def _bind(
-        self, name: str, task: TaskDefinition, task_class: TaskClass, fixed: dict[str, Any]
+        self, name: str, args: Mapping[str, Any], known: _Known, fixed: dict[str, Any]
     ) -> tuple[Argument, ...]:
         """Check the arguments against the parameters; put into `fixed` what need not be made anew."""
         varying: list[Argument] = []
-        parameters = task_class.parameters
-        for key, value in task.args.items():
-            parameter = parameters.get(key)
-            if parameter is None:
-                self._tell_unknown(("tasks", name, "args", key), key, task_class)
-            elif type(value) in _EXACT and parameter.annotation is type(value):
+        exact = known.exact
+        for key, value in args.items():
+            kind = type(value)
+            if key in exact and exact[key] is kind:
                 fixed[key] = value
-            elif type(value) is dict and len(value) == 1 and type(value.get("$param")) is str:
-                varying.append(self._shared(key, "$param", value, parameter))
-            else:
+            elif kind is dict and len(value) == 1 and type(of := value.get("$param")) is str:
+                argument = known.shared.get((key, of)) or self._share(name, key, of, known)
+                if argument is not None:
+                    varying.append(argument)
+            elif key in known.task_class.parameters:
+                parameter = known.task_class.parameters[key]
                 self._bind_value(("tasks", name, "args", key), value, parameter, fixed, varying)
+            else:
+                self._tell_unknown(("tasks", name, "args", key), key, known.task_class)
         return tuple(varying)
 
-    def _shared(self, key: str, kind: str, value: dict[str, Any], parameter: TaskParameter) -> Argument:
-        known = (id(parameter), key, kind, value[kind])
-        argument = self._arguments.get(known)
-        if argument is None:
-            argument = self._arguments[known] = Argument(key, compile_argument(value), parameter)
+    def _share(self, name: str, key: str, of: str, known: _Known) -> Argument | None:
+        parameter = known.task_class.parameters.get(key)
+        if parameter is None:
+            self._tell_unknown(("tasks", name, "args", key), key, known.task_class)
+            return None
+        argument = known.shared[key, of] = Argument(key, compile_argument({"$param": of}), parameter)
         return argument
 
     def _bind_value(
@@ -267,28 +299,32 @@ class _Planner:
                 words = f"{path} needs {key!r} ({parameter.type_name})"
                 self.faults.append(Fault(("tasks", name, "args"), words))
 
-    def _shape(self, task: TaskDefinition, backend: str, mapped: bool, conditional: bool) -> TaskShape:  # noqa: FBT001 - two facts, in the order of TaskShape
-        key = (
-            task.rule,
-            task.finally_,
-            task.retry.max_attempts,
-            mapped,
-            conditional,
-            task.pool,
-            backend,
-            task.max_parallel,
-            task.priority,
-            task.allow_failure,
-            task.keep_results,
-        )
+    def _shape(self, task: TaskDefinition, backend: str) -> TaskShape:
+        key: tuple[Any, ...]
+        if _SHAPING.isdisjoint(vars(task)):  # most tasks
+            key = task.retry.max_attempts, backend
+        else:
+            key = (
+                task.rule,
+                task.finally_,
+                task.retry.max_attempts,
+                bool(task.map),
+                task.run_if is not True,
+                task.pool,
+                backend,
+                task.max_parallel,
+                task.priority,
+                task.allow_failure,
+                task.keep_results,
+            )
         shape = self._shapes.get(key)
         if shape is None:
             shape = self._shapes[key] = TaskShape(
                 rule=task.rule,
                 finally_=task.finally_,
                 max_attempts=task.retry.max_attempts,
-                mapped=mapped,
-                conditional=conditional,
+                mapped=bool(task.map),
+                conditional=task.run_if is not True,
                 pools=_pools(task.pool, backend),
                 max_parallel=task.max_parallel,
                 priority=task.priority,

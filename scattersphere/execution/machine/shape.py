@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
@@ -16,6 +16,8 @@ from scattersphere.model.states import TriggerRule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+T = TypeVar("T")
 
 MANY_SUCCESSORS = 256
 """A task with more successors than this ends through the work list, so that no single signal takes
@@ -60,10 +62,12 @@ class Shape:
     """A compiled plan. Raises `ValueError` for what no run could ever finish: see `_check`.
 
     `upstreams` may be given apart: tasks that differ in nothing else then share one `TaskShape`, and what
-    follows from it is worked out once. `acyclic` says that somebody has looked for cycles already.
+    follows from it is worked out once. `checked` says that somebody has looked for all of that already.
     """
 
     __slots__ = (
+        "_distinct",
+        "_kinds",
         "asked",
         "decide",
         "degrees",
@@ -90,7 +94,7 @@ class Shape:
         tasks: Sequence[TaskShape],
         *,
         upstreams: Sequence[tuple[int, ...]] | None = None,
-        acyclic: bool = False,
+        checked: bool = False,
         max_parallel: int | None = None,
         fail_fast: bool = False,
     ) -> None:
@@ -101,33 +105,48 @@ class Shape:
         self.fail_fast: bool = fail_fast
         self.upstreams: Sequence[tuple[int, ...]] = waits
         self.degrees: list[int] = list(map(len, waits))
-        self.finals: list[int] = [index for index, task in enumerate(self.tasks) if task.finally_]
+        self._kinds = list(map(id, self.tasks))
+        self._distinct = dict(zip(self._kinds, self.tasks, strict=True))
+        has_finals = any(task.finally_ for task in self._distinct.values())
+        self.finals: list[int] = (
+            [index for index, task in enumerate(self.tasks) if task.finally_] if has_finals else []
+        )
+        if not checked:
+            _check(self.tasks, waits, max_parallel)
+            _check_finals(self.tasks, waits, self.finals)
         self.successors: list[tuple[int, ...]] = _successors(waits)
-        _check(self.tasks, waits, None if acyclic else self.successors, max_parallel)
-        _check_finals(self.tasks, waits, self.finals)
+        if not (checked or _in_order(waits) or _is_acyclic(waits, self.successors)):
+            raise ValueError("the tasks depend on each other in a cycle")
         self.decide: list[Callable[[int, int, int, int], int]] = self._decisions(waits)
-        self.roots: list[int] = [
-            index for index, upstream in enumerate(waits) if not upstream and not self.tasks[index].finally_
-        ]
+        self.roots: list[int] = [index for index, count in enumerate(self.degrees) if not count]
+        if has_finals:
+            self.roots = [index for index in self.roots if not self.tasks[index].finally_]
         self.lanes: list[LaneShape] = []
         self.lane_of: list[int] = []
         self._assign_lanes()
         self.gated: bool = max_parallel is not None or any(lane.pools for lane in self.lanes)
         """Whether any unmapped task needs places of the run or of pools."""
-        self.drops_results: bool = not all(task.keeps_result for task in self.tasks)
-        self.plain: list[bool] = [
-            not (task.finally_ or task.mapped or task.conditional) and task.rule is _ALL_SUCCESS
-            for task in self.tasks
-        ]
-        self.asked: list[bool] = [task.mapped or task.conditional for task in self.tasks]
+        self.drops_results: bool = not all(task.keeps_result for task in self._distinct.values())
+        self.plain: list[bool] = self._each(
+            lambda task: not (task.finally_ or task.mapped or task.conditional) and task.rule is _ALL_SUCCESS
+        )
+        self.asked: list[bool] = self._each(lambda task: task.mapped or task.conditional)
         self.hot_lane: int = self._choose_hot_lane()
         self.plain_roots: bool = all(
             self.plain[index] and self.lane_of[index] == self.hot_lane for index in self.roots
         )
         self.easy: list[bool] = self._easy()
+        del self._kinds, self._distinct
+
+    def _each(self, fact: Callable[[TaskShape], T]) -> list[T]:
+        """Return `fact(task)` for each task; of those that share their shape one is asked."""
+        known = {kind: fact(task) for kind, task in self._distinct.items()}
+        if len(known) == 1:
+            return list(known.values()) * self.size
+        return [known[kind] for kind in self._kinds]
 
     def _decisions(self, waits: Sequence[tuple[int, ...]]) -> list[Callable[[int, int, int, int], int]]:
-        decide = [DECIDE[task.rule] for task in self.tasks]
+        decide = self._each(lambda task: DECIDE[task.rule])
         for index in self.finals:
             # A finally-task without upstreams waits for all normal tasks, and then its rule is all_done.
             if not waits[index]:
@@ -135,15 +154,17 @@ class Shape:
         return decide
 
     def _assign_lanes(self) -> None:
+        if len(self._distinct) == 1 and not (self.tasks[0].mapped and self.tasks[0].max_parallel is not None):
+            self.lanes.append(_lane(self.tasks[0], None))
+            self.lane_of = [0] * self.size
+            return
         known: dict[LaneShape, int] = {}
         seen: dict[int, int] = {}  # by identity: that is quicker than to compare them
         for index, task in enumerate(self.tasks):
             number = seen.get(id(task))
             if number is None:
-                bound = task.max_parallel if task.mapped else None
-                owner = index if bound is not None else None
-                pools = tuple(dict.fromkeys(task.pools))
-                lane = LaneShape(task.priority, pools, task.mapped, owner, bound)
+                owner = index if task.mapped and task.max_parallel is not None else None
+                lane = _lane(task, owner)
                 number = known.setdefault(lane, len(known))
                 if number == len(self.lanes):
                     self.lanes.append(lane)
@@ -183,11 +204,12 @@ class Shape:
 _ALL_SUCCESS = TriggerRule.ALL_SUCCESS
 
 
+def _lane(task: TaskShape, owner: int | None) -> LaneShape:
+    bound = None if owner is None else task.max_parallel
+    return LaneShape(task.priority, tuple(dict.fromkeys(task.pools)), task.mapped, owner, bound)
+
+
 def _successors(waits: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    size = len(waits)
-    if min(chain.from_iterable(waits), default=0) < 0 or max(chain.from_iterable(waits), default=-1) >= size:
-        index, upstream = next((i, u) for i, found in enumerate(waits) for u in found if not 0 <= u < size)
-        raise ValueError(f"task {index} depends on task {upstream}, but there are {size} tasks")
     below: list[list[int]] = [[] for _ in waits]
     for index, upstreams in enumerate(waits):
         for upstream in upstreams:
@@ -195,30 +217,26 @@ def _successors(waits: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
     return list(map(tuple, below))
 
 
-def _check(
-    tasks: Sequence[TaskShape],
-    waits: Sequence[tuple[int, ...]],
-    successors: Sequence[tuple[int, ...]] | None,
-    max_parallel: int | None,
-) -> None:
-    """Refuse what would make a run wait for ever. The codec says the same to people, with names.
-
-    Without `successors` cycles are not looked for.
-    """
+def _check(tasks: Sequence[TaskShape], waits: Sequence[tuple[int, ...]], max_parallel: int | None) -> None:
+    """Refuse what would make a run wait for ever. The codec says the same to people, with names."""
     if max_parallel is not None and max_parallel < 1:
         raise ValueError(f"max_parallel is {max_parallel}; it is at least 1")
-    in_order = True
+    size = len(waits)
+    if min(chain.from_iterable(waits), default=0) < 0 or max(chain.from_iterable(waits), default=-1) >= size:
+        index, upstream = next((i, u) for i, found in enumerate(waits) for u in found if not 0 <= u < size)
+        raise ValueError(f"task {index} depends on task {upstream}, but there are {size} tasks")
     for index, (task, upstreams) in enumerate(zip(tasks, waits, strict=True)):
         if task.max_attempts < 1 or (task.max_parallel is not None and task.max_parallel < 1):
             raise ValueError(f"task {index}: max_attempts and max_parallel are at least 1")
         if upstreams:
             if len(upstreams) > 1 and len(set(upstreams)) != len(upstreams):
                 raise ValueError(f"task {index} names an upstream task twice")
-            in_order = in_order and max(upstreams) < index
         elif not (task.finally_ or task.rule is _ALL_SUCCESS):
             raise ValueError(f"task {index} has no upstream tasks, so its rule can only be all_success")
-    if not in_order and successors is not None and not _is_acyclic(waits, successors):
-        raise ValueError("the tasks depend on each other in a cycle")
+
+
+def _in_order(waits: Sequence[tuple[int, ...]]) -> bool:
+    return all(max(upstreams) < index for index, upstreams in enumerate(waits) if upstreams)
 
 
 def _check_finals(
