@@ -80,11 +80,11 @@ def read_usual(items: Mapping[str, Any], params: Container[str]) -> Quick:
     """
     found = Quick()
     tasks, after, closer, below, keys = found.tasks, found.after, found.closer, found.below, 0
-    above: set[str] = set()
+    above, plain = set[str](), set[str]()
     make, all_named = object.__new__, _all_named(items)
     for name, item in items.items():
         try:
-            count, waits = _prepare(item, params)
+            count, waits = _prepare(item, params, plain)
         except (AttributeError, KeyError, TypeError, ValueError):
             tasks[name] = None
             closer.append(name)
@@ -106,7 +106,7 @@ def read_usual(items: Mapping[str, Any], params: Container[str]) -> Quick:
     return found
 
 
-def _prepare(item: dict[str, Any], params: Container[str]) -> tuple[int, tuple[str, ...]]:
+def _prepare(item: dict[str, Any], params: Container[str], plain: set[str]) -> tuple[int, tuple[str, ...]]:
     """Make a usual task's object what its instance holds; return the keys it had, and its upstreams.
 
     Raises one of several errors where it is unusual, and leaves it as it was.
@@ -121,7 +121,7 @@ def _prepare(item: dict[str, Any], params: Container[str]) -> tuple[int, tuple[s
     if waits:
         "".join(waits)  # the quickest way to see that all are strings
     if "args" in item:
-        inside, implied = _look_into(item["args"], params)
+        inside, implied = _look_into(item["args"], params, plain)
         count += inside
     if "retry" in item:
         count += len(item["retry"])
@@ -139,15 +139,17 @@ def _all_named(items: Mapping[str, Any]) -> bool:
     )
 
 
-def _look_into(args: dict[str, Any], params: Container[str]) -> tuple[int, list[str] | None]:
+def _look_into(args: dict[str, Any], params: Container[str], plain: set[str]) -> tuple[int, list[str] | None]:
     """Return the number of keys of usual arguments, and the tasks whose results they are.
 
-    Raises one of several errors where they are unusual.
+    Raises one of several errors where they are unusual. `plain` collects keys that arguments may have.
     """
     keys, implied = len(args), None
     for key, value in args.items():
-        if key[:1] == "$" or key == "//":
-            raise ValueError(key)
+        if key not in plain:
+            if key[:1] == "$" or key == "//":
+                raise ValueError(key)
+            plain.add(key)
         if type(value) in _CONTAINERS:
             if len(value) == 1 and type(value) is dict:
                 ((kind, name),) = value.items()

@@ -204,7 +204,7 @@ class _Scanner:
     def _number(self, match: re.Match[str]) -> None:
         digits = match.group()
         if match.group(1) is None and match.group(2) is None:
-            if len(digits) > INTEGER_DIGITS:
+            if len(digits.removeprefix("-")) > INTEGER_DIGITS:
                 self._fault(f"an integer has more than {INTEGER_DIGITS} digits", self._at)
         elif math.isinf(float(digits)):
             self._fault(f"the number {digits[:40]} is too large", self._at)

@@ -173,6 +173,8 @@ def structure_counting(value: Any) -> tuple[JobDefinition | None, list[Fault], i
     faults: list[Fault] = []
     counts = [count_keys({name: child for name, child in value.items() if name != "tasks"})]
     rest, comments = _without_comments(value, JOB_COMMENTS)
+    if "tasks" in comments:
+        counts += [1, count_keys(comments["tasks"], DEPTH - 2)]
     task_items = rest.pop("tasks", {})
     rest.pop(SCHEMA_KEY, None)
     form = rest.pop("format", FORMAT)

@@ -48,7 +48,7 @@ def _finite(digits: str) -> float:
 
 
 def _short(digits: str) -> int:
-    if len(digits) > INTEGER_DIGITS:
+    if len(digits.removeprefix("-")) > INTEGER_DIGITS:
         raise _SuspectError
     return int(digits)
 

@@ -68,6 +68,8 @@ class _Known:
     code: str
     shared: dict[tuple[str, str], Argument] = attrs.field(factory=dict)
     """Arguments that are a parameter of the run: (argument, parameter)."""
+    shapes: dict[int, TaskShape] = attrs.field(factory=dict)
+    """By the number of attempts, the shapes of tasks that say nothing else of what the machine sees."""
 
 
 def compile_plan(
@@ -134,7 +136,7 @@ class _Planner:
 
     def add(self, name: str, task: TaskDefinition, upstreams: tuple[str, ...]) -> None:
         """Plan one task, or note what is wrong with it."""
-        known = self._class_of(name, task)
+        known = self.classes.get((task.task, task.bundle)) or self._class_of(name, task)
         if known is None:
             return
         task_class = known.task_class
@@ -173,7 +175,12 @@ class _Planner:
         )
         if self._stand_in is not None:
             planned = self._stand_in(planned)
-        self.shapes.append(self._shape(task, planned.backend))
+        shape = known.shapes.get(task.retry.max_attempts)
+        if shape is None or planned.backend != known.backend or not _SHAPING.isdisjoint(own):
+            shape = self._shape(task, planned.backend)
+            if planned.backend == known.backend and _SHAPING.isdisjoint(own):
+                known.shapes[task.retry.max_attempts] = shape
+        self.shapes.append(shape)
         self.tasks.append(planned)
 
     def _class_of(self, name: str, task: TaskDefinition) -> _Known | None:
@@ -300,23 +307,19 @@ class _Planner:
                 self.faults.append(Fault(("tasks", name, "args"), words))
 
     def _shape(self, task: TaskDefinition, backend: str) -> TaskShape:
-        key: tuple[Any, ...]
-        if _SHAPING.isdisjoint(vars(task)):  # most tasks
-            key = task.retry.max_attempts, backend
-        else:
-            key = (
-                task.rule,
-                task.finally_,
-                task.retry.max_attempts,
-                bool(task.map),
-                task.run_if is not True,
-                task.pool,
-                backend,
-                task.max_parallel,
-                task.priority,
-                task.allow_failure,
-                task.keep_results,
-            )
+        key = (
+            task.rule,
+            task.finally_,
+            task.retry.max_attempts,
+            bool(task.map),
+            task.run_if is not True,
+            task.pool,
+            backend,
+            task.max_parallel,
+            task.priority,
+            task.allow_failure,
+            task.keep_results,
+        )
         shape = self._shapes.get(key)
         if shape is None:
             shape = self._shapes[key] = TaskShape(
