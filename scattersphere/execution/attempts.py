@@ -50,8 +50,14 @@ class AttemptDriver:
     start_body: Callable[[Coroutine[Any, Any, None], str], Any]
     """The loop's `start`."""
     _pumping: bool
+    _woken: bool
+    """Whether the pump will be called."""
+    _news: dict[Execution, None]
+    """Runs whose readers are to be woken, in order."""
     _thread: int
     _starting: Attempt | None
+    starts_left: int
+    """How many more attempts may be started in this slice whose first step is not their last."""
     _begun: deque[tuple[Execution, list[int]]]
     """Units that the machine has begun, and for whose start the slice was over."""
 
@@ -131,6 +137,7 @@ class AttemptDriver:
         """Keep track of a body that did not end in its first step."""
         attempt.handle = handle
         attempt.execution.live[attempt.unit] = attempt
+        self.starts_left -= 1
         timeout = attempt.planned.definition.timeout
         if timeout is not None:
             self.timers.expire(attempt, now, timeout)
@@ -203,7 +210,7 @@ class AttemptDriver:
 
     # ---- ending
 
-    def _returned(self, attempt: Attempt, value: Any) -> None:
+    def _returned(self, attempt: Attempt, value: Any) -> None:  # noqa: C901 - the hot path: calls are inlined
         execution, unit = attempt.execution, attempt.unit
         machine = execution.machine
         if self.blocking:
@@ -223,11 +230,15 @@ class AttemptDriver:
         if machine.out:
             self.obey(execution)
         if not self._pumping:
-            if execution.live or attempt.planned.backend != "loop":
-                self.wake()  # others will end in this turn too: start what all of them make ready at once
-            else:
+            if not execution.live and attempt.planned.backend == "loop":
                 self.pump_now()
-            self.written(execution, now)
+            elif (
+                not self._woken
+            ):  # others will end in this turn too: start what all of them make ready at once
+                self.wake()
+            execution.journal.stamp(now)  # `written`, inlined
+            if execution.watchers is not None:
+                self._news[execution] = None
 
     def _raised(self, attempt: Attempt, exc: BaseException) -> None:
         # By `type`, here and below: `isinstance` asks `__class__`, which may be a user's property.

@@ -96,10 +96,11 @@ class JobExecutor(Obedience):
         """The process that opened it."""
         self._begun = deque()
         self._pumping = False
+        self._woken = False
         self._starting: Attempt | None = None
+        self.starts_left = 0
         self._began = False
-        self._news: dict[Execution, None] = {}
-        """Runs whose readers are to be woken, in order."""
+        self._news = {}
         self._told_at = 0.0
         self.backlog: Backlog = Backlog(SLICE)
         self._working: OrderedDict[Execution, None] = OrderedDict()
@@ -124,7 +125,7 @@ class JobExecutor(Obedience):
         # Events are stamped with the loop's clock; this is where wall time meets it.
         self._epoch = time.time() - loop.clock()
         await loop.open(self._pump, self.on_alarm, self.crash)
-        self._loop = loop
+        self._loop, self._woken = loop, False
         self.start_body = loop.start
         self._pace: Pace = Pace(loop.starts_a_turn)
         self.home = os.getpid()
@@ -232,6 +233,7 @@ class JobExecutor(Obedience):
     def wake(self) -> None:
         """Have the pump called soon. A pump that is running looks again by itself."""
         if not self._pumping and self._loop is not None:
+            self._woken = True
             self._loop.wake()
 
     def pump_now(self) -> None:
@@ -244,13 +246,16 @@ class JobExecutor(Obedience):
 
         `within_turn` says that it is called from a body's last step, and not by the loop.
         """
+        if not within_turn:
+            self._woken = False
         if self._loop is None:
             return False
         self._pumping, self._began = True, False
         try:
             more = not within_turn and self._go_on()
             # Other runs start attempts while a mass move goes on.
-            more = self._start_ready(CHUNK if within_turn else self._pace.starts()) or more
+            self.starts_left = CHUNK if within_turn else self._pace.starts()
+            more = self._start_ready() or more
             # What has just ended in its first step may have left a mass move, or words to be found.
             more = more or bool(self._working or self.backlog.waiting)
             if self._news:
@@ -272,17 +277,13 @@ class JobExecutor(Obedience):
         more = bool(self.backlog) and self.backlog.new_turn()
         return (bool(self._working) and self.work()) or more
 
-    def _start_ready(self, most: int) -> bool:
-        """Take and start `most` attempts: until nothing is ready (False) or the slice is over (True)."""
-        take, drained, begun, start = (
-            self.dispatcher.take,
-            self.dispatcher.is_drained,
-            self._begun,
-            self.start,
-        )
+    def _start_ready(self) -> bool:
+        """Take and start attempts until nothing is ready (False) or the slice is over (True)."""
+        dispatcher, begun = self.dispatcher, self._begun
+        take, drained, start = dispatcher.take, dispatcher.is_drained, self.start
         now = self.clock()
         end = now + SLICE
-        while most > 0:
+        while self.starts_left > 0:
             if begun:
                 execution, units = begun.popleft()
             else:
@@ -293,7 +294,6 @@ class JobExecutor(Obedience):
                 execution = self.running[machine.run_id]
             self._began = True
             now = start(execution, units, now, end)
-            most -= len(units)
             execution.journal.stamp(now)  # `written`, inlined: in a chain this comes for each task
             if execution.watchers is not None:
                 self._news[execution] = None
@@ -312,8 +312,8 @@ class JobExecutor(Obedience):
     def _tell_news(self) -> bool:
         """Wake readers, unless they were just woken and more is coming. Return whether to look again.
 
-        On Python 3.11 each task takes a turn of the loop; a turn of every reader for each would cost
-        more than the tasks do. Real time, because nothing may wait for this in virtual time.
+        Bodies that suspend take a turn of the loop for a few of them; a turn of every reader for each would
+        cost more than the tasks do. Real time, because nothing may wait for this in virtual time.
         """
         now = time.perf_counter()
         if self._began and now - self._told_at < SLICE:

@@ -1,4 +1,4 @@
-"""How many attempts are started in a turn of the loop, where their first steps come in the next one.
+"""How many attempts are started in a turn of the loop that have steps to take in the next one.
 
 How long such steps take is known when they are over. So the number is halved when the loop was away for
 too long, and doubled again when it was not: additive steps would be slow to find a number between 16 and

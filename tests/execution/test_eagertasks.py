@@ -4,6 +4,7 @@ import asyncio
 import functools
 import gc
 from contextvars import ContextVar
+from typing import ClassVar
 
 import anyio
 import pytest
@@ -184,6 +185,30 @@ def test_a_job_runs_on_loops_that_call_in_other_ways(loop_class: type) -> None:
 
     with asyncio.Runner(loop_factory=loop_class) as runner:
         runner.run(main())
+
+
+class Meet(RunnableTask):
+    here: ClassVar[int] = 0
+    most: ClassVar[int] = 0
+
+    async def run(self, context: TaskContext) -> None:
+        cls = type(self)
+        cls.here += 1
+        cls.most = max(cls.most, cls.here)
+        await asyncio.sleep(0)
+        cls.here -= 1
+
+
+@pytest.mark.anyio
+async def test_of_bodies_that_suspend_a_few_are_started_before_the_loop_has_a_turn() -> None:
+    builder = JobDefinition.build("wide")
+    for number in range(1_000):
+        builder = builder.task(f"t{number}", "Meet")
+    async with Server() as server:
+        server.register_tasks("host", [Meet])
+        server.define(builder.done())
+        assert (await (await server.start("wide")).wait()).succeeded
+    assert 1 < Meet.most <= 64  # a batch that is begun is started as a whole
 
 
 @pytest.mark.anyio
