@@ -189,9 +189,10 @@ class AttemptDriver:
                 self.over(attempt, CANCELLED, None)
                 return
             try:
-                if attempt.planned.plain:
-                    value = await attempt.planned.cls(**attempt.planned.fixed).run(attempt)
-                elif attempt.planned.task_class.hooks:
+                planned = attempt.planned
+                if planned.plain:
+                    value = await planned.cls(**planned.fixed).run(attempt)
+                elif planned.task_class.hooks:
                     value = await run_on_loop(attempt)
                 else:
                     value = await make(attempt).run(attempt)

@@ -80,7 +80,8 @@ class EventStream(AsyncIterator[Event]):
         """Return what is new on the page; where numbers are missing, say so."""
         told = self._last - page.first + 1
         if page.whole and told >= 0:
-            return page.events[told:]
+            # A page that can grow no more is read as it is: a copy would touch each event once more for each reader.
+            return page.events[told:] if told or page.made < page.last else page.events
         events: list[Event] = []
         last = self._last
         for event in page.events:

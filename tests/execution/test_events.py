@@ -16,6 +16,7 @@ from scattersphere import (
     result,
 )
 from scattersphere.execution.eventpages import PAGE
+from scattersphere.execution.machine.record import RunRecord
 
 pytestmark = pytest.mark.anyio
 
@@ -226,6 +227,34 @@ async def test_each_failed_attempt_has_its_own_words(server):
         (3, "running", ""),
         (3, "succeeded", ""),
     ]
+
+
+def _job(name):
+    """Return a job whose run is even, or is not for one reason."""
+    job = JobDefinition.build("j").task("n", "Numbers").task("a", "Numbers", depends_on=["n"])
+    match name:
+        case "a retry":
+            job = job.task("b", "FailTwice", retry={"max_attempts": 3})
+        case "a map":
+            job = job.task("b", "Talk", map={"times": result("n")})
+        case "a skip":
+            job = job.task("b", "Numbers", run_if=False)
+        case "a failure":
+            job = job.task("b", "FailTwice").task("c", "Numbers", depends_on=["b"])
+    return job.task("last", "Numbers", depends_on=["a"]).done()
+
+
+@pytest.mark.parametrize("why", ["even", "a retry", "a map", "a skip", "a failure", "reused"])
+async def test_the_quick_way_of_making_events_makes_the_same_as_the_general_one(server, monkeypatch, why):
+    server.define(_job("a failure" if why == "reused" else why))
+    run = await (await server.start("j")).wait(10)
+    if why == "reused":
+        run = await (await server.rerun(run.id)).wait(10)
+    assert run._execution.machine.is_even is (why == "even")
+    quick = await read(run)
+    monkeypatch.setattr(RunRecord, "is_even", False)
+    assert await read(run) == quick
+    assert ("last", "succeeded") in [(event.task, event.state) for event in quick]
 
 
 async def test_instances_of_maps_are_told_with_their_index(server):

@@ -79,6 +79,7 @@ class RunRecord:
         "_smooth",
         "_started",
         "_turns",
+        "_uneven",
         "_waited",
         "_withheld",
         "attempts",
@@ -123,6 +124,8 @@ class RunRecord:
         self._clean = True
         """Whether every task that ended has succeeded, so that counts of failures are all zero."""
         self._withheld = False
+        self._uneven = False
+        """Whether a task had a second attempt, or took its result over and had none."""
         self._smooth = False
         """Whether a success may take the hot path: running, clean, nothing withheld."""
         self._waited = shape.degrees.copy()
@@ -148,6 +151,11 @@ class RunRecord:
     def is_over(self) -> bool:
         """Whether the run is in a terminal state."""
         return self.state >= RUN_ENDED_FROM
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all that has begun are tasks at their first attempt, and all that has ended has succeeded."""
+        return self._clean and not self._uneven and len(self.task_states) == self.shape.size
 
     @property
     def finals_phase(self) -> bool:

@@ -208,6 +208,7 @@ class RunMachine(Consequences):
         if self._started or self.task_states[task] != PENDING:
             raise RunStateError(f"run {self.run_id}: task {task} has begun; its result cannot be reused")
         self._move(task, SUCCEEDED)
+        self._uneven = True
         self.results[task] = value
         if self.shape.tasks[task].finally_:
             self.finals_left -= 1
@@ -272,6 +273,7 @@ class RunMachine(Consequences):
         if kind in (FAILED, CRASHED) and retryable and asked != BY_CANCEL and self._has_attempts_left(unit):
             if self._may_start_again(unit):
                 self._move(unit, UP_FOR_RETRY)
+                self._uneven = True
                 self._back_off.add(unit)
                 self.out.append(("retry", unit))
                 self._carry()
