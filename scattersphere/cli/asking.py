@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import ssl
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 import attrs
 import click
 
 from scattersphere.errors import ScattersphereError
+from scattersphere.model.logs import make_printable
 from scattersphere.remote.arguments import Definition
-from scattersphere.remote.client import RemoteError, connect, find_token
+from scattersphere.remote.client import DisconnectedError, RemoteError, connect, find_token
 from scattersphere.remote.errors import RequestError
 from scattersphere.remote.following import following
 from scattersphere.remote.jsontext import parse
-from scattersphere.remote.render import as_json, as_log, as_table
+from scattersphere.remote.render import as_json, to_log, to_table
 from scattersphere.remote.requests import find_command
 from scattersphere.remote.words import arguments_of
 
@@ -39,21 +42,43 @@ def at(
     `logs 7 -f` goes on with the lines to come.
     """
     try:
+        token, tls = find_token(token_file), _tls(cafile)
+    except OSError as exc:  # ssl's has no filename, and SSLError for what is no certificate
+        _say(f"scattersphere: {exc.filename or cafile}: {exc.strerror or exc}", NO_CONNECTION)
+    try:
         asked = compile_words(words, as_lines=as_lines)
-        raise SystemExit(anyio.run(_ask, address, find_token(token_file), _tls(cafile), asked))
+        raise SystemExit(anyio.run(_ask, address, token, tls, asked))
     except RequestError as exc:
         _say(f"scattersphere: {exc}", WRONG)
     except RemoteError as exc:
         _say(f"scattersphere: {exc}", REFUSED)
     except BrokenPipeError:
         raise  # who reads our output has seen enough; click knows what to do
-    except (ScattersphereError, OSError) as exc:
+    except OSError as exc:
+        _say(f"scattersphere: cannot connect to {address}: {_reason(exc)}", NO_CONNECTION)
+    except DisconnectedError as exc:
+        hint = "; if it speaks TLS, give --cafile FILE" if exc.word == "gone" and tls is None else ""
+        _say(f"scattersphere: {exc}{hint}", NO_CONNECTION)
+    except ScattersphereError as exc:
         _say(f"scattersphere: {exc}", NO_CONNECTION)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
 
 
-def _say(line: str, status: int) -> None:
+def _reason(exc: OSError) -> str:
+    """Return what the system said; anyio tells only that all addresses of a name have failed."""
+    cause: BaseException = exc
+    while (inner := cause.__cause__) is not None or isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else inner or cause
+    if words := getattr(cause, "verify_message", None):
+        return f"its certificate is not trusted here: {words}"
+    number = getattr(
+        cause, "errno", None
+    )  # asyncio's own words, "Connect call failed", say less than the system's
+    return os.strerror(number) if number and not isinstance(cause, ssl.SSLError) else str(cause)
+
+
+def _say(line: str, status: int) -> NoReturn:
     sys.stderr.write(line + "\n")
     raise SystemExit(status)
 
@@ -75,6 +100,8 @@ def compile_words(words: tuple[str, ...], *, as_lines: bool) -> Asked:
     follow = name == "logs" and any(word in FOLLOW for word in rest)
     if follow:
         rest = [word for word in rest if word not in FOLLOW]
+    elif name == "run":  # here as for a file: `run nightly -p day=2026-11-23`
+        rest = [word.removeprefix("-p") for word in rest if word != "-p"]
     # The shell has split and unquoted already; a definition is one word as it stands.
     text = " ".join(rest) if command.whole else " ".join(_quoted(word) for word in rest)
     args = arguments_of(command, text, 1, DEPTH)
@@ -94,24 +121,20 @@ def _plain(value: Any) -> Any:
 def _tls(cafile: str | None) -> Any:
     if cafile is None:
         return None
-    import ssl  # noqa: PLC0415 - only here
-
     return ssl.create_default_context(cafile=cafile)
 
 
 async def _ask(address: str, token: str | None, tls: Any, asked: Asked) -> int:
     if asked.name == "follow":
-        render = as_json if asked.as_lines else as_table
         async with following(address, token=token, tls=tls, **asked.args) as events:
             async for event in events:
-                _show(render(event))
+                _show(_json(event) if asked.as_lines else to_table(event, _printable))
         return 0
     async with connect(address, token=token, tls=tls) as client:
         result = await client.call(asked.name, **asked.args)
     following_on = result.pop("next") - 1 if asked.name == "logs" and not asked.as_lines else None
-    _show(
-        as_json({"n": 1, "result": result}) if asked.as_lines else _body(as_table({"n": 1, "result": result}))
-    )
+    reply = {"n": 1, "result": result}
+    _show(_json(reply) if asked.as_lines else _body(to_table(reply, _printable)))
     if asked.follow:
         since = following_on if following_on is not None else result["next"] - 1
         await _follow_log(address, token, tls, asked, since)
@@ -121,18 +144,28 @@ async def _ask(address: str, token: str | None, tls: Any, asked: Asked) -> int:
 async def _follow_log(address: str, token: str | None, tls: Any, asked: Asked, since: int) -> None:
     """Show the lines that come after those that were shown, for the same task, instance and attempt."""
     wanted = {name: asked.args[name] for name in ("task", "index", "attempt") if name in asked.args}
-    run, render = asked.args["run"], as_json if asked.as_lines else as_log
+    run = asked.args["run"]
     async with following(address, run, token=token, tls=tls, kinds=["log"], since=since) as events:
         async for event in events:
             if event["event"] != "log" or all(event.get(name) == value for name, value in wanted.items()):
-                _show(render(event))
+                _show(_json(event) if asked.as_lines else to_log(event, _printable))
 
 
-def _body(table: bytes) -> bytes:
+def _body(table: str) -> str:
     """Drop the head line: there is only one reply."""
-    return table.partition(b"\n")[2].removesuffix(b"\n")
+    return table.partition("\n")[2].removesuffix("\n")
 
 
-def _show(line: bytes) -> None:
-    sys.stdout.buffer.write(line)
+def _json(message: Any) -> str:
+    return as_json(message).decode("ascii")
+
+
+def _printable(text: str) -> str:
+    """Keep what our own output can show. The wire is ASCII; a terminal of today need not be."""
+    shown = make_printable(text).replace("\n", "\\n").replace("\t", "\\t")  # it is one line, or one cell
+    return shown.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding)
+
+
+def _show(text: str) -> None:
+    sys.stdout.write(text)
     sys.stdout.flush()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 CELL = 60
@@ -33,25 +33,30 @@ def as_pretty(message: Mapping[str, Any]) -> bytes:
 
 def as_table(message: Mapping[str, Any]) -> bytes:
     """Return the message as a head line, then tables and `name: value` lines, and an empty line."""
+    return to_table(message, _ascii).encode("ascii")
+
+
+def to_table(message: Mapping[str, Any], escape: Callable[[str], str]) -> str:
+    """Do as `as_table`; `escape` replaces what may not be shown."""
     if "event" in message:
-        return _shown(_event(message)) + b"\n"
+        return escape(_event(message)) + "\n"
     if "bye" in message:
-        return _shown(f"-- bye: {message['bye'].get('message') or message['bye']['code']}") + b"\n"
+        return escape(f"-- bye: {message['bye'].get('message') or message['bye']['code']}") + "\n"
     head = f"-- {message.get('n', '')}" + (f" {message['id']}" if "id" in message else "")
     if "error" in message:
         error = message["error"]
         lines = f"{head} {error['code']}: {error['message']}".split("\n")
         lines += [_problem(problem) for problem in error.get("problems", ())]
     else:
-        lines = [head, *_block(message["result"])]
-    return b"".join(_shown(line) + b"\n" for line in lines) + b"\n"
+        lines = [head, *_block(message["result"], "", escape)]
+    return "".join(escape(line) + "\n" for line in lines) + "\n"
 
 
 RENDERERS = {"json": as_json, "pretty": as_pretty, "table": as_table}
 
 
-def _shown(text: str) -> bytes:
-    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text).encode("ascii")
+def _ascii(text: str) -> str:
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _event(event: Mapping[str, Any]) -> str:
@@ -83,11 +88,11 @@ def log_lines(row: Mapping[str, Any]) -> list[str]:
     return [f"{time} {row.get('level', '-'):<7} {_task(row)}: {first}", *(f"    {line}" for line in others)]
 
 
-def as_log(message: Mapping[str, Any]) -> bytes:
+def to_log(message: Mapping[str, Any], escape: Callable[[str], str]) -> str:
     """Return an event of the kind `log` as `logs` shows it; other messages as tables do."""
     if message.get("event") != "log":
-        return as_table(message)
-    return b"".join(_shown(line) + b"\n" for line in log_lines(message))
+        return to_table(message, escape)
+    return "".join(escape(line) + "\n" for line in log_lines(message))
 
 
 def _problem(problem: Mapping[str, Any]) -> str:
@@ -96,16 +101,20 @@ def _problem(problem: Mapping[str, Any]) -> str:
     return f"  {where}{problem.get('path', '')}  {problem['message']}{hint}"
 
 
-def _block(value: Any, name: str = "") -> list[str]:
+def _block(value: Any, name: str, escape: Callable[[str], str]) -> list[str]:
     """Return the lines of a value, with its name where it has one."""
     if isinstance(value, Mapping):
         lines = []
         for key, inner in value.items():
-            lines += _block(inner, f"{name}.{key}" if name else str(key))
+            lines += _block(inner, f"{name}.{key}" if name else str(key), escape)
         return lines
     if isinstance(value, Sequence) and not isinstance(value, str) and value:
         if all(isinstance(row, Mapping) for row in value):
-            return [line for row in value for line in log_lines(row)] if name == "lines" else _rows(value)
+            return (
+                [line for row in value for line in log_lines(row)]
+                if name == "lines"
+                else _rows(value, escape)
+            )
         if name == "help":
             return list(value)
     if isinstance(value, str) and "\n" in value:
@@ -125,18 +134,20 @@ def _short(value: Any) -> str:
     return _encode(value)
 
 
-def _rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _rows(rows: Sequence[Mapping[str, Any]], escape: Callable[[str], str]) -> list[str]:
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[_cell(row.get(column), last=column is columns[-1]) for column in columns] for row in rows]
+    cells = [
+        [_cell(row.get(column), escape, last=column is columns[-1]) for column in columns] for row in rows
+    ]
     widths = [max(len(line[at]) for line in [columns, *cells]) for at in range(len(columns))]
     return [_aligned(columns, widths), *(_aligned(line, widths) for line in cells)]
 
 
-def _cell(value: Any, *, last: bool) -> str:
+def _cell(value: Any, escape: Callable[[str], str], *, last: bool) -> str:
     """Return a cell; only the last one of a row may be long."""
     if value is None:
         return "-"
-    text = _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), _short(value))
+    text = escape(_short(value))
     return text if last or len(text) <= CELL else text[: CELL - 3] + "..."
 
 

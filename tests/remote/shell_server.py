@@ -99,17 +99,17 @@ class ShellServer:
 
 
 @contextmanager
-def shell_server(folder, tcp="127.0.0.1:0"):
+def shell_server(folder, *more, tcp="127.0.0.1:0"):
     for name in ("bundles", "jobs"):
         (folder / name).mkdir(mode=0o755)
     write(folder / "bundles" / "greetings.py", GREETINGS)
     token = create_token(folder / "tokens.json", "ann", "admin")
-    with shell_server_again(folder, tcp, token) as server:
+    with shell_server_again(folder, tcp, token, *more) as server:
         yield server
 
 
 @contextmanager
-def shell_server_again(folder, tcp, token):
+def shell_server_again(folder, tcp, token, *more):
     """Start the command with the flags that the documentation names, in folders that are there."""
     flags = {
         "--bundles": folder / "bundles",
@@ -118,7 +118,7 @@ def shell_server_again(folder, tcp, token):
         "--unix": folder / "run" / "socket",
         "--tokens": folder / "tokens.json",
     }
-    words = [str(word) for pair in flags.items() for word in pair]
+    words = [str(word) for pair in flags.items() for word in pair] + [str(word) for word in more]
     process = subprocess.Popen(
         [sys.executable, "-m", "scattersphere", "serve", *words],
         stdout=subprocess.PIPE,

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import trustme
 from shell_server import PATIENCE, shell_server
 
 pytest.importorskip("click")
@@ -67,5 +68,38 @@ def test_the_verbs_of_the_protocol_from_a_shell(tmp_path):
         assert "no run 9" in shell("-c", where, "cancel", "9", status=1, **env).stderr
         assert "did you mean 'runs'" in shell("-c", where, "rnus", status=2, **env).stderr
         assert "auth-required" in shell("-c", where, "runs", status=1, SCATTERSPHERE_TOKEN="").stderr
+        two = '{"format":1,"name":"two","params":{"n":""},"tasks":{"a":{"task":"greetings.Greet","args":{"name":{"$param":"n"}}},"b":{"task":"greetings.Greet","args":{"name":{"$result":"a"}}}}}'
+        shell("-c", where, "define", two, **env)
+        assert shell("-c", where, "run", "two", "-p", "n=Zoë", **env).stdout == "run: 2\n"
+        shell("-c", where, "wait", "2", **env)
+        told = shell("-c", where, "explain", "2", PYTHONIOENCODING="utf-8", **env).stdout
+        assert 'with n="Zoë"' in told
+        assert "↓ b" in told
         assert "run 1" in shell("-c", f"unix:{server.unix}", "explain", "1", SCATTERSPHERE_TOKEN="").stdout
-    shell("-c", where, "runs", status=3, **env)
+    refused = shell("-c", where, "runs", status=3, **env).stderr
+    assert refused == f"scattersphere: cannot connect to {where}: Connection refused\n"
+    lost = shell("-c", where, "--token-file", tmp_path / "lost", "runs", status=3).stderr
+    assert lost == f"scattersphere: {tmp_path / 'lost'}: No such file or directory\n"
+
+
+def test_a_server_behind_tls_from_a_shell_and_an_authority_that_is_not_trusted(tmp_path):
+    authority, other = trustme.CA(), trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    other.cert_pem.write_to_path(tmp_path / "other.pem")
+    issued = authority.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    tls = ("--tls-cert", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem")
+    with shell_server(tmp_path, *tls) as server:
+        where, env = f"127.0.0.1:{server.port}", {"SCATTERSPHERE_TOKEN": server.token}
+        assert shell("-c", where, "--cafile", tmp_path / "ca.pem", "whoami", **env).stdout.startswith(
+            "user: "
+        )
+        told = shell("-c", where, "--cafile", tmp_path / "other.pem", "whoami", status=3, **env).stderr
+        assert told.startswith(
+            f"scattersphere: cannot connect to {where}: its certificate is not trusted here: "
+        )
+        assert told.count("\n") == 1
+        assert "if it speaks TLS, give --cafile FILE" in shell("-c", where, "whoami", status=3, **env).stderr
+        told = shell("-c", where, "--cafile", tmp_path / "key.pem", "whoami", status=3, **env).stderr
+        assert told.startswith(f"scattersphere: {tmp_path / 'key.pem'}: ")

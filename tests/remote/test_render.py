@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scattersphere.remote.render import RENDERERS, as_json, as_log, as_table
+from scattersphere.remote.render import RENDERERS, _ascii, as_json, as_table, to_log
 
 TEXT = st.text(st.characters(codec="utf-8"))
 VALUES = st.recursive(
@@ -65,8 +65,8 @@ def test_a_log_reads_like_a_log():
     said = as_table({"n": 1, "result": {"run": 1, "lines": [line | {"message": "one\ntwo"}], "next": 5}})
     assert said.decode() == "-- 1\nrun: 1\n10:00:00.123 INFO    a[3] #2: one\n    two\nnext: 5\n\n"
     event = {"event": "log", "sub": 1, "seq": 4, "ts": "2026-11-24T10:00:00.123Z", "task": "a"}
-    assert as_log(event | {"level": "INFO", "message": "x\x1b"}) == b"10:00:00.123 INFO    a: x\\x1b\n"
-    assert as_log({"event": "end", "sub": 1}) == b"* 1 end\n"
+    assert to_log(event | {"level": "INFO", "message": "x\x1b"}, _ascii) == "10:00:00.123 INFO    a: x\\x1b\n"
+    assert to_log({"event": "end", "sub": 1}, _ascii) == "* 1 end\n"
 
 
 def test_only_the_last_cell_of_a_row_may_be_long():
