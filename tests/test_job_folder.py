@@ -44,10 +44,10 @@ def folder(tmp_path):
     return tmp_path / "jobs"
 
 
-async def seen(server, kind, name):
+async def seen(server, kind, name, since=0):
     """Wait for an event of a job."""
     with anyio.fail_after(PATIENCE):
-        events = server.events()
+        events = server.events(since)
         while (event := await anext(events)).kind is not kind or event.job != name:
             pass
     return event
@@ -378,6 +378,16 @@ async def test_files_dropped_in_are_defined_broken_edits_change_nothing_and_remo
         shutil.rmtree(folder)
         await seen(server, EventKind.JOB_UNDEFINED, "renamed")
         assert not server.definitions
+
+
+async def test_a_broken_file_that_is_restored_is_no_problem_any_more_and_that_is_told(folder):
+    (folder / "j.json").write_text(job("j", "Greet"))
+    async with Server(job_folder=folder, watch_jobs=True, watch=QUICK) as server:
+        (folder / "j.json").write_text("{")
+        failed = await seen(server, EventKind.JOB_FAILED, "j")
+        (folder / "j.json").write_text(job("j", "Greet"))
+        await seen(server, EventKind.JOB_DEFINED, "j", since=failed.seq)
+        assert not server.problems
 
 
 async def test_a_save_of_ones_own_is_no_news(folder):

@@ -160,7 +160,7 @@ class JobFiles:
             if there is not None and there.path != str(file):
                 where = there.path or "Python"
                 raise ExistsError(f"job {definition.name!r} is defined already, from {where}")
-            if there is None or there.origin != definition.origin:
+            if there is None or there.origin != definition.origin or file in self.problems:
                 there = await self._define_from(file, definition)
         except (ScattersphereError, OSError, RecursionError) as error:
             self._note(file, str(error))

@@ -216,9 +216,19 @@ class TaskRegistry:
                 self._versions.drop_unpublished(version)
                 self._versions.refuse_if_closed()
                 raise NoSuchBundleError(f"bundle {name!r} was deregistered while it was loading")
-            bundle.error = None
+            mended, bundle.error = bundle.error is not None, None
             if version is not bundle.current:
                 self._publish(bundle, version)
+            elif (
+                mended
+            ):  # the file says again what it said before: whoever heard of the failure hears of this
+                self._emit(
+                    BundleEventKind.LOADED,
+                    name,
+                    label=version.label,
+                    replaced=version.label,
+                    tasks=tuple(version.tasks),
+                )
             return bundle
 
     def find(self, path: str, bundle: str | None = None) -> TaskClass:

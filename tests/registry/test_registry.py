@@ -296,6 +296,24 @@ async def test_a_failure_is_an_event_and_is_shown_with_file_line_and_text_until_
     await registry.aclose()
 
 
+async def test_restored_content_after_a_failure_is_told_although_the_version_is_the_same(tmp_path):
+    events = []
+    registry = TaskRegistry(on_event=events.append, collect_garbage=False)
+    file = tmp_path / "a.py"
+    file.write_text(task_module(1))
+    version = (await registry.register(file)).current
+    file.write_text("x x")
+    with pytest.raises(BundleLoadError):
+        await registry.reload("a")
+    file.write_text(task_module(1))
+    bundle = await registry.reload("a")
+    assert (bundle.error, bundle.current) == (None, version)
+    await registry.reload("a")  # nothing was wrong: no news
+    assert [event.kind for event in events] == ["bundle-loaded", "bundle-failed", "bundle-loaded"]
+    assert events[-1].label == events[-1].replaced == version.label
+    await registry.aclose()
+
+
 async def test_many_versions_in_memory_are_a_warning_that_names_the_runs(registry, tmp_path, caplog):
     file = tmp_path / "a.py"
     for value in range(MANY_VERSIONS + 1):
