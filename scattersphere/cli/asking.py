@@ -15,7 +15,7 @@ import click
 from scattersphere.errors import ScattersphereError
 from scattersphere.model.logs import make_printable
 from scattersphere.remote.arguments import Definition
-from scattersphere.remote.client import DisconnectedError, RemoteError, connect, find_token
+from scattersphere.remote.client import TOKEN_VARIABLE, DisconnectedError, RemoteError, connect, find_token
 from scattersphere.remote.errors import RequestError
 from scattersphere.remote.following import following
 from scattersphere.remote.jsontext import parse
@@ -25,6 +25,7 @@ from scattersphere.remote.words import arguments_of
 
 DEPTH = 96
 FOLLOW = frozenset({"-f", "--follow"})
+TOKEN_WANTED = f"auth-required: a token is wanted: give --token-file FILE, or set {TOKEN_VARIABLE}"
 REFUSED, WRONG, NO_CONNECTION, INTERRUPTED = 1, 2, 3, 130
 
 
@@ -51,7 +52,7 @@ def at(
     except RequestError as exc:
         _say(f"scattersphere: {exc}", WRONG)
     except RemoteError as exc:
-        _say(f"scattersphere: {exc}", REFUSED)
+        _say(f"scattersphere: {TOKEN_WANTED if exc.word == 'auth-required' else exc}", REFUSED)
     except BrokenPipeError:
         raise  # who reads our output has seen enough; click knows what to do
     except OSError as exc:

@@ -32,7 +32,7 @@ def check_files(files: Iterable[str], bundles: Iterable[Path], *, as_json: bool)
     """Print what is wrong with each file; return the exit code."""
     code = RIGHT
     for file in files:
-        problems, tasks = anyio.run(_check, file, Path(file).resolve().parent, list(bundles))
+        problems, tasks = anyio.run(check_file, file, Path(file).resolve().parent, list(bundles))
         code = max(code, WRONG if problems else RIGHT)
         if as_json:
             shown = [attrs.asdict(problem) for problem in problems]
@@ -44,7 +44,11 @@ def check_files(files: Iterable[str], bundles: Iterable[Path], *, as_json: bool)
     return code
 
 
-async def _check(file: str, folder: Path, bundles: list[Path]) -> tuple[list[Problem], int]:
+async def check_file(file: str, folder: Path, bundles: list[Path]) -> tuple[list[Problem], int]:
+    """Return everything wrong with a definition file, by itself and with its code, and its number of tasks.
+
+    The paths of the bundles that it names begin in `folder`.
+    """
     try:
         reading = read_definition_file(file)
     except OSError as exc:

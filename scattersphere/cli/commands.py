@@ -85,7 +85,9 @@ def new(name: str, parent: Path, *, as_json: bool) -> None:
         return
     for path in made:
         click.echo(f"made {path}")
-    click.echo(f"try: scattersphere run {shlex.quote(str(parent / name / name))}.json -p name=Ada")
+    folder = shlex.quote(str(parent / name))
+    click.echo(f"try: scattersphere run {folder}/{name}.json -p name=Ada")
+    click.echo(f"test: pytest {folder}")
 
 
 cli.add_command(validate)

@@ -54,10 +54,10 @@ class Lines:
         pass
 
     def show(self, event: Event) -> None:
-        """Print a line, but for progress and instances."""
+        """Print a line, and what follows the first line of a message set in; but for progress and instances."""
         if event.kind is EventKind.TASK_PROGRESS or event.index is not None:
             return
-        self._console.print(make_printable(str(event)).replace("\n", " | "), markup=False)
+        self._console.print(make_printable(str(event)).replace("\n", "\n    "), markup=False)
 
 
 class Bars:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from rich.console import Console
 
+from scattersphere.cli.checking import check_file
 from scattersphere.cli.jsonlines import JsonLines, run_summary, write_line
 from scattersphere.cli.progress import make_display
-from scattersphere.errors import DefinitionError, ScattersphereError
+from scattersphere.errors import DefinitionError, ScattersphereError, listing
 from scattersphere.model.logs import make_printable
 from scattersphere.model.states import RunState, TaskState
 from scattersphere.server import Server
@@ -56,7 +57,7 @@ async def _run(
     # The folder is where the file's bundles may lie; whatever else is in it is none of our business.
     async with Server(bundle_roots=[path.parent], adopt=False, watch=False) as server:
         try:
-            run = await _begin(server, file, params)
+            run = await _begin(server, file, path.parent, params)
         except _Refusal as refusal:
             err.print(str(refusal).rstrip(), markup=False)
             return refusal.exit_code
@@ -98,12 +99,14 @@ class _Refusal(Exception):  # noqa: N818 - no error of ours, but the end of this
         super().__init__(message)
 
 
-async def _begin(server: Server, file: str, params: dict[str, Any]) -> Run:
+async def _begin(server: Server, file: str, folder: Path, params: dict[str, Any]) -> Run:
     """Load the file and start the run, or raise `_Refusal` with the exit code that fits."""
     try:
         definition = await server.load(file)
     except DefinitionError as exc:
-        raise _Refusal(BAD_FILE, str(exc)) from exc
+        # What the code has to say to it is told at once too, and not only when this is mended.
+        problems, _ = await check_file(file, folder, [])
+        raise _Refusal(BAD_FILE, listing(file, problems)) from exc
     except OSError as exc:
         raise _Refusal(BAD_FILE, f"{file}: {exc.strerror or exc}") from exc
     except ScattersphereError as exc:
@@ -149,6 +152,7 @@ def _show_end(run: Run, err: Console) -> None:
                 out.print(f"{name}:", markup=False)
                 _show_result(run.results[name], out)
     else:
+        sys.stdout.flush()  # the lines of the run come before its story where both go to one file
         err.print(run.explain(), markup=False)
     shown = ", ".join(f"{count} {state}" for state, count in counts.items())
     more = f" ({instances} instances)" if instances else ""

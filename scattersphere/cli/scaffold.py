@@ -59,6 +59,36 @@ def make_job(name: str) -> JobDefinition:
     return job.task("shout", f"{name}.Shout", args={"text": result("greet")}).done()
 
 
+_TEST = Template('''"""The test of the job `$name`. It needs `pip install pytest`."""
+
+from pathlib import Path
+
+import pytest
+
+from scattersphere.testing import Rehearsal, VirtualTimeLoop
+
+JOB = Path(__file__).with_name("$name.json")
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio", {"loop_factory": VirtualTimeLoop}  # an hour's delay takes no time
+
+
+async def test_somebody_is_greeted_loudly(scattersphere: Rehearsal) -> None:
+    run = await scattersphere.run(JOB, {"name": "Ada"})
+    assert run.succeeded, run.explain()
+    assert run.results["shout"] == "HELLO ADA!"
+
+
+async def test_the_greeting_may_be_a_fake(scattersphere: Rehearsal) -> None:
+    scattersphere.fake("$name.Greet", lambda name: f"good day {name}")
+    run = await scattersphere.run(JOB, {"name": "Bo"})
+    assert run.results["shout"] == "GOOD DAY BO!"
+''')
+
+
 def make_folder(name: str, parent: Path) -> list[Path]:
     """Write the files and return their paths. Nothing that is there already is touched.
 
@@ -69,6 +99,7 @@ def make_folder(name: str, parent: Path) -> list[Path]:
     texts = {
         folder / f"{name}.py": _BUNDLE.substitute(name=name),
         folder / f"{name}.json": make_job(name).dumps(),
+        folder / f"test_{name}.py": _TEST.substitute(name=name),
         folder / SCHEMA_FILE: json.dumps(JobDefinition.schema(), indent=2) + "\n",
     }
     if there := [path for path in texts if path.exists()]:

@@ -30,10 +30,19 @@ def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_what_new_makes_runs_as_it_says(tmp_path: Path) -> None:
     made = call(tmp_path, "new", "hello")
     assert (made.returncode, made.stderr) == (0, "")
-    command = made.stdout.splitlines()[-1].removeprefix("try: scattersphere ")
-    done = call(tmp_path, *command.split())
+    command, test = made.stdout.splitlines()[-2:]
+    done = call(tmp_path, *command.removeprefix("try: scattersphere ").split())
     assert (done.returncode, done.stderr) == (0, "")
     assert "HELLO ADA!" in done.stdout
+    tested = subprocess.run(
+        [sys.executable, "-m", *test.removeprefix("test: ").split(), "-p", "no:asyncio", "-p", "no:trio"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert "2 passed" in tested.stdout
 
 
 def test_what_new_makes_is_what_the_loader_would_save(tmp_path: Path) -> None:
