@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ def test_what_new_makes_runs_as_it_says(tmp_path: Path) -> None:
     assert "HELLO ADA!" in done.stdout
     tested = subprocess.run(
         [sys.executable, "-m", *test.removeprefix("test: ").split(), "-p", "no:asyncio", "-p", "no:trio"],
+        env=os.environ | {"PYTEST_DEBUG_TEMPROOT": str(tmp_path)},
         cwd=tmp_path,
         capture_output=True,
         text=True,
