@@ -2,8 +2,8 @@
 
 `python -m benchmarks peers [--tasks 1000] [--repetitions 9]`, with the dependency group `bench` installed; what
 is not installed is left out and named. All run the same graph of functions that do nothing, in turns, on
-asyncio. Shown are microseconds for each task and how many times the Server's cost that is (goals: performance.md,
-section 1: layered, dask 5 x and Hamilton 5 x; flat, taskiq 4 x).
+asyncio. Shown are microseconds of the processor for each task and how many times the Server's cost that is
+(goals: performance.md, section 1: layered, dask 5 x and Hamilton 5 x; flat, taskiq 4 x).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import importlib.metadata
 import statistics
 import sys
 import types
-from time import perf_counter
+from time import process_time
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.baselines import Links, kahn
@@ -124,10 +124,10 @@ async def contest(server: Server, shape: str, graph: Graph, repetitions: int) ->
     for turn in range(repetitions + 1):
         for name, contestant in contestants.items():
             gc.collect()
-            started = perf_counter()
+            started = process_time()
             await contestant()
             if turn:
-                times[name].append(perf_counter() - started)
+                times[name].append(process_time() - started)
     base = statistics.median(times["Server"])
     for name, taken in times.items():
         cost = statistics.median(taken)

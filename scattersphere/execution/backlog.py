@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 class Backlog:
@@ -38,6 +38,16 @@ class Backlog:
     def later(self, action: Callable[[], None]) -> None:
         """Do it in a later turn."""
         self.waiting.append(action)
+
+    def in_pieces(self, pieces: Iterator[None]) -> None:
+        """Take one piece after the other, as the turns to come have time for them."""
+
+        def take_one() -> None:
+            for _ in pieces:
+                self.later(take_one)
+                return
+
+        self.later(take_one)
 
     def new_turn(self) -> bool:
         """Another turn has come: go on with what waits. Return whether there is more."""

@@ -350,7 +350,7 @@ class JobExecutor(Obedience):
         if len(execution.machine.task_states) < MANY:
             execution.settle()
         else:  # takes some milliseconds, to which this turn's share is not to be added
-            self.backlog.later(execution.settle)
+            self.backlog.in_pieces(execution.settling())
             self.wake()
         execution.tell_end()
         self.admit()

@@ -76,3 +76,21 @@ def test_a_loop_that_had_nothing_to_do_says_nothing_about_the_cost_of_starts(clo
     pace.turn_over(full=False)
     clock.now += 60
     assert pace.starts() == 256
+
+
+def test_what_comes_in_pieces_takes_several_turns_and_lets_others_come_in_between(clock):
+    backlog, done = Backlog(2.0), []
+
+    def pieces():
+        for n in range(4):
+            taking(clock, 1.5, done, n)()
+            yield
+
+    backlog.in_pieces(pieces())
+    backlog.later(taking(clock, 0.0, done, "other"))
+    assert done == []
+    turns = 0
+    while backlog.new_turn():
+        turns += 1
+    assert done == [0, "other", 1, 2, 3]
+    assert turns == 2

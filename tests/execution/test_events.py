@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from array import array
 
 import anyio
 import pytest
@@ -15,7 +16,10 @@ from scattersphere import (
     Server,
     result,
 )
+from scattersphere.execution import execution
 from scattersphere.execution.eventpages import PAGE
+from scattersphere.execution.execution import Execution
+from scattersphere.execution.machine import record
 from scattersphere.execution.machine.record import RunRecord
 
 pytestmark = pytest.mark.anyio
@@ -255,6 +259,22 @@ async def test_the_quick_way_of_making_events_makes_the_same_as_the_general_one(
     monkeypatch.setattr(RunRecord, "is_even", False)
     assert await read(run) == quick
     assert ("last", "succeeded") in [(event.task, event.state) for event in quick]
+
+
+async def test_events_can_be_read_while_a_large_run_is_settled_piece_by_piece(server, monkeypatch):
+    for module in (record, execution):
+        monkeypatch.setattr(module, "PIECE", 3)
+    monkeypatch.setattr(Execution, "settle", lambda _: None)
+    server.define(_job("a map"))
+    run = await (await server.start("j")).wait(10)
+    told = await read(run)
+    pieces = 0
+    for _ in run._execution.settling():
+        pieces += 1
+        assert await read(run) == told
+    assert pieces > 1
+    assert isinstance(run._execution.journal.moves, array)
+    assert await read(run) == told
 
 
 async def test_instances_of_maps_are_told_with_their_index(server):

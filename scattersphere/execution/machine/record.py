@@ -29,6 +29,7 @@ from scattersphere.execution.machine.readers import DROPPED, Readers
 
 if TYPE_CHECKING:
     from collections import deque
+    from collections.abc import Iterator
 
     from scattersphere.execution.machine.dispatcher import Dispatcher
     from scattersphere.execution.machine.run import RunMachine
@@ -38,6 +39,10 @@ Command = tuple[str] | tuple[str, int]
 """`("run", state)`, `("cancel", unit)`, `("kill", unit)`, `("release", unit)`, `("retry", unit)`,
 `("mapped", task)`: the elements of a mapped task are read no more, and `("work",)`: a mass move is
 not finished, call `work` in slices."""
+
+
+PIECE = 1 << 14
+"""Entries of a journal that are compacted at a time."""
 
 
 class MapProgress:
@@ -179,11 +184,21 @@ class RunRecord:
 
     def compact(self) -> None:
         """Give back what an ended run no longer needs; states, results and journal stay readable."""
-        if self.is_over:
-            self.journal = array("q", self.journal)
-            self._waited = []
-            self._maps = {task: MapProgress(progress.width) for task, progress in self._maps.items()}
-            self._turns, self._lanes, self._hot = {}, {}, None
+        for _ in self.compacting():
+            pass
+
+    def compacting(self) -> Iterator[None]:
+        """Do what `compact` does, in pieces of less than a millisecond."""
+        if not self.is_over:
+            return
+        compact, journal = array("q"), self.journal
+        for start in range(0, len(journal), PIECE):
+            compact.extend(journal[start : start + PIECE])
+            yield
+        self.journal = compact
+        self._waited = []
+        self._maps = {task: MapProgress(progress.width) for task, progress in self._maps.items()}
+        self._turns, self._lanes, self._hot = {}, {}, None
 
     # ---- moves
 
