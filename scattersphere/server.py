@@ -203,7 +203,8 @@ class Server(StaysHome):
     async def _open(self) -> None:
         self._log_folder.open(self._executor.instance)
         await self._executor.open()
-        self._feed.open(self._executor.now)
+        self._feed.open(self._executor.clock, self._executor.wall)
+        self._book.open(self._executor.wall)
         self._instruments.open()
         await self._bundles.open(self._executor.loop.start)
         await self._files.open(watch=self._watch_jobs)
@@ -480,8 +481,9 @@ class Server(StaysHome):
         self._feed.add(EventKind.JOB_FAILED, job=file.stem, message=message)
 
     def _run_moved(self, execution: Execution, kind: EventKind) -> None:
-        self._feed.add(kind, run=execution.id, job=execution.plan.job, state=execution.state)
-        self._book.moved(execution, kind, self._executor.now())
+        now = self._executor.clock()
+        self._feed.moved(kind, execution.id, execution.plan.job, execution.state, now)
+        self._book.moved(execution, kind, now)
         if kind is EventKind.RUN_ENDED:
             self._starter.ended(execution)
 

@@ -16,6 +16,13 @@ from scattersphere.sync import SyncServer
 pytestmark = pytest.mark.anyio
 
 
+class Silent(RunnableTask):
+    """Do nothing, say nothing."""
+
+    async def run(self, context):
+        return None
+
+
 class Add(RunnableTask):
     """Add one."""
 
@@ -60,7 +67,7 @@ class Parent(RunnableTask):
         await (await context.start("child")).wait()
 
 
-CLASSES = [Add, Fail, Sleep, Numbers, Parent]
+CLASSES = [Silent, Add, Fail, Sleep, Numbers, Parent]
 
 
 def virtually(main, **options):
@@ -125,6 +132,38 @@ async def test_an_evicted_run_leaves_no_memory_behind():
         await anyio.wait_all_tasks_blocked()
         gc.collect()
         assert gone() is None
+
+
+async def test_an_evicted_run_is_gone_without_the_garbage_collector():
+    """A full collection takes 100 ms in a large host, and stops all of it: runs must not make work for it."""
+    async with Server(history=(1, 3600.0)) as server:
+        server.register_tasks("app", CLASSES)
+        gc.disable()
+        try:
+            run = await (await server.start_task("Add")).wait(10)
+            run.logs()
+            gone = weakref.ref(run.execution)
+            del run
+            await (await server.start_task("Add")).wait(10)
+            await anyio.wait_all_tasks_blocked()
+            assert gone() is None
+        finally:
+            gc.enable()
+
+
+async def test_a_kept_run_is_few_objects_for_the_garbage_collector():
+    async with Server(history=(200, 3600.0)) as server:
+        server.register_tasks("app", CLASSES)
+        server.define(JobDefinition.build("one").task("only", "Silent").done())
+
+        async def objects_after(count):
+            for _ in range(count):
+                await (await server.start("one")).wait(10)
+            gc.collect()
+            return len(gc.get_objects())
+
+        before = await objects_after(20)
+        assert (await objects_after(100) - before) / 100 < 20
 
 
 async def test_runs_beyond_the_history_leave_memory_as_it_was():

@@ -27,7 +27,6 @@ class Attempt(TaskContext):
 
     __slots__ = (
         "_gate",
-        "_log",
         "asked",
         "attempt_number",
         "execution",
@@ -35,6 +34,7 @@ class Attempt(TaskContext):
         "handle",
         "killed",
         "late",
+        "own_log",
         "planned",
         "remaining",
         "unit",
@@ -55,7 +55,8 @@ class Attempt(TaskContext):
         self.late: Timer | None = None
         """The timeout of an attempt that was held: it left the order in which attempts expire."""
         self._gate: Any = None
-        self._log: logging.LoggerAdapter[logging.Logger] | None = None
+        self.own_log: logging.LoggerAdapter[logging.Logger] | None = None
+        """The logger that was made for it. It knows the attempt: dropped at the end, no work for the collector."""
 
     def __repr__(self) -> str:
         return f"<Attempt {self.attempt} of {self.label}>"
@@ -93,9 +94,9 @@ class Attempt(TaskContext):
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        if self._log is None:
-            self._log = self.execution.engine.logger_for(self)
-        return self._log
+        if self.own_log is None:
+            self.own_log = self.execution.engine.logger_for(self)
+        return self.own_log
 
     @property
     def run_log(self) -> RunLog:

@@ -225,6 +225,7 @@ class AttemptDriver:
             execution.mark(execution.ended, unit, now)
         if attempt.handle is not None:
             self._forget(attempt)
+        attempt.own_log = None
         if execution.gauges:
             progress.close(self, attempt)
         machine.ok(unit, value)
@@ -305,6 +306,7 @@ class AttemptDriver:
         if attempt.unit not in execution.machine.stuck:
             execution.mark(execution.ended, attempt.unit, self.clock())
         self._forget(attempt)
+        attempt.own_log = None
         if execution.gauges:
             progress.close(self, attempt)
         execution.machine.ended(attempt.unit, kind, value, retryable=retryable)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from weakref import ReferenceType, ref
 
 import anyio
@@ -17,7 +17,7 @@ from scattersphere.execution.journal import Journal
 from scattersphere.execution.logs import current_attempt
 from scattersphere.execution.machine.codes import RUN_STATES, TASK_STATES
 from scattersphere.execution.machine.readers import DROPPED
-from scattersphere.execution.machine.record import PIECE
+from scattersphere.execution.machine.record import EMPTY_SET, PIECE
 from scattersphere.execution.machine.run import Answer, RunMachine, Verdict
 from scattersphere.model.states import RunState, TaskState
 
@@ -41,6 +41,10 @@ EARLIER, EARLIER_WORDS = 1_000, 300
 """Of how many failures that were followed by a retry so many characters are kept; the log has more."""
 NEVER = -1.0
 """In `started` and `ended`: it has not happened. No loop has a negative clock."""
+NO_WAITERS: set[anyio.Event] = cast("set[anyio.Event]", frozenset())
+NO_CHILDREN: set[Execution] = cast("set[Execution]", frozenset())
+NO_COMMANDS: deque[Command] = deque(maxlen=0)
+"""Of runs that have ended: one for all of them, see `RunRecord.compacting`."""
 
 
 class Engine(Protocol):
@@ -50,6 +54,7 @@ class Engine(Protocol):
     clock: Callable[[], float]
 
     def soon(self, callback: Callable[..., object], *args: Any) -> None: ...
+    def make_log(self, execution: Execution) -> None: ...
     def logger_for(self, attempt: Attempt) -> logging.LoggerAdapter[logging.Logger]: ...
     def progress(self, attempt: Attempt, done: float, total: float | None, message: str) -> None: ...
     def held(self, attempt: Attempt) -> None: ...
@@ -74,6 +79,48 @@ class Failure:
 class Execution:
     """A plan being carried out. Its state lives in the machine; this adds time and text."""
 
+    __slots__ = (
+        "__weakref__",
+        "_log",
+        "_pages",
+        "before",
+        "borrowed",
+        "children",
+        "commands",
+        "created_at",
+        "earlier",
+        "elements",
+        "ended",
+        "ended_at",
+        "engine",
+        "failures",
+        "finals_timer",
+        "gauges",
+        "grace",
+        "id",
+        "is_child",
+        "journal",
+        "key",
+        "lines_due",
+        "lines_noted",
+        "live",
+        "machine",
+        "obeying",
+        "params",
+        "parent",
+        "plan",
+        "remaining",
+        "reused",
+        "secrets",
+        "started",
+        "started_at",
+        "timer",
+        "timer_from",
+        "waiters",
+        "watchers",
+        "withdrawn",
+    )
+
     def __init__(
         self,
         run_id: int,
@@ -82,7 +129,6 @@ class Execution:
         engine: Engine,
         dispatcher: Dispatcher,
         *,
-        log: RunLog,
         keep_events: int,
     ) -> None:
         size = len(plan.tasks)
@@ -90,7 +136,7 @@ class Execution:
         self.plan = plan
         self.params = params
         self.engine = engine
-        self.log = log
+        self._log: RunLog | None = None
         self.machine: RunMachine = RunMachine(plan.shape, run_id, dispatcher, self._ask)
         self.journal: Journal = Journal(self.machine.journal, keep_events)
         self.started: array[float] = array("d", [NEVER]) * size
@@ -139,6 +185,18 @@ class Execution:
     def state(self) -> RunState:
         """Where the run is."""
         return RUN_STATES[self.machine.state]
+
+    @property
+    def log(self) -> RunLog:
+        """The log of the run, made when somebody first writes or reads it; from any thread."""
+        if self._log is None:
+            self.engine.make_log(self)
+        return cast("RunLog", self._log)
+
+    def take_log(self, log: RunLog) -> None:
+        """Have `log` from now on, unless there is one already."""
+        if self._log is None:
+            self._log = log
 
     @property
     def pausing(self) -> bool:
@@ -262,8 +320,7 @@ class Execution:
         Lines of the loop's own thread are noted as they are written; those of other threads before
         their attempt ends, or as soon as somebody reads. Nothing follows the end of a run.
         """
-        last = self.log.last_number
-        if last == self.lines_noted or self.state.ended:
+        if self._log is None or (last := self._log.last_number) == self.lines_noted or self.state.ended:
             return
         for number in range(self.lines_noted + 1, last + 1):
             self.journal.add(number, 0.0)
@@ -276,16 +333,24 @@ class Execution:
 
     def settling(self) -> Iterator[None]:
         """Do what `settle` does, in pieces of less than a millisecond."""
-        self.log.listener = None
-        self.log.close()
+        if self._log is not None:
+            self._log.listener = None
+            self._log.close()
         self.gauges.clear()
         yield from self.machine.compacting()
         moves = self.journal.moves
         self.journal.compact(self.machine.journal)
+        if not self.live and not self.machine.stuck:  # see `RunRecord.compacting`
+            self.children, self.withdrawn, self.commands = NO_CHILDREN, EMPTY_SET, NO_COMMANDS
         # Nobody reads the old list any more: to free a hundred thousand numbers takes milliseconds too.
         while isinstance(moves, list) and moves:
             del moves[-PIECE:]
             yield
+
+    def discard_log(self) -> None:
+        """The run is forgotten: delete the file of its log."""
+        if self._log is not None:
+            self._log.discard()
 
     def tell(self) -> None:
         """Wake those who read events. Called once for each batch."""
@@ -296,14 +361,15 @@ class Execution:
     def tell_end(self) -> None:
         """Wake those who wait for the end, and for the last events."""
         self.tell()
-        for waiter in self.waiters:
+        waiters, self.waiters = self.waiters, NO_WAITERS
+        for waiter in waiters:
             waiter.set()
 
     async def changed(self) -> None:
         """Wait for the next `tell()`. All who wait share one event of the loop."""
         if self.watchers is None:
             self.watchers = anyio.Event()
-            if self.log.last_number != self.lines_noted and not self.state.ended:
+            if self._log is not None and self._log.last_number != self.lines_noted and not self.state.ended:
                 return  # a thread has logged in between, when it could not know that somebody waits
         await self.watchers.wait()
 

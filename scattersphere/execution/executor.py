@@ -105,6 +105,8 @@ class JobExecutor(Obedience):
         self.backlog: Backlog = Backlog(SLICE)
         self._working: OrderedDict[Execution, None] = OrderedDict()
         self._alarm: float | None = None
+        # An RLock: the collector may run a user's __del__, which may log, while this thread makes a log.
+        self._log_guard = threading.RLock()
         self._last_id = 0
         self.failure: BaseException | None = None
 
@@ -187,15 +189,8 @@ class JobExecutor(Obedience):
             params,
             self,
             self.dispatcher,
-            log=RunLog(
-                self._last_id,
-                limit_bytes=self.log_limit,
-                takes_prints=self.takes_prints,
-                spill=self.log_folder.file_of(self._last_id),
-            ),
             keep_events=self.keep_events,
         )
-        execution.log.listener = functools.partial(self.line_written, execution)
         execution.created_at = loop.clock()
         if child_of is not None:
             execution.parent, execution.is_child = child_of.run_id, True
@@ -213,6 +208,21 @@ class JobExecutor(Obedience):
             self.request(replaced, "cancel", f"replaced by run {execution.id}", None)
         self.admit()
         return execution
+
+    def make_log(self, execution: Execution) -> None:
+        """Give a run its log: now, because most runs of small tasks neither write nor are asked for one."""
+        with self._log_guard:
+            log = RunLog(
+                execution.id,
+                limit_bytes=self.log_limit,
+                takes_prints=self.takes_prints,
+                spill=self.log_folder.file_of(execution.id),
+            )
+            if execution.state.ended:
+                log.close()
+            else:
+                log.listener = functools.partial(self.line_written, execution)
+            execution.take_log(log)
 
     def admit(self) -> None:
         """Give free slots to queued runs."""

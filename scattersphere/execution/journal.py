@@ -24,6 +24,11 @@ Entry = tuple[int, float, Any]
 """(number, clock, extra)."""
 
 
+NO_EXTRAS: deque[Entry] = deque(maxlen=0)
+NO_BREAKS: array[int] = array("q", [0])
+"""Of a journal that has no extras yet; never written to."""
+
+
 class Moves(NamedTuple):
     """Moves that follow each other without an extra between them, and have one time."""
 
@@ -39,17 +44,19 @@ class Journal:
     """Numbers moves and extras together, and reads them back from any number on."""
 
     __slots__ = (
-        "_break_extras", "_break_places", "_extras", "_mark_clocks", "_mark_places", "_same_until",
+        "_break_extras", "_break_places", "_extras", "_keep", "_mark_clocks", "_mark_places", "_same_until",
         "extras_seen", "moves",
     )  # fmt: skip
 
     def __init__(self, moves: list[int] | array[int], keep: int) -> None:
         self.moves: list[int] | array[int] = moves
         self.extras_seen: int = 0
-        self._extras: deque[Entry] = deque(maxlen=keep)
+        self._keep = keep
+        # Most runs have no extras: what is kept of them is made when the first one comes.
+        self._extras: deque[Entry] = NO_EXTRAS
         # From which place on how many extras came before; arrays, because there may be one for each move.
-        self._break_places: array[int] = array("q", [0])
-        self._break_extras: array[int] = array("q", [0])
+        self._break_places: array[int] = NO_BREAKS
+        self._break_extras: array[int] = NO_BREAKS
         # Up to which place the moves have which time.
         self._mark_places: array[int] = array("q")
         self._mark_clocks: array[float] = array("d")
@@ -77,6 +84,9 @@ class Journal:
 
     def add(self, extra: Any, now: float) -> int:
         """Keep a progress or log event; the oldest is dropped when the ring is full."""
+        if not self.extras_seen:
+            self._extras = deque(maxlen=self._keep)
+            self._break_places, self._break_extras = array("q", [0]), array("q", [0])
         self.extras_seen += 1
         count = len(self.moves)
         number = count + self.extras_seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 from collections import Counter, deque
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from scattersphere.model.logs import LogLine
 from scattersphere.model.states import RUN_ENDED, RunState
 
 if TYPE_CHECKING:
-    import datetime as dt
+    from collections.abc import Callable
 
     from scattersphere.execution.execution import Execution
 
@@ -37,8 +38,11 @@ _TOLD = {
     EventKind.RUN_CANCELLING: "is cancelled",
 }
 
-_Entry = tuple["dt.datetime", int, str, int, str]
-"""time, run, job, level, message."""
+_Success = tuple[float, int]
+"""Of a run that succeeded, with all its tasks: seconds and tasks. Most runs are like that."""
+
+_Entry = tuple[float, int, str, int, "str | _Success"]
+"""clock, run, job, level, words; of plain values only, which the garbage collector does not go through again."""
 
 
 class RunBook:
@@ -47,21 +51,29 @@ class RunBook:
     def __init__(self, keep: int = KEPT) -> None:
         self._entries: deque[_Entry] = deque(maxlen=keep)
         self.ended: Counter[RunState] = Counter()
+        self._wall: Callable[[float], dt.datetime] = lambda seconds: dt.datetime.fromtimestamp(
+            seconds, dt.UTC
+        )
 
-    def moved(self, execution: Execution, kind: EventKind, now: dt.datetime) -> None:
-        """Take note of a run's move."""
+    def open(self, wall: Callable[[float], dt.datetime]) -> None:
+        """Have `wall` turn the loop's clock into aware UTC."""
+        self._wall = wall
+
+    def moved(self, execution: Execution, kind: EventKind, clock: float) -> None:
+        """Take note of a run's move. Words are made when somebody reads them, where that can be later."""
         if kind is EventKind.RUN_QUEUED:
             return  # most start at once; how long others waited is told when they do
         level = logging.INFO
+        words: str | _Success
         if kind is EventKind.RUN_STARTED:
             words = "started" + _origin(execution)
         elif kind is EventKind.RUN_ENDED:
-            self.ended[execution.state] += 1
-            level, words = _LEVELS[execution.state], _ending(execution)
+            state = execution.state
+            self.ended[state] += 1
+            level, words = _LEVELS[state], _success(execution) or _ending(execution)
         else:
             words = _TOLD[kind] + _reason(execution)
-        job = execution.plan.job
-        self._entries.append((now, execution.id, job, level, f"{job} {words}"))
+        self._entries.append((clock, execution.id, execution.plan.job, level, words))
 
     def lines(
         self, *, run: int | None = None, job: str | None = None, level: int = 0, tail: int | None = None
@@ -75,8 +87,15 @@ class RunBook:
         if tail is not None:
             chosen = chosen[max(0, len(chosen) - tail) :]
         return [
-            LogLine(time=time, run=number, task="", level=severity, logger="scattersphere", message=message)
-            for time, number, _, severity, message in chosen
+            LogLine(
+                time=self._wall(clock),
+                run=number,
+                task="",
+                level=severity,
+                logger="scattersphere",
+                message=f"{job} {words if isinstance(words, str) else _of_success(*words)}",
+            )
+            for clock, number, job, severity, words in chosen
         ]
 
     def counts(self, begun: int) -> dict[str, int]:
@@ -99,6 +118,20 @@ def _origin(execution: Execution) -> str:
 def _reason(execution: Execution) -> str:
     causes = execution.machine.causes
     return f": {'; '.join(causes)[:REASON]}" if causes else ""
+
+
+def _success(execution: Execution) -> _Success | None:
+    """Return what is to be told of a run in which all went well; None of others."""
+    size, machine = execution.plan.size, execution.machine
+    if execution.started_at is None or execution.ended_at is None or machine.causes:
+        return None
+    if execution.state is not RunState.SUCCEEDED or machine.task_states.count(SUCCEEDED, 0, size) < size:
+        return None
+    return execution.ended_at - execution.started_at, size
+
+
+def _of_success(seconds: float, size: int) -> str:
+    return f"succeeded in {seconds:.2f} s, {size} {'task' if size == 1 else 'tasks'}"
 
 
 def _ending(execution: Execution) -> str:

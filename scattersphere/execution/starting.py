@@ -51,17 +51,19 @@ class Starter:
         check_mapping(overrides, "params")
         check_text(key, "key", optional=True)
         params = resolve_params(definition, overrides or {})
-        request = Request(definition.name, dict(params), args)
-        known = self._keys.find(key, request)
-        if known is not None:
-            return known
+        request = None if key is None else Request(definition.name, dict(params), args)
+        if key is not None and request is not None:
+            known = self._keys.find(key, request)
+            if known is not None:
+                return known
         plan = self._jobs.plan(definition)
         plan.check_params(params)
         execution = self._executor.submit(plan, params, child_of=child_of)
         execution.secrets = secret_names(definition)
         execution.key = key
         run = self._take_up(execution)
-        self._keys.add(key, request, run)
+        if request is not None:
+            self._keys.add(key, request, run)
         return run
 
     async def rerun(self, run_id: int, *, from_failed: bool, code: str, alive: Callable[[], None]) -> Run:
@@ -96,5 +98,5 @@ class Starter:
     def _evicted(self, run: Run) -> None:
         """Forget a run: the files of its code, its log and its key."""
         self._registry.forget(run.id)
-        run.execution.log.discard()
+        run.execution.discard_log()
         self._keys.forget(run)

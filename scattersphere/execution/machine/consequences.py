@@ -10,6 +10,7 @@ from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
+from scattersphere.errors import EngineError
 from scattersphere.execution.machine.codes import (
     CANCELLED,
     CANCELLING,
@@ -31,10 +32,10 @@ from scattersphere.execution.machine.codes import (
     TASK_ENDED_FROM,
     UP_FOR_RETRY,
 )
-from scattersphere.execution.machine.record import MapProgress, RunRecord
+from scattersphere.execution.machine.record import EMPTY_SET, MapProgress, RunRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from scattersphere.execution.machine.dispatcher import Dispatcher
     from scattersphere.execution.machine.shape import Shape
@@ -59,8 +60,15 @@ class Verdict(Enum):
     """Its `run_if` is no bool, or what it maps over is no list; the driver logs why."""
 
 
+NOTHING_LEFT: deque[int] = deque(maxlen=0)
+"""The work list of all ended runs: what is put into it is not there."""
 Answer = Verdict | tuple[Verdict, int | None]
 """A verdict, with the number of instances where the task is mapped: `(Verdict.GO, 12)`."""
+
+
+def _nothing_to_ask(task: int) -> Answer:
+    """Stand in for the values of a run that has ended."""
+    raise EngineError(f"task {task} was asked for its values after the end of its run")
 
 
 class Consequences(RunRecord):
@@ -119,6 +127,18 @@ class Consequences(RunRecord):
         self._swept = -1
         """The next unit that a sweep looks at; -1 without a sweep."""
         self._decisions: deque[int] = deque()
+
+    def compacting(self) -> Iterator[None]:
+        """Give back the work lists of an ended run too."""
+        yield from super().compacting()
+        if not self.is_over:
+            return
+        # It belongs to the run, which holds this machine: an evicted run would else be garbage that only the
+        # collector finds, by going through the whole memory of the host.
+        self._ask = _nothing_to_ask
+        self._endings = self._decisions = NOTHING_LEFT
+        if not self.live and not self.stuck:
+            self._killed = EMPTY_SET
 
     # ---- the work list
 

@@ -63,6 +63,11 @@ class MapProgress:
         """Whether an instance ended cancelled."""
 
 
+NO_UNITS: list[int] = cast("list[int]", ())
+EMPTY_SET: set[int] = cast("set[int]", frozenset())
+"""Of ended runs, which change no more: they cannot be changed, whatever their types say."""
+
+
 class RunRecord:
     """The state of one run.
 
@@ -188,7 +193,11 @@ class RunRecord:
             pass
 
     def compacting(self) -> Iterator[None]:
-        """Do what `compact` does, in pieces of less than a millisecond."""
+        """Do what `compact` does, in pieces of less than a millisecond.
+
+        Thousands of ended runs may be kept, and each container is one more object that the garbage
+        collector goes through each time: what is empty for good is one for all.
+        """
         if not self.is_over:
             return
         compact, journal = array("q"), self.journal
@@ -196,9 +205,13 @@ class RunRecord:
             compact.extend(journal[start : start + PIECE])
             yield
         self.journal = compact
-        self._waited = []
+        self._waited = NO_UNITS
         self._maps = {task: MapProgress(progress.width) for task, progress in self._maps.items()}
         self._turns, self._lanes, self._hot = {}, {}, None
+        if not self._instance_task:
+            self._instance_task = self._instance_index = NO_UNITS
+        if not self.live and not self.stuck:  # no attempt can end any more
+            self.stuck = self.held = self._back_off = EMPTY_SET
 
     # ---- moves
 
