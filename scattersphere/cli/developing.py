@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from rich.console import Console
 
-from scattersphere.cli.jsonlines import JsonLines
+from scattersphere.cli.jsonlines import JsonLines, write_line
+from scattersphere.cli.pipes import end_unread, shown_while_read
 from scattersphere.errors import ScattersphereError
 from scattersphere.model.events import EventKind
 from scattersphere.model.logs import make_printable
@@ -53,11 +54,19 @@ async def develop(folder: Path, job: str | None, params: dict[str, Any], as_json
         await serve(options, say=teller.say, complain=teller.complain, attend=developing.attend)
 
 
+class ReadConsole(Console):
+    """A console without whose reader there is no use in going on: we end as a signal would have us end."""
+
+    def on_broken_pipe(self) -> None:
+        """End the program. Rich's own way is to raise SystemExit wherever something was printed."""
+        end_unread()
+
+
 class Teller:
     """Tells people: a line for each event, and the whole story of what failed."""
 
     def __init__(self) -> None:
-        self._out = Console(highlight=False, soft_wrap=True)
+        self._out = ReadConsole(highlight=False, soft_wrap=True)
         self._err = Console(stderr=True, highlight=False, soft_wrap=True)
         self._loaded: set[str] = set()
 
@@ -104,15 +113,21 @@ class JsonTeller(Teller):
 
     def __init__(self) -> None:
         super().__init__()
-        self._lines = JsonLines(sys.stdout)
+        self._write = shown_while_read(JsonLines(sys.stdout).show, end_unread)
+
+    def say(self, line: str) -> None:
+        """Write where it listens, and whatever else goes well."""
+        write_line(
+            sys.stdout, {"listening": line.removeprefix("listening on ")} if "://" in line else {"said": line}
+        )
 
     def show(self, event: Event) -> None:
         """Write the event."""
-        self._lines.show(event)
+        self._write(event)
 
     def line(self, event: Event) -> None:
         """Write the line of a log as the event that it is."""
-        self._lines.show(event)
+        self._write(event)
 
     def story(self, run: Run) -> None:
         """Write nothing: a program asks for what it wants to know."""

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from scattersphere.cli.checking import check_file
 from scattersphere.cli.jsonlines import JsonLines, run_summary, write_line
+from scattersphere.cli.pipes import shown_while_read
 from scattersphere.cli.progress import make_display
 from scattersphere.errors import DefinitionError, ScattersphereError, listing
 from scattersphere.model.logs import make_printable
@@ -135,8 +136,9 @@ async def _watch(run: Run, shown: AbstractContextManager[Display]) -> bool:
 
             tasks.start_soon(obey_signals, signals)
             with shown as display:
+                show = shown_while_read(display.show, lambda: run.cancel("nobody reads the output any more"))
                 async for event in run.events():
-                    display.show(event)
+                    show(event)
             tasks.cancel_scope.cancel()
     return interrupted
 
