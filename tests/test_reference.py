@@ -1,0 +1,87 @@
+"""The reference is complete: what the code has, the pages have."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import runpy
+from pathlib import Path
+
+import attrs
+import pytest
+
+import scattersphere.errors
+import scattersphere.tasks
+from scattersphere import (
+    EventKind,
+    JobDefinition,
+    Overlap,
+    Parameter,
+    RetryPolicy,
+    RunState,
+    TaskDefinition,
+    TaskState,
+    TriggerRule,
+)
+from scattersphere.codec.writing import COMMENT, RENAMES
+from scattersphere.remote.commands import COMMANDS
+from scattersphere.remote.errors import CODES
+
+DOCS = Path(__file__).parents[1] / "docs"
+NOT_IN_FILES = {"origin", "comments"}
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def missing(words: list[str], text: str) -> list[str]:
+    """Return the words that the text never shows as code."""
+    return [word for word in words if not re.search(rf'[`"]{re.escape(word)}\b', text)]
+
+
+def keys_of(cls: type) -> list[str]:
+    names = [field.name for field in attrs.fields(cls) if field.name not in NOT_IN_FILES]
+    return [RENAMES.get(name, name) for name in names if RENAMES.get(name, name) != COMMENT]
+
+
+@pytest.mark.parametrize("cls", [JobDefinition, TaskDefinition, RetryPolicy, Parameter])
+def test_each_key_of_a_definition_file_is_explained(cls: type) -> None:
+    assert missing(keys_of(cls), page("reference/definition.md")) == []
+
+
+@pytest.mark.parametrize("kind", [TriggerRule, Overlap])
+def test_each_rule_is_explained(kind: type[TriggerRule | Overlap]) -> None:
+    text = page("reference/definition.md") + page("reference/lifecycle.md")
+    assert missing([str(one) for one in kind], text) == []
+
+
+def test_each_kind_of_event_is_explained() -> None:
+    assert missing([str(kind) for kind in EventKind], page("reference/events.md")) == []
+
+
+def test_each_state_is_explained() -> None:
+    text = page("reference/lifecycle.md")
+    assert missing([str(state) for state in (*RunState, *TaskState)], text) == []
+
+
+def test_the_table_of_commands_is_made_from_that_of_the_protocol() -> None:
+    assert "```{commands}" in page("remote/protocol.md")
+    ext = runpy.run_path(str(DOCS / "_ext" / "commands.py")) if importlib.util.find_spec("docutils") else None
+    if ext is not None:  # it is there with the group `docs`
+        assert [row[0].split()[0] for row in ext["rows"]()] == list(COMMANDS)
+
+
+def test_each_code_of_an_error_is_listed() -> None:
+    codes = {
+        error.code
+        for error in vars(scattersphere.errors).values()
+        if isinstance(error, type) and issubclass(error, scattersphere.ScattersphereError)
+    }
+    assert codes <= CODES
+    assert missing(sorted(CODES), page("remote/protocol.md")) == []
+
+
+def test_each_stock_task_is_explained() -> None:
+    text = page("reference/stock-tasks.md")
+    assert all(f"scattersphere.tasks.{task.__name__}\n" in text for task in scattersphere.tasks.ALL)
