@@ -1,6 +1,6 @@
 """Calls in threads and processes: `python -m benchmarks.backends [repetitions]`.
 
-The rows are those of performance.md, section 2. Rows of one table are measured in turn, so that a busy machine
+Rows of one table are measured in turn, so that a busy machine
 slows all of them; medians, and the ratio to the row that the goal names.
 """
 

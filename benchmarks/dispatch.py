@@ -2,7 +2,7 @@
 
 Times are those of the processor for whole runs, divided by the number of tasks, in microseconds: medians of
 repetitions that take turns with those of the baselines. Only ratios to L0 within one run count. What the Server must
-reach is shown beside what it does (performance.md, section 1); the goals are for Python 3.12 and newer, on 3.11
+reach is shown beside what it does (docs/explanation/performance.md); the goals are for Python 3.12 and newer, on 3.11
 there is one for bodies that do nothing.
 """
 

@@ -3,7 +3,7 @@
 `python -m benchmarks peers [--tasks 1000] [--repetitions 9]`, with the dependency group `bench` installed; what
 is not installed is left out and named. All run the same graph of functions that do nothing, in turns, on
 asyncio. Shown are microseconds of the processor for each task and how many times the Server's cost that is
-(goals: performance.md, section 1: layered, dask 5 x and Hamilton 5 x; flat, taskiq 4 x).
+(goals: layered, dask 5 x and Hamilton 5 x; flat, taskiq 4 x).
 """
 
 from __future__ import annotations

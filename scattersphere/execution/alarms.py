@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.loops import Loop
 
 SLICE = 0.002
-"""Seconds of the engine's own work after which the loop gets a turn (performance.md, section 1). Real
+"""Seconds of the engine's own work after which the loop gets a turn (docs/explanation/performance.md). Real
 time, also where the loop's clock is virtual: it is the processor that is shared."""
 DUE_AT_ONCE = 64
 """Deadlines that are met between two looks at the clock."""

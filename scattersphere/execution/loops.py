@@ -1,6 +1,6 @@
 """The one file that knows asyncio and trio apart: start, cancel, abandon, wake, alarm.
 
-On asyncio each attempt is one raw `asyncio.Task` (performance.md, section 1): an anyio task group
+On asyncio each attempt is one raw `asyncio.Task` (docs/explanation/performance.md): an anyio task group
 costs two to eight times as much for each child. It starts eagerly, so that a body that never
 suspends costs no turn of the loop; how that is done on 3.11 stands in `eagertasks.py`. On trio attempts
 live in a nursery of a system task, because a nursery opened in the host's task would be cancelled

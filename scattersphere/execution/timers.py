@@ -4,7 +4,7 @@ Two structures, because they are used differently: a heap for the few (retries, 
 timeouts), and for attempt timeouts one insertion-ordered dict for each duration. Attempts with
 the same timeout expire in the order in which they started, so that the first entry of each dict is
 the next one due, and starting and ending cost O(1) (a timer of the loop for each attempt costs
-0.7 of a bare task: performance.md).
+0.7 of a bare task).
 """
 
 from __future__ import annotations

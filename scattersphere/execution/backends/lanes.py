@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.backends.protocol import Call, Host
 
 _TURN = 0.002
-"""Seconds of outcomes delivered before the loop gets a turn (performance.md, section 1)."""
+"""Seconds of outcomes delivered before the loop gets a turn (docs/explanation/performance.md)."""
 
 _FAREWELL = 1.0
 """Seconds that closing waits for idle lanes to end: they need microseconds, unless the machine is stalled."""
