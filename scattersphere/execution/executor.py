@@ -94,13 +94,13 @@ class JobExecutor(Obedience):
         self._loop: Loop | None = None
         self.home: int | None = None
         """The process that opened it."""
-        self._begun = deque()
+        self._begun: deque[tuple[Execution, list[int]]] = deque()
         self._pumping = False
         self._woken = False
         self._starting: Attempt | None = None
         self.starts_left = 0
         self._began = False
-        self._news = {}
+        self._news: dict[Execution, None] = {}
         self._told_at = 0.0
         self.backlog: Backlog = Backlog(SLICE)
         self._working: OrderedDict[Execution, None] = OrderedDict()
