@@ -132,10 +132,10 @@ class Execution:
         keep_events: int,
     ) -> None:
         size = len(plan.tasks)
-        self.id = run_id
-        self.plan = plan
-        self.params = params
-        self.engine = engine
+        self.id: int = run_id
+        self.plan: Plan = plan
+        self.params: Mapping[str, Any] = params
+        self.engine: Engine = engine
         self._log: RunLog | None = None
         self.machine: RunMachine = RunMachine(plan.shape, run_id, dispatcher, self._ask)
         self.journal: Journal = Journal(self.machine.journal, keep_events)

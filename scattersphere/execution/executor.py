@@ -39,7 +39,7 @@ from scattersphere.model.events import EventKind, run_event
 from scattersphere.model.states import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.backends.protocol import Backend
@@ -98,7 +98,7 @@ class JobExecutor(Obedience):
         self._pumping = False
         self._woken = False
         self._starting: Attempt | None = None
-        self.starts_left = 0
+        self.starts_left: int = 0
         self._began = False
         self._news: dict[Execution, None] = {}
         self._told_at = 0.0
@@ -128,7 +128,7 @@ class JobExecutor(Obedience):
         self._epoch = time.time() - loop.clock()
         await loop.open(self._pump, self.on_alarm, self.crash)
         self._loop, self._woken = loop, False
-        self.start_body = loop.start
+        self.start_body: Callable[[Coroutine[Any, Any, None], str], Any] = loop.start
         self._pace: Pace = Pace(loop.starts_a_turn)
         self.home = os.getpid()
         self._thread = threading.get_ident()
