@@ -42,7 +42,7 @@ from scattersphere.registry.scan import SourceLimits
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.backends.protocol import Backend
@@ -443,11 +443,17 @@ class Server(StaysHome):
         return self._feed.last
 
     def logs(
-        self, *, run: int | None = None, job: str | None = None, level: int = 0, tail: int | None = None
+        self,
+        *,
+        run: int | None = None,
+        job: str | Callable[[str], bool] | None = None,
+        level: int = 0,
+        tail: int | None = None,
     ) -> list[LogLine]:
         """Return the Server's log of its runs: which started, and how they ended, also those that were evicted.
 
-        One line for each start, request and end; the newest 10,000. What their tasks logged is in `Run.logs`.
+        One line for each start, request and end; the newest 10,000. `job` is a name, or a test of names. What their
+        tasks logged is in `Run.logs`.
         """
         return self._book.lines(run=run, job=job, level=level, tail=tail)
 

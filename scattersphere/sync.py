@@ -283,7 +283,12 @@ class SyncServer(StaysHome):
         return self.read(lambda: self._server.last_event)
 
     def logs(
-        self, *, run: int | None = None, job: str | None = None, level: int = 0, tail: int | None = None
+        self,
+        *,
+        run: int | None = None,
+        job: str | Callable[[str], bool] | None = None,
+        level: int = 0,
+        tail: int | None = None,
     ) -> list[LogLine]:
         """See `Server.logs`."""
         return self.read(lambda: self._server.logs(run=run, job=job, level=level, tail=tail))

@@ -145,9 +145,12 @@ async def _ask(address: str, token: str | None, tls: Any, asked: Asked) -> int:
 async def _follow_log(address: str, token: str | None, tls: Any, asked: Asked, since: int) -> None:
     """Show the lines that come after those that were shown, for the same task, instance and attempt."""
     wanted = {name: asked.args[name] for name in ("task", "index", "attempt") if name in asked.args}
-    run = asked.args["run"]
-    async with following(address, run, token=token, tls=tls, kinds=["log"], since=since) as events:
+    run = asked.args.get("run")
+    kinds = ["log"] if run is not None else ["runs"]
+    async with following(address, run, token=token, tls=tls, kinds=kinds, since=since) as events:
         async for event in events:
+            if run is None and asked.args.get("job") not in {None, event.get("job")}:
+                continue
             if event["event"] != "log" or all(event.get(name) == value for name, value in wanted.items()):
                 _show(_json(event) if asked.as_lines else to_log(event, _printable))
 

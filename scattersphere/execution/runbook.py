@@ -76,13 +76,19 @@ class RunBook:
         self._entries.append((clock, execution.id, execution.plan.job, level, words))
 
     def lines(
-        self, *, run: int | None = None, job: str | None = None, level: int = 0, tail: int | None = None
+        self,
+        *,
+        run: int | None = None,
+        job: str | Callable[[str], bool] | None = None,
+        level: int = 0,
+        tail: int | None = None,
     ) -> list[LogLine]:
         """Return the kept lines in order, those that match all that is given, and of them the last `tail`."""
+        wanted = job if callable(job) else lambda name: job in {None, name}
         chosen = [
             entry
             for entry in self._entries
-            if run in {None, entry[1]} and job in {None, entry[2]} and entry[3] >= level
+            if run in {None, entry[1]} and wanted(entry[2]) and entry[3] >= level
         ]
         if tail is not None:
             chosen = chosen[max(0, len(chosen) - tail) :]

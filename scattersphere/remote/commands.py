@@ -247,13 +247,14 @@ class Wait:
 
 @attrs.frozen(kw_only=True)
 class Logs:
-    """Which lines of a run's log."""
+    """Which lines of a run's log, or of the server's log of its runs."""
 
-    run: int = _run()
+    run: int | None = _optional(Kind.INTEGER, "the number of a run; without it the server's own log", low=1)
     task: str | None = _optional(Kind.TEXT, "only this task")
     attempt: int | None = _optional(Kind.INTEGER, "only this attempt", low=1)
     tail: int = argument(Kind.INTEGER, "at most so many of the last lines", default=100, low=1, high=10_000)
     index: int | None = _optional(Kind.INTEGER, "only this instance of a mapped task", low=0)
+    job: str | None = _optional(Kind.TEXT, "without a run: only the runs of this job")
 
 
 @attrs.frozen(kw_only=True)
@@ -360,7 +361,7 @@ _ROWS = (
     _row("kill", Control, _R, "End a run now", "kill 17"),
     _row("rerun", Rerun, _R, "Do a run again, from what failed", "rerun 17 code=latest", slow=True),
     _row("wait", Wait, _V, "Wait until a run has ended", "wait 17 timeout=600", slow=True),
-    _row("logs", Logs, _V, "Show the log of a run", "logs 17 count tail=20"),
+    _row("logs", Logs, _V, "Show the log of a run, or which runs there were", "logs 17 count tail=20"),
     _row("follow", Follow, _V, "Be told what happens, as it happens", "follow 17 kinds=state,log"),
     _row("unfollow", Unfollow, _V, "End a subscription", "unfollow 1"),
     _row("stats", Nothing, _O, "Count what is there", "stats", whole_server=True),

@@ -97,7 +97,7 @@ class Listening:
             raise
         self.addresses = tuple(addresses.url_of(each, tls=self._has_tls(each)) for each in self._sockets)
         self._loop = current_loop()
-        await self._loop.open(lambda: False, lambda: None, self._broken)
+        await self._loop.open(lambda _: False, lambda: None, self._broken)
         self._handle = self._loop.start(self._main(), "scattersphere.remote")
         return self
 

@@ -85,7 +85,9 @@ def log_lines(row: Mapping[str, Any]) -> list[str]:
     """Return a line of a log, or an event of the kind `log`, as people read logs."""
     time = str(row.get("time") or row.get("ts") or "")[11:23]
     first, *others = str(row.get("message", "")).split("\n")
-    return [f"{time} {row.get('level', '-'):<7} {_task(row)}: {first}", *(f"    {line}" for line in others)]
+    # In the server's log of its runs a line is of a run, and says so.
+    whose = f"#{row['run']}" if "run" in row and "event" not in row else _task(row)
+    return [f"{time} {row.get('level', '-'):<7} {whose}: {first}", *(f"    {line}" for line in others)]
 
 
 def to_log(message: Mapping[str, Any], escape: Callable[[str], str]) -> str:

@@ -63,6 +63,7 @@ def test_the_verbs_of_the_protocol_from_a_shell(tmp_path):
         said = shell("-c", where, "--json", "result", "1", **env).stdout
         assert json.loads(said)["result"]["results"] == {"greetings.Greet": "hello a b"}
         assert "greeting a b" in shell("-c", where, "logs", "1", "-f", **env).stdout
+        assert "#1: greetings.Greet started\n" in shell("-c", where, "logs", **env).stdout
         definition = '{"format":1,"name":"hi","tasks":{"a":{"task":"greetings.Greet","args":{"name":"x y"}}}}'
         assert "job: hi\nstate: ready" in shell("-c", where, "define", definition, **env).stdout
         assert "no run 9" in shell("-c", where, "cancel", "9", status=1, **env).stderr
@@ -103,3 +104,15 @@ def test_a_server_behind_tls_from_a_shell_and_an_authority_that_is_not_trusted(t
         assert "if it speaks TLS, give --cafile FILE" in shell("-c", where, "whoami", status=3, **env).stderr
         told = shell("-c", where, "--cafile", tmp_path / "key.pem", "whoami", status=3, **env).stderr
         assert told.startswith(f"scattersphere: {tmp_path / 'key.pem'}: ")
+
+
+def test_the_log_of_all_runs_is_followed_from_a_shell(tmp_path):
+    with shell_server(tmp_path) as server:
+        where, env = f"127.0.0.1:{server.port}", {"SCATTERSPHERE_TOKEN": server.token}
+        shell("-c", where, "run-task", "greetings.Greet", "name=ann", **env)
+        command = [sys.executable, "-m", "scattersphere", "-c", where, "logs", "tail=1", "-f"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | env) as follower:
+            assert "#1: greetings.Greet succeeded" in follower.stdout.readline()
+            shell("-c", where, "run-task", "greetings.Greet", "name=bob", **env)
+            assert "run-queued greetings.Greet#2" in follower.stdout.readline()
+            follower.kill()

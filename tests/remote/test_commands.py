@@ -45,4 +45,4 @@ def test_usage_shows_each_argument_where_a_person_types_it():
     usage = {name: manual.usage(command) for name, command in COMMANDS.items()}
     assert usage["run"] == "run JOB [KEY] [PARAMS AS NAME=VALUE...]"
     assert usage["define"] == "define [replace=true] DEFINITION"
-    assert usage["logs"] == "logs RUN [TASK] [ATTEMPT] [TAIL] [INDEX]"
+    assert usage["logs"] == "logs [RUN] [TASK] [ATTEMPT] [TAIL] [INDEX] [JOB]"

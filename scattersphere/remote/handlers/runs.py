@@ -200,10 +200,26 @@ async def wait(scene: Scene, arguments: Any) -> Any:
 
 
 async def logs(scene: Scene, arguments: Any) -> Any:
-    """Show the log of a run."""
+    """Show the log of a run; without one, the server's log of its runs."""
+    if arguments.run is None:
+        return _server_logs(scene, arguments)
+    if arguments.job is not None:
+        raise RequestError("bad-args", "job is for the log of all runs; leave out run", field="job")
     found = scene.run(arguments.run)
     if arguments.task is not None:
         _task_of(found, arguments.task)
     lines = found.logs(arguments.task, index=arguments.index, attempt=arguments.attempt, tail=arguments.tail)
     # `follow RUN since=` with the number before `next` goes on exactly where these lines end.
     return {"run": found.id, "lines": [views.log_row(line) for line in lines], "next": found.last_event + 1}
+
+
+def _server_logs(scene: Scene, arguments: Any) -> Any:
+    """Which runs started and how they ended: also those that were evicted. Of each, who may see its job sees it."""
+    for name in ("task", "attempt", "index"):
+        if getattr(arguments, name) is not None:
+            raise RequestError("bad-args", f"{name} needs the number of a run", field=name)
+    server, sees = scene.front.server, scene.principal.sees_job
+    lines = server.logs(job=lambda job: arguments.job in {None, job} and sees(job), tail=arguments.tail)
+    rows = [{"time": views.stamp(line.time), "run": line.run, **views.log_row(line)} for line in lines]
+    # `follow since=` with the number before `next` goes on in the server's stream.
+    return {"lines": rows, "next": server.last_event + 1}
