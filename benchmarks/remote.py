@@ -194,19 +194,19 @@ def beside_a_follower(found: Target, seconds: float) -> None:
     """Measure pings on the clock while another session follows 10,000 log lines a second."""
     if found.token is None:
         raise RuntimeError("only ours has log lines")
-    # What counts here is time on the clock: a core that another program holds would be measured instead.
-    os.sched_setaffinity(found.pid, os.sched_getaffinity(0))
+    first, *others = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(found.pid, {first})  # the clients, which read 10,000 lines a second, have the others
+    if others:
+        os.sched_setaffinity(0, others)
     healthy = load.Healthy(found.port, found.token)
     run = healthy.ask("run-task Chatter")["result"]["run"]
     with load.child(load.FOLLOWER, found.port, found.token, run, 2 * seconds) as (_, _, out):
-        times = healthy.pings(2 * seconds)
+        words, reached = load.describe(healthy.pings(2 * seconds, found.pid))
         followed = json.loads(out.readline())
     healthy.ask(f"kill {run}")
     healthy.close()
-    print(
-        f"ping beside a follower of {followed['rate']:.0f} lines/s (lost: {followed['lost']}): median "
-        f"{statistics.median(times):.2f} ms, p99 {load.p99(times):.2f} ms   goal {GOAL_P99_MS} ms"
-    )
+    print(f"ping beside a follower of {followed['rate']:.0f} lines/s (lost: {followed['lost']}): {words}")
+    print(f"{'':35}goal p99 {GOAL_P99_MS} ms: {'holds' if reached <= GOAL_P99_MS else 'MISSED'}")
 
 
 if __name__ == "__main__":
