@@ -218,9 +218,9 @@ async def beside_deaths(kills: int) -> None:
         print(f"  {name:44} {percentiles[49] * 1e6:8.1f}   {percentiles[98] * 1e6:8.1f}")
 
 
-async def main(repetitions: int) -> None:
+async def one_at_a_time(repetitions: int) -> None:
+    """Measure round trips. Run it on one core: between two virtual ones they measure how the machine wakes them."""
     loop = asyncio.get_running_loop()
-    print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, medians of {repetitions}")
     async with Stage(ThreadBackend) as threads, Stage(lambda: ProcessBackend(2)) as processes:
         lanes = Bench(threads, threads.backend)
         workers = Bench(processes, processes.backend)
@@ -228,7 +228,7 @@ async def main(repetitions: int) -> None:
             await one_by_one(workers.one)
             await one_by_one(lambda: anyio.to_process.run_sync(abs, 1))
             await table(
-                "threads, one at a time: goal 0.65",
+                "threads, one at a time, one core: goal 0.65",
                 "anyio.to_thread",
                 {
                     "two threads, SimpleQueues, no loop (limit)": queue_limit,
@@ -240,6 +240,26 @@ async def main(repetitions: int) -> None:
                 repetitions,
             )
             await table(
+                "processes, one at a time, one core: goal 1.5",
+                "anyio.to_process, warm",
+                {
+                    "pipe to one process, no loop (limit)": pipe_limit,
+                    "ours, warm": lambda: one_by_one(workers.one),
+                    "anyio.to_process, warm": lambda: one_by_one(lambda: anyio.to_process.run_sync(abs, 1)),
+                    "ProcessPoolExecutor": lambda: one_by_one(lambda: loop.run_in_executor(pool, abs, 1)),
+                },
+                repetitions,
+            )
+
+
+async def many_at_once(repetitions: int) -> None:
+    """Measure throughput, on all cores."""
+    async with Stage(ThreadBackend) as threads, Stage(lambda: ProcessBackend(2)) as processes:
+        lanes = Bench(threads, threads.backend)
+        workers = Bench(processes, processes.backend)
+        with ProcessPoolExecutor(2) as pool:
+            await one_by_one(workers.one)
+            await table(
                 "threads, many at once: goal 0.25",
                 "gather of run_in_executor",
                 {
@@ -250,25 +270,30 @@ async def main(repetitions: int) -> None:
                 repetitions,
             )
             await table(
-                "processes, one at a time: goal 1.5",
-                "anyio.to_process, warm",
-                {
-                    "pipe to one process, no loop (limit)": pipe_limit,
-                    "ours, warm": lambda: one_by_one(workers.one),
-                    "anyio.to_process, warm": lambda: one_by_one(lambda: anyio.to_process.run_sync(abs, 1)),
-                    "ProcessPoolExecutor": lambda: one_by_one(lambda: loop.run_in_executor(pool, abs, 1)),
-                },
-                repetitions,
-            )
-            await table(
                 "processes, many at once",
                 "ProcessPoolExecutor",
                 {"ours": workers.many, "ProcessPoolExecutor": lambda: pool_of_processes(pool)},
                 repetitions,
             )
+
+
+async def the_rest(repetitions: int) -> None:
     await first_call()
     await beside_deaths(repetitions)
 
 
+def main(repetitions: int) -> None:
+    print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, medians of {repetitions}")
+    if sys.platform == "linux":  # threads and processes that are made from here on stay on that core too
+        cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {max(cores)})
+        anyio.run(one_at_a_time, repetitions)
+        os.sched_setaffinity(0, cores)
+    else:
+        anyio.run(one_at_a_time, repetitions)
+    anyio.run(many_at_once, repetitions)
+    anyio.run(the_rest, repetitions)
+
+
 if __name__ == "__main__":
-    anyio.run(main, int(sys.argv[1]) if len(sys.argv) > 1 else 9)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 9)
