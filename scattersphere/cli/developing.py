@@ -57,9 +57,12 @@ async def develop(folder: Path, job: str | None, params: dict[str, Any], as_json
 class ReadConsole(Console):
     """A console without whose reader there is no use in going on: we end as a signal would have us end."""
 
-    def on_broken_pipe(self) -> None:
-        """End the program. Rich's own way is to raise SystemExit wherever something was printed."""
-        end_unread()
+    def print(self, *objects: Any, **style: Any) -> None:
+        """Print, or end the program."""
+        try:
+            super().print(*objects, **style)
+        except (BrokenPipeError, SystemExit):  # rich makes an exit of it, from version 14 on
+            end_unread()
 
 
 class Teller:

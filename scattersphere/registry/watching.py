@@ -172,7 +172,7 @@ class Watcher:
         for entry in self._entries.values():
             if not entry.busy and entry.settling.due is not None:
                 due = min(due, entry.settling.due)
-        with anyio.move_on_at(due):
+        with anyio.CancelScope(deadline=due):
             await self._wake.wait()
         self._wake = anyio.Event()
 
