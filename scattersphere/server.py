@@ -32,7 +32,7 @@ from scattersphere.execution.settings import checked
 from scattersphere.execution.spill import LogFolder
 from scattersphere.execution.starting import Starter
 from scattersphere.execution.watchdog import BLOCKED_SECONDS
-from scattersphere.model.arguments import check_mapping, check_text
+from scattersphere.model.arguments import check_count, check_mapping, check_text
 from scattersphere.model.events import Event, EventKind
 from scattersphere.registry.folders import BundleFolders
 from scattersphere.registry.index import did_you_mean
@@ -303,6 +303,7 @@ class Server(StaysHome):
     async def reload(self, name: str) -> Bundle:
         """Take up what changed. On an error the last good version stays current."""
         self._alive()
+        check_text(name, "the name of a bundle")
         return await self._bundles.reload(name)
 
     async def deregister(self, name: str, *, force: bool = False, require_idle: bool = False) -> None:
@@ -427,6 +428,7 @@ class Server(StaysHome):
 
     def events(self, since: int = 0) -> AsyncIterator[Event]:
         """Yield what happens to bundles, jobs and runs, from number `since` on, as long as it is kept."""
+        check_count(since, "since", least=0)
         return self._feed.read(since)
 
     @property
@@ -455,6 +457,7 @@ class Server(StaysHome):
         One line for each start, request and end; the newest 10,000. `job` is a name, or a test of names. What their
         tasks logged is in `Run.logs`.
         """
+        check_count(tail, "tail", least=0, optional=True)
         return self._book.lines(run=run, job=job, level=level, tail=tail)
 
     def bundle_logs(self, tail: int | None = None) -> list[LogLine]:
