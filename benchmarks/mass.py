@@ -4,7 +4,8 @@
 loop, by the processor and by the clock (on a machine that others use, the clock also counts them), and the
 whole cost for each task, beside what `task.cancel()` for as many sleeping tasks costs by hand. The goal is
 20 ms (issue 5). Python's collector of cycles stops everything whenever it looks at all objects; its longest
-pause is shown by itself and left out of the others, because it depends on what a program keeps.
+pause is shown by itself and left out of the others, because it depends on what a program keeps. Bodies wait for
+an event and not for a time: asyncio takes 100,000 cancelled timers out of its heap in one go, 20 ms, whoever cancels.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class Sleep(RunnableTask):
     """Sleep until cancelled."""
 
     async def run(self, context: TaskContext) -> None:
-        """Sleep for ever."""
-        await anyio.sleep_forever()
+        """Wait for what never comes."""
+        await anyio.Event().wait()
 
 
 class Fail(RunnableTask):
@@ -53,7 +54,7 @@ class Checkpoints(RunnableTask):
     async def run(self, context: TaskContext) -> None:
         """Wait at a checkpoint for ever; not all at the same moment, which would be a stall of their own."""
         while True:
-            await anyio.sleep(random.uniform(0.25, 0.75))
+            await anyio.sleep(random.uniform(4, 8))
             await context.checkpoint()
 
 
@@ -190,7 +191,7 @@ def show(name: str, size: int, turns: Turns, took: float) -> None:
 
 async def by_hand(size: int) -> None:
     """Cancel as many tasks of asyncio as a person would: one stall for all of them."""
-    tasks = [asyncio.create_task(asyncio.sleep(3600)) for _ in range(size)]
+    tasks = [asyncio.create_task(asyncio.Event().wait()) for _ in range(size)]
     await asyncio.sleep(0)
     turns = Turns()
     watching = asyncio.create_task(turns.run())

@@ -24,6 +24,9 @@ WORK_STEPS = 256
 """Steps of a mass move between two looks at the clock; about a tenth of a millisecond."""
 COMMANDS_AT_ONCE = 64
 """Commands between two looks at the clock."""
+COMMANDS_A_TURN = 128
+"""Commands before the loop has a turn: each attempt that is cancelled has a step in that turn, which costs several
+times what it costs to cancel it."""
 
 
 class Obedience(Alarms):
@@ -65,13 +68,14 @@ class Obedience(Alarms):
 
     def _carry_on(self, execution: Execution, end: float) -> None:
         """Carry out the run's commands until `end`; put it among those that have work left, if it has."""
-        commands = execution.commands
+        commands, carried = execution.commands, 0
         execution.obeying = True
         try:
             while commands:
                 for _ in range(min(COMMANDS_AT_ONCE, len(commands))):
                     self._carry_out(execution, commands.popleft())
-                if commands and time.perf_counter() > end:
+                carried += COMMANDS_AT_ONCE
+                if commands and (carried >= COMMANDS_A_TURN or time.perf_counter() > end):
                     self._working[execution] = None
                     return
         finally:
@@ -101,6 +105,6 @@ class Obedience(Alarms):
             if not execution.commands and execution.machine.work(WORK_STEPS):
                 working[execution] = None
             self.obey(execution)
-            if time.perf_counter() > end:
+            if execution.commands or time.perf_counter() > end:
                 break
         return bool(working)
