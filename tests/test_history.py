@@ -7,11 +7,12 @@ from collections import deque
 
 import anyio
 import pytest
-import trio
-import trio.testing
 
 from scattersphere import JobDefinition, NoSuchRunError, RunnableTask, RunState, Server, TaskState, result
 from scattersphere.sync import SyncServer
+
+trio = pytest.importorskip("trio")
+pytest.importorskip("trio.testing")
 
 pytestmark = pytest.mark.anyio
 

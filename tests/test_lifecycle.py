@@ -7,10 +7,11 @@ import threading
 
 import anyio
 import pytest
-import trio
-import trio.testing
 
 from scattersphere import ClosedError, JobDefinition, RunnableTask, RunState, Server
+
+trio = pytest.importorskip("trio")
+pytest.importorskip("trio.testing")
 
 
 class Forever(RunnableTask):

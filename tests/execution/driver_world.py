@@ -15,8 +15,6 @@ from typing import ClassVar
 import anyio
 import attrs
 import pytest
-import trio
-import trio.testing
 from hypothesis import strategies as st
 
 from scattersphere import (
@@ -31,6 +29,9 @@ from scattersphere import (
     TaskState,
 )
 from scattersphere.model.states import TASK_MOVES, TriggerRule
+
+trio = pytest.importorskip("trio")
+pytest.importorskip("trio.testing")
 
 LIVE = {
     RunState.QUEUED,

@@ -4,8 +4,6 @@ import contextlib
 
 import anyio
 import pytest
-import trio
-import trio.testing
 
 from scattersphere import (
     EngineError,
@@ -18,6 +16,9 @@ from scattersphere import (
     param,
     result,
 )
+
+trio = pytest.importorskip("trio")
+pytest.importorskip("trio.testing")
 
 
 class Sleep(RunnableTask):

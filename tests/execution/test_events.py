@@ -6,8 +6,6 @@ from array import array
 
 import anyio
 import pytest
-import trio
-import trio.testing
 
 from scattersphere import (
     EventKind,
@@ -21,6 +19,9 @@ from scattersphere.execution.eventpages import PAGE
 from scattersphere.execution.execution import Execution
 from scattersphere.execution.machine import record
 from scattersphere.execution.machine.record import RunRecord
+
+trio = pytest.importorskip("trio")
+pytest.importorskip("trio.testing")
 
 pytestmark = pytest.mark.anyio
 

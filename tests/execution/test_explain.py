@@ -4,11 +4,12 @@ import re
 
 import anyio
 import pytest
-import trio
-import trio.testing
 
 from scattersphere import JobDefinition, Parameter, RunnableTask, Server, param, result
 from scattersphere.execution.explain import duration
+
+trio = pytest.importorskip("trio")
+pytest.importorskip("trio.testing")
 
 
 class Add(RunnableTask):

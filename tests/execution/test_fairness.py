@@ -5,12 +5,13 @@ from collections import Counter
 
 import anyio
 import pytest
-import trio
-import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scattersphere import JobDefinition, RunnableTask, RunState, Server, TaskDefinition, TaskState
+
+trio = pytest.importorskip("trio")
+pytest.importorskip("trio.testing")
 
 BEGUN: list[tuple[float, int]] = []
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import anyio
 import pytest
-import trio.testing
 
 from scattersphere import EventKind, JobDefinition, RunnableTask, Server, TaskDefinition
+
+trio = pytest.importorskip("trio")
+pytest.importorskip("trio.testing")
 
 DATA = Path(__file__).parents[1] / "data"
 
