@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -113,6 +114,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
     elif hasattr(function, "hypothesis") and inspect.iscoroutinefunction(function.hypothesis.inner_test):
         function.hypothesis.inner_test = _guarded(function.hypothesis.inner_test, watch=not blocks_loop)
     return (yield)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what is about an extra where that is not installed."""
+    for marker in item.iter_markers("needs"):
+        pytest.importorskip(marker.args[0])
+    if "trio" not in BACKENDS and "trio" in getattr(item, "callspec", SimpleNamespace(id="")).id:
+        pytest.skip("trio is not installed")
 
 
 async def _tasks_since(before: set[int]) -> list[str]:

@@ -18,6 +18,7 @@ def run_example(definition: Path, *options: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
+@pytest.mark.needs("click")
 @pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda path: path.parent.name)
 def test_an_example_succeeds_as_it_stands(definition: Path) -> None:
     done = run_example(definition)
@@ -26,6 +27,7 @@ def test_an_example_succeeds_as_it_stands(definition: Path) -> None:
     assert " succeeded in " in done.stdout.splitlines()[-1]
 
 
+@pytest.mark.needs("click")
 def test_the_word_count_counts(tmp_path: Path) -> None:
     texts = tmp_path / "texts"
     (texts / "deep").mkdir(parents=True)
@@ -42,6 +44,7 @@ def test_the_word_count_counts(tmp_path: Path) -> None:
     assert report[-3:] == ["2 URLs", "https://example.org/a", "https://example.org/b"]
 
 
+@pytest.mark.needs("click")
 def test_the_word_count_says_what_to_pass_when_the_folder_is_not_there() -> None:
     done = run_example(WORDCOUNT, "-p", "root=/nowhere/at/all")
     assert done.returncode == 1

@@ -18,7 +18,7 @@ def suite(pytester: pytest.Pytester) -> pytest.Pytester:
     assert "LEAVING = 2.0" in conftest  # what is left is left on purpose here: no need to wait for its end
     pytester.makeconftest(conftest.replace("LEAVING = 2.0", "LEAVING = 0.1"))
     pytester.makepyfile(loopwatch=(here / "loopwatch.py").read_text())
-    pytester.makeini("[pytest]\nmarkers = blocks_loop(reason): on purpose\n")
+    pytester.makeini("[pytest]\nmarkers =\n  blocks_loop(reason): on purpose\n  needs(module): an extra\n")
     return pytester
 
 
@@ -40,6 +40,7 @@ def test_what_a_test_leaves_behind_fails_it(suite: pytest.Pytester, body: str, c
     assert result.ret == 1
 
 
+@pytest.mark.needs("trio")
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("block", ["time.sleep(1.2)", "spin(1.2)"])
 def test_a_blocked_loop_fails_the_test(suite: pytest.Pytester, backend: str, block: str) -> None:

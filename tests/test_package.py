@@ -91,6 +91,7 @@ def test_the_wheel_holds_the_package_with_its_type_marker_and_nothing_else(tmp_p
     assert inside == tracked | {"scattersphere/py.typed", "pytest_scattersphere.py"}
 
 
+@pytest.mark.needs("click")
 def test_help_imports_click_and_not_the_library() -> None:
     """So it is there in well under a quarter of a second; `python -m benchmarks startup` measures it."""
     help_text = "import sys, contextlib, io\nsys.argv = ['scattersphere', '--help']\nfrom scattersphere.cli import main\n"

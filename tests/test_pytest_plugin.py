@@ -57,6 +57,7 @@ def outcome_under(project: pytest.Pytester, plugin: str, *options: str, **files:
 every_plugin = pytest.mark.parametrize("plugin", list(UNDER))
 
 
+@pytest.mark.needs("trio")
 @every_plugin
 def test_the_look_of_it_works_as_it_is(project, plugin):
     result = outcome_under(
@@ -111,6 +112,7 @@ def test_the_look_of_it_works_as_it_is(project, plugin):
     )
 
 
+@pytest.mark.needs("trio")
 @every_plugin
 def test_hypothesis_runs_a_rehearsal_for_each_example(project, plugin):
     result = outcome_under(
@@ -211,6 +213,7 @@ def test_a_plain_test_holds_the_rehearsal_itself(project):
     result.stdout.fnmatch_lines(["*a plain test must close the rehearsal itself*"])
 
 
+@pytest.mark.needs("trio")
 def test_everything_stays_in_tmp_path_and_the_rootdir_is_the_root(project):
     project.mkdir("deep")
     result = outcome_under(

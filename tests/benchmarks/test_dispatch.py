@@ -37,6 +37,7 @@ def test_a_graph_has_its_size_and_only_looks_back(shape) -> None:
     assert all(upstream < index for index, upstreams in enumerate(graph) for upstream in upstreams)
 
 
+@pytest.mark.needs("trio")
 @pytest.mark.parametrize("options", [[], ["--trio"]])
 def test_the_benchmark_runs(options) -> None:
     command = [
