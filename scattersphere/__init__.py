@@ -37,9 +37,9 @@ if _TYPE_CHECKING:
         TaskDeclarationError,
         UnresolvedError,
     )
-    from scattersphere.execution.reruns import Reused
+    from scattersphere.execution.reused import Reused
     from scattersphere.execution.run import Run, TaskStatus
-    from scattersphere.execution.statistics import RunStatistics, TaskStatistics
+    from scattersphere.execution.views.statistics import RunStatistics, TaskStatistics
     from scattersphere.model.builder import JobBuilder, literal, param, result
     from scattersphere.model.definition import JobDefinition, Parameter, RetryPolicy, TaskDefinition
     from scattersphere.model.events import Event, EventKind
@@ -139,9 +139,9 @@ _HOMES = {
         "TaskDeclarationError",
         "UnresolvedError",
     ],
-    "scattersphere.execution.reruns": ["Reused"],
+    "scattersphere.execution.reused": ["Reused"],
     "scattersphere.execution.run": ["Run", "TaskStatus"],
-    "scattersphere.execution.statistics": ["RunStatistics", "TaskStatistics"],
+    "scattersphere.execution.views.statistics": ["RunStatistics", "TaskStatistics"],
     "scattersphere.model.builder": ["JobBuilder", "literal", "param", "result"],
     "scattersphere.model.definition": ["JobDefinition", "Parameter", "RetryPolicy", "TaskDefinition"],
     "scattersphere.model.events": ["Event", "EventKind"],

@@ -7,31 +7,30 @@ in the package that bears its name.
 from __future__ import annotations
 
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from scattersphere.errors import (
     BundleBusyError,
-    ClosedError,
     NoSuchBundleError,
 )
 from scattersphere.execution.backends.processes import ProcessBackend
 from scattersphere.execution.backends.threads import ThreadBackend
-from scattersphere.execution.carriedjobs import CarriedJobs
+from scattersphere.execution.events.feed import EventFeed
 from scattersphere.execution.executor import JobExecutor
-from scattersphere.execution.feed import EventFeed
-from scattersphere.execution.home import StaysHome
 from scattersphere.execution.instruments import Instruments
-from scattersphere.execution.jobfiles import JobFiles
-from scattersphere.execution.jobs import Jobs, job_of_task
-from scattersphere.execution.reruns import PINNED
-from scattersphere.execution.runbook import RunBook
-from scattersphere.execution.settings import checked
-from scattersphere.execution.spill import LogFolder
-from scattersphere.execution.starting import Starter
+from scattersphere.execution.logs.spill import LogFolder
+from scattersphere.execution.views.runbook import RunBook
 from scattersphere.execution.watchdog import BLOCKED_SECONDS
+from scattersphere.hosting.life import EnteredOnce
+from scattersphere.hosting.settings import checked
+from scattersphere.jobs.carried import CarriedJobs
+from scattersphere.jobs.files import JobFiles
+from scattersphere.jobs.jobs import Jobs, job_of_task
+from scattersphere.jobs.reruns import PINNED
+from scattersphere.jobs.starting import Starter
 from scattersphere.model.arguments import check_count, check_mapping, check_text
 from scattersphere.model.events import Event, EventKind
 from scattersphere.registry.folders import BundleFolders
@@ -60,7 +59,7 @@ THREADS = 40
 HISTORY_COUNT, HISTORY_AGE = 1_000, 24 * 3600.0
 
 
-class Server(StaysHome):
+class Server(EnteredOnce):
     """An embedded job engine. Constructing assigns; entering acts; leaving undoes it all.
 
     The bundles in `bundle_roots` are adopted, those that come later too, and a definition may name no
@@ -171,9 +170,6 @@ class Server(StaysHome):
         self._watch_jobs = watch_jobs
         self._starter = Starter(self._jobs, self._registry, self._executor, history)
         self._listeners: list[Listening] = []
-        self._closing = False
-        self._closed: anyio.Event | None = None
-        """Set when all is closed; there from the moment on in which closing begins."""
 
     def __repr__(self) -> str:
         live = len(self._executor.running)
@@ -181,24 +177,6 @@ class Server(StaysHome):
         return f"<Server: {state}, {len(self._jobs)} jobs, {len(self._registry.bundles)} bundles>"
 
     # ---- life
-
-    async def __aenter__(self) -> Self:
-        if self.home is not None:
-            raise ClosedError("a Server is entered once; make a new one")
-        self._settle()
-        self._opened = anyio.Event()
-        try:
-            with anyio.CancelScope() as self._opening:
-                await self._open()
-        except BaseException:  # cancelled, perhaps: nobody leaves what was not entered
-            self._opened.set()
-            await self.aclose()
-            raise
-        self._opened.set()
-        if self._closed is not None:
-            await self._closed.wait()
-            raise ClosedError("the Server was closed while it started")
-        return self
 
     async def _open(self) -> None:
         self._log_folder.open(self._executor.instance)
@@ -209,14 +187,6 @@ class Server(StaysHome):
         await self._bundles.open(self._executor.loop.start)
         await self._files.open(watch=self._watch_jobs)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
     async def drain(self) -> None:
         """Accept no new runs, and wait until those that are there have ended."""
         self._closing = True
@@ -224,21 +194,7 @@ class Server(StaysHome):
 
     async def aclose(self) -> None:
         """Cancel all runs, give them the grace, kill the rest, let go of everything. May be repeated."""
-        self._closing = True
-        if self.home is None:
-            return
-        if self._closed is not None:  # somebody is at it, or has done it
-            await self._closed.wait()
-            return
-        self._closed = closed = anyio.Event()
-        if not self._opened.is_set():
-            self._opening.cancel()
-        try:
-            with anyio.CancelScope(shield=True):
-                await self._opened.wait()
-                await self._let_go()
-        finally:
-            closed.set()
+        await super().aclose()
 
     async def _let_go(self) -> None:
         for listening in self._listeners:
@@ -272,12 +228,6 @@ class Server(StaysHome):
         listening = listen(self, **{**folders, **options})
         self._listeners.append(listening)
         return listening
-
-    def _alive(self, *, draining: bool = False) -> None:
-        if self.home is None:
-            raise ClosedError("the Server is not running: use it inside `async with Server() as server`")
-        if self._closed or (self._closing and not draining):
-            raise ClosedError("the Server is closing and takes no new work")
 
     # ---- code
 

@@ -14,7 +14,7 @@ import anyio
 from anyio.from_thread import start_blocking_portal
 
 from scattersphere.errors import ClosedError, ConflictError
-from scattersphere.execution.home import StaysHome
+from scattersphere.hosting.home import StaysHome
 from scattersphere.server import Server
 from scattersphere.syncrun import SyncRun, SyncRuns, following
 

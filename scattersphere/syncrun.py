@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from scattersphere.errors import ClosedError
-from scattersphere.execution.home import StaysHome
+from scattersphere.hosting.home import StaysHome
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from scattersphere.execution.plan import Plan
-    from scattersphere.execution.reruns import Reused
+    from scattersphere.execution.reused import Reused
     from scattersphere.execution.run import Run, TaskStatus
-    from scattersphere.execution.statistics import RunStatistics
+    from scattersphere.execution.views.statistics import RunStatistics
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.events import Event
     from scattersphere.model.logs import LogLine

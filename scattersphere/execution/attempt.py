@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from scattersphere.execution.execution import Execution
-    from scattersphere.execution.logs import RunLog
+    from scattersphere.execution.logs.runlog import RunLog
     from scattersphere.execution.plan import PlannedTask
     from scattersphere.execution.timers import Timer
 

@@ -16,8 +16,8 @@ from scattersphere.execution.attempt import Attempt
 from scattersphere.execution.backends.protocol import Call, Ending, Outcome
 from scattersphere.execution.body import make, outcome_of, retryable, run_in_thread, run_on_loop
 from scattersphere.execution.execution import Failure
-from scattersphere.execution.failures import format_failure
-from scattersphere.execution.logs import current_attempt, task_logger
+from scattersphere.execution.logs.failures import format_failure
+from scattersphere.execution.logs.runlog import current_attempt, task_logger
 from scattersphere.execution.machine.codes import CANCELLED, CRASHED, FAILED
 from scattersphere.model.events import EventKind
 

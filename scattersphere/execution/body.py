@@ -8,7 +8,7 @@ import anyio
 
 from scattersphere.errors import NonRetryableError, TaskCancelled
 from scattersphere.execution.backends.protocol import Ending, Outcome
-from scattersphere.execution.failures import format_failure
+from scattersphere.execution.logs.failures import format_failure
 from scattersphere.model.states import TaskState
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import anyio
 import attrs
 
 from scattersphere.codec.limits import INSTANCES
-from scattersphere.execution.eventpages import EventPages
-from scattersphere.execution.failures import shorten, text_of
-from scattersphere.execution.journal import Journal
-from scattersphere.execution.logs import current_attempt
+from scattersphere.execution.events.journal import Journal
+from scattersphere.execution.events.pages import EventPages
+from scattersphere.execution.logs.failures import shorten, text_of
+from scattersphere.execution.logs.runlog import current_attempt
 from scattersphere.execution.machine.codes import RUN_STATES, TASK_STATES
 from scattersphere.execution.machine.readers import DROPPED
 from scattersphere.execution.machine.record import EMPTY_SET, PIECE
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from scattersphere.execution.attempt import Attempt
-    from scattersphere.execution.logs import RunLog
+    from scattersphere.execution.logs.runlog import RunLog
     from scattersphere.execution.machine.dispatcher import Dispatcher
     from scattersphere.execution.machine.record import Command
     from scattersphere.execution.plan import Plan, PlannedTask
     from scattersphere.execution.progress import Gauge
-    from scattersphere.execution.reruns import Reused
+    from scattersphere.execution.reused import Reused
     from scattersphere.execution.timers import Timer
 
 _SUCCEEDED = TASK_STATES.index(TaskState.SUCCEEDED)

@@ -27,13 +27,13 @@ from scattersphere.execution.admission import Admission
 from scattersphere.execution.alarms import SLICE
 from scattersphere.execution.backlog import Backlog
 from scattersphere.execution.execution import Execution
-from scattersphere.execution.failures import format_failure
-from scattersphere.execution.logs import RunLog, current_attempt
+from scattersphere.execution.logs.failures import format_failure
+from scattersphere.execution.logs.runlog import RunLog, current_attempt
+from scattersphere.execution.logs.spill import LogFolder
 from scattersphere.execution.loops import current_loop
 from scattersphere.execution.machine.dispatcher import Dispatcher
 from scattersphere.execution.obedience import Obedience
 from scattersphere.execution.pace import Pace
-from scattersphere.execution.spill import LogFolder
 from scattersphere.execution.timers import Timers
 from scattersphere.model.events import EventKind, run_event
 from scattersphere.model.states import RunState

@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from scattersphere.execution.attempt import Attempt
-from scattersphere.execution.capture import BUNDLES_LOGGER, capture_bundle_loggers, capture_print
-from scattersphere.execution.frames import logical_names
-from scattersphere.execution.logs import RunLog, format_record
+from scattersphere.execution.logs.capture import BUNDLES_LOGGER, capture_bundle_loggers, capture_print
+from scattersphere.execution.logs.frames import logical_names
+from scattersphere.execution.logs.runlog import RunLog, format_record
 from scattersphere.execution.watchdog import Blocked, LoopWatchdog, warn
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scattersphere.execution.eagertasks import can_start_eagerly, eager_task
-from scattersphere.execution.failures import is_from_file
-from scattersphere.execution.frames import user_place_in
+from scattersphere.execution.logs.failures import is_from_file
+from scattersphere.execution.logs.frames import user_place_in
 from scattersphere.execution.trioplaces import TrioCalmer, TrioPlace
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from scattersphere.codec import collection_paused, locate
 from scattersphere.codec.crossrefs import UNREAD
 from scattersphere.codec.faults import Fault, Path, Suggester
 from scattersphere.errors import AmbiguousTaskError, NotFoundError, UnresolvedError, listing
-from scattersphere.execution.failures import describe
+from scattersphere.execution.logs.failures import describe
 from scattersphere.execution.machine.shape import Shape, TaskShape
 from scattersphere.execution.plan import (
     Argument,

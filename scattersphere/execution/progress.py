@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from scattersphere.execution.failures import shorten
+from scattersphere.execution.logs.failures import shorten
 from scattersphere.model.events import EventKind
 
 if TYPE_CHECKING:

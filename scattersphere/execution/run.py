@@ -13,14 +13,14 @@ import attrs
 
 from scattersphere.codec.shown import shown
 from scattersphere.errors import NoSuchTaskError
+from scattersphere.execution.events.streams import EventStream, LogStream
 from scattersphere.execution.execution import NEVER, Failure
-from scattersphere.execution.explain import explain
-from scattersphere.execution.home import StaysHome
 from scattersphere.execution.machine.codes import TASK_STATES
-from scattersphere.execution.pictures import run_nodes, title_of, trace
-from scattersphere.execution.reruns import Reused
-from scattersphere.execution.statistics import statistics
-from scattersphere.execution.streams import EventStream, LogStream
+from scattersphere.execution.reused import Reused
+from scattersphere.execution.views.explain import explain
+from scattersphere.execution.views.pictures import run_nodes, title_of, trace
+from scattersphere.execution.views.statistics import statistics
+from scattersphere.hosting.home import StaysHome
 from scattersphere.model.arguments import check_count, check_seconds
 from scattersphere.model.pictures import dot, mermaid, tree
 from scattersphere.model.states import RunState, TaskState
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.executor import JobExecutor
     from scattersphere.execution.plan import Plan
-    from scattersphere.execution.statistics import RunStatistics
+    from scattersphere.execution.views.statistics import RunStatistics
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.events import Event
     from scattersphere.model.logs import LogLine

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from scattersphere.execution.frames import is_engine_file, user_place
-from scattersphere.execution.logs import LoggedAttempt, current_attempt
+from scattersphere.execution.logs.frames import is_engine_file, user_place
+from scattersphere.execution.logs.runlog import LoggedAttempt, current_attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -28,7 +28,7 @@ from scattersphere.errors import TaskCancelled
 from scattersphere.execution.backends.protocol import Call, Ending, Outcome
 from scattersphere.execution.backends.workercontext import StandInPlan
 from scattersphere.execution.body import run_in_thread
-from scattersphere.execution.logs import RunLog, current_attempt, task_logger
+from scattersphere.execution.logs.runlog import RunLog, current_attempt, task_logger
 from scattersphere.execution.loops import current_loop
 from scattersphere.model.taskclass import TaskClass
 from scattersphere.task import TaskContext, is_async, overridden_hooks

@@ -13,7 +13,7 @@ import attrs
 
 from scattersphere.errors import TaskCrashedError
 from scattersphere.execution.backends.protocol import Ending, Outcome
-from scattersphere.execution.failures import format_failure
+from scattersphere.execution.logs.failures import format_failure
 from scattersphere.server import Server
 from scattersphere.testing.injections import injecting_class
 

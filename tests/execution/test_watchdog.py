@@ -9,7 +9,7 @@ import time
 import anyio
 import pytest
 
-from scattersphere.execution.logs import RunLog
+from scattersphere.execution.logs.runlog import RunLog
 from scattersphere.execution.loops import current_loop
 from scattersphere.execution.watchdog import Blocked, LoopWatchdog, warn
 

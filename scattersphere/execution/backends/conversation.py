@@ -9,7 +9,7 @@ from scattersphere.errors import TaskCancelled
 from scattersphere.execution.backends.order import dumps
 from scattersphere.execution.backends.protocol import Ending, Outcome
 from scattersphere.execution.backends.wire import Kind
-from scattersphere.execution.failures import text_of
+from scattersphere.execution.logs.failures import text_of
 
 if TYPE_CHECKING:
     from scattersphere.execution.backends.processhandle import ProcessHandle

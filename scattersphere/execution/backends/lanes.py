@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 import anyio
 
 from scattersphere.execution.backends.protocol import Ending, Outcome
-from scattersphere.execution.failures import format_failure
+from scattersphere.execution.logs.failures import format_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable

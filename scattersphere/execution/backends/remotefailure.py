@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from scattersphere import errors
-from scattersphere.execution.failures import FAILURE_LIMIT, format_failure, shorten, text_of
+from scattersphere.execution.logs.failures import FAILURE_LIMIT, format_failure, shorten, text_of
 
 _KNOWN = {
     ("builtins", name): value

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from scattersphere.execution.backends.lanes import LaneHandle, Lanes
-from scattersphere.execution.frames import user_place
+from scattersphere.execution.logs.frames import user_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable

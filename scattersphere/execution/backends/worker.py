@@ -18,9 +18,9 @@ from scattersphere.execution.backends.order import Order, dumps
 from scattersphere.execution.backends.remotefailure import RemoteFailure
 from scattersphere.execution.backends.wire import NO_CALL, Kind, Receiver, Sender
 from scattersphere.execution.backends.workercontext import WorkerAttempt
-from scattersphere.execution.capture import capture_bundle_loggers, capture_print
-from scattersphere.execution.frames import logical_names
-from scattersphere.execution.logs import current_attempt, format_record
+from scattersphere.execution.logs.capture import capture_bundle_loggers, capture_print
+from scattersphere.execution.logs.frames import logical_names
+from scattersphere.execution.logs.runlog import current_attempt, format_record
 from scattersphere.registry.children import attach
 
 if TYPE_CHECKING:

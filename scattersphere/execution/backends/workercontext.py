@@ -16,9 +16,9 @@ from scattersphere.execution.backends.order import dumps
 from scattersphere.execution.backends.protocol import Ending, Outcome
 from scattersphere.execution.backends.wire import Kind
 from scattersphere.execution.body import run_in_thread, run_on_loop
-from scattersphere.execution.failures import shorten
-from scattersphere.execution.frames import user_place
-from scattersphere.execution.logs import LINE_LIMIT, task_logger
+from scattersphere.execution.logs.failures import shorten
+from scattersphere.execution.logs.frames import user_place
+from scattersphere.execution.logs.runlog import LINE_LIMIT, task_logger
 from scattersphere.execution.loops import current_loop, line_of
 from scattersphere.execution.progress import checked
 from scattersphere.model.definition import RetryPolicy

@@ -17,7 +17,7 @@ from scattersphere.remote.front import near
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from scattersphere.execution.reruns import Reused
+    from scattersphere.execution.reused import Reused
     from scattersphere.execution.run import Run
     from scattersphere.model.problem import Problem
     from scattersphere.remote.handlers.scene import Scene

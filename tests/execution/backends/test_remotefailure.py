@@ -9,7 +9,7 @@ import pytest
 
 from scattersphere import errors
 from scattersphere.execution.backends.remotefailure import RemoteFailure
-from scattersphere.execution.failures import FAILURE_LIMIT
+from scattersphere.execution.logs.failures import FAILURE_LIMIT
 
 BUILTIN = [
     cls

@@ -5,7 +5,7 @@ from array import array
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scattersphere.execution.journal import Journal, Moves
+from scattersphere.execution.events.journal import Journal, Moves
 
 STEPS = st.lists(st.one_of(st.just("move"), st.just("extra"), st.just("stamp")), max_size=60)
 

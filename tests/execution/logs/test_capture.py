@@ -11,8 +11,8 @@ import threading
 
 import pytest
 
-from scattersphere.execution.capture import capture_bundle_loggers, capture_print
-from scattersphere.execution.logs import RunLog, current_attempt
+from scattersphere.execution.logs.capture import capture_bundle_loggers, capture_print
+from scattersphere.execution.logs.runlog import RunLog, current_attempt
 
 NAME = "scattersphere.bundles.etl_g7.etl.load"
 

@@ -8,9 +8,9 @@ import types
 
 import pytest
 
-from scattersphere.execution import failures
-from scattersphere.execution.failures import FAILURE_LIMIT, describe, format_failure, shorten
-from scattersphere.execution.logs import RunLog
+from scattersphere.execution.logs import failures
+from scattersphere.execution.logs.failures import FAILURE_LIMIT, describe, format_failure, shorten
+from scattersphere.execution.logs.runlog import RunLog
 
 
 def caught(body, *args) -> BaseException:
@@ -53,13 +53,13 @@ def test_frames_of_the_engine_are_left_out():
 
     text = format_failure(caught(body))
     assert 'RunLog.append(None, 20, "x")' in text
-    assert "execution/logs.py" not in text
+    assert "logs/runlog.py" not in text
 
 
 def test_frames_of_the_engine_are_shown_when_there_are_no_others():
     exc = caught(RunLog.append, None, 20, "x")
     exc.__traceback__ = exc.__traceback__.tb_next  # without the frame of this file
-    assert "execution/logs.py" in format_failure(exc)
+    assert "logs/runlog.py" in format_failure(exc)
 
 
 def test_causes_contexts_notes_and_groups_are_shown():
@@ -156,7 +156,7 @@ def test_the_frames_of_members_of_groups_are_cut_too():
         RunLog.append(None, 20, "x")
 
     text = format_failure(ExceptionGroup("several", [caught(body)]))
-    assert "execution/logs.py" not in text
+    assert "logs/runlog.py" not in text
 
 
 def test_describe_is_one_short_line():

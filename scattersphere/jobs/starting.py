@@ -6,10 +6,10 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from scattersphere.codec import resolve_params, secret_names
-from scattersphere.execution.archive import RunArchive
-from scattersphere.execution.keys import Request, StartKeys
-from scattersphere.execution.reruns import check_again, plan_again, take_over
 from scattersphere.execution.run import Run
+from scattersphere.jobs.archive import RunArchive
+from scattersphere.jobs.keys import Request, StartKeys
+from scattersphere.jobs.reruns import check_again, plan_again, take_over
 from scattersphere.model.arguments import check_mapping, check_text
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.executor import JobExecutor
-    from scattersphere.execution.jobs import Jobs
+    from scattersphere.jobs.jobs import Jobs
     from scattersphere.model.definition import JobDefinition
     from scattersphere.registry.registry import TaskRegistry
 

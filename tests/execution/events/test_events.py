@@ -15,7 +15,7 @@ from scattersphere import (
     result,
 )
 from scattersphere.execution import execution
-from scattersphere.execution.eventpages import PAGE
+from scattersphere.execution.events.pages import PAGE
 from scattersphere.execution.execution import Execution
 from scattersphere.execution.machine import record
 from scattersphere.execution.machine.record import RunRecord

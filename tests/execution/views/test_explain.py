@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from scattersphere import JobDefinition, Parameter, RunnableTask, Server, param, result
-from scattersphere.execution.explain import duration
+from scattersphere.execution.views.explain import duration
 
 trio = pytest.importorskip("trio")
 pytest.importorskip("trio.testing")

@@ -11,7 +11,7 @@ import anyio.lowlevel
 from scattersphere.model.events import Event, EventKind
 
 if TYPE_CHECKING:
-    from scattersphere.execution.eventpages import EventPages, Page
+    from scattersphere.execution.events.pages import EventPages, Page
     from scattersphere.execution.execution import Execution
     from scattersphere.model.logs import LogLine
 

@@ -23,7 +23,7 @@ from scattersphere.registry.watching import WatchedPath, in_thread
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
-    from scattersphere.execution.jobs import Jobs
+    from scattersphere.jobs.jobs import Jobs
     from scattersphere.registry.folders import BundleFolders
     from scattersphere.registry.watching import Watcher
 

@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from scattersphere.execution.journal import Moves
+from scattersphere.execution.events.journal import Moves
 from scattersphere.execution.machine.codes import RUN_STATES, STATE_BITS, TASK_STATES
 from scattersphere.model.events import Event, EventKind, run_event, task_event
 from scattersphere.model.states import RunState, TaskState

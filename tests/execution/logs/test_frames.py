@@ -7,8 +7,8 @@ import threading
 import types
 from pathlib import Path
 
-from scattersphere.execution import frames
-from scattersphere.execution.frames import is_engine_file, logical_names, user_place
+from scattersphere.execution.logs import frames
+from scattersphere.execution.logs.frames import is_engine_file, logical_names, user_place
 
 PACKAGE = Path(sys.modules["scattersphere.execution"].__file__).parents[1]
 

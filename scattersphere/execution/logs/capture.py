@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from scattersphere.execution.logs import LINE_LIMIT, LoggedAttempt, current_attempt, write_record
+from scattersphere.execution.logs.runlog import LINE_LIMIT, LoggedAttempt, current_attempt, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

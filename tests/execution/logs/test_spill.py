@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from scattersphere import RunnableTask, Server
-from scattersphere.execution.logs import RunLog
+from scattersphere.execution.logs.runlog import RunLog
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import FrameType
 
-_PACKAGE = Path(__file__).resolve().parents[1]
+_PACKAGE = Path(__file__).resolve().parents[2]
 _ENGINE = f"{_PACKAGE}/"
 _NOT_ENGINE = tuple(f"{_PACKAGE}/{part}" for part in ("tasks/", "ext/", "testing/bodies.py"))
 _LIBRARIES: tuple[str, ...] = tuple(

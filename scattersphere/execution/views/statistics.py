@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from scattersphere.execution.journal import Moves
+from scattersphere.execution.events.journal import Moves
 from scattersphere.execution.machine.codes import (
     CANCELLING,
     CRASHED,

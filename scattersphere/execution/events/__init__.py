@@ -1,0 +1,1 @@
+"""What happens to runs and to the Server, as numbered streams that are made only for those who read."""

@@ -1,0 +1,1 @@
+"""The lines that tasks write: taken from loggers and prints, kept, spilled; failures as text."""
