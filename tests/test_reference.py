@@ -66,7 +66,7 @@ def test_each_state_is_explained() -> None:
 
 
 def test_the_table_of_commands_is_made_from_that_of_the_protocol() -> None:
-    assert "```{commands}" in page("remote/protocol.md")
+    assert "```{commands}" in page("reference/protocol.md")
     ext = runpy.run_path(str(DOCS / "_ext" / "commands.py")) if importlib.util.find_spec("docutils") else None
     if ext is not None:  # it is there with the group `docs`
         assert [row[0].split()[0] for row in ext["rows"]()] == list(COMMANDS)
@@ -79,7 +79,7 @@ def test_each_code_of_an_error_is_listed() -> None:
         if isinstance(error, type) and issubclass(error, scattersphere.ScattersphereError)
     }
     assert codes <= CODES
-    assert missing(sorted(CODES), page("remote/protocol.md")) == []
+    assert missing(sorted(CODES), page("reference/protocol.md")) == []
 
 
 def test_each_stock_task_is_explained() -> None:

@@ -12,7 +12,7 @@ from shell_server import LATER, MORE, PATIENCE, STUBBORN, shell_server, shell_se
 from talking import Talk
 
 pytest.importorskip("click")
-PAGE = Path(__file__).parents[2] / "docs" / "remote" / "netcat.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "netcat.md"
 CLIENTS = {
     "nc": ["nc", "127.0.0.1", "{port}"],
     "telnet": ["telnet", "127.0.0.1", "{port}"],
