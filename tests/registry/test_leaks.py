@@ -9,7 +9,10 @@ import types
 import pytest
 from bundlefiles import write
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.blocks_loop("to find a holder, the heap of the whole suite is searched"),
+]
 
 HOST = "scattersphere_test_host"
 """A module of the host into which the leaking code puts things."""
