@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import random
 import sys
 import time
 from time import perf_counter, thread_time
@@ -48,14 +47,19 @@ class Fail(RunnableTask):
         raise ValueError("on purpose")
 
 
-class Checkpoints(RunnableTask):
-    """Pass a checkpoint now and then, until cancelled."""
+DOORS: list[anyio.Event] = []
+"""Opened one after another: if all bodies went on at the same moment, that would be a stall of their own."""
+BEHIND_A_DOOR = 100
+
+
+class Checkpoint(RunnableTask):
+    """Pass one checkpoint, when its door is open; then wait until cancelled."""
 
     async def run(self, context: TaskContext) -> None:
-        """Wait at a checkpoint for ever; not all at the same moment, which would be a stall of their own."""
-        while True:
-            await anyio.sleep(random.uniform(4, 8))
-            await context.checkpoint()
+        """Wait, pass, wait."""
+        await DOORS[int(context.task[1:]) // BEHIND_A_DOOR].wait()
+        await context.checkpoint()
+        await anyio.Event().wait()
 
 
 class Turns:
@@ -135,11 +139,13 @@ async def cancel_pending(run: Run, size: int) -> None:
 async def pause_and_resume(run: Run, size: int) -> None:
     await until_started(run, size)
     run.pause()
+    for door in DOORS:
+        door.set()
+        await anyio.lowlevel.checkpoint()
     while run.state is not RunState.PAUSED:
         await anyio.lowlevel.checkpoint()
     run.resume()
-    run.stop()
-    await anyio.sleep(0.1)
+    await anyio.sleep(1)
     run.cancel()
 
 
@@ -151,7 +157,7 @@ SCENARIOS: dict[str, tuple[Callable[[int], JobDefinition], Callable[[Run, int], 
     "cancel, all execute": (lambda size: flat(size, "Sleep"), cancel),
     "cancel, one executes": (lambda size: flat(size, "Sleep").evolve(max_parallel=1), cancel_pending),
     "kill, all execute": (lambda size: flat(size, "Sleep"), kill),
-    "pause, resume, stop": (lambda size: flat(size, "Checkpoints"), pause_and_resume),
+    "pause, resume, all held": (lambda size: flat(size, "Checkpoint"), pause_and_resume),
     "one failure, all below": (fan, nothing),
     "one failure, a chain": (line, nothing),
     "all fail": (lambda size: flat(size, "Fail"), nothing),
@@ -161,6 +167,7 @@ SCENARIOS: dict[str, tuple[Callable[[int], JobDefinition], Callable[[Run, int], 
 
 async def measure(server: Server, name: str, size: int) -> None:
     make, act = SCENARIOS[name]
+    DOORS[:] = [anyio.Event() for _ in range(size // BEHIND_A_DOOR + 1)]
     server.define(make(size), replace=True)
     warm = await server.start("mass")  # the plan is compiled here
     warm.kill()
@@ -213,7 +220,7 @@ async def main_async(options: argparse.Namespace) -> None:
             await by_hand(size)
         for name in SCENARIOS:
             async with Server(history=(0, 0.0)) as server:
-                server.register_tasks("bench", [Sleep, Fail, Checkpoints])
+                server.register_tasks("bench", [Sleep, Fail, Checkpoint])
                 await measure(server, name, size)
 
 

@@ -297,7 +297,7 @@ class JobExecutor(Obedience):
             if begun:
                 execution, units = begun.popleft()
             else:
-                offer = take(CHUNK)
+                offer = take(min(CHUNK, self.starts_left))
                 if offer is None:
                     return False
                 machine, units = offer

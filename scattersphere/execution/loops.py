@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import inspect
 import signal
 import sys
@@ -242,28 +243,37 @@ def _retrieve(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
+OBJECTS_OF_A_BODY = 64
+"""Objects, seen by the collector, that a started attempt on trio consists of: task, coroutines, scope, context."""
+
+
 class TrioLoop:
     """trio. Each attempt has a place with a cancel scope, which is its handle."""
 
     can_abandon = False
     can_watch = False
-    starts_a_turn = 256
 
     def __init__(self) -> None:
         import trio  # noqa: PLC0415 - an optional dependency
 
         self._trio = trio
+        # Each attempt takes a turn, and is many objects meanwhile. Where the collector comes by then, they count as old
+        # before long, and it goes through the host's whole memory.
+        self.starts_a_turn: int = max(8, gc.get_threshold()[0] // OBJECTS_OF_A_BODY)
         self._token = trio.lowlevel.current_trio_token()
         self.clock: Callable[[], float] = trio.current_time
         self._event = trio.Event()
         self._deadline = float("inf")
         self._nursery: trio.Nursery | None = None
         self._calmer = TrioCalmer()
+        self._places: set[TrioPlace] = set()
         self._broken: list[trio.lowlevel.Task] = []
+        self._lost: BaseException | None = None
+        """What ended the turns, or the nursery, before the Server was closed."""
         # While protected code executes, trio keeps a Ctrl-C for the host's main task.
         self._interrupt_host = trio.lowlevel.enable_ki_protection(_raise_interrupt)
         self._closing = False
-        self._ended = trio.Event()
+        self._leaving, self._ended = trio.Event(), trio.Event()
         self._failed: Callable[[BaseException], None] = lambda _: None
         self._pump: Callable[[bool], bool] = bool
         self._context = contextvars.copy_context()
@@ -272,35 +282,51 @@ class TrioLoop:
         self, pump: Callable[[bool], bool], alarm: Callable[[], None], failed: Callable[[BaseException], None]
     ) -> None:
         self._failed, self._pump = failed, pump
-        ready = self._trio.Event()
-        self._trio.lowlevel.spawn_system_task(
-            self._main, alarm, ready, name="scattersphere", context=contextvars.copy_context()
-        )
+        ready, spawn = self._trio.Event(), self._trio.lowlevel.spawn_system_task
+        context = contextvars.copy_context()
+        spawn(self._keep_bodies, ready, name="scattersphere-bodies", context=context.copy())
         with self._trio.CancelScope(shield=True):  # one turn; who would close it if this were cancelled?
             await ready.wait()
+        spawn(self._turns, alarm, name="scattersphere", context=context.copy())
 
-    async def _main(self, alarm: Callable[[], None], ready: trio.Event) -> None:
+    async def _keep_bodies(self, ready: trio.Event) -> None:
         trio = self._trio
         try:
-            async with trio.open_nursery() as self._nursery:
-                ready.set()
-                while not self._closing:
-                    with trio.move_on_at(self._deadline):
-                        await self._event.wait()
-                    self._event = trio.Event()
-                    if self.clock() >= self._deadline:
-                        self._deadline = float("inf")
-                        alarm()
-                    if self._pump(False):
-                        self._event.set()
-                self._nursery.cancel_scope.cancel()
-                for task in self._broken:
-                    trio.lowlevel.reschedule(task)
+            # Cancelled for good: the places of the bodies are shielded, until they are to be cancelled.
+            with trio.CancelScope() as cancelled:
+                cancelled.cancel()
+                async with trio.open_nursery() as self._nursery:
+                    ready.set()
+                    with trio.CancelScope(shield=True):
+                        await self._leaving.wait()
+                    for task in self._broken:
+                        trio.lowlevel.reschedule(task)
         except BaseException as exc:  # noqa: BLE001 - an error in a system task would end the host's program
-            if not self._broken or not self._closing:  # of those that are broken the nursery complains
-                self._failed(exc)
+            if not self._broken:  # of those that are broken the nursery complains
+                self._lost = exc
         finally:
             self._ended.set()
+            if self._lost is not None:
+                self._failed(self._lost)
+
+    async def _turns(self, alarm: Callable[[], None]) -> None:
+        trio = self._trio
+        try:
+            while not self._closing:
+                with trio.move_on_at(self._deadline):
+                    await self._event.wait()
+                self._event = trio.Event()
+                if self.clock() >= self._deadline:
+                    self._deadline = float("inf")
+                    alarm()
+                if self._pump(False):
+                    self._event.set()
+        except BaseException as exc:  # noqa: BLE001 - trio's run ends, and nobody has closed the Server
+            self._lost = exc
+            for place in list(self._places):
+                place.cancel()
+        finally:
+            self._leaving.set()
 
     async def aclose(self) -> None:
         self._closing = True
@@ -333,12 +359,12 @@ class TrioLoop:
     def start(self, body: Coroutine[Any, Any, None], name: str) -> TrioPlace:
         if self._nursery is None:
             raise RuntimeError("the loop was not opened")
-        place = TrioPlace(body)
+        place = TrioPlace(body, self._places, self._failed)
         self._nursery.start_soon(place.hold, self._broken, name=name)
         return place
 
     def cancel(self, handle: TrioPlace) -> None:
-        handle.scope.cancel()
+        handle.cancel()
         if self._nursery is not None:
             self._calmer.watch(handle, self._nursery)
 

@@ -1,8 +1,11 @@
 """Where an attempt lives on trio, and how one that swallows cancellation is kept from burning the processor.
 
+A scope costs as much as a task does, so each place has only one. All places stand in a scope that was cancelled from
+the beginning; that of a place shields its body from it, and to cancel the body is to lower the shield.
+
 A cancelled scope of trio raises at every checkpoint inside it, so a body that swallows that and goes on is cancelled a
-hundred thousand times a second. There is no way to take a cancellation back, but a shield inside the scope holds
-it off. So a body that spins is shielded, and shown its cancellation again with growing gaps, as on asyncio.
+hundred thousand times a second. So the shield of a body that spins is raised again, and it is shown its
+cancellation with growing gaps, as on asyncio.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     import trio
 
@@ -25,21 +28,45 @@ GAP, GAP_MOST = 1.0, 60.0
 
 
 class TrioPlace:
-    """Holds one attempt's body. Import trio before making one."""
+    """Holds one attempt's body, inside a scope that is cancelled; stands in `places` until the body has ended.
 
-    __slots__ = ("_ended", "body", "scope", "shield", "task")
+    Import trio before making one.
+    """
 
-    def __init__(self, body: Coroutine[Any, Any, None]) -> None:
+    __slots__ = ("_ended", "_failed", "_places", "_scope", "body", "is_cancelled", "task")
+
+    def __init__(
+        self,
+        body: Coroutine[Any, Any, None],
+        places: set[TrioPlace],
+        failed: Callable[[BaseException], None],
+    ) -> None:
         import trio  # noqa: PLC0415 - an optional dependency
 
+        self._places, self._failed = places, failed
+        places.add(self)
         self.body: Coroutine[Any, Any, None] | None = body
-        self.scope: trio.CancelScope = trio.CancelScope()
-        self.shield: trio.CancelScope = trio.CancelScope()
+        self._scope: trio.CancelScope = trio.CancelScope(shield=True)
+        self.is_cancelled: bool = False
         self.task: trio.lowlevel.Task | None = None
         self._ended: trio.Event | None = None
 
+    def cancel(self) -> None:
+        """Cancel the body; once is enough."""
+        if not self.is_cancelled:
+            self.is_cancelled = True
+            self.show()
+
+    def show(self) -> None:
+        """Let the body see that it is cancelled, at its checkpoints from now on."""
+        self._scope.shield = False
+
+    def hide(self) -> None:
+        """Let the body go on as if it were not cancelled."""
+        self._scope.shield = True
+
     async def hold(self, broken: list[trio.lowlevel.Task]) -> None:
-        """Run the body in the current task.
+        """Run the body in the current task. Where the holding itself fails, `failed` is told.
 
         Where a body has left trio's accounts of its scopes in disorder (it raised GeneratorExit inside a nursery, or
         left one open), the end of the task would break the nursery in which all bodies live. So such a task is
@@ -49,13 +76,16 @@ class TrioPlace:
 
         self.task = trio.lowlevel.current_task()
         try:
-            with self.scope, self.shield:
+            with self._scope:
                 if self.body is not None:
                     await self.body
         except RuntimeError:  # from the scopes: bodies never raise
             broken.append(self.task)
             await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+        except BaseException as exc:  # noqa: BLE001 - nothing may reach the nursery, which has other bodies in it
+            self._failed(exc)
         finally:
+            self._places.discard(self)
             self.body = self.task = None
             if self._ended is not None:
                 self._ended.set()
@@ -99,7 +129,7 @@ class TrioCalmer:
         import trio  # noqa: PLC0415 - an optional dependency
 
         places: list[tuple[TrioPlace, int]] = []
-        with trio.CancelScope(shield=True):  # the nursery may be cancelled, by us when closing
+        with trio.CancelScope(shield=True):  # the nursery is cancelled
             await trio.lowlevel.checkpoint()
             fresh, self._fresh = self._fresh, []
             places = [(place, _steps(place)) for place in fresh]
@@ -114,13 +144,13 @@ class TrioCalmer:
 
         gap = GAP
         with trio.CancelScope(shield=True):
-            place.shield.shield = True
+            place.hide()
             while not await place.wait_ended(gap):
                 gap = min(gap * 2, GAP_MOST)
-                place.shield.shield = False
+                place.show()
                 for _ in range(TURNS):
                     await trio.lowlevel.checkpoint()
-                place.shield.shield = True
+                place.hide()
         self._watched.discard(place)
 
 

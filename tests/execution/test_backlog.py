@@ -1,13 +1,11 @@
-"""Dear work is shared out over the turns of the loop, and the number of starts follows what they cost."""
+"""Dear work is shared out over the turns of the loop."""
 
 from types import SimpleNamespace
 
 import pytest
 
 from scattersphere.execution import backlog as backlog_module
-from scattersphere.execution import pace as pace_module
 from scattersphere.execution.backlog import Backlog
-from scattersphere.execution.pace import LEAST, Pace
 
 
 @pytest.fixture
@@ -15,7 +13,6 @@ def clock(monkeypatch):
     clock = SimpleNamespace(now=0.0)
     fake = SimpleNamespace(perf_counter=lambda: clock.now)
     monkeypatch.setattr(backlog_module, "time", fake)
-    monkeypatch.setattr(pace_module, "time", fake)
     return clock
 
 
@@ -56,26 +53,6 @@ def test_what_was_forgotten_is_not_done(clock):
     backlog.clear()
     assert not backlog.new_turn()
     assert done == []
-
-
-def test_fewer_are_started_while_the_loop_comes_back_late_and_more_when_it_does_not(clock):
-    pace = Pace(256)
-    assert pace.starts() == 256
-    seen = []
-    for _ in range(6):
-        pace.turn_over(full=True)
-        clock.now += 0.02
-        seen.append(pace.starts())
-    assert seen == [128, 64, 32, 16, LEAST, LEAST]
-    pace.turn_over(full=True)
-    assert pace.starts() == 32
-
-
-def test_a_loop_that_had_nothing_to_do_says_nothing_about_the_cost_of_starts(clock):
-    pace = Pace(256)
-    pace.turn_over(full=False)
-    clock.now += 60
-    assert pace.starts() == 256
 
 
 def test_what_comes_in_pieces_takes_several_turns_and_lets_others_come_in_between(clock):

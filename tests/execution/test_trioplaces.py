@@ -1,0 +1,99 @@
+"""What bodies and hosts see of how attempts are cancelled on trio."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from scattersphere import JobDefinition, RunnableTask, RunState, Server
+
+pytestmark = pytest.mark.needs("trio")
+trio = pytest.importorskip("trio")
+pytest.importorskip("trio.testing")
+
+
+@pytest.fixture
+def anyio_backend():
+    return "trio"
+
+
+SEEN = []
+
+
+class Deadlines(RunnableTask):
+    async def run(self, context):
+        SEEN.append(trio.current_effective_deadline())
+        with trio.fail_after(1_000):
+            SEEN.append(trio.current_effective_deadline() < float("inf"))
+            try:
+                await trio.sleep_forever()
+            finally:
+                SEEN.append(trio.current_effective_deadline())
+
+
+@pytest.mark.anyio
+async def test_a_body_is_under_no_deadline_but_its_own_until_it_is_cancelled():
+    SEEN.clear()
+    async with Server() as server:
+        server.register_tasks("app", [Deadlines])
+        server.define(JobDefinition.build("j").task("t", "Deadlines").done())
+        run = await server.start("j")
+        await trio.testing.wait_all_tasks_blocked()
+        run.cancel()
+        await run.wait()
+        assert run.state is RunState.CANCELLED
+    assert [float("inf"), True, float("-inf")] == SEEN
+
+
+class LeavesScopeOpen(RunnableTask):
+    async def run(self, context):
+        trio.CancelScope().__enter__()  # never left
+
+
+class Fine(RunnableTask):
+    async def run(self, context):
+        await trio.lowlevel.checkpoint()
+        return "fine"
+
+
+@pytest.mark.anyio
+async def test_a_body_that_leaves_a_scope_open_harms_no_other():
+    async with Server() as server:
+        server.register_tasks("app", [LeavesScopeOpen, Fine])
+        job = JobDefinition.build("j").task("bad", "LeavesScopeOpen")
+        server.define(job.task("good", "Fine", depends_on=["bad"]).done())
+        for _ in range(3):
+            run = await (await server.start("j")).wait()
+            assert run.results["good"] == "fine"
+
+
+def test_a_program_that_ends_without_closing_its_server_does_end(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        textwrap.dedent("""
+            import trio
+            from scattersphere import JobDefinition, RunnableTask, Server
+
+            class Waits(RunnableTask):
+                async def run(self, context):
+                    try:
+                        await trio.sleep_forever()
+                    finally:
+                        print("cancelled")
+
+            async def main():
+                server = Server()
+                await server.__aenter__()
+                server.register_tasks("app", [Waits])
+                server.define(JobDefinition.build("j").task("t", "Waits").done())
+                await server.start("j")
+                await trio.testing.wait_all_tasks_blocked()
+
+            import trio.testing
+            trio.run(main)
+            print("over")
+        """)
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split() == ["cancelled", "over"], done.stderr
