@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 
-from hypothesis import given
+import pytest
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from scattersphere import JobDefinition
+from scattersphere.model import pictures
 from scattersphere.model.definition import TaskDefinition
-from scattersphere.model.pictures import INDENT
+from scattersphere.model.pictures import INDENT, picture_nodes
 
 JOB = (
     JobDefinition.build("nightly")
@@ -100,6 +105,33 @@ def test_no_name_can_break_out_of_its_quotes(job):
     assert all(MERMAID_NODE.fullmatch(line) for line in nodes), nodes
     assert len(job.to_tree().splitlines()) == len(job.tasks) + 1
     assert "\x1b" not in job.to_tree() + job.to_dot() + job.to_mermaid()
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="graphviz is not installed")
+@given(odd_jobs())
+def test_graphviz_reads_what_is_meant(job):
+    """Its own reading, as JSON: the nodes with their names and lines, and the edges."""
+    done = subprocess.run(
+        ["dot", "-Tjson0"],
+        input=job.to_dot(),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert done.stderr == ""
+    graph = json.loads(done.stdout)
+    nodes = picture_nodes(job)
+    # A backslash is doubled in labels, where it means something, and so in names, where it does not.
+    shown = {node.name: pictures._cut(node.name).replace("\\", "\\\\") for node in nodes}
+    # Two odd names may look alike, and are one node; Graphviz itself calls nodes without a name %1, %2 ...
+    assume(len(set(shown.values())) == len(nodes) and "%" not in "".join(shown))
+    drawn = {node["name"]: node["label"] for node in graph["objects"]}
+    assert drawn.keys() == set(shown.values())
+    for node in nodes:
+        lines = [pictures._cut(line).replace("\\", "\\\\") for line in node.lines]
+        assert drawn[shown[node.name]] == "\\n".join([shown[node.name], *lines])
+    assert len(graph.get("edges", ())) == sum(map(len, job.upstreams.values()))
 
 
 def test_a_long_chain_and_a_deep_fork_need_no_recursion_and_no_width():
