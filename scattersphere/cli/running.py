@@ -163,9 +163,11 @@ def _show_end(run: Run, err: Console) -> None:
 
 def _leaves(run: Run) -> list[str]:
     """The results that people want to see: those of tasks whose result is not a path on to others only."""
-    read = {name for task in run.plan.tasks for name in task.upstreams if not task.definition.finally_}
-    ends = [task.name for task in run.plan.tasks if not task.definition.finally_ and task.name not in read]
-    before = [name for task in run.plan.tasks if task.name in ends for name in task.upstreams]
+    definition = run.plan.definition
+    normal = {name for name, task in definition.tasks.items() if not task.finally_}
+    read = {other for name in normal for other in definition.upstreams[name]}
+    ends = normal - read
+    before = {other for name in ends for other in definition.upstreams[name]}
     return [name for name in run.tasks if name in ends or name in before]
 
 

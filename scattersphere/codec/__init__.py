@@ -1,9 +1,9 @@
 """JSON and the model: strict, located, with suggestions."""
 
+from scattersphere.codec.collecting import collection_paused
 from scattersphere.codec.definition import (
     check_definition,
     checked,
-    collection_paused,
     load_definition,
     loads_definition,
     locate,

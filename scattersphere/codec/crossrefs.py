@@ -50,28 +50,30 @@ def check_references(job: JobDefinition, quick: Quick, gaps: Gaps) -> list[Fault
     faults = list(_check_job(job, gaps))
     if sum(map(len, after.values())) > EDGES:
         return [*faults, Fault(("tasks",), f"there are more than {EDGES:,} dependencies")]
-    closer = [*quick.closer, *_unclear(job, quick)]
+    closer = [*quick.closer, *_early(job, quick)]
     checks = _Checks(job, gaps)
     for name in closer:
         faults += checks.task(name, job.tasks[name], after[name])
-    if (closer or quick.below) and (cycle := find_cycle(after)):
-        words = f"the tasks wait for each other: {show_cycle(cycle)}"
-        faults.append(Fault(("tasks", cycle[0]), words))
+    if quick.ahead and (cycle := find_cycle(quick.indices)):
+        names = list(after)
+        shown = show_cycle([names[index] for index in cycle])
+        faults.append(Fault(("tasks", names[cycle[0]]), f"the tasks wait for each other: {shown}"))
     if closer:
         faults += unreachable_conditions(job, after)
     return faults
 
 
-def _unclear(job: JobDefinition, quick: Quick) -> list[str]:
-    """Return those of `quick.below` that do not just wait for normal tasks, each of them once."""
-    known, after = job.tasks.keys(), quick.after
-    late = {name for name in quick.closer if job.tasks[name].finally_}
-    unclear = []
-    for name in quick.below:
-        waits = set(after[name])
-        if len(waits) < len(after[name]) or name in waits or not waits <= known or not late.isdisjoint(waits):
-            unclear.append(name)
-    return unclear
+def _early(job: JobDefinition, quick: Quick) -> list[str]:
+    """Return the names of normal tasks, else right, that wait for a finally-task."""
+    late = {quick.number[name] for name in quick.unread if job.tasks[name].finally_}
+    if not late:
+        return []
+    near = set(quick.closer)
+    return [
+        name
+        for name, indices in zip(quick.after, quick.indices, strict=True)
+        if not late.isdisjoint(indices) and name not in near
+    ]
 
 
 def _check_job(job: JobDefinition, gaps: Gaps) -> Iterator[Fault]:

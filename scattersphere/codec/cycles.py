@@ -5,29 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
 CYCLE_SHOWN = 10
 """Names of a cycle that are shown (design, section 4)."""
 
 
-def find_cycle(after: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """Return one cycle, first name first, or []. Kahn's algorithm on what is left (CACM 5/11, 1962)."""
-    number = {name: index for index, name in enumerate(after)}
-    names = list(after)
-    try:
-        waits = [tuple(map(number.__getitem__, upstream)) for upstream in after.values()]
-    except KeyError:  # some are not there, which was told of
-        waits = [tuple(number[other] for other in found if other in number) for found in after.values()]
-    if all(max(upstream) < index for index, upstream in enumerate(waits) if upstream):
-        return []  # each stands after those it waits for
-    # That a task waits for itself was told of too.
+def find_cycle(waits: Sequence[tuple[int, ...]]) -> list[int]:
+    """Return one cycle among tasks that each wait for others, by their numbers, or [].
+
+    Kahn's algorithm on what is left (CACM 5/11, 1962). That a task waits for itself is no cycle here.
+    """
     waits = [
-        tuple(u for u in found if u != index) if index in found else found
+        tuple(other for other in found if other != index) if index in found else found
         for index, found in enumerate(waits)
     ]
     left = [len(upstream) for upstream in waits]
-    below: list[list[int]] = [[] for _ in names]
+    below: list[list[int]] = [[] for _ in waits]
     for index, upstream in enumerate(waits):
         for other in upstream:
             below[other].append(index)
@@ -37,7 +31,7 @@ def find_cycle(after: Mapping[str, tuple[str, ...]]) -> list[str]:
             left[successor] -= 1
             if not left[successor]:
                 ready.append(successor)
-    if len(ready) == len(names):
+    if len(ready) == len(waits):
         return []
     stuck = next(index for index, count in enumerate(left) if count)
     # Whoever waits waits for somebody who waits: following that comes around.
@@ -47,7 +41,7 @@ def find_cycle(after: Mapping[str, tuple[str, ...]]) -> list[str]:
         order[at] = len(order)
         at = next(other for other in waits[at] if left[other])
     walk = list(order)[order[at] :]
-    return [names[index] for index in reversed(walk)]
+    return walk[::-1]
 
 
 def show_cycle(cycle: list[str]) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import os
-from contextlib import contextmanager
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere.codec.collecting import collection_paused
 from scattersphere.codec.faults import Fault, describe, unplaced
 from scattersphere.codec.limits import FILE_BYTES
 from scattersphere.codec.plainjson import plain_faults
@@ -22,27 +21,9 @@ from scattersphere.files import atomic_write
 from scattersphere.model.definition import FileOrigin, JobDefinition, TaskDefinition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from scattersphere.model.problem import Problem
-
-_MANY = 200
-"""Tasks, and _LARGE characters, above which garbage collection is paused: it would look at each new
-object again and again, and find nothing."""
-_LARGE = 50_000
-
-
-@contextmanager
-def collection_paused(*, characters: int = 0, tasks: int = 0) -> Iterator[None]:
-    """Make many objects without the collector's looking at them meanwhile, if there are many."""
-    paused = (characters > _LARGE or tasks > _MANY) and gc.isenabled()
-    if paused:
-        gc.disable()
-    try:
-        yield
-    finally:
-        if paused:
-            gc.enable()
 
 
 @attrs.frozen
@@ -121,7 +102,7 @@ def with_tasks(definition: JobDefinition, tasks: Mapping[str, TaskDefinition]) -
 
 def _copy(definition: JobDefinition, **changes: Any) -> JobDefinition:
     copy = definition.evolve(**changes)
-    kept = ("checked", "upstreams")
+    kept = ("checked", "upstreams", "upstream_indices")
     vars(copy).update({name: vars(definition)[name] for name in kept if name in vars(definition)})
     return copy
 

@@ -192,7 +192,7 @@ def structure_counting(value: Any) -> tuple[JobDefinition | None, list[Fault], i
     job = attrs.evolve(job, tasks=quick.tasks, comments=comments)
     faults += check_references(job, quick, gaps)
     if not faults:
-        vars(job).update(checked=True, upstreams=quick.after)
+        vars(job).update(checked=True, upstreams=quick.after, upstream_indices=quick.indices)
     return job, faults, None if None in counts else sum(filter(None, counts))
 
 
@@ -229,16 +229,12 @@ def _structure_tasks(
     quick = read_usual(value, params)
     # One that was read has its object changed; how many keys it had was counted before.
     counts += [quick.keys, len(value), *(count_keys(value[name], DEPTH - 2) for name in quick.unread)]
-    if quick.closer:
-        after = quick.after
-        for name in quick.unread:
-            task, found = structure_task(value[name])
-            if found:
-                faults += [attrs.evolve(fault, path=("tasks", name, *fault.path)) for fault in found]
-                gaps.tasks.add(name)
-            quick.tasks[name] = task
-            after[name] = upstreams(task)
-        quick.after = {name: after[name] for name in quick.tasks}
+    for name in quick.unread:
+        task, found = structure_task(value[name])
+        if found:
+            faults += [attrs.evolve(fault, path=("tasks", name, *fault.path)) for fault in found]
+            gaps.tasks.add(name)
+        quick.add(name, task, upstreams(task))
     return quick
 
 

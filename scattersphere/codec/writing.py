@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere.codec.collecting import collection_paused
 from scattersphere.model.definition import JobDefinition, Parameter, RetryPolicy, TaskDefinition
 from scattersphere.model.frozen import FrozenDict
 from scattersphere.model.states import Overlap, TriggerRule
@@ -42,10 +44,12 @@ def _fields(cls: type, leave: tuple[str, ...]) -> tuple[_Field, ...]:
     return tuple(found)
 
 
-_JOB = _fields(JobDefinition, ("name", "tasks", "origin", "params", "comments"))
-_TASK = _fields(TaskDefinition, ("comments", "retry"))
-_RETRY = _fields(RetryPolicy, ())
-_PARAMETER = _fields(Parameter, ())
+_FIELDS: Mapping[type, tuple[_Field, ...]] = {
+    JobDefinition: _fields(JobDefinition, ("name", "tasks", "origin", "params", "comments")),
+    TaskDefinition: _fields(TaskDefinition, ("comments", "retry")),
+    RetryPolicy: _fields(RetryPolicy, ()),
+    Parameter: _fields(Parameter, ()),
+}
 
 
 def to_value(definition: JobDefinition) -> dict[str, Any]:
@@ -55,7 +59,7 @@ def to_value(definition: JobDefinition) -> dict[str, Any]:
     are, for the checks to find.
     """
     value: dict[str, Any] = {SCHEMA_KEY: SCHEMA_NAME, "format": FORMAT, "name": definition.name}
-    value |= _written(definition, _JOB)
+    value |= _written(definition, JobDefinition)
     if definition.params != {}:
         value["params"] = _each(definition.params, _parameter_value)
     value["tasks"] = _each(definition.tasks, _task_value)
@@ -69,25 +73,23 @@ def _each(items: Any, convert: Callable[[Any], Any]) -> Any:
 
 
 def _parameter_value(item: Any) -> Any:
-    return _written(item, _PARAMETER) if isinstance(item, Parameter) else item
+    return _written(item, Parameter) if isinstance(item, Parameter) else item
 
 
 def _task_value(task: Any) -> Any:
     if not isinstance(task, TaskDefinition):
         return task
-    value = _written(task, _TASK)
-    retry = _written(task.retry, _RETRY) if isinstance(task.retry, RetryPolicy) else task.retry
+    value = _written(task, TaskDefinition)
+    retry = _written(task.retry, RetryPolicy) if isinstance(task.retry, RetryPolicy) else task.retry
     if retry != _EMPTY:
         value["retry"] = retry
     return _with_comments(value, task.comments, TASK_COMMENTS) if task.comments else value
 
 
-def _written(item: Any, fields: tuple[_Field, ...]) -> dict[str, Any]:
+def _written(item: Any, cls: type) -> dict[str, Any]:
     """Return the attributes that differ from their defaults. Most are not even in the instance."""
     held, found = vars(item), {}
-    for name, key, default in fields:
-        if name not in held:
-            continue
+    for name, key, default in _held_fields(cls, tuple(held)):
         content = held[name]
         if content is default or (
             # By type too: False == 0, and `run_if: 0` must not be lost before it is refused.
@@ -100,6 +102,12 @@ def _written(item: Any, fields: tuple[_Field, ...]) -> dict[str, Any]:
         convert = _PLAIN.get(kind)
         found[key] = content if convert is None else convert(content)
     return found
+
+
+@lru_cache(maxsize=256)
+def _held_fields(cls: type, names: tuple[str, ...]) -> tuple[_Field, ...]:
+    """Return the fields that an instance with these attributes holds. There are few kinds of them in a job."""
+    return tuple(field for field in _FIELDS[cls] if field[0] in names)
 
 
 _PLAIN: Mapping[type, Callable[[Any], Any]] = {
@@ -122,7 +130,8 @@ def _with_comments(
 
 def dumps_definition(definition: JobDefinition) -> str:
     """Return the JSON text of a definition. Raises `TypeError` and `ValueError` for what JSON lacks."""
-    return json.dumps(to_value(definition), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with collection_paused(tasks=len(definition.tasks)):
+        return json.dumps(to_value(definition), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def digest_definition(definition: JobDefinition) -> str:

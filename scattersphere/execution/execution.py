@@ -270,7 +270,8 @@ class Execution:
     def upstream_results(self, planned: PlannedTask) -> dict[str, Any]:
         """Return the results of the declared upstream tasks that succeeded, by name."""
         index, results = self.plan.index, self.machine.results
-        return {name: results[index[name]] for name in planned.upstreams if self.has_result(index[name])}
+        waits = self.plan.definition.upstreams[planned.name]
+        return {name: results[index[name]] for name in waits if self.has_result(index[name])}
 
     def arguments(self, attempt: Attempt) -> dict[str, Any]:
         """Return the keyword arguments for the attempt's instance."""

@@ -34,6 +34,15 @@ class Argument:
         return filled if self.template.has_result else self.parameter.structure(filled)
 
 
+@attrs.frozen(eq=False)
+class MadeBy:
+    """The version of a task's code, which is known even when the code is gone."""
+
+    code: str
+    """Its label: `etl@91be07`."""
+    digest: str
+
+
 @attrs.define(eq=False, slots=True)
 class PlannedTask:
     """A task of a plan, with all that can be known before an attempt."""
@@ -42,19 +51,17 @@ class PlannedTask:
     definition: TaskDefinition
     task_class: TaskClass
     cls: type[RunnableTask]
-    fixed: dict[str, Any]
-    """Arguments that every attempt shares."""
+    made_by: MadeBy
+    fixed: Mapping[str, Any]
+    """Arguments that every attempt shares; beside them may stand, unfilled, what `varying` puts in their place.
+    So it is mostly the very object of the definition."""
     varying: tuple[Argument, ...]
     """Arguments that are made for each attempt."""
     mapped: tuple[tuple[str, Template], ...]
     run_if: Template | None
-    upstreams: tuple[str, ...]
     backend: str
     plain: bool
     """On the loop, without hooks, with fixed arguments only: the path that must be quick."""
-    code: str
-    """The label of the version of its code, which is known even when that is gone: `etl@91be07`."""
-    digest: str
 
     def let_go(self) -> None:
         """Forget the task class, so that nothing of ours keeps its version alive."""
@@ -83,7 +90,7 @@ class Plan:
     size: int
     fed: tuple[PlannedTask, ...] = attrs.field(
         default=attrs.Factory(
-            lambda plan: tuple(task for task in plan.tasks if task.varying or task.mapped), takes_self=True
+            lambda plan: tuple([task for task in plan.tasks if task.varying or task.mapped]), takes_self=True
         ),
         init=False,
         repr=False,

@@ -6,40 +6,31 @@ an argument that is one and the same parameter of the run, the shape that the ma
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
+from itertools import repeat
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
-
-import attrs
 
 from scattersphere.codec import collection_paused, locate
 from scattersphere.codec.crossrefs import UNREAD
 from scattersphere.codec.faults import Fault, Path, Suggester
 from scattersphere.errors import AmbiguousTaskError, NotFoundError, UnresolvedError, listing
-from scattersphere.execution.logs.failures import describe
+from scattersphere.execution.binding import Binder, Known, Mapped
 from scattersphere.execution.machine.shape import Shape, TaskShape
-from scattersphere.execution.plan import (
-    Argument,
-    Plan,
-    PlannedTask,
-    element_faults,
-    no_results,
-    value_faults,
-)
-from scattersphere.model.references import Template, compile_argument
-from scattersphere.model.taskclass import TaskClass, TaskParameter
+from scattersphere.execution.plan import Plan, PlannedTask
+from scattersphere.model.references import compile_argument
+from scattersphere.model.taskclass import TaskClass
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
     from scattersphere.model.definition import JobDefinition, TaskDefinition
 
 Find = Callable[[str, str | None], TaskClass]
 StandIn = Callable[[PlannedTask], PlannedTask]
 """Puts another task in the place of one that was checked: tests put their fakes into plans with it."""
 
-_SHARED_TYPES = frozenset({bool, int, float, str, bytes, type(None)})
-"""Values of these may be shared by all instances: nobody can change them."""
-_EXACT = frozenset({bool, int, str})
-"""A value of one of these is right, as it is, for a parameter annotated so."""
-_BACKENDS = ("loop", "thread")
 _SHAPING = frozenset(
     {
         "map",
@@ -54,22 +45,16 @@ _SHAPING = frozenset(
     }
 )
 """The fields of a task that the machine sees, but for the number of attempts and the backend."""
-
-
-@attrs.frozen(eq=False)
-class _Known:
-    """What all tasks of one class share. `faults` are what is wrong with each of them."""
-
-    task_class: TaskClass
-    backend: str
-    required: frozenset[str]
-    exact: Mapping[str, type]
-    """The parameters whose annotation is one of `_EXACT`."""
-    code: str
-    shared: dict[tuple[str, str], Argument] = attrs.field(factory=dict)
-    """Arguments that are a parameter of the run: (argument, parameter)."""
-    shapes: dict[int, TaskShape] = attrs.field(factory=dict)
-    """By the number of attempts, the shapes of tasks that say nothing else of what the machine sees."""
+_OF_ITS_OWN = _SHAPING | {"backend"}
+"""The fields for which a task is planned by itself."""
+_FEW = 8
+"""To plan fewer tasks than these together does not pay."""
+_BLOCK = 1024
+"""How many are looked at together: of more, little would be left in the processor's cache from look to look."""
+_CLASS, _ARGS, _ATTEMPTS = attrgetter("task", "bundle"), attrgetter("args"), attrgetter("retry.max_attempts")
+_NOBODY: Any = None
+_ANY = TaskShape()
+"""They stand where a task lacks something of the code: then there is no plan."""
 
 
 def compile_plan(
@@ -81,9 +66,7 @@ def compile_plan(
     """
     with collection_paused(tasks=len(definition.tasks)):
         planner = _Planner(find, known_backends, stand_in)
-        upstreams = definition.upstreams
-        for name, task in definition.tasks.items():
-            planner.add(name, task, upstreams[name])
+        planner.add_all(definition.tasks)
         if planner.faults:
             problems = locate(definition, planner.faults)
             raise UnresolvedError(listing(f"job {definition.name!r} cannot run", problems), problems)
@@ -95,16 +78,14 @@ def code_faults(definition: JobDefinition, find: Find, known_backends: frozenset
     planner = _Planner(find, known_backends)
     for name, task in definition.tasks.items():
         if task.task != UNREAD:  # that it names no class was told of already
-            planner.add(name, task, ())
+            planner.add(name, task)
     return planner.faults
 
 
 def _plan(definition: JobDefinition, planner: _Planner) -> Plan:
-    index = {name: number for number, name in enumerate(definition.tasks)}
-    number_of = index.__getitem__
     shape = Shape(
         planner.shapes,
-        upstreams=[tuple(map(number_of, planned.upstreams)) for planned in planner.tasks],
+        upstreams=definition.upstream_indices,
         checked=definition.checked,
         max_parallel=definition.max_parallel,
         fail_fast=definition.fail_fast,
@@ -113,7 +94,7 @@ def _plan(definition: JobDefinition, planner: _Planner) -> Plan:
     return Plan(
         definition=definition,
         tasks=tuple(planner.tasks),
-        index=index,
+        index=dict(zip(definition.tasks, range(len(planner.tasks)), strict=True)),
         shape=shape,
         size=len(planner.tasks),
         versions=frozenset(versions - {None}),
@@ -121,69 +102,114 @@ def _plan(definition: JobDefinition, planner: _Planner) -> Plan:
 
 
 class _Planner:
-    """Collects the planned tasks of one definition, and the faults."""
+    """Plans the tasks of one definition, and collects the faults."""
 
     def __init__(self, find: Find, backends: frozenset[str], stand_in: StandIn | None = None) -> None:
         self._find = find
         self._stand_in = stand_in
         self._backends = backends
-        self.tasks: list[PlannedTask] = []
-        self.shapes: list[TaskShape] = []
-        self.faults: list[Fault] = []
-        self.classes: dict[tuple[str, str | None], _Known | None] = {}
+        self._binder = Binder()
+        self.faults: list[Fault] = self._binder.faults
+        self.classes: dict[tuple[str, str | None], Known | None] = {}
         self._missing: dict[tuple[str, str | None], str] = {}
         self._shapes: dict[tuple[Any, ...], TaskShape] = {}
+        self.tasks: list[PlannedTask] = []
+        self.shapes: list[TaskShape] = []
 
-    def add(self, name: str, task: TaskDefinition, upstreams: tuple[str, ...]) -> None:
+    def add_all(self, tasks: Mapping[str, TaskDefinition]) -> None:
+        """Plan all tasks of a definition, or note in their order what is wrong with them."""
+        names, definitions = list(tasks), list(tasks.values())
+        self.tasks, self.shapes = [_NOBODY] * len(names), [_ANY] * len(names)
+        for rows in _alike(definitions):
+            known = self._known_together(definitions[rows[0]], len(rows))
+            if known is None:
+                for row in rows:
+                    if (found := self.add(names[row], definitions[row])) is not None:
+                        self.tasks[row], self.shapes[row] = found
+                continue
+            if isinstance(rows, range):
+                block = slice(rows.start, rows.stop)
+                planned, shapes = self._plan_alike(names[block], definitions[block], known)
+                self.tasks[block], self.shapes[block] = planned, shapes
+                continue
+            chosen = [names[row] for row in rows], [definitions[row] for row in rows]
+            for row, task, shape in zip(rows, *self._plan_alike(*chosen, known), strict=True):
+                self.tasks[row], self.shapes[row] = task, shape
+        if self.faults:
+            number = {name: index for index, name in enumerate(names)}
+            self.faults.sort(key=lambda fault: number[str(fault.path[1])])
+
+    def add(self, name: str, task: TaskDefinition) -> tuple[PlannedTask, TaskShape] | None:
         """Plan one task, or note what is wrong with it."""
         known = self.classes.get((task.task, task.bundle)) or self._class_of(name, task)
         if known is None:
-            return
-        task_class = known.task_class
-        backend = task.backend or known.backend
-        if task.backend is not None:
-            self._check_backend(name, backend, task_class)
-        fixed: dict[str, Any] = {}
-        args = task.args
-        varying = self._bind(name, args, known, fixed) if args else ()
-        mapped: tuple[tuple[str, Template], ...] = ()
-        given: Any = args.keys()
-        run_if = None
+            return None
+        task_class, backend = known.task_class, known.backend
         # What is not in the instance is as the class has it: the loader leaves defaults out.
-        own = vars(task)
+        own = task.__dict__
+        if own.get("backend") is not None:
+            backend = own["backend"]
+            self._check_backend(name, backend, task_class)
+        args = task.args
+        given: Collection[str] = args
+        fixed, varying = self._binder.bind(name, args, known) if args else (args, ())
+        mapped: Mapped = ()
+        run_if = None
         if "map" in own and task.map:
-            mapped = self._map(name, task, task_class)
+            mapped = self._binder.bind_map(name, task.map, known)
             given = args.keys() | task.map.keys()
         if "run_if" in own and task.run_if is not True:
             run_if = compile_argument(task.run_if)
-        if not known.required <= given:
-            self._tell_missing(name, known, given)
+        if not known.required.issubset(given):
+            self._binder.tell_missing(name, known, given)
+        plain = backend == "loop" and not (varying or mapped or task_class.hooks)
         planned = PlannedTask(
             name,
             task,
             task_class,
             task_class.cls,
+            known.made_by,
             fixed,
             varying,
             mapped,
             run_if,
-            upstreams,
             backend,
-            backend == "loop" and not task_class.hooks and not varying and not mapped,
-            known.code,
-            task_class.digest,
+            plain,
         )
         if self._stand_in is not None:
             planned = self._stand_in(planned)
-        shape = known.shapes.get(task.retry.max_attempts)
-        if shape is None or planned.backend != known.backend or not _SHAPING.isdisjoint(own):
-            shape = self._shape(task, planned.backend)
-            if planned.backend == known.backend and _SHAPING.isdisjoint(own):
-                known.shapes[task.retry.max_attempts] = shape
-        self.shapes.append(shape)
-        self.tasks.append(planned)
+        if planned.backend == known.backend and _SHAPING.isdisjoint(own):
+            return planned, self._usual_shape(task, known)
+        return planned, self._shape(task, planned.backend)
 
-    def _class_of(self, name: str, task: TaskDefinition) -> _Known | None:
+    def _known_together(self, task: TaskDefinition, number: int) -> Known | None:
+        """Return the class of so many tasks that are like this one, if they can be planned together."""
+        if number < _FEW or self._stand_in is not None or not _OF_ITS_OWN.isdisjoint(task.__dict__):
+            return None
+        try:
+            found = self.classes[task.task, task.bundle]
+        except KeyError:
+            found = self.classes[task.task, task.bundle] = self._look_up((task.task, task.bundle))
+        return found if found is not None and found.required <= task.args.keys() else None
+
+    def _plan_alike(
+        self, names: list[str], tasks: list[TaskDefinition], known: Known
+    ) -> tuple[list[PlannedTask], list[TaskShape]]:
+        """Plan tasks of one class that say the same things of themselves, each with values of its own."""
+        fixed, varying = self._binder.bind_alike(names, list(map(_ARGS, tasks)), known)
+        task_class, backend = known.task_class, known.backend
+        may_be_plain = backend == "loop" and not task_class.hooks
+        planned = map(
+            PlannedTask,
+            *(names, tasks, repeat(task_class), repeat(task_class.cls), repeat(known.made_by)),
+            *(fixed, varying, repeat(()), repeat(None), repeat(backend)),
+            [may_be_plain and not one for one in varying],
+        )
+        attempts = list(map(_ATTEMPTS, tasks))
+        shapes = {count: self._usual_shape(tasks[attempts.index(count)], known) for count in set(attempts)}
+        return list(planned), list(map(shapes.__getitem__, attempts))
+
+    def _class_of(self, name: str, task: TaskDefinition) -> Known | None:
         key = task.task, task.bundle
         try:
             known = self.classes[key]
@@ -193,20 +219,12 @@ class _Planner:
             self.faults.append(Fault(("tasks", name, "task"), self._missing[key]))
         return known
 
-    def _look_up(self, key: tuple[str, str | None]) -> _Known | None:
+    def _look_up(self, key: tuple[str, str | None]) -> Known | None:
         try:
-            found = self._find(*key)
+            return Known.of(self._find(*key))
         except (NotFoundError, AmbiguousTaskError) as exc:
             self._missing[key] = str(exc)
             return None
-        required = frozenset(name for name, parameter in found.parameters.items() if parameter.required)
-        exact = {
-            name: parameter.annotation
-            for name, parameter in found.parameters.items()
-            if any(parameter.annotation is kind for kind in _EXACT)
-        }
-        code = found.bundle if found.version is None else str(found.version)
-        return _Known(found, _BACKENDS[not found.is_async], required, exact, code)
 
     def _check_backend(self, name: str, backend: str, task_class: TaskClass) -> None:
         place: Path = ("tasks", name, "backend")
@@ -222,89 +240,12 @@ class _Planner:
             words = f"{task_class.path}.run is async; it runs on the loop or in a process"
             self.faults.append(Fault(place, words))
 
-    def _bind(
-        self, name: str, args: Mapping[str, Any], known: _Known, fixed: dict[str, Any]
-    ) -> tuple[Argument, ...]:
-        """Check the arguments against the parameters; put into `fixed` what need not be made anew."""
-        varying: list[Argument] = []
-        exact = known.exact
-        for key, value in args.items():
-            kind = type(value)
-            if key in exact and exact[key] is kind:
-                fixed[key] = value
-            elif kind is dict and len(value) == 1 and type(of := value.get("$param")) is str:
-                argument = known.shared.get((key, of)) or self._share(name, key, of, known)
-                if argument is not None:
-                    varying.append(argument)
-            elif key in known.task_class.parameters:
-                parameter = known.task_class.parameters[key]
-                self._bind_value(("tasks", name, "args", key), value, parameter, fixed, varying)
-            else:
-                self._tell_unknown(("tasks", name, "args", key), key, known.task_class)
-        return tuple(varying)
-
-    def _share(self, name: str, key: str, of: str, known: _Known) -> Argument | None:
-        parameter = known.task_class.parameters.get(key)
-        if parameter is None:
-            self._tell_unknown(("tasks", name, "args", key), key, known.task_class)
-            return None
-        argument = known.shared[key, of] = Argument(key, compile_argument({"$param": of}), parameter)
-        return argument
-
-    def _bind_value(
-        self,
-        place: Path,
-        value: Any,
-        parameter: TaskParameter,
-        fixed: dict[str, Any],
-        varying: list[Argument],
-    ) -> None:
-        key = parameter.name
-        template = compile_argument(value)
-        if not template.constant:
-            varying.append(Argument(key, template, parameter))
-            return
-        literal = template.fill({}, no_results)
-        if faults := parameter.check(literal):
-            self.faults += value_faults(place, faults)
-            return
-        try:
-            structured = parameter.structure(literal)
-        except BaseException as exc:  # noqa: BLE001 - a constructor of the user's may raise anything (promise 7)
-            self.faults.append(Fault(place, f"no {parameter.type_name} can be made of it: {describe(exc)}"))
-            return
-        if type(structured) in _SHARED_TYPES:
-            fixed[key] = structured
-        else:
-            varying.append(Argument(key, template, parameter))
-
-    def _map(
-        self, name: str, task: TaskDefinition, task_class: TaskClass
-    ) -> tuple[tuple[str, Template], ...]:
-        mapped: list[tuple[str, Template]] = []
-        for key, value in (task.map or {}).items():
-            place: Path = ("tasks", name, "map", key)
-            parameter = task_class.parameters.get(key)
-            template = compile_argument(value)
-            mapped.append((key, template))
-            if parameter is None:
-                self._tell_unknown(place, key, task_class)
-            elif template.constant:
-                self.faults += element_faults(place, parameter, template.fill({}, no_results))
-        return tuple(mapped)
-
-    def _tell_unknown(self, place: Path, key: str, task_class: TaskClass) -> None:
-        near = Suggester(task_class.parameters).nearest(key)
-        takes = ", ".join(task_class.parameters) or "no arguments"
-        hint = "" if near else f"; it takes {takes}"
-        self.faults.append(Fault(place, f"{task_class.path} takes no {key[:200]!r}{hint}", near))
-
-    def _tell_missing(self, name: str, known: _Known, given: Mapping[str, Any]) -> None:
-        path, parameters = known.task_class.path, known.task_class.parameters
-        for key, parameter in parameters.items():
-            if key in known.required and key not in given:
-                words = f"{path} needs {key!r} ({parameter.type_name})"
-                self.faults.append(Fault(("tasks", name, "args"), words))
+    def _usual_shape(self, task: TaskDefinition, known: Known) -> TaskShape:
+        attempts = task.retry.max_attempts
+        shape = known.shapes.get(attempts)
+        if shape is None:
+            shape = known.shapes[attempts] = self._shape(task, known.backend)
+        return shape
 
     def _shape(self, task: TaskDefinition, backend: str) -> TaskShape:
         key = (
@@ -341,3 +282,21 @@ def _pools(pool: str | None, backend: str) -> tuple[str, ...]:
     # A backend with a limit is a pool under a name that no user's pool can have.
     own = () if pool is None else (pool,)
     return own if backend == "loop" else (*own, f"backend:{backend}")
+
+
+def _alike(tasks: Sequence[TaskDefinition]) -> Iterator[Sequence[int]]:
+    """Return the tasks, by their numbers, in groups that have the same class, fields and arguments."""
+    groups = defaultdict[tuple[Any, ...], list[int]](list)
+    for start in range(0, len(tasks), _BLOCK):
+        block = tasks[start : start + _BLOCK]
+        signs: list[list[Any]] = [
+            list(map(_CLASS, block)),
+            list(map(tuple, map(vars, block))),
+            list(map(tuple, map(_ARGS, block))),
+        ]
+        if all(len(set(column)) == 1 for column in signs):
+            yield range(start, start + len(block))
+            continue
+        for number, sign in enumerate(zip(*signs, strict=True), start):
+            groups[sign].append(number)
+    yield from groups.values()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from scattersphere.codec import checked, locate, read_definition, with_tasks
+from scattersphere.codec.alike import with_bundle
 from scattersphere.codec.faults import Fault, Suggester, quote
-from scattersphere.codec.quick import with_bundle
 from scattersphere.errors import (
     DefinitionError,
     ExistsError,

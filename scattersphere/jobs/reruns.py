@@ -54,9 +54,10 @@ def _note(earlier: Execution, planned: PlannedTask, task: int, instances: int | 
     if before is not None and instances is None and before.instances is None:
         run, code, digest = before.run, before.code, before.digest
     else:
-        made_by = earlier.plan.tasks[task]
+        made_by = earlier.plan.tasks[task].made_by
         run, code, digest = earlier.id, made_by.code, made_by.digest
-    return Reused(run=run, code=code, older=digest != planned.digest, instances=instances, digest=digest)
+    older = digest != planned.made_by.digest
+    return Reused(run=run, code=code, older=older, instances=instances, digest=digest)
 
 
 def _log_reuse(earlier: Execution, execution: Execution) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
@@ -205,6 +205,12 @@ class JobDefinition:
     def upstreams(self) -> Mapping[str, tuple[str, ...]]:
         """For each task those that it waits for: the declared ones, then those that its `$result` objects name."""
         return {name: upstreams(task) for name, task in self.tasks.items()}
+
+    @cached_property
+    def upstream_indices(self) -> Sequence[tuple[int, ...]]:
+        """The same for each task in turn, as places in `tasks`. Raises `KeyError` where there is no such task."""
+        number = {name: index for index, name in enumerate(self.tasks)}
+        return [tuple([number[other] for other in waits]) for waits in self.upstreams.values()]
 
     @cached_property
     def digest(self) -> str:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from scattersphere import JobDefinition
 from scattersphere.codec import crossrefs, quick
 from scattersphere.codec import structure as structure_module
-from scattersphere.codec.definition import collection_paused
-from scattersphere.codec.quick import Quick, read_usual, with_bundle
+from scattersphere.codec.alike import with_bundle
+from scattersphere.codec.collecting import collection_paused
+from scattersphere.codec.quick import Quick, read_usual
 from scattersphere.codec.structure import structure
 from scattersphere.errors import DefinitionError
 from scattersphere.model.definition import TaskDefinition
@@ -58,10 +59,27 @@ TASKS = st.builds(
 
 def all_closer(items, params):
     """Stand in for the quick reading: nothing is usual."""
-    return Quick(tasks=dict.fromkeys(items), closer=list(items), unread=list(items))
+    names = list(items)
+    number = {name: index for index, name in enumerate(names)}
+    return Quick(
+        tasks=dict.fromkeys(names),
+        after=dict.fromkeys(names, ()),
+        indices=[()] * len(names),
+        number=number,
+        closer=names,
+        unread=names,
+    )
 
 
-@given(TASKS)
+MANY = st.lists(TASK, min_size=1, max_size=3).flatmap(
+    lambda few: st.lists(st.sampled_from(few), min_size=1, max_size=50).map(
+        lambda tasks: {**UP, **{f"t{number}": copy.deepcopy(task) for number, task in enumerate(tasks)}}
+    )
+)
+"""Tasks that are alike, and some among them that are not."""
+
+
+@given(TASKS | MANY)
 def test_what_is_read_quickly_is_what_is_read_carefully(tasks):
     value = {"name": "x", "params": {"p": 1}, "tasks": tasks}
     fast, fast_faults = structure(copy.deepcopy(value))
@@ -71,7 +89,9 @@ def test_what_is_read_quickly_is_what_is_read_carefully(tasks):
     assert sorted(map(str, fast_faults)) == sorted(map(str, slow_faults))
     assert fast == slow
     if not fast_faults:
-        assert fast.upstreams == slow.upstreams == dict(JobDefinition(name="x", tasks=fast.tasks).upstreams)
+        plain = JobDefinition(name="x", tasks=fast.tasks)
+        assert fast.upstreams == slow.upstreams == dict(plain.upstreams)
+        assert fast.upstream_indices == slow.upstream_indices == plain.upstream_indices
         assert fast.dumps() == slow.dumps()
 
 

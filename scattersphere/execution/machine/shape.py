@@ -179,6 +179,8 @@ class Shape:
         are no readers of a result that is dropped.
         """
         if all(self.plain) and len(self.lanes) <= 1 and not self.drops_results:
+            if max(map(len, self.successors), default=0) <= MANY_SUCCESSORS:
+                return [True] * self.size
             return [len(below) <= MANY_SUCCESSORS for below in self.successors]
         return [self._is_easy(index) for index in range(self.size)]
 

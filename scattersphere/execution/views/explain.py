@@ -142,7 +142,7 @@ class _Story:
                 Node(task.name, (self._line(number),), finally_=task.definition.finally_)
                 for number, task in enumerate(plan.tasks)
             ]
-            drawn = tree("", nodes, {task.name: task.upstreams for task in plan.tasks})
+            drawn = tree("", nodes, plan.definition.upstreams)
             return _aligned(drawn.splitlines()[1:])
         states = self._execution.machine.task_states
         shown_ = [number for number in range(plan.size) if states[number] not in (SUCCEEDED, PENDING)]
