@@ -140,11 +140,18 @@ class Alike:
 
     def _policies_of(self, column: list[dict[str, Any]]) -> list[RetryPolicy]:
         """Make a policy of each object: one of those that are alike. `marshal` tells 1 from 1.0 and from true."""
-        written = list(map(dumps, column, repeat(_MARSHAL)))
-        for text, retry in dict(zip(written, column, strict=True)).items():
-            if text not in self._policies:
-                self._policies[text] = _policy(retry)
-        return list(map(self._policies.__getitem__, written))
+        first = column[0]
+        if column.count(first) == len(column):  # by value: 1 is 1.0 there
+            kinds = [set(map(type, map(itemgetter(key), column))) for key in first]
+            if all(len(kind) == 1 for kind in kinds):
+                return [self._policy_of(dumps(first, _MARSHAL), first)] * len(column)
+        return list(map(self._policy_of, map(dumps, column, repeat(_MARSHAL)), column))
+
+    def _policy_of(self, written: bytes, retry: dict[str, Any]) -> RetryPolicy:
+        known = self._policies.get(written)
+        if known is None:
+            known = self._policies[written] = _policy(retry)
+        return known
 
     def _look_into(self, column: list[dict[str, Any]]) -> tuple[int, dict[int, list[str]]]:
         """Return the number of keys of usual arguments, and for some rows the tasks whose results they are."""

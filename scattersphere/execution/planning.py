@@ -51,7 +51,8 @@ _FEW = 8
 """To plan fewer tasks than these together does not pay."""
 _BLOCK = 1024
 """How many are looked at together: of more, little would be left in the processor's cache from look to look."""
-_CLASS, _ARGS, _ATTEMPTS = attrgetter("task", "bundle"), attrgetter("args"), attrgetter("retry.max_attempts")
+_CLASS, _OWN = attrgetter("task", "bundle"), attrgetter("__dict__")
+_ARGS, _ATTEMPTS = attrgetter("args"), attrgetter("retry.max_attempts")
 _NOBODY: Any = None
 _ANY = TaskShape()
 """They stand where a task lacks something of the code: then there is no plan."""
@@ -291,7 +292,7 @@ def _alike(tasks: Sequence[TaskDefinition]) -> Iterator[Sequence[int]]:
         block = tasks[start : start + _BLOCK]
         signs: list[list[Any]] = [
             list(map(_CLASS, block)),
-            list(map(tuple, map(vars, block))),
+            list(map(tuple, map(_OWN, block))),
             list(map(tuple, map(_ARGS, block))),
         ]
         if all(len(set(column)) == 1 for column in signs):

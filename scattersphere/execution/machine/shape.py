@@ -6,7 +6,8 @@ Any number of runs share one shape. It knows neither names nor classes nor argum
 from __future__ import annotations
 
 from collections import Counter
-from itertools import chain
+from itertools import chain, repeat
+from operator import is_
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
@@ -105,8 +106,9 @@ class Shape:
         self.fail_fast: bool = fail_fast
         self.upstreams: Sequence[tuple[int, ...]] = waits
         self.degrees: list[int] = list(map(len, waits))
-        self._kinds = list(map(id, self.tasks))
-        self._distinct = dict(zip(self._kinds, self.tasks, strict=True))
+        one_kind = all(map(is_, self.tasks, repeat(next(iter(self.tasks), None))))
+        self._kinds = [] if one_kind else list(map(id, self.tasks))
+        self._distinct = {id(task): task for task in (self.tasks[:1] if one_kind else self.tasks)}
         has_finals = any(task.finally_ for task in self._distinct.values())
         self.finals: list[int] = (
             [index for index, task in enumerate(self.tasks) if task.finally_] if has_finals else []
