@@ -11,7 +11,7 @@ import anyio
 import attrs
 
 from scattersphere.codec import definition_schema, read_definition_file
-from scattersphere.codec.faults import Fault
+from scattersphere.codec.faults import Fault, untold
 from scattersphere.errors import DefinitionError, ScattersphereError, listing
 from scattersphere.execution.planning import code_faults
 from scattersphere.model.logs import make_printable
@@ -60,9 +60,8 @@ async def check_file(file: str, folder: Path, bundles: list[Path]) -> tuple[list
     async with Server() as server:
         faults = await _register(server, reading, folder, bundles)
         if server.registry.bundles:
-            told = {fault.path for fault in (*reading.faults, *faults)}
             found = code_faults(reading.definition, server.registry.find, _BACKENDS)
-            faults += [fault for fault in found if not _is_told(fault, told)]
+            faults += untold(found, [*reading.faults, *faults])
     return reading.problems(faults), len(reading.definition.tasks)
 
 
@@ -82,11 +81,6 @@ async def _register(
         except (ScattersphereError, OSError) as exc:
             faults.append(Fault((), f"--bundle {path}: {exc}"))
     return faults
-
-
-def _is_told(fault: Fault, told: set[tuple[str | int, ...]]) -> bool:
-    """Whether something at its place, or what holds it, was told of; a job as a whole does not count."""
-    return any(fault.path[:length] in told for length in range(2, len(fault.path) + 1))
 
 
 def schema_with(bundles: tuple[Path, ...]) -> dict[str, Any]:

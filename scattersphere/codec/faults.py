@@ -17,7 +17,7 @@ import attrs
 from scattersphere.model.problem import SHOWN, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
 Path = tuple[str | int, ...]
 """Keys and indexes from the document's root."""
@@ -37,6 +37,21 @@ class Fault:
     message: str
     suggestion: str | None = None
     offset: int | None = None
+
+
+_INSIDE = 3
+"""The length of the path of something inside a task. What is told of the task as a whole (it waits for itself in a
+circle, its name is none) says nothing of that."""
+
+
+def untold(faults: Iterable[Fault], told: Iterable[Fault]) -> list[Fault]:
+    """Return the faults but for those at, or inside, what was told of already."""
+    known = {fault.path for fault in told}
+    return [
+        fault
+        for fault in faults
+        if not any(fault.path[:length] in known for length in range(_INSIDE, len(fault.path) + 1))
+    ]
 
 
 def show_path(path: Path) -> str:

@@ -8,7 +8,7 @@ from weakref import WeakSet
 
 from scattersphere.codec import checked, locate, read_definition, with_tasks
 from scattersphere.codec.alike import with_bundle
-from scattersphere.codec.faults import Fault, Suggester, quote
+from scattersphere.codec.faults import Fault, Suggester, quote, untold
 from scattersphere.errors import (
     DefinitionError,
     ExistsError,
@@ -201,13 +201,9 @@ class Jobs(Mapping[str, JobDefinition]):
 
     def _server_faults(self, definition: JobDefinition, told: list[Fault]) -> list[Fault]:
         """Return what this Server has to say of a definition, right or wrong, that was not told before."""
-        known = {fault.path for fault in told}
-        more = self._pool_faults(definition) + code_faults(definition, self._find, self._backends())
-        return [
-            fault
-            for fault in more
-            if not any(fault.path[:length] in known for length in range(2, len(fault.path) + 1))
-        ]
+        return untold(
+            self._pool_faults(definition) + code_faults(definition, self._find, self._backends()), told
+        )
 
     def plan(self, definition: JobDefinition) -> Plan:
         """Compile a definition with the current code, or reuse what was compiled with it.

@@ -162,3 +162,11 @@ def test_a_text_for_a_whole_number_is_told_how_to_write_one(folder):
     assert done.returncode == 2
     assert 'must be of type integer; the string "5" is not; as a word of a command write n:=5' in done.stderr
     assert call(folder, "run", "good.json", "-p", "n:=5").returncode == 0
+
+
+def test_what_is_wrong_with_a_task_as_a_whole_hides_nothing_inside_it(folder):
+    tasks = {"a": {"task": "etl.Lost", "depends_on": ["b"]}, "b": {"task": "etl.Lost", "depends_on": ["a"]}}
+    (folder / "bad.json").write_text(json.dumps({"name": "x", "bundles": {"etl": "etl.py"}, "tasks": tasks}))
+    told = call(folder, "validate", "bad.json").stdout
+    assert "wait for each other: a -> b -> a" in told
+    assert told.count('no task "etl.Lost"') == 2
