@@ -71,7 +71,7 @@ class Alike:
     def __init__(self, items: list[Any], params: Container[str]) -> None:
         self._items = items
         self._params = params
-        self._plain = set[str]()
+        self._plain: set[str] = set()
         self._policies: dict[bytes, RetryPolicy] = {}
         self.tasks: list[TaskDefinition | None] = [None] * len(items)
         self.waits: list[tuple[str, ...]] = [()] * len(items)
