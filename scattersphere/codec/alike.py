@@ -77,7 +77,7 @@ class Alike:
         self.waits: list[tuple[str, ...]] = [()] * len(items)
         """For each task what it waits for: the tasks declared, then those whose results are arguments."""
         self.unread: list[int] = []
-        self.keys = 0
+        self.keys: int = 0
         """Keys of the objects of those that were read, and of all objects inside them."""
         rows: Sequence[int] = range(len(items))
         if set(map(type, items)) != {dict}:
