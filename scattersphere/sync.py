@@ -7,7 +7,7 @@ What a run has come to can still be read when the Server is closed.
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
@@ -38,6 +38,20 @@ if TYPE_CHECKING:
     from scattersphere.task import RunnableTask
 
 T = TypeVar("T")
+_LOOK = 0.5
+"""Seconds after which a waiting thread looks for a Ctrl-C that it has slept through."""
+
+
+def _result(future: Future[Any]) -> Any:
+    """Wait for a future.
+
+    A signal that comes between CPython's last look for one and its going to sleep is not seen before something
+    else wakes it (seen once in 200 interrupts of a busy script): so it never sleeps for long.
+    """
+    while not future.done():
+        with suppress(TimeoutError):  # also one that the call itself raises: it is raised again below
+            future.result(_LOOK)
+    return future.result()
 
 
 class SyncServer(StaysHome):
@@ -95,11 +109,11 @@ class SyncServer(StaysHome):
         with self._stack:
             try:
                 portal.start_task_soon(self._leave.set)
-                hosting.result()
+                _result(hosting)
             except KeyboardInterrupt:
                 portal.start_task_soon(self._leave.set)
                 portal.start_task_soon(self._kill_all)
-                hosting.result()
+                _result(hosting)
                 raise
         self._portal = None
 
@@ -155,7 +169,7 @@ class SyncServer(StaysHome):
         except RuntimeError as error:
             raise self._not_running() from error
         try:
-            return future.result()
+            return _result(future)
         except BaseException:
             future.cancel()
             raise
