@@ -33,8 +33,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 BACKENDS = [name for name in ("asyncio", "trio") if name == "asyncio" or importlib.util.find_spec("trio")]
 """The suite must also pass where the extra `trio` is not installed."""
 
-LEAVING = 2.0
-"""Seconds that a thread or a task which was told to end may take to do so on a loaded machine."""
+LEAVING = 30.0
+"""Seconds that a thread or a task which was told to end may take to do so on a loaded machine; none where all is well."""
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=50)
 hypothesis.settings.register_profile(
@@ -44,6 +44,12 @@ hypothesis.settings.register_profile("thorough", deadline=None, max_examples=200
 hypothesis.settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default")
 )
+
+
+def pytest_collection_finish() -> None:
+    """Take what the suite itself consists of out of the collector's sight: 170,000 objects, 0.13 s a collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=BACKENDS)

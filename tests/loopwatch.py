@@ -8,9 +8,10 @@ system does not tell, the processor time of the loop's thread is counted instead
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -19,19 +20,24 @@ if TYPE_CHECKING:
 LIMIT = 1.0
 """Seconds without a turn after which the engine itself would warn (promise 11 of the design)."""
 
-FRESH = 0.1
-"""Seconds for which a reading of the waiting time is good enough."""
+NOMINAL = 0.02
+"""Seconds of processor that `_work` takes on the machine for which `LIMIT` was written."""
 
 
-def _waited() -> float | None:
-    """Seconds that threads of this process were ready to run but waited for a processor."""
+def _work() -> None:
     total = 0
-    try:
-        for path in Path("/proc/self/task").glob("*/schedstat"):
-            total += int(path.read_text().split()[1])
-    except (OSError, IndexError):  # a thread that ended meanwhile, or no Linux
-        return None
-    return total / 1e9 if total else None
+    for number in range(400_000):
+        total += number & 7
+
+
+def slowness() -> float:
+    """Return how many times slower this machine is just now; at least 1."""
+    best = 1e9
+    for _ in range(3):
+        begun = time.thread_time()
+        _work()
+        best = min(best, time.thread_time() - begun)
+    return max(1.0, best / NOMINAL)
 
 
 class LoopWatch:
@@ -42,11 +48,13 @@ class LoopWatch:
     def __init__(self) -> None:
         self.longest = 0.0
         self.culprit = ""
-        self._wall = self._processor = self._read_at = 0.0
-        self._waited: float | None = None
+        self._wall = self._processor = self._process = self._waited = 0.0
+        self._schedstat: int | None = None
         self._instrument: Any = None
 
     def __enter__(self) -> Self:
+        with contextlib.suppress(OSError):
+            self._schedstat = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
         if _on_trio():
             self._watch_trio()
         else:
@@ -59,24 +67,33 @@ class LoopWatch:
     ) -> None:
         self.end("the last step of the test")
         self._unwatch()
+        if self._schedstat is not None:
+            os.close(self._schedstat)
+            self._schedstat = None
+
+    def _queued(self) -> float:
+        """Seconds that the loop's own thread was ready to run but had no processor: never fewer than before."""
+        if self._schedstat is None:
+            return 0.0
+        return int(os.pread(self._schedstat, 100, 0).split()[1]) / 1e9
 
     def begin(self) -> None:
         """A turn begins."""
         self._wall = time.perf_counter()
-        self._processor = time.thread_time()
-        if self._wall - self._read_at > FRESH:
-            self._read_at, self._waited = self._wall, _waited()
+        self._processor, self._process = time.thread_time(), time.process_time()
+        self._waited = self._queued()
 
     def end(self, culprit: object) -> None:
         """A turn ends."""
         held = time.perf_counter() - self._wall
         if held <= LIMIT:
             return
-        waited = _waited()
-        if waited is None or self._waited is None:
-            held = time.thread_time() - self._processor
-        else:
-            held -= waited - self._waited
+        spun = time.thread_time() - self._processor
+        others = max(0.0, time.process_time() - self._process - spun)  # they may have had the interpreter's lock
+        slept = held - spun - others - (self._queued() - self._waited)
+        if spun > LIMIT:
+            spun /= slowness()
+        held = max(spun, slept)
         if held > self.longest:
             self.longest, self.culprit = held, repr(culprit)
 
