@@ -89,7 +89,9 @@ class LoopWatch:
         if held <= LIMIT:
             return
         spun = time.thread_time() - self._processor
-        others = max(0.0, time.process_time() - self._process - spun)  # they may have had the interpreter's lock
+        others = max(
+            0.0, time.process_time() - self._process - spun
+        )  # they may have had the interpreter's lock
         slept = held - spun - others - (self._queued() - self._waited)
         if spun > LIMIT:
             spun /= slowness()

@@ -110,6 +110,7 @@ class Execution:
         "parent",
         "plan",
         "remaining",
+        "retries",
         "reused",
         "secrets",
         "started",
@@ -121,7 +122,7 @@ class Execution:
         "withdrawn",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0915 - an object of fields
         self,
         run_id: int,
         plan: Plan,
@@ -174,6 +175,8 @@ class Execution:
         self.remaining: float | None = plan.definition.timeout
         self.timer_from: float = 0.0
         self.finals_timer: Timer | None = None
+        self.retries: dict[int, Timer] = {}
+        """Back-offs that are not over, by unit."""
         self.grace: float | None = None
         self.commands: deque[Command] = deque()
         """What the machine has asked for and did not fit into a slice."""

@@ -353,9 +353,10 @@ class JobExecutor(Obedience):
     def _run_ended(self, execution: Execution) -> None:
         self.running.pop(execution.id, None)
         execution.elements.clear()
-        for timer in (execution.timer, execution.finals_timer):
+        for timer in (execution.timer, execution.finals_timer, *execution.retries.values()):
             if timer is not None:
                 timer.cancel()
+        execution.retries.clear()
         self.admission.leave(execution)
         if len(execution.machine.task_states) < MANY:
             execution.settle()

@@ -151,11 +151,12 @@ class Interruptions(AttemptDriver):
             wait *= self.random()
 
         def due() -> None:
+            execution.retries.pop(unit, None)
             machine.retry_due(unit)
             self.wake()
 
         if wait <= 0:
             due()
         else:
-            self.timers.at(self.clock() + wait, due)
+            execution.retries[unit] = self.timers.at(self.clock() + wait, due)
             self.set_alarm()

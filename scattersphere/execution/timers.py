@@ -5,6 +5,9 @@ timeouts), and for attempt timeouts one insertion-ordered dict for each duration
 the same timeout expire in the order in which they started, so that the first entry of each dict is
 the next one due, and starting and ending cost O(1) (a timer of the loop for each attempt costs
 0.7 of a bare task).
+
+A deadline that is not needed any more goes: at once out of its dict, and out of the heap as soon as the forgotten ones
+are the larger part of it. Else the timeouts of runs that have long ended would stay for hours.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ from typing import Any
 
 import attrs
 
+FEW = 64
+"""Forgotten entries that a heap may have whatever its size."""
+
 
 @attrs.define(eq=False)
 class Timer:
@@ -23,10 +29,13 @@ class Timer:
 
     when: float
     callback: Callable[[], None] | None
+    _queue: Timers
 
     def cancel(self) -> None:
-        """Forget the callback. The entry leaves the heap when its time comes."""
-        self.callback = None
+        """Forget the callback."""
+        if self.callback is not None:
+            self.callback = None
+            self._queue.forgotten()
 
 
 class Timers:
@@ -35,16 +44,37 @@ class Timers:
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
+        self._forgotten = 0
+        """Entries of the heap whose timer was cancelled."""
         self._lanes: dict[float, dict[Any, float]] = {}
         self.changed: bool = False
         """Whether a deadline was added since the driver last set its alarm."""
 
+    def __len__(self) -> int:
+        """Count the entries of the heap and of the dicts, forgotten ones too."""
+        return len(self._heap) + sum(map(len, self._lanes.values()))
+
     def at(self, when: float, callback: Callable[[], None]) -> Timer:
         """Have `callback` called at `when`."""
         self.changed = True
-        timer = Timer(when, callback)
+        timer = Timer(when, callback, self)
         heapq.heappush(self._heap, (when, next(self._order), timer))
         return timer
+
+    def forgotten(self) -> None:
+        """Take note that a timer was cancelled; where most were, put the heap in order without them."""
+        self._forgotten += 1
+        if self._forgotten > max(FEW, len(self._heap) // 2):
+            self._heap = [entry for entry in self._heap if entry[2].callback is not None]
+            heapq.heapify(self._heap)
+            self._forgotten = 0
+
+    def _pop(self) -> Callable[[], None] | None:
+        """Take out the first entry of the heap; return its callback, None of one that was forgotten."""
+        timer = heapq.heappop(self._heap)[2]
+        callback, timer.callback = timer.callback, None  # to cancel it later is nothing to be counted
+        self._forgotten -= callback is None
+        return callback
 
     def expire(self, key: Any, now: float, duration: float) -> None:
         """Let `key` expire `duration` seconds from now, unless `forget` comes first."""
@@ -70,7 +100,7 @@ class Timers:
         set for its last first entry comes early enough for all that follow.
         """
         while self._heap and self._heap[0][2].callback is None:
-            heapq.heappop(self._heap)
+            self._pop()
         for duration in [duration for duration, lane in self._lanes.items() if not lane]:
             del self._lanes[duration]
         dues = [next(iter(lane.values())) for lane in self._lanes.values()]
@@ -82,7 +112,7 @@ class Timers:
         """Take out what is due, at most `limit` of each: the callbacks, and the keys that expired."""
         callbacks: list[Callable[[], None]] = []
         while self._heap and self._heap[0][0] <= now and len(callbacks) != limit:
-            callback = heapq.heappop(self._heap)[2].callback
+            callback = self._pop()
             if callback is not None:
                 callbacks.append(callback)
         expired: list[Any] = []

@@ -1,9 +1,12 @@
 """Deadlines: nothing early, nothing forgotten, nothing twice."""
 
+import anyio
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scattersphere.execution.timers import Timers
+from scattersphere import JobDefinition, RunnableTask, Server
+from scattersphere.execution.timers import FEW, Timers
 
 
 def test_next_is_the_earliest_of_both_kinds():
@@ -91,3 +94,70 @@ def test_an_alarm_that_is_set_when_told_to_is_never_late(steps):  # noqa: C901 -
         if timers.changed:
             timers.changed, alarm = False, timers.next
     ring_until(100.0)
+
+
+def test_forgotten_timers_leave_the_heap_long_before_their_time():
+    timers = Timers()
+    kept = timers.at(1e6, lambda: None)
+    for _ in range(10_000):
+        timers.at(86_400.0, lambda: None).cancel()
+    assert len(timers) < 200
+    assert timers.next == kept.when
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=300))
+def test_putting_the_heap_in_order_loses_no_timer_and_revives_none(entries):
+    timers, called, expected = Timers(), [], []
+    for number, (when, dropped) in enumerate(entries):
+        timer = timers.at(when, lambda number=number: called.append(number))
+        if dropped:
+            timer.cancel()
+            timer.cancel()
+        else:
+            expected.append((when, number))
+    for now in range(10):
+        for callback in timers.due(now)[0]:
+            callback()
+    assert called == [number for _, number in sorted(expected)]
+    assert len(timers) == 0
+
+
+def test_a_timer_that_was_met_may_be_cancelled_later():
+    timers = Timers()
+    met = [timers.at(0.0, lambda: None) for _ in range(500)]
+    timers.due(1.0)
+    kept = [timers.at(9.0, lambda: None) for _ in range(500)]
+    for timer in met:
+        timer.cancel()
+    assert len(timers) == len(kept)
+
+
+class Fails(RunnableTask):
+    async def run(self, context):
+        raise OSError("not yet")
+
+
+class Waits(RunnableTask):
+    async def run(self, context):
+        await anyio.sleep_forever()
+
+
+DAY = 86_400
+
+
+@pytest.mark.anyio
+async def test_no_timer_of_a_run_outlives_it():
+    """Its own timeout, those of its attempts, back-offs, graces."""
+    async with Server(grace=DAY) as server:
+        server.register_tasks("app", [Fails, Waits])
+        job = JobDefinition.build("day", timeout=DAY).task("waits", "Waits", timeout=DAY)
+        back_off = {"max_attempts": 3, "delay": DAY, "max_delay": DAY, "jitter": False}
+        server.define(job.task("fails", "Fails", retry=back_off).done())
+        timers = server._executor.timers
+        for _ in range(3 * FEW):
+            run = await server.start("day")
+            while run.tasks["fails"].attempts == 0:
+                await anyio.lowlevel.checkpoint()
+            run.cancel()
+            await run.wait()
+        assert len(timers) <= 2 * FEW
