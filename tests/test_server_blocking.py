@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere import EventKind, RunnableTask, Server
 
@@ -16,13 +17,13 @@ LIMIT = 0.1
 
 
 class Block(RunnableTask):
-    """Block the loop until that is in the log of the run, or for ten seconds."""
+    """Block the loop until that is in the log of the run."""
 
     async def run(self, context):
         self.block(context)
 
     def block(self, context):
-        end = time.monotonic() + 10
+        end = time.monotonic() + PATIENCE
         while time.monotonic() < end and not context.run_log.lines():
             time.sleep(0.01)  # here
 
@@ -46,6 +47,14 @@ class BlockInChild(Block):
             group.start_soon(child)
 
 
+class BlockAndFail(Block):
+    """The same, and then fail."""
+
+    async def run(self, context):
+        self.block(context)
+        raise OSError("after the block")
+
+
 class Wait(RunnableTask):
     """Take long, but let the loop turn."""
 
@@ -60,7 +69,7 @@ class WaitInThread(RunnableTask):
         time.sleep(LIMIT * 4)
 
 
-CLASSES = [Block, BlockLate, BlockInChild, Wait, WaitInThread]
+CLASSES = [Block, BlockLate, BlockInChild, BlockAndFail, Wait, WaitInThread]
 
 
 def line_of(mark):
@@ -72,7 +81,7 @@ def line_of(mark):
 async def test_a_task_that_blocks_the_loop_is_named_with_its_line_in_its_log_and_by_an_event(name):
     async with Server(blocked_after=LIMIT) as server:
         server.register_tasks("app", CLASSES)
-        run = await (await server.start_task(name)).wait(20)
+        run = await (await server.start_task(name)).wait()
         (line,) = run.logs()
         assert (line.task, line.attempt, line.level) == (name, 1, logging.WARNING)
         assert "blocks the event loop for" in line.message
@@ -88,11 +97,20 @@ async def test_a_task_that_blocks_the_loop_is_named_with_its_line_in_its_log_and
                 break
 
 
+async def test_the_event_of_a_block_comes_before_the_end_of_an_attempt_that_fails():
+    async with Server(blocked_after=LIMIT) as server:
+        server.register_tasks("app", CLASSES)
+        run = await (await server.start_task("BlockAndFail")).wait()
+        kinds = [event.kind async for event in run.events() if event.kind is not EventKind.LOG]
+        ends = [EventKind.TASK_BLOCKED, EventKind.TASK_ENDED, EventKind.RUN_ENDED]
+        assert kinds == [EventKind.RUN_STARTED, EventKind.TASK_STARTED, *ends]
+
+
 @pytest.mark.parametrize("name", ["Wait", "WaitInThread"])
 async def test_a_task_that_only_takes_long_is_not_accused(name):
     async with Server(blocked_after=LIMIT) as server:
         server.register_tasks("app", CLASSES)
-        run = await (await server.start_task(name)).wait(20)
+        run = await (await server.start_task(name)).wait()
         assert run.logs() == []
 
 

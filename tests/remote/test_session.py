@@ -360,3 +360,76 @@ def test_schema_alone_describes_every_command_that_is_allowed_and_the_definition
     definition = admin[0]["result"]["definition"]
     assert definition["properties"]["tasks"]
     assert admin[1]["result"]["schema"] == definition
+
+
+@pytest.mark.parametrize("role", [None, "runner", "admin"])
+def test_a_line_of_exactly_the_limit_is_read_to_its_end(role):
+    """At the limit itself there must be room for the newline: else it is never read, and the session hangs."""
+    driver = Driver(role, attrs.evolve(Limits(), definition=Limits().line))
+    limit = driver.session.line_limit
+    line = b"ping" + b" " * (limit - 4)
+    for ending in (b"\n", b"\r\n"):
+        driver.feed(line)
+        assert driver.session.wants_input
+        driver.feed(ending[:-1])
+        assert driver.session.wants_input
+        driver.feed(ending[-1:])
+        assert codes(driver.messages()) == ["n"]
+    driver.feed(line)
+    driver.feed(b" ")
+    assert codes(driver.messages()) == ["line-too-long"] + ["bye"] * (role is None)
+
+
+def test_a_new_line_has_all_its_time_though_the_one_before_was_slow():
+    driver = Driver("admin")
+    driver.feed(b"pi")
+    driver.now = 9.0
+    driver.feed(b"ng\npin")
+    assert driver.session.deadline() == (19.0, "timeout")
+    driver.now = 18.0
+    driver.feed(b"g\n\npi")  # two lines end, a third one begins
+    assert driver.session.deadline() == (28.0, "timeout")
+
+
+def test_who_does_not_read_is_not_blamed_for_a_slow_line():
+    """While nothing is received, because much waits to be sent, the rest of a line cannot come."""
+    driver = Driver("admin", attrs.evolve(Limits(), output=500, idle=1000.0))
+    driver.session.receive(b"help\n" * 20 + b"pi", 0.0)
+    driver.session.next_call(0.0)
+    assert driver.session.backlog > 500
+    assert driver.session.deadline() == (1000.0, "idle")
+    driver.session.tick(500.0)
+    assert driver.session.closed is None
+
+
+def test_lonely_overruns_do_not_add_up_to_a_close():
+    driver = Driver("admin", FEW)
+    for _ in range(5 * FEW.overruns):
+        said = driver.say(*["ping"] * (FEW.burst + 1))
+        assert codes(said) == ["n"] * FEW.burst + ["rate-limited"]
+        driver.now += 100.0
+
+
+def test_exactly_the_allowed_overruns_in_a_row_are_forgiven_and_one_more_is_not():
+    allowed = ["ping"] * (FEW.burst + FEW.overruns)
+    driver = Driver("admin", FEW)
+    assert "bye" not in codes(driver.say(*allowed))
+    driver.now += 100.0
+    assert codes(driver.say("ping")) == ["n"]
+    assert codes(Driver("admin", FEW).say(*allowed, "ping"))[-2:] == ["rate-limited", "bye"]
+
+
+def test_idle_time_counts_from_the_last_event_of_a_subscription():
+    driver = Driver("admin")
+    number = driver.session.subscribe()
+    driver.session.event(number, {"event": "end", "sub": number}, 70.0)
+    assert driver.session.deadline() == (370.0, "idle")
+
+
+def test_nothing_is_sent_to_a_subscription_after_the_close():
+    driver = Driver("admin")
+    number = driver.session.subscribe()
+    driver.session.close("idle")
+    driver.session.event(number, {"event": "log", "sub": number}, 0.0)
+    assert driver.session.follows == 0
+    assert codes(driver.messages()) == ["bye"]

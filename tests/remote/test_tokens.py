@@ -145,3 +145,62 @@ def test_what_the_command_line_does(tmp_path):
         create_token(path, "ann", "admin", patterns=["task:x"])
     with pytest.raises(ConflictError, match="expired already"):
         create_token(path, "ann", "admin", days=0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(["job:*"], ["job:n*"]), ([], ["job:*"]), (["job:a", "job:b"], ["job:a"])],
+    ids=["narrower", "bounded", "fewer"],
+)
+def test_patterns_that_were_narrowed_in_the_file_end_what_was_proved_before(file, before, after):
+    token = file.create("ann", Role.RUNNER, patterns=tuple(before))
+    principal = file.find(token)
+    document = json.loads(file.path.read_text())
+    document["tokens"][0]["patterns"] = after
+    file.path.write_text(json.dumps(document))
+    file.refresh()
+    assert not file.current(principal)
+    assert file.current(file.find(token))
+
+
+def test_another_file_of_the_same_size_and_time_in_its_place_is_noticed(file, tmp_path):
+    token = file.create("ann", Role.ADMIN)
+    status = file.path.stat()
+    other = tmp_path / "other.json"
+    other.write_text(file.path.read_text().replace("ann", "bob"))
+    other.chmod(0o600)
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.replace(file.path)
+    file.refresh()
+    assert file.find(token).user == "bob"
+
+
+def test_expired_tokens_do_not_count_against_a_rotation(file):
+    past = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=1)
+    for _ in range(3):
+        file.create("ann", Role.ADMIN, expires=past)
+    live = file.create("ann", Role.ADMIN)
+    assert file.find(live)
+    assert file.find(file.create("ann", Role.ADMIN))
+    with pytest.raises(ExistsError, match="2 tokens of 'ann' are live"):
+        file.create("ann", Role.ADMIN)
+
+
+def test_a_file_of_another_user_is_refused_and_one_of_roots_is_not(file, monkeypatch):
+    token = file.create("ann", Role.ADMIN)
+    owner = file.path.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    os.utime(file.path, ns=(1, 1))
+    if owner == 0:
+        file.refresh()
+        assert file.find(token)
+    else:
+        with pytest.raises(ListenError, match=f"belongs to user {owner}, not to this one"):
+            file.refresh()
+        assert file.find(token) is None
+    if os.getuid() == 0:  # only root may give a file away
+        monkeypatch.undo()
+        os.chown(file.path, 12345, -1)
+        with pytest.raises(ListenError, match="belongs to user 12345, not to this one"):
+            file.refresh()
+        assert file.find(token) is None

@@ -7,6 +7,7 @@ import time
 import anyio
 import pytest
 from rehearsedproject import make_project
+from virtualtime import both_loops, jumping
 
 from scattersphere import JobDefinition, RunnableTask, RunState
 from scattersphere.testing import Rehearsal, VirtualTimeLoop
@@ -34,18 +35,7 @@ class Work(RunnableTask):
         return "worked"
 
 
-def jumping(backend):
-    """What anyio needs to run on a loop whose time jumps."""
-    if backend == "asyncio":
-        return {"backend": "asyncio", "backend_options": {"loop_factory": VirtualTimeLoop}}
-    testing = pytest.importorskip("trio.testing")
-    return {"backend": "trio", "backend_options": {"clock": testing.MockClock(autojump_threshold=0)}}
-
-
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
-
-
-@both
+@both_loops
 def test_a_day_passes_at_once(backend):
     async def main():
         async with Rehearsal() as rehearsal:
@@ -61,7 +51,7 @@ def test_a_day_passes_at_once(backend):
     assert time.monotonic() - begun < 60
 
 
-@both
+@both_loops
 def test_retries_and_timeouts_come_when_they_are_due(backend):
     async def main():
         async with Rehearsal() as rehearsal:
@@ -77,7 +67,7 @@ def test_retries_and_timeouts_come_when_they_are_due(backend):
     anyio.run(main, **jumping(backend))
 
 
-@both
+@both_loops
 def test_time_does_not_jump_over_a_thread_that_works(backend):
     async def main():
         async with Rehearsal() as rehearsal:
@@ -89,7 +79,7 @@ def test_time_does_not_jump_over_a_thread_that_works(backend):
     anyio.run(main, **jumping(backend))
 
 
-@both
+@both_loops
 def test_a_thread_that_works_too_long_is_timed_out_all_the_same(backend):
     async def main():
         async with Rehearsal() as rehearsal:
@@ -102,7 +92,7 @@ def test_a_thread_that_works_too_long_is_timed_out_all_the_same(backend):
     anyio.run(main, **jumping(backend))
 
 
-@both
+@both_loops
 def test_an_injected_delay_before_a_thread_takes_no_time(backend):
     async def main():
         async with Rehearsal() as rehearsal:
@@ -115,7 +105,7 @@ def test_an_injected_delay_before_a_thread_takes_no_time(backend):
     anyio.run(main, **jumping(backend))
 
 
-@both
+@both_loops
 def test_a_call_that_is_cancelled_in_its_delay_never_begins(backend):
     async def main():
         async with Rehearsal() as rehearsal:
@@ -135,7 +125,7 @@ def test_a_call_that_is_cancelled_in_its_delay_never_begins(backend):
     anyio.run(main, **jumping(backend))
 
 
-@both
+@both_loops
 def test_bundles_are_loaded_in_their_own_time(backend, tmp_path):
     async def main():
         async with Rehearsal(make_project(tmp_path)) as rehearsal:
