@@ -46,12 +46,12 @@ if _TYPE_CHECKING:
     from scattersphere.model.logs import LogLine
     from scattersphere.model.problem import Problem
     from scattersphere.model.states import Overlap, RunState, TaskState, TriggerRule
-    from scattersphere.registry.scan import SourceLimits
-    from scattersphere.registry.settling import WatchDelays
+    from scattersphere.registry.snapshots.scan import SourceLimits
     from scattersphere.server import Server
     from scattersphere.sync import SyncServer
     from scattersphere.syncrun import SyncRun
     from scattersphere.task import RunnableTask, TaskContext
+    from scattersphere.watching.debounce import WatchDelays
 
 __all__ = [
     "AmbiguousTaskError",
@@ -148,8 +148,8 @@ _HOMES = {
     "scattersphere.model.logs": ["LogLine"],
     "scattersphere.model.problem": ["Problem"],
     "scattersphere.model.states": ["Overlap", "RunState", "TaskState", "TriggerRule"],
-    "scattersphere.registry.scan": ["SourceLimits"],
-    "scattersphere.registry.settling": ["WatchDelays"],
+    "scattersphere.registry.snapshots.scan": ["SourceLimits"],
+    "scattersphere.watching.debounce": ["WatchDelays"],
     "scattersphere.server": ["Server"],
     "scattersphere.sync": ["SyncServer"],
     "scattersphere.syncrun": ["SyncRun"],

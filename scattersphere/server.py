@@ -37,7 +37,7 @@ from scattersphere.registry.folders import BundleFolders
 from scattersphere.registry.index import did_you_mean
 from scattersphere.registry.records import BundleEventKind
 from scattersphere.registry.registry import TaskRegistry
-from scattersphere.registry.scan import SourceLimits
+from scattersphere.registry.snapshots.scan import SourceLimits
 
 if TYPE_CHECKING:
     import os
@@ -51,9 +51,9 @@ if TYPE_CHECKING:
     from scattersphere.model.logs import LogLine
     from scattersphere.model.problem import Problem
     from scattersphere.registry.records import Bundle, BundleEvent
-    from scattersphere.registry.settling import WatchDelays
     from scattersphere.remote.listener import Listening
     from scattersphere.task import RunnableTask
+    from scattersphere.watching.debounce import WatchDelays
 
 THREADS = 40
 HISTORY_COUNT, HISTORY_AGE = 1_000, 24 * 3600.0

@@ -16,7 +16,7 @@ import pytest
 from livebundles import QUICK, Live, live, replace, same_times, task
 
 from scattersphere import NoSuchBundleError, NoSuchTaskError, Server, WatchDelays
-from scattersphere.registry.watching import POLL_SHARE, WatchedPath
+from scattersphere.watching.watcher import POLL_SHARE, WatchedPath
 
 pytestmark = pytest.mark.anyio
 
@@ -330,7 +330,7 @@ async def test_a_bundle_that_vanished_can_be_deregistered_and_then_does_not_come
 async def test_a_change_that_was_decided_on_before_a_bundle_was_deregistered_does_not_bring_it_back(at):
     watched = at.server._bundles._watched["a"]
     await at.server.deregister("a")
-    await watched.take_up("what was seen")
+    await watched.on_changed("what was seen")
     assert "a" not in at.server.registry.bundles
 
 
@@ -405,7 +405,7 @@ async def test_without_notification_the_poll_finds_each_change(tmp_path, monkeyp
     def refuse(*_):
         raise OSError(24, "inotify instance limit reached")
 
-    monkeypatch.setattr("scattersphere.registry.hints.RustNotify", refuse)
+    monkeypatch.setattr("scattersphere.watching.notify.RustNotify", refuse)
     (tmp_path / "a.py").write_text(task(1))
     delays = WatchDelays(settle=0.02, vanish=0.05, poll=0.05)
     async with live(tmp_path, watch=delays) as at:
@@ -413,14 +413,14 @@ async def test_without_notification_the_poll_finds_each_change(tmp_path, monkeyp
         for value in (2, 3):
             (tmp_path / "a.py").write_text(task(value))
             await at.until_value(value)
-        assert "inotify instance limit" in at.server._bundles.watcher.deaf
+        assert "inotify instance limit" in at.server._bundles.watcher.polling_reason
         (tmp_path / "b.py").write_text(task("dropped"))
         await at.until_value("dropped", "b")
         (tmp_path / "b.py").unlink()
         await at.until(lambda: "b" not in at.server.registry.bundles)
 
 
-class SilentHints:
+class SilentNotifier:
     """A mount without notification: watches can be had, and say nothing."""
 
     def __init__(self, folders):
@@ -439,10 +439,10 @@ async def test_on_a_mount_that_notifies_nobody_the_poll_finds_each_change(tmp_pa
     made = []
 
     def listen(folders):
-        made.append(SilentHints(folders))
+        made.append(SilentNotifier(folders))
         return made[-1]
 
-    server._bundles.watcher._listen_to = listen
+    server._bundles.watcher._make_notifier = listen
     async with server:
         at = Live(server)
         await at.register(tmp_path / "a.py")
@@ -453,7 +453,7 @@ async def test_on_a_mount_that_notifies_nobody_the_poll_finds_each_change(tmp_pa
             await anyio.sleep(0.01)  # an edit while the last one is loading is looked for in any case
             value += 1
             assert value < 100
-        assert server._bundles.watcher.deaf is None
+        assert server._bundles.watcher.polling_reason is None
 
 
 # ---- leaving
@@ -486,15 +486,15 @@ async def test_a_server_that_is_cancelled_while_it_adopts_leaves_nothing(tmp_pat
 class Heavy(WatchedPath):
     """A thing at which a look takes processor time."""
 
-    def look(self):
+    def poll(self):
         end = time.thread_time() + 0.02
         while time.thread_time() < end:
             pass
         return "same"
 
-    async def take_up(self, seen): ...
+    async def on_changed(self, seen): ...
 
-    async def let_go(self): ...
+    async def on_removed(self): ...
 
 
 async def test_polling_takes_at_most_a_small_share_of_a_core_where_the_system_notifies(tmp_path):
@@ -511,15 +511,15 @@ async def test_polling_takes_at_most_a_small_share_of_a_core_where_the_system_no
 
 async def test_a_server_that_watches_nothing_has_no_thread_and_no_descriptor_of_the_watcher():
     async with Server() as server:
-        assert server._bundles.watcher._hints is None
+        assert server._bundles.watcher._notifier is None
 
 
 async def test_a_defect_in_one_thing_does_not_end_the_watching_of_others(at, tmp_path, caplog):
     class Defect(Heavy):
-        def look(self):
+        def poll(self):
             return object()
 
-        async def take_up(self, seen):
+        async def on_changed(self, seen):
             raise ZeroDivisionError
 
     thing = Defect(tmp_path / "x")

@@ -26,7 +26,7 @@ def _is_child_process() -> bool:
 
 def _attach() -> None:
     # By name: this package stands above the registry and may know nothing of it, except here.
-    importlib.import_module("scattersphere.registry.children").attach()
+    importlib.import_module("scattersphere.registry.modules.children").attach()
 
 
 def _after_fork() -> None:

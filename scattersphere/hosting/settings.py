@@ -17,8 +17,8 @@ from scattersphere.model.arguments import (
     check_text,
     describe,
 )
-from scattersphere.registry.scan import SourceLimits
-from scattersphere.registry.settling import WatchDelays
+from scattersphere.registry.snapshots.scan import SourceLimits
+from scattersphere.watching.debounce import WatchDelays
 
 P = ParamSpec("P")
 _COUNTS: Mapping[str, tuple[int, bool]] = {

@@ -17,15 +17,15 @@ from scattersphere.errors import (
 )
 from scattersphere.files import file_name
 from scattersphere.model.definition import JobDefinition
-from scattersphere.registry.scan import is_ignored
-from scattersphere.registry.watching import WatchedPath, in_thread
+from scattersphere.registry.snapshots.scan import is_ignored
+from scattersphere.watching.watcher import WatchedPath, in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
     from scattersphere.jobs.jobs import Jobs
     from scattersphere.registry.folders import BundleFolders
-    from scattersphere.registry.watching import Watcher
+    from scattersphere.watching.watcher import Watcher
 
 SUFFIX = ".json"
 
@@ -135,7 +135,7 @@ class JobFiles:
             return
         watched = _WatchedJobs(self, watcher, self.folder)
         seen = {
-            file: await in_thread(partial(_look_at, file)) for file in await in_thread(watched.look) or ()
+            file: await in_thread(partial(_look_at, file)) for file in await in_thread(watched.poll) or ()
         }
         await self.load_all()
         for file, looked in seen.items():
@@ -215,14 +215,14 @@ class _WatchedJobs(WatchedPath):
         self._watcher = watcher
         self._watched: set[Path] = set()
 
-    def look(self) -> tuple[Path, ...] | None:
+    def poll(self) -> tuple[Path, ...] | None:
         """List the definitions in it."""
         try:
             return tuple(definitions_in(self.path))
         except OSError:
             return None
 
-    async def take_up(self, seen: Hashable) -> None:
+    async def on_changed(self, seen: Hashable) -> None:
         """Watch what is new; what went is noticed by its own watch."""
         for file in seen if isinstance(seen, tuple) else ():
             if file not in self._watched:
@@ -233,7 +233,7 @@ class _WatchedJobs(WatchedPath):
         self._watched.add(file)
         self._watcher.add(_WatchedJob(self, file), tried)
 
-    async def let_go(self) -> None:
+    async def on_removed(self) -> None:
         """Wait for it: its files go one by one."""
 
     def went(self, watched: _WatchedJob) -> None:
@@ -241,7 +241,7 @@ class _WatchedJobs(WatchedPath):
         self._watcher.remove(watched)
         self._watched.discard(watched.path)
         self.files.went(watched.path)
-        self._watcher.took_up(self, None)
+        self._watcher.mark_seen(self, None)
 
 
 class _WatchedJob(WatchedPath):
@@ -251,15 +251,15 @@ class _WatchedJob(WatchedPath):
         super().__init__(path)
         self._folder = folder
 
-    def look(self) -> Hashable | None:
+    def poll(self) -> Hashable | None:
         """Return what tells one content from the next."""
         return _look_at(self.path)
 
-    async def take_up(self, seen: Hashable) -> None:
+    async def on_changed(self, seen: Hashable) -> None:
         """Define what it holds now."""
         del seen
         await self._folder.files.take_up(self.path)
 
-    async def let_go(self) -> None:
+    async def on_removed(self) -> None:
         """Undefine what it held."""
         self._folder.went(self)

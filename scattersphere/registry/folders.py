@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from scattersphere.errors import BundleRefusedError, ExistsError, ScattersphereError
-from scattersphere.registry.layout import UNSCANNED
-from scattersphere.registry.scan import SourceLimits, is_ignored, signature
-from scattersphere.registry.settling import WatchDelays
-from scattersphere.registry.sources import check_name, default_name
-from scattersphere.registry.spots import ANY, Spot, spots_of
-from scattersphere.registry.watching import WatchedPath, Watcher, in_thread
+from scattersphere.registry.snapshots.layout import UNSCANNED
+from scattersphere.registry.snapshots.scan import SourceLimits, is_ignored, signature
+from scattersphere.registry.snapshots.snapshot import check_name, default_name
+from scattersphere.watching.debounce import WatchDelays
+from scattersphere.watching.notify import ANY, WatchTarget, targets_of
+from scattersphere.watching.watcher import WatchedPath, Watcher, in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator
@@ -78,17 +78,21 @@ class WatchedBundle(WatchedPath):
         self.root = root
         self._bundles = bundles
 
-    def look(self) -> Hashable | None:
+    def poll(self) -> Hashable | None:
         """Scan it."""
         return look_at(self.path, self._bundles.limits)
 
-    async def take_up(self, seen: Hashable) -> None:
+    def targets(self) -> frozenset[WatchTarget]:
+        """Return the bundle's folders, but for those that are no part of it."""
+        return targets_of(self.path, is_ignored)
+
+    async def on_changed(self, seen: Hashable) -> None:
         """Load it; an error is kept in the bundle."""
         del seen
         if self._bundles.watches(self):  # not withdrawn since this was decided
             await self._bundles.load(self.path, self.name)
 
-    async def let_go(self) -> None:
+    async def on_removed(self) -> None:
         """Deregister it. One that was registered by hand is registered again when it comes back."""
         await self._bundles.went(self)
 
@@ -102,7 +106,7 @@ class WatchedRoot(WatchedPath):
         super().__init__(path)
         self._bundles = bundles
 
-    def look(self) -> Hashable | None:
+    def poll(self) -> Hashable | None:
         """List the bundles in it."""
         try:
             return tuple(bundles_in(self.path))
@@ -111,9 +115,9 @@ class WatchedRoot(WatchedPath):
         except OSError as error:
             return Unreadable(str(error))
 
-    def spots(self) -> frozenset[Spot]:
+    def targets(self) -> frozenset[WatchTarget]:
         """Return the folder and those in it: one becomes a bundle when a module is put there."""
-        found = {spot for spot in spots_of(self.path) if spot[1] != ANY}
+        found = {target for target in targets_of(self.path) if target[1] != ANY}
         real = os.path.realpath(self.path)
         try:
             inner = [e.path for e in os.scandir(real) if not is_ignored(e.name) and e.is_dir()]
@@ -121,11 +125,11 @@ class WatchedRoot(WatchedPath):
             return frozenset(found)
         return frozenset(found | {(os.path.realpath(folder), ANY) for folder in (real, *inner)})
 
-    async def take_up(self, seen: Hashable) -> None:
+    async def on_changed(self, seen: Hashable) -> None:
         """Watch what is new; what went is noticed by its own watch."""
         self._bundles.listed(self, seen)
 
-    async def let_go(self) -> None:
+    async def on_removed(self) -> None:
         """Wait for it: its bundles go one by one."""
         self._bundles.listed(self, None)
 
@@ -159,7 +163,7 @@ class BundleFolders:
         if self.watcher is not None:
             await self.watcher.open(spawn)
         for root in self._roots:
-            listing = await in_thread(root.look)
+            listing = await in_thread(root.poll)
             for path, name in self._new(root, listing):
                 seen = await self._look(path)
                 await self.load(path, name)
@@ -216,7 +220,7 @@ class BundleFolders:
         try:
             return await self._registry.reload(name)
         finally:
-            self.watcher.took_up(watched, seen)
+            self.watcher.mark_seen(watched, seen)
 
     async def deregister(self, name: str) -> None:
         """Withdraw a bundle, and watch it no longer; in a root, until its file has gone and come again."""
@@ -315,7 +319,7 @@ class BundleFolders:
         """A name is free: perhaps another file in a root has waited for it, or the same one is back."""
         if self.watcher is not None:
             for root in self._roots:
-                self.watcher.took_up(root, None)
+                self.watcher.mark_seen(root, None)
 
     async def _look(self, path: Path) -> Hashable | None:
         return await in_thread(lambda: look_at(path, self.limits))

@@ -15,12 +15,12 @@ import types
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from scattersphere.registry.imports import FINDER, PARENT, VersionSpace
+from scattersphere.registry.modules.namespace import FINDER, PARENT, ModuleNamespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    FindSpace = Callable[[str], VersionSpace]
+    FindNamespace = Callable[[str], ModuleNamespace]
 
 
 def dumps(value: object) -> bytes:
@@ -30,13 +30,13 @@ def dumps(value: object) -> bytes:
     return buffer.getvalue()
 
 
-def loads(data: bytes, find_space: FindSpace) -> Any:
-    """Return what `dumps` was given. `find_space` says in which version of a bundle classes are looked up.
+def loads(data: bytes, find_namespace: FindNamespace) -> Any:
+    """Return what `dumps` was given. `find_namespace` says in which version of a bundle classes are looked up.
 
     As with every pickle, data of strangers must not come here. Raises UnpicklingError if the version
-    lacks a class, and what `find_space` raises.
+    lacks a class, and what `find_namespace` raises.
     """
-    return _Unpickler(io.BytesIO(data), find_space).load()
+    return _Unpickler(io.BytesIO(data), find_namespace).load()
 
 
 def from_bundle(bundle: str, module: str, name: str) -> Any:
@@ -53,18 +53,18 @@ class _Pickler(pickle.Pickler):
         if not isinstance(value, type | types.FunctionType) or not value.__module__.startswith(f"{PARENT}."):
             return NotImplemented
         slug, _, module = value.__module__.removeprefix(f"{PARENT}.").partition(".")
-        space = FINDER.space(slug)
-        if space is None or _resolved(value.__module__, value.__qualname__) is not value:
+        namespace = FINDER.namespace(slug)
+        if namespace is None or _resolved(value.__module__, value.__qualname__) is not value:
             return NotImplemented  # pickle says what is wrong: released, or made inside a function
-        return from_bundle, (space.bundle, module, value.__qualname__)
+        return from_bundle, (namespace.bundle, module, value.__qualname__)
 
 
 class _Unpickler(pickle.Unpickler):
     """Looks names of bundles up in the versions that it is told of."""
 
-    def __init__(self, stream: io.BytesIO, find_space: FindSpace) -> None:
+    def __init__(self, stream: io.BytesIO, find_namespace: FindNamespace) -> None:
         super().__init__(stream)
-        self._find_space = find_space
+        self._find_namespace = find_namespace
 
     def find_class(self, module: str, name: str) -> Any:
         if module == __name__ and name == from_bundle.__name__:
@@ -72,12 +72,12 @@ class _Unpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
     def _from_bundle(self, bundle: str, module: str, name: str) -> Any:
-        space = self._find_space(bundle)
+        namespace = self._find_namespace(bundle)
         try:
-            return reduce(getattr, name.split("."), space.module(module))
+            return reduce(getattr, name.split("."), namespace.module(module))
         except (ImportError, AttributeError):
             raise pickle.UnpicklingError(
-                f"bundle {bundle!r} ({space.slug}) has no {module}.{name}, which the pickle names"
+                f"bundle {bundle!r} ({namespace.slug}) has no {module}.{name}, which the pickle names"
             ) from None
 
 

@@ -12,10 +12,10 @@ import attrs
 
 from scattersphere.model.definition import JobDefinition
 from scattersphere.model.taskclass import TaskClass
-from scattersphere.registry.imports import VersionSpace
-from scattersphere.registry.leaks import Leak
-from scattersphere.registry.listing import bundle_words
-from scattersphere.registry.sources import BundleKind, Snapshot
+from scattersphere.registry.index import bundle_words
+from scattersphere.registry.modules.leaks import Leak
+from scattersphere.registry.modules.namespace import ModuleNamespace
+from scattersphere.registry.snapshots.snapshot import BundleKind, Snapshot
 
 DIGEST_SHOWN = 6
 """Characters of a digest that a label shows."""
@@ -44,7 +44,7 @@ class BundleVersion:
     warnings: tuple[str, ...] = attrs.field(default=(), repr=False)
     notes: tuple[str, ...] = attrs.field(default=(), repr=False)
     """What the Server found odd about it."""
-    space: VersionSpace | None = attrs.field(default=None, repr=False)
+    namespace: ModuleNamespace | None = attrs.field(default=None, repr=False)
     slug: str = attrs.field(default="", repr=False)
     """The name of its package below `scattersphere.bundles`."""
     content: Snapshot | None = attrs.field(default=None, repr=False)
@@ -58,11 +58,11 @@ class BundleVersion:
     @property
     def snapshot(self) -> Path | None:
         """The folder of the files that it was loaded from; None for classes of the host."""
-        return self.space.folder if self.space else None
+        return self.namespace.folder if self.namespace else None
 
     def logical(self, text: str) -> str:
         """Put module names and paths in `text` (a traceback, say) back into those the author knows."""
-        return self.space.logical(text) if self.space else text
+        return self.namespace.logical(text) if self.namespace else text
 
     def __str__(self) -> str:
         return self.label

@@ -23,9 +23,8 @@ from scattersphere.errors import (
     NoSuchTaskError,
 )
 from scattersphere.registry import pickling
-from scattersphere.registry.hosts import host_version, origin
-from scattersphere.registry.index import TaskIndex, did_you_mean
-from scattersphere.registry.listing import BundleListing
+from scattersphere.registry.classes import host_version, origin
+from scattersphere.registry.index import BundleListing, TaskIndex, did_you_mean
 from scattersphere.registry.records import (
     MANY_VERSIONS,
     Bundle,
@@ -33,9 +32,9 @@ from scattersphere.registry.records import (
     BundleEventKind,
     BundleVersion,
 )
-from scattersphere.registry.scan import SourceLimits
-from scattersphere.registry.sources import BundleKind, check_name, default_name, kind_of
-from scattersphere.registry.store import STORE_VARIABLE
+from scattersphere.registry.snapshots.scan import SourceLimits
+from scattersphere.registry.snapshots.snapshot import BundleKind, check_name, default_name, kind_of
+from scattersphere.registry.snapshots.store import STORE_VARIABLE
 from scattersphere.registry.versions import RevivedCode, Versions
 
 if TYPE_CHECKING:
@@ -44,8 +43,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from scattersphere.model.taskclass import TaskClass
-    from scattersphere.registry.imports import VersionSpace
-    from scattersphere.registry.leaks import Leak
+    from scattersphere.registry.modules.leaks import Leak
+    from scattersphere.registry.modules.namespace import ModuleNamespace
     from scattersphere.task import RunnableTask
 
 _log = logging.getLogger("scattersphere.registry")
@@ -290,7 +289,7 @@ class TaskRegistry:
         Raises NoSuchBundleError, `pickle.UnpicklingError` if a version lacks a class. Never for data of strangers.
         """
         preferred = {version.bundle: version for version in versions}
-        return pickling.loads(data, lambda bundle: self._space(bundle, preferred.get(bundle)))
+        return pickling.loads(data, lambda bundle: self._namespace(bundle, preferred.get(bundle)))
 
     def leaks(self, name: str) -> list[Leak]:
         """Collect garbage, then say what still holds released versions of the bundle `name`.
@@ -363,11 +362,11 @@ class TaskRegistry:
     def _freed(self, version: BundleVersion) -> None:
         self._emit(BundleEventKind.RELEASED, version.bundle, label=version.label, version=version)
 
-    def _space(self, bundle: str, preferred: BundleVersion | None) -> VersionSpace:
+    def _namespace(self, bundle: str, preferred: BundleVersion | None) -> ModuleNamespace:
         version = preferred or self._bundle(bundle).current
-        if version is None or version.space is None:
+        if version is None or version.namespace is None:
             raise NoSuchBundleError(f"bundle {bundle!r} is made of classes of the host, and has no modules")
-        return version.space
+        return version.namespace
 
     def _bundle(self, name: str) -> Bundle:
         if name not in self._bundles:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -15,25 +15,83 @@ import attrs
 
 from scattersphere.errors import ClosedError, NoSuchBundleError, NoSuchTaskError
 from scattersphere.registry.catalog import Catalog
-from scattersphere.registry.codecache import CodeCache
-from scattersphere.registry.garbage import GarbageSchedule
 from scattersphere.registry.index import did_you_mean
-from scattersphere.registry.keeping import KeptFiles
-from scattersphere.registry.leaks import Leak, ReleasedVersions
-from scattersphere.registry.leaving import call_hooks
-from scattersphere.registry.loader import Loader
-from scattersphere.registry.loading import Load, LoadSettings
+from scattersphere.registry.load import Load, LoadSettings
+from scattersphere.registry.loader import GarbageSchedule, Loader
+from scattersphere.registry.modules.code_cache import CodeCache
+from scattersphere.registry.modules.leaks import Leak, ReleasedVersions
+from scattersphere.registry.modules.release import release
+from scattersphere.registry.modules.release_hooks import call_hooks
 from scattersphere.registry.records import BundleVersion
-from scattersphere.registry.release import release
-from scattersphere.registry.store import SnapshotStore
+from scattersphere.registry.snapshots.store import SnapshotStore
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+
+    V = TypeVar("V", bound=Hashable)
+else:
+    V = TypeVar("V")
+
+
+class Retention(Generic[V]):
+    """Which released versions keep their files, and for which runs, so that these can be run again.
+
+    Beyond `limit` bytes the longest released ones go.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._named_by: dict[V, set[int]] = {}
+        self._names: dict[int, set[V]] = {}
+        self._released: dict[V, int] = {}
+
+    def __contains__(self, version: V) -> bool:
+        """Whether the version was released and its files are still there."""
+        return version in self._released
+
+    def keep(self, run: int, versions: Iterable[V]) -> None:
+        """Let the files of `versions` outlive their modules until `forget(run)`."""
+        for version in versions:
+            self._named_by.setdefault(version, set()).add(run)
+            self._names.setdefault(run, set()).add(version)
+
+    def forget(self, run: int) -> list[V]:
+        """The run names nothing any more; return the released versions that no run names now."""
+        gone = []
+        for version in self._names.pop(run, ()):
+            runs = self._named_by[version]
+            runs.discard(run)
+            if not runs:
+                del self._named_by[version]
+                if self._released.pop(version, None) is not None:
+                    gone.append(version)
+        return gone
+
+    def released(self, version: V, size: int) -> list[V]:
+        """Note that `version` was released; return those whose files must go, itself if no run names it."""
+        if version not in self._named_by:
+            return [version]
+        self._released[version] = size
+        gone = []
+        while sum(self._released.values()) > self._limit:
+            oldest = next(iter(self._released))
+            del self._released[oldest]
+            gone.append(oldest)
+        return gone
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for table in (self._named_by, self._names, self._released):
+            table.clear()
+
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from pathlib import Path
 
     from scattersphere.model.taskclass import TaskClass
-    from scattersphere.registry.imports import VersionSpace
-    from scattersphere.registry.scan import SourceLimits
+    from scattersphere.registry.modules.namespace import ModuleNamespace
+    from scattersphere.registry.snapshots.scan import SourceLimits
 
     T = TypeVar("T")
 
@@ -75,7 +133,7 @@ class Versions:
         snapshot_folder: Path | None = None,
     ) -> None:
         self.catalog: Catalog[BundleVersion] = Catalog()
-        self.kept: KeptFiles[BundleVersion] = KeptFiles(limits.kept)
+        self.kept: Retention[BundleVersion] = Retention(limits.kept)
         self.released: ReleasedVersions = ReleasedVersions()
         self.closed: bool = False
         self._limits = limits
@@ -173,27 +231,27 @@ class Versions:
         A version with `on_release` hooks goes when the loader's thread has called them.
         """
         version.tasks = {}
-        space = version.space
-        if space is None or space.released:
+        namespace = version.namespace
+        if namespace is None or namespace.released:
             return
         gone = self.kept.released(version, version.content.size if version.content else 0)
         hooks, version.hooks = version.hooks, []
         if hooks:
-            self._loader.post(version.bundle, lambda: self._leave(version.label, space, hooks))
+            self._loader.post(version.bundle, lambda: self._leave(version.label, namespace, hooks))
         else:
-            self._let_go(version.label, space)
+            self._let_go(version.label, namespace)
         self._discard(gone)
 
-    def _leave(self, label: str, space: VersionSpace, hooks: list[Callable[[], object]]) -> None:
-        thread = call_hooks(hooks, space)
+    def _leave(self, label: str, namespace: ModuleNamespace, hooks: list[Callable[[], object]]) -> None:
+        thread = call_hooks(hooks, namespace)
         hooks.clear()
         if thread is not None:
-            self._loader.note_stuck(thread, space.bundle)
-        self._let_go(label, space)
+            self._loader.note_stuck(thread, namespace.bundle)
+        self._let_go(label, namespace)
 
-    def _let_go(self, label: str, space: VersionSpace) -> None:
-        self.released.add(label, space)
-        release(space)
+    def _let_go(self, label: str, namespace: ModuleNamespace) -> None:
+        self.released.add(label, namespace)
+        release(namespace)
         self._garbage.released(time.monotonic())
 
     def drop_unpublished(self, version: BundleVersion) -> None:

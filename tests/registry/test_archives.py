@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scattersphere.errors import BundleRefusedError
-from scattersphere.registry.archives import unpack
-from scattersphere.registry.content import SourcePool
-from scattersphere.registry.scan import SourceLimits
+from scattersphere.registry.snapshots.archives import unpack
+from scattersphere.registry.snapshots.content import SourcePool
+from scattersphere.registry.snapshots.scan import SourceLimits
 
 
 def zipped(path, *entries):

@@ -15,8 +15,8 @@ import anyio.to_thread
 import pytest
 from bundlefiles import write
 
-from scattersphere.registry import children
-from scattersphere.registry.children import ancestors
+from scattersphere.registry.modules import children
+from scattersphere.registry.modules.children import ancestors
 
 pytestmark = pytest.mark.anyio
 
@@ -79,7 +79,7 @@ def answer_of(context, target, *args):
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 async def test_a_child_of_multiprocessing_sees_the_version_of_its_parent(registry, tmp_path, method):
     version, _ = await changed_bundle(registry, tmp_path)
-    work = version.space.module("etl.main").work
+    work = version.namespace.module("etl.main").work
     context = multiprocessing.get_context(method)
     assert await anyio.to_thread.run_sync(answer_of, context, work) == 1
 
@@ -87,14 +87,14 @@ async def test_a_child_of_multiprocessing_sees_the_version_of_its_parent(registr
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 async def test_a_child_of_a_child_sees_it_too(registry, tmp_path, method):
     version, _ = await changed_bundle(registry, tmp_path)
-    work = version.space.module("etl.main").work_in_a_child_of_mine
+    work = version.namespace.module("etl.main").work_in_a_child_of_mine
     context = multiprocessing.get_context(method)
     assert await anyio.to_thread.run_sync(answer_of, context, work, method) == 1
 
 
 async def test_a_fork_server_that_knew_this_library_serves_as_well(registry, tmp_path):
     version, _ = await changed_bundle(registry, tmp_path)
-    work = version.space.module("etl.main").work
+    work = version.namespace.module("etl.main").work
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["scattersphere.registry.registry"])
     assert await anyio.to_thread.run_sync(answer_of, context, work) == 1

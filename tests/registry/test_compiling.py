@@ -10,8 +10,8 @@ import pytest
 from bundlefiles import task_module
 
 from scattersphere.errors import BundleLoadError
-from scattersphere.registry import compiling, imports
-from scattersphere.registry.compiling import LARGE, compiled_apart
+from scattersphere.registry.modules import code_cache, namespace
+from scattersphere.registry.modules.code_cache import LARGE, compiled_apart
 
 PADDING = "".join(f"def f{i}(x):\n    return x + {i}\n" for i in range(2_000))
 
@@ -51,11 +51,11 @@ async def test_a_bundle_with_a_large_module_loads_and_shows_its_lines(registry, 
     calls = []
 
     def spy(source, filename):
-        code = compiling.compiled_apart(source, filename)
+        code = code_cache.compiled_apart(source, filename)
         calls.append(code)
         return code
 
-    monkeypatch.setattr(imports, "compiled_apart", spy)
+    monkeypatch.setattr(namespace, "compiled_apart", spy)
     file = tmp_path / "large.py"
     file.write_text(f"{PADDING}{task_module(7)}")
     await registry.register(file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import stat
 
-from scattersphere.registry.content import SourcePool, digest_of
+from scattersphere.registry.snapshots.content import SourcePool, digest_of
 
 
 def test_equal_sources_share_one_file_and_data_files_never_do(tmp_path):

@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from scattersphere.registry.discovery import defines_task, task_base_names, task_classes
+from scattersphere.registry.load import defines_task, task_base_names, task_classes
 
 SOURCE = """
 import abc

@@ -321,7 +321,7 @@ async def test_slugs_that_are_prefixes_of_others_are_told_apart(registry, tmp_pa
     modules = {name for name in sys.modules if name.startswith("scattersphere.bundles.a_g")}
     for run, version in enumerate(versions[:-1]):
         registry.unpin(run)
-        modules -= {version.space.name, f"{version.space.name}.a"}
+        modules -= {version.namespace.name, f"{version.namespace.name}.a"}
         assert {name for name in sys.modules if name.startswith("scattersphere.bundles.a_g")} == modules
     del version, versions, bundle
     gc.collect()

@@ -7,16 +7,16 @@ import itertools
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from scattersphere.registry.keeping import KeptFiles
+from scattersphere.registry.versions import Retention
 
 LIMIT = 10
 RUNS = st.integers(1, 4)
 
 
-class KeptFilesMachine(RuleBasedStateMachine):
+class RetentionMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
-        self.kept = KeptFiles(LIMIT)
+        self.kept = Retention(LIMIT)
         self.numbers = itertools.count()
         self.live, self.names, self.files = [], set(), {}
 
@@ -63,4 +63,4 @@ class KeptFilesMachine(RuleBasedStateMachine):
         assert {version for version in everything if version in self.kept} == set(self.files)
 
 
-TestKeptFilesMachine = KeptFilesMachine.TestCase
+TestRetentionMachine = RetentionMachine.TestCase

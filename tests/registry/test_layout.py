@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scattersphere.registry.layout import lay_out
+from scattersphere.registry.snapshots.layout import lay_out
 
 
 def test_packages_modules_and_folders_without_init_are_modules():

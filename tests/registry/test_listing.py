@@ -8,7 +8,7 @@ import pytest
 from bundlefiles import ETL, task_module, write
 
 from scattersphere.errors import BundleLoadError
-from scattersphere.registry.listing import ROWS, rows
+from scattersphere.registry.index import ROWS, rows
 from scattersphere.task import RunnableTask
 
 pytestmark = pytest.mark.anyio

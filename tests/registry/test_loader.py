@@ -10,8 +10,7 @@ import pytest
 from bundlefiles import task_module, write
 
 from scattersphere.errors import BundleLoadError, ClosedError, NoSuchBundleError
-from scattersphere.registry.garbage import LATEST, QUIET, SHARE, GarbageSchedule
-from scattersphere.registry.loader import PUT_OFF, Loader, undisturbed
+from scattersphere.registry.loader import LATEST, PUT_OFF, QUIET, SHARE, GarbageSchedule, Loader, undisturbed
 from scattersphere.registry.registry import TaskRegistry
 
 pytestmark = pytest.mark.anyio
@@ -265,7 +264,7 @@ def test_a_host_may_leave_garbage_to_python():
 
 
 async def test_the_loaders_thread_collects_and_warns_of_what_is_left(tmp_path, caplog, monkeypatch):
-    from scattersphere.registry import garbage
+    from scattersphere.registry import loader as garbage
 
     monkeypatch.setattr(garbage, "QUIET", 0.0)
     registry = TaskRegistry()

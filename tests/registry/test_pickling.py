@@ -45,7 +45,7 @@ async def rows(registry, tmp_path, value):
     """Make the version with this value current; return it and its module `etl.rows`."""
     folder = write(tmp_path, FILES, v=value) / "etl"
     bundle = await (registry.reload("etl") if "etl" in registry.bundles else registry.register(folder))
-    return bundle.current, bundle.current.space.module("etl.rows")
+    return bundle.current, bundle.current.namespace.module("etl.rows")
 
 
 async def test_a_pickle_names_neither_version_nor_this_library_s_packages(registry, tmp_path):
@@ -88,7 +88,7 @@ async def test_an_equal_name_in_two_bundles_is_no_matter(registry, tmp_path):
     _, one = await rows(registry, tmp_path, 1)
     write(tmp_path / "other", FILES, v=7)
     await registry.register(tmp_path / "other" / "etl", name="other-etl")
-    other = registry.bundles["other-etl"].current.space.module("etl.rows")
+    other = registry.bundles["other-etl"].current.namespace.module("etl.rows")
     first, second = registry.loads(registry.dumps([one.Row(1), other.Row(1)]))
     assert (first.value(), second.value()) == ((1, 1), (7, 1))
 

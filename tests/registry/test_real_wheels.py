@@ -91,7 +91,7 @@ async def use(path, name):
     bundle = await registry.register(path)
     task = registry.find("job.Job").cls
     assert list(bundle.tasks) == ["job.Job"]  # the library was not searched for tasks
-    assert await anyio.to_thread.run_sync(task().run, None) == f"{bundle.current.space.prefix}{name}"
+    assert await anyio.to_thread.run_sync(task().run, None) == f"{bundle.current.namespace.prefix}{name}"
     assert sys.modules.get(name) is host
     if name == "jinja2":
         assert any("markupsafe contains the C extension" in warning for warning in bundle.warnings)

@@ -119,7 +119,7 @@ async def test_a_released_version_is_freed(registry, tmp_path):
     bundle = await registry.register(write(tmp_path, ETL, v=1) / "etl")
     refs = [
         weakref.ref(registry.find("etl.load.LoadDay").cls),
-        weakref.ref(sys.modules[bundle.current.space.name]),
+        weakref.ref(sys.modules[bundle.current.namespace.name]),
     ]
     folder = bundle.current.snapshot
     await registry.deregister("etl")

@@ -122,7 +122,7 @@ class RegistryMachine(RuleBasedStateMachine):
                 assert version.tasks["etl.main.Job"].cls().run(None) == value
             else:
                 assert not version.tasks
-                assert version.space.name not in sys.modules
+                assert version.namespace.name not in sys.modules
 
     @invariant()
     def files_stay_while_code_is_needed_or_a_kept_run_names_it(self):

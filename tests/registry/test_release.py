@@ -140,7 +140,7 @@ async def reload_a_thousand_times(folder):
         write(tmp_path, {"etl/base.py": FILES["etl/base.py"], "etl/m1.py": MODULE}, v=number)
         task = registry.find("etl.main.Job").cls
         assert task(names=[]).run(None) == number - 1
-        prefix = bundle.current.space.prefix
+        prefix = bundle.current.namespace.prefix
         refs += [weakref.ref(task), *(weakref.ref(sys.modules[f"{prefix}etl.m{i}"]) for i in range(17))]
         refs += [
             weakref.ref(sys.modules[f"{prefix}etl.m0"].Row),

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from scattersphere.errors import BundleRefusedError
-from scattersphere.registry import sources
-from scattersphere.registry.scan import SourceLimits, signature
-from scattersphere.registry.sources import BundleKind, check_name, default_name, take_snapshot
+from scattersphere.registry.snapshots import snapshot as sources
+from scattersphere.registry.snapshots.scan import SourceLimits, signature
+from scattersphere.registry.snapshots.snapshot import BundleKind, check_name, default_name, take_snapshot
 
 
 def snapshot(path, tmp_path, name="b", **limits):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from scattersphere.registry import store as store_module
-from scattersphere.registry.store import SnapshotStore, user_folder
+from scattersphere.registry.snapshots import store as store_module
+from scattersphere.registry.snapshots.store import SnapshotStore, user_folder
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def test_a_store_that_is_forgotten_vanishes_too(tmp_path):
 
 def test_the_store_of_a_killed_process_is_swept_and_that_of_a_living_one_is_not():
     program = (
-        "import os; from scattersphere.registry.store import SnapshotStore; s = SnapshotStore(); "
+        "import os; from scattersphere.registry.snapshots.store import SnapshotStore; s = SnapshotStore(); "
         "s.folder_for('x').mkdir(); print(s.folder, flush=True); {end}"
     )
 

@@ -16,7 +16,7 @@ import pytest
 from bundlefiles import task_module, write
 
 from scattersphere.registry.registry import TaskRegistry
-from scattersphere.registry.store import SnapshotStore, user_folder
+from scattersphere.registry.snapshots.store import SnapshotStore, user_folder
 
 pytestmark = pytest.mark.anyio
 

@@ -21,7 +21,7 @@ from scattersphere.execution.backends.workercontext import WorkerAttempt
 from scattersphere.execution.logs.capture import capture_bundle_loggers, capture_print
 from scattersphere.execution.logs.frames import logical_names
 from scattersphere.execution.logs.runlog import current_attempt, format_record
-from scattersphere.registry.children import attach
+from scattersphere.registry.modules.children import attach
 
 if TYPE_CHECKING:
     import logging

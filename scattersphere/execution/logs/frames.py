@@ -7,7 +7,7 @@ import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scattersphere.registry.logicalnames import logical
+from scattersphere.registry.modules.namespace import logical
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

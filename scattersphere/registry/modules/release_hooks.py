@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import ModuleType
 
-    from scattersphere.registry.imports import VersionSpace
+    from scattersphere.registry.modules.namespace import ModuleNamespace
 
     Hook = Callable[[], object]
 
@@ -50,7 +50,7 @@ def release_hooks(modules: Mapping[str, ModuleType]) -> list[Hook]:
 
 
 def call_hooks(
-    hooks: Iterable[Hook], space: VersionSpace, *, limit: float = HOOK_LIMIT
+    hooks: Iterable[Hook], namespace: ModuleNamespace, *, limit: float = HOOK_LIMIT
 ) -> threading.Thread | None:
     """Call the hooks in a thread of their own; return it if they are not done in time.
 
@@ -61,7 +61,10 @@ def call_hooks(
     if not todo:
         return None
     thread = threading.Thread(
-        target=_call_all, args=[todo, space], name=f"scattersphere-release-{space.bundle}", daemon=True
+        target=_call_all,
+        args=[todo, namespace],
+        name=f"scattersphere-release-{namespace.bundle}",
+        daemon=True,
     )
     thread.start()
     thread.join(limit)
@@ -69,15 +72,19 @@ def call_hooks(
         return None
     frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - documented, the only way
     _log.warning(
-        "bundle %r: %s has not returned after %g s:\n%s", space.bundle, NAME, limit, stack_of(frame, space)
+        "bundle %r: %s has not returned after %g s:\n%s",
+        namespace.bundle,
+        NAME,
+        limit,
+        stack_of(frame, namespace),
     )
     return thread
 
 
-def _call_all(hooks: Sequence[Hook], space: VersionSpace) -> None:
+def _call_all(hooks: Sequence[Hook], namespace: ModuleNamespace) -> None:
     for hook in hooks:
         try:
             hook()
         except BaseException as error:  # noqa: BLE001 - code of a bundle may raise anything, SystemExit too
             # As text: a handler may keep the record, and an exception holds the whole version.
-            _log.warning("bundle %r: %s failed\n%s", space.bundle, NAME, formatted(error, space))
+            _log.warning("bundle %r: %s failed\n%s", namespace.bundle, NAME, formatted(error, namespace))

@@ -9,71 +9,71 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scattersphere.errors import ArgumentError
-from scattersphere.registry.settling import Settling, Step, WatchDelays
+from scattersphere.watching.debounce import Debounce, Step, WatchDelays
 
 DELAYS = WatchDelays(settle=0.2, vanish=1.0, poll=2.0)
 
 
 def test_what_was_taken_up_is_no_news():
-    settling = Settling(DELAYS, "a")
-    assert settling.look("a", 0) is Step.NOTHING
-    assert settling.due is None
-    assert not settling.moving
+    debounce = Debounce(DELAYS, "a")
+    assert debounce.look("a", 0) is Step.NOTHING
+    assert debounce.due is None
+    assert not debounce.moving
 
 
 def test_a_change_is_taken_up_once_it_has_held_still():
-    settling = Settling(DELAYS, "a")
-    assert settling.look("b", 10.0) is Step.NOTHING
-    assert settling.due == pytest.approx(10.2)
-    assert settling.look("b", 10.1) is Step.NOTHING
-    assert settling.look("b", 10.2) is Step.TAKE_UP
-    assert settling.look("b", 20.0) is Step.NOTHING
+    debounce = Debounce(DELAYS, "a")
+    assert debounce.look("b", 10.0) is Step.NOTHING
+    assert debounce.due == pytest.approx(10.2)
+    assert debounce.look("b", 10.1) is Step.NOTHING
+    assert debounce.look("b", 10.2) is Step.CHANGED
+    assert debounce.look("b", 20.0) is Step.NOTHING
 
 
 def test_each_further_change_begins_the_wait_anew():
-    settling = Settling(DELAYS, "a")
+    debounce = Debounce(DELAYS, "a")
     for number in range(50):
-        assert settling.look(f"b{number}", number * 0.19) is Step.NOTHING
-    assert settling.look("b49", 49 * 0.19 + 0.2) is Step.TAKE_UP
+        assert debounce.look(f"b{number}", number * 0.19) is Step.NOTHING
+    assert debounce.look("b49", 49 * 0.19 + 0.2) is Step.CHANGED
 
 
 def test_a_change_that_is_taken_back_before_it_has_settled_is_none():
-    settling = Settling(DELAYS, "a")
-    settling.look("b", 0)
-    assert settling.look("a", 0.1) is Step.NOTHING
-    assert settling.due is None
-    assert settling.look("b", 0.2) is Step.NOTHING  # the wait is a new one
-    assert settling.due == pytest.approx(0.4)
+    debounce = Debounce(DELAYS, "a")
+    debounce.look("b", 0)
+    assert debounce.look("a", 0.1) is Step.NOTHING
+    assert debounce.due is None
+    assert debounce.look("b", 0.2) is Step.NOTHING  # the wait is a new one
+    assert debounce.due == pytest.approx(0.4)
 
 
 def test_what_was_deleted_and_created_anew_within_the_time_was_never_gone():
-    settling = Settling(DELAYS, "a")
-    assert settling.look(None, 0) is Step.NOTHING
-    assert settling.due == DELAYS.vanish
-    assert settling.look("b", 0.03) is Step.NOTHING
-    assert settling.look("b", 0.23) is Step.TAKE_UP
+    debounce = Debounce(DELAYS, "a")
+    assert debounce.look(None, 0) is Step.NOTHING
+    assert debounce.due == DELAYS.vanish
+    assert debounce.look("b", 0.03) is Step.NOTHING
+    assert debounce.look("b", 0.23) is Step.CHANGED
 
 
 def test_what_stays_away_is_let_go_once_and_taken_up_again_when_it_is_back():
-    settling = Settling(DELAYS, "a")
-    settling.look(None, 0)
-    assert settling.look(None, 1.0) is Step.LET_GO
-    assert settling.look(None, 2.0) is Step.NOTHING
-    assert settling.due is None
-    settling.look("a", 3.0)
-    assert settling.look("a", 3.2) is Step.TAKE_UP
+    debounce = Debounce(DELAYS, "a")
+    debounce.look(None, 0)
+    assert debounce.look(None, 1.0) is Step.REMOVED
+    assert debounce.look(None, 2.0) is Step.NOTHING
+    assert debounce.due is None
+    debounce.look("a", 3.0)
+    assert debounce.look("a", 3.2) is Step.CHANGED
 
 
 def test_what_was_taken_up_by_hand_is_not_taken_up_again():
-    settling = Settling(DELAYS, "a")
-    settling.look("b", 0)
-    settling.took_up("b")
-    assert settling.due is None
-    assert settling.look("b", 1) is Step.NOTHING
+    debounce = Debounce(DELAYS, "a")
+    debounce.look("b", 0)
+    debounce.mark_seen("b")
+    assert debounce.due is None
+    assert debounce.look("b", 1) is Step.NOTHING
 
 
 def test_without_a_settle_time_the_first_look_counts():
-    assert Settling(WatchDelays(settle=0), "a").look("b", 0) is Step.TAKE_UP
+    assert Debounce(WatchDelays(settle=0), "a").look("b", 0) is Step.CHANGED
 
 
 @pytest.mark.parametrize("field", ["settle", "vanish", "poll"])
@@ -89,16 +89,16 @@ histories = st.lists(st.tuples(st.floats(0.001, 1.5), contents), max_size=30)
 
 def looks(history, first):
     """Yield (time, content) of each look: at each change, as a hint would have it, and whenever one is due."""
-    settling = Settling(DELAYS, first)
+    debounce = Debounce(DELAYS, first)
     now, content = 0.0, first
     for pause, following in [*history, (10.0, None)]:
         end = now + pause
         while True:
-            before = settling.tried
-            yield settling, now, content, before, settling.look(content, now)
-            if settling.due is None or settling.due > end:
+            before = debounce.tried
+            yield debounce, now, content, before, debounce.look(content, now)
+            if debounce.due is None or debounce.due > end:
                 break
-            now = settling.due
+            now = debounce.due
         now, content = end, following
 
 
@@ -109,11 +109,11 @@ def test_nothing_is_taken_up_that_moved_within_the_settle_time(history, first):
         if content != last:
             changed_at, last = now, content
         waited = now - changed_at
-        if step is Step.TAKE_UP:
+        if step is Step.CHANGED:
             assert content is not None
             assert content != before
             assert waited >= DELAYS.settle - 1e-9
-        if step is Step.LET_GO:
+        if step is Step.REMOVED:
             assert content is None
             assert before is not None
             assert waited >= DELAYS.vanish - 1e-9
@@ -121,16 +121,16 @@ def test_nothing_is_taken_up_that_moved_within_the_settle_time(history, first):
 
 @given(histories, contents)
 def test_the_last_content_wins_and_then_there_is_rest(history, first):
-    *_, (settling, _, content, _, _) = looks(history, first)
+    *_, (debounce, _, content, _, _) = looks(history, first)
     # After ten seconds without a change everything that was to be done was done.
-    assert settling.tried == content
-    assert settling.due is None
+    assert debounce.tried == content
+    assert debounce.due is None
 
 
 @given(histories, contents)
 def test_a_look_is_due_exactly_while_something_moves_and_never_later_than_the_longest_wait(history, first):
-    for settling, now, content, _, _ in looks(history, first):
-        assert (settling.due is None) == (content == settling.tried)
-        assert settling.moving == (content != settling.tried)
-        if settling.due is not None:
-            assert now < settling.due <= now + max(DELAYS.settle, DELAYS.vanish)
+    for debounce, now, content, _, _ in looks(history, first):
+        assert (debounce.due is None) == (content == debounce.tried)
+        assert debounce.moving == (content != debounce.tried)
+        if debounce.due is not None:
+            assert now < debounce.due <= now + max(DELAYS.settle, DELAYS.vanish)

@@ -1,21 +1,24 @@
-"""Searching the heap for what holds a released version: from its code upwards to what is not its own.
-
-`gc.get_referrers` looks at every object, so it is asked once for a whole layer of the search.
-"""
+"""Which released versions are still alive, and what holds them. It is reported, never repaired."""
 
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 import types
+import weakref
 from typing import TYPE_CHECKING, Any
 
-from scattersphere.registry.imports import TOKEN
+import attrs
+
+from scattersphere.registry.modules.leak_checks import Suspect, probe
+from scattersphere.registry.modules.namespace import CANARY, Canary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from scattersphere.registry.probes import Suspect
+    from scattersphere.registry.modules.namespace import ModuleNamespace
+
 
 LAYERS = 8
 """Steps away from the version's own objects; what holds it is seldom more than three away."""
@@ -28,7 +31,10 @@ FOUND = 10
 
 
 def holders(suspect: Suspect) -> list[tuple[str, str]]:
-    """Return (kind, where) of the nearest objects outside the version that lead to it."""
+    """Search the heap from the version's code upwards; return (kind, where) of what holds it and is not its own.
+
+    `gc.get_referrers` looks at every object, so it is asked once for a whole layer of the search.
+    """
     return list(_Search(suspect).run())
 
 
@@ -70,7 +76,7 @@ class _Search:
         own: list[Any] = []
         for thing in gc.get_objects():
             if type(thing) is dict:
-                if TOKEN in thing or self.suspect.named(thing.get("__name__")):
+                if CANARY in thing or self.suspect.named(thing.get("__name__")):
                     own.append(thing)
             elif isinstance(thing, types.FunctionType | type | types.ModuleType):
                 if self.suspect.owns(thing):
@@ -114,3 +120,86 @@ class _Search:
 def _is_ours(frame: types.FrameType) -> bool:
     module = frame.f_globals.get("__name__", "")
     return isinstance(module, str) and module.startswith("scattersphere.registry.")
+
+
+_log = logging.getLogger("scattersphere.registry")
+
+
+@attrs.frozen
+class Leak:
+    """One thing that keeps a released version in memory."""
+
+    label: str
+    """The version: `etl@91be07`."""
+    kind: str
+    """`thread`, `coroutine`, `logging handler`, `global`..."""
+    holder: str
+    """What it is and where, in logical names."""
+
+    def __str__(self) -> str:
+        return f"{self.label} is held by a {self.kind}: {self.holder}"
+
+
+@attrs.define(eq=False)
+class _Released:
+    bundle: str
+    label: str
+    suspect: Suspect
+    canary: weakref.ref[Canary]
+    warned: bool = False
+
+
+class ReleasedVersions:
+    """The versions that were released and have not been seen to vanish."""
+
+    def __init__(self) -> None:
+        self._released: dict[int, _Released] = {}
+        self._count = 0
+
+    def add(self, label: str, namespace: ModuleNamespace) -> None:
+        """Watch a version; call it just before the version is released."""
+        if namespace.canary is None:
+            return
+        self._count += 1
+        table, number = self._released, self._count
+        # Called by the collector, in whatever thread it runs: one atomic step, and no version is kept waiting.
+        canary = weakref.ref(namespace.canary, lambda _: table.pop(number, None))
+        suspect = Suspect(namespace.slug, namespace.prefix, namespace.logical)
+        table[number] = _Released(namespace.bundle, label, suspect, canary)
+
+    def warn(self) -> None:
+        """Log, once for each, the versions that outlived a collection."""
+        for released in list(self._released.values()):
+            if not released.warned:
+                released.warned = True
+                _log.warning(
+                    "bundle version %s was released but is still in memory; "
+                    "registry.leaks(%r) names what holds it",
+                    released.label,
+                    released.bundle,
+                )
+
+    def alive(self, bundle: str) -> list[str]:
+        """Return the labels of released versions that are still there. Says little before a collection."""
+        return [released.label for released in self._of(bundle)]
+
+    def leaks(self, bundle: str) -> list[Leak]:
+        """Collect garbage and name what holds the versions of `bundle` that are left.
+
+        A heap that the host froze (`gc.freeze`) is thawed: gc shows nothing of what is frozen, the holder neither.
+        """
+        if gc.get_freeze_count():
+            gc.unfreeze()
+        gc.collect()
+        return [leak for released in self._of(bundle) for leak in _diagnose(released)]
+
+    def _of(self, bundle: str) -> list[_Released]:
+        return [released for released in list(self._released.values()) if released.bundle == bundle]
+
+
+def _diagnose(released: _Released) -> list[Leak]:
+    """Look at the usual places first: they give exact words. Search the heap only if that finds nothing."""
+    found = [Leak(released.label, kind, holder) for kind, holder in probe(released.suspect)]
+    if not found:
+        found = [Leak(released.label, kind, holder) for kind, holder in holders(released.suspect)]
+    return found or [Leak(released.label, "unknown holder", "C code, or an object that gc cannot see")]

@@ -41,8 +41,8 @@ class Step(Enum):
     """What is to be done after a look."""
 
     NOTHING = "nothing"
-    TAKE_UP = "take up"
-    LET_GO = "let go"
+    CHANGED = "take up"
+    REMOVED = "let go"
 
 
 class _Nothing:
@@ -52,7 +52,7 @@ class _Nothing:
 _NOTHING = _Nothing()
 
 
-class Settling(Generic[S]):
+class Debounce(Generic[S]):
     """One watched thing. `tried` is what was taken up last, whether that worked or not; None: it is not there.
 
     A look at the same content again is never an order to take it up: what failed once is not tried again
@@ -63,7 +63,7 @@ class Settling(Generic[S]):
         self.delays = delays
         self.tried: S | None = tried
         self.due: float | None = None
-        """When to look again even if nothing is heard of a change; None: no need to."""
+        """When to look again even if nothing is changes of a change; None: no need to."""
         self._candidate: S | _Nothing | None = _NOTHING
         self._since = 0.0
 
@@ -78,9 +78,9 @@ class Settling(Generic[S]):
         if now < self.due:
             return Step.NOTHING
         self.tried, self._candidate, self.due = seen, _NOTHING, None
-        return Step.LET_GO if seen is None else Step.TAKE_UP
+        return Step.REMOVED if seen is None else Step.CHANGED
 
-    def took_up(self, seen: S | None) -> None:
+    def mark_seen(self, seen: S | None) -> None:
         """Note that `seen` was taken up without being asked for."""
         self.tried, self._candidate, self.due = seen, _NOTHING, None
 

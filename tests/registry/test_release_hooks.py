@@ -14,7 +14,7 @@ import pytest
 from bundlefiles import task_module, write
 
 from scattersphere.errors import BundleLoadError
-from scattersphere.registry import leaving
+from scattersphere.registry.modules import release_hooks
 from scattersphere.registry.registry import TaskRegistry
 
 pytestmark = pytest.mark.anyio
@@ -143,7 +143,7 @@ async def test_what_a_hook_raises_is_logged_with_its_line_and_harms_nobody(regis
 async def test_a_hook_that_does_not_return_is_given_up_and_named(
     registry, tmp_path, diary, caplog, monkeypatch
 ):
-    monkeypatch.setattr(leaving.call_hooks, "__kwdefaults__", {"limit": 0.2})
+    monkeypatch.setattr(release_hooks.call_hooks, "__kwdefaults__", {"limit": 0.2})
     wait = f"import {DIARY} as diary\ndef on_release():\n    diary.here.set()\n    diary.gate.wait()\n"
     (tmp_path / "a.py").write_text(task_module(1, before=wait))
     await registry.register(tmp_path / "a.py")

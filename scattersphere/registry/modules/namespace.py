@@ -15,32 +15,43 @@ import os
 import re
 import sys
 import threading
+import typing
 from importlib.readers import FileReader
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from scattersphere.registry.compiling import compiled_apart
-from scattersphere.registry.facade import ImportlibFacade
-from scattersphere.registry.typingcaches import clear_typing_caches
+from scattersphere.registry.modules.code_cache import compiled_apart
+from scattersphere.registry.modules.importlib_shims import ImportlibShim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
     from types import CodeType
 
-    from scattersphere.registry.codecache import CodeCache
-    from scattersphere.registry.layout import ModuleFile
+    from scattersphere.registry.modules.code_cache import CodeCache
+    from scattersphere.registry.snapshots.layout import ModuleFile
+
+
+def clear_typing_caches() -> None:
+    """Empty the caches of `typing`, which tie versions together, as `test.libregrtest` does between tests.
+
+    They keep the last few versions alive. Worse, `Optional["Item"]` of two modules is one cached object, in which
+    the first evaluation stays: `get_type_hints` of version 2 would be given the class of version 1.
+    """
+    for clear in getattr(typing, "_cleanups", ()):
+        clear()
+
 
 PARENT = "scattersphere.bundles"
 
-TOKEN = "__scattersphere_token__"  # noqa: S105 - no secret
+CANARY = "__scattersphere_canary__"
 """The builtin by which code of a version can be told from all other code."""
 
 
 LACKS = " lacks it)"
 
 
-class Token:
+class Canary:
     """Lives exactly as long as some function of its version does.
 
     Every function holds the builtins of its module, and those hold this. So one weak reference tells
@@ -53,7 +64,7 @@ class Token:
         self.slug: str = slug
 
 
-class VersionSpace:
+class ModuleNamespace:
     """The modules of one bundle version."""
 
     def __init__(
@@ -81,13 +92,13 @@ class VersionSpace:
         self.code = code
         self.released: bool = False
         self.loading = False
-        self.token: Token | None = Token(slug)
+        self.canary: Canary | None = Canary(slug)
         self.builtins: dict[str, Any] = {
             **vars(builtins),
             "__import__": self._import,
-            TOKEN: self.token,
+            CANARY: self.canary,
         }
-        self._importlib = ImportlibFacade(self)
+        self._importlib = ImportlibShim(self)
 
     def owns(self, name: str) -> bool:
         """Whether an absolute import of `name` by the bundle's code means a module of the bundle."""
@@ -206,27 +217,29 @@ class VersionSpace:
     def let_go(self) -> None:
         """Stop holding what the version's own code holds, so that it can be freed."""
         self.released = True
-        self.token = None
+        self.canary = None
         self.builtins = {}
 
 
 class SnapshotLoader(importlib.machinery.SourceFileLoader):
     """Loads a module from its snapshot. `.pyc` files are neither read nor written."""
 
-    def __init__(self, fullname: str, path: str, space: VersionSpace, digest: bytes) -> None:
+    def __init__(self, fullname: str, path: str, namespace: ModuleNamespace, digest: bytes) -> None:
         super().__init__(fullname, path)
-        self._space = space
+        self._namespace = namespace
         self._digest = digest
 
     def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 - one loader, one module
         """Return the module's code, compiled from the bytes that were digested."""
-        space = self._space
-        code = space.code.get(self._digest, self.path, space.slug)
+        namespace = self._namespace
+        code = namespace.code.get(self._digest, self.path, namespace.slug)
         if code is None:
             source = self.get_data(self.path)
             # A lazy import holds up its own thread anyhow; a load shall hold up no other.
-            code = (compiled_apart(source, self.path) if space.loading else None) or self._compiled(source)
-            space.code.put(self._digest, code, space.slug)
+            code = (compiled_apart(source, self.path) if namespace.loading else None) or self._compiled(
+                source
+            )
+            namespace.code.put(self._digest, code, namespace.slug)
         return code
 
     def _compiled(self, source: bytes) -> CodeType:
@@ -240,18 +253,18 @@ class SnapshotLoader(importlib.machinery.SourceFileLoader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Execute the module with the builtins of its version."""
-        space = self._space
-        if not space.loading:  # a lazy import at run time; while loading, the loader clears them
+        namespace = self._namespace
+        if not namespace.loading:  # a lazy import at run time; while loading, the loader clears them
             clear_typing_caches()
-        vars(module)["__builtins__"] = space.builtins
+        vars(module)["__builtins__"] = namespace.builtins
         exec(self.get_code(module.__name__), vars(module))  # noqa: S102 - this is what an import is
 
 
 class FolderLoader:
     """Makes a package of a folder without `__init__.py`, whose data files can be read all the same."""
 
-    def __init__(self, space: VersionSpace, folder: Path) -> None:
-        self._space = space
+    def __init__(self, namespace: ModuleNamespace, folder: Path) -> None:
+        self._namespace = namespace
         self.path: str = os.fspath(folder / "__init__.py")  # FileReader looks beside this file
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
@@ -259,7 +272,7 @@ class FolderLoader:
 
     def exec_module(self, module: ModuleType) -> None:
         """Give the package the builtins of its version; there is nothing to execute."""
-        vars(module)["__builtins__"] = self._space.builtins
+        vars(module)["__builtins__"] = self._namespace.builtins
 
     def get_resource_reader(self, _fullname: str) -> FileReader:
         """Let `importlib.resources` read the folder."""
@@ -273,10 +286,10 @@ class BundleFinder:
     """
 
     def __init__(self) -> None:
-        self._spaces: dict[str, VersionSpace] = {}
+        self._namespaces: dict[str, ModuleNamespace] = {}
         self._lock = threading.Lock()
         self._last = 0
-        self.attach: Callable[[str], VersionSpace | None] | None = None
+        self.attach: Callable[[str], ModuleNamespace | None] | None = None
         """In a child process: fetch a version that the parent loaded."""
 
     def new_slug(self, bundle: str) -> str:
@@ -290,23 +303,23 @@ class BundleFinder:
         # Without the lock: after a fork some thread that is not here may hold it.
         self._last = max(self._last, os.getpid() * 1_000)
 
-    def space(self, slug: str) -> VersionSpace | None:
+    def namespace(self, slug: str) -> ModuleNamespace | None:
         """Return the loaded version of this name, or None."""
-        return self._spaces.get(slug)
+        return self._namespaces.get(slug)
 
-    def add(self, space: VersionSpace) -> None:
-        """Answer for the modules of `space` from now on."""
+    def add(self, namespace: ModuleNamespace) -> None:
+        """Answer for the modules of `namespace` from now on."""
         # Not at the top: in a child process the parent package imports this module.
         importlib.import_module(PARENT)
         with self._lock:
-            self._spaces[space.slug] = space
+            self._namespaces[namespace.slug] = namespace
             self.install()
 
-    def remove(self, space: VersionSpace) -> None:
+    def remove(self, namespace: ModuleNamespace) -> None:
         """Answer no more; leave `sys.meta_path` with the last version."""
         with self._lock:
-            self._spaces.pop(space.slug, None)
-            if not self._spaces and self.attach is None and self in sys.meta_path:
+            self._namespaces.pop(namespace.slug, None)
+            if not self._namespaces and self.attach is None and self in sys.meta_path:
                 sys.meta_path.remove(self)
 
     def install(self) -> None:
@@ -321,12 +334,12 @@ class BundleFinder:
         if not fullname.startswith(f"{PARENT}."):
             return None
         slug = fullname[len(PARENT) + 1 :].partition(".")[0]
-        space = self._spaces.get(slug)
-        if space is None and self.attach is not None:
-            space = self.attach(slug)
-            if space is not None:
-                self._spaces[slug] = space
-        return None if space is None else space.find_spec(fullname)
+        namespace = self._namespaces.get(slug)
+        if namespace is None and self.attach is not None:
+            namespace = self.attach(slug)
+            if namespace is not None:
+                self._namespaces[slug] = namespace
+        return None if namespace is None else namespace.find_spec(fullname)
 
 
 FINDER = BundleFinder()
@@ -334,3 +347,26 @@ FINDER = BundleFinder()
 
 # The parent of every version must be there. Last, because in a child process it asks this module for the finder.
 import scattersphere.bundles  # noqa: E402, F401
+
+_SLUG = re.compile(r"\bscattersphere\.bundles\.([A-Za-z0-9_]+)|[/\\]([a-z][a-z0-9_]*_g[0-9]+)[/\\]root[0-9]")
+"""A version's name as it stands in module names, and in the paths of its snapshot."""
+
+_PREFIX = re.compile(r"\bscattersphere\.bundles\.[A-Za-z0-9_]+\.")
+
+
+def logical(text: str) -> str:
+    """Put the module names and snapshot paths in `text` back into those that the author knows.
+
+    The path becomes that of the origin, whatever stands there by now. Of versions that were released, only
+    the prefix of module names is taken out.
+    """
+    if "_g" not in text:  # most log lines; no version has a name without it
+        return text
+    namespaces: dict[str, ModuleNamespace] = {}
+    for match in _SLUG.finditer(text):
+        slug = match[1] or match[2]
+        if slug not in namespaces and (namespace := FINDER.namespace(slug)) is not None:
+            namespaces[slug] = namespace
+    for namespace in namespaces.values():
+        text = namespace.logical(text)
+    return _PREFIX.sub("", text)

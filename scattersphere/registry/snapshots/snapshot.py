@@ -17,10 +17,10 @@ from pathlib import Path
 import attrs
 
 from scattersphere.errors import BundleRefusedError
-from scattersphere.registry import archives
-from scattersphere.registry.content import SourcePool, digest_of_all, refuse_clashes
-from scattersphere.registry.layout import Layout, lay_out
-from scattersphere.registry.scan import Found, SourceLimits, scan, signature, signature_of
+from scattersphere.registry.snapshots import archives
+from scattersphere.registry.snapshots.content import SourcePool, digest_of_all, refuse_clashes
+from scattersphere.registry.snapshots.layout import Layout, lay_out
+from scattersphere.registry.snapshots.scan import Found, SourceLimits, scan, signature, signature_of
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 """What a bundle may be called (protocol.md: ASCII, so that no look-alikes exist)."""

@@ -9,7 +9,7 @@ import pytest
 from bundlefiles import write
 
 from scattersphere import Server
-from scattersphere.registry.logicalnames import logical
+from scattersphere.registry.modules.namespace import logical
 
 pytestmark = pytest.mark.anyio
 
@@ -67,7 +67,7 @@ async def test_two_versions_and_an_archive_in_one_text(registry, tmp_path):
     await registry.register(tmp_path / "two.zip")
     texts = []
     for name in ("one", "two"):
-        module = registry.bundles[name].current.space.module("etl.main")
+        module = registry.bundles[name].current.namespace.module("etl.main")
         try:
             module.fail()
         except module.Oops as error:

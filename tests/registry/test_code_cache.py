@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scattersphere.registry.codecache import CodeCache, relocate
+from scattersphere.registry.modules.code_cache import CodeCache, relocate
 
 SOURCE = "def outer():\n    def inner(): return 1\n    return inner\n"
 

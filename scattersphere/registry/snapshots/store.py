@@ -17,7 +17,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scattersphere.registry.content import SourcePool
+from scattersphere.registry.snapshots.content import SourcePool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

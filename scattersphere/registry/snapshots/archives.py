@@ -11,8 +11,8 @@ import zlib
 from typing import TYPE_CHECKING
 
 from scattersphere.errors import BundleRefusedError
-from scattersphere.registry.content import SourcePool, refuse_clashes
-from scattersphere.registry.scan import SourceLimits, is_ignored
+from scattersphere.registry.snapshots.content import SourcePool, refuse_clashes
+from scattersphere.registry.snapshots.scan import SourceLimits, is_ignored
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,35 +2,139 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import inspect
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import attrs
 
-from scattersphere.errors import BundleError, BundleLoadError, BundleRefusedError
-from scattersphere.registry.carried import carried_definitions
-from scattersphere.registry.children import DESCRIPTION, describe_for_children
-from scattersphere.registry.codecache import CodeCache
-from scattersphere.registry.discovery import defines_task, task_base_names, task_classes
+from scattersphere.codec.definition import loads_definition
+from scattersphere.errors import BundleError, BundleLoadError, BundleRefusedError, DefinitionError
+from scattersphere.registry.classes import make_structurer, task_class
 from scattersphere.registry.failures import load_error, stack_of
-from scattersphere.registry.imports import FINDER, VersionSpace
-from scattersphere.registry.leaving import call_hooks, release_hooks
 from scattersphere.registry.loader import undisturbed
-from scattersphere.registry.parameters import make_structurer, task_class
+from scattersphere.registry.modules.children import DESCRIPTION, describe_for_children
+from scattersphere.registry.modules.code_cache import CodeCache
+from scattersphere.registry.modules.namespace import FINDER, ModuleNamespace, clear_typing_caches
+from scattersphere.registry.modules.release import release
+from scattersphere.registry.modules.release_hooks import call_hooks, release_hooks
 from scattersphere.registry.records import BundleVersion
-from scattersphere.registry.release import release
-from scattersphere.registry.scan import SourceLimits
-from scattersphere.registry.sources import Snapshot, copy_snapshot, take_snapshot
-from scattersphere.registry.store import SnapshotStore
-from scattersphere.registry.typingcaches import clear_typing_caches
+from scattersphere.registry.snapshots.scan import SourceLimits
+from scattersphere.registry.snapshots.snapshot import Snapshot, copy_snapshot, take_snapshot
+from scattersphere.registry.snapshots.store import SnapshotStore
+from scattersphere.task import RunnableTask
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from pathlib import Path
     from types import FrameType, ModuleType
 
+    from scattersphere.model.definition import JobDefinition
     from scattersphere.model.taskclass import TaskClass
+    from scattersphere.registry.snapshots.snapshot import Snapshot
+
+
+_FILE = re.compile(r"(?:([^/]+)/)?jobs/[^/]+\.json")
+
+
+def carried_definitions(snapshot: Snapshot, bundle: str, paths: Collection[str]) -> tuple[JobDefinition, ...]:
+    """Return the definitions in the files of a bundle, in the order of their names.
+
+    A task of theirs that names no bundle means the one in this bundle, if its path is among `paths`.
+    BundleLoadError says everything that is wrong with them.
+    """
+    found: dict[str, JobDefinition] = {}
+    wrong = []
+    for name in sorted(snapshot.files):
+        match = _FILE.fullmatch(name)
+        if match is None or match[1] in snapshot.layout.dependencies:
+            continue
+        try:
+            definition = loads_definition((snapshot.folder / name).read_bytes(), source=name)
+        except DefinitionError as error:
+            wrong.append(str(error))
+            continue
+        if definition.name in found:
+            wrong.append(f"{name}: another file defines the job {definition.name!r} too")
+        found[definition.name] = _at_home(definition, bundle, paths)
+    if wrong:
+        raise BundleLoadError("\n".join([f"bundle {bundle!r} carries wrong job definitions", *wrong]))
+    return tuple(found.values())
+
+
+def _at_home(definition: JobDefinition, bundle: str, paths: Collection[str]) -> JobDefinition:
+    return definition.evolve(
+        tasks={
+            name: task.evolve(bundle=bundle) if task.bundle is None and task.task in paths else task
+            for name, task in definition.tasks.items()
+        }
+    )
+
+
+def task_classes(module: ModuleType, logical: str) -> Iterator[tuple[str, type[RunnableTask]]]:
+    """Yield (task path, class) for each concrete task class that `module` itself defines.
+
+    Modules are walked, not `__subclasses__()`, which sees other versions, and not `__init_subclass__`,
+    which sees the discarded twin of a slotted class.
+    """
+    for cls in _classes(vars(module), module.__name__, ""):
+        if _is_task(cls) and not inspect.isabstract(cls):
+            yield f"{logical}.{cls.__qualname__}", cls
+
+
+def _is_task(cls: type) -> bool:
+    """Do what `issubclass` does, without the search through all other task classes that an ABC makes."""
+    return RunnableTask in cls.__mro__
+
+
+def _classes(namespace: Mapping[str, object], module: str, outer: str) -> Iterator[type]:
+    """Walk the classes of a namespace by qualified name: aliases and imported classes are left out."""
+    for name, value in list(namespace.items()):
+        if not isinstance(value, type) or value.__module__ != module:
+            continue
+        if value.__qualname__ == f"{outer}{name}":
+            yield value
+            yield from _classes(vars(value), module, f"{value.__qualname__}.")
+
+
+def task_base_names(modules: Iterable[ModuleType]) -> frozenset[str]:
+    """Return the names of all task classes, abstract ones too, that these modules define."""
+    found = {"RunnableTask"}
+    for module in modules:
+        for cls in _classes(vars(module), module.__name__, ""):
+            if _is_task(cls):
+                found.add(cls.__name__)
+    return frozenset(found)
+
+
+def defines_task(source: bytes, bases: frozenset[str]) -> bool:
+    """Whether a module that could not be imported defines a class that derives from one of `bases`.
+
+    Told from the text: the last part of a base's name counts, and `import X as Y` is followed.
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return True  # it cannot be told, so it is taken seriously
+    known = set(bases)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            known.update(alias.asname for alias in node.names if alias.asname and alias.name in bases)
+    return any(
+        isinstance(node, ast.ClassDef) and any(_last_name(base) in known for base in node.bases)
+        for node in ast.walk(tree)
+    )
+
+
+def _last_name(base: ast.expr) -> str:
+    if isinstance(base, ast.Subscript):  # Base[int]
+        return _last_name(base.value)
+    if isinstance(base, ast.Attribute):
+        return base.attr
+    return base.id if isinstance(base, ast.Name) else ""
 
 
 @attrs.frozen(kw_only=True)
@@ -61,7 +165,7 @@ class Load:
         self.kept = kept
         self.slug: str = FINDER.new_slug(name)
         self._snapshot: Snapshot | None = None
-        self._space: VersionSpace | None = None
+        self._namespace: ModuleNamespace | None = None
         self._modules: dict[str, ModuleType] = {}
 
     @property
@@ -105,23 +209,23 @@ class Load:
             details = error.details if isinstance(error, BundleLoadError) else ""
             failure = BundleLoadError(str(error), details) if details else type(error)(str(error))
         except BaseException as error:  # noqa: BLE001 - code of a bundle may raise anything, SystemExit too
-            failure = load_error(error, self._space) if self._space else BundleLoadError(repr(error))
+            failure = load_error(error, self._namespace) if self._namespace else BundleLoadError(repr(error))
         self.discard()
         raise failure
 
     def discard(self) -> None:
         """Undo everything that was done so far; the bundle undoes what its modules did."""
-        if self._space is not None and not self._space.released:
+        if self._namespace is not None and not self._namespace.released:
             modules, self._modules = self._modules, {}
             with suppress(BundleLoadError):
-                call_hooks(release_hooks(modules), self._space)
+                call_hooks(release_hooks(modules), self._namespace)
             modules.clear()
-            release(self._space)
+            release(self._namespace)
         self.settings.store.discard(self.slug)
 
     def stuck(self, frame: FrameType | None, limit: float) -> BundleLoadError:
         """Return the error that says at which line a load that takes too long is."""
-        details = stack_of(frame, self._space) if self._space else ""
+        details = stack_of(frame, self._namespace) if self._namespace else ""
         frames = [line.strip() for line in details.splitlines() if line.startswith('  File "')]
         where = f"; it stands at {frames[-1]}" if frames else ""
         return BundleLoadError(
@@ -132,31 +236,31 @@ class Load:
         snapshot = self._snapshot
         if snapshot is None:
             raise BundleLoadError(f"bundle {self.name!r} was not read")
-        space = self._space = self._space_of(snapshot)
-        describe_for_children(space, self.settings.store.folder_for(self.slug) / DESCRIPTION)
-        FINDER.add(space)
+        namespace = self._namespace = self._namespace_of(snapshot)
+        describe_for_children(namespace, self.settings.store.folder_for(self.slug) / DESCRIPTION)
+        FINDER.add(namespace)
         clear_typing_caches()
-        space.loading = True
+        namespace.loading = True
         try:
             version = BundleVersion(
                 bundle=self.name,
                 digest=snapshot.digest,
-                space=space,
+                namespace=namespace,
                 slug=self.slug,
                 content=snapshot,
             )
-            skipped = self._import_all(space, snapshot)
+            skipped = self._import_all(namespace, snapshot)
             version.tasks = self._describe(version)
             version.hooks = release_hooks(self._modules)
             version.definitions = carried_definitions(snapshot, self.name, version.tasks)
         finally:
-            space.loading = False
+            namespace.loading = False
             clear_typing_caches()
         self._modules = {}  # from here on the version holds them
         version.warnings = (*_notices(snapshot), *skipped)
         return version
 
-    def _space_of(self, snapshot: Snapshot) -> VersionSpace:
+    def _namespace_of(self, snapshot: Snapshot) -> ModuleNamespace:
         layout = snapshot.layout
         for top, file in layout.compiled.items():
             if importlib.util.find_spec(top) is None:
@@ -164,7 +268,7 @@ class Load:
                     f"bundle {self.name!r}: {file} is a C extension. Such code cannot be loaded twice or "
                     f"freed, so it must come from the host: install {top!r} there"
                 )
-        return VersionSpace(
+        return ModuleNamespace(
             bundle=self.name,
             slug=self.slug,
             folder=snapshot.folder,
@@ -175,7 +279,7 @@ class Load:
             code=self.settings.code,
         )
 
-    def _import_all(self, space: VersionSpace, snapshot: Snapshot) -> list[str]:
+    def _import_all(self, namespace: ModuleNamespace, snapshot: Snapshot) -> list[str]:
         """Import every module that may define tasks; return what was left out.
 
         An ImportError in a module that defines none is a warning: many packages have modules that need
@@ -185,9 +289,9 @@ class Load:
         missing: dict[str, BundleLoadError] = {}
         for name in snapshot.layout.scanned(self.settings.exclude, self.settings.shared):
             try:
-                modules[name] = space.module(name)
+                modules[name] = namespace.module(name)
             except ImportError as error:
-                missing[name] = load_error(error, space)
+                missing[name] = load_error(error, namespace)
         bases = task_base_names(modules.values()) if missing else frozenset[str]()
         for name, failure in missing.items():
             source = (snapshot.folder / snapshot.layout.modules[name].file).read_bytes()

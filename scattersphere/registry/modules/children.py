@@ -13,10 +13,10 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scattersphere.registry.codecache import CodeCache
-from scattersphere.registry.imports import FINDER, VersionSpace
-from scattersphere.registry.layout import ModuleFile
-from scattersphere.registry.store import STORE_VARIABLE, stores_of
+from scattersphere.registry.modules.code_cache import CodeCache
+from scattersphere.registry.modules.namespace import FINDER, ModuleNamespace
+from scattersphere.registry.snapshots.layout import ModuleFile
+from scattersphere.registry.snapshots.store import STORE_VARIABLE, stores_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,15 +29,15 @@ DEEPEST = 16
 _code = CodeCache()
 
 
-def describe_for_children(space: VersionSpace, file: Path) -> None:
-    """Write what a child needs to import modules of `space`."""
+def describe_for_children(namespace: ModuleNamespace, file: Path) -> None:
+    """Write what a child needs to import modules of `namespace`."""
     content = {
-        "bundle": space.bundle,
-        "folder": str(space.folder),
-        "shown_as": space.shown_as,
-        "own": sorted(space.own),
-        "modules": {name: [module.file, module.folder] for name, module in space.modules.items()},
-        "digests": {name: digest.hex() for name, digest in space.digests.items()},
+        "bundle": namespace.bundle,
+        "folder": str(namespace.folder),
+        "shown_as": namespace.shown_as,
+        "own": sorted(namespace.own),
+        "modules": {name: [module.file, module.folder] for name, module in namespace.modules.items()},
+        "digests": {name: digest.hex() for name, digest in namespace.digests.items()},
     }
     file.write_text(json.dumps(content), encoding="utf-8")
 
@@ -49,13 +49,13 @@ def attach() -> None:
     FINDER.install()
 
 
-def _fetch(slug: str) -> VersionSpace | None:
+def _fetch(slug: str) -> ModuleNamespace | None:
     for store in _stores():
         try:
             content: dict[str, Any] = json.loads((store / slug / DESCRIPTION).read_text(encoding="utf-8"))
         except OSError:
             continue
-        return VersionSpace(
+        return ModuleNamespace(
             bundle=content["bundle"],
             slug=slug,
             folder=Path(content["folder"]),

@@ -8,13 +8,45 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scattersphere.errors import BundleRefusedError, ConflictError, TaskDeclarationError
-from scattersphere.registry.parameters import make_structurer, task_class
+from scattersphere.codec.values import Structurer, make_structurer
+from scattersphere.errors import BundleLoadError, BundleRefusedError, ConflictError, TaskDeclarationError
+from scattersphere.model.taskclass import TaskClass
 from scattersphere.registry.records import BundleVersion
-from scattersphere.task import RunnableTask
+from scattersphere.task import RunnableTask, is_async, overridden_hooks
 
 if TYPE_CHECKING:
-    from scattersphere.model.taskclass import TaskClass
+    from collections.abc import Mapping
+
+    from scattersphere.model.taskclass import TaskParameter
+
+
+__all__ = ["Structurer", "describe", "make_structurer", "task_class"]
+
+
+def describe(cls: type[RunnableTask], structurer: Structurer) -> Mapping[str, TaskParameter]:
+    """Return the parameters of `cls`; BundleLoadError names the class whose annotations mean nothing."""
+    try:
+        return structurer.parameters(cls)
+    except (NameError, TypeError, AttributeError, SyntaxError) as error:
+        raise BundleLoadError(f"{cls.__qualname__}: its annotations cannot be resolved: {error}") from None
+
+
+def task_class(
+    cls: type[RunnableTask], *, path: str, bundle: str, digest: str, version: object, structurer: Structurer
+) -> TaskClass:
+    """Return all that the engine needs to know of `cls`."""
+    document = inspect.getdoc(cls) if cls.__doc__ else None
+    return TaskClass(
+        path=path,
+        bundle=bundle,
+        cls=cls,
+        parameters=describe(cls, structurer),
+        summary=document.partition("\n")[0] if document else "",
+        is_async=is_async(cls),
+        hooks=overridden_hooks(cls),
+        digest=digest,
+        version=version,
+    )
 
 
 def host_version(name: str, classes: object, number: int) -> BundleVersion:

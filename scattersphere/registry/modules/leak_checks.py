@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere.registry.imports import TOKEN
+from scattersphere.registry.modules.namespace import CANARY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ class Suspect:
             return self.named(vars(thing).get("__name__"))
         if isinstance(thing, types.FunctionType):
             built_in: dict[str, Any] = getattr(thing, "__builtins__", {})  # typeshed does not know it
-            return getattr(built_in.get(TOKEN), "slug", None) == self.slug
+            return getattr(built_in.get(CANARY), "slug", None) == self.slug
         if isinstance(thing, types.MethodType):
             return self.owns(thing.__func__, nesting - 1) or self.owns(thing.__self__, nesting - 1)
         if isinstance(thing, partial):

@@ -1,7 +1,7 @@
-"""Watching things on disk: hints and a slow poll wake a look, a look that has held still is acted on.
+"""Watching paths on disk: notifications and a slow poll lead to a look, and what has held still is acted on.
 
 Looks at files happen in worker threads; everything else on the loop's thread. What is decided, and when, is
-`settling`'s matter.
+`debounce`'s matter.
 """
 
 from __future__ import annotations
@@ -16,9 +16,16 @@ import anyio
 import anyio.to_thread
 import attrs
 
-from scattersphere.registry.hints import GATHER, FolderHints, Heard, Hints
-from scattersphere.registry.settling import Settling, Step, WatchDelays
-from scattersphere.registry.spots import ANY, Spot, spots_of
+from scattersphere.watching.debounce import Debounce, Step, WatchDelays
+from scattersphere.watching.notify import (
+    ANY,
+    GATHER,
+    ChangeNotifier,
+    Changes,
+    FolderNotifier,
+    WatchTarget,
+    targets_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Iterable
@@ -45,30 +52,30 @@ class Watched(Protocol):
         """Seconds to hold still, where it is not the watcher's own time."""
         ...
 
-    def look(self) -> Hashable | None:
+    def poll(self) -> Hashable | None:
         """Return what is there, as something that can be compared; None for nothing. Called in a thread."""
         ...
 
-    def spots(self) -> frozenset[Spot]:
+    def targets(self) -> frozenset[WatchTarget]:
         """Return where one must listen to hear of a change. Called in a thread."""
         ...
 
-    async def take_up(self, seen: Hashable) -> None:
+    async def on_changed(self, seen: Hashable) -> None:
         """Act on what has held still."""
 
-    async def let_go(self) -> None:
+    async def on_removed(self) -> None:
         """Act on its being gone."""
 
 
 class _Entry:
     """A watched thing, and what is known of it."""
 
-    def __init__(self, thing: Watched, settling: Settling[Hashable]) -> None:
+    def __init__(self, thing: Watched, debounce: Debounce[Hashable]) -> None:
         self.thing = thing
-        self.settling = settling
-        self.spots: frozenset[Spot] = frozenset()
+        self.debounce = debounce
+        self.targets: frozenset[WatchTarget] = frozenset()
         self.stale = True
-        """Whether it must be looked at, and its spots found anew."""
+        """Whether it must be looked at, and its targets found anew."""
         self.busy = False
         """Whether it is being acted on."""
 
@@ -76,23 +83,23 @@ class _Entry:
 class Watcher:
     """Watches any number of things with one thread and one descriptor of the system's notification.
 
-    `listen` makes a source of hints for some folders; where it raises OSError the poll alone must do.
+    `listen` makes a source of notifications for some folders; where it raises OSError the poll alone must do.
     """
 
     def __init__(
-        self, delays: WatchDelays, *, listen: Callable[[Iterable[str]], Hints] = FolderHints
+        self, delays: WatchDelays, *, listen: Callable[[Iterable[str]], ChangeNotifier] = FolderNotifier
     ) -> None:
         self.delays: WatchDelays = delays
-        self.deaf: str | None = None
-        """Why the system gives no hints; None if it does."""
-        self._listen_to = listen
+        self.polling_reason: str | None = None
+        """Why there is only the poll; None if the system notifies."""
+        self._make_notifier = listen
         self._entries: dict[Watched, _Entry] = {}
-        self._by_spot: dict[Spot, set[_Entry]] = {}
+        self._by_target: dict[WatchTarget, set[_Entry]] = {}
         self._folders: frozenset[str] = frozenset()
-        self._hints: Hints | None = None
+        self._notifier: ChangeNotifier | None = None
         self._renewal_due = False
         self._wake = anyio.Event()
-        self._heard_of = anyio.Event()
+        self._notifier_new = anyio.Event()
         self._polled_at = -math.inf
         self._poll_pause = delays.poll
         self._group: anyio.abc.TaskGroup | None = None
@@ -102,7 +109,11 @@ class Watcher:
         self._closed = False
 
     def __repr__(self) -> str:
-        how = f"by polling alone ({self.deaf})" if self.deaf else f"in {len(self._folders)} folders"
+        how = (
+            f"by polling alone ({self.polling_reason})"
+            if self.polling_reason
+            else f"in {len(self._folders)} folders"
+        )
         return f"<Watcher: {len(self._entries)} things {how}>"
 
     # ---- what is watched
@@ -110,7 +121,7 @@ class Watcher:
     def add(self, thing: Watched, tried: Hashable | None = None) -> None:
         """Watch `thing` from now on. `tried` is what a look showed before it was taken up by hand."""
         delays = self.delays if thing.settle is None else attrs.evolve(self.delays, settle=thing.settle)
-        self._entries[thing] = _Entry(thing, Settling(delays, tried))
+        self._entries[thing] = _Entry(thing, Debounce(delays, tried))
         self.wake()
 
     def remove(self, thing: Watched) -> None:
@@ -119,11 +130,11 @@ class Watcher:
         if entry is not None:
             self._move(entry, frozenset())
 
-    def took_up(self, thing: Watched, seen: Hashable | None) -> None:
+    def mark_seen(self, thing: Watched, seen: Hashable | None) -> None:
         """Note that `seen` was taken up by hand: it is no news. None has whatever is there taken up anew."""
         entry = self._entries.get(thing)
         if entry is not None:
-            entry.settling.took_up(seen)
+            entry.debounce.mark_seen(seen)
             entry.stale = True
             self.wake()
 
@@ -142,7 +153,7 @@ class Watcher:
     async def aclose(self) -> None:
         """End the task and the thread, and give the descriptor back."""
         self._closed = True
-        self._close_hints()
+        self._close_notifier()
         if self._group is not None:
             self._group.cancel_scope.cancel()
         if self._running:
@@ -155,14 +166,14 @@ class Watcher:
                 self._group = group
                 if self._closed:
                     return
-                group.start_soon(self._hear)
+                group.start_soon(self._listen_on)
                 while True:
                     await self._until_due()
                     await self._look()
         except Exception:  # noqa: BLE001 - of ours: the host's loop, and on trio the place of all runs, must not suffer
             _log.exception("watching has failed and has ended; reload and register still work")
         finally:
-            self._close_hints()
+            self._close_notifier()
             self._group = None
             self._begun.set()
             self._ended.set()
@@ -170,8 +181,8 @@ class Watcher:
     async def _until_due(self) -> None:
         due = self._polled_at + self._poll_pause if self._entries else math.inf
         for entry in self._entries.values():
-            if not entry.busy and entry.settling.due is not None:
-                due = min(due, entry.settling.due)
+            if not entry.busy and entry.debounce.due is not None:
+                due = min(due, entry.debounce.due)
         with anyio.CancelScope(deadline=due):
             await self._wake.wait()
         self._wake = anyio.Event()
@@ -185,10 +196,10 @@ class Watcher:
         stale = [entry for entry in entries if entry.stale or _is_due(entry, now)]
         if stale or self._renewal_due:
             for entry in stale:
-                entry.stale = False  # a hint that comes from here on makes it stale again
-            for entry, spots in zip(stale, await in_thread(lambda: _spots_of(stale)), strict=True):
+                entry.stale = False  # a notification that comes from here on makes it stale again
+            for entry, targets in zip(stale, await in_thread(lambda: _targets_of(stale)), strict=True):
                 if self._entries.get(entry.thing) is entry:
-                    self._move(entry, spots)
+                    self._move(entry, targets)
             if await self._renew(polling=polling):
                 polling, stale = True, entries  # what the old watches had to say is lost
         looked_at = entries if polling else stale
@@ -197,27 +208,27 @@ class Watcher:
         if polling:
             self._polled_at = now
             self._poll_pause = self.delays.poll
-            if self.deaf is None:
+            if self.polling_reason is None:
                 self._poll_pause = max(self.delays.poll, cost / POLL_SHARE)
         for entry, what in zip(looked_at, seen, strict=True):
             self._decide(entry, what, now)
-            if entry.settling.moving and entry not in stale:
-                self._renewal_due = True  # the poll found what was not heard of: the watches are deaf
+            if entry.debounce.moving and entry not in stale:
+                self._renewal_due = True  # the poll found what was not notified: the watches are stale
 
     def _decide(self, entry: _Entry, seen: Hashable | None, now: float) -> None:
         if self._entries.get(entry.thing) is not entry or self._group is None:
             return
-        step = entry.settling.look(seen, now)
+        step = entry.debounce.look(seen, now)
         if step is not Step.NOTHING:
             entry.busy = True
             self._group.start_soon(self._act, entry, step, seen)
 
     async def _act(self, entry: _Entry, step: Step, seen: Hashable | None) -> None:
         try:
-            if step is Step.TAKE_UP:
-                await entry.thing.take_up(seen)
+            if step is Step.CHANGED:
+                await entry.thing.on_changed(seen)
             else:
-                await entry.thing.let_go()
+                await entry.thing.on_removed()
         except Exception:  # noqa: BLE001 - a defect in one thing must not end the watching of all others
             _log.exception("acting on a change of %s has failed", entry.thing.path)
         finally:
@@ -225,32 +236,32 @@ class Watcher:
             entry.stale = True  # it may have moved on meanwhile
             self.wake()
 
-    # ---- hearing
+    # ---- notifications
 
-    def _move(self, entry: _Entry, spots: frozenset[Spot]) -> None:
-        for spot in entry.spots - spots:
-            self._by_spot[spot].discard(entry)
-            if not self._by_spot[spot]:
-                del self._by_spot[spot]
-        for spot in spots - entry.spots:
-            self._by_spot.setdefault(spot, set()).add(entry)
-        entry.spots = spots
+    def _move(self, entry: _Entry, targets: frozenset[WatchTarget]) -> None:
+        for target in entry.targets - targets:
+            self._by_target[target].discard(entry)
+            if not self._by_target[target]:
+                del self._by_target[target]
+        for target in targets - entry.targets:
+            self._by_target.setdefault(target, set()).add(entry)
+        entry.targets = targets
 
     async def _renew(self, *, polling: bool) -> bool:
-        """Listen to the folders of all spots, in place of those that were listened to so far, if need be.
+        """Listen to the folders of all targets, in place of those that were listened to so far, if need be.
 
         True: done, and everything must be looked at. The need is there where a folder is new, and where one
         was deleted: the system's watch has gone with it, even if another folder bears the name now. Where the
         system has refused, each poll asks again.
         """
-        folders = frozenset(folder for folder, _ in self._by_spot)
-        needed = polling if self.deaf else self._renewal_due or not folders <= self._folders
+        folders = frozenset(folder for folder, _ in self._by_target)
+        needed = polling if self.polling_reason else self._renewal_due or not folders <= self._folders
         if not needed or self._closed:
             return False
         self._renewal_due = False
         try:
-            hints = await in_thread(lambda: self._listen(folders))
-        except FileNotFoundError:  # a folder went meanwhile: find the spots anew
+            notifier = await in_thread(lambda: self._listen(folders))
+        except FileNotFoundError:  # a folder went meanwhile: find the targets anew
             await anyio.sleep(GATHER / 1000)
             self._renewal_due = True
             for entry in self._entries.values():
@@ -258,83 +269,83 @@ class Watcher:
             self.wake()
             return False
         if not self._closed:
-            self._close_hints()
-            self._hints, self._folders = hints, folders
-            self._heard_of.set()
-        elif hints is not None:
-            hints.close()
+            self._close_notifier()
+            self._notifier, self._folders = notifier, folders
+            self._notifier_new.set()
+        elif notifier is not None:
+            notifier.close()
         return not self._closed
 
-    def _listen(self, folders: frozenset[str]) -> Hints | None:
-        """Make a source of hints, in a thread. Raises FileNotFoundError: a folder may go at any moment."""
+    def _listen(self, folders: frozenset[str]) -> ChangeNotifier | None:
+        """Make a source of notifications, in a thread. Raises FileNotFoundError: a folder may go at any moment."""
         try:
-            hints = self._listen_to(folders) if folders else None
+            notifier = self._make_notifier(folders) if folders else None
         except FileNotFoundError:
             raise
         except (OSError, RuntimeError) as error:  # too many watches, too many instances, no such thing here
-            if self.deaf is None:
+            if self.polling_reason is None:
                 _log.warning(
                     "no notification of changed files (%s): looking every %g s", error, self.delays.poll
                 )
-            self.deaf = str(error)
+            self.polling_reason = str(error)
             return None
-        self.deaf = None
-        return hints
+        self.polling_reason = None
+        return notifier
 
-    def _close_hints(self) -> None:
-        hints, self._hints = self._hints, None
-        if hints is not None:
-            hints.close()
+    def _close_notifier(self) -> None:
+        notifier, self._notifier = self._notifier, None
+        if notifier is not None:
+            notifier.close()
 
-    async def _hear(self) -> None:
+    async def _listen_on(self) -> None:
         self._begun.set()
         limiter = anyio.CapacityLimiter(1)  # not a place among the host's worker threads
         while not self._closed:
-            hints = self._hints
-            if hints is None:
-                await self._heard_of.wait()
-                self._heard_of = anyio.Event()
+            notifier = self._notifier
+            if notifier is None:
+                await self._notifier_new.wait()
+                self._notifier_new = anyio.Event()
                 continue
             try:
-                heard = await anyio.to_thread.run_sync(hints.wait, limiter=limiter)
+                changes = await anyio.to_thread.run_sync(notifier.wait, limiter=limiter)
             except (OSError, RuntimeError) as error:
                 _log.warning("the notification of changed files has ended: %s", error)
-                heard = None
-                if self._hints is hints:
-                    self._hints, self.deaf = None, str(error)
-            if heard is not None:
-                self._note(heard)
+                changes = None
+                if self._notifier is notifier:
+                    self._notifier, self.polling_reason = None, str(error)
+            if changes is not None:
+                self._note(changes)
 
-    def _note(self, heard: Heard) -> None:
-        if heard.gone & self._folders:
+    def _note(self, changes: Changes) -> None:
+        if changes.gone & self._folders:
             self._renewal_due = True
             self._wake.set()
-        for path in heard.paths:
+        for path in changes.paths:
             folder, name = os.path.split(path)
-            for spot in ((folder, name), (folder, ANY), (path, ANY)):
-                for entry in self._by_spot.get(spot, ()):
+            for target in ((folder, name), (folder, ANY), (path, ANY)):
+                for entry in self._by_target.get(target, ()):
                     entry.stale = True
                     self._wake.set()
 
 
 def _is_due(entry: _Entry, now: float) -> bool:
-    return entry.settling.due is not None and now >= entry.settling.due
+    return entry.debounce.due is not None and now >= entry.debounce.due
 
 
-def _spots_of(entries: list[_Entry]) -> list[frozenset[Spot]]:
+def _targets_of(entries: list[_Entry]) -> list[frozenset[WatchTarget]]:
     found = []
     for entry in entries:
         try:
-            found.append(entry.thing.spots())
+            found.append(entry.thing.targets())
         except OSError:  # it moved under our eyes; the look that follows will show it
-            found.append(entry.spots)
+            found.append(entry.targets)
     return found
 
 
 def _look_at(entries: list[_Entry]) -> tuple[list[Hashable | None], float]:
     """Look at things, in a thread; return also the seconds of processor time that it took."""
     began = time.thread_time()
-    return [entry.thing.look() for entry in entries], time.thread_time() - began
+    return [entry.thing.poll() for entry in entries], time.thread_time() - began
 
 
 async def in_thread(work: Callable[[], T]) -> T:
@@ -354,6 +365,6 @@ class WatchedPath:
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.path}>"
 
-    def spots(self) -> frozenset[Spot]:
+    def targets(self) -> frozenset[WatchTarget]:
         """Return where one must listen to hear of a change."""
-        return spots_of(self.path)
+        return targets_of(self.path)

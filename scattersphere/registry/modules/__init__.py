@@ -1,0 +1,1 @@
+"""The modules of one bundle version: their namespace and imports, and how they are released again."""

@@ -1,0 +1,1 @@
+"""Private copies of the files of bundles: scanned, unpacked, digested, laid out."""

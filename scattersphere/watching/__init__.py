@@ -1,0 +1,1 @@
+"""Watching paths on disk: notifications, a slow poll, and a debounce that decides when to act."""
