@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from scattersphere._text import did_you_mean
 from scattersphere.errors import (
     BundleBusyError,
     NoSuchBundleError,
@@ -34,7 +35,6 @@ from scattersphere.jobs.starting import Starter
 from scattersphere.model.arguments import check_count, check_mapping, check_text
 from scattersphere.model.events import Event, EventKind
 from scattersphere.registry.folders import BundleFolders
-from scattersphere.registry.index import did_you_mean
 from scattersphere.registry.records import BundleEventKind
 from scattersphere.registry.registry import TaskRegistry
 from scattersphere.registry.snapshots.scan import SourceLimits

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from scattersphere.registry.index import did_you_mean
+from scattersphere._text import did_you_mean
 
 
 def read_options(context: click.Context, option: click.Parameter, file: Path | None) -> Path | None:

@@ -18,7 +18,8 @@ from cattrs.errors import (
     IterableValidationNote,
 )
 
-from scattersphere.codec.faults import Fault, Path, Suggester, describe, quote
+from scattersphere._text import Suggester
+from scattersphere.codec.faults import Fault, Path, describe, quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,13 +5,15 @@ The usual task was found right while it was read (`quick.py`); the others are lo
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere._text import Suggester
 from scattersphere.codec.conditions import condition_faults, map_faults, unreachable_conditions
 from scattersphere.codec.cycles import find_cycle, show_cycle
-from scattersphere.codec.faults import Fault, Path, Suggester, describe, quote
+from scattersphere.codec.faults import Fault, Path, describe, quote
 from scattersphere.codec.limits import EDGES, TASKS
 from scattersphere.codec.params import JSON_TYPES
 from scattersphere.model.definition import NAME, Parameter
@@ -110,6 +112,7 @@ class _Checks:
         self._gaps = gaps
         self._tasks = Suggester(job.tasks)
         self._params = Suggester(job.params)
+        self._endings: dict[str, list[str]] | None = None
 
     def task(self, name: str, task: TaskDefinition, waits: tuple[str, ...]) -> Iterator[Fault]:
         path: Path = ("tasks", name)
@@ -145,8 +148,13 @@ class _Checks:
 
     def _ending(self, other: str) -> str | None:
         """Return the one task whose name ends in `.other`: `one.load` where `load` was written."""
-        found = [name for name in self._job.tasks if name.endswith(f".{other}")] if other else []
-        return found[0] if len(found) == 1 else None
+        if self._endings is None:
+            self._endings = {}
+            for name in self._job.tasks:
+                for dot in re.finditer(r"\.", name):
+                    self._endings.setdefault(name[dot.end() :], []).append(name)
+        found = self._endings.get(other, [])
+        return found[0] if len(found) == 1 and other else None
 
     def _values(self, name: str, task: TaskDefinition, path: Path) -> Iterator[Fault]:
         if task.map is not None and not task.map and name not in self._gaps.tasks:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere._text import suggestion_budget
 from scattersphere.codec.collecting import collection_paused
 from scattersphere.codec.faults import Fault, describe, unplaced
 from scattersphere.codec.limits import FILE_BYTES
@@ -40,6 +41,7 @@ class DefinitionReading:
         return place(self.text, [*self.faults, *(more or ())])
 
 
+@suggestion_budget()
 def read_definition(text: str | bytes, *, source: str | None = None) -> DefinitionReading:
     """Read a definition, right or wrong. Raises `DefinitionError` only where the text is no JSON."""
     with collection_paused(characters=len(text)):
@@ -111,6 +113,7 @@ def _digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=20).digest()
 
 
+@suggestion_budget()
 def checked(definition: JobDefinition) -> tuple[JobDefinition | None, list[Fault]]:
     """Return a definition as its file would give it, with all that a file would be refused for.
 

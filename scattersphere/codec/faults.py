@@ -6,7 +6,6 @@ place in the text again.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from bisect import bisect_right
@@ -17,16 +16,12 @@ import attrs
 from scattersphere.model.problem import SHOWN, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable
 
 Path = tuple[str | int, ...]
 """Keys and indexes from the document's root."""
 
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_$/-]+")
-_COMPARISONS = 20_000
-"""Names that one `Suggester` compares in its life: about half a second of difflib."""
-_NEAR = 2_000
-"""Candidates above which only those that begin alike are compared."""
 
 
 @attrs.frozen
@@ -92,29 +87,6 @@ def describe(value: Any) -> str:
     if isinstance(value, dict):
         return "an object" if value else "an empty object"
     return f"a Python {type(value).__name__}"
-
-
-class Suggester:
-    """Finds the name that was probably meant, with a bound on the work for a file full of errors."""
-
-    __slots__ = ("_left", "_names")
-
-    def __init__(self, names: Collection[str]) -> None:
-        self._names = names
-        self._left = _COMPARISONS
-
-    def nearest(self, word: str) -> str | None:
-        """Return the nearest name, or None where none is near or the work is used up."""
-        if self._left <= 0 or not word or len(word) > SHOWN:
-            return None
-        slack = max(2, len(word) // 2)
-        near = [name for name in self._names if name and abs(len(name) - len(word)) <= slack]
-        if len(near) > _NEAR:
-            near = [name for name in near if name[:2] == word[:2]][:_NEAR]
-        self._left -= len(near)
-        lowered = {name.lower(): name for name in near}
-        found = difflib.get_close_matches(word.lower(), lowered, n=1)
-        return lowered[found[0]] if found else None
 
 
 class LineIndex:

@@ -22,7 +22,8 @@ from typing import Any
 
 import attrs
 
-from scattersphere.codec.faults import Suggester, describe
+from scattersphere._text import Suggester
+from scattersphere.codec.faults import describe
 from scattersphere.codec.fresh import fresh
 
 Faults = list[tuple[str, str]]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from scattersphere.codec.faults import Suggester, describe
+from scattersphere._text import Suggester
+from scattersphere.codec.faults import describe
 from scattersphere.codec.fresh import fresh
 from scattersphere.errors import DefinitionError
 from scattersphere.model.definition import Parameter

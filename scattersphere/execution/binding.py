@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere.codec.faults import Fault, Path, Suggester
+from scattersphere._text import Suggester
+from scattersphere.codec.faults import Fault, Path
 from scattersphere.execution.logs.failures import describe
 from scattersphere.execution.machine.shape import TaskShape
 from scattersphere.execution.plan import Argument, MadeBy, element_faults, no_results, value_faults

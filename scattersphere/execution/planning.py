@@ -12,9 +12,10 @@ from itertools import repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from scattersphere._text import Suggester, suggestion_budget
 from scattersphere.codec import collection_paused, locate
 from scattersphere.codec.crossrefs import UNREAD
-from scattersphere.codec.faults import Fault, Path, Suggester
+from scattersphere.codec.faults import Fault, Path
 from scattersphere.errors import AmbiguousTaskError, NotFoundError, UnresolvedError, listing
 from scattersphere.execution.binding import Binder, Known, Mapped
 from scattersphere.execution.machine.shape import Shape, TaskShape
@@ -58,6 +59,7 @@ _ANY = TaskShape()
 """They stand where a task lacks something of the code: then there is no plan."""
 
 
+@suggestion_budget()
 def compile_plan(
     definition: JobDefinition, find: Find, known_backends: frozenset[str], stand_in: StandIn | None = None
 ) -> Plan:
@@ -74,6 +76,7 @@ def compile_plan(
         return _plan(definition, planner)
 
 
+@suggestion_budget()
 def code_faults(definition: JobDefinition, find: Find, known_backends: frozenset[str]) -> list[Fault]:
     """Return what a definition, right or wrong by itself, lacks of the code or is refused by it."""
     planner = _Planner(find, known_backends)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere._text import did_you_mean
 from scattersphere.codec.shown import shown
 from scattersphere.errors import NoSuchTaskError
 from scattersphere.execution.events.streams import EventStream, LogStream
@@ -24,7 +25,6 @@ from scattersphere.hosting.home import StaysHome
 from scattersphere.model.arguments import check_count, check_seconds
 from scattersphere.model.pictures import dot, mermaid, tree
 from scattersphere.model.states import RunState, TaskState
-from scattersphere.registry.index import did_you_mean
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+from scattersphere._text import Suggester, did_you_mean, suggestion_budget
 from scattersphere.codec import checked, locate, read_definition, with_tasks
 from scattersphere.codec.alike import with_bundle
-from scattersphere.codec.faults import Fault, Suggester, quote, untold
+from scattersphere.codec.faults import Fault, quote, untold
 from scattersphere.errors import (
     DefinitionError,
     ExistsError,
@@ -20,7 +21,6 @@ from scattersphere.execution.planning import code_faults, compile_plan
 from scattersphere.model.arguments import check_text, describe
 from scattersphere.model.builder import literal
 from scattersphere.model.definition import JobDefinition, TaskDefinition
-from scattersphere.registry.index import did_you_mean
 
 if TYPE_CHECKING:
     from scattersphere.codec.definition import DefinitionReading
@@ -75,6 +75,7 @@ class Jobs(Mapping[str, JobDefinition]):
         check_text(name, "the name of a job")
         return self[name]
 
+    @suggestion_budget()
     def define(self, definition: JobDefinition, *, replace: bool) -> JobDefinition:
         """Take up a definition; return it with each task's bundle filled in where it is known.
 
@@ -165,6 +166,7 @@ class Jobs(Mapping[str, JobDefinition]):
         self._lacking.pop(name, None)
         self._open.discard(name)
 
+    @suggestion_budget()
     def validate(self, definition: JobDefinition | str | bytes) -> list[Problem]:
         """Return everything that is wrong with a definition, by itself and against the code here.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from scattersphere._text import did_you_mean
 from scattersphere.errors import AmbiguousTaskError, NoSuchTaskError
 
 if TYPE_CHECKING:
@@ -91,12 +91,6 @@ def _short(value: Any) -> str:
 
 SHOWN = 200
 """Characters of a name that a message quotes."""
-
-
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Return `; did you mean "..."?` with the nearest of `names`, or ""."""
-    near = difflib.get_close_matches(str(name)[:SHOWN], list(names), n=1)
-    return f'; did you mean "{near[0]}"?' if near else ""
 
 
 class TaskIndex(Mapping[str, "TaskClass"]):

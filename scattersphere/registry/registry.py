@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from scattersphere._text import did_you_mean
 from scattersphere.errors import (
     BundleError,
     BundleLoadError,
@@ -24,7 +25,7 @@ from scattersphere.errors import (
 )
 from scattersphere.registry import pickling
 from scattersphere.registry.classes import host_version, origin
-from scattersphere.registry.index import BundleListing, TaskIndex, did_you_mean
+from scattersphere.registry.index import BundleListing, TaskIndex
 from scattersphere.registry.records import (
     MANY_VERSIONS,
     Bundle,

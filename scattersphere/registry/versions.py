@@ -13,9 +13,9 @@ import anyio
 import anyio.to_thread
 import attrs
 
+from scattersphere._text import did_you_mean
 from scattersphere.errors import ClosedError, NoSuchBundleError, NoSuchTaskError
 from scattersphere.registry.catalog import Catalog
-from scattersphere.registry.index import did_you_mean
 from scattersphere.registry.load import Load, LoadSettings
 from scattersphere.registry.loader import GarbageSchedule, Loader
 from scattersphere.registry.modules.code_cache import CodeCache

@@ -6,7 +6,6 @@ text of word commands is converted by the field's kind and nothing else.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from enum import StrEnum
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
+from scattersphere._text import did_you_mean
 from scattersphere.remote.errors import RequestError
 
 if TYPE_CHECKING:
@@ -108,10 +108,8 @@ def read(cls: type[A], values: Mapping[str, Any]) -> A:
 def _unknown(name: str, arguments: Mapping[str, Any]) -> str:
     if not arguments:
         return f"no argument {name[:64]!r}; the command takes none"
-    near = difflib.get_close_matches(name[:64], arguments, 1)
-    if near:
-        return f"no argument {name[:64]!r}; did you mean {near[0]!r}?"
-    return f"no argument {name[:64]!r}; it takes {', '.join(arguments)}"
+    hint = did_you_mean(name, arguments, quote="'") or f"; it takes {', '.join(arguments)}"
+    return f"no argument {name[:64]!r}{hint}"
 
 
 def _fault(taken: Argument, value: Any) -> str:

@@ -11,6 +11,7 @@ from weakref import WeakSet
 
 import attrs
 
+from scattersphere._text import did_you_mean
 from scattersphere.errors import NotFoundError, ScattersphereError
 from scattersphere.execution.run import Run
 from scattersphere.remote.audit import Audit, NoAudit
@@ -103,7 +104,7 @@ class Front:
         if definition is not None and principal.sees_job(name):
             return definition
         names = [each for each in self.server.definitions if principal.sees_job(each)]
-        raise RequestError("no-such-job", f"no job {name[:64]!r}{near(name, names)}", field=field)
+        raise RequestError("no-such-job", f"no job {name[:64]!r}{_near(name, names)}", field=field)
 
     def bundle(self, principal: Principal, name: str, field: str = "name") -> Any:
         """Return a bundle. Raises `RequestError` (`no-such-bundle`), with the nearest visible name."""
@@ -111,7 +112,7 @@ class Front:
         if bundle is not None and principal.sees_bundle(name):
             return bundle
         names = [each for each in self.server.registry.bundles if principal.sees_bundle(each)]
-        raise RequestError("no-such-bundle", f"no bundle {name[:64]!r}{near(name, names)}", field=field)
+        raise RequestError("no-such-bundle", f"no bundle {name[:64]!r}{_near(name, names)}", field=field)
 
     def task(self, principal: Principal, path: str, field: str = "path") -> Any:
         """Return a task class. Raises `RequestError` (`no-such-task`), `ConflictError` for two of them."""
@@ -127,7 +128,7 @@ class Front:
         if found is not None and principal.sees_bundle(found.bundle):
             return found
         paths = [each for each, task in registry.tasks.items() if principal.sees_bundle(task.bundle)]
-        raise RequestError("no-such-task", f"no task {path[:64]!r}{near(path, paths)}", field=field)
+        raise RequestError("no-such-task", f"no task {path[:64]!r}{_near(path, paths)}", field=field)
 
     def covers_code(self, principal: Principal, definition: JobDefinition) -> str | None:
         """Return the name of the first task whose code the principal may not use, or None.
@@ -150,9 +151,5 @@ class Front:
         return None
 
 
-def near(name: str, names: list[str]) -> str:
-    """Return `; did you mean ...?` with the nearest of the names, or ""."""
-    import difflib  # noqa: PLC0415 - only errors need it
-
-    found = difflib.get_close_matches(name[:128], names, 1)
-    return f"; did you mean {found[0]!r}?" if found else ""
+def _near(name: str, names: list[str]) -> str:
+    return did_you_mean(name, names, quote="'")

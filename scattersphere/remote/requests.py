@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from typing import Any
 
 import attrs
 
+from scattersphere._text import did_you_mean
 from scattersphere.remote import words
 from scattersphere.remote.arguments import Definition, declared, read
 from scattersphere.remote.commands import COMMANDS, Command
@@ -137,6 +137,5 @@ def find_command(name: str) -> Command:
 
 def unknown_command(name: str) -> RequestError:
     """Return the error for a name that is not in the table."""
-    near = difflib.get_close_matches(name[:32], COMMANDS, 1)
-    hint = f"did you mean {near[0]!r}?" if near else "type: help"
-    return RequestError("unknown-command", f"no command {name[:32]!r}; {hint}")
+    hint = did_you_mean(name, COMMANDS, quote="'") or "; type: help"
+    return RequestError("unknown-command", f"no command {name[:32]!r}{hint}")

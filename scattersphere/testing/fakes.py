@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import types
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere._text import did_you_mean
 from scattersphere.errors import ScattersphereError
 
 if TYPE_CHECKING:
@@ -110,8 +110,7 @@ def _complaints(signature: inspect.Signature, real: Iterable[str], real_context:
             case _:
                 taken.add(name)
                 if name not in names and (name != CONTEXT or real_context):
-                    near = difflib.get_close_matches(name, names, n=1)
-                    hint = f"; did you mean {near[0]!r}?" if near else ""
+                    hint = did_you_mean(name, names, quote="'")
                     yield f"the real task has no {name!r}{hint}"
     missing = [name for name in names if name not in taken]
     if missing and not takes_any:

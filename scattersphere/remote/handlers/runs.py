@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere._text import did_you_mean
 from scattersphere.errors import DefinitionError, UnresolvedError
 from scattersphere.remote import views
 from scattersphere.remote.errors import RequestError
-from scattersphere.remote.front import near
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -117,7 +117,8 @@ async def result(scene: Scene, arguments: Any) -> Any:
 
 def _task_of(found: Run, name: str) -> Any:
     if name not in found.tasks:
-        message = f"no task {name[:64]!r} in run {found.id}{near(name, list(found.tasks))}"
+        hint = did_you_mean(name, found.tasks, quote="'")
+        message = f"no task {name[:64]!r} in run {found.id}{hint}"
         raise RequestError("no-such-task", message, field="task")
     return found.tasks[name]
 
