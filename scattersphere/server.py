@@ -113,6 +113,7 @@ class Server(EnteredOnce):
         self._registry = TaskRegistry(
             shared=shared,
             limits=bundle_limits,
+            roots=self._roots,
             load_timeout=load_timeout,
             on_event=self._bundle_event,
             snapshot_folder=None if snapshot_folder is None else Path(snapshot_folder),

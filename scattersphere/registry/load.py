@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import re
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -25,11 +26,11 @@ from scattersphere.registry.records import BundleVersion
 from scattersphere.registry.snapshots.scan import SourceLimits
 from scattersphere.registry.snapshots.snapshot import Snapshot, copy_snapshot, take_snapshot
 from scattersphere.registry.snapshots.store import SnapshotStore
+from scattersphere.registry.trust import refuse_untrusted
 from scattersphere.task import RunnableTask
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
-    from pathlib import Path
     from types import FrameType, ModuleType
 
     from scattersphere.model.definition import JobDefinition
@@ -146,6 +147,8 @@ class LoadSettings:
     limits: SourceLimits
     shared: frozenset[str]
     """Top-level names that come from the host even where a bundle has its own."""
+    roots: tuple[Path, ...] = ()
+    """Folders out of which no link may lead."""
     exclude: tuple[str, ...]
     """Patterns of modules that are not searched for tasks."""
 
@@ -197,6 +200,8 @@ class Load:
         folder = store.folder_for(self.slug)
         if self.kept is not None:
             return copy_snapshot(self.kept, folder, store.pool)
+        with suppress(OSError):  # the snapshot finds the words for what is not there
+            refuse_untrusted(self.path, self.settings.roots)
         return take_snapshot(self.path, folder, name=self.name, limits=self.settings.limits, pool=store.pool)
 
     def build(self) -> BundleVersion:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -41,7 +42,6 @@ from scattersphere.registry.versions import RevivedCode, Versions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
-    from pathlib import Path
 
     from scattersphere.model.taskclass import TaskClass
     from scattersphere.registry.modules.leaks import Leak
@@ -67,8 +67,9 @@ class TaskRegistry:
     """Bundles by name, and the task classes of their current versions.
 
     `shared` names packages that come from the host even where a bundle has its own; `exclude` holds
-    patterns of modules in which no tasks are looked for; `on_event` is called on the loop's thread, after
-    the fact. `collect_garbage=False` leaves the collection of released versions to Python.
+    patterns of modules in which no tasks are looked for; no link of a bundle in one of the `roots` may lead
+    out of them; `on_event` is called on the loop's thread, after the fact. `collect_garbage=False` leaves
+    the collection of released versions to Python.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class TaskRegistry:
         on_event: Callable[[BundleEvent], None] | None = None,
         collect_garbage: bool = True,
         exclude: Iterable[str] = (),
+        roots: Iterable[Path] = (),
         snapshot_folder: Path | None = None,
     ) -> None:
         self._on_event = on_event
@@ -87,6 +89,7 @@ class TaskRegistry:
             limits=limits,
             shared=frozenset(shared),
             exclude=tuple(exclude),
+            roots=tuple(Path(os.path.abspath(root)) for root in roots),  # noqa: PTH100 - links may be swapped
             load_timeout=load_timeout,
             collect_garbage=collect_garbage,
             on_released=self._freed,

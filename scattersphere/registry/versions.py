@@ -127,6 +127,7 @@ class Versions:
         limits: SourceLimits,
         shared: frozenset[str],
         exclude: tuple[str, ...],
+        roots: tuple[Path, ...],
         load_timeout: float,
         collect_garbage: bool,
         on_released: Callable[[BundleVersion], None],
@@ -139,6 +140,7 @@ class Versions:
         self._limits = limits
         self._shared = shared
         self._exclude = exclude
+        self._roots = roots
         self._on_released = on_released
         self._numbers: dict[str, int] = {}
         self._garbage = GarbageSchedule(enabled=collect_garbage)
@@ -163,6 +165,7 @@ class Versions:
                 limits=self._limits,
                 shared=self._shared,
                 exclude=self._exclude,
+                roots=self._roots,
             )
         return self._settings_made
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from scattersphere.errors import BundleRefusedError
+from scattersphere.registry.trust import refuse_written_by_others
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -107,6 +108,7 @@ class _Walk:
             raise BundleRefusedError(f"{prefix.rstrip('/')}: a link makes a loop of folders")
         if len(above) >= self.limits.depth:
             raise BundleRefusedError(f"{prefix.rstrip('/')}: more than {self.limits.depth} folders deep")
+        refuse_written_by_others(os.stat(real), prefix.rstrip("/") or real)  # noqa: PTH116 - a plain string, often
         with os.scandir(real) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
         for entry in ordered:
@@ -119,7 +121,9 @@ class _Walk:
             if entry.is_dir():
                 yield from self.folder(target, name + "/", (*above, real))
             else:
-                yield _regular(name, name, entry.path, entry.stat())
+                status = entry.stat()
+                refuse_written_by_others(status, name)
+                yield _regular(name, name, entry.path, status)
 
     def _count(self) -> None:
         self.entries += 1
