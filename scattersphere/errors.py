@@ -24,6 +24,7 @@
     │   └── BundleLoadError      its code failed to load; `.details` says where
     ├── ClosedError              the Server is closing or closed
     ├── ForkedError              the Server was made before `fork`
+    ├── MissingExtraError        a package that an extra brings is not installed (also an ImportError)
     ├── EngineError              a defect of the engine itself
     ├── NonRetryableError        raised by a task: fail now, whatever attempts are left
     └── TaskCrashedError         raised by a task: what carried it out has died
@@ -203,6 +204,12 @@ class ClosedError(ScattersphereError):
 
 class ForkedError(ScattersphereError):
     """This process was forked from the one that entered the Server; make a new Server here."""
+
+
+class MissingExtraError(ScattersphereError, ImportError):
+    """A package that an extra brings is not installed; the message says which, and how to get it."""
+
+    code = "unsupported"
 
 
 class EngineError(ScattersphereError):

@@ -1,0 +1,4 @@
+"""Schedules: when a job is started by itself (cron expressions, intervals, single times).
+
+`cron`, `triggers`, `occurrences` and `check` are pure; `scheduler` is the driver, which has the clock.
+"""
