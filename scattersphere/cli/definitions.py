@@ -12,7 +12,7 @@ from scattersphere.cli.options import AS_JSON, fail
 EXIT_CODES = """\b
 Exit codes: 0 nothing is wrong, 2 the command line is wrong, 3 a file is wrong or
 cannot be read."""
-FORMATS = ("tree", "mermaid", "dot")
+FORMATS = ("tree", "svg", "mermaid", "dot")
 
 BUNDLES = click.option(
     "--bundle",
@@ -45,9 +45,9 @@ def validate(files: tuple[str, ...], bundles: tuple[Path, ...], *, as_json: bool
     "--format", "form", type=click.Choice(FORMATS), default="tree", help="tree, if nothing is said."
 )
 def graph(file: str, form: str) -> None:
-    """Draw the tasks of a definition FILE and what waits for what: a tree, Mermaid, or Graphviz.
+    """Draw the tasks of a definition FILE and what waits for what: a tree, SVG, Mermaid, or Graphviz.
 
-    For a picture: scattersphere graph job.json --format dot | dot -Tsvg -o job.svg
+    For a picture: scattersphere graph job.json --format svg > job.svg
     """
     from scattersphere.errors import DefinitionError  # noqa: PLC0415 - as above
     from scattersphere.model.definition import JobDefinition  # noqa: PLC0415 - as above
@@ -56,7 +56,12 @@ def graph(file: str, form: str) -> None:
         definition = JobDefinition.load(file)
     except (DefinitionError, OSError) as exc:
         fail(exc)
-    draw = {"tree": definition.to_tree, "mermaid": definition.to_mermaid, "dot": definition.to_dot}[form]
+    draw = {
+        "tree": definition.to_tree,
+        "svg": definition.to_svg,
+        "mermaid": definition.to_mermaid,
+        "dot": definition.to_dot,
+    }[form]
     click.echo(draw(), nl=False)
 
 

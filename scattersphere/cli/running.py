@@ -81,7 +81,9 @@ def _draw(run: Run, trace: Path | None, picture: Path | None, err: Console) -> b
     if trace is not None:
         wanted.append((trace, run.to_trace))
     if picture is not None:
-        draw = {".mmd": run.to_mermaid, ".dot": run.to_dot}.get(picture.suffix, run.to_tree)
+        draw = {".mmd": run.to_mermaid, ".dot": run.to_dot, ".svg": run.to_svg}.get(
+            picture.suffix, run.to_tree
+        )
         wanted.append((picture, draw))
     for path, make in wanted:
         try:

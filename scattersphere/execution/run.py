@@ -19,12 +19,15 @@ from scattersphere.execution.execution import NEVER, Failure
 from scattersphere.execution.machine.codes import TASK_STATES
 from scattersphere.execution.reused import Reused
 from scattersphere.execution.views.explain import explain
-from scattersphere.execution.views.pictures import run_nodes, title_of, trace
+from scattersphere.execution.views.pictures import run_nodes, run_page, title_of, trace
 from scattersphere.execution.views.statistics import statistics
 from scattersphere.hosting.home import StaysHome
 from scattersphere.model.arguments import check_count, check_seconds
-from scattersphere.model.pictures import dot, mermaid, tree
 from scattersphere.model.states import RunState, TaskState
+from scattersphere.pictures.dot import dot
+from scattersphere.pictures.mermaid import mermaid
+from scattersphere.pictures.svg import document, graph
+from scattersphere.pictures.tree import tree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -386,6 +389,16 @@ class Run(StaysHome):
     def to_tree(self) -> str:
         """Return the job as a tree for a terminal, each task with its state and time."""
         return tree(title_of(self._execution), run_nodes(self._execution), self.plan.definition.upstreams)
+
+    def to_svg(self) -> str:
+        """Return the job as an SVG document, each task with its state and time."""
+        nodes = run_nodes(self._execution)
+        svg = graph(nodes, self.plan.definition.upstreams)
+        return document(svg, {node.state for node in nodes}, title_of(self._execution))
+
+    def _repr_html_(self) -> str:
+        """Show the run in a notebook: failures, graph and timeline."""
+        return run_page(self._execution, self._executor.clock())
 
     def to_trace(self) -> str:
         """Return the timeline of the attempts as JSON in the Trace Event Format; Perfetto opens it."""

@@ -15,9 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 import attrs
 
 from scattersphere.model.frozen import FrozenDict, freeze, plain_copy
-from scattersphere.model.pictures import dot, mermaid, picture_nodes, tree
 from scattersphere.model.references import upstreams
 from scattersphere.model.states import Overlap, TriggerRule
+from scattersphere.pictures.dot import dot
+from scattersphere.pictures.mermaid import mermaid
+from scattersphere.pictures.nodes import nodes_of
+from scattersphere.pictures.notebook import job_html
+from scattersphere.pictures.svg import document, graph
+from scattersphere.pictures.tree import tree
 
 if TYPE_CHECKING:
     import os
@@ -264,15 +269,24 @@ class JobDefinition:
 
     def to_mermaid(self) -> str:
         """Return the DAG as a Mermaid flowchart, which GitHub and many editors draw."""
-        return mermaid(self.name, picture_nodes(self), self.upstreams)
+        return mermaid(self.name, nodes_of(self.tasks), self.upstreams)
 
     def to_dot(self) -> str:
         """Return the DAG in the language of Graphviz: `dot -Tsvg`."""
-        return dot(self.name, picture_nodes(self), self.upstreams)
+        return dot(self.name, nodes_of(self.tasks), self.upstreams)
 
     def to_tree(self) -> str:
         """Return the DAG as a tree for a terminal: each task once, below the first that it waits for."""
-        return tree(self.name, picture_nodes(self), self.upstreams)
+        return tree(self.name, nodes_of(self.tasks), self.upstreams)
+
+    def to_svg(self) -> str:
+        """Return the DAG as an SVG document, which browsers and viewers open."""
+        nodes = nodes_of(self.tasks)
+        return document(graph(nodes, self.upstreams), ["none"], self.name)
+
+    def _repr_html_(self) -> str:
+        """Show the DAG in a notebook."""
+        return job_html(self.name, nodes_of(self.tasks), self.upstreams)
 
     def evolve(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""

@@ -17,8 +17,9 @@ from scattersphere.execution.machine.codes import (
     UPSTREAM_FAILED,
 )
 from scattersphere.model.logs import make_printable
-from scattersphere.model.pictures import Node, tree
 from scattersphere.model.states import TaskState
+from scattersphere.pictures.nodes import Node
+from scattersphere.pictures.tree import tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -16,7 +18,9 @@ from scattersphere.execution.machine.codes import (
     STATE_BITS,
     TASK_STATES,
 )
-from scattersphere.model.pictures import Node, node_of
+from scattersphere.pictures.nodes import Node, Progress, node_of
+from scattersphere.pictures.notebook import run_html
+from scattersphere.pictures.timeline import Attempt, Lasted, Row, Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
     from scattersphere.execution.execution import Execution
 
 _STATE = (1 << STATE_BITS) - 1
+_LIVE = frozenset({"running", "cancelling"})
+_FAILURES = 10
+"""Failures that a notebook shows."""
 _SHOWN = 500
 """Characters of a failure in a timeline."""
 
@@ -35,21 +42,78 @@ def title_of(execution: Execution) -> str:
 
 def run_nodes(execution: Execution) -> list[Node]:
     """Return the nodes of a run: of each task also its state, its time and its attempts."""
-    machine, found = execution.machine, []
-    for number, planned in enumerate(execution.plan.tasks):
-        state = str(TASK_STATES[machine.task_states[number]])
-        words = [state]
-        started, ended = execution.started[number], execution.ended[number]
-        if ended >= started >= 0:
-            words.append(f"{ended - started:.3f} s")
-        if machine.attempts[number] > 1:
-            words.append(f"{machine.attempts[number]} attempts")
-        width = machine.width_of(number)
-        if width is not None:
-            words.append(f"{width} instances")
-        node = node_of(planned.name, planned.definition)
-        found.append(attrs.evolve(node, lines=(*node.lines, ", ".join(words)), state=state))
-    return found
+    machine = execution.machine
+    instances: dict[int, list[int]] = {}
+    for unit in range(machine.shape.size, len(machine.task_states)):
+        instances.setdefault(machine.task_of(unit), []).append(unit)
+    return [
+        attrs.evolve(
+            node_of(planned.name, planned.definition),
+            progress=_progress(execution, number, instances.get(number, [])),
+        )
+        for number, planned in enumerate(execution.plan.tasks)
+    ]
+
+
+def _progress(execution: Execution, number: int, instances: list[int]) -> Progress:
+    machine = execution.machine
+    started, ended = execution.started[number], execution.ended[number]
+    return Progress(
+        state=str(TASK_STATES[machine.task_states[number]]),
+        seconds=ended - started if ended >= started >= 0 else None,
+        attempts=machine.attempts[number],
+        instances=machine.width_of(number),
+        counts=Counter(str(TASK_STATES[machine.task_states[unit]]) for unit in instances),
+        retried=sum(machine.attempts[unit] > 1 for unit in instances),
+    )
+
+
+def run_page(execution: Execution, now: float) -> str:
+    """Return a run as HTML, for a notebook."""
+    run_slices, attempts = _slices(execution, now)
+    origin, ended = execution.created_at, execution.state.ended
+    rows: dict[int, list[Attempt]] = {}
+    for found in sorted(attempts, key=_start):
+        task = execution.machine.task_of(found.unit or 0)
+        until = None if found.state in _LIVE else found.end - origin
+        # What is tried again has failed this time.
+        state = "failed" if found.state == "up_for_retry" else found.state
+        rows.setdefault(task, []).append(Attempt(found.start - origin, until, state))
+    end = max((found.end for found in attempts), default=now) if ended else now
+    nodes = run_nodes(execution)
+    return run_html(
+        f"run {execution.id} of {execution.plan.job}",
+        str(execution.state),
+        nodes,
+        execution.plan.definition.upstreams,
+        rows=[
+            Row(node.name, node.state or "none", _merged(rows.get(number, []), mapped=node.mapped))
+            for number, node in enumerate(nodes)
+        ],
+        lasted=Lasted(end - origin, ended),
+        pauses=[Span(s.start - origin, s.end - origin) for s in run_slices if s.state == "paused"],
+        failures=dict(itertools.islice(_failures(execution), _FAILURES)),
+    )
+
+
+def _failures(execution: Execution) -> Iterator[tuple[str, str]]:
+    """Name the tasks and instances that ended failed, each with its traceback."""
+    machine = execution.machine
+    for unit, failure in execution.failures.items():
+        if str(TASK_STATES[machine.task_states[unit]]) in {"failed", "crashed"}:
+            index = machine.index_of(unit)
+            name = execution.plan.tasks[machine.task_of(unit)].name
+            yield name if index is None else f"{name}[{index}]", str(failure)
+
+
+def _merged(attempts: list[Attempt], *, mapped: bool) -> tuple[Attempt, ...]:
+    """Return the bars of a task: those of its attempts, or of a map one from its first instance to its last."""
+    if not mapped or not attempts:
+        return tuple(attempts)
+    ends = [attempt.end for attempt in attempts if attempt.end is not None]
+    open_ = len(ends) < len(attempts)
+    worst = next((a.state for a in attempts if a.state in ("failed", "crashed")), attempts[-1].state)
+    return (Attempt(attempts[0].begin, None if open_ else max(ends), worst),)
 
 
 @attrs.define

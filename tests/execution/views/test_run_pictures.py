@@ -69,7 +69,7 @@ async def test_pictures_show_states_times_attempts_and_instances():
     mermaid = run.to_mermaid()
     assert "class t3 failed" in mermaid
     assert "class t4 upstream_failed" in mermaid
-    assert "classDef succeeded fill:#c8e6c9,color:#000000" in mermaid
+    assert "classDef succeeded fill:#e6f5ee,color:#000000" in mermaid
     assert '"fail" [label="fail\\nFail\\nfailed, ' in run.to_dot()
 
 

@@ -12,9 +12,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from scattersphere import JobDefinition
-from scattersphere.model import pictures
 from scattersphere.model.definition import TaskDefinition
-from scattersphere.model.pictures import INDENT, picture_nodes
+from scattersphere.pictures.nodes import nodes_of, plain
+from scattersphere.pictures.tree import INDENT
 
 JOB = (
     JobDefinition.build("nightly")
@@ -121,15 +121,15 @@ def test_graphviz_reads_what_is_meant(job):
     )
     assert done.stderr == ""
     graph = json.loads(done.stdout)
-    nodes = picture_nodes(job)
+    nodes = nodes_of(job.tasks)
     # A backslash is doubled in labels, where it means something, and so in names, where it does not.
-    shown = {node.name: pictures._cut(node.name).replace("\\", "\\\\") for node in nodes}
+    shown = {node.name: plain(node.name).replace("\\", "\\\\") for node in nodes}
     # Two odd names may look alike, and are one node; Graphviz itself calls nodes without a name %1, %2 ...
     assume(len(set(shown.values())) == len(nodes) and "%" not in "".join(shown))
     drawn = {node["name"]: node["label"] for node in graph["objects"]}
     assert drawn.keys() == set(shown.values())
     for node in nodes:
-        lines = [pictures._cut(line).replace("\\", "\\\\") for line in node.lines]
+        lines = [plain(line).replace("\\", "\\\\") for line in node.lines]
         assert drawn[shown[node.name]] == "\\n".join([shown[node.name], *lines])
     assert len(graph.get("edges", ())) == sum(map(len, job.upstreams.values()))
 
