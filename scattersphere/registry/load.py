@@ -24,7 +24,7 @@ from scattersphere.registry.modules.release import release
 from scattersphere.registry.modules.release_hooks import call_hooks, release_hooks
 from scattersphere.registry.records import BundleVersion
 from scattersphere.registry.snapshots.scan import SourceLimits
-from scattersphere.registry.snapshots.snapshot import Snapshot, copy_snapshot, take_snapshot
+from scattersphere.registry.snapshots.snapshot import Snapshot, adopt_snapshot, copy_snapshot, take_snapshot
 from scattersphere.registry.snapshots.store import SnapshotStore
 from scattersphere.registry.trust import refuse_untrusted
 from scattersphere.task import RunnableTask
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.taskclass import TaskClass
-    from scattersphere.registry.snapshots.snapshot import Snapshot
 
 
 _FILE = re.compile(r"(?:([^/]+)/)?jobs/[^/]+\.json")
@@ -153,19 +152,24 @@ class LoadSettings:
     """Patterns of modules that are not searched for tasks."""
 
 
-class Load:
-    """One attempt to make a version of the bundle at `path`: `make`, or first `read`, then `build`.
+@attrs.frozen
+class Export:
+    """The bytes to which a version was exported, and the digest that they must have."""
 
-    With `kept` the files are those of an earlier version of it.
+    digest: str
+    content: bytes = attrs.field(repr=False)
+
+
+class Load:
+    """One attempt to make a version of the bundle `name`: `make`, or first `read`, then `build`.
+
+    The files are at `origin`, a path, or are those of an earlier version, or bytes that a version was exported to.
     """
 
-    def __init__(
-        self, path: Path, name: str, settings: LoadSettings, *, kept: Snapshot | None = None
-    ) -> None:
-        self.path = path
+    def __init__(self, origin: Path | Snapshot | Export, name: str, settings: LoadSettings) -> None:
+        self.origin = origin
         self.name = name
         self.settings = settings
-        self.kept = kept
         self.slug: str = FINDER.new_slug(name)
         self._snapshot: Snapshot | None = None
         self._namespace: ModuleNamespace | None = None
@@ -198,11 +202,16 @@ class Load:
     def _take_snapshot(self) -> Snapshot:
         store = self.settings.store
         folder = store.folder_for(self.slug)
-        if self.kept is not None:
-            return copy_snapshot(self.kept, folder, store.pool)
+        origin, limits = self.origin, self.settings.limits
+        if isinstance(origin, Snapshot):
+            return copy_snapshot(origin, folder, store.pool)
+        if isinstance(origin, Export):
+            return adopt_snapshot(
+                origin.content, origin.digest, folder, name=self.name, limits=limits, pool=store.pool
+            )
         with suppress(OSError):  # the snapshot finds the words for what is not there
-            refuse_untrusted(self.path, self.settings.roots)
-        return take_snapshot(self.path, folder, name=self.name, limits=self.settings.limits, pool=store.pool)
+            refuse_untrusted(origin, self.settings.roots)
+        return take_snapshot(origin, folder, name=self.name, limits=limits, pool=store.pool)
 
     def build(self) -> BundleVersion:
         """Import the snapshot's modules and describe its tasks; BundleLoadError says what failed."""

@@ -10,12 +10,13 @@ from types import MappingProxyType
 
 import attrs
 
+from scattersphere.errors import ConflictError
 from scattersphere.model.definition import JobDefinition
 from scattersphere.model.taskclass import TaskClass
 from scattersphere.registry.index import bundle_words
 from scattersphere.registry.modules.leaks import Leak
 from scattersphere.registry.modules.namespace import ModuleNamespace
-from scattersphere.registry.snapshots.snapshot import BundleKind, Snapshot
+from scattersphere.registry.snapshots.snapshot import BundleKind, Snapshot, export_snapshot
 
 DIGEST_SHOWN = 6
 """Characters of a digest that a label shows."""
@@ -32,7 +33,7 @@ class BundleVersion:
 
     bundle: str
     digest: str
-    """Hexadecimal; "" for classes of the host."""
+    """Of the content, the same on every machine, and marked with its form; "" for classes of the host."""
     number: int = 0
     """Counts the versions of a bundle's name from 1; 0 until it is registered."""
     tasks: Mapping[str, TaskClass] = attrs.field(factory=dict, repr=False)
@@ -59,6 +60,16 @@ class BundleVersion:
     def snapshot(self) -> Path | None:
         """The folder of the files that it was loaded from; None for classes of the host."""
         return self.namespace.folder if self.namespace else None
+
+    def export(self) -> bytes:
+        """Return the files of this version as bytes for `TaskRegistry.adopt`: a zip, the same on every machine.
+
+        Reads them all: call it in a thread. Raises BundleRefusedError if they are gone, or if code that ran has
+        changed one, ConflictError for classes of the host.
+        """
+        if self.content is None:
+            raise ConflictError(f"{self} is made of classes of the host: there is nothing to export")
+        return export_snapshot(self.content)
 
     def logical(self, text: str) -> str:
         """Put module names and paths in `text` (a traceback, say) back into those the author knows."""

@@ -280,6 +280,21 @@ class TaskRegistry:
         """
         return self._versions.revived(versions)
 
+    async def adopt(self, name: str, digest: str, content: bytes) -> BundleVersion:
+        """Return the version of the bundle `name` that has this digest: the exact code of another time or machine.
+
+        What is in memory is used as it is; else `content`, which `BundleVersion.export` gave, is loaded. The version
+        is not current, and `name` need not be registered; it stays in memory until `disown`, or for as long as a
+        run pins it. Raises BundleRefusedError for bytes that have another digest and for a digest of an older
+        form, BundleLoadError if the code fails.
+        """
+        check_name(name)
+        return await self._versions.adopt(name, digest, content)
+
+    def disown(self, version: BundleVersion) -> None:
+        """Let go of what `adopt` returned, once for each time. ConflictError if that was done already."""
+        self._versions.disown(version)
+
     def dumps(self, value: object) -> bytes:
         """Pickle `value` so that it can be read when the versions of its classes are long gone.
 

@@ -14,15 +14,16 @@ import anyio.to_thread
 import attrs
 
 from scattersphere._text import did_you_mean
-from scattersphere.errors import ClosedError, NoSuchBundleError, NoSuchTaskError
+from scattersphere.errors import ClosedError, ConflictError, NoSuchBundleError, NoSuchTaskError
 from scattersphere.registry.catalog import Catalog
-from scattersphere.registry.load import Load, LoadSettings
+from scattersphere.registry.load import Export, Load, LoadSettings
 from scattersphere.registry.loader import GarbageSchedule, Loader
 from scattersphere.registry.modules.code_cache import CodeCache
 from scattersphere.registry.modules.leaks import Leak, ReleasedVersions
 from scattersphere.registry.modules.release import release
 from scattersphere.registry.modules.release_hooks import call_hooks
 from scattersphere.registry.records import BundleVersion
+from scattersphere.registry.snapshots.content import check_digest
 from scattersphere.registry.snapshots.store import SnapshotStore
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ class Versions:
         self._snapshot_folder = snapshot_folder
         self._reviving = anyio.Lock()
         self._holds = 0
+        self._adopted: dict[BundleVersion, list[int]] = {}
 
     @property
     def stuck(self) -> tuple[str, ...]:
@@ -297,13 +299,15 @@ class Versions:
 
     async def _back(self, version: BundleVersion, hold: int) -> BundleVersion:
         kept = self.catalog.versions(version.bundle)
-        back = next((other for other in kept if other is version), None)
-        if back is None and version.digest:
-            back = next((other for other in kept if other.digest == version.digest), None)
+        back = version if version in kept else self._in_memory(version.bundle, version.digest)
         if back is None:
             back = await self._loaded_again(version)
         self.catalog.hold(version.bundle, back, hold)
         return back
+
+    def _in_memory(self, bundle: str, digest: str) -> BundleVersion | None:
+        kept = self.catalog.versions(bundle) if digest else ()
+        return next((version for version in kept if version.digest == digest), None)
 
     async def _loaded_again(self, version: BundleVersion) -> BundleVersion:
         if version.content is None:
@@ -315,17 +319,46 @@ class Versions:
             raise NoSuchBundleError(
                 f"the files of {version.label} are no longer kept: run with the latest code"
             )
-        load = Load(version.content.folder, version.bundle, self.settings, kept=version.content)
+        return await self._held_back(Load(version.content, version.bundle, self.settings))
+
+    async def _held_back(self, load: Load) -> BundleVersion:
+        """Return the version that `load` makes, which is not to be the current one."""
         back = await self._made(load, None)
         if self.closed:
             self.drop_unpublished(back)
             self.refuse_if_closed()
         return back
 
+    # ------------------------------------------------------------------ code from elsewhere
+
+    async def adopt(self, bundle: str, digest: str, content: bytes) -> BundleVersion:
+        """Return the version of `bundle` with this digest, loaded from its exported bytes if need be, and hold it."""
+        check_digest(digest)
+        self.refuse_if_closed()
+        async with self._reviving:
+            version = self._in_memory(bundle, digest)
+            if version is None:
+                version = await self._held_back(Load(Export(digest, content), bundle, self.settings))
+            self._holds -= 1
+            self.catalog.hold(bundle, version, self._holds)
+        self._adopted.setdefault(version, []).append(self._holds)
+        return version
+
+    def disown(self, version: BundleVersion) -> None:
+        """Undo one `adopt`."""
+        holds = self._adopted.get(version)
+        if not holds:
+            raise ConflictError(f"{version} was not adopted, or was disowned already")
+        hold = holds.pop()
+        if not holds:
+            del self._adopted[version]
+        self.unpin(hold)
+
     async def aclose(self) -> list[BundleVersion]:
         """Let go of every version, pinned ones too; end the loader's thread; delete the snapshots."""
         self.closed = True
         self.kept.clear()
+        self._adopted.clear()
         versions = self.catalog.clear()
         for version in versions:
             self.drop(version)

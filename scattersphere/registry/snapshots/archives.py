@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
@@ -15,6 +16,7 @@ from scattersphere.registry.snapshots.content import SourcePool, refuse_clashes
 from scattersphere.registry.snapshots.scan import SourceLimits, is_ignored
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from pathlib import Path
     from typing import IO
 
@@ -26,6 +28,9 @@ METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 
 ENCRYPTED = 0x1
 CHUNK = 1024 * 1024
+
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The time of all files in an export: the first that a zip can tell."""
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -39,15 +44,47 @@ def unpack(path: Path, target: Path, limits: SourceLimits, pool: SourcePool) -> 
     """
     with tempfile.TemporaryFile(dir=target) as copy:
         size = _copy(path, copy, limits.unpacked)
-        try:
-            with _open(copy) as archive:
-                entries = _checked(archive.infolist(), size, limits)
-                return {
-                    name: pool.place(str(target / name), _content(archive, entry))
-                    for name, entry in entries.items()
-                }
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-            raise BundleRefusedError(f"{path}: not a whole zip archive: {error}") from None
+        return _unpack(copy, size, str(path), target, limits, pool, _checked)
+
+
+def unpack_export(content: bytes, target: Path, limits: SourceLimits, pool: SourcePool) -> dict[str, bytes]:
+    """Unpack what `export` made, every file under the name that it has there; else as `unpack` does."""
+    return _unpack(io.BytesIO(content), len(content), "the bytes", target, limits, pool, _as_they_are)
+
+
+def export(files: Iterable[tuple[str, bytes]]) -> bytes:
+    """Return an archive of `files` (name and content) that has the same bytes on every machine.
+
+    A plain zip, stored and not deflated: what deflate gives differs between its implementations.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in sorted(files):
+            entry = zipfile.ZipInfo(name, EPOCH)
+            entry.create_system = 3  # POSIX, whatever this machine is
+            entry.external_attr = (stat.S_IFREG | 0o600) << 16
+            archive.writestr(entry, content)
+    return buffer.getvalue()
+
+
+def _unpack(
+    copy: IO[bytes],
+    size: int,
+    shown: str,
+    target: Path,
+    limits: SourceLimits,
+    pool: SourcePool,
+    check: Callable[[list[zipfile.ZipInfo], int, SourceLimits], dict[str, zipfile.ZipInfo]],
+) -> dict[str, bytes]:
+    try:
+        with _open(copy) as archive:
+            entries = check(archive.infolist(), size, limits)
+            return {
+                name: pool.place(str(target / name), _content(archive, entry))
+                for name, entry in entries.items()
+            }
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+        raise BundleRefusedError(f"{shown}: not a whole zip archive: {error}") from None
 
 
 def _open(copy: IO[bytes]) -> zipfile.ZipFile:
@@ -75,7 +112,21 @@ def _copy(path: Path, copy: IO[bytes], limit: int) -> int:
 def _checked(
     entries: list[zipfile.ZipInfo], archive_size: int, limits: SourceLimits
 ) -> dict[str, zipfile.ZipInfo]:
-    """Return the files to unpack by their safe name. Everything is checked before anything is written."""
+    """Return the files to unpack by the name that they get. Everything is checked before anything is written."""
+    files = _as_they_are(entries, archive_size, limits)
+    kept = {
+        _without_wheel_scheme(name): entry
+        for name, entry in files.items()
+        if not any(is_ignored(part) for part in name.split("/"))
+    }
+    refuse_clashes(kept)
+    return kept
+
+
+def _as_they_are(
+    entries: list[zipfile.ZipInfo], archive_size: int, limits: SourceLimits
+) -> dict[str, zipfile.ZipInfo]:
+    """Return all files by their own name, none of which leads out of the folder."""
     if len(entries) > limits.entries:
         raise BundleRefusedError(f"more than {limits.entries:,} entries; see SourceLimits.entries")
     for entry in entries:
@@ -88,12 +139,7 @@ def _checked(
         raise BundleRefusedError(f"unpacks to {unpacked:,} bytes; the limit is {limits.unpacked:,}")
     if unpacked > limits.ratio * max(archive_size, 1):
         raise BundleRefusedError(f"unpacks to more than {limits.ratio} times its size: a zip bomb")
-    kept = {}
-    for entry in files:
-        if not any(is_ignored(part) for part in entry.filename.split("/")):
-            kept[_without_wheel_scheme(entry.filename)] = entry
-    refuse_clashes(kept)
-    return kept
+    return {entry.filename: entry for entry in files}
 
 
 def _without_wheel_scheme(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 DIGEST_BYTES = 20
+LENGTH_BYTES = 8
+
+FORM = "-2"
+"""The end of every digest of a bundle. The first form had none; what has another is equal to nothing of this one."""
+
+_DIGEST = re.compile(rf"[0-9a-f]{{{2 * DIGEST_BYTES}}}{FORM}")
 
 
 class SourcePool:
@@ -81,17 +88,39 @@ def _write_new(file: str, content: bytes) -> None:
 
 
 def digest_of(content: bytes) -> bytes:
-    """Return the digest by which a file's content is known."""
-    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
+    """Return what a file's content is known by: its length, and its hash."""
+    return (
+        len(content).to_bytes(LENGTH_BYTES, "big")
+        + hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
+    )
+
+
+def size_of(digest: bytes) -> int:
+    """Return the length of the content that has this digest."""
+    return int.from_bytes(digest[:LENGTH_BYTES], "big")
 
 
 def digest_of_all(files: Mapping[str, bytes]) -> str:
-    """Digest a bundle from its files: the same content is the same version, zipped or not."""
-    total = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    for name in sorted(files):
-        encoded = name.encode("utf-8", "surrogateescape")
-        total.update(len(encoded).to_bytes(4, "big") + encoded + files[name])
-    return total.hexdigest()
+    """Digest a bundle from the digests of its files: the same content is the same version, on every machine.
+
+    Names and what they stand for are written with their lengths, so that no two bundles are one text.
+    """
+    total = hashlib.blake2b(digest_size=DIGEST_BYTES, person=b"scattersphere-2")
+    for encoded, digest in sorted((name.encode("utf-8", "surrogateescape"), files[name]) for name in files):
+        for part in (encoded, digest):
+            total.update(len(part).to_bytes(LENGTH_BYTES, "big") + part)
+    return total.hexdigest() + FORM
+
+
+def check_digest(digest: str) -> None:
+    """Raise BundleRefusedError for what is no digest of a bundle's content, or one of another form."""
+    if not isinstance(digest, str):
+        raise TypeError(f"the digest of a bundle is a str, not {type(digest).__name__}")
+    if not _DIGEST.fullmatch(digest):
+        raise BundleRefusedError(
+            f"digest {digest[:80]!r} is of another form than the digests of this release, which end in {FORM!r}: "
+            f"register the bundle from its file"
+        )
 
 
 def refuse_clashes(names: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ import keyword
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 
@@ -18,7 +18,13 @@ import attrs
 
 from scattersphere.errors import BundleRefusedError
 from scattersphere.registry.snapshots import archives
-from scattersphere.registry.snapshots.content import SourcePool, digest_of_all, refuse_clashes
+from scattersphere.registry.snapshots.content import (
+    SourcePool,
+    digest_of,
+    digest_of_all,
+    refuse_clashes,
+    size_of,
+)
 from scattersphere.registry.snapshots.layout import Layout, lay_out
 from scattersphere.registry.snapshots.scan import Found, SourceLimits, scan, signature, signature_of
 
@@ -123,20 +129,44 @@ def _read(
             _check_module_name(path, kind)
             prefix, shown = path.name if kind is BundleKind.MODULE else f"{path.name}/", path.parent
         files = _copy(found, target, prefix, limits, pool)
+    return _snapshot_of(files, target, kind=kind, shown_as=str(shown), name=name)
+
+
+def _snapshot_of(
+    files: Mapping[str, bytes], folder: Path, *, kind: BundleKind, shown_as: str, name: str
+) -> Snapshot:
     records = {
-        Path(file).parts[0]: (target / file).read_text("utf-8", "replace")
+        Path(file).parts[0]: (folder / file).read_text("utf-8", "replace")
         for file in files
         if re.fullmatch(r"[^/]+\.dist-info/RECORD", file)
     }
     return Snapshot(
         kind=kind,
-        folder=target,
-        shown_as=str(shown),
+        folder=folder,
+        shown_as=shown_as,
         files=files,
-        size=sum((target / file).stat().st_size for file in files),
+        size=sum(map(size_of, files.values())),
         digest=digest_of_all(files),
         layout=lay_out(files, records, bundle=name),
     )
+
+
+def adopt_snapshot(
+    content: bytes, digest: str, folder: Path, *, name: str, limits: SourceLimits, pool: SourcePool
+) -> Snapshot:
+    """Unpack the exported bytes of a version; BundleRefusedError unless they have that digest."""
+    target = folder / "root0"
+    target.mkdir(mode=0o700, parents=True)
+    files = archives.unpack_export(content, target, limits, pool)
+    snapshot = _snapshot_of(files, target, kind=BundleKind.ZIP, shown_as=f"{name}@{digest[:6]}", name=name)
+    if snapshot.digest != digest:
+        raise BundleRefusedError(f"the bytes have the digest {snapshot.digest}, not {digest}")
+    return snapshot
+
+
+def export_snapshot(kept: Snapshot) -> bytes:
+    """Return the files of a snapshot as bytes that `adopt_snapshot` takes, the same on every machine."""
+    return archives.export(_unchanged(kept))
 
 
 def copy_snapshot(kept: Snapshot, folder: Path, pool: SourcePool) -> Snapshot:
@@ -146,14 +176,21 @@ def copy_snapshot(kept: Snapshot, folder: Path, pool: SourcePool) -> Snapshot:
     """
     target = folder / "root0"
     target.mkdir(mode=0o700, parents=True)
+    for name, content in _unchanged(kept):
+        pool.place(str(target / name), content)
+    return attrs.evolve(kept, folder=target)
+
+
+def _unchanged(kept: Snapshot) -> Iterator[tuple[str, bytes]]:
+    """Yield the files of a snapshot, name and content, as long as they are what they were."""
     for name, digest in kept.files.items():
         try:
             content = (kept.folder / name).read_bytes()
         except OSError as error:
             raise BundleRefusedError(f"{name} of the kept files cannot be read: {error}") from None
-        if pool.place(str(target / name), content) != digest:
+        if digest_of(content) != digest:
             raise BundleRefusedError(f"{name} of the kept files was changed by code that ran")
-    return attrs.evolve(kept, folder=target)
+        yield name, content
 
 
 def _check_module_name(path: Path, kind: BundleKind) -> None:
