@@ -13,7 +13,6 @@ import attrs
 import click
 
 from scattersphere.errors import ScattersphereError
-from scattersphere.model.logs import make_printable
 from scattersphere.remote.arguments import Definition
 from scattersphere.remote.client import TOKEN_VARIABLE, DisconnectedError, RemoteError, connect, find_token
 from scattersphere.remote.errors import RequestError
@@ -129,13 +128,13 @@ async def _ask(address: str, token: str | None, tls: Any, asked: Asked) -> int:
     if asked.name == "follow":
         async with following(address, token=token, tls=tls, **asked.args) as events:
             async for event in events:
-                _show(_json(event) if asked.as_lines else to_table(event, _printable))
+                _show(_json(event) if asked.as_lines else to_table(event))
         return 0
     async with connect(address, token=token, tls=tls) as client:
         result = await client.call(asked.name, **asked.args)
     following_on = result.pop("next") - 1 if asked.name == "logs" and not asked.as_lines else None
     reply = {"n": 1, "result": result}
-    _show(_json(reply) if asked.as_lines else _body(to_table(reply, _printable)))
+    _show(_json(reply) if asked.as_lines else _body(to_table(reply)))
     if asked.follow:
         since = following_on if following_on is not None else result["next"] - 1
         await _follow_log(address, token, tls, asked, since)
@@ -152,7 +151,7 @@ async def _follow_log(address: str, token: str | None, tls: Any, asked: Asked, s
             if run is None and asked.args.get("job") not in {None, event.get("job")}:
                 continue
             if event["event"] != "log" or all(event.get(name) == value for name, value in wanted.items()):
-                _show(_json(event) if asked.as_lines else to_log(event, _printable))
+                _show(_json(event) if asked.as_lines else to_log(event))
 
 
 def _body(table: str) -> str:
@@ -164,12 +163,7 @@ def _json(message: Any) -> str:
     return as_json(message).decode("ascii")
 
 
-def _printable(text: str) -> str:
-    """Keep what our own output can show. The wire is ASCII; a terminal of today need not be."""
-    shown = make_printable(text).replace("\n", "\\n").replace("\t", "\\t")  # it is one line, or one cell
-    return shown.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding)
-
-
 def _show(text: str) -> None:
-    sys.stdout.write(text)
+    encoding = sys.stdout.encoding  # a letter that our own output has no code for
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     sys.stdout.flush()

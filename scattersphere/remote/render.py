@@ -1,21 +1,30 @@
 """Replies and events as bytes: one line of ASCII JSON, or, when a person asked for it, something to read.
 
-Everything that leaves is ASCII without control characters (but newline), whatever a name, a log line
-or an error holds: no escape sequence can reach a terminal (CVE-2021-25743 was of that kind).
+No control character but newline leaves in any format, and no mark that reorders text, whatever a name, a log line or
+an error holds: no escape sequence can reach a terminal (CVE-2021-25743 was of that kind). JSON is ASCII besides; in
+what is made for people letters stay as they are. A text of several lines is indented: no line of it can pass for one
+of ours.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from scattersphere.model.logs import make_printable
+from scattersphere.remote.errors import RequestError
 
 CELL = 60
 """Characters of a table's cell."""
+CELLS = 20_000
+"""Cells of a table; rows that need more columns than that are shown as JSON, one a line."""
+PRETTY, TABLE = 64 << 10, 192 << 10
+"""Bytes of JSON that a reply may have to be made readable: some tens of milliseconds of work."""
+INDENT = "    "
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-_pretty = json.JSONEncoder(indent=2, allow_nan=False).encode
-_STEERING = re.compile(r"[^\x20-\x7e]")
+_shown = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode
+_pretty = json.JSONEncoder(indent=2, allow_nan=False, ensure_ascii=False).encode
 
 
 def as_json(message: Mapping[str, Any]) -> bytes:
@@ -27,36 +36,60 @@ def as_json(message: Mapping[str, Any]) -> bytes:
 
 
 def as_pretty(message: Mapping[str, Any]) -> bytes:
-    """Return the message as indented JSON, with an empty line after it."""
-    return _pretty(message).replace("\x7f", "\\u007f").encode("ascii") + b"\n\n"
+    """Return the message as indented JSON, with an empty line after it. Raises `RequestError` (`too-large`)."""
+    _check_size(message, PRETTY)
+    # Inside strings JSON escapes newlines itself; what is left of them lays the text out.
+    return _utf8(make_printable(_pretty(message)) + "\n\n")
 
 
 def as_table(message: Mapping[str, Any]) -> bytes:
-    """Return the message as a head line, then tables and `name: value` lines, and an empty line."""
-    return to_table(message, _ascii).encode("ascii")
+    """Return the message as a head line, then tables and `name: value` lines, and an empty line.
+
+    Raises `RequestError` (`too-large`).
+    """
+    _check_size(message, TABLE)
+    return _utf8(to_table(message))
 
 
-def to_table(message: Mapping[str, Any], escape: Callable[[str], str]) -> str:
-    """Do as `as_table`; `escape` replaces what may not be shown."""
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _check_size(message: Mapping[str, Any], limit: int) -> None:
+    """Judge a reply by its JSON, which is made quickly: what is made for people takes ten times as long."""
+    text = _encode(message)
+    if (
+        len(text) > limit or text.count("[") + text.count("{") > limit // 8
+    ):  # each may be indented by 60 spaces
+        why = f"the reply has {len(text)} bytes as JSON, too many to be made readable"
+        raise RequestError("too-large", f"{why}; type `output json`, or ask for less")
+
+
+def to_table(message: Mapping[str, Any]) -> str:
+    """Return what `as_table` does, as text."""
     if "event" in message:
-        return escape(_event(message)) + "\n"
+        return one_line(_event(message)) + "\n"
     if "bye" in message:
-        return escape(f"-- bye: {message['bye'].get('message') or message['bye']['code']}") + "\n"
+        return one_line(f"-- bye: {message['bye'].get('message') or message['bye']['code']}") + "\n"
     head = f"-- {message.get('n', '')}" + (f" {message['id']}" if "id" in message else "")
     if "error" in message:
         error = message["error"]
-        lines = f"{head} {error['code']}: {error['message']}".split("\n")
+        first, *others = f"{head} {error['code']}: {error['message']}".split("\n")
+        lines = [first, *(INDENT + line for line in others)]
         lines += [_problem(problem) for problem in error.get("problems", ())]
     else:
-        lines = [head, *_block(message["result"], "", escape)]
-    return "".join(escape(line) + "\n" for line in lines) + "\n"
+        lines = [head, *_block(message["result"], "")]
+    return "".join(one_line(line) + "\n" for line in lines) + "\n"
 
 
 RENDERERS = {"json": as_json, "pretty": as_pretty, "table": as_table}
 
 
-def _ascii(text: str) -> str:
-    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+def one_line(text: str) -> str:
+    """Return a text so that it is one line, or one cell, and steers nothing."""
+    if text.isprintable():
+        return text
+    return make_printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _event(event: Mapping[str, Any]) -> str:
@@ -87,14 +120,14 @@ def log_lines(row: Mapping[str, Any]) -> list[str]:
     first, *others = str(row.get("message", "")).split("\n")
     # In the server's log of its runs a line is of a run, and says so.
     whose = f"#{row['run']}" if "run" in row and "event" not in row else _task(row)
-    return [f"{time} {row.get('level', '-'):<7} {whose}: {first}", *(f"    {line}" for line in others)]
+    return [f"{time} {row.get('level', '-'):<7} {whose}: {first}", *(INDENT + line for line in others)]
 
 
-def to_log(message: Mapping[str, Any], escape: Callable[[str], str]) -> str:
+def to_log(message: Mapping[str, Any]) -> str:
     """Return an event of the kind `log` as `logs` shows it; other messages as tables do."""
     if message.get("event") != "log":
-        return to_table(message, escape)
-    return "".join(escape(line) + "\n" for line in log_lines(message))
+        return to_table(message)
+    return "".join(one_line(line) + "\n" for line in log_lines(message))
 
 
 def _problem(problem: Mapping[str, Any]) -> str:
@@ -103,24 +136,20 @@ def _problem(problem: Mapping[str, Any]) -> str:
     return f"  {where}{problem.get('path', '')}  {problem['message']}{hint}"
 
 
-def _block(value: Any, name: str, escape: Callable[[str], str]) -> list[str]:
+def _block(value: Any, name: str) -> list[str]:
     """Return the lines of a value, with its name where it has one."""
     if isinstance(value, Mapping):
         lines = []
         for key, inner in value.items():
-            lines += _block(inner, f"{name}.{key}" if name else str(key), escape)
+            lines += _block(inner, f"{name}.{key}" if name else str(key))
         return lines
     if isinstance(value, Sequence) and not isinstance(value, str) and value:
         if all(isinstance(row, Mapping) for row in value):
-            return (
-                [line for row in value for line in log_lines(row)]
-                if name == "lines"
-                else _rows(value, escape)
-            )
+            return [line for row in value for line in log_lines(row)] if name == "lines" else _rows(value)
         if name == "help":
             return list(value)
     if isinstance(value, str) and "\n" in value:
-        return value.split("\n")
+        return [f"{name}:" if name else "-", *(INDENT + line for line in value.split("\n"))]
     return [f"{name}: {_short(value)}" if name else _short(value)]
 
 
@@ -133,23 +162,26 @@ def _short(value: Any) -> str:
             return ", ".join(value) or "-"
         if all(isinstance(each, Mapping) and each for each in value):  # what each is called comes first
             return ", ".join(_short(next(iter(each.values()))) for each in value)
-    return _encode(value)
+    return _shown(value)
 
 
-def _rows(rows: Sequence[Mapping[str, Any]], escape: Callable[[str], str]) -> list[str]:
+def _rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [
-        [_cell(row.get(column), escape, last=column is columns[-1]) for column in columns] for row in rows
-    ]
-    widths = [max(len(line[at]) for line in [columns, *cells]) for at in range(len(columns))]
-    return [_aligned(columns, widths), *(_aligned(line, widths) for line in cells)]
+    if (
+        len(rows) * len(columns) > CELLS
+    ):  # a cell for each pair could be a thousand times what there is to show
+        return [_shown(row) for row in rows]
+    cells = [[_cell(row.get(column), last=column is columns[-1]) for column in columns] for row in rows]
+    heads = [one_line(str(column))[:CELL] for column in columns]
+    widths = [max(len(line[at]) for line in [heads, *cells]) for at in range(len(columns))]
+    return [_aligned(heads, widths), *(_aligned(line, widths) for line in cells)]
 
 
-def _cell(value: Any, escape: Callable[[str], str], *, last: bool) -> str:
+def _cell(value: Any, *, last: bool) -> str:
     """Return a cell; only the last one of a row may be long."""
     if value is None:
         return "-"
-    text = escape(_short(value))
+    text = one_line(_short(value))
     return text if last or len(text) <= CELL else text[: CELL - 3] + "..."
 
 

@@ -338,9 +338,13 @@ class Session:
 
     def _reply(self, n: int, id_: str | int | None, outcome: str, value: Any) -> None:
         message = {"n": n, outcome: value} if id_ is None else {"id": id_, "n": n, outcome: value}
-        line = self.render(message)
-        if len(line) > self.limits.output:
+        try:
+            line = self.render(message)
+        except RequestError as exc:
             del message[outcome]
+            line = self.render(message | {"error": wire_error(exc)})
+        if len(line) > self.limits.output:
+            message.pop(outcome, None)
             why = f"the reply has {len(line)} bytes, more than {self.limits.output}; ask for less"
             line = self.render(message | {"error": {"code": "too-large", "message": why}})
         self._put(line)
