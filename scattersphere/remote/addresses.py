@@ -19,7 +19,8 @@ from pathlib import Path
 
 from scattersphere.remote.errors import ListenError
 
-BACKLOG = 128
+BACKLOG = 4_096
+"""Connections that the system keeps until they are accepted (it may keep fewer): a burst beyond it is lost."""
 HIGHEST_PORT = 65_535
 _FOLDER_MODE = 0o700
 

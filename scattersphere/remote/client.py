@@ -19,7 +19,7 @@ import attrs
 
 from scattersphere.errors import ScattersphereError
 from scattersphere.remote.addresses import split_address
-from scattersphere.remote.unixstream import UnixStream
+from scattersphere.remote.streams import UnixStream
 
 if TYPE_CHECKING:
     import ssl

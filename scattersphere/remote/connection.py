@@ -9,7 +9,6 @@ the send.)
 from __future__ import annotations
 
 import datetime as dt
-import ssl
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -22,6 +21,7 @@ from scattersphere.remote.handlers import HANDLERS
 from scattersphere.remote.handlers.scene import Scene
 from scattersphere.remote.roles import Principal
 from scattersphere.remote.session import Call, Session
+from scattersphere.remote.streams import GONE, close, send_eof
 from scattersphere.remote.views import event_view, kind_of, stamp
 
 if TYPE_CHECKING:
@@ -36,16 +36,6 @@ CHUNK = 65_536
 TURN = 64
 """Events of one subscription that are made before the others have a turn."""
 LINGER_BYTES = 1 << 20
-_GONE = (
-    anyio.BrokenResourceError,
-    anyio.ClosedResourceError,
-    anyio.EndOfStream,
-    anyio.BusyResourceError,
-    OSError,
-    ssl.SSLError,
-)
-"""How a stream says that it is of no use any more. A TLS stream meets the end of input in a `send` too,
-and is busy where a renegotiation makes a `send` read while we receive."""
 _UNREMARKABLE = frozenset({"ping", "hello", "help", "commands", "schema", "output", "whoami", "quit"})
 """Commands that are only audited where they fail."""
 
@@ -109,7 +99,7 @@ class Connection:
             self.session.close("shutting-down")
             self._audit("session", "", self.session.closed or "closed")
             with anyio.move_on_after(1, shield=True):
-                await _close(self._stream)
+                await close(self._stream)
 
     def close(self, code: str, message: str = "") -> None:
         """End the session from outside."""
@@ -158,7 +148,7 @@ class Connection:
             except anyio.EndOfStream:
                 session.end_input()
                 break
-            except _GONE:
+            except GONE:
                 self._broken = True
                 session.close("gone")
                 return
@@ -237,7 +227,7 @@ class Connection:
                 for piece in (data,) if len(data) <= CHUNK else _pieces(data):
                     self._sends += 1
                     await self._stream.send(piece)
-        except _GONE:
+        except GONE:
             self._broken = True
             self.session.close("gone")
         finally:
@@ -253,10 +243,10 @@ class Connection:
         left = LINGER_BYTES
         with anyio.move_on_after(self.session.limits.linger):
             try:
-                await _send_eof(self._stream)
+                await send_eof(self._stream)
                 while left > 0:
                     left -= len(await self._stream.receive(CHUNK))
-            except _GONE:
+            except GONE:
                 pass
 
     # ---- subscriptions
@@ -364,20 +354,3 @@ def _object(arguments: Any, result: Any) -> str:
 def _pieces(data: bytes) -> list[bytes]:
     """Cut what is long: a send that is stalled is told from one that goes on slowly."""
     return [data[start : start + CHUNK] for start in range(0, len(data), CHUNK)]
-
-
-async def _send_eof(stream: Any) -> None:
-    """Close our half, where the stream has halves: TLS has none (RFC 8446 has, Python has not)."""
-    send_eof = getattr(stream, "send_eof", None)
-    if send_eof is not None:
-        try:
-            await send_eof()
-        except NotImplementedError:
-            return
-
-
-async def _close(stream: ByteStream) -> None:
-    try:
-        await stream.aclose()
-    except _GONE:
-        return

@@ -51,6 +51,8 @@ class Front:
     instance: str = attrs.field(factory=lambda: secrets.token_hex(4))
     penalties: Penalties = attrs.field(factory=Penalties)
     sessions: dict[str, SessionRecord] = attrs.field(factory=dict)
+    refused: int = 0
+    """Connections that were turned away for want of room: a flood costs a number, and no line of the log."""
     _incidents: int = 0
     _task_runs: WeakSet[Run] = attrs.field(factory=WeakSet)
 

@@ -6,13 +6,11 @@ import errno
 import os
 import socket
 import ssl
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
-from anyio import TypedAttributeLookupError
-from anyio.abc import SocketAttribute, SocketListener
+from anyio.abc import SocketStream, UNIXSocketStream
 from anyio.streams.tls import TLSStream
 
 from scattersphere.execution.loops import current_loop
@@ -23,7 +21,7 @@ from scattersphere.remote.front import Front, log
 from scattersphere.remote.gate import PEER
 from scattersphere.remote.render import as_json
 from scattersphere.remote.roles import Principal, Role
-from scattersphere.remote.unixstream import UnixStream
+from scattersphere.remote.streams import GONE, UnixStream, close
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -33,9 +31,14 @@ if TYPE_CHECKING:
 
 ACCEPT_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """After an accept that failed, for want of descriptors mostly: a tight loop would help nobody."""
+ACCEPTS = 128
+"""Connections that are accepted in one turn of the loop."""
+LINGERING = 100
+"""Refused connections that are given time to read why; beyond that a close may overtake the words."""
 SWEEP = 1.0
 """How often, at most, deadlines and revocations are looked at, in seconds."""
 _OUT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_USELESS = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK})
 
 
 class Listening:
@@ -61,6 +64,8 @@ class Listening:
         self._connections: set[Connection] = set()
         self._sources: dict[str, int] = {}
         self._numbers = 0
+        self._turned_away = 0
+        self._failure: BaseException | None = None
         self._loop: Any = None
         self._handle: Any = None
         self._closing = anyio.Event()
@@ -131,6 +136,12 @@ class Listening:
             await self._ended.wait()
             await self._loop.aclose()
 
+    async def wait_closed(self) -> None:
+        """Wait until nothing listens any more. Raises `ListenError` where that was not asked for."""
+        await self._ended.wait()
+        if self._failure is not None:
+            raise ListenError(f"no longer listening on {', '.join(self.addresses)}: {self._failure}")
+
     def _close_sockets(self) -> None:
         for each in self._sockets:
             each.close()
@@ -142,7 +153,7 @@ class Listening:
             async with anyio.create_task_group() as sessions:
                 async with anyio.create_task_group() as accepting:
                     for listening in self._sockets:
-                        accepting.start_soon(self._accept, listening, sessions)
+                        accepting.start_soon(self._accept_until_useless, listening, sessions)
                     accepting.start_soon(self._sweep)
                     await self._closing.wait()
                     accepting.cancel_scope.cancel()
@@ -150,13 +161,16 @@ class Listening:
                 await self._say_goodbye()
                 sessions.cancel_scope.cancel()
         except Exception as exc:  # noqa: BLE001 - a defect of ours may not end the host's program, nor pass in silence
+            self._failure = exc
             self.front.incident(exc)
         finally:
             self._close_sockets()
             self._ended.set()
 
     def _broken(self, exc: BaseException) -> None:
+        self._failure = exc
         self.front.incident(exc)
+        self._closing.set()
 
     async def _say_goodbye(self) -> None:
         for connection in list(self._connections):
@@ -170,50 +184,63 @@ class Listening:
 
     # ---- accepting
 
-    async def _accept(self, listening: socket.socket, sessions: TaskGroup) -> None:
-        """Accept for ever. anyio's own `serve` ends at the first EMFILE, and at a handler's error."""
-        pause = ACCEPT_PAUSE
-        listener = await SocketListener.from_socket(listening)
+    async def _accept_until_useless(self, listening: socket.socket, sessions: TaskGroup) -> None:
+        """Accept; where that has ended for good, everything ends in good order: who waits for it is told."""
         try:
-            while True:
-                try:
-                    accepted = await listener.accept()
-                except anyio.ClosedResourceError:
-                    return
-                except OSError as exc:
-                    level = "warning" if exc.errno in _OUT_OF else "error"
-                    getattr(log, level)("accept failed, trying again in %g s: %s", pause, exc.strerror)
-                    await anyio.sleep(pause)
-                    pause = min(LONGEST_PAUSE, pause * 2)
-                    continue
-                pause = ACCEPT_PAUSE
-                stream = UnixStream(accepted) if listening.family == socket.AF_UNIX else accepted
-                sessions.start_soon(self._guarded, stream, self._has_tls(listening))
-        finally:
-            with anyio.CancelScope(shield=True):
-                await listener.aclose()
+            await self._accept(listening, sessions)
+        except ListenError as exc:
+            log.error("%s", exc)
+            self._failure = exc
+            self._closing.set()
 
-    async def _guarded(self, stream: ByteStream, tls: bool) -> None:  # noqa: FBT001 - start_soon takes no keywords
-        """Serve one connection; no error of it reaches the others or the accept loop."""
-        try:
-            peer = self._peer(stream)
-        except (OSError, TypedAttributeLookupError):
-            await stream.aclose()  # it was gone before we looked at it
-            return
-        try:
-            if (refusal := self._full(peer.source)) is not None:
-                await self._turn_away(stream, refusal)
-                return
-            self._sources[peer.source] = self._sources.get(peer.source, 0) + 1
+    async def _accept(self, listening: socket.socket, sessions: TaskGroup) -> None:
+        """Accept for ever, each time all that wait. anyio's own `serve` ends at the first EMFILE, and takes one a turn.
+
+        Raises `ListenError` where the socket is of no use any more.
+        """
+        pause = ACCEPT_PAUSE
+        while True:
             try:
-                await self._serve(stream, peer, tls=tls)
-            finally:
-                self._leave(peer.source)
+                await anyio.wait_readable(listening)
+                for _ in range(ACCEPTS):
+                    sessions.start_soon(self._guarded, accept_one(listening), self._has_tls(listening))
+            except BlockingIOError:  # nobody waits any more
+                pause = ACCEPT_PAUSE
+            except (OSError, ValueError, anyio.ClosedResourceError) as exc:
+                if listening.fileno() < 0 or getattr(exc, "errno", None) in _USELESS:
+                    raise ListenError(f"a listener has ended: {exc}") from None
+                level = "warning" if getattr(exc, "errno", None) in _OUT_OF else "error"
+                getattr(log, level)("accept failed, trying again in %g s: %s", pause, exc)
+                await anyio.sleep(pause)
+                pause = min(LONGEST_PAUSE, pause * 2)
+
+    async def _guarded(self, accepted: socket.socket, tls: bool) -> None:  # noqa: FBT001 - start_soon takes no keywords
+        """Serve one connection; no error of it reaches the others or the accept loop."""
+        stream: ByteStream | None = None
+        source: str | None = None
+        try:
+            try:
+                peer = self._peer(accepted)
+                if (refusal := self._full(peer.source)) is not None:
+                    self.front.refused += 1
+                    await self._turn_away(accepted, refusal, tls=tls)
+                    return
+                source = peer.source
+                self._sources[source] = self._sources.get(source, 0) + 1
+                stream = await _stream_of(accepted)
+            except GONE:
+                return  # it went before it was served: no news
+            await self._serve(stream, peer, tls=tls)
         except Exception as exc:  # noqa: BLE001 - one connection's defect is its own
             self.front.incident(exc)
         finally:
-            with anyio.move_on_after(1, shield=True), suppress(Exception):
-                await stream.aclose()
+            if source is not None:
+                self._leave(source)
+            if stream is None:
+                accepted.close()
+            else:
+                with anyio.move_on_after(1, shield=True):
+                    await close(stream)
 
     def _full(self, source: str) -> str | None:
         limits = self.front.limits
@@ -228,13 +255,24 @@ class Listening:
         if not self._sources[source]:
             del self._sources[source]
 
-    async def _turn_away(self, stream: ByteStream, reason: str) -> None:
+    async def _turn_away(self, accepted: socket.socket, reason: str, *, tls: bool) -> None:
+        """Say why in one write, and let it be read; over TLS close at once: the handshake is what the limit saves."""
+        if tls:
+            return
         error = {"error": {"code": "busy", "message": f"{reason}; try again later"}}
-        with anyio.move_on_after(1), suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
-            await stream.send(as_json(error) + as_json({"bye": {"code": "busy"}}))
-            await stream.send_eof()
-            while True:
-                await stream.receive()
+        accepted.send(as_json(error) + as_json({"bye": {"code": "busy"}}))
+        accepted.shutdown(socket.SHUT_WR)
+        if self._turned_away >= LINGERING:
+            return
+        self._turned_away += 1
+        try:
+            with anyio.move_on_after(self.front.limits.linger):
+                while True:
+                    await anyio.wait_readable(accepted)
+                    if not accepted.recv(65_536):
+                        return
+        finally:
+            self._turned_away -= 1
 
     async def _serve(self, stream: ByteStream, peer: Peer, *, tls: bool) -> None:
         if tls:
@@ -264,18 +302,17 @@ class Listening:
                 return await TLSStream.wrap(
                     stream, server_side=True, ssl_context=self._tls, standard_compatible=False
                 )
-            except (ssl.SSLError, OSError, anyio.BrokenResourceError, anyio.EndOfStream) as exc:
+            except GONE as exc:
                 log.debug("a TLS handshake failed: %s", type(exc).__name__)
         return None
 
-    def _peer(self, stream: ByteStream) -> Peer:
-        raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - anyio's, not Django's
+    def _peer(self, raw: socket.socket) -> Peer:
         if raw.family == socket.AF_UNIX:
             uid = addresses.peer_uid(raw)
             known = uid is not None and uid == os.geteuid()
             principal = Principal(user=f"uid-{uid}", role=Role.ADMIN, credential=PEER) if known else None
             return Peer(f"unix uid={uid}", f"uid-{uid}", principal)
-        address: Any = stream.extra(SocketAttribute.remote_address)  # noqa: S610 - the same
+        address = raw.getpeername()
         return Peer(f"{address[0]}:{address[1]}", _source(str(address[0])))
 
     # ---- time
@@ -287,8 +324,8 @@ class Listening:
                 self._wake = anyio.Event()
                 await self._wake.wait()
             await anyio.sleep(self._until_next())
-            self._refresh_tokens()
             now = anyio.current_time()
+            self._refresh_tokens()
             for connection in list(self._connections):
                 try:
                     connection.check(now)
@@ -306,6 +343,19 @@ class Listening:
                 self.front.tokens.refresh()
             except ListenError as exc:
                 log.warning("%s", exc)  # nobody's token holds until it is mended
+
+
+def accept_one(listening: socket.socket) -> socket.socket:
+    """Return a connection that waits, and does not block. Raises `BlockingIOError` where none does, `OSError`."""
+    accepted, _ = listening.accept()
+    accepted.setblocking(False)
+    return accepted
+
+
+async def _stream_of(accepted: socket.socket) -> ByteStream:
+    if accepted.family == socket.AF_UNIX:
+        return UnixStream(await UNIXSocketStream.from_socket(accepted))
+    return await SocketStream.from_socket(accepted)
 
 
 def _source(host: str) -> str:

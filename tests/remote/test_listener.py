@@ -1,15 +1,19 @@
 """Sessions over real sockets: what a client sees of the commands, the limits and the end."""
 
 import json
+import random
+import select
 import socket
+import struct
 
 import anyio
+import anyio.lowlevel
 import attrs
 import pytest
-from wire import Client, connected, job, port_of, raw, served, until
+from wire import PATIENCE, Client, connected, job, port_of, raw, served, until
 
 from scattersphere import Server
-from scattersphere.remote import Limits, listen
+from scattersphere.remote import Limits, ListenError, listen, listener
 
 pytestmark = pytest.mark.anyio
 
@@ -283,3 +287,87 @@ async def test_logs_tell_from_where_to_follow(front):
         await client.ok("cancel 1")
         assert (await client.ok(f"follow 1 since={following - 1}"))["next"] == following
         assert (await client.read())["seq"] == following
+
+
+def burst(listening, number):
+    """Connect so many clients, without a turn of the loop between."""
+    clients = [socket.socket() for _ in range(number)]
+    for client in clients:
+        client.setblocking(False)
+        client.connect_ex(("127.0.0.1", port_of(listening)))
+    return clients
+
+
+def arrived(clients):
+    _, writable, _ = select.select([], clients, [], 0)
+    return sum(client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0 for client in writable)
+
+
+async def test_a_burst_of_connects_is_kept_until_it_is_accepted_and_each_hears_a_word(front):
+    """The system kept 128, and one was accepted a turn: 450 of 1,000 clients heard nothing."""
+    clients = burst(front.listening, 300)
+    try:
+        assert arrived(clients) == 300
+        told = []
+        for client in clients:
+            await anyio.wait_readable(client)
+            message = json.loads(client.recv(4_096).splitlines()[0])
+            told.append("busy" if "error" in message else "greeted")
+        assert told.count("greeted") == front.listening.front.limits.sessions_of_source
+        assert front.listening.front.refused == told.count("busy")
+    finally:
+        for client in clients:
+            client.close()
+
+
+async def test_all_connections_that_wait_are_accepted_in_one_turn(front, monkeypatch):
+    accepted, at_once = [], []
+    real = listener.accept_one
+
+    def counted(listening):
+        try:
+            accepted.append(real(listening))
+        except BlockingIOError:
+            at_once.append(len(accepted))
+            raise
+        return accepted[-1]
+
+    monkeypatch.setattr(listener, "accept_one", counted)
+    clients = burst(front.listening, 100)
+    await until(lambda: at_once)
+    assert at_once[0] == 100
+    for client in clients:
+        client.close()
+
+
+async def test_a_flood_of_refused_connections_costs_a_number_and_no_line_of_the_log(tmp_path, caplog):
+    """Each refused connection that closed was an incident with a traceback."""
+    caplog.set_level("DEBUG", "scattersphere")
+    limits = attrs.evolve(Limits(), sessions_of_source=1, linger=0.1)
+    async with served(tmp_path, limits=limits) as front, front.client() as client:
+        for _ in range(50):
+            for each in burst(front.listening, 5):
+                each.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", random.randrange(2), 0)
+                )
+                each.close()
+            await anyio.lowlevel.checkpoint()
+        await until(lambda: front.listening.front.refused > 50)
+        assert (await client.ok("stats"))["refused"] > 50
+    assert [record for record in caplog.records if record.name.startswith("scattersphere.remote")] == []
+
+
+async def test_a_listener_that_is_of_no_use_any_more_ends_and_says_so(front):
+    """Its process lived on, deaf."""
+    async with front.client() as client:
+        for each in front.listening._sockets:
+            each.shutdown(socket.SHUT_RDWR)
+        assert (await client.rest_of_it())[-1] == {"bye": {"code": "shutting-down"}}
+    with anyio.fail_after(PATIENCE), pytest.raises(ListenError, match="no longer listening on tcp://"):
+        await front.listening.wait_closed()
+
+
+async def test_a_listener_that_was_closed_has_ended_well(tmp_path):
+    async with served(tmp_path) as front:
+        await front.listening.aclose()
+        await front.listening.wait_closed()

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 async def stats(scene: Scene, _: Any) -> Any:
     """Count what is there."""
-    return {**scene.front.server.stats(), "sessions": len(scene.front.sessions)}
+    return {
+        **scene.front.server.stats(),
+        "sessions": len(scene.front.sessions),
+        "refused": scene.front.refused,
+    }
 
 
 async def sessions(scene: Scene, _: Any) -> Any:

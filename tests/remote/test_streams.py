@@ -7,7 +7,7 @@ import anyio
 import pytest
 from anyio.abc import SocketAttribute, UNIXSocketStream
 
-from scattersphere.remote.unixstream import UnixStream
+from scattersphere.remote.streams import UnixStream
 
 pytestmark = pytest.mark.anyio
 

@@ -1,4 +1,6 @@
-"""A stream over a unix socket whose cancelled `receive` leaves no error behind in the host's log.
+"""Byte streams: how they say that they are of no use any more, how they end, and one over a unix socket.
+
+The latter is ours since a cancelled `receive` of anyio's leaves an error behind in the host's log.
 
 anyio 4.16 hands asyncio a future's `set_result` as the reader of a unix socket. Where input comes in the very turn
 of the loop in which the future is cancelled, the loop reports an InvalidStateError, a traceback that nobody can do
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -18,6 +21,32 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from anyio.abc import SocketStream
+
+
+GONE = (
+    anyio.BrokenResourceError,
+    anyio.ClosedResourceError,
+    anyio.EndOfStream,
+    anyio.BusyResourceError,
+    OSError,
+    ssl.SSLError,
+)
+"""How a stream says that it is of no use any more. A TLS stream meets the end of input in a `send` too,
+and is busy where a renegotiation makes a `send` read while we receive."""
+
+
+async def send_eof(stream: Any) -> None:
+    """Close our half, where the stream has halves: TLS has none (RFC 8446 has, Python has not)."""
+    close_half = getattr(stream, "send_eof", None)
+    if close_half is not None:
+        with contextlib.suppress(NotImplementedError):
+            await close_half()
+
+
+async def close(stream: ByteStream) -> None:
+    """Close a stream, also one that is broken."""
+    with contextlib.suppress(*GONE):
+        await stream.aclose()
 
 
 class UnixStream(ByteStream):
