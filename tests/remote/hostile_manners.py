@@ -7,6 +7,7 @@ well-formed, and the test judges what is left of it all.
 import socket
 import ssl
 import struct
+from contextlib import suppress
 
 import anyio
 from anyio.abc import SocketAttribute
@@ -235,8 +236,10 @@ async def connects_many_times(venue):
     async with anyio.create_task_group() as group:
 
         async def one():
-            async with venue.silent() as stream:
-                await _send(stream, b"ping\n")
+            # Over TLS those beyond the limit are refused by a close, in the middle of their handshake.
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                async with venue.silent() as stream:
+                    await _send(stream, b"ping\n")
 
         for _ in range(15):
             group.start_soon(one)
