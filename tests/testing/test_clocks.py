@@ -248,7 +248,7 @@ class LongStep(RunnableTask):
             await anyio.sleep(each)
 
 
-@both
+@both_loops
 @pytest.mark.parametrize(("first", "second", "limit"), [(0.1, 0.1, 0.9), (0.1, 0.2, 2.4), (0.1, 0.2, 3.1)])
 def test_a_timeout_that_is_a_bit_off_the_clock_comes_all_the_same(backend, first, second, limit):
     async def main():
