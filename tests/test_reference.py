@@ -7,7 +7,6 @@ import re
 import runpy
 from pathlib import Path
 
-import attrs
 import pytest
 
 import scattersphere.errors
@@ -15,7 +14,6 @@ import scattersphere.tasks
 from scattersphere import (
     EventKind,
     JobDefinition,
-    Overlap,
     Parameter,
     RetryPolicy,
     RunState,
@@ -23,12 +21,13 @@ from scattersphere import (
     TaskState,
     TriggerRule,
 )
-from scattersphere.codec.writing import COMMENT, RENAMES
+from scattersphere.model.fields import rows
+from scattersphere.model.forms import COMMENT
+from scattersphere.model.schedules import ScheduleDefinition
 from scattersphere.remote.commands import COMMANDS
 from scattersphere.remote.errors import CODES
 
 DOCS = Path(__file__).parents[1] / "docs"
-NOT_IN_FILES = {"origin", "comments"}
 
 
 def page(name: str) -> str:
@@ -40,20 +39,19 @@ def missing(words: list[str], text: str) -> list[str]:
     return [word for word in words if not re.search(rf'[`"]{re.escape(word)}\b', text)]
 
 
-def keys_of(cls: type) -> list[str]:
-    names = [field.name for field in attrs.fields(cls) if field.name not in NOT_IN_FILES]
-    return [RENAMES.get(name, name) for name in names if RENAMES.get(name, name) != COMMENT]
+@pytest.mark.parametrize("cls", [JobDefinition, TaskDefinition, RetryPolicy, Parameter, ScheduleDefinition])
+def test_each_key_of_a_definition_file_is_explained_by_its_row(cls: type) -> None:
+    assert f"```{{fields}} {cls.__name__}\n" in page("reference/definition.md")
+    ext = runpy.run_path(str(DOCS / "_ext" / "fields.py")) if importlib.util.find_spec("docutils") else None
+    if ext is not None:  # it is there with the group `docs`
+        table = ext["rows"](cls)
+        assert [key for key, *_ in table] == [key for key in rows(cls) if key != COMMENT]
+        assert all(all(row) for row in table)
 
 
-@pytest.mark.parametrize("cls", [JobDefinition, TaskDefinition, RetryPolicy, Parameter])
-def test_each_key_of_a_definition_file_is_explained(cls: type) -> None:
-    assert missing(keys_of(cls), page("reference/definition.md")) == []
-
-
-@pytest.mark.parametrize("kind", [TriggerRule, Overlap])
-def test_each_rule_is_explained(kind: type[TriggerRule | Overlap]) -> None:
+def test_each_rule_is_explained() -> None:
     text = page("reference/definition.md") + page("reference/lifecycle.md")
-    assert missing([str(one) for one in kind], text) == []
+    assert missing([str(rule) for rule in TriggerRule], text) == []
 
 
 def test_each_kind_of_event_is_explained() -> None:

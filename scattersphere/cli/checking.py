@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import attrs
 
-from scattersphere.codec import definition_schema, read_definition_file
-from scattersphere.codec.faults import Fault, untold
+from scattersphere._json import RawProblem
+from scattersphere.codec import definition_schema, read_definition_file, untold
 from scattersphere.errors import DefinitionError, ScattersphereError, listing
-from scattersphere.execution.planning import code_faults
+from scattersphere.execution.planning import code_problems
 from scattersphere.model.logs import make_printable
 from scattersphere.model.problem import Problem
 from scattersphere.server import Server
@@ -21,7 +21,7 @@ from scattersphere.server import Server
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from scattersphere.codec.definition import DefinitionReading
+    from scattersphere.codec.load import DefinitionReading
 
 RIGHT, WRONG = 0, 3
 _BACKENDS = frozenset({"loop", "thread", "process"})
@@ -58,29 +58,29 @@ async def check_file(file: str, folder: Path, bundles: list[Path]) -> tuple[list
     if reading.definition is None:
         return reading.problems(), 0
     async with Server() as server:
-        faults = await _register(server, reading, folder, bundles)
+        problems = await _register(server, reading, folder, bundles)
         if server.registry.bundles:
-            found = code_faults(reading.definition, server.registry.find, _BACKENDS)
-            faults += untold(found, [*reading.faults, *faults])
-    return reading.problems(faults), len(reading.definition.tasks)
+            found = code_problems(reading.definition, server.registry.find, _BACKENDS)
+            problems += untold(found, [*reading.raw_problems, *problems])
+    return reading.problems(problems), len(reading.definition.tasks)
 
 
 async def _register(
     server: Server, reading: DefinitionReading, folder: Path, more: list[Path]
-) -> list[Fault]:
-    faults: list[Fault] = []
+) -> list[RawProblem]:
+    problems: list[RawProblem] = []
     named = reading.definition.bundles if reading.definition is not None else {}
     for name, place in named.items():
         try:
             await server.register(folder / place, name=name)
         except (ScattersphereError, OSError) as exc:
-            faults.append(Fault(("bundles", name), str(exc)))
+            problems.append(RawProblem(("bundles", name), str(exc)))
     for path in more:
         try:
             await server.register(path)
         except (ScattersphereError, OSError) as exc:
-            faults.append(Fault((), f"--bundle {path}: {exc}"))
-    return faults
+            problems.append(RawProblem((), f"--bundle {path}: {exc}"))
+    return problems
 
 
 def schema_with(bundles: tuple[Path, ...]) -> dict[str, Any]:

@@ -1,21 +1,22 @@
 """JSON and the model: strict, located, with suggestions."""
 
 from scattersphere.codec.collecting import collection_paused
-from scattersphere.codec.definition import (
+from scattersphere.codec.dump import digest_definition, dumps_definition
+from scattersphere.codec.load import (
     check_definition,
     checked,
     load_definition,
     loads_definition,
-    locate,
+    placed,
     read_definition,
     read_definition_file,
     save_definition,
+    untold,
     with_origin,
     with_tasks,
 )
-from scattersphere.codec.params import resolve_params, secret_names
+from scattersphere.codec.parameters import resolve_params, secret_names
 from scattersphere.codec.schema import definition_schema
-from scattersphere.codec.writing import digest_definition, dumps_definition
 
 __all__ = [
     "check_definition",
@@ -26,12 +27,13 @@ __all__ = [
     "dumps_definition",
     "load_definition",
     "loads_definition",
-    "locate",
+    "placed",
     "read_definition",
     "read_definition_file",
     "resolve_params",
     "save_definition",
     "secret_names",
+    "untold",
     "with_origin",
     "with_tasks",
 ]

@@ -1,130 +1,33 @@
-"""A cattrs converter without mercy: no coercion, no unknown keys, every fault with its path.
+"""The cattrs converter of definitions, made from the rows of their fields; and what it raises, as problems.
 
-cattrs does the work between classes and JSON; its habits of being helpful (`"5"` -> 5, `true` -> 1,
-`"abc"` -> ["a", "b", "c"]) are switched off here, and its exceptions become `Fault`s.
+cattrs does the work between classes and JSON objects: keys that are missing or unknown, names that differ, what is
+inside what. What stands in a field is read by the field's own form (`model/fields.py`), strictly: cattrs' habits of
+being helpful (`"5"` -> 5, `true` -> 1, `"abc"` -> ["a", "b", "c"]) are never asked for.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from cattrs import Converter
-from cattrs.errors import (
-    AttributeValidationNote,
-    BaseValidationError,
-    ForbiddenExtraKeysError,
-    IterableValidationNote,
-)
+from cattrs.errors import AttributeValidationNote, BaseValidationError, ForbiddenExtraKeysError
+from cattrs.gen import make_dict_structure_fn, override
 
+from scattersphere._json import Path, RawProblem, quote
 from scattersphere._text import Suggester
-from scattersphere.codec.faults import Fault, Path, describe, quote
+from scattersphere.model.definition import JobDefinition
+from scattersphere.model.fields import Record, Records, rows
+from scattersphere.model.forms import Simple, WrongPartsError, WrongValueError, require_object
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Collection, Mapping
 
-
-class WrongValueError(ValueError):
-    """A value is not what it should be; the message is for people."""
-
-    def __init__(self, message: str, suggestion: str | None = None) -> None:
-        self.suggestion = suggestion
-        super().__init__(message)
-
-
-class WrongPartsError(ValueError):
-    """Parts of a value are not what they should be: faults whose paths begin inside it."""
-
-    def __init__(self, faults: list[Fault]) -> None:
-        self.faults = faults
-        super().__init__(faults)
-
-
-def make_converter(*, detailed: bool) -> Converter:
-    """Return a converter with strict primitives. `definition.py` teaches it the classes.
-
-    Only a `detailed` one says where something is wrong; the other is faster.
-    """
-    converter = Converter(forbid_extra_keys=True, detailed_validation=detailed)
-    converter.register_structure_hook(str, _exactly(str, "a string"))
-    converter.register_structure_hook(bool, _exactly(bool, "true or false"))
-    converter.register_structure_hook(int, _exactly(int, "a whole number"))
-    converter.register_structure_hook(float, _number)
-    converter.register_structure_hook_func(lambda kind: kind is Any, lambda value, _: value)
-    converter.register_structure_hook_func(_is_str_enum, structure_enum)
-    return converter
-
-
-def _exactly(kind: type, words: str) -> Callable[[Any, Any], Any]:
-    def hook(value: Any, _: Any) -> Any:
-        if type(value) is not kind:
-            raise WrongValueError(f"must be {words}, not {describe(value)}")
-        return value
-
-    return hook
-
-
-def _number(value: Any, _: Any) -> float | int:
-    # An int is kept as an int, so that a file is saved as it was written.
-    if type(value) not in (int, float):
-        raise WrongValueError(f"must be a number, not {describe(value)}")
-    number: float | int = value
-    return number
-
-
-def _is_str_enum(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, StrEnum)
-
-
-def structure_enum(value: Any, kind: type[StrEnum]) -> StrEnum:
-    """Return the member that `value` names."""
-    names = [member.value for member in kind]
-    if value not in names or type(value) is not str:
-        near = Suggester(names).nearest(value) if type(value) is str else None
-        raise WrongValueError(f"must be one of {', '.join(names)}, not {describe(value)}", near)
-    return kind(value)
-
-
-def faults_of(error: BaseException, path: Path, renames: dict[str, str]) -> list[Fault]:
-    """Turn what cattrs raised into faults. `renames` maps attributes to their keys in JSON."""
-    if isinstance(error, WrongPartsError):
-        return [attrs.evolve(fault, path=(*path, *fault.path)) for fault in error.faults]
-    if not isinstance(error, BaseValidationError):
-        return [_fault(error, path)]
-    found: list[Fault] = []
-    for child in error.exceptions:
-        if isinstance(child, ForbiddenExtraKeysError):
-            found += _unknown_keys(child, path, renames)
-            continue
-        found += faults_of(child, (*path, *_steps(child, renames)), renames)
-    return found
-
-
-def _steps(error: BaseException, renames: dict[str, str]) -> Path:
-    """Return the key or index that cattrs noted on an exception."""
-    for note in getattr(error, "__notes__", ()):
-        if isinstance(note, AttributeValidationNote):
-            return (renames.get(note.name, note.name),)
-        if isinstance(note, IterableValidationNote):
-            return (note.index,)
-    return ()
-
-
-def _fault(error: BaseException, path: Path) -> Fault:
-    if isinstance(error, WrongValueError):
-        return Fault(path, str(error), error.suggestion)
-    if isinstance(error, KeyError):  # a required key is not there
-        return Fault(path, "is missing")
-    return Fault(path, "has the wrong form")
-
-
-NOT_IN_FILES = frozenset({"origin", "comments"})
-"""Attributes that are no keys of the file."""
+UNREAD = "\0"
+"""Stands for a name that could not be read and was told of already; no name looks like that."""
 
 COMMON_SLIPS = {
     "after": "depends_on",
-    "needs": "depends_on",
     "dependencies": "depends_on",
     "requires": "depends_on",
     "upstream": "depends_on",
@@ -149,21 +52,140 @@ COMMON_SLIPS = {
     "parallel": "max_parallel",
     "jobs": "tasks",
     "steps": "tasks",
+    "nodes": "tasks",
     "executor": "backend",
+    "resources": "needs",
+    "schedule": "schedules",
+    "cron": "schedules",
     "title": "name",
     "comment": "//",
 }
 """What other engines call our keys."""
 
 
-def _unknown_keys(error: ForbiddenExtraKeysError, path: Path, renames: dict[str, str]) -> list[Fault]:
-    names = {str(renames.get(field.name, field.name)) for field in attrs.fields(error.cl)} - NOT_IN_FILES
+def read_record(
+    value: Mapping[str, Any], cls: type, needed: Mapping[str, str]
+) -> tuple[Any, list[RawProblem]]:
+    """Make an instance of a JSON object; where something is wrong with it, of what is left without that.
+
+    So a task with a mistyped key still tells that it waits for a task that is not there. `needed` stands in for the
+    fields that must be given.
+    """
+    rest, problems = dict(value), list[RawProblem]()
+    for turn in range(3):
+        try:
+            return _converter.structure(rest, cls), problems
+        except Exception as error:  # noqa: BLE001 - a group of what the forms raised; `problems_of` sorts it
+            found = problems_of(error)
+        problems += [problem for problem in found if not turn or problem.message != MISSING]
+        # First without the very parts, then without the fields that hold them.
+        rest = {**needed, **_without(rest, [problem.path[: None if not turn else 1] for problem in found])}
+    return cls(**needed), problems
+
+
+MISSING = "is missing"
+
+
+def _without(value: dict[str, Any], paths: Collection[Path]) -> dict[str, Any]:
+    """Return a copy of `value` without what stands at `paths`."""
+    left = dict(value)
+    for path in paths:
+        holder: Any = left
+        for step in path[:-1]:
+            inner = holder[step]
+            holder[step] = dict(inner) if type(inner) is dict else list(inner)
+            holder = holder[step]
+        if isinstance(holder, list):
+            index: Any = path[-1]
+            holder[index] = UNREAD  # the indexes of the others stay what they are
+        elif path:
+            holder.pop(path[-1], None)
+    return left
+
+
+def problems_of(error: BaseException, path: Path = ()) -> list[RawProblem]:
+    """Turn what cattrs raised about a value at `path` into problems."""
+    if isinstance(error, WrongPartsError):
+        return [attrs.evolve(problem, path=(*path, *problem.path)) for problem in error.problems]
+    if isinstance(error, WrongValueError):
+        return [RawProblem(path, str(error), error.suggestion)]
+    if isinstance(error, KeyError):  # a required key is not there
+        return [RawProblem(path, MISSING)]
+    if not isinstance(error, BaseValidationError):
+        return [RawProblem(path, "has the wrong form")]
+    found: list[RawProblem] = []
+    for child in error.exceptions:
+        if isinstance(child, ForbiddenExtraKeysError):
+            found += _unknown_keys(child, path)
+            continue
+        found += problems_of(child, (*path, *_step(child, error.cl)))
+    return found
+
+
+def _step(error: BaseException, cls: type) -> Path:
+    """Return the key of the attribute that cattrs noted on an exception."""
+    for note in getattr(error, "__notes__", ()):
+        if isinstance(note, AttributeValidationNote):
+            return (next(row.key for row in rows(cls).values() if row.name == note.name),)
+    return ()
+
+
+def _unknown_keys(error: ForbiddenExtraKeysError, path: Path) -> list[RawProblem]:
+    names = rows(error.cl).keys()
     slips = {word: meant for word, meant in COMMON_SLIPS.items() if meant in names}
     # A mistyped slip is found too: "afetr" is near "after", which means "depends_on".
     suggester = Suggester(sorted(names | slips.keys()))
-    faults = []
+    problems = []
     for key in sorted(error.extra_fields):
         near = slips.get(key.lower()) or suggester.nearest(key)
         near = slips.get(near, near) if near else None
-        faults.append(Fault((*path, key), "unknown key" if key else f"unknown key {quote(key)}", near))
-    return faults
+        problems.append(RawProblem((*path, key), "unknown key" if key else f"unknown key {quote(key)}", near))
+    return problems
+
+
+# ---- the converter
+
+
+def _make_converter() -> Converter:
+    converter = Converter(forbid_extra_keys=True, detailed_validation=True)
+    _teach(converter, JobDefinition)
+    return converter
+
+
+def _teach(converter: Converter, cls: type) -> None:
+    """Teach a converter a class and those inside it."""
+    overrides = {field.name: override(omit=True) for field in attrs.fields(cls)}
+    for row in rows(cls).values():
+        if isinstance(row.json, Record | Records):
+            _teach(converter, row.json.cls)
+        overrides[row.name] = override(rename=row.key, struct_hook=_hook(converter, row.json))
+    structure_it: Any = make_dict_structure_fn(cls, converter, **overrides)  # type: ignore[arg-type]
+    converter.register_structure_hook(cls, lambda value, kind: structure_it(require_object(value), kind))
+
+
+def _hook(converter: Converter, form: Any) -> Any:
+    if isinstance(form, Simple):
+        return form.read
+    if isinstance(form, Record):
+        return lambda value, _: converter.structure(value, form.cls)
+    return lambda value, _: _read_records(converter, form, value)
+
+
+def _read_records(converter: Converter, form: Records, value: Any) -> dict[str, Any]:
+    """Read an object of objects by name. Raises `WrongPartsError` with all problems of all of them."""
+    found: dict[str, Any] = {}
+    problems: list[RawProblem] = []
+    for name, item in require_object(value).items():
+        if form.plain and type(item) is not dict:
+            found[name] = item
+            continue
+        try:
+            found[name] = converter.structure(item, form.cls)
+        except Exception as error:  # noqa: BLE001 - as above
+            problems += problems_of(error, (name,))
+    if problems:
+        raise WrongPartsError(problems)
+    return found
+
+
+_converter = _make_converter()

@@ -22,9 +22,8 @@ from typing import Any
 
 import attrs
 
+from scattersphere._json import copy_json, describe
 from scattersphere._text import Suggester
-from scattersphere.codec.faults import describe
-from scattersphere.codec.fresh import fresh
 
 Faults = list[tuple[str, str]]
 """(RFC 6901 pointer inside the value, what is wrong)."""
@@ -68,7 +67,7 @@ def type_name(annotation: Any) -> str:
 def kind_of(annotation: Any, kind: KindOf) -> Kind:
     """Return the kind of an annotation; `kind` is asked for those inside it."""
     if annotation is Any or annotation is object or isinstance(annotation, typing.TypeVar):
-        return Kind(_anything, fresh)
+        return Kind(_anything, copy_json)
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is not None:
         return _generic(annotation, origin, args, kind)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere._json import Path, RawProblem
 from scattersphere._text import Suggester
-from scattersphere.codec.faults import Fault, Path
 from scattersphere.execution.logs.failures import describe
-from scattersphere.execution.machine.shape import TaskShape
-from scattersphere.execution.plan import Argument, MadeBy, element_faults, no_results, value_faults
+from scattersphere.execution.plan import Argument, MadeBy, element_problems, no_results, value_problems
 from scattersphere.model.references import Template, compile_argument
 from scattersphere.model.taskclass import TaskClass
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Container
 
     from scattersphere.model.taskclass import TaskParameter
 
@@ -43,8 +41,6 @@ class Known:
     made_by: MadeBy
     shared: dict[tuple[str, str], Argument] = attrs.field(factory=dict)
     """Arguments that are a parameter of the run: (argument, parameter)."""
-    shapes: dict[int, TaskShape] = attrs.field(factory=dict)
-    """By the number of attempts, the shapes of tasks that say nothing else of what the machine sees."""
 
     @classmethod
     def of(cls, found: TaskClass) -> Known:
@@ -60,10 +56,10 @@ class Known:
 
 
 class Binder:
-    """Binds the arguments of tasks, and collects the faults."""
+    """Binds the arguments of tasks, and collects the problems."""
 
     def __init__(self) -> None:
-        self.faults: list[Fault] = []
+        self.problems: list[RawProblem] = []
 
     def bind(self, name: str, args: Mapping[str, Any], known: Known) -> tuple[Mapping[str, Any], Varying]:
         """Check the arguments of a task; return those that are fixed (`PlannedTask.fixed`), and those that vary."""
@@ -80,31 +76,10 @@ class Binder:
                     fixed = {**fixed, key: literal}
             else:
                 argument = None
-                self._tell_unknown(("tasks", name, "args", key), key, known.task_class)
+                self._note_unknown(("tasks", name, "args", key), key, known.task_class)
             if argument is not None:
                 varying = (*varying, argument)
         return fixed, varying
-
-    def bind_alike(
-        self, names: Sequence[str], arguments: Sequence[Mapping[str, Any]], known: Known
-    ) -> tuple[Sequence[Mapping[str, Any]], Sequence[Varying]]:
-        """Do so for tasks that have the same arguments: to look through one argument of all is quicker."""
-        varying = Varying()
-        for key in arguments[0]:
-            values = list(map(itemgetter(key), arguments))
-            if set(map(type, values)) == {known.exact.get(key)}:
-                continue
-            first = values[0]
-            of = first.get("$param") if type(first) is dict and len(first) == 1 else None
-            # One parameter of the run for all of them, or whatever else.
-            argument = None
-            if type(of) is str and key in known.task_class.parameters and values.count(first) == len(values):
-                argument = known.shared.get((key, of)) or self._share(names[0], key, of, known)
-            if argument is None:
-                bound = [self.bind(name, args, known) for name, args in zip(names, arguments, strict=True)]
-                return [fixed for fixed, _ in bound], [varying for _, varying in bound]
-            varying = (*varying, argument)
-        return arguments, [varying] * len(arguments)
 
     def bind_map(self, name: str, lists: Mapping[str, Any], known: Known) -> Mapped:
         """Check what a task is mapped over."""
@@ -115,23 +90,23 @@ class Binder:
             template = compile_argument(value)
             mapped.append((key, template))
             if parameter is None:
-                self._tell_unknown(place, key, known.task_class)
+                self._note_unknown(place, key, known.task_class)
             elif template.constant:
-                self.faults += element_faults(place, parameter, template.fill({}, no_results))
+                self.problems += element_problems(place, parameter, template.fill({}, no_results))
         return tuple(mapped)
 
-    def tell_missing(self, name: str, known: Known, given: Container[str]) -> None:
+    def note_missing(self, name: str, known: Known, given: Container[str]) -> None:
         """Note each required argument that is not given."""
         path, parameters = known.task_class.path, known.task_class.parameters
         for key, parameter in parameters.items():
             if key in known.required and key not in given:
                 words = f"{path} needs {key!r} ({parameter.type_name})"
-                self.faults.append(Fault(("tasks", name, "args"), words))
+                self.problems.append(RawProblem(("tasks", name, "args"), words))
 
     def _share(self, name: str, key: str, of: str, known: Known) -> Argument | None:
         parameter = known.task_class.parameters.get(key)
         if parameter is None:
-            self._tell_unknown(("tasks", name, "args", key), key, known.task_class)
+            self._note_unknown(("tasks", name, "args", key), key, known.task_class)
             return None
         argument = known.shared[key, of] = Argument(key, compile_argument({"$param": of}), parameter)
         return argument
@@ -142,20 +117,22 @@ class Binder:
         if not template.constant:
             return Argument(parameter.name, template, parameter), None
         literal = template.fill({}, no_results)
-        if faults := parameter.check(literal):
-            self.faults += value_faults(place, faults)
+        if problems := parameter.check(literal):
+            self.problems += value_problems(place, problems)
             return None, None
         try:
             structured = parameter.structure(literal)
         except BaseException as exc:  # noqa: BLE001 - a constructor of the user's may raise anything (promise 7)
-            self.faults.append(Fault(place, f"no {parameter.type_name} can be made of it: {describe(exc)}"))
+            self.problems.append(
+                RawProblem(place, f"no {parameter.type_name} can be made of it: {describe(exc)}")
+            )
             return None, None
         if type(structured) in _SHARED_TYPES:
             return None, structured
         return Argument(parameter.name, template, parameter), None
 
-    def _tell_unknown(self, place: Path, key: str, task_class: TaskClass) -> None:
+    def _note_unknown(self, place: Path, key: str, task_class: TaskClass) -> None:
         near = Suggester(task_class.parameters).nearest(key)
         takes = ", ".join(task_class.parameters) or "no arguments"
         hint = "" if near else f"; it takes {takes}"
-        self.faults.append(Fault(place, f"{task_class.path} takes no {key[:200]!r}{hint}", near))
+        self.problems.append(RawProblem(place, f"{task_class.path} takes no {key[:200]!r}{hint}", near))

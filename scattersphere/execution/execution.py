@@ -10,7 +10,6 @@ from weakref import ReferenceType, ref
 import anyio
 import attrs
 
-from scattersphere.codec.limits import INSTANCES
 from scattersphere.execution.events.journal import Journal
 from scattersphere.execution.events.pages import EventPages
 from scattersphere.execution.logs.failures import shorten, text_of
@@ -19,6 +18,7 @@ from scattersphere.execution.machine.codes import RUN_STATES, TASK_STATES
 from scattersphere.execution.machine.readers import DROPPED
 from scattersphere.execution.machine.record import EMPTY_SET, PIECE
 from scattersphere.execution.machine.run import Answer, RunMachine, Verdict
+from scattersphere.model.definition import INSTANCES
 from scattersphere.model.states import RunState, TaskState
 
 if TYPE_CHECKING:

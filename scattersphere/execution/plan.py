@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere.codec import locate
-from scattersphere.codec.faults import Fault, Path, describe
+from scattersphere._json import Path, RawProblem, describe
+from scattersphere.codec import placed
 from scattersphere.errors import DefinitionError
 from scattersphere.execution.machine.shape import Shape
 from scattersphere.model.definition import JobDefinition, TaskDefinition
@@ -114,7 +114,7 @@ class Plan:
 
     def check_params(self, params: Mapping[str, Any]) -> None:
         """Check the arguments that parameters of the run make. Raises `DefinitionError`."""
-        faults: list[Fault] = []
+        problems: list[RawProblem] = []
         right: set[int] = set()
         for task in self.fed:
             for argument in task.varying:
@@ -124,31 +124,31 @@ class Plan:
                 value = argument.template.fill(params, no_results)
                 found = argument.parameter.check(value)
                 if found:
-                    faults += value_faults(("tasks", task.name, "args", argument.name), found)
+                    problems += value_problems(("tasks", task.name, "args", argument.name), found)
                 else:
                     right.add(id(argument))
             for key, template in task.mapped:
                 if not template.has_result:
                     value = template.fill(params, no_results)
                     place = ("tasks", task.name, "map", key)
-                    faults += element_faults(place, task.task_class.parameters[key], value)
-        if faults:
-            raise DefinitionError(locate(self.definition, faults), source=f"run of {self.job}")
+                    problems += element_problems(place, task.task_class.parameters[key], value)
+        if problems:
+            raise DefinitionError(placed(self.definition, problems), source=f"run of {self.job}")
 
 
-def element_faults(where: Path, parameter: TaskParameter, value: Any) -> list[Fault]:
+def element_problems(where: Path, parameter: TaskParameter, value: Any) -> list[RawProblem]:
     """Return what is wrong with the list that a map goes over, element by element."""
     if type(value) not in (list, tuple):
-        return [Fault(where, f"must be a list, not {describe(value)}")]
-    faults: list[Fault] = []
+        return [RawProblem(where, f"must be a list, not {describe(value)}")]
+    problems: list[RawProblem] = []
     for index, element in enumerate(value):
-        faults += value_faults((*where, index), parameter.check(element))
-    return faults
+        problems += value_problems((*where, index), parameter.check(element))
+    return problems
 
 
-def value_faults(where: Path, faults: list[tuple[str, str]]) -> list[Fault]:
-    """Turn what a parameter says of a value at `where` into faults: its pointers go on from there."""
-    return [Fault((*where, *_steps(pointer)), words) for pointer, words in faults]
+def value_problems(where: Path, problems: list[tuple[str, str]]) -> list[RawProblem]:
+    """Turn what a parameter says of a value at `where` into problems: its pointers go on from there."""
+    return [RawProblem((*where, *_steps(pointer)), words) for pointer, words in problems]
 
 
 def _steps(pointer: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scattersphere.codec import read_definition_file
-from scattersphere.codec.writing import SCHEMA_NAME
+from scattersphere.codec.dump import SCHEMA_NAME
 from scattersphere.errors import (
     BundleRefusedError,
     ConflictError,

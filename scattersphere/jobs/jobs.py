@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+from scattersphere._json import RawProblem, quote
 from scattersphere._text import Suggester, did_you_mean, suggestion_budget
-from scattersphere.codec import checked, locate, read_definition, with_tasks
-from scattersphere.codec.alike import with_bundle
-from scattersphere.codec.faults import Fault, quote, untold
+from scattersphere.codec import checked, placed, read_definition, untold, with_tasks
 from scattersphere.errors import (
     DefinitionError,
     ExistsError,
@@ -17,13 +16,13 @@ from scattersphere.errors import (
     ScattersphereError,
     UnresolvedError,
 )
-from scattersphere.execution.planning import code_faults, compile_plan
+from scattersphere.execution.planning import code_problems, compile_plan
 from scattersphere.model.arguments import check_text, describe
 from scattersphere.model.builder import literal
 from scattersphere.model.definition import JobDefinition, TaskDefinition
 
 if TYPE_CHECKING:
-    from scattersphere.codec.definition import DefinitionReading
+    from scattersphere.codec.load import DefinitionReading
     from scattersphere.execution.plan import Plan
     from scattersphere.execution.planning import Find, StandIn
     from scattersphere.model.problem import Problem
@@ -82,11 +81,11 @@ class Jobs(Mapping[str, JobDefinition]):
         Raises `DefinitionError` with everything that is wrong, `ExistsError`.
         """
         _check_kind(definition)
-        read, faults = checked(definition)
+        read, problems = checked(definition)
         if read is not None:
-            faults += self._pool_faults(read)
-        if faults or read is None:
-            raise DefinitionError(locate(definition, faults), source=source_of(definition))
+            problems += self._pool_problems(read)
+        if problems or read is None:
+            raise DefinitionError(placed(definition, problems), source=source_of(definition))
         if read.name in self._definitions and not replace:
             raise ExistsError(f"job {read.name!r} is defined already; pass replace=True")
         resolved = self._resolve(read)
@@ -115,7 +114,7 @@ class Jobs(Mapping[str, JobDefinition]):
             self._lacking[name] = known
         return known[1]
 
-    def _pool_faults(self, definition: JobDefinition) -> list[Fault]:
+    def _pool_problems(self, definition: JobDefinition) -> list[RawProblem]:
         wrong = [
             (name, task.pool)
             for name, task in definition.tasks.items()
@@ -126,7 +125,7 @@ class Jobs(Mapping[str, JobDefinition]):
         known = ", ".join(sorted(self._pools)) or "none"
         suggest = Suggester(self._pools)
         return [
-            Fault(
+            RawProblem(
                 ("tasks", name, "pool"),
                 f"no pool {quote(pool)}; this Server has {known}",
                 suggest.nearest(pool),
@@ -145,7 +144,7 @@ class Jobs(Mapping[str, JobDefinition]):
                     found[path] = self._known(path, definition.bundles)
                 task_class = found[path]
                 if task_class is not None:
-                    tasks[name] = with_bundle(task, task_class.path, task_class.bundle)
+                    tasks[name] = task.evolve(task=task_class.path, bundle=task_class.bundle)
         return with_tasks(definition, tasks)
 
     def _known(self, path: str, bundles: Iterable[str]) -> TaskClass | None:
@@ -179,10 +178,10 @@ class Jobs(Mapping[str, JobDefinition]):
                 return list(exc.problems)
             return self._all_problems(reading)
         _check_kind(definition)
-        read, faults = checked(definition)
+        read, problems = checked(definition)
         if read is not None:
-            faults += self._server_faults(read, faults)
-        return locate(definition, faults)
+            problems += self._server_problems(read, problems)
+        return placed(definition, problems)
 
     def sound(self, reading: DefinitionReading) -> JobDefinition:
         """Return the definition of a reading in which nothing is wrong.
@@ -190,7 +189,7 @@ class Jobs(Mapping[str, JobDefinition]):
         Raises `DefinitionError` with what the reading found and what this Server has to say as well.
         """
         job = reading.definition
-        if job is None or reading.faults:
+        if job is None or reading.raw_problems:
             # What comes with the file's own bundles cannot be judged before they are registered.
             alone = job is None or not all(map(self._has_bundle, job.bundles))
             problems = reading.problems() if alone else self._all_problems(reading)
@@ -199,12 +198,12 @@ class Jobs(Mapping[str, JobDefinition]):
 
     def _all_problems(self, reading: DefinitionReading) -> list[Problem]:
         job = reading.definition
-        return reading.problems(None if job is None else self._server_faults(job, reading.faults))
+        return reading.problems(() if job is None else self._server_problems(job, reading.raw_problems))
 
-    def _server_faults(self, definition: JobDefinition, told: list[Fault]) -> list[Fault]:
+    def _server_problems(self, definition: JobDefinition, told: list[RawProblem]) -> list[RawProblem]:
         """Return what this Server has to say of a definition, right or wrong, that was not told before."""
         return untold(
-            self._pool_faults(definition) + code_faults(definition, self._find, self._backends()), told
+            self._pool_problems(definition) + code_problems(definition, self._find, self._backends()), told
         )
 
     def plan(self, definition: JobDefinition) -> Plan:

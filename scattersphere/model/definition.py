@@ -6,17 +6,34 @@ Python builds and what a file says is the same object. `references.py` reads the
 
 from __future__ import annotations
 
-import enum
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import attrs
 
+from scattersphere.model.fields import COMMENT_ROW, NO_COMMENT, Record, Records, python_only, says
+from scattersphere.model.forms import (
+    Amounts,
+    Anything,
+    Arguments,
+    Condition,
+    Flag,
+    Lists,
+    Name,
+    Names,
+    Number,
+    OneOf,
+    OrNull,
+    Paths,
+    Text,
+    TypeName,
+    Variable,
+)
 from scattersphere.model.frozen import FrozenDict, freeze, plain_copy
 from scattersphere.model.references import upstreams
-from scattersphere.model.states import Overlap, TriggerRule
+from scattersphere.model.schedules import ScheduleDefinition
+from scattersphere.model.states import Durability, Overlap, RunRestart, TaskRestart, TriggerRule
 from scattersphere.pictures.dot import dot
 from scattersphere.pictures.mermaid import mermaid
 from scattersphere.pictures.nodes import nodes_of
@@ -26,14 +43,9 @@ from scattersphere.pictures.tree import tree
 
 if TYPE_CHECKING:
     import os
+    from enum import StrEnum
 
     from scattersphere.model.builder import JobBuilder
-
-NAME_CHARACTERS = 128
-"""The longest name."""
-NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{NAME_CHARACTERS - 1}}}")
-"""What a job or a task may be called. Use `fullmatch`: `$` would let a newline through."""
-
 
 # Converters leave what they cannot convert as it is: the checks say what is wrong with it, and where.
 
@@ -42,31 +54,39 @@ def _names(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple | set | frozenset) else value
 
 
-def _rule(value: Any) -> Any:
-    return TriggerRule(value) if value in _RULES else value
+def _member(kind: type[StrEnum], value: Any) -> Any:
+    return kind(value) if isinstance(value, str) and value in kind._value2member_map_ else value
+
+
+def _trigger_rule(value: Any) -> Any:
+    return _member(TriggerRule, value)
+
+
+def _task_restart(value: Any) -> Any:
+    return _member(TaskRestart, value)
 
 
 def _overlap(value: Any) -> Any:
-    return Overlap(value) if value in _OVERLAPS else value
+    return _member(Overlap, value)
 
 
-_RULES = [str(rule) for rule in TriggerRule]
-_OVERLAPS = [str(overlap) for overlap in Overlap]
+def _durability(value: Any) -> Any:
+    return _member(Durability, value)
 
 
-class Comment(enum.Enum):
-    """What stands for a comment that is not there; `null` is one that is."""
+def _run_restart(value: Any) -> Any:
+    return _member(RunRestart, value)
 
-    NONE = "none"
-
-    def __repr__(self) -> str:
-        return "NO_COMMENT"
-
-
-NO_COMMENT: Final = Comment.NONE
 
 Json = Mapping[str, Any]
 """A JSON object whose values belong to the user."""
+JSON_TYPES = ("string", "integer", "number", "boolean", "array", "object", "null")
+TASKS: Final = 200_000
+"""Tasks of a job."""
+INSTANCES: Final = 100_000
+"""Instances of a mapped task."""
+_COUNT = Number(1, whole=True)
+_SECONDS = OrNull(Number(0, above=True, unit="seconds"))
 
 
 @attrs.frozen(kw_only=True, slots=False)
@@ -79,25 +99,46 @@ class RetryPolicy:
     or bare name; none means every `Exception`.
     """
 
-    max_attempts: int = 1
-    delay: float = 0
-    backoff: float = 2
-    max_delay: float = 300
-    jitter: bool = True
-    retry_on: tuple[str, ...] = attrs.field(default=(), converter=_names)
-    comment: Any = NO_COMMENT
+    max_attempts: int = attrs.field(
+        default=1, metadata=says(_COUNT, "The first attempt included.", shapes_plan=True)
+    )
+    delay: float = attrs.field(default=0, metadata=says(Number(0), "Seconds before the second attempt."))
+    backoff: float = attrs.field(default=2, metadata=says(Number(1), "Factor of each further wait."))
+    max_delay: float = attrs.field(default=300, metadata=says(Number(0), "Seconds of the longest wait."))
+    jitter: bool = attrs.field(default=True, metadata=says(Flag(), "Wait a random part of it."))
+    retry_on: tuple[str, ...] = attrs.field(
+        default=(), converter=_names, metadata=says(Names(), "Exception names; none means every Exception.")
+    )
+    comment: Any = attrs.field(default=NO_COMMENT, metadata=COMMENT_ROW)
 
 
 @attrs.frozen(kw_only=True, slots=False)
 class Parameter:
-    """A run parameter in its long form. `type` is a JSON type's name, or None for any."""
+    """A run parameter in its long form. `type` is a JSON type's name, or None for any.
 
-    type: str | None = None
-    required: bool = False
-    default: Any = attrs.field(default=None, converter=plain_copy)
-    secret: bool = False
-    description: str = ""
-    comment: Any = NO_COMMENT
+    `env` names the environment variable from which a secret is read when a run starts.
+    """
+
+    type: str | None = attrs.field(
+        default=None,
+        metadata=says(OrNull(TypeName(JSON_TYPES)), "The JSON type of the value; none means any."),
+    )
+    required: bool = attrs.field(default=False, metadata=says(Flag(), "Each start must give it."))
+    default: Any = attrs.field(
+        default=None, converter=plain_copy, metadata=says(Anything(), "The value where a start gives none.")
+    )
+    secret: bool = attrs.field(default=False, metadata=says(Flag(), "Shown as *** everywhere."))
+    env: str | None = attrs.field(
+        default=None,
+        metadata=says(
+            OrNull(Variable()),
+            "The environment variable that a secret is read from when a run starts.",
+            since=2,
+            awaits="reading secrets from the environment",
+        ),
+    )
+    description: str = attrs.field(default="", metadata=says(Text(), "What it is for."))
+    comment: Any = attrs.field(default=NO_COMMENT, metadata=COMMENT_ROW)
 
 
 @attrs.frozen(kw_only=True, slots=False)
@@ -109,25 +150,93 @@ class TaskDefinition:
     `comment` is what stands under "//" in its object, `comments` what stands there inside "args" and "map".
     """
 
-    task: str
-    bundle: str | None = None
-    description: str = ""
-    args: Json = attrs.field(factory=dict, converter=plain_copy)
-    map: Json | None = attrs.field(default=None, converter=plain_copy)
-    depends_on: tuple[str, ...] = attrs.field(default=(), converter=_names)
-    run_if: Any = attrs.field(default=True, converter=plain_copy)
-    trigger_rule: TriggerRule | None = attrs.field(default=None, converter=_rule)
-    finally_: bool = False
-    allow_failure: bool = False
-    keep_results: bool = True
-    retry: RetryPolicy = RetryPolicy()
-    timeout: float | None = None
-    max_parallel: int | None = None
-    pool: str | None = None
-    priority: int = 0
-    backend: str | None = None
-    comment: Any = NO_COMMENT
-    comments: Json = attrs.field(factory=dict)
+    task: str = attrs.field(metadata=says(Text(least=1), "Path of the task class: etl.load.LoadDay."))
+    bundle: str | None = attrs.field(
+        default=None, metadata=says(OrNull(Text()), "Which bundle, where two hold the path.")
+    )
+    description: str = attrs.field(default="", metadata=says(Text(), "What it is for."))
+    args: Json = attrs.field(
+        factory=dict,
+        converter=plain_copy,
+        metadata=says(Arguments(), 'Arguments; {"$param": ..} and {"$result": ..} refer.'),
+    )
+    map: Json | None = attrs.field(
+        default=None,
+        converter=plain_copy,
+        metadata=says(
+            OrNull(Lists()), "Run once for each element of these lists, in step.", shapes_plan=True
+        ),
+    )
+    depends_on: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=_names,
+        metadata=says(Names(unique=True), "Tasks that must end before; a $result implies it."),
+    )
+    run_if: Any = attrs.field(
+        default=True,
+        converter=plain_copy,
+        metadata=says(Condition(), "False: the task is skipped.", shapes_plan=True),
+    )
+    trigger_rule: TriggerRule | None = attrs.field(
+        default=None,
+        converter=_trigger_rule,
+        metadata=says(
+            OrNull(OneOf(TriggerRule)), "When it starts; all_success where nothing is said.", shapes_plan=True
+        ),
+    )
+    finally_: bool = attrs.field(
+        default=False,
+        metadata=says(Flag(), "Runs at the end, whatever happened.", key="finally", shapes_plan=True),
+    )
+    allow_failure: bool = attrs.field(
+        default=False, metadata=says(Flag(), "Its failure does not fail the run.", shapes_plan=True)
+    )
+    keep_results: bool = attrs.field(
+        default=True, metadata=says(Flag(), "False: dropped after the last reader.", shapes_plan=True)
+    )
+    retry: RetryPolicy = attrs.field(
+        default=RetryPolicy(),
+        metadata=says(Record(RetryPolicy), "How often a failed attempt is tried again."),
+    )
+    timeout: float | None = attrs.field(
+        default=None, metadata=says(_SECONDS, "Seconds of one attempt; pauses do not count.")
+    )
+    max_parallel: int | None = attrs.field(
+        default=None, metadata=says(OrNull(_COUNT), "Instances of the map at once.", shapes_plan=True)
+    )
+    pool: str | None = attrs.field(
+        default=None, metadata=says(OrNull(Text()), "A limit shared by all runs.", shapes_plan=True)
+    )
+    needs: Mapping[str, int | str] = attrs.field(
+        factory=dict,
+        converter=freeze,
+        metadata=says(
+            Amounts(),
+            "Places of pools that an attempt takes, all at once.",
+            since=2,
+            shapes_plan=True,
+            awaits="pools with amounts",
+        ),
+    )
+    priority: int = attrs.field(
+        default=0, metadata=says(Number(whole=True), "Higher starts first.", shapes_plan=True)
+    )
+    backend: str | None = attrs.field(
+        default=None,
+        metadata=says(OrNull(Text()), "loop, thread, process or the host's own.", shapes_plan=True),
+    )
+    on_restart: TaskRestart = attrs.field(
+        default=TaskRestart.RETRY,
+        converter=_task_restart,
+        metadata=says(
+            OneOf(TaskRestart),
+            "When the program died while it executed: run it again, or let it have crashed.",
+            since=2,
+            awaits="runs that survive a restart",
+        ),
+    )
+    comment: Any = attrs.field(default=NO_COMMENT, metadata=COMMENT_ROW)
+    comments: Json = attrs.field(factory=dict, metadata=python_only("they stand inside args and map"))
 
     def evolve(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""
@@ -139,22 +248,6 @@ class TaskDefinition:
         if self.trigger_rule is not None:
             return self.trigger_rule
         return TriggerRule.ALL_DONE if self.finally_ else TriggerRule.ALL_SUCCESS
-
-
-def _show_defaults(cls: type) -> None:
-    """Make the defaults attributes of the class, so that an instance need not hold them.
-
-    The loader makes a task of a JSON object by taking the object over as the instance's `__dict__`
-    (`codec/quick.py`): a tenth of the time of calling a constructor with nineteen fields.
-    """
-    for field in attrs.fields(cls):
-        if field.default is not attrs.NOTHING:
-            factory = getattr(field.default, "factory", None)
-            setattr(cls, field.name, field.default if factory is None else FrozenDict[str, Any]())
-
-
-_show_defaults(RetryPolicy)
-_show_defaults(TaskDefinition)
 
 
 @attrs.define
@@ -181,22 +274,89 @@ class JobDefinition:
     `params` maps a name to a plain default or a `Parameter`; `bundles` maps a bundle's name to a
     path relative to the definition file. Durations are seconds. `origin` is the file it came from,
     which takes no part in equality. `comment` is what stands under "//" in the file, `comments` what
-    stands there inside "params", "bundles" and "tasks".
+    stands there inside "params", "bundles", "schedules" and "tasks".
     """
 
-    name: str
-    description: str = ""
-    params: Json = attrs.field(factory=dict, converter=_params)
-    bundles: Mapping[str, str] = attrs.field(factory=dict, converter=freeze)
-    max_parallel: int | None = None
-    max_runs: int | None = None
-    overlap: Overlap = attrs.field(default=Overlap.QUEUE, converter=_overlap)
-    fail_fast: bool = False
-    timeout: float | None = None
-    tasks: Mapping[str, TaskDefinition] = attrs.field(factory=dict, converter=freeze)
-    comment: Any = NO_COMMENT
-    comments: Json = attrs.field(factory=dict)
-    origin: FileOrigin | None = attrs.field(default=None, eq=False, repr=False)
+    name: str = attrs.field(metadata=says(Name(), "The name of the job."))
+    description: str = attrs.field(default="", metadata=says(Text(), "What it is for."))
+    params: Json = attrs.field(
+        factory=dict,
+        converter=_params,
+        metadata=says(
+            Records(Parameter, "run parameters", plain=True),
+            "Run parameters: a plain default, or the long form.",
+        ),
+    )
+    bundles: Mapping[str, str] = attrs.field(
+        factory=dict,
+        converter=freeze,
+        metadata=says(Paths(), "Bundles by name: paths relative to this file."),
+    )
+    max_parallel: int | None = attrs.field(
+        default=None, metadata=says(OrNull(_COUNT), "Attempts of a run at once.", shapes_plan=True)
+    )
+    max_runs: int | None = attrs.field(
+        default=None, metadata=says(OrNull(_COUNT), "Runs of this job at once.")
+    )
+    overlap: Overlap = attrs.field(
+        default=Overlap.QUEUE,
+        converter=_overlap,
+        metadata=says(
+            OneOf(Overlap),
+            "What a start beyond max_runs does: it waits, is refused, or takes the place of the oldest.",
+        ),
+    )
+    fail_fast: bool = attrs.field(
+        default=False, metadata=says(Flag(), "After a failure start nothing new.", shapes_plan=True)
+    )
+    timeout: float | None = attrs.field(
+        default=None, metadata=says(_SECONDS, "Seconds of a run; pauses do not count.")
+    )
+    durability: Durability = attrs.field(
+        default=Durability.STRICT,
+        converter=_durability,
+        metadata=says(
+            OneOf(Durability),
+            "What a crash of the program may take from a run, where the Server has a journal.",
+            since=2,
+            awaits="runs that survive a restart",
+        ),
+    )
+    on_restart: RunRestart = attrs.field(
+        default=RunRestart.RECOVER,
+        converter=_run_restart,
+        metadata=says(
+            OneOf(RunRestart),
+            "When the program comes back: go on with an unfinished run, or let it have crashed.",
+            since=2,
+            awaits="runs that survive a restart",
+        ),
+    )
+    schedules: Mapping[str, ScheduleDefinition] = attrs.field(
+        factory=dict,
+        converter=freeze,
+        metadata=says(
+            Records(ScheduleDefinition, "schedules", named=True),
+            "When runs start by themselves.",
+            since=2,
+            awaits="schedules",
+        ),
+    )
+    comment: Any = attrs.field(default=NO_COMMENT, metadata=COMMENT_ROW)
+    tasks: Mapping[str, TaskDefinition] = attrs.field(
+        factory=dict,
+        converter=freeze,
+        metadata=says(
+            Records(TaskDefinition, "tasks", named=True, most=TASKS),
+            "Tasks by name, in the order in which they are shown.",
+        ),
+    )
+    comments: Json = attrs.field(
+        factory=dict, metadata=python_only("they stand inside params, bundles, schedules and tasks")
+    )
+    origin: FileOrigin | None = attrs.field(
+        default=None, eq=False, repr=False, metadata=python_only("the file itself")
+    )
 
     checked: ClassVar[bool] = False
     """Set on an instance by the loader, which has found nothing wrong; a copy by `evolve` is unchecked."""

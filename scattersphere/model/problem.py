@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import attrs
 
-SHOWN = 200
-"""Characters of a value or name that a message quotes."""
-
-
 LONGEST = 8_000
 """Characters of a path, and of a message; both together stay below the limit of any message of ours."""
 

@@ -71,6 +71,28 @@ class Overlap(StrEnum):
     REPLACE = "replace"
 
 
+class Durability(StrEnum):
+    """What a crash of the program may take from a run of a job, where the Server has a journal."""
+
+    STRICT = "strict"
+    RELAXED = "relaxed"
+    NONE = "none"
+
+
+class TaskRestart(StrEnum):
+    """What becomes of a task that was executing when the program died: it runs again, or it has crashed."""
+
+    RETRY = "retry"
+    FAIL = "fail"
+
+
+class RunRestart(StrEnum):
+    """What becomes of an unfinished run when the program comes back: it goes on, or it has crashed."""
+
+    RECOVER = "recover"
+    CRASH = "crash"
+
+
 RUN_ENDED = frozenset(list(RunState)[6:])
 TASK_ENDED = frozenset(list(TaskState)[4:])
 TASK_FAILURE = frozenset({TaskState.FAILED, TaskState.CRASHED, TaskState.UPSTREAM_FAILED})

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scattersphere.files import file_name
-from scattersphere.model.definition import NAME
+from scattersphere.model.forms import NAME
 from scattersphere.remote.errors import RequestError
 
 if TYPE_CHECKING:

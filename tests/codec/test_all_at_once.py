@@ -10,7 +10,7 @@ import pickle
 import pytest
 
 from scattersphere import JobDefinition
-from scattersphere.codec.structure import structure
+from scattersphere.codec.load import read
 from scattersphere.errors import MESSAGE_LIMIT, DefinitionError, UnresolvedError, listing
 from scattersphere.model.definition import NO_COMMENT, Parameter, RetryPolicy, TaskDefinition
 from scattersphere.model.problem import Problem
@@ -208,7 +208,7 @@ WRONG = [
     (JobDefinition(name="x", timeout=float("inf")), "timeout  inf is no JSON number"),
     (
         JobDefinition(name="x", comments={"odd": 1}),
-        "comments  maps params and bundles and tasks to the comments inside them, and nothing else",
+        "comments  maps params and bundles and schedules and tasks to the comments inside them, and nothing else",
     ),
 ]
 
@@ -270,7 +270,7 @@ def test_a_copy_is_checked_anew_and_what_was_read_is_not():
     assert definition.checked
     assert not definition.evolve(name="a b").checked
     assert not JobDefinition(name="x").checked
-    assert structure({"name": "a b"})[0].checked is False
+    assert read({"name": "a b"})[0].checked is False
 
 
 def test_versions_are_told_apart_by_their_digest():

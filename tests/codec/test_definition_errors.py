@@ -36,7 +36,16 @@ def task(**fields):
         ("{}", "1:1  name  is missing"),
         ('{"name": "x",\n "name": "y"}', '2:2  name  the key "name" stands here twice, first at 1:2'),
         ('{"name": NaN}', "1:10  name  NaN is no JSON number"),
-        (job(format=2), "1:15  format  this is format 1; the number 2 is not known here"),
+        (job(format=3), "1:15  format  is 3; this program knows 1 or 2: a newer one is needed"),
+        (
+            job(format=10**9, new_key=1, tasks=[]),
+            "1:15  format  is 1000000000; this program knows 1 or 2: a newer one is needed",
+        ),
+        (job(format="1"), '1:15  format  must be 1 or 2, not the string "1"'),
+        (
+            job(format=1, schedules={}),
+            '1:28  schedules  exists since format 2, and this file says 1: write "format": 2',
+        ),
         (job(name="a b"), f'1:2  name  "a b" is no name; a name has {NAME_WORDS}'),
         (job(name="a\n"), f'1:2  name  "a\\n" is no name; a name has {NAME_WORDS}'),
         (job(name="é"), f'1:2  name  "é" is no name; a name has {NAME_WORDS}'),
@@ -97,7 +106,11 @@ def test_what_is_wrong_with_a_job_is_said_where_it_stands(text, line):
         ({"task": ""}, "task  must be the path of a task class"),
         ({"task": 5}, "task  must be a string, not the number 5"),
         ({"after": ["up"]}, 'after  unknown key; did you mean "depends_on"?'),
-        ({"needs": ["up"]}, 'needs  unknown key; did you mean "depends_on"?'),
+        (
+            {"needs": ["up"]},
+            'needs  must be an object {"pool": amount}, not a list; the tasks that must end before are in '
+            '"depends_on"; did you mean "depends_on"?',
+        ),
         ({"qqqqqqqq": 1}, "qqqqqqqq  unknown key"),
         ({"": 1}, '[""]  unknown key ""'),
         ({"depends_on": "up"}, 'depends_on  must be a list of names, not the string "up"; write ["up"]'),

@@ -1,4 +1,4 @@
-"""Tasks that are alike are planned together: that makes the same plan, and finds the same faults."""
+"""What the plan of a definition takes from its fields, and what it refuses."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from scattersphere import JobDefinition, RunnableTask, Server, TaskContext, UnresolvedError
-from scattersphere.codec.structure import structure
+from scattersphere import (
+    JobDefinition,
+    RetryPolicy,
+    RunnableTask,
+    Server,
+    TaskContext,
+    TaskDefinition,
+    UnresolvedError,
+)
 from scattersphere.execution import planning
 from scattersphere.execution.planning import compile_plan
+from scattersphere.model.fields import rows
 
-BACKENDS = frozenset({"loop", "thread"})
+BACKENDS = frozenset({"loop", "thread", "process"})
 
 
 class Colour(StrEnum):
@@ -64,66 +70,87 @@ def find():
     return server.registry.find
 
 
-VALUES = st.sampled_from(
-    ["x", 1, True, 2.5, None, [], ["x"], {}, {"$param": "p"}, {"$param": "q"}, {"$literal": {"$param": "p"}},
-     {"$result": "up"}, "red", {"in": {"$param": "p"}}]
-)  # fmt: skip
-TASK = st.fixed_dictionaries(
-    {"task": st.sampled_from(["Load", "Load", "Watched", "Count", "Lost"])},
-    optional={
-        "args": st.dictionaries(
-            st.sampled_from(["day", "number", "colour", "share", "names", "odd"]), VALUES, max_size=3
-        ),
-        "bundle": st.sampled_from(["app", "none"]),
-        "retry": st.sampled_from([{"max_attempts": 1}, {"max_attempts": 3}]),
-        "backend": st.sampled_from(["loop", "thread", "odd"]),
-        "priority": st.integers(0, 1),
-        "depends_on": st.just(["up"]),
-        "map": st.just({"number": [1, 2]}),
-        "run_if": st.just(False),
-    },
-)
-LIKE = st.lists(TASK, min_size=1, max_size=2).flatmap(
-    lambda few: st.lists(st.sampled_from(few), min_size=1, max_size=30)
-)
-VARIED = LIKE.flatmap(
-    lambda tasks: st.lists(VALUES, min_size=len(tasks), max_size=len(tasks)).map(
-        lambda values: [
-            {**task, "args": {**task["args"], "number": value}} if "number" in task.get("args", {}) else task
-            for task, value in zip(tasks, values, strict=True)
-        ]
-    )
-)
+# What each field of a task that shapes the plan may say, other than its default.
+OTHERS: dict[str, Any] = {
+    "map": {"number": [1, 2]},
+    "run_if": False,
+    "trigger_rule": "all_done",
+    "finally": True,
+    "allow_failure": True,
+    "keep_results": False,
+    "max_parallel": 3,
+    "pool": "db",
+    "needs": {"db": 2},
+    "priority": 7,
+    "backend": "process",
+    "bundle": "app",
+    "description": "d",
+    "args": {"number": 3},
+    "depends_on": ["up"],
+    "retry": {"delay": 3},
+    "timeout": 3,
+    "on_restart": "fail",
+    "//": "c",
+}
 
 
-def outcome(definition, find, few):
-    """Return the plan as values, or what is wrong."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "_FEW", few)
-        try:
-            plan = compile_plan(definition, find, BACKENDS)
-        except UnresolvedError as exc:
-            return [str(problem) for problem in exc.problems]
-    tasks = [
+def compiled(find, **fields):
+    tasks = {"up": {"task": "Count"}, "t": {"task": "Count", "depends_on": ["up"], **fields}}
+    definition = JobDefinition.loads(json.dumps({"name": "x", "tasks": tasks}))
+    planner = planning._Planner(find, BACKENDS)
+    for name, task in definition.tasks.items():
+        planner.add(name, task)
+    return planner.shapes[1]
+
+
+@pytest.mark.parametrize("key", [key for key in rows(TaskDefinition) if key != "task"])
+def test_each_field_that_shapes_the_plan_does_and_no_other_does(key, find):
+    """One that says so in its row and is forgotten in the plan would be ignored in silence."""
+    shaped = compiled(find, **{key: OTHERS[key]}) != compiled(find)
+    awaits = rows(TaskDefinition)[key].awaits
+    assert shaped == (rows(TaskDefinition)[key].shapes_plan and awaits is None)
+
+
+def test_each_field_of_a_policy_that_shapes_the_plan_does(find):
+    others = {
+        "max_attempts": 3,
+        "delay": 3,
+        "backoff": 3,
+        "max_delay": 3,
+        "jitter": False,
+        "retry_on": ["X"],
+        "//": "c",
+    }
+    for key, row in rows(RetryPolicy).items():
+        assert (compiled(find, retry={key: others[key]}) != compiled(find)) == row.shapes_plan
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "missing"),
+    [
+        ({"durability": "relaxed"}, "durability", "runs that survive a restart"),
+        ({"on_restart": "crash"}, "on_restart", "runs that survive a restart"),
+        ({"schedules": {"n": {"every": 60}}}, "schedules", "schedules"),
         (
-            *(task.name, task.definition, task.cls, task.made_by.code, task.made_by.digest, task.fixed),
-            [(one.name, one.parameter.name, one.template.constant) for one in task.varying],
-            *([key for key, _ in task.mapped], task.run_if is None, task.backend, task.plain),
-        )
-        for task in plan.tasks
-    ]
-    names = ("tasks", "upstreams", "successors", "plain", "lane_of", "easy", "roots", "degrees")
-    return tasks, plan.index, plan.size, [task.name for task in plan.fed], [
-        getattr(plan.shape, name) for name in names
-    ]  # fmt: skip
-
-
-@given(tasks=LIKE | VARIED)
-def test_tasks_that_are_planned_together_are_planned_as_each_by_itself(tasks, find):
-    named = {"up": {"task": "Watched"}, **{f"t{number}": dict(task) for number, task in enumerate(tasks)}}
-    definition, faults = structure({"name": "x", "params": {"p": "1", "q": 2}, "tasks": named})
-    if not faults:
-        assert outcome(definition, find, 1) == outcome(definition, find, 10**9)
+            {"params": {"p": {"secret": True, "env": "P"}}},
+            "params.p.env",
+            "reading secrets from the environment",
+        ),
+        ({"tasks": {"t": {"task": "Count", "needs": {"gpu": 1}}}}, "tasks.t.needs", "pools with amounts"),
+        (
+            {"tasks": {"t": {"task": "Count", "on_restart": "fail"}}},
+            "tasks.t.on_restart",
+            "runs that survive a restart",
+        ),
+    ],
+)
+def test_a_job_that_asks_for_what_does_not_exist_yet_is_not_started(fields, path, missing, find):
+    definition = JobDefinition.loads(json.dumps({"name": "x", "tasks": {"t": {"task": "Count"}}, **fields}))
+    assert JobDefinition.loads(definition.dumps()) == definition
+    with pytest.raises(UnresolvedError) as caught:
+        compile_plan(definition, find, BACKENDS)
+    (problem,) = caught.value.problems
+    assert str(problem) == f"{path}  this version of Scattersphere has no {missing} yet"
 
 
 def test_what_is_wrong_is_told_in_the_order_of_the_tasks(find):
@@ -133,15 +160,3 @@ def test_what_is_wrong_is_told_in_the_order_of_the_tasks(find):
         compile_plan(definition, find, BACKENDS)
     told = [int(problem.path.split(".")[1][1:]) for problem in caught.value.problems]
     assert told == [number for number in range(30) if number % 3 != 1]
-
-
-def test_a_large_job_shares_what_its_tasks_have_in_common(find):
-    tasks = {
-        f"t{number}": {"task": "Load", "args": {"day": {"$param": "p"}, "number": number}}
-        for number in range(100)
-    }
-    definition = JobDefinition.loads(json.dumps({"name": "x", "params": {"p": "1"}, "tasks": tasks}))
-    plan = compile_plan(definition, find, BACKENDS)
-    assert len({id(task.varying) for task in plan.tasks}) == 1
-    assert all(task.fixed is task.definition.args for task in plan.tasks)
-    assert len(set(map(id, plan.shape.tasks))) == 1

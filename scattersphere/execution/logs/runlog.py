@@ -314,15 +314,9 @@ class _AttemptLogger(logging.Logger):
         super().__init__(TASK_LOGGER, attempt.run_log.level)
         self._attempt = attempt
 
-    # What a task says, and why it failed, is kept whatever the host's logging is set to: not the inherited methods,
-    # which ask `logging.disable` and `logging.setLogRecordFactory`.
-
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 -- the name is the standard library's
-        return level >= self.level
-
-    def makeRecord(self, *args: Any, **_: Any) -> logging.LogRecord:  # noqa: N802 -- as above
-        name, level, path, line, message, arguments, error, function, _extra, stack = args
-        return logging.LogRecord(name, level, path, line, message, arguments, error, function, stack)
+        # Not the inherited one: its cache is not cleared by `logging.disable` for loggers outside the tree.
+        return level >= self.level and level > self.manager.disable
 
     def handle(self, record: logging.LogRecord) -> None:
         write_record(self._attempt, record, logger=TASK_LOGGER)

@@ -196,19 +196,17 @@ def test_lines_below_the_level_of_the_log_are_not_taken():
     assert messages(log) == ["shown"]
 
 
-def test_no_switch_of_the_hosts_logging_takes_a_line_from_a_task(monkeypatch):
-    def broken(*args, **kwargs):
-        raise RuntimeError("the host's own")
-
+def test_a_switch_of_the_hosts_logging_holds_for_tasks_at_once():
     log = RunLog(1)
     logger = task_logger(Attempt(log))
-    monkeypatch.setattr(logging, "_logRecordFactory", broken)
-    logging.disable(logging.CRITICAL)
+    logger.info("one")
+    logging.disable(logging.INFO)
     try:
-        logger.info("one", extra={"shop": 3}, stacklevel=2)
+        logger.info("two")
     finally:
         logging.disable(logging.NOTSET)
-    assert messages(log) == ["one"]
+    logger.info("three")
+    assert messages(log) == ["one", "three"]
 
 
 def test_no_handler_of_the_host_sees_the_lines_of_tasks(caplog):

@@ -1,6 +1,6 @@
 """The second reading of a JSON text: slow, without recursion, and exact about places.
 
-It is only done when something is wrong. Faults that allow it (a duplicate key, a number out of
+It is only done when something is wrong. Problems that allow it (a duplicate key, a number out of
 range) do not end the reading, so that they are all reported at once; broken syntax does.
 """
 
@@ -14,8 +14,15 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from scattersphere.codec.faults import Fault, LineIndex, Path, quote
-from scattersphere.codec.limits import DEPTH, INTEGER_DIGITS, STRING_CHARACTERS
+from scattersphere._json import (
+    DEPTH,
+    INTEGER_DIGITS,
+    STRING_CHARACTERS,
+    LineIndex,
+    Path,
+    RawProblem,
+    quote,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -28,7 +35,7 @@ _WORD = re.compile(r"-?[A-Za-z_][A-Za-z0-9_]*")
 _LONE = re.compile("[\ud800-\udfff]")
 _NO_NUMBERS = frozenset({"NaN", "Infinity", "-Infinity"})
 _MEANT = {"True": "true", "False": "false", "None": "null", "undefined": "null", "nil": "null"}
-_STRING_FAULTS = {
+_STRING_PROBLEMS = {
     "Unterminated string": "this string does not end",
     "Invalid control character": "a line break, tab or other control character must be escaped in a string",
     "Invalid \\uXXXX escape": "\\u must be followed by four hexadecimal digits",
@@ -38,12 +45,12 @@ _STRING_FAULTS = {
 
 @attrs.define
 class Scan:
-    """What a reading found: faults in order, and the offsets of the paths that were asked for.
+    """What a reading found: problems in order, and the offsets of the paths that were asked for.
 
     `complete` says that the text was read to its end.
     """
 
-    faults: list[Fault] = attrs.field(factory=list)
+    problems: list[RawProblem] = attrs.field(factory=list)
     places: dict[Path, int] = attrs.field(factory=dict)
     complete: bool = False
 
@@ -52,9 +59,9 @@ class _SyntaxEndError(Exception):
     """The text cannot be read further."""
 
 
-def scan(text: str, wanted: Collection[Path] = ()) -> Scan:
+def scan(text: str, wanted: Collection[Path] = (), *, depth: int = DEPTH) -> Scan:
     """Read `text`; note where each wanted path stands: a member at its key, an element at itself."""
-    scanner = _Scanner(text, frozenset(wanted))
+    scanner = _Scanner(text, frozenset(wanted), depth)
     with contextlib.suppress(_SyntaxEndError):
         scanner.read()
     return scanner.scan
@@ -63,10 +70,11 @@ def scan(text: str, wanted: Collection[Path] = ()) -> Scan:
 class _Scanner:
     """One reading. `_keys` has a dict of keys to offsets for each open object, None for a list."""
 
-    def __init__(self, text: str, wanted: frozenset[Path]) -> None:
+    def __init__(self, text: str, wanted: frozenset[Path], depth: int) -> None:
         self.scan = Scan()
         self._text = text
         self._wanted = wanted
+        self._depth = depth
         self._at = 0
         self._path: list[str | int] = []
         self._keys: list[dict[str, int] | None] = []
@@ -99,12 +107,12 @@ class _Scanner:
         if self._wanted and (path := tuple(self._path)) in self._wanted:
             self.scan.places[path] = offset
 
-    def _fault(self, message: str, offset: int) -> None:
-        self.scan.faults.append(Fault(tuple(self._path), message, offset=offset))
+    def _note_problem(self, message: str, offset: int) -> None:
+        self.scan.problems.append(RawProblem(tuple(self._path), message, offset=offset))
 
     def _stop(self, message: str) -> _SyntaxEndError:
         """Report broken syntax at the present place, and end the reading."""
-        self._fault(message, min(self._at, max(len(self._text) - 1, 0)))
+        self._note_problem(message, min(self._at, max(len(self._text) - 1, 0)))
         raise _SyntaxEndError
 
     # The steps: each reads on and returns whether it opened a container.
@@ -123,8 +131,8 @@ class _Scanner:
         return False
 
     def _open(self, char: str) -> None:
-        if len(self._keys) >= DEPTH:
-            self._stop(f"more than {DEPTH} lists and objects inside one another")
+        if len(self._keys) >= self._depth:
+            self._stop(f"more than {self._depth} lists and objects inside one another")
         self._at += 1
         self._keys.append({} if char == "{" else None)
         self._path.append("" if char == "{" else -1)
@@ -147,7 +155,7 @@ class _Scanner:
     def _member(self) -> bool:
         char = self._space()
         if char != '"':
-            self._path.pop()  # the fault belongs to the object: there is no key yet
+            self._path.pop()  # the problem belongs to the object: there is no key yet
             self._stop(self._no_key(char))
         start = self._at
         key = self._string()
@@ -158,7 +166,7 @@ class _Scanner:
             if key in keys:
                 self._lines = self._lines or LineIndex(self._text)
                 line, column = self._lines.place(keys[key])
-                self._fault(f"the key {quote(key)} stands here twice, first at {line}:{column}", start)
+                self._note_problem(f"the key {quote(key)} stands here twice, first at {line}:{column}", start)
             keys.setdefault(key, start)
         if self._space() != ":":
             self._stop(f'":" must follow the key {quote(key)}')
@@ -190,24 +198,24 @@ class _Scanner:
             value, self._at = _scan_string(self._text, start + 1, True)
         except json.JSONDecodeError as error:
             self._at = error.pos
-            for beginning, words in _STRING_FAULTS.items():
+            for beginning, words in _STRING_PROBLEMS.items():
                 if error.msg.startswith(beginning):
                     self._stop(words)
             self._stop("this string cannot be read")
             raise
         if _LONE.search(value):
-            self._fault("half of a surrogate pair is no character", start)
+            self._note_problem("half of a surrogate pair is no character", start)
         if len(value) > STRING_CHARACTERS:
-            self._fault(f"a string is longer than {STRING_CHARACTERS:,} characters", start)
+            self._note_problem(f"a string is longer than {STRING_CHARACTERS:,} characters", start)
         return value
 
     def _number(self, match: re.Match[str]) -> None:
         digits = match.group()
         if match.group(1) is None and match.group(2) is None:
             if len(digits.removeprefix("-")) > INTEGER_DIGITS:
-                self._fault(f"an integer has more than {INTEGER_DIGITS} digits", self._at)
+                self._note_problem(f"an integer has more than {INTEGER_DIGITS} digits", self._at)
         elif math.isinf(float(digits)):
-            self._fault(f"the number {digits[:40]} is too large", self._at)
+            self._note_problem(f"the number {digits[:40]} is too large", self._at)
         self._at = match.end()
         if (follows := self._text[self._at : self._at + 1]) and follows in "0123456789.eE+-":
             self._stop("this number is not written as JSON wants it")
@@ -216,7 +224,7 @@ class _Scanner:
         match = _WORD.match(self._text, self._at)
         word = match.group() if match else ""
         if word in _NO_NUMBERS:
-            self._fault(f"{word} is no JSON number", self._at)
+            self._note_problem(f"{word} is no JSON number", self._at)
         elif word not in {"true", "false", "null"}:
             self._stop(self._no_value(char, word))
         self._at += len(word)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from scattersphere._json import SHOWN, copy_json, describe
 from scattersphere._text import Suggester
-from scattersphere.codec.faults import describe
-from scattersphere.codec.fresh import fresh
 from scattersphere.errors import DefinitionError
 from scattersphere.model.definition import Parameter
-from scattersphere.model.problem import SHOWN, Problem
+from scattersphere.model.problem import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from scattersphere.model.definition import JobDefinition
 
-JSON_TYPES: Mapping[str, tuple[type, ...]] = {
+JSON_KINDS: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
     "number": (int, float),
@@ -47,14 +46,14 @@ def resolve_params(definition: JobDefinition, overrides: Mapping[str, Any]) -> d
         if name not in overrides:
             if parameter.required:
                 problems.append(Problem(f"params.{name}", "is required"))
-            values[name] = fresh(parameter.default)
+            values[name] = copy_json(parameter.default)
             continue
         try:
-            value = values[name] = fresh(overrides[name])
+            value = values[name] = copy_json(overrides[name])
         except RecursionError:  # a host may pass what no JSON text could hold, even a list that holds itself
             problems.append(Problem(f"params.{name}", "is nested too deeply, or holds itself"))
             continue
-        kinds = JSON_TYPES.get(parameter.type or "")
+        kinds = JSON_KINDS.get(parameter.type or "")
         if kinds is not None and type(value) not in kinds:
             shown = "the value" if parameter.secret else describe(value)
             words = f"must be of type {parameter.type}; {shown} is not{_as_json(name, value, kinds)}"

@@ -1,0 +1,66 @@
+"""The fields of the definition file, from the rows that stand at them: the directive `fields`."""
+
+from __future__ import annotations
+
+import attrs
+from docutils import nodes
+from docutils.parsers.rst import Directive
+
+from scattersphere.model import definition
+from scattersphere.model.fields import rows as rows_of
+from scattersphere.model.forms import COMMENT
+
+
+def rows(cls: type) -> list[tuple[str, str, str, str]]:
+    """Return the key, what it takes, its default and its meaning, for each field of a class of definitions."""
+    found = []
+    for row in rows_of(cls).values():
+        if row.key != COMMENT:
+            since = f" Since format {row.since}." if row.since > 1 else ""
+            missing = (
+                f" Kept, but not acted on yet: a job with it waits for {row.awaits}." if row.awaits else ""
+            )
+            found.append((row.key, row.json.words, default_of(row), f"{row.help}{since}{missing}"))
+    return found
+
+
+def default_of(row: object) -> str:
+    """Return the default as a file would write it."""
+    if row.required:
+        return "required"
+    default = row.default
+    if isinstance(default, bool):
+        return "true" if default else "false"
+    if default in (None, "", (), {}) or attrs.has(type(default)):
+        return "none"
+    return str(default)
+
+
+class Fields(Directive):
+    """`{fields} TaskDefinition`."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        group = nodes.tgroup(cols=4)
+        group += [nodes.colspec(colwidth=width) for width in (2, 4, 2, 5)]
+        head, body = nodes.thead(), nodes.tbody()
+        cls = getattr(definition, self.arguments[0])
+        for parent, cells in [
+            (head, ("key", "JSON", "default", "meaning")),
+            *((body, row) for row in rows(cls)),
+        ]:
+            row = nodes.row()
+            for number, cell in enumerate(cells):
+                text = nodes.literal(text=cell) if parent is body and not number else nodes.Text(cell)
+                row += nodes.entry("", nodes.paragraph("", "", text))
+            parent += row
+        group += [head, body]
+        return [nodes.table("", group)]
+
+
+def setup(app: object) -> dict[str, bool]:
+    """Register the directive."""
+    app.add_directive("fields", Fields)  # type: ignore[attr-defined]
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

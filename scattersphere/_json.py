@@ -1,0 +1,383 @@
+"""Strict JSON text to values, with what is wrong and where; and JSON values in plain words.
+
+The stdlib's scanner does the work at full speed. Where it stumbles, or lets something through that
+RFC 8259 or our limits forbid, `_json_scan.py` reads the text again and says exactly what and where.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+FILE_BYTES = 64 * 1024 * 1024
+"""The largest text that is read at all."""
+DEPTH = 64
+"""Containers inside one another: far below any recursion limit, far above what people write."""
+STRING_CHARACTERS = 16 * 1024 * 1024
+"""Characters of one string; a larger value belongs in a file whose path is the argument."""
+INTEGER_DIGITS = 640
+"""Digits of an integer. Python promises to convert so many, whatever its own limit is set to
+(`sys.int_info.str_digits_check_threshold`)."""
+SHOWN = 200
+"""Characters of a value or name that a message quotes."""
+
+Path = tuple[str | int, ...]
+"""Keys and indexes from the document's root: only this, and no text, tells the task `a.b` from `b` in `a`."""
+
+
+@attrs.frozen
+class RawProblem:
+    """Something wrong at `path`, before it has its line; `offset` (characters) where that is known already."""
+
+    path: Path
+    message: str
+    suggestion: str | None = None
+    offset: int | None = None
+
+
+class JsonTextError(ValueError):
+    """A text is no JSON, or breaks a limit so that it cannot be read."""
+
+    def __init__(self, problems: list[RawProblem], text: str = "") -> None:
+        self.problems = problems
+        self.text = text
+        super().__init__(problems[0].message)
+
+    def located(self) -> list[tuple[RawProblem, int, int]]:
+        """Return the problems with their lines and columns, in the text's order."""
+        return locate(self.text, self.problems)
+
+
+# ---- values in words
+
+
+def quote(text: str) -> str:
+    """Return `text` in double quotes, printable (lone surrogates too) and not longer than a line."""
+    if len(text) > SHOWN:
+        text = text[:SHOWN] + "..."
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+def describe(value: Any) -> str:
+    """Name a JSON value in plain words, for the end of a sentence: `the string "5"`."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        # Writing a huge int in decimal is slow, and an error above the interpreter's own limit.
+        return f"the number {value}" if value.bit_length() <= SHOWN else "a very large number"
+    if isinstance(value, float):
+        return f"the number {value!r}"
+    if isinstance(value, str):
+        return f"the string {quote(value)}"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    if isinstance(value, dict):
+        return "an object" if value else "an empty object"
+    return f"a Python {type(value).__name__}"
+
+
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_$/-]+")
+
+
+def show_path(path: Path) -> str:
+    """Write a path for people: `tasks.mail.depends_on[0]`, and `tasks["a.b"]` for an odd key."""
+    parts: list[str] = []
+    for step in path:
+        if isinstance(step, int):
+            parts.append(f"[{step}]")
+        elif _PLAIN_KEY.fullmatch(step):
+            parts.append(f".{step}" if parts else step)
+        else:
+            parts.append(f"[{quote(step)}]")
+    return "".join(parts)
+
+
+def copy_json(value: Any) -> Any:
+    """Return `value` with its dicts and lists copied at every depth; anything else is kept as it is."""
+    if type(value) is dict:
+        return {key: copy_json(child) for key, child in value.items()}
+    if type(value) is list:
+        return [copy_json(child) for child in value]
+    return value
+
+
+# ---- Python values that JSON cannot say
+
+_TOO_LARGE = 10**INTEGER_DIGITS
+_QUIET = frozenset({bool, type(None)})
+_ENOUGH = 100
+"""Problems after which the search ends: a value that is wrong so often is wrong as a whole."""
+
+
+def unwritable(value: Any) -> list[RawProblem]:
+    """Return what of a Python value no JSON text within our limits could say, with its paths. No recursion."""
+    problems: list[RawProblem] = []
+    stack: list[tuple[Path, Any]] = [((), value)]
+    while stack and len(problems) < _ENOUGH:
+        path, item = stack.pop()
+        if type(item) not in (dict, list):
+            if words := _scalar_problem(item):
+                problems.append(RawProblem(path, words))
+        elif len(path) >= DEPTH:
+            problems.append(RawProblem(path, f"more than {DEPTH} lists and objects inside one another"))
+        else:
+            if type(item) is dict:
+                problems += _key_problems(path, item)
+            children = item.items() if type(item) is dict else enumerate(item)
+            inner = [
+                ((*path, key), child)
+                for key, child in children
+                if type(child) not in _QUIET and type(key) in (str, int)
+            ]
+            stack += reversed(inner)  # so that problems come in the order of the definition
+    return problems
+
+
+def _key_problems(path: Path, item: dict[Any, Any]) -> Iterator[RawProblem]:
+    for key in item:
+        if type(key) is not str:
+            yield RawProblem(path, f"a key must be a string, not {describe(key)}")
+        elif words := _string_problem(key):
+            yield RawProblem(path, f"the key {quote(key)}: {words}")
+
+
+def _scalar_problem(value: Any) -> str | None:
+    kind = type(value)
+    if kind is str:
+        return _string_problem(value)
+    if kind is int:
+        if -_TOO_LARGE < value < _TOO_LARGE:
+            return None
+        return f"an integer has more than {INTEGER_DIGITS} digits"
+    if kind is float:
+        return None if math.isfinite(value) else f"{value} is no JSON number"
+    if kind in _QUIET:
+        return None
+    return f"{describe(value)} has no JSON form; a definition holds strings, numbers, booleans, lists, dicts"
+
+
+def _string_problem(value: str) -> str | None:
+    if len(value) > STRING_CHARACTERS:
+        return f"a string is longer than {STRING_CHARACTERS:,} characters"
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return "half of a surrogate pair is no character"
+    return None
+
+
+# ---- texts
+
+_BOM = "\ufeff"
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+_DIGITS = frozenset("0123456789")
+_CONTAINERS = frozenset({dict, list})
+_STUMBLED = (ValueError, RecursionError)
+"""How deep the stdlib's scanner gets differs by Python version; ours has no such limit."""
+
+
+@attrs.frozen
+class Parsed:
+    """What a text holds: its value, and the problems that do not keep it from being read on."""
+
+    value: Any
+    problems: list[RawProblem] = attrs.field(factory=list)
+
+
+class _SuspectError(ValueError):
+    """The text holds something that needs the second, located reading."""
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise _SuspectError
+    return value
+
+
+def _constant(_: str) -> Any:
+    raise _SuspectError
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _SuspectError
+    return found
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_constant).decode
+_decode_anything = json.JSONDecoder().decode
+
+
+def loads(text: str | bytes, *, depth: int = DEPTH) -> Any:
+    """Return the value of a JSON text. Raises `JsonTextError` with everything that is wrong with it."""
+    content = decode(text)
+    parsed = parse(content, depth=depth)
+    if parsed.problems:
+        raise JsonTextError(parsed.problems, content)
+    return parsed.value
+
+
+def decode(text: str | bytes) -> str:
+    """Measure a text, and decode it, without reading it. Raises `JsonTextError`.
+
+    Only UTF-8 is read; a byte order mark at the start is ignored.
+    """
+    if len(text) > FILE_BYTES:
+        raise JsonTextError([_too_large()])
+    if isinstance(text, bytes):
+        try:
+            return text.decode("utf-8").removeprefix(_BOM)
+        except UnicodeDecodeError as error:
+            raise _undecodable(text, error) from None
+    if text.isascii():
+        return text
+    try:
+        size = len(text.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        problem = RawProblem((), "half of a surrogate pair is no character", offset=error.start)
+        raise JsonTextError([problem], text) from None
+    if size > FILE_BYTES:
+        raise JsonTextError([_too_large()])
+    return text.removeprefix(_BOM)
+
+
+def parse(text: str, *, depth: int = DEPTH) -> Parsed:
+    """Return the value of what `decode` gave, with its problems where it can be read in spite of them.
+
+    A key that stands twice or a number that is too large does not hide what else is wrong. Raises
+    `JsonTextError` where the text is no JSON.
+    """
+    try:
+        value = _decode(text)
+        if not (_is_deeper(value, depth) or _has_odd_scalar(text, value)):
+            return Parsed(value)
+    except _STUMBLED:
+        pass
+    from scattersphere._json_scan import scan  # noqa: PLC0415 - only where something is wrong
+
+    found = scan(text, depth=depth)
+    if not found.complete:
+        raise JsonTextError(found.problems or [RawProblem((), "this is no JSON text", offset=0)], text)
+    try:
+        return Parsed(_decode_anything(text), found.problems)
+    except _STUMBLED:  # an integer of thousands of digits
+        raise JsonTextError(found.problems, text) from None
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Whether a value has more than so many containers inside one another. No recursion."""
+    level = [value] if type(value) in _CONTAINERS else []
+    for _ in range(depth):
+        if not level:
+            return False
+        below: list[Any] = []
+        for parent in level:
+            below += parent.values() if type(parent) is dict else parent
+        level = [child for child in below if type(child) in _CONTAINERS]
+    return bool(level)
+
+
+def _has_odd_scalar(text: str, value: Any) -> bool:
+    """Whether a string may hold half of a surrogate pair or is too long, or a number may have too many digits."""
+    # One character is found many times quicker than two, and most texts have no backslash at all.
+    if "\\" in text and _SURROGATE_ESCAPE.search(text) is not None:
+        return True
+    return _may_hold_long_digits(text) or (len(text) > STRING_CHARACTERS and _has_long_string(value))
+
+
+def _may_hold_long_digits(text: str) -> bool:
+    """Whether there may be more than `INTEGER_DIGITS` digits in a row.
+
+    So many would be under every such step through the text, and half of them before or behind it.
+    """
+    half = INTEGER_DIGITS // 2
+    for at in range(0, len(text), INTEGER_DIGITS):
+        if text[at] in _DIGITS and (
+            text[at : at + half].isdigit() or text[max(0, at - half) : at + 1].isdigit()
+        ):
+            return True
+    return False
+
+
+def _has_long_string(value: Any) -> bool:
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            if len(item) > STRING_CHARACTERS:
+                return True
+        elif isinstance(item, dict):
+            stack.extend(item)
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+    return False
+
+
+def _too_large() -> RawProblem:
+    return RawProblem((), f"the text is larger than {FILE_BYTES:,} bytes", offset=0)
+
+
+def _undecodable(text: bytes, error: UnicodeDecodeError) -> JsonTextError:
+    if text[:2] in {b"\xff\xfe", b"\xfe\xff"} or b"\0" in text[:4]:
+        words = "the text must be UTF-8; this looks like UTF-16 or UTF-32"
+        return JsonTextError([RawProblem((), words, offset=0)])
+    good = text[: error.start].decode("utf-8").removeprefix(_BOM)
+    words = f"the text must be UTF-8; the byte 0x{text[error.start]:02x} here is not"
+    return JsonTextError([RawProblem((), words, offset=len(good))], good)
+
+
+# ---- places
+
+
+class LineIndex:
+    """Turns offsets into lines and columns, both from 1, in characters."""
+
+    __slots__ = ("_starts",)
+
+    def __init__(self, text: str) -> None:
+        self._starts = [0, *(match.end() for match in re.finditer("\n", text))]
+
+    def place(self, offset: int) -> tuple[int, int]:
+        """Return the line and column of the character at `offset`."""
+        line = bisect_right(self._starts, offset)
+        return line, offset - self._starts[line - 1] + 1
+
+
+def locate(text: str, problems: Iterable[RawProblem]) -> list[tuple[RawProblem, int, int]]:
+    """Return problems with their lines and columns, in the text's order. Reads the text again if it must."""
+    problems = list(problems)
+    # Something missing has no place of its own: it is shown at what should hold it.
+    wanted = {
+        problem.path[:length]
+        for problem in problems
+        if problem.offset is None
+        for length in range(len(problem.path) + 1)
+    }
+    places: dict[Path, int] = {}
+    if wanted:
+        from scattersphere._json_scan import scan  # noqa: PLC0415 - only where something is wrong
+
+        places = scan(text, wanted).places
+    lines = LineIndex(text)
+    found: list[tuple[int, RawProblem]] = []
+    for problem in problems:
+        offset, path = problem.offset, problem.path
+        while offset is None:
+            offset = places.get(path) if path else places.get((), 0)
+            path = path[:-1]
+        found.append((offset, problem))
+    found.sort(key=lambda pair: pair[0])
+    return [(problem, *lines.place(offset)) for offset, problem in found]

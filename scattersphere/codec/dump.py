@@ -1,0 +1,59 @@
+"""Definitions to JSON: order kept, defaults omitted, the least format that has what is used, a newline at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from scattersphere.codec.collecting import collection_paused
+from scattersphere.model.definition import JobDefinition, TaskDefinition
+from scattersphere.model.fields import format_of, rows, write_record
+from scattersphere.model.forms import COMMENT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SCHEMA_KEY = "$schema"
+SCHEMA_NAME = "job-definition.schema.json"
+JOB_COMMENTS = tuple(row.key for row in rows(JobDefinition).values() if row.json.holds_names)
+TASK_COMMENTS = tuple(row.key for row in rows(TaskDefinition).values() if row.json.holds_names)
+"""The objects inside a job and a task that hold names, and comments of their own beside them."""
+
+
+def to_value(definition: JobDefinition) -> dict[str, Any]:
+    """Return the JSON value of a definition.
+
+    Of one with wrong Python values (a list of tasks, a set among the arguments) these are kept as they
+    are, for the checks to find.
+    """
+    value = {"tasks": {}, **write_record(definition, JobDefinition)}
+    value["tasks"] = tasks = value.pop("tasks")  # last
+    if isinstance(definition.tasks, Mapping):
+        for name, task in definition.tasks.items():
+            if isinstance(task, TaskDefinition) and task.comments:
+                tasks[name] = _with_comments(tasks[name], task.comments, TASK_COMMENTS)
+    value = _with_comments(value, definition.comments, JOB_COMMENTS)
+    return {SCHEMA_KEY: SCHEMA_NAME, "format": format_of(value, JobDefinition), **value}
+
+
+def _with_comments(
+    value: dict[str, Any], comments: Mapping[str, Any], places: Sequence[str]
+) -> dict[str, Any]:
+    """Put comments back, first in their objects; in one order, so that equal definitions give equal text."""
+    for key in sorted(places):
+        if key in comments and isinstance(value.get(key, {}), dict):
+            value[key] = {COMMENT: comments[key], **value.get(key, {})}
+    return value
+
+
+def dumps_definition(definition: JobDefinition) -> str:
+    """Return the JSON text of a definition. Raises `TypeError` and `ValueError` for what JSON lacks."""
+    with collection_paused(tasks=len(definition.tasks)):
+        return json.dumps(to_value(definition), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def digest_definition(definition: JobDefinition) -> str:
+    """Return 12 hex digits that tell two versions of a definition apart."""
+    return hashlib.blake2b(dumps_definition(definition).encode("utf-8"), digest_size=6).hexdigest()

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from scattersphere import DefinitionError, JobDefinition, _json, _json_scan
+from scattersphere._json import DEPTH, INTEGER_DIGITS, JsonTextError, loads
+from scattersphere._json_scan import scan
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(JSON, st.booleans())
+def test_what_json_writes_is_read_back_and_passes_the_second_reading(value, ascii_only):
+    text = json.dumps(value, ensure_ascii=ascii_only)
+    assert loads(text) == loads(text.encode()) == value
+    assert scan(text).problems == []
+
+
+@given(st.text('[]{}",:01-.eE \\u d8tnrue', max_size=12))
+def test_both_readings_agree_on_what_is_json(text):
+    problems = scan(text).problems
+    if not problems:
+        loads(text)
+        return
+    with pytest.raises(JsonTextError) as caught:
+        loads(text)
+    assert [problem.message for problem in caught.value.problems] == [problem.message for problem in problems]
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        ('{"a": 1,\n "a": 2}', (2, 2), 'the key "a" stands here twice, first at 1:2'),
+        ("[1, 1e400]", (1, 5), "the number 1e400 is too large"),
+        ("[NaN]", (1, 2), "NaN is no JSON number"),
+        ('"\\ud800"', (1, 1), "half of a surrogate pair is no character"),
+        ("[" + "1" * 641 + "]", (1, 2), "an integer has more than 640 digits"),
+        ("[" * 100_000, (1, 65), "more than 64 lists and objects inside one another"),
+        ("[1,]", (1, 4), 'no comma may stand before "]"'),
+        (b'["\xff"]', (1, 3), "the text must be UTF-8; the byte 0xff here is not"),
+    ],
+)
+def test_a_problem_is_located_and_said_plainly(text, place, words):
+    with pytest.raises(JsonTextError) as caught:
+        loads(text)
+    ((problem, line, column),) = caught.value.located()
+    assert (line, column) == place
+    assert problem.message == words
+
+
+def test_all_problems_that_leave_the_text_readable_are_reported_at_once():
+    with pytest.raises(JsonTextError) as caught:
+        loads('{"a": NaN, "a": 1e999}')
+    assert len(caught.value.problems) == 3
+
+
+def test_a_byte_order_mark_is_ignored():
+    assert loads(b"\xef\xbb\xbf[1]") == loads("\ufeff[1]") == [1]
+
+
+@pytest.mark.parametrize("where", ["args", "run_if", "odd"])
+@pytest.mark.parametrize("over", [0, 1])
+def test_what_is_too_deep_is_found_wherever_it_stands(where, over):
+    deep = "[" * (DEPTH - 4 + over) + "]" * (DEPTH - 4 + over)
+    inside = f'{{"k": {deep}}}' if where == "args" else f"[{deep}]"
+    text = f'{{"name": "x", "tasks": {{"t": {{"task": "a.B", "{where}": {inside}}}}}}}'
+    too_deep = f"more than {DEPTH} lists and objects inside one another"
+    try:
+        JobDefinition.loads(text)
+        told = []
+    except DefinitionError as error:
+        told = [problem.message for problem in error.problems]
+    assert (too_deep in told) == bool(over)
+
+
+@given(st.data())
+def test_a_key_that_stands_twice_is_told_wherever_it_stands(data):
+    value = {
+        "name": "x",
+        "params": {"p": "12:30"},
+        "tasks": {
+            "t": {"task": "a.B", "args": {"k": {"$param": "p"}, "l": [{"m": 1}]}, "retry": {"delay": 1}},
+            "u": {"task": "a.B", "depends_on": ["t"], "run_if": {"$param": "p"}},
+        },
+    }
+    text = json.dumps(value, indent=data.draw(st.sampled_from([None, 2])))
+    starts = [at for at in range(len(text)) if text[at] == "{"]
+    at = data.draw(st.sampled_from(starts))
+    key = json.JSONDecoder().raw_decode(text, text.index('"', at))[0]
+    with pytest.raises(DefinitionError) as caught:
+        JobDefinition.loads(f'{text[: at + 1]}"{key}": 1, {text[at + 1 :]}')
+    assert any(f'the key "{key}" stands here twice' in problem.message for problem in caught.value.problems)
+
+
+@given(st.integers(0, 2 * INTEGER_DIGITS), st.sampled_from([1, 0, -1]), st.sampled_from(["", "-"]))
+@example(0, 1, "")
+@example(INTEGER_DIGITS, 1, "")
+def test_an_integer_too_long_is_found_wherever_it_stands(before, over, sign):
+    text = "[" + " " * before + sign + "1" * (INTEGER_DIGITS + over) + ', "x"]'
+    if over == 1:
+        with pytest.raises(JsonTextError, match="digits"):
+            loads(text)
+    else:
+        assert loads(text)[1] == "x"
+
+
+def test_a_string_too_long_is_found(monkeypatch):
+    monkeypatch.setattr(_json, "STRING_CHARACTERS", 8)
+    monkeypatch.setattr(_json_scan, "STRING_CHARACTERS", 8)
+    assert loads('["12345678", "1"]') == ["12345678", "1"]
+    for text in ('["123456789", 1]', '{"123456789": 1}'):
+        with pytest.raises(JsonTextError, match="a string is longer than 8 characters"):
+            loads(text)
