@@ -38,7 +38,7 @@ def cli() -> None:
 @click.option(
     "--picture",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw the tasks with their states and times, as its name ends: .svg, .mmd, .dot or .txt.",
+    help="Draw the tasks with their states and times, as the name ends: .svg, .png, .mmd, .dot or .txt.",
 )
 @AS_JSON
 def run(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+from scattersphere.cli.pipes import write_to_nowhere
 from scattersphere.remote.render import as_json
 from scattersphere.remote.views import event_view, run_view
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from types import TracebackType
 
     from scattersphere.execution.run import Run
@@ -21,11 +25,38 @@ def write_line(out: TextIO, message: Mapping[str, Any]) -> None:
     out.flush()
 
 
+@contextmanager
+def json_only() -> Iterator[TextIO]:
+    """Give a stream to the standard output; whatever else writes there goes to the standard error meanwhile.
+
+    A task may write to the descriptor itself, or start a program that does. The standard output must be a file of
+    the system: in a test that has replaced it, nothing else writes there.
+    """
+    try:
+        number = sys.stdout.fileno()
+    except (OSError, ValueError):
+        yield sys.stdout
+        return
+    sys.stdout.flush()
+    with open(os.dup(number), "w", encoding="utf-8") as out:  # noqa: PTH123 - it is no path
+        os.dup2(sys.stderr.fileno(), number)
+        try:
+            yield out
+        finally:
+            sys.stdout.flush()
+            try:
+                out.flush()
+            except BrokenPipeError:
+                write_to_nowhere(out)
+            os.dup2(out.fileno(), number)
+
+
 class JsonLines:
     """One line for each event; a display as `scattersphere.cli.progress.Display` describes it."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, err: TextIO | None = None) -> None:
         self._out = out
+        self._err = err or sys.stderr
 
     def __enter__(self) -> Self:
         return self
@@ -40,6 +71,11 @@ class JsonLines:
         view = event_view(event, 0)
         del view["sub"]
         write_line(self._out, view)
+
+    def say(self, notice: str) -> None:
+        """Write a notice where no program reads."""
+        self._err.write(f"{notice}\n")
+        self._err.flush()
 
 
 def run_summary(run: Run) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 
 
 def shown_while_read(
-    show: Callable[[Event], None], when_gone: Callable[[], object]
+    show: Callable[[Event], None], when_gone: Callable[[], object], out: TextIO | None = None
 ) -> Callable[[Event], None]:
-    """Return a function that shows events until nobody reads them, which is told to `when_gone` once."""
+    """Return a function that shows events until nobody reads them, which is told to `when_gone` once.
+
+    `out` is what they read: the standard output, unless something else is given.
+    """
     gone = False
 
     def show_event(event: Event) -> None:
@@ -27,15 +30,17 @@ def shown_while_read(
             show(event)
         except (BrokenPipeError, SystemExit):  # rich makes an exit of it
             gone = True
-            write_to_nowhere()
+            write_to_nowhere(out)
             when_gone()
 
     return show_event
 
 
-def write_to_nowhere() -> None:
+def write_to_nowhere(out: TextIO | None = None) -> None:
     """Drop all further output, as Python's documentation of SIGPIPE has it: no flush at exit may complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, (out or sys.stdout).fileno())
+    os.close(nowhere)
 
 
 def end_unread() -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import anyio
 from rich.console import Console
 
 from scattersphere.cli.checking import check_file
-from scattersphere.cli.jsonlines import JsonLines, run_summary, write_line
+from scattersphere.cli.jsonlines import JsonLines, json_only, run_summary, write_line
+from scattersphere.cli.outcome import BAD_FILE, FAILED, INTERRUPTED, SUCCEEDED, USAGE, Refusal
+from scattersphere.cli.pictures import check_picture, write_pictures
 from scattersphere.cli.pipes import shown_while_read
 from scattersphere.cli.progress import make_display
 from scattersphere.errors import DefinitionError, ScattersphereError, listing
@@ -20,13 +22,12 @@ from scattersphere.model.states import RunState, TaskState
 from scattersphere.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Iterable
     from contextlib import AbstractContextManager
 
     from scattersphere.cli.progress import Display
     from scattersphere.execution.run import Run
 
-SUCCEEDED, FAILED, USAGE, BAD_FILE, INTERRUPTED = 0, 1, 2, 3, 130
 SHOWN = 500
 """Characters of a result that are shown."""
 
@@ -41,90 +42,87 @@ def run_file(
 ) -> int:
     """Run the job in `file`, draw what is asked for when it has ended; return the exit code."""
     try:
-        return anyio.run(_run, Path(file).absolute(), file, params, as_json, trace, picture)
+        if not as_json:
+            return anyio.run(_run_for_people, Path(file).absolute(), file, params, trace, picture)
+        with json_only() as out:
+            return anyio.run(_run_for_programs, Path(file).absolute(), file, params, trace, picture, out)
     except KeyboardInterrupt:  # it came before or after our own handling of signals
         return INTERRUPTED
 
 
-async def _run(
-    path: Path,
-    file: str,
-    params: dict[str, Any],
-    as_json: bool,  # noqa: FBT001 - anyio.run passes by place
-    trace: Path | None,
-    picture: Path | None,
+async def _run_for_people(
+    path: Path, file: str, params: dict[str, Any], trace: Path | None, picture: Path | None
 ) -> int:
     err = Console(stderr=True, highlight=False, soft_wrap=True)
-    # The folder is where the file's bundles may lie; whatever else is in it is none of our business.
-    async with Server(bundle_roots=[path.parent], adopt=False, watch=False) as server:
-        try:
+    try:
+        check_picture(picture)
+        async with _server(path) as server:
             run = await _begin(server, file, path.parent, params)
-        except _Refusal as refusal:
-            err.print(str(refusal).rstrip(), markup=False)
-            return refusal.exit_code
-        interrupted = await _watch(run, JsonLines(sys.stdout) if as_json else make_display(run, sys.stdout))
-        drawn = _draw(run, trace, picture, err)
-        if as_json:
-            write_line(sys.stdout, run_summary(run))
-        else:
+            interrupted = await _watch(run, make_display(run, sys.stdout, sys.stderr))
+            unwritten = write_pictures(run, trace, picture)
             _show_end(run, err)
+    except Refusal as refusal:
+        err.print(str(refusal).rstrip(), markup=False)
+        return refusal.exit_code
+    for problem in unwritten:
+        err.print(problem, markup=False)
+    return _exit_code(run, interrupted=interrupted, written=not unwritten)
+
+
+async def _run_for_programs(
+    path: Path, file: str, params: dict[str, Any], trace: Path | None, picture: Path | None, out: TextIO
+) -> int:
+    try:
+        check_picture(picture)
+        async with _server(path) as server:
+            run = await _begin(server, file, path.parent, params)
+            interrupted = await _watch(run, JsonLines(out, sys.stderr), out)
+            unwritten = write_pictures(run, trace, picture)
+            more = {"problems": [{"message": problem} for problem in unwritten]} if unwritten else {}
+            write_line(out, run_summary(run) | more)
+    except Refusal as refusal:
+        write_line(out, refusal.as_dict())
+        return refusal.exit_code
+    return _exit_code(run, interrupted=interrupted, written=not unwritten)
+
+
+def _server(path: Path) -> Server:
+    # The folder is where the file's bundles may lie; whatever else is in it is none of our business.
+    return Server(bundle_roots=[path.parent], adopt=False, watch=False)
+
+
+def _exit_code(run: Run, *, interrupted: bool, written: bool) -> int:
     if interrupted:
         return INTERRUPTED
     if not run.succeeded:
         return FAILED
-    return SUCCEEDED if drawn else BAD_FILE
-
-
-def _draw(run: Run, trace: Path | None, picture: Path | None, err: Console) -> bool:
-    """Write the files that were asked for; say which cannot be written."""
-    wanted: list[tuple[Path, Callable[[], str]]] = []
-    if trace is not None:
-        wanted.append((trace, run.to_trace))
-    if picture is not None:
-        draw = {".mmd": run.to_mermaid, ".dot": run.to_dot, ".svg": run.to_svg}.get(
-            picture.suffix, run.to_tree
-        )
-        wanted.append((picture, draw))
-    for path, make in wanted:
-        try:
-            path.write_text(make(), encoding="utf-8")
-        except OSError as exc:
-            err.print(f"{path}: {exc.strerror or exc}", markup=False)
-            return False
-    return True
-
-
-class _Refusal(Exception):  # noqa: N818 - no error of ours, but the end of this command
-    """Nothing was run; the message says why."""
-
-    def __init__(self, exit_code: int, message: str) -> None:
-        self.exit_code = exit_code
-        super().__init__(message)
+    return SUCCEEDED if written else BAD_FILE
 
 
 async def _begin(server: Server, file: str, folder: Path, params: dict[str, Any]) -> Run:
-    """Load the file and start the run, or raise `_Refusal` with the exit code that fits."""
+    """Load the file and start the run, or raise `Refusal` with the exit code that fits."""
     try:
         definition = await server.load(file)
     except DefinitionError as exc:
         # What the code has to say to it is told at once too, and not only when this is mended.
         problems, _ = await check_file(file, folder, [])
-        raise _Refusal(BAD_FILE, listing(file, problems)) from exc
+        raise Refusal(BAD_FILE, listing(file, problems), problems) from exc
     except OSError as exc:
-        raise _Refusal(BAD_FILE, f"{file}: {exc.strerror or exc}") from exc
+        raise Refusal(BAD_FILE, f"{file}: {exc.strerror or exc}") from exc
     except ScattersphereError as exc:
-        raise _Refusal(BAD_FILE, f"{file}: {exc}\n{getattr(exc, 'details', '')}") from exc
+        raise Refusal(BAD_FILE, f"{file}: {exc}\n{getattr(exc, 'details', '')}") from exc
     try:
         return await server.start(definition.name, params)
     except DefinitionError as exc:  # what -p said, if it said anything; else the file's own defaults
-        raise _Refusal(USAGE if params else BAD_FILE, str(exc)) from exc
+        raise Refusal(USAGE if params else BAD_FILE, str(exc), exc.problems) from exc
     except ScattersphereError as exc:
-        raise _Refusal(BAD_FILE, f"{file}: {exc}") from exc
+        raise Refusal(BAD_FILE, f"{file}: {exc}") from exc
 
 
-async def _watch(run: Run, shown: AbstractContextManager[Display]) -> bool:
+async def _watch(run: Run, shown: AbstractContextManager[Display], out: TextIO | None = None) -> bool:
     """Show progress until the run has ended. Return whether Ctrl-C was pressed."""
     interrupted = False
+    display: Display
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with anyio.create_task_group() as tasks:
 
@@ -133,16 +131,26 @@ async def _watch(run: Run, shown: AbstractContextManager[Display]) -> bool:
                 async for number in received:
                     if run.state.ended:
                         return
-                    (run.kill if interrupted else run.cancel)(f"{number.name} from the terminal")
+                    if interrupted:
+                        display.say("Killed: what executes is not waited for.")
+                        run.kill(f"{number.name} from the terminal")
+                    else:
+                        display.say(_CANCELLING)
+                        run.cancel(f"{number.name} from the terminal")
                     interrupted = True
 
-            tasks.start_soon(obey_signals, signals)
             with shown as display:
-                show = shown_while_read(display.show, lambda: run.cancel("nobody reads the output any more"))
+                tasks.start_soon(obey_signals, signals)
+                show = shown_while_read(
+                    display.show, lambda: run.cancel("nobody reads the output any more"), out
+                )
                 async for event in run.events():
                     show(event)
             tasks.cancel_scope.cancel()
     return interrupted
+
+
+_CANCELLING = "Cancelling: nothing new starts, what executes is asked to end. Ctrl-C again kills it."
 
 
 def _show_end(run: Run, err: Console) -> None:
