@@ -102,7 +102,8 @@ class Dispatcher:
         """Change the size of a pool. What runs goes on, even if it is more than fits from now on."""
         gate = self.pool(name)
         gate.resize(size)
-        self.offer((gate,))
+        waiting = sum(map(len, gate.waiting.values()))
+        self.offer((gate,) * min(gate.free, waiting))  # as if each place had been given back by somebody
 
     def take(self, limit: int) -> tuple[RunMachine, list[int]] | None:
         """Begin up to `limit` units of one run and return them; None if nothing can start now.

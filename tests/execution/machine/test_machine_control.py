@@ -127,6 +127,16 @@ def test_kill_reaches_attempts_that_are_cancelling():
     assert stage.machine.out == [("kill", 0)]
 
 
+def test_an_attempt_is_killed_once_though_its_time_is_over_before_the_sweep_comes_to_it():
+    stage = executing(*[ONE] * 5, at_once=1)
+    stage.machine.kill()
+    stage.machine.attempt_timeout(4)
+    while stage.machine.work(1):
+        pass
+    kills = [command for command in stage.machine.out if command[0] == "kill"]
+    assert sorted(kills) == [("kill", unit) for unit in range(5)]
+
+
 def test_escalation_only_goes_up():
     stage = executing(ONE)
     stage.machine.kill("enough")

@@ -131,6 +131,52 @@ def test_a_pool_can_grow_and_shrink():
     assert taken(dispatcher) == (1, [3])
 
 
+def test_places_that_come_together_are_shared_by_the_runs_that_wait():
+    dispatcher = Dispatcher(pools={"db": 1})
+    run(dispatcher, TaskShape(pools=("db",)), number=0)
+    taken(dispatcher)
+    for number in (1, 2, 3):
+        run(dispatcher, *[TaskShape(pools=("db",))] * 6, number=number)
+        assert taken(dispatcher) is None
+    dispatcher.set_pool("db", 8)
+    order = []
+    while (got := taken(dispatcher)) is not None:
+        order += [got[0]] * len(got[1])
+    assert order == [1, 2, 3, 1, 2, 3, 1]
+
+
+def test_who_lacked_another_place_goes_first_again_when_that_comes():
+    """Two runs that have waited for nothing are ahead in the queue, but not in the order of turns."""
+    dispatcher = Dispatcher(pools={"a": 1, "b": 1})
+    holder = run(dispatcher, TaskShape(pools=("a",)), TaskShape(pools=("b",)), number=0)
+    while taken(dispatcher) is not None:
+        pass
+    run(dispatcher, TaskShape(pools=("a", "b")), number=1)
+    assert taken(dispatcher) is None
+    holder.ok(0, None)
+    assert taken(dispatcher) is None  # run 1 was offered a place in a, and lacks one in b
+    for number in (2, 3):
+        run(dispatcher, TaskShape(), number=number)
+    holder.ok(1, None)
+    assert [taken(dispatcher) for _ in range(4)] == [(1, [0]), (2, [0]), (3, [0]), None]
+
+
+def test_a_run_takes_one_place_at_a_time_while_another_waits_for_the_next():
+    """Run 1 is offered both places, for two kinds of tasks; one kind lacks a place elsewhere, so one place is left."""
+    dispatcher = Dispatcher(pools={"a": 2, "b": 1})
+    holder = run(dispatcher, *[TaskShape(pools=("a",))] * 2, TaskShape(pools=("b",)), number=0)
+    while taken(dispatcher) is not None:
+        pass
+    run(dispatcher, TaskShape(pools=("a", "b")), *[TaskShape(pools=("a",))] * 3, number=1)
+    assert taken(dispatcher) is None
+    run(dispatcher, TaskShape(pools=("a",)), number=2)
+    assert taken(dispatcher) is None
+    holder.ok(0, None)
+    holder.ok(1, None)
+    assert {taken(dispatcher)[0], taken(dispatcher)[0]} == {1, 2}
+    assert taken(dispatcher) is None
+
+
 def test_a_pool_that_was_given_no_size_has_no_limit_until_it_gets_one():
     dispatcher = Dispatcher()
     run(dispatcher, *[TaskShape(pools=("db",))] * 3)

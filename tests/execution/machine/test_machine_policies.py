@@ -307,6 +307,18 @@ def test_reused_results_let_a_rerun_go_on_where_it_failed():
     assert stage.machine.results[0] == "old"
 
 
+def test_a_reused_task_is_not_begun_when_what_it_waits_for_is_executed_again():
+    stage = Stage(TaskShape(), TaskShape(upstreams=(0,)), TaskShape(upstreams=(1,)), slot=False)
+    stage.machine.reuse(1, "old")
+    stage.machine.slot()
+    assert stage.start() == [0, 2]
+    stage.end(0, SUCCEEDED, value="new")
+    assert stage.start() == [2]
+    stage.end(2, SUCCEEDED)
+    assert stage.run_state == "succeeded"
+    assert list(stage.machine.attempts) == [1, 0, 1]
+
+
 def test_a_run_whose_results_were_all_reused_succeeds_at_once():
     stage = Stage(TaskShape(), TaskShape(upstreams=(0,)), slot=False)
     stage.machine.reuse(0, 1)
