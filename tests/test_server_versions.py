@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 
 from scattersphere import BundleRefusedError, NoSuchBundleError, Server, SourceLimits
@@ -50,3 +51,35 @@ async def test_the_limits_of_bundles_are_those_of_the_server(tmp_path):
                 pass
     with pytest.raises(TypeError, match=r"bundle_limits is SourceLimits\(\.\.\.\), not "):
         Server(bundle_limits=5)
+
+
+async def test_a_file_that_code_writes_beside_itself_is_warned_of_while_it_is_still_there(tmp_path, caplog):
+    code = (
+        "from pathlib import Path\nfrom scattersphere import RunnableTask\n"
+        "class Job(RunnableTask):\n    def run(self, context):\n"
+        "        Path(__file__).with_name('state.json').write_text('{}')\n"
+    )
+    (tmp_path / "a.py").write_text(code)
+    async with Server() as server:
+        bundle = await server.register(tmp_path / "a.py", watch=False)
+        version = bundle.current
+        await (await server.start_task("a.Job")).wait()
+        with anyio.fail_after(60):
+            while not bundle.warnings:  # noqa: ASYNC110 - the loader's thread notes it when idle
+                await anyio.sleep(0.01)
+        (warning,) = bundle.warnings
+        assert "has written state.json beside itself" in warning
+        assert (version.snapshot / "state.json").exists()
+        assert caplog.text.count("state.json") == 1
+
+
+async def test_a_file_that_code_wrote_at_import_is_told_of_at_its_release_at_the_latest(tmp_path, caplog):
+    before = "from pathlib import Path\nPath(__file__).with_name('cache.bin').write_bytes(b'x')\n"
+    (tmp_path / "a.py").write_text(
+        before + "from scattersphere import RunnableTask\n"
+        "class Job(RunnableTask):\n    def run(self, context): ...\n"
+    )
+    async with Server() as server:
+        await server.register(tmp_path / "a.py", watch=False)
+        await server.deregister("a")
+    assert "has written cache.bin beside itself, in the private copy of a@" in caplog.text

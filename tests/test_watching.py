@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import threading
@@ -9,6 +10,7 @@ import time
 import zipfile
 from io import BytesIO
 from itertools import pairwise
+from unittest.mock import AsyncMock
 
 import anyio
 import anyio.to_thread
@@ -16,7 +18,7 @@ import pytest
 from livebundles import QUICK, Live, live, replace, same_times, task
 
 from scattersphere import NoSuchBundleError, NoSuchTaskError, Server, WatchDelays
-from scattersphere.watching.watcher import POLL_SHARE, WatchedPath
+from scattersphere.watching.watcher import POLL_SHARE, WatchedPath, Watcher
 
 pytestmark = pytest.mark.anyio
 
@@ -529,3 +531,103 @@ async def test_a_defect_in_one_thing_does_not_end_the_watching_of_others(at, tmp
     await at.until_value(2)
     at.server._bundles.watcher.remove(thing)
     assert "ZeroDivisionError" in caplog.text
+
+
+@ON_ONE_LOOP
+async def test_data_that_is_written_all_the_time_is_a_problem_that_names_it_and_keeps_no_edit_waiting(
+    tmp_path,
+):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "job.py").write_text(task(1))
+    delays = WatchDelays(settle=0.2, restless=0.5, poll=0.05)
+    stop = threading.Event()
+
+    def write():
+        number = 0
+        while not stop.wait(0.02):
+            number += 1
+            (folder / "state.dat").write_text("x" * number)
+
+    async with live(watch=delays) as at:
+        await at.register(folder)
+        thread = threading.Thread(target=write)
+        thread.start()
+        try:
+            with anyio.fail_after(60):
+                while folder not in at.server.problems:  # noqa: ASYNC110 - no event tells of a problem
+                    await anyio.sleep(0.02)
+            assert "state.dat" in at.server.problems[folder]
+            assert ".scattersphereignore" in at.server.problems[folder]
+            (folder / "job.py").write_text(task(2))
+            await at.until_value(2)
+        finally:
+            stop.set()
+            thread.join()
+        with anyio.fail_after(60):
+            while folder in at.server.problems:  # noqa: ASYNC110 - the same
+                await anyio.sleep(0.02)
+
+
+async def test_a_database_that_is_written_in_a_watched_folder_makes_no_version(tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "job.py").write_text(task(1))
+    async with live() as at:
+        await at.register(folder)
+        for number in range(5):
+            (folder / "state.sqlite3").write_text("x" * number)
+            (folder / "app.log").write_text("x" * number)
+            await at.until_settled(tmp_path)
+        assert "a" not in at.loads
+
+
+async def test_a_file_name_that_is_no_utf8_ends_no_notification(tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "job.py").write_text(task(1))
+    odd = os.fsdecode(os.fsencode(folder) + b"/\xff.txt")
+    async with live() as at:
+        await at.register(folder)
+        watcher = at.server._bundles.watcher
+        for value in (2, 3):
+            first = watcher._notifier
+            watcher._failed_at = -math.inf  # as if the last one were long ago
+            with open(odd, "a") as stream:  # noqa: ASYNC230, PTH123 - no path of ours can name it
+                stream.write("x")
+            with anyio.fail_after(60):
+                while watcher._notifier in {first, None}:  # noqa: ASYNC110 - nothing tells of it
+                    await anyio.sleep(0.01)
+            assert watcher.polling_reason is None
+            (folder / "job.py").write_text(task(value))
+            await at.until_value(value)
+        assert "not plain UTF-8" in at.server.registry.bundles["a"].warnings[0]
+
+
+async def test_a_notification_that_fails_again_and_again_waits_for_the_poll(tmp_path):
+    made = []
+
+    class Failing:
+        def wait(self):
+            raise RuntimeError("broken for good")
+
+        def close(self): ...
+
+    def listen(folders):
+        made.append(folders)
+        return Failing()
+
+    watcher = Watcher(WatchDelays(poll=600.0), listen=listen)
+    thing = WatchedPath(tmp_path)
+    thing.poll = lambda: "there"
+    thing.on_changed = AsyncMock()
+    async with anyio.create_task_group() as group:
+        await watcher.open(lambda main, name: group.start_soon(lambda: main))
+        watcher.add(thing)
+        with anyio.fail_after(60):
+            while watcher.polling_reason is None or len(made) < 2:  # noqa: ASYNC110 - nothing tells of it
+                await anyio.sleep(0.01)
+        for _ in range(20):
+            await anyio.wait_all_tasks_blocked()
+        await watcher.aclose()
+    assert len(made) == 2

@@ -47,6 +47,10 @@ class Catalog(Generic[V]):
         """Return every version that is needed."""
         return frozenset(self._bundle_of)
 
+    def pinned_by(self, run: int) -> frozenset[V]:
+        """Return the versions that the run pins."""
+        return frozenset(self._pinned_by.get(run, ()))
+
     def publish(self, bundle: str, version: V) -> list[V]:
         """Make `version` the current one; a kept older version may become current again."""
         owner = self._bundle_of.setdefault(version, bundle)

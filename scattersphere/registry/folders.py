@@ -11,14 +11,23 @@ import attrs
 
 from scattersphere.errors import BundleRefusedError, ExistsError, ScattersphereError
 from scattersphere.registry.snapshots.layout import UNSCANNED
-from scattersphere.registry.snapshots.scan import SourceLimits, is_ignored, signature
+from scattersphere.registry.snapshots.scan import (
+    IGNORE_FILE,
+    Signature,
+    SourceLimits,
+    changed_files,
+    is_ignored,
+    is_unwatched,
+    shown_names,
+    signature,
+)
 from scattersphere.registry.snapshots.snapshot import check_name, default_name
 from scattersphere.watching.debounce import WatchDelays
 from scattersphere.watching.notify import ANY, WatchTarget, targets_of
 from scattersphere.watching.watcher import WatchedPath, Watcher, in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, Mapping
 
     from scattersphere.registry.records import Bundle
     from scattersphere.registry.registry import TaskRegistry
@@ -77,6 +86,7 @@ class WatchedBundle(WatchedPath):
         self.name = name
         self.root = root
         self._bundles = bundles
+        self._restless: Hashable | None = None
 
     def poll(self) -> Hashable | None:
         """Scan it."""
@@ -84,7 +94,23 @@ class WatchedBundle(WatchedPath):
 
     def targets(self) -> frozenset[WatchTarget]:
         """Return the bundle's folders, but for those that are no part of it."""
-        return targets_of(self.path, is_ignored)
+        return targets_of(self.path, is_unwatched)
+
+    def core(self, seen: Hashable) -> object:
+        """Return what was seen of its modules: data that is written all the time keeps no edit of code waiting."""
+        return seen.code if isinstance(seen, Signature) else seen
+
+    def on_restless(self, seen: Hashable | None) -> None:
+        """Tell which files do not hold still."""
+        before, self._restless = self._restless, seen
+        if isinstance(seen, Signature) and isinstance(before, Signature):
+            if names := changed_files(before, seen):
+                self._bundles.restless[self.path] = (
+                    f"{self.path}: never holds still, {shown_names(names)} changes all the time: only edits of code "
+                    f"are loaded. Leave it out with a pattern in {IGNORE_FILE}, or write it elsewhere"
+                )
+        elif seen is None:
+            self._bundles.restless.pop(self.path, None)
 
     async def on_changed(self, seen: Hashable) -> None:
         """Load it; an error is kept in the bundle."""
@@ -149,14 +175,20 @@ class BundleFolders:
         limits: SourceLimits = SourceLimits(),  # noqa: B008 - frozen
     ) -> None:
         self.limits: SourceLimits = limits
-        self.problems: dict[Path, str] = {}
-        """What lies in the roots, or should, and could not become a bundle, and why."""
+        self.restless: dict[Path, str] = {}
+        """What is watched and does not hold still."""
+        self._refused: dict[Path, str] = {}
         delays = watch if isinstance(watch, WatchDelays) else WatchDelays()
         self.watcher: Watcher | None = Watcher(delays) if watch else None
         self._registry = registry
         self._roots = [WatchedRoot(self, _absolute(root)) for root in roots]
         self._watched: dict[str, WatchedBundle] = {}
         self._withdrawn: set[Path] = set()
+
+    @property
+    def problems(self) -> Mapping[Path, str]:
+        """What lies in the roots, or should, and could not become a bundle, or never holds still, and why."""
+        return {**self._refused, **self.restless}
 
     async def open(self, spawn: Callable[[Coroutine[Any, Any, None], str], object]) -> None:
         """Register what lies in the roots now, and watch them, in a task that `spawn` starts."""
@@ -229,6 +261,7 @@ class BundleFolders:
             await self._registry.deregister(name)
             return
         self.watcher.remove(watched)
+        self.restless.pop(watched.path, None)
         if watched.root is not None:
             self._withdrawn.add(watched.path)
         if name in self._registry.bundles:
@@ -252,14 +285,14 @@ class BundleFolders:
 
     def _new(self, root: WatchedRoot, listing: Hashable) -> Iterator[tuple[Path, str]]:
         paths = listing if isinstance(listing, tuple) else ()
-        for path in [path for path in self.problems if root.path in {path, path.parent}]:
-            del self.problems[path]
+        for path in [path for path in self._refused if root.path in {path, path.parent}]:
+            del self._refused[path]
         self._withdrawn -= {
             path for path in self._withdrawn if path.parent == root.path and path not in paths
         }
         if not isinstance(listing, tuple):
             reason = listing.reason if isinstance(listing, Unreadable) else "there is no such folder"
-            self.problems[root.path] = f"{root.path}: {reason}"
+            self._refused[root.path] = f"{root.path}: {reason}"
         for path in paths:
             if path not in self._withdrawn and (name := self._name_of(path)) is not None:
                 yield path, name
@@ -270,7 +303,7 @@ class BundleFolders:
             name = default_name(path)
             check_name(name)
         except BundleRefusedError as error:
-            self.problems[path] = f"{path}: {error}"
+            self._refused[path] = f"{path}: {error}"
             return None
         if any(watched.path == path for watched in self._watched.values()):
             return None
@@ -280,7 +313,7 @@ class BundleFolders:
         if holder is None:
             return name
         if holder != path:
-            self.problems[path] = (
+            self._refused[path] = (
                 f"{path}: there is a bundle {name!r} already, from {holder}; rename this file"
             )
         return None
@@ -310,6 +343,7 @@ class BundleFolders:
             self.watcher.add(watched, seen)
 
     def _unwatch(self, watched: WatchedBundle) -> None:
+        self.restless.pop(watched.path, None)
         if self.watches(watched):
             del self._watched[watched.name]
         if self.watcher is not None:

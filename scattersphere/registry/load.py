@@ -339,6 +339,7 @@ class Load:
 def _notices(snapshot: Snapshot) -> list[str]:
     layout = snapshot.layout
     return [
+        *snapshot.warnings,
         *(
             f"module {name} has the name of a module of the host: `import {name}` gives the host's"
             for name in sorted(layout.shadowed())

@@ -5,8 +5,10 @@ All methods are for the thread of the event loop; the work itself is done in the
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
@@ -24,6 +26,8 @@ from scattersphere.registry.modules.release import release
 from scattersphere.registry.modules.release_hooks import call_hooks
 from scattersphere.registry.records import BundleVersion
 from scattersphere.registry.snapshots.content import check_digest
+from scattersphere.registry.snapshots.scan import shown_names
+from scattersphere.registry.snapshots.snapshot import written_into
 from scattersphere.registry.snapshots.store import SnapshotStore
 
 if TYPE_CHECKING:
@@ -97,6 +101,14 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 
+_log = logging.getLogger("scattersphere.registry")
+
+WROTE = "has written"
+
+WROTE_PAUSE = 5.0
+"""Seconds between two looks for what the code of one version has written into its private copy."""
+
+
 @attrs.frozen
 class RevivedCode:
     """Versions that were brought back for a run, by the name of their bundle."""
@@ -114,6 +126,24 @@ class RevivedCode:
         paths = [known for version in searched for known in version.tasks]
         names = ", ".join(version.label for version in self.versions) or "no version at all"
         raise NoSuchTaskError(f'no task "{path[:200]}" in {names}{did_you_mean(path, paths)}')
+
+
+def _note_what_it_wrote(version: BundleVersion) -> None:
+    """Tell, once, of files that code of a version wrote beside itself. In the loader's thread."""
+    if version.content is None or any(WROTE in note for note in version.notes):
+        return
+    if wrote := written_into(version.content):
+        note = (
+            f"code {WROTE} {shown_names(wrote)} beside itself, in the private copy of {version}, which is deleted when "
+            f"the version is released: write to a folder of your own"
+        )
+        version.notes = (*version.notes, note)
+        _log.warning("bundle %r: %s", version.bundle, note)
+
+
+def _delete(version: BundleVersion, store: SnapshotStore) -> None:
+    _note_what_it_wrote(version)
+    store.discard(version.slug)
 
 
 class Versions:
@@ -150,6 +180,7 @@ class Versions:
         self._snapshot_folder = snapshot_folder
         self._reviving = anyio.Lock()
         self._holds = 0
+        self._wrote_looked_at: dict[BundleVersion, float] = {}
         self._adopted: dict[BundleVersion, list[int]] = {}
 
     @property
@@ -222,7 +253,16 @@ class Versions:
 
     def unpin(self, run_id: int) -> None:
         """Forget the pins of a run, and free what nobody needs any more."""
+        for version in self.catalog.pinned_by(run_id):
+            self._look_what_it_wrote(version)
         self.free(self.catalog.unpin(run_id))
+
+    def _look_what_it_wrote(self, version: BundleVersion) -> None:
+        """Have it noted, soon, if code of the version has written into its private copy, which will be deleted."""
+        now = time.monotonic()
+        if version.content is not None and now >= self._wrote_looked_at.get(version, 0.0) + WROTE_PAUSE:
+            self._wrote_looked_at[version] = now
+            self._loader.post(version.bundle, partial(_note_what_it_wrote, version))
 
     def free(self, versions: Iterable[BundleVersion]) -> None:
         """Let go of versions that the catalogue no longer needs."""
@@ -239,6 +279,7 @@ class Versions:
         namespace = version.namespace
         if namespace is None or namespace.released:
             return
+        self._wrote_looked_at.pop(version, None)
         gone = self.kept.released(version, version.content.size if version.content else 0)
         hooks, version.hooks = version.hooks, []
         if hooks:
@@ -273,8 +314,7 @@ class Versions:
         settings = self._settings_made
         if settings is not None:
             for version in versions:
-                slug = version.slug
-                self._loader.post(version.bundle, lambda slug=slug: settings.store.discard(slug))  # type: ignore[misc]
+                self._loader.post(version.bundle, partial(_delete, version, settings.store))
 
     # ------------------------------------------------------------------ code of runs that ended
 

@@ -59,7 +59,11 @@ class FolderNotifier:
 
     def wait(self) -> Changes | None:
         """Wait for the next changes; see `ChangeNotifier`. Lets go of the system's watches when it was closed."""
-        changes = self._notify.watch(GATHER, STEP, 0, self._stop)
+        try:
+            changes = self._notify.watch(GATHER, STEP, 0, self._stop)
+        except BaseException:
+            self._notify.close()
+            raise
         if isinstance(changes, str):  # "stop"; without a time limit, and in a thread, no other can come
             self._notify.close()
             return None
@@ -83,9 +87,9 @@ LINKS = 40
 """Links on one path that are followed; the system itself follows as many."""
 
 
-def is_hidden(name: str) -> bool:
-    """Whether a folder of this name is not listened to unless somebody says so."""
-    return name.startswith(".")
+def is_hidden(folder: str) -> bool:
+    """Whether a folder is not listened to unless somebody says so."""
+    return os.path.basename(folder).startswith(".")  # noqa: PTH119 - plain strings
 
 
 def targets_of(path: Path, skip: Callable[[str], bool] = is_hidden) -> frozenset[WatchTarget]:
@@ -132,5 +136,5 @@ def _on_the_way(path: Path) -> Iterator[WatchTarget]:
 
 def _folders(real: str, skip: Callable[[str], bool]) -> Iterator[str]:
     for folder, inner, _ in os.walk(real):
-        inner[:] = [name for name in inner if not skip(name)]
+        inner[:] = [name for name in inner if not skip(os.path.join(folder, name))]  # noqa: PTH118 - plain strings
         yield folder

@@ -35,6 +35,9 @@ T = TypeVar("T")
 
 _log = logging.getLogger("scattersphere.registry")
 
+BEGIN_AGAIN_PAUSE = 1.0
+"""Seconds between two failures of the notification below which only the next poll begins it again."""
+
 POLL_SHARE = 1 / 250
 """The part of one core that the poll may take: what is watched in great numbers is looked at less often."""
 
@@ -59,6 +62,13 @@ class Watched(Protocol):
     def targets(self) -> frozenset[WatchTarget]:
         """Return where one must listen to hear of a change. Called in a thread."""
         ...
+
+    def core(self, seen: Hashable) -> object:
+        """Return the part of what `poll` showed that counts alone where the whole never holds still."""
+        ...
+
+    def on_restless(self, seen: Hashable | None) -> None:
+        """Note what is there, again and again, while it does not hold still; None once it does."""
 
     async def on_changed(self, seen: Hashable) -> None:
         """Act on what has held still."""
@@ -98,6 +108,8 @@ class Watcher:
         self._folders: frozenset[str] = frozenset()
         self._notifier: ChangeNotifier | None = None
         self._renewal_due = False
+        self._failed_at = -math.inf
+        self._told: set[str] = set()
         self._wake = anyio.Event()
         self._notifier_new = anyio.Event()
         self._polled_at = -math.inf
@@ -121,7 +133,7 @@ class Watcher:
     def add(self, thing: Watched, tried: Hashable | None = None) -> None:
         """Watch `thing` from now on. `tried` is what a look showed before it was taken up by hand."""
         delays = self.delays if thing.settle is None else attrs.evolve(self.delays, settle=thing.settle)
-        self._entries[thing] = _Entry(thing, Debounce(delays, tried))
+        self._entries[thing] = _Entry(thing, Debounce(delays, tried, thing.core))
         self.wake()
 
     def remove(self, thing: Watched) -> None:
@@ -194,7 +206,7 @@ class Watcher:
         polling = now >= self._polled_at + self._poll_pause
         entries = [entry for entry in self._entries.values() if not entry.busy]
         stale = [entry for entry in entries if entry.stale or _is_due(entry, now)]
-        if stale or self._renewal_due:
+        if stale or self._renewal_due or (polling and self.polling_reason):
             for entry in stale:
                 entry.stale = False  # a notification that comes from here on makes it stale again
             for entry, targets in zip(stale, await in_thread(lambda: _targets_of(stale)), strict=True):
@@ -218,7 +230,12 @@ class Watcher:
     def _decide(self, entry: _Entry, seen: Hashable | None, now: float) -> None:
         if self._entries.get(entry.thing) is not entry or self._group is None:
             return
+        was_restless = entry.debounce.restless
         step = entry.debounce.look(seen, now)
+        if entry.debounce.restless:
+            entry.thing.on_restless(seen)
+        elif was_restless:
+            entry.thing.on_restless(None)
         if step is not Step.NOTHING:
             entry.busy = True
             self._group.start_soon(self._act, entry, step, seen)
@@ -255,7 +272,7 @@ class Watcher:
         system has refused, each poll asks again.
         """
         folders = frozenset(folder for folder, _ in self._by_target)
-        needed = polling if self.polling_reason else self._renewal_due or not folders <= self._folders
+        needed = self._renewal_due or (polling if self.polling_reason else not folders <= self._folders)
         if not needed or self._closed:
             return False
         self._renewal_due = False
@@ -309,12 +326,25 @@ class Watcher:
             try:
                 changes = await anyio.to_thread.run_sync(notifier.wait, limiter=limiter)
             except (OSError, RuntimeError) as error:
-                _log.warning("the notification of changed files has ended: %s", error)
                 changes = None
                 if self._notifier is notifier:
-                    self._notifier, self.polling_reason = None, str(error)
+                    self._begin_again(str(error))
             if changes is not None:
                 self._note(changes)
+
+    def _begin_again(self, why: str) -> None:
+        """Make a notifier in place of one that has failed: a file name that is no UTF-8 ends watchfiles'."""
+        now = anyio.current_time()
+        if why not in self._told:
+            self._told.add(why)
+            _log.warning("the notification of changed files has ended and is begun again: %s", why)
+        self._notifier, self.polling_reason = None, why
+        if now >= self._failed_at + BEGIN_AGAIN_PAUSE:
+            self._renewal_due = True
+            for entry in self._entries.values():
+                entry.stale = True
+            self.wake()
+        self._failed_at = now
 
     def _note(self, changes: Changes) -> None:
         if changes.gone & self._folders:
@@ -368,3 +398,10 @@ class WatchedPath:
     def targets(self) -> frozenset[WatchTarget]:
         """Return where one must listen to hear of a change."""
         return targets_of(self.path)
+
+    def core(self, seen: Hashable) -> object:
+        """Return all of it."""
+        return seen
+
+    def on_restless(self, seen: Hashable | None) -> None:
+        """Let it be: nobody is told."""

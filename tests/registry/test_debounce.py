@@ -76,6 +76,29 @@ def test_without_a_settle_time_the_first_look_counts():
     assert Debounce(WatchDelays(settle=0), "a").look("b", 0) is Step.CHANGED
 
 
+def restless():
+    """Return a debounce of (code, data) pairs whose data changes at each look."""
+    return Debounce(WatchDelays(settle=0.2, restless=2.0), ("code 1", 0), core=lambda seen: seen[0])
+
+
+def test_what_never_holds_still_is_restless_and_its_data_alone_is_not_taken_up():
+    debounce = restless()
+    for tick in range(1, 50):
+        assert debounce.look(("code 1", tick), tick / 10) is Step.NOTHING
+        assert debounce.restless == (tick / 10 >= 0.1 + 2.0)
+    assert debounce.look(("code 1", 49), 5.2) is Step.CHANGED
+    assert not debounce.restless
+
+
+def test_an_edit_of_code_is_taken_up_though_the_data_never_holds_still():
+    debounce, steps = restless(), []
+    for tick in range(1, 80):
+        code = "code 1" if tick < 10 else "code 2" if tick < 50 else "code 3" if tick < 52 else "code 4"
+        if debounce.look((code, tick), tick / 10) is Step.CHANGED:
+            steps.append((tick, code))
+    assert steps == [(21, "code 2"), (54, "code 4")]
+
+
 @pytest.mark.parametrize("field", ["settle", "vanish", "poll"])
 @pytest.mark.parametrize("wrong", [-0.1, math.nan])
 def test_delays_below_zero_are_refused_by_name(field, wrong):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scattersphere.registry.snapshots.scan import is_ignored
+from scattersphere.registry.snapshots.scan import is_unwatched
 from scattersphere.watching.notify import ANY, targets_of
 
 
@@ -25,7 +25,7 @@ def test_a_folder_is_heard_of_by_itself_and_with_all_that_is_in_it(root):
     (root / "etl" / "deep").mkdir(parents=True)
     (root / "etl" / "__pycache__").mkdir()
     (root / "etl" / ".git").mkdir()
-    assert targets_of(root / "etl", is_ignored) == {
+    assert targets_of(root / "etl", is_unwatched) == {
         (str(root), "etl"),
         (str(root / "etl"), ANY),
         (str(root / "etl" / "deep"), ANY),

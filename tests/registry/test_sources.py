@@ -11,7 +11,7 @@ import pytest
 
 from scattersphere.errors import BundleRefusedError
 from scattersphere.registry.snapshots import snapshot as sources
-from scattersphere.registry.snapshots.scan import SourceLimits, signature
+from scattersphere.registry.snapshots.scan import IgnorePatterns, SourceLimits, signature
 from scattersphere.registry.snapshots.snapshot import BundleKind, check_name, default_name, take_snapshot
 
 
@@ -69,6 +69,112 @@ def test_a_file_that_moved_is_another_content(tmp_path, folder):
     assert snapshot(folder, tmp_path).digest != first
 
 
+def test_a_virtual_environment_is_left_out_whatever_it_is_called(tmp_path, folder):
+    before = snapshot(folder, tmp_path)
+    for name in ("venv", "sub/env-3.12"):
+        (folder / name / "bin").mkdir(parents=True)
+        (folder / name / "bin/python").symlink_to("/usr/bin/env")
+        (folder / name / "pyvenv.cfg").write_text("home = /usr/bin")
+    after = snapshot(folder, tmp_path)
+    assert after.digest == before.digest
+    assert "venv (a virtual environment)" in after.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "data.sqlite3",
+        "x.db",
+        "x.db-wal",
+        "x.db-shm",
+        "x.db-journal",
+        "app.log",
+        "app.log.1",
+        "nohup.out",
+        "x.pid",
+        "__pycache__/a.pyc",
+        ".git/index",
+        "CVS/Root",
+        "#a.py#",
+        "4913",
+        "a.py.bak",
+        "a.py.orig",
+        "a.py___jb_tmp___",
+    ],
+)
+def test_what_is_written_while_a_folder_lies_there_is_no_part_of_it(tmp_path, folder, name):
+    before = snapshot(folder, tmp_path).digest
+    for place in (folder / name, folder / "sub" / name):
+        place.parent.mkdir(exist_ok=True)
+        place.write_text("1")
+    assert snapshot(folder, tmp_path).digest == before
+
+
+def test_an_ignore_file_leaves_out_and_takes_back_in(tmp_path, folder):
+    for name in (
+        "words.db",
+        "state.json",
+        "sub/state.json",
+        "cache/a.py",
+        "sub/cache/b.py",
+        "top.py",
+        "deep/top.py",
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("1")
+    lines = ["# a comment", "", "!words.db", "state.json", "cache/", "/top.py"]
+    (folder / ".scattersphereignore").write_text("\n".join(lines))
+    found = snapshot(folder, tmp_path)
+    assert sorted(found.files) == [
+        *("etl/__init__.py", "etl/deep/top.py", "etl/sub/deep.py", "etl/words.db"),
+    ]
+    assert found.warnings == ()
+
+
+def test_an_archive_is_taken_whole_but_for_what_its_ignore_file_says(tmp_path):
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        for name in ("job.py", "lookup.db", "notes.log", "big/x.bin"):
+            archive.writestr(name, "1")
+        archive.writestr(".scattersphereignore", "big/\n*.log\n")
+    assert sorted(snapshot(tmp_path / "b.zip", tmp_path).files) == ["job.py", "lookup.db"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "left_out", "taken"),
+    [
+        ("*.csv", ["a.csv", "x/y/b.csv"], ["a.csv.gz", "csv"]),
+        ("/a", ["a"], ["x/a"]),
+        ("x/*.txt", ["x/a.txt"], ["x/y/a.txt", "y/x/a.txt"]),
+        ("**/tmp1/*", ["tmp1/a", "x/y/tmp1/a"], ["tmp1"]),
+        ("x/**", ["x/a", "x/y/z"], ["y/x"]),
+        ("a?[0-9]", ["ab1"], ["a1", "abc", "a/1"]),
+        ("[!a]b", ["xb"], ["ab"]),
+        ("a.b", ["a.b"], ["aXb"]),
+        ("a[b", ["a[b"], ["ab"]),
+        ("[\\d]", ["\\", "d"], ["1"]),
+    ],
+)
+def test_patterns_mean_what_they_mean_in_a_gitignore(pattern, left_out, taken):
+    patterns = IgnorePatterns([pattern])
+    assert [name for name in left_out if not patterns.leave_out(name)] == []
+    assert [name for name in taken if patterns.leave_out(name)] == []
+
+
+def test_data_that_changes_while_a_bundle_is_read_is_no_reason_to_refuse_its_code(
+    tmp_path, folder, monkeypatch
+):
+    read, number = sources._read, iter(range(100))
+
+    def read_and_write(*args):
+        found = read(*args)
+        (folder / "state.dat").write_text(str(next(number)) * 3)
+        return found
+
+    (folder / "state.dat").write_text("x")
+    monkeypatch.setattr(sources, "_read", read_and_write)
+    assert "state.dat changed while the bundle was read" in snapshot(folder, tmp_path).warnings[-1]
+
+
 def test_a_link_inside_is_followed_and_one_that_leads_out_is_refused(tmp_path, folder):
     (folder / "..data").mkdir()
     (folder / "..data/real.py").write_text("y = 1")
@@ -91,17 +197,30 @@ def test_a_loop_of_links_is_refused(tmp_path, folder):
         snapshot(folder, tmp_path)
 
 
-def test_pipes_sockets_and_devices_are_refused(tmp_path, folder):
+def test_pipes_and_devices_in_the_place_of_code_are_refused(tmp_path, folder):
     os.mkfifo(folder / "pipe.py")
     with pytest.raises(BundleRefusedError, match=r"pipe\.py: not a regular file"):
         snapshot(folder, tmp_path)
     with pytest.raises(BundleRefusedError, match="not a regular file"):
         snapshot(folder / "pipe.py", tmp_path)
-    (folder / "pipe.py").unlink()
+
+
+def test_what_is_no_file_beside_the_code_is_left_out_with_a_word(tmp_path, folder):
+    before = snapshot(folder, tmp_path)
+    assert before.warnings == ()
+    os.mkfifo(folder / "pipe")
+    (folder / "dangling").symlink_to("nowhere")
+    (folder / "out").symlink_to(tmp_path / "nowhere.py")
+    (folder / "control\n.txt").touch()
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.txt")).touch()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "s"))
-        with pytest.raises(BundleRefusedError, match="not a regular file"):
-            snapshot(folder, tmp_path)
+        after = snapshot(folder, tmp_path)
+    assert after.digest == before.digest
+    (warning,) = after.warnings
+    assert warning.startswith("left out: ")
+    assert "dangling (a link to nothing)" in warning
+    assert "and 1 more" in warning
 
 
 def test_limits_hold_for_folders(tmp_path, folder):

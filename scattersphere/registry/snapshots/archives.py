@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 
 from scattersphere.errors import BundleRefusedError
 from scattersphere.registry.snapshots.content import SourcePool, refuse_clashes
-from scattersphere.registry.snapshots.scan import SourceLimits, is_ignored
+from scattersphere.registry.snapshots.scan import (
+    IGNORE_FILE,
+    IgnorePatterns,
+    SourceLimits,
+    is_ignored,
+    patterns_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -74,11 +80,11 @@ def _unpack(
     target: Path,
     limits: SourceLimits,
     pool: SourcePool,
-    check: Callable[[list[zipfile.ZipInfo], int, SourceLimits], dict[str, zipfile.ZipInfo]],
+    check: Callable[[zipfile.ZipFile, int, SourceLimits], dict[str, zipfile.ZipInfo]],
 ) -> dict[str, bytes]:
     try:
         with _open(copy) as archive:
-            entries = check(archive.infolist(), size, limits)
+            entries = check(archive, size, limits)
             return {
                 name: pool.place(str(target / name), _content(archive, entry))
                 for name, entry in entries.items()
@@ -109,24 +115,25 @@ def _copy(path: Path, copy: IO[bytes], limit: int) -> int:
     return size
 
 
-def _checked(
-    entries: list[zipfile.ZipInfo], archive_size: int, limits: SourceLimits
-) -> dict[str, zipfile.ZipInfo]:
+def _checked(archive: zipfile.ZipFile, archive_size: int, limits: SourceLimits) -> dict[str, zipfile.ZipInfo]:
     """Return the files to unpack by the name that they get. Everything is checked before anything is written."""
-    files = _as_they_are(entries, archive_size, limits)
+    files = _as_they_are(archive, archive_size, limits)
+    own = patterns_of(_content(archive, files[IGNORE_FILE])) if IGNORE_FILE in files else []
+    patterns = IgnorePatterns(own)
     kept = {
         _without_wheel_scheme(name): entry
         for name, entry in files.items()
-        if not any(is_ignored(part) for part in name.split("/"))
+        if not any(is_ignored(part) for part in name.split("/")) and not patterns.leave_out_below(name)
     }
     refuse_clashes(kept)
     return kept
 
 
 def _as_they_are(
-    entries: list[zipfile.ZipInfo], archive_size: int, limits: SourceLimits
+    archive: zipfile.ZipFile, archive_size: int, limits: SourceLimits
 ) -> dict[str, zipfile.ZipInfo]:
     """Return all files by their own name, none of which leads out of the folder."""
+    entries = archive.infolist()
     if len(entries) > limits.entries:
         raise BundleRefusedError(f"more than {limits.entries:,} entries; see SourceLimits.entries")
     for entry in entries:

@@ -1,4 +1,4 @@
-"""Looking at a bundle's files without reading them: what counts, what is refused, what changed.
+"""Looking at a bundle's files without reading them: what counts, what is left out or refused, what changed.
 
 The truth about a change is a scan like this one; a watcher only says when to look again.
 """
@@ -6,6 +6,7 @@ The truth about a change is a scan like this one; a watcher only says when to lo
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +19,46 @@ from scattersphere.registry.trust import refuse_written_by_others
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-IGNORED_FOLDERS = frozenset({"__pycache__", "node_modules"})
-IGNORED_ENDINGS = ("~", ".pyc", ".pyo", ".swp", ".swx", ".tmp", ".part", ".partial", ".crdownload")
-"""Leavings of Python, editors and downloads. Names that begin with a dot are ignored as well."""
+IGNORED_FOLDERS = frozenset({"__pycache__", "node_modules", "CVS"})
+IGNORED_ENDINGS = (
+    *(
+        "~",
+        ".pyc",
+        ".pyo",
+        ".swp",
+        ".swx",
+        ".tmp",
+        ".part",
+        ".partial",
+        ".crdownload",
+        ".bak",
+        ".orig",
+        ".rej",
+    ),
+    *("___jb_tmp___", "___jb_old___"),
+)
+"""Leavings of Python, editors, merges and downloads. Names that begin with a dot are ignored as well."""
+
+IGNORED_NAMES = re.compile(r"#.*#|4913")
+"""What Emacs saves by itself, and the file by which Vim finds out whether it may write in a folder."""
+
+WRITTEN_DATA = (
+    *("*.db", "*.sqlite", "*.sqlite3", "*-journal", "*-wal", "*-shm"),
+    *("*.log", "*.log.*", "nohup.out", "*.pid", "*.lock", "*.sock"),
+)
+"""Databases, logs and the like in a folder: written while it lies there, so each write would be a version."""
+
+IGNORE_FILE = ".scattersphereignore"
+"""Patterns of files at the top of a folder or an archive that are no part of the bundle, as in a `.gitignore`."""
+
+IGNORE_FILE_LIMIT = 64 * 1024
+
+VENV_MARK = "pyvenv.cfg"
+"""The file that each virtual environment has at its top, whatever it is called."""
+
+CODE_ENDING = ".py"
+
+NAMES_SHOWN = 5
 
 
 @attrs.frozen(kw_only=True)
@@ -39,20 +77,90 @@ class SourceLimits:
     """Bytes of the files of all released versions together that stay because kept runs name them."""
 
 
+FileState = tuple[str, int, int, int]
+"""Relative path, modification time in ns, size, inode."""
+
+
 @attrs.frozen
 class Signature:
     """What a scan saw; two that are equal mean that nothing was written in between."""
 
     real_path: str
-    files: tuple[tuple[str, int, int, int], ...]
-    """Relative path, modification time in ns, size, inode."""
+    files: tuple[FileState, ...]
     newest_change: int
     """The newest inode change time in ns: it moves even where the modification time is put back."""
 
+    @property
+    def code(self) -> tuple[FileState, ...]:
+        """What it saw of the modules alone."""
+        return tuple(file for file in self.files if not file[0] or file[0].endswith(CODE_ENDING))
+
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder of this name is no part of a bundle."""
-    return name.startswith(".") or name in IGNORED_FOLDERS or name.endswith(IGNORED_ENDINGS)
+    """Whether a file or folder of this name is no part of a bundle, wherever it lies."""
+    return (
+        name.startswith(".")
+        or name in IGNORED_FOLDERS
+        or name.endswith(IGNORED_ENDINGS)
+        or IGNORED_NAMES.fullmatch(name) is not None
+    )
+
+
+def is_unwatched(folder: str) -> bool:
+    """Whether a folder inside a bundle is left out whatever it holds."""
+    return is_ignored(Path(folder).name) or Path(folder, VENV_MARK).is_file()
+
+
+class IgnorePatterns:
+    """Which files are left out by patterns. The last pattern that fits decides; `!` takes back in.
+
+    As in a `.gitignore`: one with a slash counts from the top, another one for every name; one that ends in a
+    slash is for folders alone; `**` stands for any folders.
+    """
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._patterns = [
+            (not line.startswith("!"), line.endswith("/"), _compiled(line.removeprefix("!").rstrip("/")))
+            for line in map(str.strip, lines)
+            if line.strip("!/") and not line.startswith("#")
+        ]
+
+    def __bool__(self) -> bool:
+        return bool(self._patterns)
+
+    def leave_out(self, name: str, *, folder: bool = False) -> bool:
+        """Whether the file or folder `name` (relative, with slashes) is left out."""
+        for ignores, folders_alone, pattern in reversed(self._patterns):
+            if (folder or not folders_alone) and pattern.fullmatch(name):
+                return ignores
+        return False
+
+    def leave_out_below(self, name: str) -> bool:
+        """Whether `name` is left out, or a folder that it lies in."""
+        parts = name.split("/")
+        above = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
+        return any(self.leave_out(folder, folder=True) for folder in above) or self.leave_out(name)
+
+
+_GLOB = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^]/]+]|[^*?[]+|.", re.DOTALL)
+_GLOB_MEANING = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    meant = pattern.lstrip("/") if "/" in pattern else f"**/{pattern}"
+    return re.compile("".join(map(_piece, _GLOB.findall(meant))), re.DOTALL)
+
+
+def _piece(glob: str) -> str:
+    if glob.startswith("[") and len(glob) > 1:
+        inside = glob[1:-1].replace("\\", r"\\")
+        return f"[^{inside[1:]}]" if inside.startswith("!") else f"[{inside}]"
+    return _GLOB_MEANING.get(glob) or re.escape(glob)
+
+
+def patterns_of(text: bytes) -> list[str]:
+    """Return the lines of an ignore file."""
+    return text[:IGNORE_FILE_LIMIT].decode("utf-8", "replace").splitlines()
 
 
 @attrs.frozen
@@ -65,9 +173,18 @@ class Found:
     status: os.stat_result
 
 
+@attrs.frozen
+class Scan:
+    """The files of a bundle, in a fixed order."""
+
+    files: list[Found]
+    left_out: list[str]
+    """What lies there and is no part of the bundle, and why; but for what is_ignored."""
+
+
 def signature(path: Path, limits: SourceLimits | None = None) -> Signature:
     """Scan the bundle at `path`; FileNotFoundError if it is gone, BundleRefusedError if unsafe."""
-    return signature_of(path, scan(path, limits or SourceLimits()))
+    return signature_of(path, scan(path, limits or SourceLimits()).files)
 
 
 def signature_of(path: Path, found: Iterable[Found]) -> Signature:
@@ -80,16 +197,31 @@ def signature_of(path: Path, found: Iterable[Found]) -> Signature:
     return Signature(os.path.realpath(path), tuple(files), newest)
 
 
-def scan(path: Path, limits: SourceLimits) -> list[Found]:
-    """Return each regular file of the bundle at `path`, in a fixed order.
+def changed_files(before: Signature, after: Signature) -> list[str]:
+    """Return the names of the files in which two signatures differ."""
+    return sorted({file[0] for file in set(before.files) ^ set(after.files)})
+
+
+def shown_names(names: list[str]) -> str:
+    """Return the first names, and how many more there are."""
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def scan(path: Path, limits: SourceLimits) -> Scan:
+    """Return each file of the bundle at `path`.
 
     Links are followed while they stay inside the bundle's real folder (Kubernetes mounts are built
-    of such links); one that leads out is refused.
+    of such links); one that leads out is refused. What is neither file nor folder is left out.
     """
     if not path.is_dir():
-        return [_regular(path.name, "", os.fspath(path), path.stat())]
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleRefusedError(f"{path.name}: not a regular file (a device, a pipe or a socket)")
+        return Scan([Found("", os.fspath(path), status)], [])
     root = os.path.realpath(path)
-    return list(_Walk(root, limits).folder(root, "", ()))
+    walk = _Walk(root, limits)
+    return Scan(list(walk.folder(root, "", ())), walk.left_out)
 
 
 class _Walk:
@@ -102,6 +234,10 @@ class _Walk:
         self.root = root
         self.limits = limits
         self.entries = 0
+        self.left_out: list[str] = []
+        own = _ignore_file(root)
+        self.patterns = IgnorePatterns([*WRITTEN_DATA, *own])
+        self.own_patterns = IgnorePatterns(own)
 
     def folder(self, real: str, prefix: str, above: tuple[str, ...]) -> Iterator[Found]:
         if real in above:
@@ -112,23 +248,50 @@ class _Walk:
         with os.scandir(real) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
         for entry in ordered:
-            if is_ignored(entry.name):
-                continue
-            name = prefix + entry.name
-            self._count()
-            # The folder that we stand in is real, so only a link can lead elsewhere.
-            target = self._followed(entry, name) if entry.is_symlink() else entry.path
-            if entry.is_dir():
-                yield from self.folder(target, name + "/", (*above, real))
-            else:
-                status = entry.stat()
-                refuse_written_by_others(status, name)
-                yield _regular(name, name, entry.path, status)
+            if not is_ignored(entry.name):
+                yield from self._entry(entry, real, prefix + entry.name, above)
+
+    def _entry(
+        self, entry: os.DirEntry[str], real: str, name: str, above: tuple[str, ...]
+    ) -> Iterator[Found]:
+        folder = entry.is_dir()
+        if self.own_patterns.leave_out(name, folder=folder):
+            return
+        if why := self._reason(entry, name, folder=folder):
+            self.left_out.append(f"{ascii(name)[1:-1]} ({why})")
+            return
+        self._count()
+        # The folder that we stand in is real, so only a link can lead elsewhere.
+        target = self._followed(entry, name) if entry.is_symlink() else entry.path
+        if folder:
+            yield from self.folder(target, name + "/", (*above, real))
+            return
+        status = entry.stat()
+        refuse_written_by_others(status, name)
+        yield Found(name, entry.path, status)
+
+    def _reason(self, entry: os.DirEntry[str], name: str, *, folder: bool) -> str:
+        """Say why an entry is no part of the bundle, or return ""."""
+        if self.patterns.leave_out(name, folder=folder):
+            return f"written data; !{entry.name} in {IGNORE_FILE} takes it in"
+        if _ODD.search(entry.name):
+            return "a name that is not plain UTF-8"
+        if folder:
+            return "a virtual environment" if Path(entry.path, VENV_MARK).is_file() else ""
+        if entry.is_file():
+            return ""
+        if not Path(entry.path).exists():
+            return "a link to nothing"
+        if name.endswith(CODE_ENDING):
+            raise BundleRefusedError(f"{name}: not a regular file (a device, a pipe or a socket)")
+        return "no regular file"
 
     def _count(self) -> None:
         self.entries += 1
         if self.entries > self.limits.entries:
-            raise BundleRefusedError(f"more than {self.limits.entries:,} files and folders")
+            raise BundleRefusedError(
+                f"more than {self.limits.entries:,} files and folders; leave some out with {IGNORE_FILE}"
+            )
 
     def _followed(self, entry: os.DirEntry[str], name: str) -> str:
         target = os.path.realpath(entry.path)
@@ -137,7 +300,12 @@ class _Walk:
         return target
 
 
-def _regular(shown: str, name: str, path: str, status: os.stat_result) -> Found:
-    if not stat.S_ISREG(status.st_mode):
-        raise BundleRefusedError(f"{shown}: not a regular file (a device, a pipe or a socket)")
-    return Found(name, path, status)
+_ODD = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
+"""What no archive may have in a name: so every bundle can be exported. Bytes that are no UTF-8 are surrogates."""
+
+
+def _ignore_file(root: str) -> list[str]:
+    try:
+        return patterns_of(Path(root, IGNORE_FILE).read_bytes())
+    except OSError:
+        return []

@@ -26,7 +26,17 @@ from scattersphere.registry.snapshots.content import (
     size_of,
 )
 from scattersphere.registry.snapshots.layout import Layout, lay_out
-from scattersphere.registry.snapshots.scan import Found, SourceLimits, scan, signature, signature_of
+from scattersphere.registry.snapshots.scan import (
+    CODE_ENDING,
+    Found,
+    Scan,
+    SourceLimits,
+    changed_files,
+    scan,
+    shown_names,
+    signature,
+    signature_of,
+)
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 """What a bundle may be called (protocol.md: ASCII, so that no look-alikes exist)."""
@@ -62,6 +72,8 @@ class Snapshot:
     """Bytes of all files together."""
     digest: str
     layout: Layout
+    warnings: tuple[str, ...] = ()
+    """What was odd about reading it."""
 
 
 def kind_of(path: Path) -> BundleKind:
@@ -109,15 +121,20 @@ def take_snapshot(
             found = scan(path, limits)
             target = folder / f"root{attempt}"
             snapshot = _read(path, found, target, name, limits, pool or SourcePool())
-            if signature(path, limits) == signature_of(path, found):
+            before, after = signature_of(path, found.files), signature(path, limits)
+            if before == after:
                 return snapshot
+            if attempt == READ_ATTEMPTS - 1 and before.code == after.code != ():
+                moved = shown_names(changed_files(before, after))
+                warning = f"{moved} changed while the bundle was read, and may be half written"
+                return attrs.evolve(snapshot, warnings=(*snapshot.warnings, warning))
     except OSError as error:
         raise BundleRefusedError(f"{path}: cannot be read: {error}") from None
     raise BundleRefusedError(f"{path}: is being written to; try again when that is done")
 
 
 def _read(
-    path: Path, found: list[Found], target: Path, name: str, limits: SourceLimits, pool: SourcePool
+    path: Path, found: Scan, target: Path, name: str, limits: SourceLimits, pool: SourcePool
 ) -> Snapshot:
     kind = kind_of(path)
     target.mkdir(mode=0o700, parents=True)
@@ -128,8 +145,10 @@ def _read(
         if kind in {BundleKind.MODULE, BundleKind.PACKAGE}:
             _check_module_name(path, kind)
             prefix, shown = path.name if kind is BundleKind.MODULE else f"{path.name}/", path.parent
-        files = _copy(found, target, prefix, limits, pool)
-    return _snapshot_of(files, target, kind=kind, shown_as=str(shown), name=name)
+        files = _copy(found.files, target, prefix, limits, pool)
+    snapshot = _snapshot_of(files, target, kind=kind, shown_as=str(shown), name=name)
+    left_out = (f"left out: {shown_names(found.left_out)}",) if found.left_out else ()
+    return attrs.evolve(snapshot, warnings=left_out)
 
 
 def _snapshot_of(
@@ -179,6 +198,28 @@ def copy_snapshot(kept: Snapshot, folder: Path, pool: SourcePool) -> Snapshot:
     for name, content in _unchanged(kept):
         pool.place(str(target / name), content)
     return attrs.evolve(kept, folder=target)
+
+
+def written_into(snapshot: Snapshot) -> list[str]:
+    """Return the files that code has written into its private copy: new ones, and data of another size."""
+    found: list[str] = []
+    for folder, _, names in os.walk(snapshot.folder):
+        below = os.path.relpath(folder, snapshot.folder)
+        for base in names:
+            name = base if below == os.curdir else f"{below}/{base}".replace(os.sep, "/")
+            digest = snapshot.files.get(name)
+            if digest is None or (
+                not name.endswith(CODE_ENDING) and _size(Path(folder, base)) != size_of(digest)
+            ):
+                found.append(name)
+    return sorted(found)
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 def _unchanged(kept: Snapshot) -> Iterator[tuple[str, bytes]]:
