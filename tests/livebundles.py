@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from patience import PATIENCE
 
 from scattersphere import EventKind, Server, WatchDelays
 
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
 QUICK = WatchDelays(settle=0.05, vanish=0.2, poll=600.0)
 """So long a poll that whatever these tests see was heard of from the system."""
-
-PATIENCE = 60.0
-"""Seconds before a test gives up; reached only if something is wrong."""
 
 
 def task(value: object, more: str = "") -> str:

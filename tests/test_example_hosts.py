@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from patience import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +91,7 @@ def test_the_asyncio_service_runs_its_job_until_it_is_told_to_end() -> None:
         line_with(service, "run 2 succeeded")
         service.send_signal(signal.SIGTERM)
         line_with(service, "bye")
-        assert service.wait(60) == 0
+        assert service.wait(PATIENCE) == 0
 
 
 def test_the_web_application_starts_a_job_and_streams_its_events() -> None:
@@ -115,7 +116,7 @@ def test_the_web_application_starts_a_job_and_streams_its_events() -> None:
             client.post("/jobs/count", json={"n": 1_000_000})  # it still runs when the host is told to end
         host.send_signal(signal.SIGINT)
         line_with(host, "Application shutdown complete")
-        host.wait(60)
+        host.wait(PATIENCE)
 
 
 def test_the_notebook(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere import ClosedError, ForkedError, RunnableTask, RunState, Server
 from scattersphere.execution.run import Run
@@ -81,14 +82,14 @@ async def test_every_public_entry_of_a_server_and_a_run_refuses_in_a_forked_chil
     async with Server(grace=0.1) as server:
         server.register_tasks("app", [Wait, Say])
         run = await server.start_task("Wait")
-        done = await (await server.start_task("Say")).wait(10)
+        done = await (await server.start_task("Say")).wait(PATIENCE)
         found = in_forked_child(lambda: all_refused(server, run, done))
         assert set(found.values()) == {"ForkedError"}, found
         assert {"Server.start", "Server.aclose", "Server.registry", "Run.cancel", "Run.wait"} <= set(found)
         assert repr(run) in in_forked_child(lambda: [repr(server), repr(run)])
         # The parent has noticed nothing.
         assert run.state is RunState.RUNNING
-        assert (await (await server.start_task("Say")).wait(10)).succeeded
+        assert (await (await server.start_task("Say")).wait(PATIENCE)).succeeded
 
 
 @pytest.mark.anyio
@@ -119,19 +120,19 @@ async def test_a_child_that_leaves_the_with_block_harms_no_worker_of_the_parent(
                 return type(exc).__name__
 
         assert in_forked_child(leave) == "ForkedError"
-        assert (await (await server.start_task("Say")).wait(10)).succeeded
+        assert (await (await server.start_task("Say")).wait(PATIENCE)).succeeded
 
 
 def test_a_forked_child_may_have_a_server_of_its_own():
     async def main():
         async with Server() as server:
             server.register_tasks("app", [Say])
-            return (await (await server.start_task("Say")).wait(10)).results["Say"]
+            return (await (await server.start_task("Say")).wait(PATIENCE)).results["Say"]
 
     with SyncServer() as server:
         server.register_tasks("app", [Say])
         assert in_forked_child(lambda: anyio.run(main)) == 1
-        assert server.start_task("Say").wait(10).succeeded
+        assert server.start_task("Say").wait(PATIENCE).succeeded
 
 
 def test_a_blocking_server_refuses_in_a_forked_child_instead_of_hanging():
@@ -155,7 +156,7 @@ def _leave(server):
 def test_a_blocking_run_can_be_read_after_the_end_and_else_raises_closed_error():
     with SyncServer(grace=0.1) as server:
         server.register_tasks("app", [Wait, Say])
-        run, left = server.start_task("Say").wait(10), server.start_task("Wait")
+        run, left = server.start_task("Say").wait(PATIENCE), server.start_task("Wait")
     assert run.results == {"Say": 1}
     assert run.tasks["Say"].attempts == 1
     assert [line.message for line in run.logs()] == ["said"]

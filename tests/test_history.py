@@ -7,6 +7,7 @@ from collections import deque
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere import JobDefinition, NoSuchRunError, RunnableTask, RunState, Server, TaskState, result
 from scattersphere.sync import SyncServer
@@ -126,10 +127,10 @@ def test_runs_are_evicted_in_the_order_in_which_they_ended():
 async def test_an_evicted_run_leaves_no_memory_behind():
     async with Server(history=(1, 3600.0)) as server:
         server.register_tasks("app", CLASSES)
-        run = await (await server.start_task("Add")).wait(10)
+        run = await (await server.start_task("Add")).wait(PATIENCE)
         gone = weakref.ref(run.execution)
         del run
-        await (await server.start_task("Add")).wait(10)
+        await (await server.start_task("Add")).wait(PATIENCE)
         await anyio.wait_all_tasks_blocked()
         gc.collect()
         assert gone() is None
@@ -141,11 +142,11 @@ async def test_an_evicted_run_is_gone_without_the_garbage_collector():
         server.register_tasks("app", CLASSES)
         gc.disable()
         try:
-            run = await (await server.start_task("Add")).wait(10)
+            run = await (await server.start_task("Add")).wait(PATIENCE)
             run.logs()
             gone = weakref.ref(run.execution)
             del run
-            await (await server.start_task("Add")).wait(10)
+            await (await server.start_task("Add")).wait(PATIENCE)
             await anyio.wait_all_tasks_blocked()
             assert gone() is None
         finally:
@@ -159,7 +160,7 @@ async def test_a_kept_run_is_few_objects_for_the_garbage_collector():
 
         async def objects_after(count):
             for _ in range(count):
-                await (await server.start("one")).wait(10)
+                await (await server.start("one")).wait(PATIENCE)
             gc.collect()
             return len(gc.get_objects())
 
@@ -176,7 +177,7 @@ async def test_runs_beyond_the_history_leave_memory_as_it_was():
 
         async def some(count):
             for _ in range(count):
-                await (await server.start_task("Add")).wait(10)
+                await (await server.start_task("Add")).wait(PATIENCE)
             gc.collect()
             return tracemalloc.get_traced_memory()[0]
 
@@ -198,11 +199,11 @@ async def test_a_kept_run_takes_few_bytes_a_task():
     async with Server(history=(3, 3600.0)) as server:
         server.register_tasks("app", CLASSES)
         server.define(job.done())
-        await (await server.start("wide")).wait(60)
+        await (await server.start("wide")).wait(PATIENCE)
         gc.collect()
         tracemalloc.start()
         try:
-            run = await (await server.start("wide")).wait(60)
+            run = await (await server.start("wide")).wait(PATIENCE)
             results = sum(len(run.results[name]) for name in run.results)
             gc.collect()
             kept = tracemalloc.get_traced_memory()[0] / size
@@ -264,7 +265,7 @@ def test_the_log_says_who_waited_and_who_started_whom():
 async def test_the_log_outlives_the_runs():
     async with Server(history=(0, 3600.0)) as server:
         server.register_tasks("app", CLASSES)
-        await (await server.start_task("Add")).wait(10)
+        await (await server.start_task("Add")).wait(PATIENCE)
         assert list(server.runs) == []
         assert len(server.logs()) == 2
 
@@ -359,7 +360,7 @@ def test_statistics_are_a_table_for_a_terminal():
 def test_a_blocking_program_has_the_same():
     with SyncServer() as server:
         server.register_tasks("app", CLASSES)
-        run = server.start_task("Add").wait(10)
+        run = server.start_task("Add").wait(PATIENCE)
         assert [line.message for line in run.follow_logs()] == ["adding"]
         assert run.statistics.attempts == 1
         assert server.logs(tail=1)[0].message.startswith("Add succeeded in ")

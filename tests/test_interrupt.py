@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import PATIENCE
 
 HOST = '''
 import os, sys, threading, time
@@ -82,7 +83,7 @@ def test_a_real_ctrl_c_reaches_the_host(tmp_path, loop, task):
         assert host.stdout.readline() == "ready\n"
         os.killpg(host.pid, signal.SIGINT)  # as a terminal does it: to the whole group
         try:
-            said, _ = host.communicate(timeout=30)
+            said, _ = host.communicate(timeout=PATIENCE)
         finally:
             host.kill()
     lines = said.splitlines()

@@ -7,7 +7,8 @@ import shutil
 
 import anyio
 import pytest
-from livebundles import PATIENCE, QUICK, task
+from livebundles import QUICK, task
+from patience import PATIENCE
 
 from scattersphere import (
     BundleRefusedError,
@@ -63,7 +64,7 @@ async def test_the_job_folder_is_loaded_after_the_bundles_when_the_server_has_be
         assert sorted(server.definitions) == ["nightly", "weekly"]
         assert server.definitions["nightly"].tasks["only"].bundle == "a"
         assert not server.unresolved
-        assert (await (await server.start("nightly")).wait(20)).succeeded
+        assert (await (await server.start("nightly")).wait(PATIENCE)).succeeded
 
 
 async def test_files_that_cannot_be_read_are_reported_with_their_place_and_left_untouched(root, folder):
@@ -179,7 +180,7 @@ async def test_a_bundle_that_a_file_names_and_that_comes_later_makes_the_job_run
         (root / "late.py").write_text(task("late"))
         await _resolved(server, "j")
         assert server.definitions["j"].tasks["only"].bundle == "mine"
-        run = await (await server.start("j")).wait(20)
+        run = await (await server.start("j")).wait(PATIENCE)
         assert run.results["only"] == "late"
 
 
@@ -197,7 +198,7 @@ async def test_a_bundle_that_is_named_through_a_link_follows_the_link(tmp_path, 
             async for _ in server.events():
                 if server.registry.bundles["mine"].current is not first:
                     break
-        run = await (await server.start("j")).wait(20)
+        run = await (await server.start("j")).wait(PATIENCE)
         assert run.results["only"] == 2
 
 
@@ -236,7 +237,7 @@ async def test_a_job_becomes_runnable_when_its_bundle_comes_and_unresolved_again
             await server.register(root / "a.py")
             assert not server.unresolved
             assert server.definitions["j"].tasks["only"].bundle == "a"  # settled, and it stays
-            assert (await (await server.start("j")).wait(20)).succeeded
+            assert (await (await server.start("j")).wait(PATIENCE)).succeeded
             await server.deregister("a")
             assert 'no bundle "a"' in str(server.unresolved["j"][0]).replace("'", '"')
             with pytest.raises(UnresolvedError):
@@ -264,7 +265,7 @@ async def test_a_saved_job_can_be_loaded_before_its_code(root, tmp_path):
     async with Server(job_folder=tmp_path / "saved", watch=False) as server:
         assert list(server.unresolved) == ["j"]
         await server.register(root / "a.py")
-        assert (await (await server.start("j")).wait(20)).succeeded
+        assert (await (await server.start("j")).wait(PATIENCE)).succeeded
 
 
 # ---- saving
@@ -355,8 +356,8 @@ async def test_an_edited_file_replaces_the_definition_and_running_runs_keep_thei
         assert run.state is RunState.RUNNING
         assert run.plan.definition.description == "old"
         go_on.set()
-        assert (await run.wait(20)).succeeded
-        assert (await (await server.start("j")).wait(20)).results["only"] == "hello"
+        assert (await run.wait(PATIENCE)).succeeded
+        assert (await (await server.start("j")).wait(PATIENCE)).results["only"] == "hello"
 
 
 async def test_files_dropped_in_are_defined_broken_edits_change_nothing_and_removed_ones_are_undefined(

@@ -7,6 +7,7 @@ import threading
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere import ClosedError, JobDefinition, RunnableTask, RunState, Server
 
@@ -53,7 +54,7 @@ async def use(server):
     """Do what a host does; leave a run behind that does not end by itself."""
     server.register_tasks("app", CLASSES)
     for path in ("Say", "SayInThread"):
-        run = await (await server.start_task(path)).wait(20)
+        run = await (await server.start_task(path)).wait(PATIENCE)
         assert run.results[path] == "said"
     return await server.start_task("Forever")
 
@@ -71,7 +72,7 @@ async def fixture_server():
 async def test_a_server_lives_in_a_fixture_of_anyio(fixture_server):
     run = await use(fixture_server)
     run.cancel()  # the suite counts the tasks that a test leaves before its fixtures are torn down
-    await run.wait(20)
+    await run.wait(PATIENCE)
 
 
 def test_a_server_lives_in_a_fixture_of_pytest_asyncio():
@@ -160,7 +161,7 @@ def test_a_server_lives_in_the_lifespan_of_a_web_application():
             yield {"server": server}
 
     async def say(request):
-        run = await (await request.state.server.start_task("Say")).wait(20)
+        run = await (await request.state.server.start_task("Say")).wait(PATIENCE)
         return JSONResponse({"run": run.id, "said": run.results["Say"]})
 
     async def leave(request):
@@ -187,7 +188,7 @@ def test_a_server_lives_in_a_notebook_whose_loop_runs_all_the_time():
     thread.start()
 
     def cell(coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(20)
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(PATIENCE)
 
     server = Server(grace=0.2)
     cell(server.__aenter__())
@@ -195,7 +196,7 @@ def test_a_server_lives_in_a_notebook_whose_loop_runs_all_the_time():
     cell(server.aclose())
     assert run.state is RunState.CANCELLED
     loop.call_soon_threadsafe(loop.stop)
-    thread.join(20)
+    thread.join(PATIENCE)
     loop.close()
 
 

@@ -4,6 +4,7 @@ import math
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere import (
     ArgumentError,
@@ -160,7 +161,7 @@ async def test_deregistering_by_force_leaves_runs_alone_that_have_ended_and_are_
         run = await server.start_task(next(iter(bundle.tasks)))
         await anyio.wait_all_tasks_blocked()
         run.cancel(grace=0.001)
-        await run.wait(20)
+        await run.wait(PATIENCE)
         assert server.stuck
         await server.deregister("app", force=True)
         gate.set()

@@ -10,6 +10,7 @@ import threading
 import anyio
 import anyio.lowlevel
 import pytest
+from patience import PATIENCE
 
 from scattersphere import (
     DefinitionError,
@@ -51,7 +52,7 @@ class Gate(RunnableTask):
 
     def run(self, context):
         self.shared.append("waiting")
-        assert GATE.wait(30)
+        assert GATE.wait(PATIENCE)
 
 
 class Raise(RunnableTask):
@@ -84,14 +85,14 @@ async def test_a_chain_of_plain_functions_runs_in_order(server):
     for name, after in (("one", ()), ("two", ("one",)), ("three", ("two",))):
         job = append(job, name, *after)
     server.define(job.done())
-    run = await (await server.start("chain")).wait(30)
+    run = await (await server.start("chain")).wait(PATIENCE)
     assert run.results["list"] == ["one", "two", "three"]
 
 
 async def test_a_job_runs_any_number_of_times(server):
     server.define(append(JobDefinition.build("again").task("list", "Shared"), "one").done())
     for number in range(1, 4):
-        run = await (await server.start("again")).wait(30)
+        run = await (await server.start("again")).wait(PATIENCE)
         assert (run.id, run.succeeded, run.results["list"]) == (number, True, ["one"])
 
 
@@ -101,7 +102,7 @@ async def test_after_a_split_the_join_is_called_once_and_after_all_branches(serv
     for branch in branches:
         job = append(job, branch, "split")
     server.define(append(job, "join", *branches).done())
-    run = await (await server.start("split")).wait(30)
+    run = await (await server.start("split")).wait(PATIENCE)
     words = run.results["list"]
     assert words[0] == "split"
     assert sorted(words[1:-1]) == branches
@@ -114,7 +115,7 @@ async def test_an_exception_stays_with_its_task_and_ends_what_depends_on_it(serv
     job = JobDefinition.build("bad").task("list", "Shared").task("bad", "Raise")
     job = append(append(job, "after", "bad"), "beside")
     server.define(job.done())
-    run = await (await server.start("bad")).wait(30)
+    run = await (await server.start("bad")).wait(PATIENCE)
     assert run.state is RunState.FAILED
     assert run.tasks["bad"].state is TaskState.FAILED
     assert run.tasks["bad"].failure.type == "ValueError"
@@ -181,7 +182,7 @@ async def test_a_pause_in_mid_run_holds_what_has_not_begun_and_a_resume_lets_it_
     assert run.tasks["after"].state is TaskState.PENDING
     assert run.results["list"] == ["waiting"]
     run.resume()
-    await run.wait(30)
+    await run.wait(PATIENCE)
     assert run.results["list"] == ["waiting", "after"]
 
 
@@ -198,7 +199,7 @@ async def test_a_cancel_says_why_and_nothing_begins_any_more(server):
     run.cancel("the disk is full")
     assert run.state is RunState.CANCELLING
     GATE.set()
-    await run.wait(30)
+    await run.wait(PATIENCE)
     assert run.state is RunState.CANCELLED
     assert run.reason == "the disk is full"
     assert "the disk is full" in run.explain()

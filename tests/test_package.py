@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 import scattersphere
 import scattersphere.errors
@@ -34,7 +35,7 @@ def loaded_by(statement: str) -> set[str]:
     """Return the modules of a fresh interpreter after `statement`."""
     program = f"{statement}\nimport json, sys\nprint(json.dumps(list(sys.modules)))"
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     return set(json.loads(done.stdout))
 
@@ -82,7 +83,7 @@ def test_each_public_name_has_a_docstring_and_a_place_in_the_reference(name: str
 
 def test_the_wheel_holds_the_package_with_its_type_marker_and_nothing_else(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=60)
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=PATIENCE)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())

@@ -2,6 +2,7 @@
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere import (
     ArgumentError,
@@ -99,7 +100,7 @@ async def failed(server, book, definition, *broken):
     """Return a run that has failed because some are broken, which are whole again."""
     server.define(definition, replace=True)
     book.broken = set(broken)
-    run = await (await server.start(definition.name)).wait(10)
+    run = await (await server.start(definition.name)).wait(PATIENCE)
     assert run.state is RunState.FAILED
     book.broken = set()
     book.take()
@@ -111,7 +112,7 @@ async def failed(server, book, definition, *broken):
 
 async def test_only_what_failed_and_what_depends_on_it_is_done_again(server, book):
     first = await failed(server, book, diamond(), "c")
-    second = await (await server.rerun(first.id)).wait(10)
+    second = await (await server.rerun(first.id)).wait(PATIENCE)
     assert second.succeeded, second.explain()
     assert book.take() == ["c", "d", "tidy"]
     assert dict(second.results) == {
@@ -121,7 +122,7 @@ async def test_only_what_failed_and_what_depends_on_it_is_done_again(server, boo
 
 async def test_the_new_run_has_a_new_id_and_names_its_parent(server, book):
     first = await failed(server, book, diamond(), "c")
-    second = await (await server.rerun(first.id)).wait(10)
+    second = await (await server.rerun(first.id)).wait(PATIENCE)
     assert (second.id, second.parent, second.job) == (first.id + 1, first.id, "j")
     assert server.runs[second.id] is second
     assert first.state is RunState.FAILED
@@ -129,7 +130,7 @@ async def test_the_new_run_has_a_new_id_and_names_its_parent(server, book):
 
 async def test_without_from_failed_all_is_done_again(server, book):
     first = await failed(server, book, diamond(), "c")
-    second = await (await server.rerun(first.id, from_failed=False)).wait(10)
+    second = await (await server.rerun(first.id, from_failed=False)).wait(PATIENCE)
     assert book.take() == ["a", "b", "c", "d", "tidy"]
     assert second.reused == {}
     assert second.parent == first.id
@@ -138,9 +139,9 @@ async def test_without_from_failed_all_is_done_again(server, book):
 async def test_it_says_which_results_come_from_where_also_over_several_reruns(server, book):
     first = await failed(server, book, diamond(), "c")
     book.broken = {"d"}
-    second = await (await server.rerun(first.id)).wait(10)
+    second = await (await server.rerun(first.id)).wait(PATIENCE)
     book.broken = set()
-    third = await (await server.rerun(second.id)).wait(10)
+    third = await (await server.rerun(second.id)).wait(PATIENCE)
     assert {name: note.run for name, note in second.reused.items()} == {"a": 1, "b": 1}
     assert {name: note.run for name, note in third.reused.items()} == {"a": 1, "b": 1, "c": 2}
     assert not any(note.older for note in third.reused.values())
@@ -150,15 +151,15 @@ async def test_it_says_which_results_come_from_where_also_over_several_reruns(se
 
 async def test_a_run_that_succeeded_is_taken_over_whole_but_for_its_finally_tasks(server, book):
     server.define(diamond())
-    first = await (await server.start("j")).wait(10)
+    first = await (await server.start("j")).wait(PATIENCE)
     book.take()
-    second = await (await server.rerun(first.id)).wait(10)
+    second = await (await server.rerun(first.id)).wait(PATIENCE)
     assert book.take() == ["tidy"]
     assert second.succeeded
 
 
 async def test_a_run_of_which_nothing_is_left_to_do_succeeds_at_once(server, book):
-    first = await (await server.start_task("Count")).wait(10)
+    first = await (await server.start_task("Count")).wait(PATIENCE)
     second = await server.rerun(first.id)
     assert second.succeeded
     assert book.take() == ["Count"]
@@ -172,7 +173,7 @@ async def test_what_ran_because_of_a_failure_is_decided_anew(server, book):
     job = job.task("alarm", "Count", depends_on=["a"], trigger_rule="one_failed")
     first = await failed(server, book, job.done(), "a")
     assert first.tasks["alarm"].state is TaskState.SUCCEEDED
-    second = await (await server.rerun(first.id)).wait(10)
+    second = await (await server.rerun(first.id)).wait(PATIENCE)
     assert book.take() == ["a"]
     assert second.tasks["alarm"].state is TaskState.SKIPPED
 
@@ -187,7 +188,7 @@ async def test_a_cancelled_run_goes_on_where_it_was(server, book):
     second = await server.rerun(run.id)
     assert second.reused.keys() == {"a"}
     second.kill()
-    await second.wait(10)
+    await second.wait(PATIENCE)
     assert book.take() == ["a"]
 
 
@@ -206,7 +207,7 @@ def mapped(**fields):
 
 async def test_of_a_map_only_the_instances_that_failed_are_done_again(server, book):
     first = await failed(server, book, mapped(), "each[1]")
-    second = await (await server.rerun(first.id)).wait(10)
+    second = await (await server.rerun(first.id)).wait(PATIENCE)
     assert second.succeeded, second.explain()
     assert book.take() == ["each[1]", "end"]
     assert second.results["each"] == [
@@ -225,14 +226,14 @@ async def test_a_map_whose_list_is_made_again_is_done_again_as_a_whole(server, b
         .done()
     )
     first = await failed(server, book, job, "gate", "each[2]")
-    second = await (await server.rerun(first.id)).wait(10)
+    second = await (await server.rerun(first.id)).wait(PATIENCE)
     assert second.succeeded
     assert book.take() == ["each[0]", "each[1]", "each[2]", "each[3]", "gate", "numbers"]
 
 
 async def test_reused_instances_keep_to_the_limits_of_their_map(server, book):
     first = await failed(server, book, mapped(max_parallel=1), "each[0]", "each[3]")
-    second = await (await server.rerun(first.id)).wait(10)
+    second = await (await server.rerun(first.id)).wait(PATIENCE)
     assert book.take() == ["each[0]", "each[3]", "end"]
     assert second.tasks["each"].state is TaskState.SUCCEEDED
 
@@ -248,7 +249,7 @@ async def test_a_result_that_was_dropped_is_made_again_only_where_it_is_read(ser
         .done()
     )
     first = await failed(server, book, job, "c")
-    second = await (await server.rerun(first.id)).wait(10)
+    second = await (await server.rerun(first.id)).wait(PATIENCE)
     assert second.succeeded, second.explain()
     assert book.take() == ["a", "b", "c"]
     assert second.tasks["x"].state is TaskState.SUCCEEDED
@@ -264,7 +265,7 @@ async def test_what_is_made_again_for_its_readers_does_not_start_those_that_were
         .done()
     )
     first = await failed(server, book, job, "broken")
-    second = await (await server.rerun(first.id)).wait(10)
+    second = await (await server.rerun(first.id)).wait(PATIENCE)
     assert book.take() == ["a", "broken"]
     assert second.results["kept"] == "kept of run 1"
     assert second.tasks["kept"].attempts == 0
@@ -278,9 +279,9 @@ async def test_parameters_and_secrets_are_those_of_the_earlier_run(server, book)
     job = JobDefinition.build("p", params=params).task("n", "Numbers", args={"count": param("n")})
     server.define(job.task("c", "Count", args={"reads": param("token")}).done())
     book.broken = {"c"}
-    first = await (await server.start("p", {"n": 7, "token": "s3cret"})).wait(10)
+    first = await (await server.start("p", {"n": 7, "token": "s3cret"})).wait(PATIENCE)
     server.define(JobDefinition.build("p", params={"n": 99}).task("n", "Numbers").done(), replace=True)
-    second = await (await server.rerun(first.id, from_failed=False)).wait(10)
+    second = await (await server.rerun(first.id, from_failed=False)).wait(PATIENCE)
     assert dict(second.params) == {"n": 7, "token": "***"}
     assert len(second.results["n"]) == 7
     assert "s3cret" not in repr(second) + second.explain()
@@ -296,7 +297,7 @@ async def test_a_live_run_an_unknown_one_and_unknown_code_are_refused(server):
     with pytest.raises(NoSuchRunError, match="no run 5"):
         await server.rerun(5)
     run.kill()
-    await run.wait(10)
+    await run.wait(PATIENCE)
     with pytest.raises(ArgumentError, match='code is "pinned" or "latest", not \'newest\''):
         await server.rerun(run.id, code="newest")
 
@@ -330,7 +331,7 @@ async def etl(tmp_path):
         await server.register(file)
         job = JobDefinition.build("etl").task("load", "etl.Load")
         server.define(job.task("report", "etl.Report", args={"load": result("load")}).done())
-        run = await (await server.start("etl")).wait(10)
+        run = await (await server.start("etl")).wait(PATIENCE)
         assert not run.succeeded
         yield server, file
 
@@ -339,7 +340,7 @@ async def test_latest_code_is_used_on_demand_and_says_what_older_code_has_made(e
     server, file = etl
     file.write_text(NEW)
     await server.reload("etl")
-    second = await (await server.rerun(1, code="latest")).wait(10)
+    second = await (await server.rerun(1, code="latest")).wait(PATIENCE)
     assert second.results["report"] == "old"
     assert second.reused["load"].older
     assert str(second.reused["load"]).endswith("which is older code)")
@@ -353,11 +354,11 @@ async def test_pinned_code_is_that_of_the_earlier_run_even_after_its_release(etl
     file.write_text(NEW)
     await server.reload("etl")
     assert list(server.registry.bundles["etl"].versions) == []  # the old one was released
-    second = await (await server.rerun(1)).wait(10)
+    second = await (await server.rerun(1)).wait(PATIENCE)
     assert second.state is RunState.FAILED
     assert "the old report is broken" in second.explain()
     assert not second.reused["load"].older
-    third = await (await server.rerun(1, from_failed=False)).wait(10)
+    third = await (await server.rerun(1, from_failed=False)).wait(PATIENCE)
     assert third.results["load"] == "old"
     assert list(server.registry.bundles["etl"].versions) == []
 
@@ -365,14 +366,14 @@ async def test_pinned_code_is_that_of_the_earlier_run_even_after_its_release(etl
 async def test_pinned_code_comes_back_after_its_bundle_was_deregistered(etl):
     server, _ = etl
     await server.deregister("etl")
-    second = await (await server.rerun(1, from_failed=False)).wait(10)
+    second = await (await server.rerun(1, from_failed=False)).wait(PATIENCE)
     assert second.results["load"] == "old"
     with pytest.raises(UnresolvedError, match="etl"):
         await server.rerun(1, code="latest")
 
 
 async def test_classes_of_the_host_that_are_gone_are_named(server, book):
-    run = await (await server.start_task("Count")).wait(10)
+    run = await (await server.start_task("Count")).wait(PATIENCE)
     await server.deregister("app")
     with pytest.raises(NoSuchBundleError, match="'app' was made of classes of the host"):
         await server.rerun(run.id, from_failed=False)
@@ -385,7 +386,7 @@ def test_a_blocking_program_can_do_a_run_again(book):
     book.broken = {"Count"}
     with SyncServer() as server:
         server.register_tasks("app", classes(book))
-        first = server.start_task("Count").wait(10)
+        first = server.start_task("Count").wait(PATIENCE)
         book.broken = set()
-        second = server.rerun(first.id).wait(10)
+        second = server.rerun(first.id).wait(PATIENCE)
         assert (second.id, second.succeeded, second.parent) == (2, True, 1)

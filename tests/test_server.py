@@ -4,6 +4,7 @@ import threading
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere import (
     BusyError,
@@ -99,7 +100,7 @@ async def server():
 
 async def test_results_flow_from_task_to_task_over_loop_and_threads(server):
     server.define(chain())
-    run = await (await server.start("chain")).wait(10)
+    run = await (await server.start("chain")).wait(PATIENCE)
     assert run.succeeded, run.explain()
     assert dict(run.results) == {"first": 2, "second": 3, "third": 5}
 
@@ -108,7 +109,7 @@ async def test_ids_count_up_and_runs_of_one_job_go_side_by_side(server):
     server.define(chain())
     runs = [await server.start("chain", {"start": n}) for n in range(20)]
     for run in runs:
-        await run.wait(10)
+        await run.wait(PATIENCE)
     assert [run.id for run in runs] == list(range(1, 21))
     assert [run.results["third"] for run in runs] == [2 * n + 3 for n in range(20)]
 
@@ -116,7 +117,7 @@ async def test_ids_count_up_and_runs_of_one_job_go_side_by_side(server):
 async def test_a_failure_fails_the_run_and_its_dependants_become_upstream_failed(server):
     job = JobDefinition.build("bad").task("boom", "Boom").task("after", "Say", depends_on=["boom"])
     server.define(job.task("beside", "Say").done())
-    run = await (await server.start("bad")).wait(10)
+    run = await (await server.start("bad")).wait(PATIENCE)
     assert run.state is RunState.FAILED
     assert run.tasks["boom"].state is TaskState.FAILED
     assert run.tasks["after"].state is TaskState.UPSTREAM_FAILED
@@ -124,7 +125,7 @@ async def test_a_failure_fails_the_run_and_its_dependants_become_upstream_failed
 
 
 async def test_the_traceback_is_in_the_log_of_the_task_and_in_explain(server):
-    run = await (await server.start_task("Boom", {"words": "kaputt"})).wait(10)
+    run = await (await server.start_task("Boom", {"words": "kaputt"})).wait(PATIENCE)
     text = "\n".join(str(line) for line in run.logs(task="Boom"))
     for shown in (text, run.explain()):
         assert "ValueError: kaputt" in shown
@@ -133,7 +134,7 @@ async def test_the_traceback_is_in_the_log_of_the_task_and_in_explain(server):
 
 
 async def test_log_lines_carry_run_task_and_attempt(server):
-    run = await (await server.start_task("Say", {"text": "ho"})).wait(10)
+    run = await (await server.start_task("Say", {"text": "ho"})).wait(PATIENCE)
     (line,) = run.logs()
     assert (line.run, line.task, line.attempt, line.message) == (run.id, "Say", 1, "said ho")
 
@@ -149,7 +150,7 @@ async def test_events_are_numbered_without_gaps_and_end_with_the_run(server):
 
 
 async def test_late_readers_replay_from_a_number(server):
-    run = await (await server.start_task("Say")).wait(10)
+    run = await (await server.start_task("Say")).wait(PATIENCE)
     await anyio.wait_all_tasks_blocked()
     every = [event async for event in run.events()]
     assert [event async for event in run.events(since=2)] == every[2:]
@@ -160,14 +161,14 @@ async def test_cancel_ends_what_executes_and_says_why(server):
     run = await server.start_task("Forever")
     await anyio.wait_all_tasks_blocked()
     run.cancel("not needed")
-    await run.wait(10)
+    await run.wait(PATIENCE)
     assert run.state is RunState.CANCELLED
     assert run.reason == "not needed"
     assert run.tasks["Forever"].state is TaskState.CANCELLED
 
 
 async def test_requests_on_an_ended_run_name_its_state(server):
-    run = await (await server.start_task("Say")).wait(10)
+    run = await (await server.start_task("Say")).wait(PATIENCE)
     for request in (run.pause, run.resume, run.stop, run.cancel, run.kill):
         with pytest.raises(RunStateError, match="succeeded"):
             request()
@@ -181,7 +182,7 @@ async def test_a_paused_run_starts_nothing_until_it_is_resumed(server):
     assert run.state is RunState.PAUSED
     assert run.tasks["third"].state is TaskState.PENDING
     run.resume()
-    await run.wait(10)
+    await run.wait(PATIENCE)
     assert run.succeeded
 
 
@@ -190,7 +191,7 @@ async def test_wait_has_a_time_limit(server):
     with pytest.raises(TimeoutError, match="still running"):
         await run.wait(0.01)
     run.cancel()
-    await run.wait(10)
+    await run.wait(PATIENCE)
 
 
 async def test_arguments_are_checked_against_the_class(server):
@@ -230,7 +231,7 @@ async def test_the_same_key_gives_the_same_run(server):
     assert await server.start("chain", key="k") is first
     with pytest.raises(ConflictError):
         await server.start("chain", {"start": 5}, key="k")
-    await first.wait(10)
+    await first.wait(PATIENCE)
 
 
 async def test_a_full_queue_refuses():
@@ -267,7 +268,7 @@ async def test_ended_runs_are_evicted_oldest_first():
     async with Server(history=(2, 3600)) as server:
         server.register_tasks("app", CLASSES)
         for _ in range(4):
-            await (await server.start_task("Say")).wait(10)
+            await (await server.start_task("Say")).wait(PATIENCE)
         assert list(server.runs) == [3, 4]
 
 
@@ -284,7 +285,7 @@ async def test_host_cancellation_closes_the_server():
 
 async def test_the_servers_own_stream_tells_of_jobs_and_runs(server):
     server.define(chain())
-    await (await server.start("chain")).wait(10)
+    await (await server.start("chain")).wait(PATIENCE)
     seen = []
     async for event in server.events():
         seen.append(event.kind)
@@ -335,10 +336,10 @@ class RaiseInThread(Raise):
 @pytest.mark.parametrize("path", ["Raise", "RaiseInThread"])
 async def test_whatever_a_task_raises_harms_only_its_own_run(server, path, what):
     server.register_tasks("bad", [Raise, RaiseInThread])
-    run = await (await server.start_task(path, {"what": what})).wait(10)
+    run = await (await server.start_task(path, {"what": what})).wait(PATIENCE)
     assert run.state is RunState.FAILED, run.explain()
     assert run.explain()
-    assert (await (await server.start_task("Say")).wait(10)).succeeded
+    assert (await (await server.start_task("Say")).wait(PATIENCE)).succeeded
 
 
 async def test_deregistering_an_unknown_bundle_suggests_the_nearest(server):

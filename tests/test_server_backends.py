@@ -4,6 +4,7 @@ import threading
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere import JobDefinition, RunnableTask, RunState, Server, TaskState, UnresolvedError
 from scattersphere.execution.backends import Ending, Outcome
@@ -67,7 +68,7 @@ async def test_a_backend_of_the_host_is_opened_used_within_its_limit_and_closed(
         server.define(job("Where"))
         runs = [await server.start("where") for _ in range(20)]
         for run in runs:
-            await run.wait(30)
+            await run.wait(PATIENCE)
             assert run.succeeded
             assert run.results["t"].startswith("scattersphere-thread")
         assert gpu.most == 2
@@ -83,7 +84,7 @@ async def test_a_cancel_reaches_a_body_in_it():
             if event.done:
                 break
         run.cancel()
-        assert (await run.wait(30)).state is RunState.CANCELLED
+        assert (await run.wait(PATIENCE)).state is RunState.CANCELLED
 
 
 async def test_a_definition_that_names_none_of_the_backends_is_refused_with_their_names():
@@ -133,17 +134,17 @@ async def test_a_backend_whose_start_raises_fails_the_attempt_only():
     async with Server(backends={"gpu": Broken("start")}) as server:
         server.register_tasks("app", [Where])
         server.define(job("Where"))
-        run = await (await server.start("where")).wait(10)
+        run = await (await server.start("where")).wait(PATIENCE)
         assert run.tasks["t"].state is TaskState.FAILED
         assert "the device fell off" in run.explain()
-        assert (await (await server.start_task("Where")).wait(10)).succeeded
+        assert (await (await server.start_task("Where")).wait(PATIENCE)).succeeded
 
 
 async def test_what_died_in_it_is_a_crash_with_its_words():
     async with Server(backends={"gpu": Broken("died")}) as server:
         server.register_tasks("app", [Where])
         server.define(job("Where"))
-        run = await (await server.start("where")).wait(10)
+        run = await (await server.start("where")).wait(PATIENCE)
         assert run.tasks["t"].state is TaskState.CRASHED
         assert "the device fell off" in run.explain()
 

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 from scattersphere import EventKind, JobDefinition, RunState, Server, TaskState, UnresolvedError, literal
 
@@ -67,7 +68,7 @@ async def test_whatever_a_task_raises_fails_its_own_run_and_no_other(name, backe
     async with opened() as server:
         neighbour = await server.start_task("bad_tasks.Tick")
         for kind, (shown, message) in KINDS.items():
-            run = await (await start(server, name, backend, kind=kind)).wait(60)
+            run = await (await start(server, name, backend, kind=kind)).wait(PATIENCE)
             assert run.state is RunState.FAILED, (kind, run.explain())
             failure = run.tasks["t"].failure
             if name == "RaiseAfterStep":  # a task group wraps most errors
@@ -89,12 +90,12 @@ async def test_whatever_a_task_raises_fails_its_own_run_and_no_other(name, backe
             if event.kind is EventKind.TASK_PROGRESS:
                 break  # it still executes
         neighbour.cancel()
-        assert (await neighbour.wait(10)).state is RunState.CANCELLED
+        assert (await neighbour.wait(PATIENCE)).state is RunState.CANCELLED
 
 
 @pytest.mark.parametrize(("name", "backend"), PLACES)
 async def test_the_chain_of_causes_is_in_the_log(server, name, backend):
-    run = await (await start(server, name, backend, kind="chain")).wait(60)
+    run = await (await start(server, name, backend, kind="chain")).wait(PATIENCE)
     text = run.logs(task="t")[0].message
     assert "KeyError: 'day'" in text
     assert "The above exception was the direct cause of the following exception" in text
@@ -105,14 +106,14 @@ async def test_the_chain_of_causes_is_in_the_log(server, name, backend):
     ("suffix", "backend"), [("Async", "loop"), ("", "thread"), ("", "process"), ("Async", "process")]
 )
 async def test_hooks_and_constructors_that_raise_anything_harm_nobody_either(server, suffix, backend):
-    run = await (await start(server, f"BadHooks{suffix}", backend, fail=False)).wait(60)
+    run = await (await start(server, f"BadHooks{suffix}", backend, fail=False)).wait(PATIENCE)
     assert run.succeeded, run.explain()
     assert "error in on_finished" in "".join(line.message for line in run.logs())
-    run = await (await start(server, f"BadHooks{suffix}", backend, fail=True)).wait(60)
+    run = await (await start(server, f"BadHooks{suffix}", backend, fail=True)).wait(PATIENCE)
     assert run.tasks["t"].failure.message == "as was asked"
-    run = await (await start(server, f"BadTidying{suffix}", backend)).wait(60)
+    run = await (await start(server, f"BadTidying{suffix}", backend)).wait(PATIENCE)
     assert run.tasks["t"].failure.type == "SystemExit"  # it fails a successful attempt
-    run = await (await start(server, f"BadInit{suffix}", backend)).wait(60)
+    run = await (await start(server, f"BadInit{suffix}", backend)).wait(PATIENCE)
     assert run.tasks["t"].failure.type == "SystemExit"
 
 
@@ -125,7 +126,7 @@ async def test_an_argument_whose_class_raises_anything_is_a_problem_of_its_own_j
         "t", "bad_tasks.TakeBadValue", map={"value": literal([{"number": 1}])}
     )
     server.define(job.done(), replace=True)
-    run = await (await server.start("job")).wait(10)
+    run = await (await server.start("job")).wait(PATIENCE)
     assert run.tasks["t"].failure.type == "SystemExit"
 
 
@@ -145,14 +146,14 @@ async def test_a_process_that_dies_crashes_its_own_task_and_no_other(server, nam
     neighbour = await start(server, "Tick", "process")
     await _progress(neighbour)
     for how in deaths:
-        run = await (await start(server, name, "process", how=how)).wait(60)
+        run = await (await start(server, name, "process", how=how)).wait(PATIENCE)
         assert run.state is RunState.FAILED
         assert run.tasks["t"].state is TaskState.CRASHED, (how, run.explain())
         assert run.tasks["t"].failure.message == DEATHS[how]
         assert DEATHS[how] in run.logs(task="t")[-1].message
     await _progress(neighbour)  # in its own process it still executes
     neighbour.cancel()
-    assert (await neighbour.wait(10)).state is RunState.CANCELLED
+    assert (await neighbour.wait(PATIENCE)).state is RunState.CANCELLED
 
 
 async def _progress(run):
@@ -163,12 +164,12 @@ async def _progress(run):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the task looks into /proc for what it may still take")
 async def test_memory_that_runs_out_ends_the_attempt_and_the_next_one_gets_a_fresh_process(server):
-    run = await (await start(server, "Die", "process", how="memory")).wait(60)
+    run = await (await start(server, "Die", "process", how="memory")).wait(PATIENCE)
     status = run.tasks["t"]
     # Python can often say so itself; where it cannot even do that, the process is gone.
     assert status.state is TaskState.CRASHED or status.failure.type == "MemoryError", run.explain()
     for _ in range(3):
-        run = await (await start(server, "Raise", "process", kind="argument")).wait(60)
+        run = await (await start(server, "Raise", "process", kind="argument")).wait(PATIENCE)
         assert run.tasks["t"].failure.type == "ValueError"
 
 
@@ -179,7 +180,7 @@ async def test_a_crash_may_be_tried_again(server):
         JobDefinition.build("j").task("t", "bad_tasks.Die", backend="process", retry=retry, args=args).done()
     )
     server.define(job)
-    run = await (await server.start("j")).wait(60)
+    run = await (await server.start("j")).wait(PATIENCE)
     assert run.tasks["t"].attempts == 3
     assert run.tasks["t"].state is TaskState.CRASHED
     assert [line.attempt for line in run.logs(task="t")] == [1, 2, 3]

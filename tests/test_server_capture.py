@@ -7,6 +7,7 @@ import threading
 from contextlib import asynccontextmanager
 
 import pytest
+from patience import PATIENCE
 
 from scattersphere import JobDefinition, RunnableTask, Server
 
@@ -94,7 +95,7 @@ async def start(server, name, backend, word):
 @pytest.mark.parametrize(("name", "backend"), PLACES)
 async def test_loggers_and_prints_of_a_bundle_reach_the_log_of_the_run(tmp_path, name, backend, capfd):
     async with talking(tmp_path) as server:
-        run = await (await start(server, name, backend, "w")).wait(60)
+        run = await (await start(server, name, backend, "w")).wait(PATIENCE)
         assert run.succeeded, run.explain()
         assert [(line.logger, line.message) for line in run.logs(task="t")] == [
             (logger, f"{word} w {number}")
@@ -118,7 +119,7 @@ async def test_no_line_lands_in_a_wrong_run_with_200_runs_side_by_side(tmp_path,
     async with talking(tmp_path) as server:
         runs = [await start(server, name, backend, f"run{number}") for number in range(200)]
         for number, run in enumerate(runs):
-            await run.wait(60)
+            await run.wait(PATIENCE)
             assert run.succeeded, run.explain()
             lines = run.logs()
             assert len(lines) == 6
@@ -136,7 +137,7 @@ async def test_what_a_module_logs_while_it_is_imported_is_kept_by_the_server(tmp
 
 async def test_a_worker_process_sends_home_what_a_module_logs_while_it_is_imported(tmp_path):
     async with talking(tmp_path) as server:
-        run = await (await start(server, "Elsewhere", "process", "w")).wait(60)
+        run = await (await start(server, "Elsewhere", "process", "w")).wait(PATIENCE)
         assert [line.message for line in server.bundle_logs()] == ["imported", "imported"]
         assert "imported" not in {line.message for line in run.logs()}
 
@@ -149,8 +150,8 @@ async def test_a_thread_without_the_tasks_context_is_filed_with_the_server_and_n
         definition = job("Stray", backend)
         server.define(definition)
         other = await start(server, "OnLoop", "loop", "other")
-        run = await (await server.start(definition.name)).wait(60)
-        await other.wait(60)
+        run = await (await server.start(definition.name)).wait(PATIENCE)
+        await other.wait(PATIENCE)
         assert [line.message for line in run.logs()] == ["at home"]
         assert "astray" not in {line.message for line in other.logs()}
         assert [line.message for line in server.bundle_logs()].count("astray") == 1
@@ -178,8 +179,8 @@ async def test_prints_go_to_the_run_only_where_its_server_has_asked(tmp_path, ca
         server.register_tasks("app", [HostTask])
         async with Server() as second:
             second.register_tasks("app", [HostTask])
-            silent = await (await second.start_task("HostTask")).wait(10)
-            asked = await (await server.start_task("HostTask")).wait(10)
+            silent = await (await second.start_task("HostTask")).wait(PATIENCE)
+            asked = await (await server.start_task("HostTask")).wait(PATIENCE)
         assert [line.message for line in asked.logs()] == ["to whom it may concern"]
         assert silent.logs() == []
         assert capfd.readouterr().out == "to whom it may concern\n"

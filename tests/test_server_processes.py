@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from patience import PATIENCE
 
 from scattersphere import EventKind, JobDefinition, RunState, Server, TaskState, result
 
@@ -85,21 +86,21 @@ async def start(server, name):
 
 
 async def test_result_and_log_come_back_from_another_process(server):
-    run = await (await start(server, "Pid")).wait(60)
+    run = await (await start(server, "Pid")).wait(PATIENCE)
     assert run.succeeded, run.explain()
     assert run.results["t"] != os.getpid()
     assert [line.message for line in run.logs(task="t")] == ["in a worker"]
 
 
 async def test_a_process_that_ends_crashes_its_task_and_nothing_else(server):
-    run = await (await start(server, "Die")).wait(60)
+    run = await (await start(server, "Die")).wait(PATIENCE)
     assert run.tasks["t"].state is TaskState.CRASHED
     assert "exit code 3" in run.explain()
-    assert (await (await start(server, "Pid")).wait(60)).succeeded
+    assert (await (await start(server, "Pid")).wait(PATIENCE)).succeeded
 
 
 async def test_a_failure_keeps_its_type_message_and_source(server):
-    run = await (await start(server, "Fail")).wait(60)
+    run = await (await start(server, "Fail")).wait(PATIENCE)
     assert run.state is RunState.FAILED
     assert "ValueError: kaputt" in run.explain()
     assert 'raise ValueError("kaputt")' in run.explain()
@@ -108,7 +109,7 @@ async def test_a_failure_keeps_its_type_message_and_source(server):
 async def test_a_kill_ends_a_process_that_listens_to_nobody(server):
     run = await start(server, "Stone")
     run.kill()
-    await run.wait(60)
+    await run.wait(PATIENCE)
     assert run.state is RunState.CANCELLED
     assert not run.stuck
 
@@ -125,20 +126,20 @@ async def test_progress_pause_and_cancel_travel(server):
             break
     run.resume()
     run.cancel()
-    assert (await run.wait(60)).state is RunState.CANCELLED
+    assert (await run.wait(PATIENCE)).state is RunState.CANCELLED
     assert not run.stuck
 
 
 async def test_what_cannot_be_sent_is_named(server):
     job = JobDefinition.build("make").task("made", "work.Make")
     server.define(job.task("t", "work.Echo", args={"value": result("made")}, backend="process").done())
-    run = await (await server.start("make")).wait(60)
+    run = await (await server.start("make")).wait(PATIENCE)
     assert run.tasks["t"].state is TaskState.FAILED
     assert (
         "the argument 'value' (a function) cannot be sent to a worker process"
         in run.tasks["t"].failure.message
     )
-    run = await (await start(server, "Odd")).wait(60)
+    run = await (await start(server, "Odd")).wait(PATIENCE)
     assert "its result (a function) cannot be sent from the worker process" in run.tasks["t"].failure.message
 
 
@@ -146,6 +147,6 @@ async def test_large_values_come_back(server):
     job = JobDefinition.build("big").task("t", "work.Echo", args={"value": "x" * 1000, "times": 20_000})
     job = job.task("u", "work.Echo", args={"value": result("t")}, backend="process")
     server.define(job.done())
-    run = await (await server.start("big")).wait(60)
+    run = await (await server.start("big")).wait(PATIENCE)
     assert run.succeeded, run.explain()
     assert len(run.results["u"]) == 20_000_000

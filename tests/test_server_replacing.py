@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import anyio
 import anyio.lowlevel
 import pytest
+from patience import PATIENCE
 
 from scattersphere import BundleBusyError, NoSuchBundleError, Server
 
@@ -74,7 +75,7 @@ async def test_three_versions_with_running_jobs(tmp_path, gate):
         assert results == [1, 2, 3]
         assert not bundle.versions
         # The frame in which an attempt ended may need some turns of the loop to be gone.
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE):
             while [ref() is None for ref in refs] != [True, True, False]:
                 await anyio.lowlevel.checkpoint()
                 gc.collect()

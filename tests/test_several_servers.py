@@ -6,6 +6,7 @@ import threading
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere import JobDefinition, NoSuchJobError, RunnableTask, Server
 from scattersphere.sync import SyncServer
@@ -44,15 +45,15 @@ async def test_servers_on_one_loop_have_their_own_code_jobs_runs_limits_and_even
         with pytest.raises(NoSuchJobError):
             await second.start("j")
         second.define(JobDefinition.build("j").task("t", "count.Count").done())
-        one = await (await first.start("j")).wait(10)
-        other = await (await second.start("j")).wait(10)
+        one = await (await first.start("j")).wait(PATIENCE)
+        other = await (await second.start("j")).wait(PATIENCE)
         # The same file, the same name and digest, and yet two copies of the module.
         assert (one.id, other.id) == (1, 1)
         assert (one.results["t"], other.results["t"]) == (1, 1)
         # A full Server fills no other one.
         await first.start_task("Hold")
         assert str((await first.start_task("count.Count")).state) == "queued"
-        assert (await (await second.start_task("count.Count")).wait(10)).results["count.Count"] == 2
+        assert (await (await second.start_task("count.Count")).wait(PATIENCE)).results["count.Count"] == 2
         assert {event.job async for event in until_last(second)} == {None, "j", "count.Count"}
     assert not [name for name in sys.modules if name.startswith("scattersphere.bundles.count")]
 
@@ -73,9 +74,9 @@ def test_servers_in_threads_of_their_own_run_side_by_side(tmp_path):
         with SyncServer() as server:
             server.register(path)
             server.define(JobDefinition.build("j").task("t", "count.Count").done())
-            barrier.wait(30)
+            barrier.wait(PATIENCE)
             runs = [server.start("j") for _ in range(20)]
-            found.append([run.wait(30).results["t"] for run in runs])
+            found.append([run.wait(PATIENCE).results["t"] for run in runs])
             assert all([line.run for line in run.logs()] == [run.id] for run in runs)
 
     threads = [threading.Thread(target=serve) for _ in range(4)]
@@ -114,5 +115,7 @@ print("left", flush=True)
 def test_a_thread_that_never_ends_delays_neither_the_close_nor_the_exit_of_the_process(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, program], capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
     assert done.stdout.splitlines() == ["ready", "cancelled Never#1/Never", "left"]

@@ -1,6 +1,7 @@
 """Two hundred runs side by side: each line, each context variable and each failure stays in its own run."""
 
 import pytest
+from patience import PATIENCE
 
 from scattersphere import JobDefinition, Server, param
 
@@ -71,7 +72,7 @@ async def test_no_line_and_no_context_variable_gets_into_another_run(tmp_path):
         server.define(job.done())
         runs = [await server.start("talk", {"number": number}) for number in range(RUNS)]
         for number, run in enumerate(runs):
-            await run.wait(60)
+            await run.wait(PATIENCE)
             said = [f"{word} {number}" for word in ("log", "logger", "print", "again")]
             for name in ("OnLoop", "InThread"):
                 lines = run.logs(name)
@@ -93,7 +94,7 @@ async def test_lines_of_processes_are_in_their_runs(tmp_path):
         server.define(job.done())
         runs = [await server.start("talk", {"number": number}) for number in range(10)]
         for number, run in enumerate(runs):
-            await run.wait(60)
+            await run.wait(PATIENCE)
             assert run.succeeded, run.explain()
             assert [line.message for line in run.logs("p")] == [
                 f"{word} {number}" for word in ("log", "logger", "print", "again")

@@ -12,6 +12,7 @@ from textwrap import dedent
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere import (
     ClosedError,
@@ -106,7 +107,7 @@ def test_the_arguments_are_the_same(ours, theirs):
 
 def test_a_job_is_run(server):
     run = server.start("add", {"a": 41})
-    assert run.wait(60) is run
+    assert run.wait(PATIENCE) is run
     assert (run.state, run.succeeded, run.results["sum"]) == (RunState.SUCCEEDED, True, 42)
     assert [line.message for line in run.logs("sum", tail=1)] == ["adding"]
     assert "run 1 of add: succeeded" in run.explain()
@@ -130,7 +131,7 @@ def test_everything_of_the_server_is_there(server, tmp_path):
         "from scattersphere import RunnableTask\nclass One(RunnableTask):\n    def run(self, context): return 1\n"
     )
     assert server.register(tmp_path / "bundle.py", watch=False).name == "bundle"
-    assert server.start_task("bundle.One").wait(60).results["bundle.One"] == 1
+    assert server.start_task("bundle.One").wait(PATIENCE).results["bundle.One"] == 1
     server.reload("bundle")
     server.deregister("bundle")
     server.save("add", tmp_path / "add.json")
@@ -160,14 +161,14 @@ def test_a_run_is_controlled(server):
     with pytest.raises(TimeoutError):
         run.wait(0.01)
     run.cancel("enough")
-    assert run.wait(60).state is RunState.CANCELLED
+    assert run.wait(PATIENCE).state is RunState.CANCELLED
     assert run.reason == "enough"
     stopped, killed = server.start_task("Wait"), server.start_task("Wait")
     stopped.stop()
     killed.kill()
-    assert killed.wait(60).state is RunState.CANCELLED
+    assert killed.wait(PATIENCE).state is RunState.CANCELLED
     stopped.cancel()
-    assert stopped.wait(60).state is RunState.CANCELLED
+    assert stopped.wait(PATIENCE).state is RunState.CANCELLED
 
 
 def test_errors_come_out_as_they_are(server):
@@ -180,7 +181,7 @@ def test_errors_come_out_as_they_are(server):
 def test_many_threads_may_use_one_server(server):
     with ThreadPoolExecutor(8) as threads:
         results = list(
-            threads.map(lambda n: server.start("add", {"a": n}).wait(60).results["sum"], range(50))
+            threads.map(lambda n: server.start("add", {"a": n}).wait(PATIENCE).results["sum"], range(50))
         )
     assert results == list(range(1, 51))
 
@@ -197,7 +198,7 @@ def test_what_came_of_a_run_can_be_read_after_closing_and_nothing_else():
     with SyncServer() as server:
         server.register_tasks("app", [Add])
         server.define(ADD)
-        run = server.start("add").wait(60)
+        run = server.start("add").wait(PATIENCE)
     assert run.results == {"sum": 2}
     assert "succeeded" in run.explain()
     assert run.logs()
@@ -255,7 +256,7 @@ def test_a_reader_of_events_ends_when_the_server_does():
         reader = threading.Thread(target=lambda: seen.extend(server.events()))
         reader.start()
         server.start_task("Wait")
-    reader.join(60)
+    reader.join(PATIENCE)
     assert not reader.is_alive()
     assert EventKind.RUN_QUEUED in [event.kind for event in seen]
 
@@ -295,9 +296,9 @@ def test_an_interrupt_ends_the_wait_and_the_server_goes_on(server):
         run.wait()
     heard.set()
     assert run.state is RunState.RUNNING
-    assert server.start("add").wait(60).succeeded
+    assert server.start("add").wait(PATIENCE).succeeded
     run.cancel()
-    assert run.wait(60).state is RunState.CANCELLED
+    assert run.wait(PATIENCE).state is RunState.CANCELLED
 
 
 def test_an_interrupt_of_a_reader_loses_no_event(server):
@@ -383,7 +384,7 @@ def test_ctrl_c_ends_a_script_without_a_trace_of_ours(tmp_path):
     ) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     assert (out, err, process.returncode) == ("cancelled\n", "", 0)
 
 
@@ -392,5 +393,5 @@ def test_several_servers_in_one_process():
         for server, name in ((one, "one"), (two, "two")):
             server.register_tasks("app", [Add])
             server.define(JobDefinition.build(name).task("sum", "Add", args={"a": 1}).done())
-        assert (one.start("one").wait(60).id, two.start("two").wait(60).id) == (1, 1)
+        assert (one.start("one").wait(PATIENCE).id, two.start("two").wait(PATIENCE).id) == (1, 1)
         assert list(one.definitions) == ["one"]

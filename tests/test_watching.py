@@ -16,6 +16,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from livebundles import QUICK, Live, live, replace, same_times, task
+from patience import PATIENCE
 
 from scattersphere import NoSuchBundleError, NoSuchTaskError, Server, WatchDelays
 from scattersphere.watching.watcher import POLL_SHARE, WatchedPath, Watcher
@@ -505,7 +506,7 @@ async def test_polling_takes_at_most_a_small_share_of_a_core_where_the_system_no
         watcher = server._bundles.watcher
         for number in range(3):
             watcher.add(Heavy(tmp_path / str(number)), "same")
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE):
             while watcher._poll_pause == 0.01:  # noqa: ASYNC110 - there is no event for it
                 await anyio.sleep(0.01)
         assert watcher._poll_pause >= 3 * 0.02 / POLL_SHARE

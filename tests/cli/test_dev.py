@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from patience import PATIENCE
 
 from scattersphere.cli.scaffold import make_folder
 
@@ -40,7 +41,7 @@ class Dev:
 
     def end(self) -> None:
         self.process.send_signal(signal.SIGINT)
-        out, _ = self.process.communicate(timeout=30)
+        out, _ = self.process.communicate(timeout=PATIENCE)
         assert self.process.returncode == 0, out
         assert "Traceback" not in out
 
@@ -92,7 +93,7 @@ def test_why_a_run_failed_is_told_as_it_happens(folder: Path) -> None:
     dev = Dev(folder, "--run", "hello")
     told = "\n".join(dev.until("run 1 of hello failed"))
     dev.process.send_signal(signal.SIGINT)
-    told += dev.process.communicate(timeout=30)[0]
+    told += dev.process.communicate(timeout=PATIENCE)[0]
     assert 'raise ValueError("too loud")' in told
     assert told.count("Traceback") == 1
     assert "scattersphere/execution" not in told

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from patience import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +54,7 @@ def test_a_command_ends_quietly_when_nobody_reads_it_any_more(folder: Path, word
         first = process.stdout.readline()
         process.stdout.close()
         errors = process.stderr.read()
-        assert process.wait(60) == (0 if words[0] == "dev" else 1)
+        assert process.wait(PATIENCE) == (0 if words[0] == "dev" else 1)
     assert "Traceback" not in errors
     assert ("nobody reads the output any more" in errors) == (words == ("run", "slow.json"))
     if "--json" in words:

@@ -10,6 +10,7 @@ from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from patience import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +52,7 @@ def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
         stdin=subprocess.DEVNULL,
     )
 
@@ -157,7 +158,7 @@ def start(definition: Path) -> subprocess.Popen[str]:
 def test_ctrl_c_cancels_the_run_and_ends_with_130(folder: Path) -> None:
     with start(write(folder, "Wait")) as process:
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "job cancelled" in out
     assert "Traceback" not in err
@@ -171,7 +172,9 @@ def test_a_second_ctrl_c_kills_what_refuses(folder: Path) -> None:
             if "task-cancelling" in line:
                 break
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=8)  # less than the grace of a cancel
+        out, err = process.communicate(timeout=PATIENCE)
+    assert "Killed: what executes is not waited for." in err
+    assert "given up" not in out + err  # as it would be after the grace of a cancel
     assert process.returncode == 130
     assert "Traceback" not in err
 
@@ -187,7 +190,7 @@ def test_without_the_extra_it_says_what_to_install(missing: str, folder: Path) -
     # None in sys.modules makes an import fail as if the package were not there.
     program = f"import sys; sys.modules[{missing!r}] = None; from scattersphere.cli import main; main()"
     command = [sys.executable, "-c", program, "run", str(echo(folder))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert (done.returncode, done.stdout) == (2, "")
     assert "pip install 'scattersphere[cli]'" in done.stderr
     assert "Traceback" not in done.stderr

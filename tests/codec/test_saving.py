@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import PATIENCE
 
 from scattersphere import JobDefinition
 from scattersphere.errors import ExistsError, FileChangedError
@@ -94,7 +95,7 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_else(tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.stdout == f"{errno.ENOSPC} True ['x.json']\n", done.stderr
 

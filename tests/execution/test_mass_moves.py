@@ -7,6 +7,7 @@ import sys
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere import JobDefinition, RunnableTask, RunState, Server, TaskDefinition, TaskState
 
@@ -70,7 +71,7 @@ async def watched(run, act):
     async with anyio.create_task_group() as group:
         await group.start(watch)
         act()
-        await run.wait(60)
+        await run.wait(PATIENCE)
     # A mass move that is not sliced makes at least one move of each task in one turn.
     assert watch.most < len(run.tasks) * 3 // 4, f"{watch.most} moves in one of {watch.turns} turns"
     return watch
@@ -152,10 +153,10 @@ async def test_other_runs_start_and_end_while_a_mass_move_goes_on(server):
     run = await server.start("mass")
     await executing(run)
     run.cancel()
-    other = await (await server.start_task("Quick")).wait(60)
+    other = await (await server.start_task("Quick")).wait(PATIENCE)
     assert other.succeeded
     assert run.state is RunState.CANCELLING
-    await run.wait(60)
+    await run.wait(PATIENCE)
 
 
 async def test_a_run_that_waits_for_its_slot_ends_at_once_however_large_it_is():

@@ -2,6 +2,7 @@
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere import RunnableTask, RunState, Server
 
@@ -63,7 +64,7 @@ async def test_a_refuser_is_cancelled_a_few_times_and_not_in_a_loop(name):
         run = await server.start_task(name, {"gate": name})
         await anyio.wait_all_tasks_blocked()
         run.cancel("enough")
-        await run.wait(30)
+        await run.wait(PATIENCE)
         cancelled = counts[name]
         await anyio.sleep(1.2)  # one more time after a second
         again, stuck = counts.pop(name), run.stuck
@@ -80,7 +81,7 @@ async def test_a_body_that_tidies_in_many_steps_ends_as_cancelled():
         run = await server.start_task("TidySlowly")
         await anyio.wait_all_tasks_blocked()
         run.cancel()
-        await run.wait(30)
+        await run.wait(PATIENCE)
         assert run.state is RunState.CANCELLED
         assert [line.message for line in run.logs()] == ["tidied"]
         assert not run.stuck

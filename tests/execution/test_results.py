@@ -5,6 +5,7 @@ import weakref
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere import JobDefinition, RunnableTask, Server, TaskState, param, result
 
@@ -86,7 +87,7 @@ async def server():
 async def test_a_result_is_passed_by_reference_and_kept_with_the_run(server):
     job = JobDefinition.build("j").task("make", "Make").task("look", "Look", args={"box": result("make")})
     server.define(job.done())
-    run = await (await server.start("j")).wait(20)
+    run = await (await server.start("j")).wait(PATIENCE)
     assert run.results["look"] == id(run.results["make"])
 
 
@@ -104,7 +105,7 @@ async def test_a_result_that_is_not_kept_is_there_until_its_last_reader_has_ende
         await anyio.lowlevel.checkpoint()
     box = weakref.ref(run.results["make"])
     run.results["gate"].set()
-    await run.wait(20)
+    await run.wait(PATIENCE)
     gc.collect()
     assert box() is None
     assert "make" not in run.results
@@ -124,7 +125,7 @@ async def test_a_retry_of_a_reader_still_finds_what_it_reads(server):
     args = {"box": result("make"), "fail_first": True}
     job = JobDefinition.build("j").task("make", "Make", keep_results=False)
     server.define(job.task("look", "Look", args=args, retry=retry).done())
-    run = await (await server.start("j")).wait(20)
+    run = await (await server.start("j")).wait(PATIENCE)
     assert run.succeeded, run.explain()
     assert run.tasks["look"].attempts == 2
 
@@ -133,7 +134,7 @@ async def test_a_map_over_a_result_that_is_not_kept_lets_go_of_its_elements(serv
     job = JobDefinition.build("j").task("many", "MakeMany", keep_results=False)
     job = job.task("each", "LookInside", map={"box": result("many")})
     server.define(job.done())
-    run = await (await server.start("j")).wait(20)
+    run = await (await server.start("j")).wait(PATIENCE)
     assert run.results["each"] == [0, 1, 2]
     assert "many" not in run.results
     gc.collect()
@@ -145,7 +146,7 @@ async def test_the_results_of_a_map_that_are_not_kept_go_one_and_all(server):
     job = JobDefinition.build("j", params={"ns": [1, 2]})
     job = job.task("make", "Make", map={"value": param("ns")}, keep_results=False)
     server.define(job.task("look", "Look", args={"box": result("make")}).done())
-    run = await (await server.start("j")).wait(20)
+    run = await (await server.start("j")).wait(PATIENCE)
     assert run.succeeded, run.explain()
     gc.collect()
     assert not any(type(found) is Box for found in gc.get_objects())
@@ -153,7 +154,7 @@ async def test_the_results_of_a_map_that_are_not_kept_go_one_and_all(server):
 
 async def test_a_result_that_nobody_reads_and_that_is_not_kept_is_gone_at_once(server):
     server.define(JobDefinition.build("j").task("make", "Make", keep_results=False).done())
-    run = await (await server.start("j")).wait(20)
+    run = await (await server.start("j")).wait(PATIENCE)
     assert run.succeeded
     assert dict(run.results) == {}
 
@@ -161,7 +162,7 @@ async def test_a_result_that_nobody_reads_and_that_is_not_kept_is_gone_at_once(s
 async def test_what_others_see_of_results_is_json_or_a_repr_cut_at_a_limit(server):
     job = JobDefinition.build("j").task("make", "Make").task("box", "MakeMany")
     server.define(job.task("look", "Look", args={"box": result("make")}).done())
-    run = await (await server.start("j")).wait(20)
+    run = await (await server.start("j")).wait(PATIENCE)
     assert run.results.shown_of("look") == run.results["look"]
     assert "Box object" in run.results.shown_of("make")["repr"]
     assert run.results.shown_of("box", 10)["cut"] is True

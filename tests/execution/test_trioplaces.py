@@ -5,6 +5,7 @@ import sys
 import textwrap
 
 import pytest
+from patience import PATIENCE
 
 from scattersphere import JobDefinition, RunnableTask, RunState, Server
 
@@ -95,5 +96,7 @@ def test_a_program_that_ends_without_closing_its_server_does_end(tmp_path):
             print("over")
         """)
     )
-    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, program], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert done.stdout.split() == ["cancelled", "over"], done.stderr

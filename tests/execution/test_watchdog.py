@@ -8,6 +8,7 @@ import time
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere.execution.logs.runlog import RunLog
 from scattersphere.execution.loops import current_loop
@@ -50,7 +51,7 @@ class Watched:
 
 
 def block_until(event: threading.Event) -> None:
-    assert event.wait(30)
+    assert event.wait(PATIENCE)
 
 
 @pytest.mark.anyio

@@ -8,6 +8,7 @@ import threading
 import anyio
 import pytest
 from bundlefiles import task_module, write
+from patience import PATIENCE
 
 from scattersphere.errors import BundleLoadError, ClosedError, NoSuchBundleError
 from scattersphere.registry.loader import LATEST, PUT_OFF, QUIET, SHARE, GarbageSchedule, Loader, undisturbed
@@ -28,7 +29,7 @@ class Gate:
 
     def wait(self):
         self.reached.set()
-        self.open.wait(30)
+        self.open.wait(PATIENCE)
 
     async def until_reached(self):
         await anyio.to_thread.run_sync(self.reached.wait, 30)
@@ -209,7 +210,7 @@ async def test_loading_does_not_deadlock_with_imports_of_the_host_and_of_running
         for thread in threads:
             thread.start()
         write(tmp_path, files, v=number)
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE):
             await registry.reload("etl")
             for thread in threads:
                 await anyio.to_thread.run_sync(thread.join)
@@ -331,7 +332,7 @@ async def test_a_load_that_reads_is_not_cut_short_by_closing_which_waits_for_it(
     def work():
         with undisturbed():
             reading.set()
-            go_on.wait(30)
+            go_on.wait(PATIENCE)
             for number in range(1_000):
                 steps.append(number)  # noqa: PERF402 - one bytecode after the other, for an exception to come between
         steps.append("not reached")

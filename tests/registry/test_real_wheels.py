@@ -11,6 +11,7 @@ import weakref
 
 import anyio
 import pytest
+from patience import PATIENCE
 from wheelfiles import OLD_PACKAGING, bundle_of, installed, unpacked
 
 from scattersphere.registry.registry import TaskRegistry
@@ -98,7 +99,7 @@ async def use(path, name):
     ref = weakref.ref(task)
     del task, bundle
     await registry.deregister("b")
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE):
         while registry.leaks("b"):  # the worker thread that ran the body may not have let go of it yet
             await anyio.sleep(0.01)
             gc.collect()

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import anyio
 import pytest
 from bundlefiles import task_module, write
+from patience import PATIENCE
 
 from scattersphere.errors import BundleLoadError
 from scattersphere.registry.modules import release_hooks
@@ -40,7 +41,7 @@ def hooked(value, *, before=""):
 
 async def done(registry):
     """Wait until the loader has called the hooks, as closing does."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE):
         while registry._versions._loader._later:  # noqa: ASYNC110 - the loader's thread has nobody to tell
             await anyio.sleep(0.01)
     await registry._versions._loader.call(

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import anyio
 import pytest
 from bundlefiles import task_module, write
+from patience import PATIENCE
 
 from scattersphere.registry.registry import TaskRegistry
 from scattersphere.registry.snapshots.store import SnapshotStore, user_folder
@@ -99,7 +100,7 @@ async def test_two_bundles_with_equal_names_under_forty_threads(registry, tmp_pa
     together = threading.Barrier(40)
 
     def call(task):
-        together.wait(30)
+        together.wait(PATIENCE)
         return task().run(None)
 
     def call_all():

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 
 from scattersphere.remote.serve import create_token
 
-PATIENCE = 20
-
 GREETINGS = '''
 """Tasks for the documentation."""
 from scattersphere import RunnableTask

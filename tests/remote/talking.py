@@ -7,7 +7,7 @@ import threading
 from collections import deque
 
 import pytest
-from shell_server import PATIENCE
+from patience import PATIENCE
 
 
 class Talk:
@@ -31,7 +31,7 @@ class Talk:
         """Return the next line of a reply, or the next event: they come at their own times."""
         ready, other = (self.events, self.replies) if event else (self.replies, self.events)
         while not ready:
-            line = self.lines.get(timeout=PATIENCE / 2)
+            line = self.lines.get(timeout=PATIENCE)
             (ready if line.startswith("* ") == event else other).append(line)
         return ready.popleft()
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 import trustme
-from shell_server import PATIENCE, shell_server
+from patience import PATIENCE
+from shell_server import shell_server
 
 pytest.importorskip("click")
 

@@ -19,6 +19,7 @@ import pytest
 import trustme
 from hostile_bytes import CASES
 from hostile_manners import MANNERS, TLS_MANNERS
+from patience import PATIENCE
 from sessions import Driver, codes
 from wire import TASKS, Client, connected, job, port_of, served, until
 
@@ -213,7 +214,7 @@ async def test_bad_manners_over_real_sockets_leave_the_server_sane(
 ):
     async with opened(tmp_path, authority, transport, monkeypatch, proved=proved) as venue:
         for name, misbehave in (MANNERS | (TLS_MANNERS if transport is tls else {})).items():
-            with anyio.fail_after(20):
+            with anyio.fail_after(PATIENCE):
                 await misbehave(venue)
             await venue.sane(name)
     assert "Traceback" not in caplog.text
@@ -293,7 +294,7 @@ async def test_a_tls_handshake_that_stalls_is_given_up(tmp_path, authority):
     async with served(tmp_path, tls=server, limits=limits) as front:
         async with await anyio.connect_tcp("127.0.0.1", port_of(front.listening)) as stream:
             await stream.send(b"\x16\x03\x01")
-            with anyio.fail_after(5), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+            with anyio.fail_after(PATIENCE), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
                 await stream.receive()
         assert front.listening._sources == {}
 

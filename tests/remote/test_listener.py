@@ -10,7 +10,8 @@ import anyio
 import anyio.lowlevel
 import attrs
 import pytest
-from wire import PATIENCE, Client, connected, job, port_of, raw, served, until
+from patience import PATIENCE
+from wire import Client, connected, job, port_of, raw, served, until
 
 from scattersphere import Server
 from scattersphere.remote import Limits, ListenError, listen, listener

@@ -12,6 +12,7 @@ import sys
 import anyio
 import attrs
 import pytest
+from patience import PATIENCE
 from wire import connected, job, served
 
 from scattersphere.remote import Limits
@@ -156,12 +157,12 @@ def test_a_server_that_ran_out_of_descriptors_serves_again_when_there_are_some(t
     with child(FEW_DESCRIPTORS, tmp_path / "tokens.json") as process:
         try:
             port, token = process.stdout.readline().split()
-            crowd = [socket.create_connection(("127.0.0.1", int(port)), timeout=20) for _ in range(60)]
+            crowd = [socket.create_connection(("127.0.0.1", int(port)), timeout=PATIENCE) for _ in range(60)]
             greeted = select.select(crowd, [], [], 20)[0]  # the others wait in the kernel's queue
             assert 0 < len(greeted) < len(crowd)
             for connection in crowd:
                 connection.close()
-            with socket.create_connection(("127.0.0.1", int(port)), timeout=30) as connection:
+            with socket.create_connection(("127.0.0.1", int(port)), timeout=PATIENCE) as connection:
                 stream = connection.makefile("rw")
                 assert "scattersphere" in json.loads(stream.readline())
                 stream.write(f"auth {token}\nping\n")

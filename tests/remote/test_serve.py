@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from patience import PATIENCE
 from wire import over_unix, served
 
 from scattersphere import Server
@@ -40,7 +41,7 @@ async def test_what_cannot_be_taken_up_is_complained_of_once_and_later_news_too(
     send, complaints = anyio.create_memory_object_stream[str](100)
     listening = anyio.Event()
     options = ServeOptions(bundles=(bundles,), jobs=jobs, watch_jobs=True, unix=place / "socket")
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE):
         async with complaints, anyio.create_task_group() as group:
             group.start_soon(_serve, options, send, listening)
             await listening.wait()

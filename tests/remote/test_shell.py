@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from shell_server import LATER, MORE, PATIENCE, STUBBORN, shell_server, shell_server_again, write
+from patience import PATIENCE
+from shell_server import LATER, MORE, STUBBORN, shell_server, shell_server_again, write
 from talking import Talk
 
 pytest.importorskip("click")

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from shell_server import PATIENCE
+from patience import PATIENCE
 from talking import Talk
 
 pytest.importorskip("click")

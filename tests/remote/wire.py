@@ -4,11 +4,10 @@ import json
 from contextlib import asynccontextmanager
 
 import anyio
+from patience import PATIENCE
 
 from scattersphere import RunnableTask, Server
 from scattersphere.remote import Role, TokenFile
-
-PATIENCE = 10
 
 
 class Say(RunnableTask):

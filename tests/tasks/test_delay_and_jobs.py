@@ -2,6 +2,7 @@
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 import scattersphere.tasks
 from scattersphere import JobDefinition, RunnableTask, RunState, Server, param
@@ -171,7 +172,7 @@ async def test_an_end_reaches_the_child_run_in_real_time_too(verb):
         while 2 not in server.runs or not server.runs[2].tasks["d"].attempts:
             await anyio.lowlevel.checkpoint()
         getattr(run, verb)()
-        await run.wait(60)
+        await run.wait(PATIENCE)
         assert run.state is server.runs[2].state is RunState.CANCELLED
         assert not server.stuck
 

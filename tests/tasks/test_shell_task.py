@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 import scattersphere.tasks
 from scattersphere import JobDefinition, RunState, Server, TaskState
@@ -27,12 +28,12 @@ def python(*lines, **more):
 
 
 async def finished(server, args):
-    return await (await server.start_task("Shell", args)).wait(60)
+    return await (await server.start_task("Shell", args)).wait(PATIENCE)
 
 
 async def said(run, word):
     """Wait until the program has said `word`."""
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE):
         while not any(word in line.message for line in run.logs()):  # noqa: ASYNC110 - log lines wake nobody
             await anyio.sleep(0.005)
 
@@ -47,7 +48,7 @@ def running(pid):
 
 
 async def gone(pid):
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE):
         while running(pid):  # noqa: ASYNC110 - no child of ours: nobody tells us
             await anyio.sleep(0.005)
 
@@ -91,7 +92,7 @@ async def test_a_line_is_in_the_log_while_the_program_still_runs(server, tmp_pat
     await said(run, "first")
     assert run.tasks["Shell"].state is TaskState.RUNNING
     (tmp_path / "go").touch()
-    assert (await run.wait(60)).succeeded
+    assert (await run.wait(PATIENCE)).succeeded
 
 
 async def test_the_program_gets_input_environment_and_folder(server, tmp_path):
@@ -165,7 +166,7 @@ async def test_a_cancel_ends_the_whole_process_group(server):
     run = await server.start_task("Shell", python(*PARENT, SLEEP))
     await said(run, "child")
     run.cancel()
-    await run.wait(60)
+    await run.wait(PATIENCE)
     assert run.tasks["Shell"].state is TaskState.CANCELLED
     assert not run.stuck
     await gone(child_of(run))
@@ -178,7 +179,7 @@ async def test_a_program_may_clean_up_when_it_is_told_to_end(server):
     )
     await said(run, "up")
     run.cancel()
-    await run.wait(60)
+    await run.wait(PATIENCE)
     assert run.state is RunState.CANCELLED
 
 
@@ -186,7 +187,7 @@ async def test_a_program_that_ignores_sigterm_is_killed_before_the_grace_is_over
     run = await server.start_task("Shell", python(*STUBBORN, terminate_seconds=30))
     await said(run, "up")
     run.cancel(grace=1)
-    await run.wait(60)
+    await run.wait(PATIENCE)
     assert run.tasks["Shell"].state is TaskState.CANCELLED
     assert not run.stuck
     assert not server.stuck
@@ -196,7 +197,7 @@ async def test_a_program_that_ignores_sigterm_is_killed_after_its_own_limit(serv
     run = await server.start_task("Shell", python(*STUBBORN, terminate_seconds=0.1))
     await said(run, "up")
     run.cancel(grace=1000)
-    await run.wait(60)
+    await run.wait(PATIENCE)
     assert run.tasks["Shell"].state is TaskState.CANCELLED
 
 
@@ -204,10 +205,10 @@ async def test_a_kill_leaves_nobody(server):
     run = await server.start_task("Shell", python(*PARENT, *STUBBORN))
     await said(run, "up")
     run.kill()
-    await run.wait(60)
+    await run.wait(PATIENCE)
     assert run.state is RunState.CANCELLED
     await gone(child_of(run))
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE):
         while server.stuck:  # noqa: ASYNC110 - the kernel may take longer than a kill's grace to report the end
             await anyio.sleep(0.01)
 
@@ -215,7 +216,7 @@ async def test_a_kill_leaves_nobody(server):
 async def test_a_timeout_ends_the_group_too(server):
     task = {"command": [sys.executable, "-c", "\n".join((*PARENT, SLEEP))]}
     server.define(JobDefinition.build("slow").task("sh", "Shell", args=task, timeout=1.5).done())
-    run = await (await server.start("slow")).wait(60)
+    run = await (await server.start("slow")).wait(PATIENCE)
     assert run.tasks["sh"].state is TaskState.FAILED
     assert "took longer than 1.5 s" in run.explain()
     if any(line.message.startswith("child") for line in run.logs()):  # a slow machine may not come so far

@@ -5,6 +5,7 @@ import time
 
 import anyio
 import pytest
+from patience import PATIENCE
 from rehearsedproject import make_project
 
 from scattersphere import (
@@ -237,13 +238,13 @@ async def test_a_delay_runs_into_the_timeout_and_can_be_cancelled(task):
         while not run.tasks[task.lower()].attempts:
             await anyio.lowlevel.checkpoint()
         run.cancel()
-        await run.wait(60)
+        await run.wait(PATIENCE)
         assert run.state is RunState.CANCELLED
         run = await rehearsal.start(job(task))
         while not run.tasks[task.lower()].attempts:
             await anyio.lowlevel.checkpoint()
         run.kill()
-        await run.wait(60)
+        await run.wait(PATIENCE)
         assert not run.stuck
 
 
@@ -355,7 +356,7 @@ async def test_a_task_that_has_not_ended_is_before_no_other():
         with pytest.raises(AssertionError, match="'a' had not ended when 'b' started"):
             rehearsal.assert_order(run, "a", "b")
         run.cancel()
-        await run.wait(60)
+        await run.wait(PATIENCE)
 
 
 async def test_a_fake_counts_for_a_job_that_has_run_before():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere.errors import NonRetryableError
 from scattersphere.execution.backends import idleworkers
@@ -369,7 +370,7 @@ async def test_a_body_is_held_at_its_check_until_the_engine_lets_it_go_on(monkey
 
     def check(self):
         reached.set()
-        assert go.wait(30)
+        assert go.wait(PATIENCE)
 
     monkeypatch.setattr(CheckContext, "check", check)
     async with one() as stage:

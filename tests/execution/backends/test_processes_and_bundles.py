@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere import JobDefinition, Server
 from scattersphere.execution.backends.processes import ProcessBackend
@@ -86,7 +87,7 @@ def make_server() -> Server:
 
 
 async def until(condition) -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in another process
             await anyio.sleep(0.005)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere.execution.backends import lanes
 from scattersphere.execution.backends.protocol import Backend, Ending
@@ -139,7 +140,7 @@ async def test_an_idle_thread_keeps_nothing_of_its_last_call_alive():
         outcome = await stage.run(Echo, value=thing)
         del thing, outcome
         # The thread reports before it lets go: it may still be on its way back to its queue.
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE):
             while gone() is not None:
                 await anyio.lowlevel.checkpoint()
                 gc.collect()
@@ -173,7 +174,7 @@ print("end")
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=True,
         cwd=Path.cwd(),
     )

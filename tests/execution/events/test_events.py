@@ -6,6 +6,7 @@ from array import array
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere import (
     EventKind,
@@ -132,7 +133,7 @@ async def test_who_comes_after_the_end_reads_what_those_read_who_were_there(serv
 
 
 async def test_lines_of_a_thread_come_before_its_end_even_if_nobody_listened(server):
-    run = await (await server.start_task("TalkInThread", {"times": 3})).wait(10)
+    run = await (await server.start_task("TalkInThread", {"times": 3})).wait(PATIENCE)
     found = kinds(await read(run))
     assert found.index("task-ended") > max(at for at, kind in enumerate(found) if kind == "log")
 
@@ -144,7 +145,7 @@ async def test_a_reader_is_woken_by_a_line_of_its_run(server):
     async for event in run.events():
         if event.kind is EventKind.LOG:
             gate.set()
-    assert (await run.wait(10)).succeeded
+    assert (await run.wait(PATIENCE)).succeeded
 
 
 async def test_readers_share_the_events_that_were_made_for_one_of_them(server):
@@ -164,7 +165,7 @@ async def test_readers_share_the_events_that_were_made_for_one_of_them(server):
 
 
 async def test_no_event_is_made_while_nobody_reads_and_none_is_kept_afterwards(server):
-    run = await (await server.start_task("Talk", {"times": 3})).wait(10)
+    run = await (await server.start_task("Talk", {"times": 3})).wait(PATIENCE)
     assert run._execution._pages is None
     await read(run)
     assert run._execution._pages() is None
@@ -173,7 +174,7 @@ async def test_no_event_is_made_while_nobody_reads_and_none_is_kept_afterwards(s
 async def test_a_reader_that_is_too_slow_is_told_how_many_it_missed_and_loses_no_move():
     async with Server(keep_events=10) as server:
         server.register_tasks("app", CLASSES)
-        run = await (await server.start_task("Talk", {"times": 2000})).wait(10)
+        run = await (await server.start_task("Talk", {"times": 2000})).wait(PATIENCE)
         events = await read(run)
         assert kinds(events)[:3] == ["run-started", "task-started", "lagged"]
         assert kinds(events)[-2:] == ["task-ended", "run-ended"]
@@ -190,7 +191,7 @@ async def test_a_reader_that_stopped_for_a_while_is_told_what_is_gone():
         run = await server.start_task("Talk", {"times": 2000})
         stream = run.events()
         first = await anext(stream)
-        await run.wait(10)
+        await run.wait(PATIENCE)
         rest = [event async for event in stream]
         assert first.seq == 1
         told = 1 + len(rest) + sum(event.dropped for event in rest) - kinds(rest).count("lagged")
@@ -201,7 +202,7 @@ async def test_a_reader_gets_past_pages_of_which_the_log_has_dropped_every_line(
     """It once looked at the same empty page for ever, and the loop stood still."""
     async with Server(log_limit=2_000, keep_events=100_000) as server:
         server.register_tasks("app", CLASSES)
-        run = await (await server.start_task("Talk", {"times": 4 * PAGE})).wait(10)
+        run = await (await server.start_task("Talk", {"times": 4 * PAGE})).wait(PATIENCE)
         events = await read(run)
         assert kinds(events)[-1] == "run-ended"
         told = len(events) + sum(event.dropped for event in events) - kinds(events).count("lagged")
@@ -211,7 +212,7 @@ async def test_a_reader_gets_past_pages_of_which_the_log_has_dropped_every_line(
 async def test_lines_that_the_log_has_dropped_are_missing_events():
     async with Server(log_limit=2_000) as server:
         server.register_tasks("app", CLASSES)
-        run = await (await server.start_task("Talk", {"times": 100})).wait(10)
+        run = await (await server.start_task("Talk", {"times": 100})).wait(PATIENCE)
         events = await read(run)
         assert "lagged" in kinds(events)
         lines = [event.message for event in events if event.kind is EventKind.LOG]
@@ -221,7 +222,7 @@ async def test_lines_that_the_log_has_dropped_are_missing_events():
 async def test_each_failed_attempt_has_its_own_words(server):
     job = JobDefinition.build("j").task("t", "FailTwice", retry={"max_attempts": 3}).done()
     server.define(job)
-    run = await (await server.start("j")).wait(10)
+    run = await (await server.start("j")).wait(PATIENCE)
     told = [(event.attempt, event.state, event.message) for event in await read(run) if event.task == "t"]
     told = [entry for entry in told if entry[1] is not None]
     assert told == [
@@ -252,9 +253,9 @@ def _job(name):
 @pytest.mark.parametrize("why", ["even", "a retry", "a map", "a skip", "a failure", "reused"])
 async def test_the_quick_way_of_making_events_makes_the_same_as_the_general_one(server, monkeypatch, why):
     server.define(_job("a failure" if why == "reused" else why))
-    run = await (await server.start("j")).wait(10)
+    run = await (await server.start("j")).wait(PATIENCE)
     if why == "reused":
-        run = await (await server.rerun(run.id)).wait(10)
+        run = await (await server.rerun(run.id)).wait(PATIENCE)
     assert run._execution.machine.is_even is (why == "even")
     quick = await read(run)
     monkeypatch.setattr(RunRecord, "is_even", False)
@@ -267,7 +268,7 @@ async def test_events_can_be_read_while_a_large_run_is_settled_piece_by_piece(se
         monkeypatch.setattr(module, "PIECE", 3)
     monkeypatch.setattr(Execution, "settle", lambda _: None)
     server.define(_job("a map"))
-    run = await (await server.start("j")).wait(10)
+    run = await (await server.start("j")).wait(PATIENCE)
     told = await read(run)
     pieces = 0
     for _ in run._execution.settling():
@@ -281,7 +282,7 @@ async def test_events_can_be_read_while_a_large_run_is_settled_piece_by_piece(se
 async def test_instances_of_maps_are_told_with_their_index(server):
     job = JobDefinition.build("j").task("n", "Numbers")
     server.define(job.task("m", "Talk", map={"times": result("n")}).done())
-    run = await (await server.start("j")).wait(10)
+    run = await (await server.start("j")).wait(PATIENCE)
     ended = [e for e in await read(run) if e.kind is EventKind.TASK_ENDED and e.task == "m"]
     told = [(event.index, event.attempt) for event in ended]
     assert sorted(told[:-1]) == [(0, 1), (1, 1), (2, 1)]
@@ -294,7 +295,7 @@ async def test_a_long_story_leaves_the_loop_to_others(server):
     for number in range(size):
         job = job.task(f"t{number}", "Talk", args={"times": 0})
     server.define(job.done())
-    run = await (await server.start("j")).wait(60)
+    run = await (await server.start("j")).wait(PATIENCE)
     turns, ended = 0, False
 
     async def others():
@@ -338,7 +339,7 @@ async def test_a_thread_that_reports_all_the_time_does_not_flood_the_loop(server
     ("done", "words"), [("half", "TypeError: progress: done is a number, not str"), (float("nan"), "is nan")]
 )
 async def test_progress_that_is_no_number_is_an_error_where_it_is_made(server, done, words):
-    run = await (await server.start_task("Wrong", {"done": done})).wait(10)
+    run = await (await server.start_task("Wrong", {"done": done})).wait(PATIENCE)
     assert words in run.explain()
 
 
@@ -358,7 +359,7 @@ async def test_a_slow_reader_of_the_servers_stream_is_told_what_it_missed():
         stream = server.events()
         assert (await anext(stream)).seq == 1
         for _ in range(5):
-            await (await server.start_task("Numbers")).wait(10)
+            await (await server.start_task("Numbers")).wait(PATIENCE)
         found = []
         async for event in stream:
             found.append(event)
@@ -374,5 +375,5 @@ async def test_stop_reading_in_the_middle_leaves_nothing(server):
     run = await server.start_task("Talk", {"times": 10})
     async for _ in run.events():
         break
-    assert (await run.wait(10)).succeeded
+    assert (await run.wait(PATIENCE)).succeeded
     assert threading.active_count() <= before + 1

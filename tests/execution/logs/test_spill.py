@@ -4,6 +4,7 @@ import json
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere import RunnableTask, Server
 from scattersphere.execution.logs.runlog import RunLog
@@ -114,7 +115,7 @@ async def server(tmp_path):
 
 
 async def test_a_server_writes_each_run_into_a_file_and_reads_all_of_it(server):
-    run = await (await server.start_task("Talk", {"times": 500})).wait(10)
+    run = await (await server.start_task("Talk", {"times": 500})).wait(PATIENCE)
     assert numbers(run.logs()) == list(range(500))
     rows = [json.loads(line) for line in run.log_file.read_text().splitlines()]
     assert len(rows) == 500
@@ -126,7 +127,9 @@ async def test_a_server_writes_each_run_into_a_file_and_reads_all_of_it(server):
 async def test_the_file_goes_with_its_run_and_stays_when_the_server_closes(tmp_path):
     async with Server(log_folder=tmp_path, history=(2, 3600.0)) as server:
         server.register_tasks("app", CLASSES)
-        files = [(await (await server.start_task("Talk", {"times": 1})).wait(10)).log_file for _ in range(4)]
+        files = [
+            (await (await server.start_task("Talk", {"times": 1})).wait(PATIENCE)).log_file for _ in range(4)
+        ]
         assert [file.exists() for file in files] == [False, False, True, True]
     assert [file.exists() for file in files] == [False, False, True, True]
 
@@ -135,7 +138,7 @@ async def test_two_servers_share_a_folder_without_touching_each_others_files(tmp
     async with Server(log_folder=tmp_path) as one, Server(log_folder=tmp_path) as other:
         for server in (one, other):
             server.register_tasks("app", CLASSES)
-            await (await server.start_task("Talk", {"times": 1})).wait(10)
+            await (await server.start_task("Talk", {"times": 1})).wait(PATIENCE)
         assert one.runs[1].log_file != other.runs[1].log_file
     assert len(list(tmp_path.glob("*/1.jsonl"))) == 2
 
@@ -143,7 +146,7 @@ async def test_two_servers_share_a_folder_without_touching_each_others_files(tmp
 async def test_without_a_folder_there_is_no_file():
     async with Server() as server:
         server.register_tasks("app", CLASSES)
-        run = await (await server.start_task("Talk", {"times": 1})).wait(10)
+        run = await (await server.start_task("Talk", {"times": 1})).wait(PATIENCE)
         assert run.log_file is None
 
 
@@ -164,6 +167,6 @@ async def test_a_thread_wakes_those_who_follow_its_log(server):
 
 
 async def test_following_may_begin_with_the_last_lines(server):
-    run = await (await server.start_task("Talk", {"times": 500})).wait(10)
+    run = await (await server.start_task("Talk", {"times": 500})).wait(PATIENCE)
     assert numbers([line async for line in run.follow_logs(tail=3)]) == [497, 498, 499]
     assert [line async for line in run.follow_logs("other")] == []
