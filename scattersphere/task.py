@@ -89,7 +89,10 @@ class TaskContext(abc.ABC):
 
     @abc.abstractmethod
     def check(self) -> None:
-        """Let a pause hold this attempt here and a cancel end it (bodies in threads)."""
+        """Let a pause hold this attempt here and a cancel end it (bodies in threads).
+
+        Raises `RuntimeError` on an event loop's thread, which it would hold: write `await checkpoint()` there.
+        """
 
     @abc.abstractmethod
     async def start(self, job: str, params: Mapping[str, Any] | None = None) -> Any:

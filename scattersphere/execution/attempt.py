@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from scattersphere.execution.plan import PlannedTask
     from scattersphere.execution.timers import Timer
 
+CHECK_ON_LOOP = (
+    "context.check() is for bodies in threads: here it would hold the event loop, and everything in it, "
+    "as long as the run is paused; write `await context.checkpoint()` instead"
+)
+
 
 class Attempt(TaskContext):
     """Few slots, filled when needed: one of these is made for each no-op task of a large job."""
@@ -129,6 +134,8 @@ class Attempt(TaskContext):
             self._gate = None
 
     def check(self) -> None:
+        if self.execution.engine.on_loop():
+            raise RuntimeError(CHECK_ON_LOOP)
         if self.asked is None and self.execution.pausing:
             gate = self._gate = threading.Event()
             self.execution.engine.soon(self._hold, gate)

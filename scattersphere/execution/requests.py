@@ -22,6 +22,10 @@ class Requests(Interruptions):
 
     running: dict[int, Execution]
 
+    def admit(self) -> None:
+        """Give free slots to queued runs."""
+        raise NotImplementedError
+
     # ---- requests on a run
 
     def request(self, execution: Execution, verb: str, reason: str | None, grace: float | None) -> None:
@@ -38,6 +42,8 @@ class Requests(Interruptions):
         execution.journal.stamp(self.clock())
         self.obey(execution)
         self.wake()
+        if execution.state is RunState.QUEUED:  # resumed: a place may have become free while nobody could take it
+            self.admit()
         if verb in {"pause", "resume"}:
             self._reach_children(execution, verb)
 

@@ -715,3 +715,49 @@ async def test_no_body_begins_after_its_attempt_was_asked_to_end():
         del SERVERS[1]
         assert len(run.results["seen"]) == 1
         assert not server.stuck
+
+
+@pytest.mark.parametrize("limit", ["of the server", "of the job"])
+def test_a_queued_run_that_was_paused_while_a_place_became_free_starts_when_resumed(limit):
+    async def main(server):
+        server.define(
+            JobDefinition.build("j", max_runs=1 if limit == "of the job" else None).task("a", "Sleep").done()
+        )
+        first, second = await server.start("j"), await server.start("j")
+        second.pause()
+        await first.wait()
+        assert second.state is RunState.PAUSED
+        second.resume()
+        assert second.state is RunState.RUNNING
+        await second.wait(5)
+        assert second.succeeded
+
+    virtually(main, max_runs=1 if limit == "of the server" else None)
+
+
+class ChecksOnTheLoop(RunnableTask):
+    """Call what is for threads, from an async body."""
+
+    async def run(self, context):
+        await anyio.sleep(0)
+        context.check()
+
+
+@pytest.mark.anyio
+async def test_check_on_the_thread_of_the_loop_is_an_error_that_names_checkpoint():
+    async with Server() as server:
+        server.register_tasks("app", [ChecksOnTheLoop, Sleep])
+        run = await (await server.start_task("ChecksOnTheLoop")).wait(20)
+        failure = run.tasks["ChecksOnTheLoop"].failure
+        assert failure.type == "RuntimeError"
+        assert "await context.checkpoint()" in failure.message
+
+
+@pytest.mark.anyio
+async def test_check_on_the_loop_of_a_worker_process_is_an_error_too():
+    async with Server() as server:
+        server.register_tasks("app", [ChecksOnTheLoop])
+        job = JobDefinition.build("j").task("t", "ChecksOnTheLoop", backend="process")
+        server.define(job.done())
+        run = await (await server.start("j")).wait(60)
+        assert "await context.checkpoint()" in run.tasks["t"].failure.message

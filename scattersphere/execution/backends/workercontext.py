@@ -11,6 +11,7 @@ import anyio
 import anyio.to_thread
 
 from scattersphere.errors import TaskCancelled
+from scattersphere.execution.attempt import CHECK_ON_LOOP
 from scattersphere.execution.backends.lanes import failed
 from scattersphere.execution.backends.order import dumps
 from scattersphere.execution.backends.protocol import Ending, Outcome
@@ -179,6 +180,8 @@ class WorkerAttempt(TaskContext):
         self._worker.replies.send(Kind.PROGRESS, dumps((self.order.number, *report)))
 
     def check(self) -> None:
+        if self.order.is_async and threading.get_ident() == self._thread:
+            raise RuntimeError(CHECK_ON_LOOP)
         if self.asked is None:
             self._ask()
         if self.asked is not None:
