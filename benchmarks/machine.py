@@ -1,7 +1,7 @@
 """The cost of a task in the pure machine alone: `python -m benchmarks machine [repetitions]`.
 
 The baseline is Kahn's loop written by hand, without states, journal, results or limits. Beside it
-stands what the machine takes on its hot path (`take` + `ok`), on its general path (a job with a
+stands what the machine takes on its hot path (`take`, `begin`, `ok`), on its general path (a job with a
 limit), and what a whole ended run keeps in memory for each task.
 """
 
@@ -45,9 +45,10 @@ def run_machine(shape: Shape, machines: list[RunMachine] | None = None) -> float
     take = dispatcher.take
     while (taken := take(BATCH)) is not None:
         one, units = taken
-        ok = one.ok
+        begin, ok = one.begin, one.ok
         for unit in units:
-            ok(unit, None)
+            if begin(unit):
+                ok(unit, None)
     took = perf_counter() - started
     assert machine.is_over
     if machines is not None:

@@ -34,6 +34,7 @@ class Attempt(TaskContext):
         "_gate",
         "asked",
         "attempt_number",
+        "began_at",
         "execution",
         "grace",
         "handle",
@@ -51,6 +52,8 @@ class Attempt(TaskContext):
         self.planned: PlannedTask = planned
         self.attempt_number: int = number
         self.handle: Any = None
+        self.began_at: float | None = None
+        """When its backend has begun it; None on the loop, where the machine knows at once."""
         self.asked: str | None = None
         """None, or why it was asked to end: "cancel" or "timeout"."""
         self.killed: bool = False
@@ -124,6 +127,28 @@ class Attempt(TaskContext):
 
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         self.execution.engine.progress(self, done, total, message)
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether nothing has come that keeps it from its first step; may be read from any thread."""
+        return self.asked is None and self.execution.machine.may_still_begin(self.unit)
+
+    def begins(self) -> bool:
+        """Take the first step, in the thread in which the body is to run: False if it may not be taken any more.
+
+        A pause holds it here. What has begun may be asked again.
+        """
+        if self.began_at is not None:
+            return True
+        try:
+            if self.execution.pausing:
+                self.check()
+        except TaskCancelled:
+            return False
+        if not self.may_begin:
+            return False
+        self.began_at = self.execution.engine.clock()
+        return True
 
     async def checkpoint(self) -> None:
         await anyio.lowlevel.checkpoint()

@@ -18,7 +18,7 @@ from scattersphere.execution.body import make, outcome_of, retryable, run_in_thr
 from scattersphere.execution.execution import Failure
 from scattersphere.execution.logs.failures import format_failure
 from scattersphere.execution.logs.runlog import current_attempt, task_logger
-from scattersphere.execution.machine.codes import CANCELLED, CRASHED, FAILED
+from scattersphere.execution.machine.codes import CANCELLED, CRASHED, FAILED, PENDING, UP_FOR_RETRY
 from scattersphere.model.events import EventKind
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.loops import Loop
     from scattersphere.execution.timers import Timers
+
+NOT_BEGUN = (PENDING, UP_FOR_RETRY)
 
 
 class AttemptDriver:
@@ -56,10 +58,12 @@ class AttemptDriver:
     """Runs whose readers are to be woken, in order."""
     _thread: int
     _starting: Attempt | None
+    _now: float
+    """The time at which the attempt is started that is being started."""
     starts_left: int
     """How many more attempts may be started in this slice whose first step is not their last."""
     _begun: deque[tuple[Execution, list[int]]]
-    """Units that the machine has begun, and for whose start the slice was over."""
+    """Units that were taken from the dispatcher, and for whose start the slice was over."""
 
     @property
     def loop(self) -> Loop:
@@ -101,55 +105,68 @@ class AttemptDriver:
     # ---- starting
 
     def start(self, execution: Execution, units: list[int], now: float, end: float) -> float:
-        """Start attempts that the machine has begun; return the time. From `end` on the others wait in `_begun`.
+        """Start attempts for units that were taken; return the time. From `end` on the others wait in `_begun`.
 
         The hot path: what is the same for all units is looked up once, and calls are inlined.
         """
-        tasks, attempts, started = execution.plan.tasks, execution.machine.attempts, execution.started
+        machine = execution.machine
+        tasks, attempts = execution.plan.tasks, machine.attempts
         start_body, body, clock, size = self.start_body, self._body, self.clock, execution.plan.size
-        for place, unit in enumerate(units, 1):
-            if unit < size:
-                planned = tasks[unit]
-                started[unit] = now
-            else:
-                planned = tasks[execution.machine.task_of(unit)]
-                execution.mark(started, unit, now)
-            attempt = Attempt(execution, unit, planned, attempts[unit])
-            if execution.withdrawn and unit in execution.withdrawn:
-                self._over_before_start(attempt)
-            elif not (execution.borrowed and unit >= size and self._borrowed(attempt)):
-                current_attempt.set(attempt)
-                if planned.backend != "loop":
+        self._now = now
+        while units:
+            unit = units[-1]
+            planned = tasks[unit if unit < size else machine.task_of(unit)]
+            attempt = Attempt(execution, unit, planned, attempts[unit] + 1)
+            current_attempt.set(attempt)
+            if planned.backend != "loop":
+                if self._first_step(attempt):
                     self._start_elsewhere(attempt)
-                else:
-                    self._starting = attempt
-                    handle = start_body(body(attempt), planned.name)
-                    self._starting = None
-                    if handle is not None:
-                        self._suspended(attempt, handle, now)
-            now = clock()
-            if now > end and place < len(units):
-                self._begun.append((execution, units[place:]))
+            else:
+                self._starting = attempt
+                handle = start_body(body(attempt), planned.name)
+                self._starting = None
+                if handle is not None:
+                    attempt.handle = handle
+                    self.starts_left -= 1
+                    if machine.task_states[unit] not in NOT_BEGUN:
+                        self._suspended(attempt, now)
+            units.pop()
+            self._now = now = clock()
+            if now > end and units:
+                self._begun.append((execution, units))
                 break
         return now
 
-    def _suspended(self, attempt: Attempt, handle: Any, now: float) -> None:
-        """Keep track of a body that did not end in its first step."""
-        attempt.handle = handle
+    def _first_step(self, attempt: Attempt) -> bool:
+        """Note that an attempt begins now; False if it may not any more, or needs not be executed."""
+        execution, unit = attempt.execution, attempt.unit
+        if not execution.machine.begin(unit):
+            return False
+        # Where the loop starts tasks a turn later, time has passed, and it is to be kept track of from now on.
+        late = attempt.handle is not None
+        now = self.clock() if late else self._now
+        if unit < execution.plan.size:
+            execution.started[unit] = now
+        else:
+            execution.mark(execution.started, unit, now)
+        if execution.borrowed and self._ended_with_taken_result(attempt):
+            return False
+        if late:
+            self._suspended(attempt, now)
+        return True
+
+    def _suspended(self, attempt: Attempt, now: float) -> None:
+        """Keep track of a body that has begun and did not end in its first step."""
         attempt.execution.live[attempt.unit] = attempt
-        self.starts_left -= 1
         timeout = attempt.planned.definition.timeout
         if timeout is not None:
             self.timers.expire(attempt, now, timeout)
+            if self.timers.changed and not self._pumping:
+                self.set_alarm()
         if attempt.asked is not None:  # asked while in its first step: there was nothing to cancel yet
             self.interrupt(attempt)
 
-    def _over_before_start(self, attempt: Attempt) -> None:
-        attempt.execution.withdrawn.discard(attempt.unit)
-        attempt.asked = attempt.execution.machine.asked_of(attempt.unit)
-        self.over(attempt, CANCELLED, None)
-
-    def _borrowed(self, attempt: Attempt) -> bool:
+    def _ended_with_taken_result(self, attempt: Attempt) -> bool:
         """End an instance at once whose result was taken over from an earlier run. Return whether it was."""
         execution, index = attempt.execution, attempt.index
         if index is None:
@@ -170,13 +187,14 @@ class AttemptDriver:
         try:
             arguments = execution.arguments(attempt)
             call = Call(
-                invoke=lambda: run_in_thread(attempt),
+                invoke=lambda: run_in_thread(attempt) if attempt.begins() else Outcome(Ending.CANCELLED),
                 context=contextvars.copy_context(),
                 task_class=planned.task_class,
                 arguments=arguments,
                 task_context=attempt,
                 name=attempt.label,
                 retry=planned.definition.retry,
+                begins=attempt.begins,
             )
             attempt.handle = backend.start(call, lambda outcome: self._done(attempt, outcome))
         except BaseException as exc:  # noqa: BLE001 - a bad argument fails the attempt; its class may raise anything
@@ -185,8 +203,7 @@ class AttemptDriver:
     async def _body(self, attempt: Attempt) -> None:
         """What the loop runs for one attempt: never raises, but for being closed."""
         try:
-            if attempt.asked is not None:  # asked to end between its start and its first step
-                self.over(attempt, CANCELLED, None)
+            if not self._first_step(attempt):
                 return
             try:
                 planned = attempt.planned
@@ -260,11 +277,17 @@ class AttemptDriver:
             self.crash(exc)
 
     def _take_outcome(self, attempt: Attempt, outcome: Outcome) -> None:
-        attempt.execution.note_lines()  # what a thread has logged comes before its end
+        execution, unit = attempt.execution, attempt.unit
+        execution.note_lines()  # what a thread has logged comes before its end
+        if attempt.began_at is not None and unit not in execution.machine.stuck:
+            execution.started[unit] = attempt.began_at
         match outcome.ending:
             case Ending.VALUE:
                 self._returned(attempt, outcome.value)
             case Ending.CANCELLED if attempt.asked is not None:
+                self.over(attempt, CANCELLED, None)
+            case Ending.CANCELLED if attempt.began_at is None and not attempt.may_begin:
+                execution.machine.call_off(unit)
                 self.over(attempt, CANCELLED, None)
             case Ending.DIED:
                 self._died(attempt, outcome)

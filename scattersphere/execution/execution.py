@@ -16,7 +16,7 @@ from scattersphere.execution.logs.failures import shorten, text_of
 from scattersphere.execution.logs.runlog import current_attempt
 from scattersphere.execution.machine.codes import RUN_STATES, TASK_STATES
 from scattersphere.execution.machine.readers import DROPPED
-from scattersphere.execution.machine.record import EMPTY_SET, PIECE
+from scattersphere.execution.machine.record import PIECE
 from scattersphere.execution.machine.run import Answer, RunMachine, Verdict
 from scattersphere.model.definition import INSTANCES
 from scattersphere.model.states import RunState, TaskState
@@ -120,10 +120,9 @@ class Execution:
         "timer_from",
         "waiters",
         "watchers",
-        "withdrawn",
     )
 
-    def __init__(  # noqa: PLR0915 - an object of fields
+    def __init__(
         self,
         run_id: int,
         plan: Plan,
@@ -182,8 +181,6 @@ class Execution:
         self.commands: deque[Command] = deque()
         """What the machine has asked for and did not fit into a slice."""
         self.obeying: bool = False
-        self.withdrawn: set[int] = set()
-        """Units that were cancelled after the machine began them and before the pump came to them."""
 
     @property
     def state(self) -> RunState:
@@ -346,7 +343,7 @@ class Execution:
         moves = self.journal.moves
         self.journal.compact(self.machine.journal)
         if not self.live and not self.machine.stuck:  # see `RunRecord.compacting`
-            self.children, self.withdrawn, self.commands = NO_CHILDREN, EMPTY_SET, NO_COMMANDS
+            self.children, self.commands = NO_CHILDREN, NO_COMMANDS
         # Nobody reads the old list any more: to free a hundred thousand numbers takes milliseconds too.
         while isinstance(moves, list) and moves:
             del moves[-PIECE:]

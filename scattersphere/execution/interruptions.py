@@ -45,8 +45,7 @@ class Interruptions(AttemptDriver):
             starting.asked = execution.machine.asked_of(unit)
             starting.killed = starting.killed or kill
             return
-        if attempt is None:  # begun, but the pump has not come to it
-            execution.withdrawn.add(unit)
+        if attempt is None:
             return
         attempt.asked = execution.machine.asked_of(unit)
         attempt.killed = attempt.killed or kill
@@ -138,7 +137,15 @@ class Interruptions(AttemptDriver):
         self.obey(attempt.execution)
 
     def attempt_timed_out(self, attempt: Attempt) -> None:
-        """The timeout of an attempt has come."""
+        """The timeout of an attempt has come; where a backend begins later than it was told, it is due later."""
+        began, timeout = attempt.began_at, attempt.planned.definition.timeout
+        if attempt.planned.backend != "loop" and timeout is not None:
+            now = self.clock()
+            rest = timeout if began is None else began + timeout - now
+            if rest > 0:
+                attempt.late = self.timers.at(now + rest, lambda: self.attempt_timed_out(attempt))
+                self.set_alarm()
+                return
         attempt.execution.machine.attempt_timeout(attempt.unit)
         self.obey(attempt.execution)
 

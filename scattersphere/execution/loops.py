@@ -42,7 +42,7 @@ class Loop(Protocol):
     """Whether `watch` works."""
 
     def clock(self) -> float:
-        """Return monotonic seconds; virtual under trio's MockClock."""
+        """Return monotonic seconds, virtual under trio's MockClock; for any thread."""
         ...
 
     async def open(
@@ -261,7 +261,8 @@ class TrioLoop:
         # before long, and it goes through the host's whole memory.
         self.starts_a_turn: int = max(8, gc.get_threshold()[0] // OBJECTS_OF_A_BODY)
         self._token = trio.lowlevel.current_trio_token()
-        self.clock: Callable[[], float] = trio.current_time
+        # Not `trio.current_time`: backends ask the time in threads too.
+        self.clock: Callable[[], float] = trio.lowlevel.current_clock().current_time
         self._event = trio.Event()
         self._deadline = float("inf")
         self._nursery: trio.Nursery | None = None

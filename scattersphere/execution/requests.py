@@ -42,7 +42,9 @@ class Requests(Interruptions):
         execution.journal.stamp(self.clock())
         self.obey(execution)
         self.wake()
-        if execution.state is RunState.QUEUED:  # resumed: a place may have become free while nobody could take it
+        if (
+            execution.state is RunState.QUEUED
+        ):  # resumed: a place may have become free while nobody could take it
             self.admit()
         if verb in {"pause", "resume"}:
             self._reach_children(execution, verb)

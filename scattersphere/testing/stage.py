@@ -86,6 +86,7 @@ class StageBackend:
         delay, error = self._injections.take(call.task_context)
         if not delay and error is None:
             return self._start(call, done)
+        call.begins()  # the delay is a part of what the call takes
         return _Delayed(self._executor, delay, done, lambda: self._begin(call, done, error))
 
     def _begin(

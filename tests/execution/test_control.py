@@ -1,6 +1,9 @@
 """What a person may do with a run, and what a definition asks of it: in virtual time, to the second."""
 
 import contextlib
+import threading
+import time
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -739,7 +742,7 @@ class ChecksOnTheLoop(RunnableTask):
     """Call what is for threads, from an async body."""
 
     async def run(self, context):
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         context.check()
 
 
@@ -761,3 +764,122 @@ async def test_check_on_the_loop_of_a_worker_process_is_an_error_too():
         server.define(job.done())
         run = await (await server.start("j")).wait(60)
         assert "await context.checkpoint()" in run.tasks["t"].failure.message
+
+
+class BeginsSlowly(RunnableTask):
+    """Take a first step of some milliseconds, so that a slice is over long before all have begun."""
+
+    async def run(self, context):
+        BEGUN.append(context.task)
+        time.sleep(0.003)  # noqa: ASYNC251 - that is the point
+        await anyio.lowlevel.checkpoint()
+
+
+BEGUN: list[str] = []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("verb", ["pause", "stop", "cancel", "kill"])
+async def test_nothing_begins_after_a_request_has_returned_and_what_has_not_begun_is_not_running(verb):
+    async with Server() as server:
+        server.register_tasks("app", [BeginsSlowly])
+        job = JobDefinition.build("j")
+        for number in range(40):
+            job = job.task(f"t{number}", "BeginsSlowly")
+        server.define(job.done())
+        BEGUN.clear()
+        run = await server.start("j")
+        while len(BEGUN) < 3:
+            await anyio.lowlevel.checkpoint()
+        getattr(run, verb)()
+        begun = set(BEGUN)
+        assert len(begun) < 40
+        assert {name for name, task in run.tasks.items() if task.attempts} == begun
+        assert {name for name, task in run.tasks.items() if task.started_at} == begun
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+        assert set(BEGUN) == begun
+        if verb == "pause":
+            run.resume()
+            await run.wait(20)
+            assert run.succeeded
+            assert sorted(BEGUN) == sorted(run.tasks)
+        else:
+            await run.wait(20)
+            withheld = {name for name, task in run.tasks.items() if task.state is TaskState.CANCELLED}
+            assert withheld >= set(run.tasks) - begun
+
+
+class LateBackend:
+    """Begin each call ten seconds after it was given, in a thread, and report it three seconds later."""
+
+    limit = None
+
+    async def open(self, host):
+        self._host = host
+
+    async def aclose(self):
+        pass
+
+    def start(self, call, done):
+        trio.lowlevel.spawn_system_task(self._carry_out, call, done)
+        return SimpleNamespace(cancel=lambda: None, kill=lambda: None, where=lambda: "nowhere")
+
+    async def _carry_out(self, call, done):
+        await trio.sleep(10)
+        begun, outcomes = trio.Event(), []
+
+        def work():
+            outcomes.append(call.context.run(call.invoke))
+            self._host.soon(begun.set)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        await begun.wait()
+        thread.join()
+        await trio.sleep(3)
+        done(outcomes[0])
+
+
+class BeginsInAThread(RunnableTask):
+    """Note that it began."""
+
+    def run(self, context):
+        BEGUN.append(context.task)
+
+
+@pytest.mark.parametrize("verb", ["pause", "stop", "cancel", "kill"])
+def test_a_backend_begins_nothing_after_a_request(verb):
+    async def main(server):
+        server.register_tasks("late", [BeginsInAThread])
+        server.define(JobDefinition.build("j").task("t", "BeginsInAThread", backend="late").done())
+        BEGUN.clear()
+        run = await server.start("j")
+        await trio.sleep(5)
+        getattr(run, verb)()
+        await trio.sleep(20)
+        assert not BEGUN
+        if verb == "pause":
+            while run.state is RunState.PAUSING:  # until a real thread has come to where it waits
+                await trio.lowlevel.checkpoint()
+            run.resume()
+            await run.wait()
+            assert BEGUN == ["t"]
+            assert run.succeeded
+        else:
+            await run.wait()
+            assert run.tasks["t"].state is TaskState.CANCELLED
+            assert run.state is (RunState.STOPPED if verb == "stop" else RunState.CANCELLED)
+
+    virtually(main, backends={"late": LateBackend()}, grace=30)
+
+
+def test_start_and_timeout_of_a_body_elsewhere_count_from_its_beginning():
+    async def main(server):
+        server.register_tasks("late", [BeginsInAThread])
+        server.define(JobDefinition.build("j").task("t", "BeginsInAThread", backend="late", timeout=5).done())
+        run = await (await server.start("j")).wait()
+        assert run.succeeded, run.explain()
+        assert (run.tasks["t"].started_at - run.started_at).total_seconds() == pytest.approx(10)
+
+    virtually(main, backends={"late": LateBackend()})

@@ -5,14 +5,13 @@ from types import SimpleNamespace
 import pytest
 
 from scattersphere.execution.interruptions import Interruptions
-from scattersphere.execution.machine.codes import CANCELLED, CANCELLING, SUCCEEDED, UP_FOR_RETRY
+from scattersphere.execution.machine.codes import CANCELLED, SUCCEEDED, UP_FOR_RETRY
 
 
-@pytest.mark.parametrize(("state", "withdrawn"), [
-    (CANCELLING, {0}), (SUCCEEDED, set()), (CANCELLED, set()), (UP_FOR_RETRY, set()),
-])  # fmt: skip
-def test_an_attempt_that_has_ended_meanwhile_is_not_withdrawn_so_that_the_next_one_runs(state, withdrawn):
+@pytest.mark.parametrize("state", [SUCCEEDED, CANCELLED, UP_FOR_RETRY])
+def test_an_attempt_that_has_ended_meanwhile_is_not_asked_to_end_nor_is_the_next_one(state):
     machine = SimpleNamespace(task_states=bytearray([state]))
-    execution = SimpleNamespace(machine=machine, live={}, withdrawn=set())
+    attempt = SimpleNamespace(asked=None)
+    execution = SimpleNamespace(machine=machine, live={0: attempt})
     Interruptions.end_attempt(SimpleNamespace(_starting=None), execution, 0, kill=False)
-    assert execution.withdrawn == withdrawn
+    assert attempt.asked is None

@@ -60,7 +60,7 @@ class DirectCalls:
         if worker is None:
             return False
         sent = False
-        if not is_worn(worker) and worker.environment == workers.environment():
+        if not is_worn(worker) and worker.environment == workers.environment() and call.begins():
             order = pack(call, handle.order, None)
             handle.enter(worker)
             try:

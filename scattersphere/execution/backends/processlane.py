@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from scattersphere.execution.backends.conversation import died, refused, take
 from scattersphere.execution.backends.idleworkers import IdleWorkers, is_worn, version_of
 from scattersphere.execution.backends.order import pack
+from scattersphere.execution.backends.protocol import Ending, Outcome
 from scattersphere.execution.backends.wire import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from scattersphere.execution.backends.processhandle import ProcessHandle
-    from scattersphere.execution.backends.protocol import Outcome
     from scattersphere.execution.backends.workerprocess import WorkerProcess
 
 
@@ -53,6 +54,11 @@ class ProcessLane:
             handle.leave(worker)
             self._workers.put(worker)
             return died("killed before it began")
+        self._await_start(handle, worker)
+        if worker.started and not handle.call.begins():
+            handle.leave(worker)
+            self._workers.put(worker)
+            return Outcome(Ending.CANCELLED)
         try:
             worker.calls.send(Kind.CALL, order)
         except OSError:
@@ -64,6 +70,12 @@ class ProcessLane:
                 return None
         worker.environment = dict(environment)
         return self._finish(handle, worker)
+
+    def _await_start(self, handle: ProcessHandle, worker: WorkerProcess) -> None:
+        """Wait until a new worker can begin a call; one that ends before that is noticed by who talks to it."""
+        with suppress(OSError, ValueError):
+            while not worker.started and (frame := worker.replies.receive()) is not None:
+                take(handle, worker, *frame)
 
     def _fresh_enough(self) -> WorkerProcess | None:
         while (worker := self._workers.take()) is not None and is_worn(worker):

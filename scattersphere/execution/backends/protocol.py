@@ -44,6 +44,10 @@ class Outcome:
     traceback: str = ""
 
 
+def _at_once() -> bool:
+    return True
+
+
 @attrs.frozen(eq=False, kw_only=True)
 class Call:
     """One attempt, ready to run.
@@ -59,6 +63,10 @@ class Call:
     task_context: TaskContext
     name: str
     """For people: `wordcount#3/count[7]`."""
+    begins: Callable[[], bool] = _at_once
+    """Asked just before the body's first step, in a thread that may wait: a pause holds it there. False: it may not
+    begin any more, and the call ends `CANCELLED`. `invoke` asks by itself; a backend that runs the body in another
+    process asks when that is ready for it."""
     retry: RetryPolicy = NO_RETRY
     """What happens after a failure, so that `on_status_change` can be told where the attempt is heading."""
 

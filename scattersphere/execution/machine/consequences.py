@@ -365,10 +365,10 @@ class Consequences(RunRecord):
             return
         cancels = self.level >= CANCEL
         state = self.task_states[unit]
-        if state in (PENDING, UP_FOR_RETRY):
-            self._withhold(unit)
-        elif unit in self._maps:
+        if unit in self._maps:  # perhaps before the first of its instances has begun
             self._cut(unit, cancels=cancels)
+        elif state in (PENDING, UP_FOR_RETRY):
+            self._withhold(unit)
         elif cancels:
             self._cancel(unit, BY_TIMEOUT if final and self.level < KILL else BY_CANCEL)
 

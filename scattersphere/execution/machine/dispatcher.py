@@ -106,9 +106,10 @@ class Dispatcher:
         self.offer((gate,) * min(gate.free, waiting))  # as if each place had been given back by somebody
 
     def take(self, limit: int) -> tuple[RunMachine, list[int]] | None:
-        """Begin up to `limit` units of one run and return them; None if nothing can start now.
+        """Take up to `limit` units of one run; None if nothing can start now.
 
-        The units are RUNNING and have their places when this returns.
+        They have their places when this returns. `RunMachine.begin` is to be called for each at its first step:
+        it gives the places back where the unit may not begin any more.
         """
         if self.limited:
             limit = min(limit, self.free)
@@ -126,9 +127,9 @@ class Dispatcher:
             # Where places are few and others wait for them, a turn is one unit: runs share them equally.
             most = 1 if self.limited and len(turns) > 1 else limit
             units = (
-                machine.begin_plain(lane.queue, most)
+                lane.take(most)
                 if lane.plain
-                else self._begin_limited(machine, lane, 1 if len(turns) > 1 else most)
+                else self._take_limited(machine, lane, 1 if len(turns) > 1 else most)
             )
             if not units:
                 self._leave_list(turns, turn, lane)
@@ -145,14 +146,14 @@ class Dispatcher:
             return machine, units
         return None
 
-    def _begin_limited(self, machine: RunMachine, lane: Lane, limit: int) -> list[int]:
-        """Begin units of a lane that needs places, as many as there are; park it if there is none."""
+    def _take_limited(self, machine: RunMachine, lane: Lane, limit: int) -> list[int]:
+        """Take units of a lane that needs places, as many as there are; park it if there is none."""
         for gate in lane.gates:
             if gate.free <= 0 and lane.queue:
                 gate.park(lane)
                 return []
             limit = 1 if gate.waiting else min(limit, gate.free)
-        units = (machine.begin if lane.mapped else machine.begin_plain)(lane.queue, limit)
+        units = machine.take(lane, limit)
         for gate in lane.gates:
             gate.free -= len(units)
         lane.offered = False

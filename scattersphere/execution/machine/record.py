@@ -28,7 +28,6 @@ from scattersphere.execution.machine.places import Gate, Lane, Turn
 from scattersphere.execution.machine.readers import DROPPED, Readers
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Iterator
 
     from scattersphere.execution.machine.dispatcher import Dispatcher
@@ -124,7 +123,7 @@ class RunRecord:
         self.out: list[Command] = []
         self.causes: list[str] = []
         self.live: int = 0
-        """Attempts that execute; those given up are no longer counted."""
+        """Attempts that have begun and not ended; those given up are no longer counted."""
         self.left: int = shape.size - len(shape.finals)
         self.finals_left: int = len(shape.finals)
         self.failed: bool = False
@@ -285,52 +284,26 @@ class RunRecord:
             if lane.queue and lane.idle:
                 self.dispatcher.enlist(lane)
 
-    # ---- beginning, called by the dispatcher, which takes the places
+    # ---- beginning: the dispatcher takes units with their places, the driver begins each at its first step
 
-    def begin_plain(self, queue: deque[int], limit: int) -> list[int]:
-        """Begin up to `limit` units, none of them mapped (the hot path)."""
-        states, attempts = self.task_states, self.attempts
-        if len(queue) == 1:  # a chain of tasks comes here every time
-            unit = queue.pop()
-            states[unit] = RUNNING
-            attempts[unit] += 1
-            self.journal.append(unit << STATE_BITS | RUNNING)
-            self.live += 1
-            return [unit]
-        if len(queue) <= limit:
-            units = list(queue)
-            queue.clear()
-        else:
-            units = [queue.popleft() for _ in range(limit)]
-        for unit in units:
-            states[unit] = RUNNING
-            attempts[unit] += 1
-        self.journal.extend([unit << STATE_BITS | RUNNING for unit in units])
-        self.live += len(units)
-        return units
-
-    def begin(self, queue: deque[int], limit: int) -> list[int]:
-        """Begin up to `limit` units; a mapped task in the queue stands for its next instances."""
+    def take(self, lane: Lane, limit: int) -> list[int]:
+        """Take up to `limit` units out of a lane; a mapped task in it stands for its next instances."""
+        queue = lane.queue
+        if not lane.mapped:
+            return lane.take(limit)
         units: list[int] = []
-        mapped = self._maps
         while queue and len(units) < limit:
             entry = queue.popleft()
-            progress = mapped.get(entry)
+            progress = self._maps.get(entry)
             if progress is None:
-                unit = entry
-            else:
-                unit = self._new_instance(entry, progress)
-                if progress.next < progress.width:
-                    queue.append(entry)
-            self._move(unit, RUNNING)
-            self.attempts[unit] += 1
-            units.append(unit)
-        self.live += len(units)
+                units.append(entry)
+                continue
+            units.append(self._new_instance(entry, progress))
+            if progress.next < progress.width:
+                queue.append(entry)
         return units
 
     def _new_instance(self, task: int, progress: MapProgress) -> int:
-        if self.task_states[task] == PENDING:
-            self._move(task, RUNNING)
         unit = len(self.task_states)
         self._instance_task.append(task)
         self._instance_index.append(progress.next)
@@ -340,3 +313,18 @@ class RunRecord:
         self.attempts.append(0)
         self.results.append(None)
         return unit
+
+    def _begin(self, unit: int) -> None:
+        task = self.task_of(unit)
+        if task != unit and self.task_states[task] == PENDING:
+            self._move(task, RUNNING)
+        self._move(unit, RUNNING)
+        self.attempts[unit] += 1
+        self.live += 1
+
+    def _put_back(self, unit: int) -> None:
+        """Queue a unit again, before all others, that was taken and has not begun."""
+        lane = self._lane_of(unit)
+        lane.queue.appendleft(unit)
+        if lane.idle and not self._is_holding():
+            self.dispatcher.enlist(lane)

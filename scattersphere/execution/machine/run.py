@@ -203,6 +203,44 @@ class RunMachine(Consequences):
 
     # ---- facts
 
+    def begin(self, unit: int) -> bool:
+        """Note that a unit which was taken has its first step now. False: it may not begin any more.
+
+        A pause, a request, `fail_fast` or the end of the run may have come since it was taken. Then its places
+        are free again, and it is queued where it may begin later.
+        """
+        if self._smooth and unit < self.shape.size:  # the hot path: nothing holds or withholds
+            self.task_states[unit] = RUNNING
+            self.attempts[unit] += 1
+            self.journal.append(unit << STATE_BITS | RUNNING)
+            self.live += 1
+            return True
+        return self._begin_or_refuse(unit)
+
+    def _begin_or_refuse(self, unit: int) -> bool:
+        if self._may_begin(unit):
+            self._begin(unit)
+            return True
+        self._free_places(unit)
+        if self.task_states[unit] in (PENDING, UP_FOR_RETRY) and self._may_start_again(unit):
+            self._put_back(unit)
+        return False
+
+    def _may_begin(self, unit: int) -> bool:
+        waits = self.task_states[unit] in (PENDING, UP_FOR_RETRY)
+        return waits and not self._is_holding() and self._may_start_again(unit)
+
+    def may_still_begin(self, unit: int) -> bool:
+        """Whether an attempt that a backend was given may have its first step; may be read from any thread."""
+        return self.task_states[unit] == RUNNING and self._may_start_again(unit)
+
+    def call_off(self, unit: int) -> None:
+        """Note that an attempt which a backend was given will not begin; `ended` follows."""
+        if self.task_states[unit] == RUNNING and unit not in self.stuck:
+            self._move(unit, CANCELLING)
+            self._reasons[unit] = BY_CANCEL
+            self._withheld = self._withheld or self.level != NO_REQUEST
+
     def reuse(self, task: int, value: Any) -> None:
         """Take over the result of an earlier run, before `slot`: the task has succeeded."""
         if self._started or self.task_states[task] != PENDING:
@@ -299,7 +337,7 @@ class RunMachine(Consequences):
 
     def _may_start_again(self, unit: int) -> bool:
         """Finally-tasks are no business of a stop or a cancel, and neither are their retries."""
-        return not self._is_withheld(final=self.shape.tasks[self.task_of(unit)].finally_)
+        return not self.is_over and not self._is_withheld(final=self.shape.tasks[self.task_of(unit)].finally_)
 
     def retry_due(self, unit: int) -> None:
         """Queue a unit whose back-off is over. Without effect if it was withheld meanwhile."""
@@ -353,9 +391,12 @@ class RunMachine(Consequences):
     # ---- places
 
     def _leave(self, unit: int) -> None:
-        """Give back all places of an attempt that has ended."""
+        """An attempt has ended."""
         self.live -= 1
         self.held.discard(unit)
+        self._free_places(unit)
+
+    def _free_places(self, unit: int) -> None:
         dispatcher = self.dispatcher
         if dispatcher.limited:
             dispatcher.free += 1

@@ -9,6 +9,15 @@ from scattersphere.execution.machine.codes import SUCCEEDED
 from scattersphere.model.states import RunState, TaskState
 
 
+def begun(dispatcher, limit=32):
+    """Take once, and begin all of it: (machine, units) or None."""
+    taken = dispatcher.take(limit)
+    if taken is not None:
+        machine, units = taken
+        return machine, [unit for unit in units if machine.begin(unit)]
+    return None
+
+
 class Stage:
     """One run for an explicit test: short words for what a driver does, states as their names."""
 
@@ -35,7 +44,7 @@ class Stage:
         """Begin all that can begin; return the units that execute."""
         self.machine.out.clear()
         while (taken := self.dispatcher.take(8)) is not None:
-            self.world.live.update((0, unit) for unit in taken[1])
+            self.world.live.update((0, unit) for unit in taken[1] if self.machine.begin(unit))
         return sorted(unit for _, unit in self.world.live)
 
     def end(self, unit, kind, *, retryable=True, value=None):

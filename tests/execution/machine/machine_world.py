@@ -131,7 +131,7 @@ class Chronicle:
 class World:
     """Several runs, one dispatcher, and the attempts that execute at this moment."""
 
-    def __init__(self, jobs_, *, limit=None, pools=None, take=4, at_once=256, machine=RunMachine):
+    def __init__(self, jobs_, *, limit=None, pools=None, take=4, at_once=256, machine=RunMachine, late=False):
         kind = type("Machine", (machine,), {"at_once": at_once, "__slots__": ()})
         self.dispatcher = Dispatcher(limit, pools)
         self.limit, self.pools, self.width = limit, dict(pools or {}), take
@@ -141,6 +141,9 @@ class World:
             for number, job in enumerate(self.jobs)
         ]
         self.notes = [Chronicle() for _ in self.machines]
+        self.late = late
+        """Whether units that were taken begin when the player wants, and not at once."""
+        self.taken: list[tuple[int, int]] = []
         self.live: set[tuple[int, int]] = set()
         self.asked: set[tuple[int, int]] = set()
         self.killed: set[tuple[int, int]] = set()
@@ -185,11 +188,25 @@ class World:
         while (taken := self.dispatcher.take(self.width)) is not None:
             machine, units = taken
             assert 0 < len(units) <= self.width
-            for unit in units:
-                self.check_start(machine, unit)
-                self.live.add((machine.run_id, unit))
+            self.taken += [(machine.run_id, unit) for unit in units]
+            if not self.late:
+                self.begin_all()
             self.obey()
         self.check()
+
+    def begin_all(self):
+        while self.taken:
+            self.begin(self.taken[0])
+
+    def begin(self, key):
+        self.taken.remove(key)
+        machine, unit = self.machines[key[0]], key[1]
+        before = machine.attempts[unit]
+        if machine.begin(unit):
+            self.check_start(machine, unit)
+            self.live.add(key)
+        else:
+            assert machine.attempts[unit] == before, "what never began was counted"
 
     def end(self, key, kind, *, retryable=True):
         number, unit = key
@@ -266,7 +283,7 @@ class World:
 
     def check_places(self):
         use = Counter()
-        for number, unit in self.live:
+        for number, unit in [*self.live, *self.taken]:
             machine = self.machines[number]
             task = machine.task_of(unit)
             use["server"] += 1
@@ -283,7 +300,8 @@ class World:
         for machine, job in zip(self.machines, self.jobs, strict=True):
             number = machine.run_id
             assert job.max_parallel is None or use[number] <= job.max_parallel
-            assert machine.live == (use[number] if not machine.is_over else 0)
+            waiting = sum(number == run for run, _ in self.taken)
+            assert machine.live == (use[number] - waiting if not machine.is_over else 0)
             for task, shape in enumerate(job.tasks):
                 assert shape.max_parallel is None or use[number, task] <= shape.max_parallel
                 assert shape.mapped or use[number, task] <= 1
@@ -400,7 +418,7 @@ class World:
             return
         used = Counter(
             machine.task_of(unit)
-            for number, unit in self.live
+            for number, unit in [*self.live, *self.taken]
             if number == machine.run_id and unit not in machine.stuck
         )
         full = job.max_parallel is not None and used.total() >= job.max_parallel
@@ -409,7 +427,7 @@ class World:
             shape = job.tasks[task]
             gates = [self.dispatcher.pools[pool] for pool in shape.pools if pool in self.pools]
             bound = shape.mapped and shape.max_parallel is not None and used[task] >= shape.max_parallel
-            if full or bound or any(gate.free <= 0 for gate in gates):
+            if full or bound or any(gate.free <= 0 for gate in gates) or (machine.run_id, unit) in self.taken:
                 continue
             assert not self.could_start(machine, job, unit), f"idle: unit {unit} of run {machine.run_id}"
 
@@ -419,8 +437,8 @@ class World:
         if states[unit] == UP_FOR_RETRY:
             return (machine.run_id, unit) not in self.due
         if unit >= len(job.tasks):
-            return False
-        if shape.mapped and states[unit] == RUNNING:
+            return states[unit] == PENDING  # it was put back
+        if shape.mapped and self.begun(machine, unit):
             return self.begun(machine, unit) < job.answers[unit][1]
         if states[unit] != PENDING or (shape.finally_ and self.left_of(job, states)):
             return False
@@ -474,13 +492,15 @@ class Player:
         acts = ["request"] if self.control else []
         acts += ["start"] * any(machine.state == RUN_QUEUED for machine in world.machines)
         acts += ["end"] * 6 + ["timeout", "checkpoint", "grace"] * self.control if live else []
-        acts += ["due"] * bool(world.due) + ["work"] * 3 * bool(busy)
+        acts += ["due"] * bool(world.due) + ["work"] * 3 * bool(busy) + ["begin"] * 4 * bool(world.taken)
         if not acts:
             return False
         act = self.choose(acts)
         if act == "end":
             kinds = [SUCCEEDED] * 4 + [FAILED, CRASHED, CANCELLED]
             world.end(self.choose(live), self.choose(kinds), retryable=self.choose([True, True, False]))
+        elif act == "begin":
+            world.begin(self.choose(world.taken))
         elif act == "work":
             self.choose_machine(busy).work(self.choose([1, 2, 5]))
         elif act == "due":
@@ -541,6 +561,8 @@ class Player:
             world.pump()
             for key in sorted(world.due):
                 self.fire(key)
+            world.pump()
+            world.begin_all()
             world.pump()
             if not world.live:
                 if all(machine.is_over for machine in world.machines):

@@ -1,5 +1,6 @@
 """Which attempt starts next: priorities, turns, pools, limits, and places that are offered on."""
 
+from machine_stage import begun
 from machine_world import Job, World
 
 from scattersphere.execution.machine import Dispatcher, RunMachine, Shape, TaskShape, Verdict
@@ -14,7 +15,7 @@ def run(dispatcher, *tasks, number=1, **job):
 
 def taken(dispatcher, limit=32):
     """Take once; return (number of the run, units)."""
-    result = dispatcher.take(limit)
+    result = begun(dispatcher, limit)
     return None if result is None else (result[0].run_id, result[1])
 
 
@@ -56,7 +57,7 @@ def test_a_pool_is_shared_by_runs_which_take_turns_at_its_places():
     order = []
     while (got := taken(dispatcher)) is not None:
         order.append(got[0])
-        assert dispatcher.take(32) is None
+        assert begun(dispatcher) is None
         machines[got[0]].ok(got[1][0], None)
     assert order == [0, 1, 0, 1, 0, 1]
 
@@ -111,7 +112,7 @@ def test_a_place_is_offered_on_when_the_woken_task_lacks_another_place():
         TaskShape(pools=("a", "b")),
         TaskShape(pools=("a",), priority=-1),
     )
-    while dispatcher.take(32) is not None:
+    while begun(dispatcher) is not None:
         pass
     machine.ok(0, None)  # offered to task 2, which lacks a place in b
     assert taken(dispatcher) == (1, [3])
@@ -190,7 +191,7 @@ def test_a_pool_that_was_given_no_size_has_no_limit_until_it_gets_one():
 def test_max_parallel_of_a_run_and_of_a_map_hold_at_the_same_time():
     dispatcher = Dispatcher()
     run(dispatcher, TaskShape(mapped=True, max_parallel=2), *[TaskShape()] * 4, max_parallel=3)
-    units = [dispatcher.take(32), dispatcher.take(32), dispatcher.take(32)]
+    units = [begun(dispatcher), begun(dispatcher), begun(dispatcher)]
     assert units[2] is None
     assert [len(got[1]) for got in units[:2]] == [2, 1]
 

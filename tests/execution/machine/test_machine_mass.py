@@ -5,7 +5,7 @@ import sys
 import tracemalloc
 
 import pytest
-from machine_stage import Stage
+from machine_stage import Stage, begun
 
 from scattersphere.execution.machine import Dispatcher, RunMachine, Shape, TaskShape, Verdict
 from scattersphere.execution.machine.codes import CANCELLED, FAILED, SUCCEEDED
@@ -39,7 +39,7 @@ def started(shape):
     dispatcher = Dispatcher()
     machine = RunMachine(shape, 1, dispatcher, lambda _: Verdict.GO)
     machine.slot()
-    return machine, dispatcher.take(32)[1]
+    return machine, begun(dispatcher)[1]
 
 
 @pytest.mark.parametrize("kind", [FAILED, SUCCEEDED])
@@ -65,7 +65,7 @@ def test_a_cancel_of_a_hundred_thousand_tasks_is_swept_in_slices_and_nothing_sta
     machine.ok(0, None)
     machine.work(SLICE)
     machine.cancel()
-    assert machine.dispatcher.take(32) is None
+    assert begun(machine.dispatcher) is None
     assert steps_of(machine) > MANY // SLICE
     assert machine.is_over
     assert machine.task_states.count(CANCELLED) == MANY
@@ -131,7 +131,7 @@ def test_an_ended_run_keeps_less_than_400_bytes_for_each_task(line):
     machine, units = started(line)
     while units:
         machine.ok(units[0], None)
-        taken = machine.dispatcher.take(32)
+        taken = begun(machine.dispatcher)
         units = taken[1] if taken else []
     before = list(machine.journal)
     full = tracemalloc.get_traced_memory()[0] - sys.getsizeof(before)

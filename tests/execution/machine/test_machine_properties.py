@@ -29,6 +29,7 @@ def test_every_promise_holds_in_every_interleaving(data):
         pools={"a": data.draw(st.integers(1, 2)), "b": data.draw(st.integers(1, 2))},
         take=data.draw(st.sampled_from([1, 2, 32])),
         at_once=data.draw(st.sampled_from([1, 2, 256])),
+        late=data.draw(st.booleans()),
     )
     play(data, world, data.draw(st.integers(0, 40)))
 
@@ -54,8 +55,8 @@ class GeneralMachine(RunMachine):
     def ok(self, unit, value):
         self.ended(unit, SUCCEEDED, value)
 
-    def begin_plain(self, queue, limit):
-        return self.begin(queue, limit)
+    def begin(self, unit):
+        return self._begin_or_refuse(unit)
 
 
 class Recorded:
