@@ -37,6 +37,7 @@ if _TYPE_CHECKING:
         TaskCrashedError,
         TaskDeclarationError,
         UnresolvedError,
+        WrongLoopError,
     )
     from scattersphere.execution.reused import Reused
     from scattersphere.execution.run import Run, TaskStatus
@@ -107,6 +108,7 @@ __all__ = [
     "TriggerRule",
     "UnresolvedError",
     "WatchDelays",
+    "WrongLoopError",
     "literal",
     "param",
     "result",
@@ -141,6 +143,7 @@ _HOMES = {
         "TaskCrashedError",
         "TaskDeclarationError",
         "UnresolvedError",
+        "WrongLoopError",
     ],
     "scattersphere.execution.reused": ["Reused"],
     "scattersphere.execution.run": ["Run", "TaskStatus"],

@@ -25,6 +25,7 @@
     ├── ClosedError              the Server is closing or closed
     ├── ForkedError              the Server was made before `fork`
     ├── MissingExtraError        a package that an extra brings is not installed (also an ImportError)
+    ├── WrongLoopError           used in another thread or event loop than the one that entered it
     ├── EngineError              a defect of the engine itself
     ├── NonRetryableError        raised by a task: fail now, whatever attempts are left
     └── TaskCrashedError         raised by a task: what carried it out has died
@@ -210,6 +211,12 @@ class MissingExtraError(ScattersphereError, ImportError):
     """A package that an extra brings is not installed; the message says which, and how to get it."""
 
     code = "unsupported"
+
+
+class WrongLoopError(ScattersphereError):
+    """A Server, or a run of it, is used in another thread or event loop than the one that entered it; both are named."""
+
+    code = "conflict"
 
 
 class EngineError(ScattersphereError):

@@ -6,12 +6,14 @@ in the package that bears its name.
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from scattersphere._lifecycle import AsyncResource
 from scattersphere._text import did_you_mean
 from scattersphere.errors import (
     BundleBusyError,
@@ -25,7 +27,6 @@ from scattersphere.execution.instruments import Instruments
 from scattersphere.execution.logs.spill import LogFolder
 from scattersphere.execution.views.runbook import RunBook
 from scattersphere.execution.watchdog import BLOCKED_SECONDS
-from scattersphere.hosting.life import EnteredOnce
 from scattersphere.hosting.settings import checked
 from scattersphere.jobs.carried import CarriedJobs
 from scattersphere.jobs.files import JobFiles
@@ -59,7 +60,7 @@ THREADS = 40
 HISTORY_COUNT, HISTORY_AGE = 1_000, 24 * 3600.0
 
 
-class Server(EnteredOnce):
+class Server(AsyncResource):
     """An embedded job engine. Constructing assigns; entering acts; leaving undoes it all.
 
     The bundles in `bundle_roots` are adopted, those that come later too, and a definition may name no
@@ -190,22 +191,27 @@ class Server(EnteredOnce):
 
     async def drain(self) -> None:
         """Accept no new runs, and wait until those that are there have ended."""
+        self._check_loop()
         self._closing = True
         await self._executor.all_ended()
 
     async def aclose(self) -> None:
-        """Cancel all runs, give them the grace, kill the rest, let go of everything. May be repeated."""
+        """Cancel all runs, give them the grace, kill the rest, let go of everything. May be repeated.
+
+        It is done whole, whoever is cancelled meanwhile; who waits for it is cancelled when it is done.
+        """
         await super().aclose()
 
-    async def _let_go(self) -> None:
-        for listening in self._listeners:
-            await listening.aclose()
-        await self._bundles.aclose()
-        await self._end_runs()
-        await self._executor.aclose()
-        await self.registry.aclose()
-        self._instruments.close()
-        self._feed.close()
+    async def _release(self) -> None:
+        async with AsyncExitStack() as stack:  # an error in one part keeps no other from being let go of
+            stack.callback(self._feed.close)
+            stack.callback(self._instruments.close)
+            stack.push_async_callback(self.registry.aclose)
+            stack.push_async_callback(self._executor.aclose)
+            stack.push_async_callback(self._end_runs)
+            stack.push_async_callback(self._bundles.aclose)
+            for listening in self._listeners:
+                stack.push_async_callback(listening.aclose)
 
     async def _end_runs(self) -> None:
         executor = self._executor
@@ -224,7 +230,7 @@ class Server(EnteredOnce):
         """
         from scattersphere.remote.listening import listen  # noqa: PLC0415 - nothing of it loads unasked
 
-        self._alive()
+        self._require_open()
         folders = {"bundle_roots": self._roots, "job_folder": self._files.folder}
         listening = listen(self, **{**folders, **options})
         self._listeners.append(listening)
@@ -244,16 +250,17 @@ class Server(EnteredOnce):
 
         Raises `BundleError`, `ExistsError`.
         """
-        self._alive()
+        self._require_open()
         return await self._bundles.register(path, name=name, watch=watch)
 
     def register_tasks(self, name: str, classes: Iterable[type[RunnableTask]]) -> Bundle:
         """Offer the host's own classes under the bundle `name`. Raises `ExistsError`."""
+        self._check_loop()
         return self.registry.register_tasks(name, classes)
 
     async def reload(self, name: str) -> Bundle:
         """Take up what changed. On an error the last good version stays current."""
-        self._alive()
+        self._require_open()
         check_text(name, "the name of a bundle")
         return await self._bundles.reload(name)
 
@@ -262,6 +269,7 @@ class Server(EnteredOnce):
 
         `require_idle` raises `BundleBusyError` where runs need it; `force` cancels those first.
         """
+        self._check_loop()
         bundle = self.registry.bundles.get(name)
         if bundle is None and not self._bundles.waits_for(name):
             raise NoSuchBundleError(f"no bundle {name!r}{did_you_mean(name, self.registry.bundles)}")
@@ -284,12 +292,14 @@ class Server(EnteredOnce):
 
         Never loads code. Raises `DefinitionError` with everything that is wrong, `ExistsError`.
         """
+        self._check_loop()
         resolved = self._jobs.define(definition, replace=replace)
         self._feed.add(EventKind.JOB_DEFINED, job=resolved.name)
         return resolved
 
     def undefine(self, name: str) -> None:
         """Forget a job; its runs go on. Raises `NoSuchJobError`."""
+        self._check_loop()
         self._jobs.undefine(name)
         self._feed.add(EventKind.JOB_UNDEFINED, job=name)
 
@@ -303,7 +313,7 @@ class Server(EnteredOnce):
         Raises `DefinitionError`, `BundleError`, `OSError`; `BundleRefusedError` for a bundle
         outside the `bundle_roots`.
         """
-        self._alive()
+        self._require_open()
         return await self._files.load(path, replace=replace)
 
     async def load_all(self) -> list[JobDefinition]:
@@ -311,7 +321,7 @@ class Server(EnteredOnce):
 
         A file that cannot be read is left as it is, and named in `problems`.
         """
-        self._alive()
+        self._require_open()
         return await self._files.load_all()
 
     def save(self, name: str, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> None:
@@ -319,6 +329,7 @@ class Server(EnteredOnce):
 
         Raises `NoSuchJobError`, `FileChangedError`, `ExistsError`, `ConflictError`, `OSError`.
         """
+        self._check_loop()
         self._files.save(self._jobs.named(name), path, overwrite=overwrite)
 
     @property
@@ -346,14 +357,14 @@ class Server(EnteredOnce):
         Raises `NoSuchJobError`, `UnresolvedError`, `DefinitionError` for wrong parameters, `BusyError`,
         `ConflictError` where `key` stands for another job or other parameters.
         """
-        self._alive()
+        self._require_open()
         return self._starter.start(self._jobs.named(job), params, key)
 
     async def start_task(
         self, path: str, args: Mapping[str, Any] | None = None, *, key: str | None = None
     ) -> Run:
         """Start a run of one task, known by its path, with literal arguments."""
-        self._alive()
+        self._require_open()
         check_text(path, "the path of a task")
         check_mapping(args, "args")
         args = dict(args or {})
@@ -368,11 +379,11 @@ class Server(EnteredOnce):
         `NoSuchRunError`, `RunStateError` while it is live, `NoSuchBundleError` where the pinned code is gone,
         `UnresolvedError` where the latest does not fit, `BusyError`.
         """
-        self._alive()
-        return await self._starter.rerun(run_id, from_failed=from_failed, code=code, alive=self._alive)
+        self._require_open()
+        return await self._starter.rerun(run_id, from_failed=from_failed, code=code, alive=self._require_open)
 
     async def _start_child(self, attempt: Attempt, job: str, params: Mapping[str, Any] | None) -> Run:
-        self._alive(draining=True)  # a run that may finish may start what it needs for that
+        self._require_open(draining=True)  # a run that may finish may start what it needs for that
         return self._starter.start(self._jobs.named(job), params, child_of=attempt)
 
     # ---- what happens
@@ -380,6 +391,7 @@ class Server(EnteredOnce):
     def events(self, since: int = 0) -> AsyncIterator[Event]:
         """Yield what happens to bundles, jobs and runs, from number `since` on, as long as it is kept."""
         check_count(since, "since", least=0)
+        self._check_loop()
         return self._feed.read(since)
 
     @property

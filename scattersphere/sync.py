@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import anyio
 from anyio.from_thread import start_blocking_portal
 
+from scattersphere._lifecycle import ForkGuard
 from scattersphere.errors import ClosedError, ConflictError
-from scattersphere.hosting.home import StaysHome
 from scattersphere.server import Server
 from scattersphere.syncrun import SyncRun, SyncRuns, following
 
@@ -54,7 +54,7 @@ def _result(future: Future[Any]) -> Any:
     return future.result()
 
 
-class SyncServer(StaysHome):
+class SyncServer(ForkGuard):
     """A Server in a thread. Takes the arguments of `Server`; used with `with`, from any thread but its own.
 
     Ctrl-C ends the call that waits, and leaves `with`, which cancels the runs; a second one, while they have their
@@ -78,7 +78,7 @@ class SyncServer(StaysHome):
     def __enter__(self) -> Self:
         if self.home is not None:
             raise ClosedError("a SyncServer is entered once; make a new one")
-        self._settle()
+        self._bind()
         with ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal(name="scattersphere"))
             self._hosting, _ = portal.start_task(self._host)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from scattersphere._lifecycle import ForkGuard
 from scattersphere.errors import ClosedError
-from scattersphere.hosting.home import StaysHome
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -74,13 +74,13 @@ def following(door: Door, begin: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
         yield told
 
 
-class SyncRun(StaysHome):
+class SyncRun(ForkGuard):
     """A `Run` whose methods block. May be used from any thread; what it came to can be read for ever."""
 
     def __init__(self, run: Run, door: Door) -> None:
         self._run = run
         self._door = door
-        self.home: int | None = door.home
+        self._bind()
 
     def __repr__(self) -> str:
         return self._door.read(lambda: repr(self._run))

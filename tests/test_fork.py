@@ -55,8 +55,8 @@ def in_forked_child(function):
 def answers(thing):
     """Use every public name of an object, and return what each did."""
     found = {}
-    for name, member in vars(type(thing)).items():
-        if name.startswith("_") or not (inspect.isfunction(member) or isinstance(member, property)):
+    for name in dir(type(thing)):
+        if name.startswith("_") or name == "home":
             continue
         try:
             value = getattr(thing, name)

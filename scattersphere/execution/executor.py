@@ -12,7 +12,6 @@ import contextlib
 import datetime as dt
 import functools
 import logging
-import os
 import secrets
 import threading
 import time
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 
+from scattersphere._lifecycle import LoopHome
 from scattersphere.errors import ClosedError, EngineError
 from scattersphere.execution.admission import Admission
 from scattersphere.execution.alarms import SLICE
@@ -92,8 +92,7 @@ class JobExecutor(Obedience):
         self.dispatcher: Dispatcher = Dispatcher(max_parallel, {**(pools or {}), **limits})
         self._unlimited = frozenset(f"backend:{n}" for n, b in self.backends.items() if b.limit is None)
         self._loop: Loop | None = None
-        self.home: int | None = None
-        """The process that opened it."""
+        self._loop_home: LoopHome | None = None
         self._begun: deque[tuple[Execution, list[int]]] = deque()
         self._pumping = False
         self._woken = False
@@ -130,7 +129,7 @@ class JobExecutor(Obedience):
         self._loop, self._woken = loop, False
         self.start_body: Callable[[Coroutine[Any, Any, None], str], Any] = loop.start
         self._pace: Pace = Pace(loop.starts_a_turn)
-        self.home = os.getpid()
+        self._loop_home = LoopHome()
         self._thread = threading.get_ident()
         try:
             for backend in self.backends.values():
@@ -150,8 +149,13 @@ class JobExecutor(Obedience):
         for attempt in list(self.stuck):
             if attempt.planned.backend == "loop" and not self.abandon(attempt) and not loop.can_abandon:
                 _log.warning("closing waits for %s, at %s", attempt.label, self.where(attempt) or "?")
-        self._loop = None
+        self._loop = self._loop_home = None
         await loop.aclose()
+
+    def check_loop(self) -> None:
+        """Raise `WrongLoopError` where the caller is not on the loop of this executor, while that is open."""
+        if self._loop_home is not None:
+            self._loop_home.check("Server")
 
     def wall(self, clock: float) -> dt.datetime:
         """Translate the loop's clock to aware UTC."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere._lifecycle import ForkGuard
 from scattersphere._text import did_you_mean
 from scattersphere.codec.shown import shown
 from scattersphere.errors import NoSuchTaskError
@@ -21,7 +22,6 @@ from scattersphere.execution.reused import Reused
 from scattersphere.execution.views.explain import explain
 from scattersphere.execution.views.pictures import run_nodes, run_page, title_of, trace
 from scattersphere.execution.views.statistics import statistics
-from scattersphere.hosting.home import StaysHome
 from scattersphere.model.arguments import check_count, check_seconds
 from scattersphere.model.states import RunState, TaskState
 from scattersphere.pictures.dot import dot
@@ -183,13 +183,13 @@ def status_of(execution: Execution, unit: int) -> TaskStatus:
     )
 
 
-class Run(StaysHome):
+class Run(ForkGuard):
     """A numbered run. Requests are plain methods for the loop's thread: accepted or raising at once."""
 
     def __init__(self, execution: Execution, executor: JobExecutor) -> None:
         self._execution = execution
         self._executor = executor
-        self.home: int | None = executor.home
+        self._bind()
 
     def __repr__(self) -> str:
         done = sum(TASK_STATES[state].ended for state in self._task_codes)
@@ -309,29 +309,38 @@ class Run(StaysHome):
 
     def pause(self) -> None:
         """Start no further task; hold those that reach a checkpoint. Raises `RunStateError`."""
-        self._executor.request(self._execution, "pause", None, None)
+        self._request("pause", None, None)
 
     def resume(self) -> None:
         """Go on after a pause. Raises `RunStateError`."""
-        self._executor.request(self._execution, "resume", None, None)
+        self._request("resume", None, None)
 
     def stop(self, reason: str | None = None) -> None:
         """Start no further task, let the executing ones finish. Raises `RunStateError`."""
-        self._executor.request(self._execution, "stop", reason, None)
+        self._request("stop", reason, None)
 
     def cancel(self, reason: str | None = None, *, grace: float | None = None) -> None:
         """Cancel what executes, with `grace` seconds to clean up. Raises `RunStateError`."""
-        self._executor.request(self._execution, "cancel", reason, grace)
+        self._request("cancel", reason, grace)
 
     def kill(self, reason: str | None = None) -> None:
         """End everything now, finally-tasks too. Raises `RunStateError`."""
-        self._executor.request(self._execution, "kill", reason, None)
+        self._request("kill", reason, None)
+
+    def _request(self, verb: str, reason: str | None, grace: float | None) -> None:
+        self._executor.check_loop()
+        self._executor.request(self._execution, verb, reason, grace)
+
+    def _check_stream(self) -> None:
+        if not self.state.ended:  # else nothing is waited for
+            self._executor.check_loop()
 
     # ---- watching
 
     async def wait(self, timeout: float | None = None) -> Run:  # noqa: ASYNC109 - the name is the contract
         """Wait for the end and return this run. Raises `TimeoutError` after `timeout` seconds."""
         check_seconds(timeout, "timeout", optional=True, endless=True)
+        self._check_stream()
         if not await self._executor.finish(self._execution, timeout):
             raise TimeoutError(f"run {self.id} is still {self.state} after {timeout:g} s")
         return self
@@ -339,6 +348,7 @@ class Run(StaysHome):
     def events(self, since: int = 0) -> AsyncIterator[Event]:
         """Yield the events above number `since`, from the first one on, until the run has ended."""
         check_count(since, "since", least=0)
+        self._check_stream()
         return EventStream(self._execution, since)
 
     def logs(
@@ -366,6 +376,7 @@ class Run(StaysHome):
         tail: int | None = None,
     ) -> AsyncIterator[LogLine]:
         """Yield the lines that `logs` returns, then those to come, until the run has ended."""
+        self._check_stream()
         return LogStream(self._execution, task, index, attempt, tail)
 
     @property
