@@ -18,12 +18,13 @@ from scattersphere.errors import ClosedError, ForkedError, WrongLoopError
 if TYPE_CHECKING:
     from types import TracebackType
 
+
 class ForkGuard:
     """Derive from it, and in a child made by `fork` every public name of a bound object raises `ForkedError`.
 
-    The child holds a copy of the object, but none of its threads, and shares its pipes and sockets with the parent: whatever
-    the copy did would hang, or harm the parent. One hook of the process gives all bound objects another class in the child;
-    nothing is asked in the parent.
+    The child holds a copy of the object, but none of its threads, and shares its pipes and sockets with the parent:
+    whatever the copy did would hang, or harm the parent. One hook of the process gives all bound objects another class
+    in the child; nothing is asked in the parent.
     """
 
     home: int | None = None
@@ -40,7 +41,8 @@ _bound: WeakSet[ForkGuard] = WeakSet()
 
 def _forked() -> None:
     for guarded in list(_bound):
-        object.__setattr__(guarded, "__class__", _refusing(type(guarded)))
+        cls: type = type(guarded)
+        object.__setattr__(guarded, "__class__", _refusing(cls))
     _bound.clear()
 
 
@@ -86,8 +88,9 @@ class LoopHome:
             loop = _current_loop()
         raise WrongLoopError(
             f"the {what} was entered in {self._name}, and is used in {_describe(loop)}: it would wait for ever. "
-            "Use it in the loop that entered it (`anyio.from_thread.run`, `asyncio.run_coroutine_threadsafe`), or take a "
-            "SyncServer, which may be used from any thread; with pytest-asyncio, fixture and test need one loop_scope"
+            "Use it in the loop that entered it (`anyio.from_thread.run`, `asyncio.run_coroutine_threadsafe`), or "
+            "take a SyncServer, which may be used from any thread; with pytest-asyncio, fixture and test need one "
+            "loop_scope"
         )
 
 

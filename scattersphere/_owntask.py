@@ -1,10 +1,10 @@
-"""A task that nobody who waits for it can cancel, for what must be done whole: opening, closing, taking a file in.
+"""A task that nobody who waits for it can cancel, for what must be done whole: opening, closing, binding a socket.
 
-`anyio.CancelScope(shield=True)` alone does not do that. It keeps off the cancellation of anyio's own scopes; what asyncio
-itself sends (`Task.cancel()`, `asyncio.timeout`, a `TaskGroup`, the end of `asyncio.run`) goes through it, once for each
-call. And what runs in the host's task is gone when that task's coroutine is closed. So the work has a task of its own, outside
-of all scopes; whoever waits for it is cancelled when it has been done, and not before. anyio has no such task, therefore this
-file, like `execution.loops`, knows asyncio and trio apart.
+`anyio.CancelScope(shield=True)` alone does not do that. It keeps off the cancellation of anyio's own scopes; what
+asyncio itself sends (`Task.cancel()`, `asyncio.timeout`, a `TaskGroup`, the end of `asyncio.run`) goes through it, once
+for each call. And what runs in the host's task is gone when that task's coroutine is closed. So the work has a task of
+its own, outside of all scopes; whoever waits for it is cancelled when it has been done, and not before. anyio has no
+such task, therefore this file, like `execution.loops`, knows asyncio and trio apart.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ import asyncio
 import contextlib
 import contextvars
 import sys
-import types
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Callable, Coroutine
 
 T = TypeVar("T")
 
@@ -31,7 +30,7 @@ _living: set[OwnTask[Any]] = set()
 
 
 def in_trio() -> bool:
-    """Whether a task of trio is running. A program that never imported trio cannot be inside it: it stays unimported."""
+    """Whether a task of trio is running. A program that never imported trio cannot be inside it, and is not made to."""
     trio = sys.modules.get("trio")
     return trio is not None and trio.lowlevel.in_trio_task()
 
@@ -44,15 +43,17 @@ async def whole(work: Coroutine[Any, Any, T], name: str) -> T:
 class OwnTask(Generic[T]):
     """A coroutine in a task of its own, in a copy of the present context.
 
-    `on_cancel` is called when the task itself is to be cancelled, because the host's program ends or cancels all tasks that
-    it finds: it may hasten the work, which goes on.
+    `on_cancel` is called when the task itself is to be cancelled, because the host's program ends or cancels all tasks
+    that it finds: it may hasten the work, which goes on.
     """
 
-    def __init__(self, work: Coroutine[Any, Any, T], name: str, on_cancel: Callable[[], None] = bool) -> None:
+    def __init__(
+        self, work: Coroutine[Any, Any, T], name: str, on_cancel: Callable[[], object] = bool
+    ) -> None:
         self._work = work
         self._on_cancel = on_cancel
         self._done = anyio.Event()
-        self._result: T
+        self._result: T | None = None
         self._error: BaseException | None = None
         _living.add(self)
         if in_trio():
@@ -60,20 +61,26 @@ class OwnTask(Generic[T]):
 
             trio.lowlevel.spawn_system_task(self._run_in_trio, name=name, context=contextvars.copy_context())
         else:
-            self._task = asyncio.Task(self._run_in_asyncio(), loop=asyncio.get_running_loop(), name=name)
+            _AsyncioTask(self._run(), name, on_cancel)
 
     async def wait(self) -> T:
-        """Wait for the end, return the result or raise the error of the work; then be cancelled, if that was asked for."""
-        if not self._done.is_set():
-            with anyio.CancelScope(shield=True):
-                await _to_the_end(self._done.wait())
+        """Wait for the end; then be cancelled, if that was asked for, else return the result or raise the error."""
+        cancelled: asyncio.CancelledError | None = None
+        with anyio.CancelScope(shield=True):
+            while not self._done.is_set():
+                try:
+                    await self._done.wait()
+                except asyncio.CancelledError as native:  # no shield keeps it off
+                    cancelled = native
+        if cancelled is not None:
+            raise cancelled
         if self._error is not None:
             error, self._error = self._error, None  # once: it holds frames
             raise error
-        return self._result
+        return cast("T", self._result)
 
-    async def _run_in_asyncio(self) -> None:
-        await self._keep(_to_the_end(self._work, self._on_cancel))
+    async def _run(self) -> None:
+        await self._keep()
         self._end()
 
     async def _run_in_trio(self) -> None:
@@ -83,7 +90,7 @@ class OwnTask(Generic[T]):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._await_the_end_of_trio)
                 with trio.CancelScope(shield=True):
-                    await self._keep(self._work)
+                    await self._keep()
                 self._on_cancel = bool
                 nursery.cancel_scope.cancel()
         self._end()
@@ -96,10 +103,10 @@ class OwnTask(Generic[T]):
         finally:
             self._on_cancel()
 
-    async def _keep(self, work: Coroutine[Any, Any, T]) -> None:
-        """Keep the outcome; an error in a task that nobody may look at would be reported, on trio end the program."""
+    async def _keep(self) -> None:
+        """Keep the outcome: an error in a task that nobody looks at would be reported, and on trio end the program."""
         try:
-            self._result = await work
+            self._result = await self._work
         except BaseException as error:  # noqa: BLE001 - whoever waits gets it
             self._error = error
 
@@ -109,58 +116,15 @@ class OwnTask(Generic[T]):
         self._done.set()
 
 
-async def _to_the_end(work: Coroutine[Any, Any, T], on_cancel: Callable[[], None] = bool) -> T:
-    """Await `work` in this task; a native cancellation is raised when it is done. Those of scopes inside it reach it."""
-    return await work if in_trio() else await _stepped(work, on_cancel)
+class _AsyncioTask(asyncio.Task[None]):
+    """Obeys the scopes and time limits that its own work has entered, and nobody else."""
 
+    def __init__(self, work: Coroutine[Any, Any, None], name: str, on_cancel: Callable[[], object]) -> None:
+        self._on_cancel = on_cancel
+        super().__init__(work, loop=asyncio.get_running_loop(), name=name)
 
-@types.coroutine
-def _stepped(work: Coroutine[Any, Any, T], on_cancel: Callable[[], None]) -> Generator[Any, None, T]:
-    """Do as `asyncio.Task` does with a coroutine, but for this: cancelling the task does not cancel what it waits for."""
-    loop = asyncio.get_running_loop()
-    cancelled: asyncio.CancelledError | None = None
-    scope_said: asyncio.CancelledError | None = None
-    try:
-        while True:
-            try:
-                future = work.send(None) if scope_said is None else work.throw(scope_said)
-            except StopIteration as end:
-                if cancelled is None:
-                    return end.value  # type: ignore[no-any-return]
-                raise cancelled from None
-            scope_said = None
-            if future is not None:
-                future._asyncio_future_blocking = False  # noqa: SLF001 - the protocol between futures and tasks
-            while True:
-                try:
-                    if future is None:
-                        yield
-                    else:
-                        yield from _relay(loop, future)
-                except asyncio.CancelledError as error:
-                    if str(error).startswith(_BY_ANYIO):
-                        scope_said = error
-                        if future is not None:
-                            future.cancel()
-                        break
-                    cancelled = error
-                    on_cancel()
-                if future is None or future.done():
-                    break
-    finally:
-        work.close()
-
-
-def _relay(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> Generator[Any, None, None]:
-    """Wait until `future` is done, by a future of our own: that one may be cancelled."""
-    relay = loop.create_future()
-
-    def pass_on(_: object) -> None:
-        if not relay.done():
-            relay.set_result(None)
-
-    future.add_done_callback(pass_on)
-    try:
-        yield from relay
-    finally:
-        future.remove_done_callback(pass_on)
+    def cancel(self, msg: Any | None = None) -> bool:
+        if isinstance(msg, str) and msg.startswith(_BY_ANYIO):
+            return super().cancel(msg)
+        self.get_loop().call_soon(self._on_cancel)  # at the end of `asyncio.run` nothing runs at this moment
+        return False

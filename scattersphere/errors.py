@@ -214,7 +214,7 @@ class MissingExtraError(ScattersphereError, ImportError):
 
 
 class WrongLoopError(ScattersphereError):
-    """A Server, or a run of it, is used in another thread or event loop than the one that entered it; both are named."""
+    """A Server or a run is used in another thread or event loop than the one that entered it; both are named."""
 
     code = "conflict"
 

@@ -1,17 +1,19 @@
 """Entering and leaving are whole, at whichever step the host is cancelled, and however often."""
 
 import asyncio
+import contextlib
 import functools
 import gc
 import logging
-import os
 import sys
 import tempfile
 import threading
+import time
 import types
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from scattersphere import RunnableTask, Server
@@ -64,12 +66,15 @@ def counted(work, on_step):
 
 
 class SteppedServer(Server):
-    """A Server that tells at which step of its life it is."""
+    """A Server that tells when its life, or its host, has come to the next step."""
 
     on_step = staticmethod(bool)
 
+    def step(self):
+        self.on_step()
+
     async def _live(self):
-        await counted(super()._live(), self.on_step)
+        await counted(super()._live(), self.step)
 
 
 class Interrupter:
@@ -89,12 +94,24 @@ def belongings():
     modules = {name for name in sys.modules if name.startswith("scattersphere.bundles.")}
     handlers = {("handler", id(h)) for h in logging.getLogger("scattersphere.bundles").handlers}
     files = {("file", each) for each in Path(tempfile.gettempdir()).iterdir()}
-    descriptors = set()
-    for name in os.listdir("/proc/self/fd") if Path("/proc/self/fd").exists() else ():
-        target = os.readlink(f"/proc/self/fd/{name}") if Path(f"/proc/self/fd/{name}").exists() else ""
-        if "/proc/" not in target:
-            descriptors.add(("descriptor", name, target))
-    return threads | modules | handlers | files | descriptors
+    return threads | modules | handlers | files | descriptors()
+
+
+def descriptors():
+    found, folder = set(), Path("/proc/self/fd")
+    for each in folder.iterdir() if folder.exists() else ():
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            found.add(("descriptor", each.name, str(each.readlink())))
+    return {each for each in found if "/proc/" not in each[2]}
+
+
+def left_of(before):
+    """Return what is left. The thread of the system's notification gives its descriptors back in its own time."""
+    deadline = time.monotonic() + 30
+    while (left := belongings() - before) and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.001)
+    return left
 
 
 async def host(server):
@@ -109,7 +126,7 @@ async def host(server):
 
 def cancel_native(times):
     async def run(server, k):
-        task = asyncio.create_task(host(server))
+        task = asyncio.create_task(counted(host(server), server.step))
         watch = Interrupter(k, lambda: [task.cancel() for _ in range(times)])
         server.on_step = watch.step
         await asyncio.wait([task])
@@ -121,7 +138,7 @@ def cancel_native(times):
 async def cancel_all_tasks(server, k):
     """As `asyncio.run` does at its end, and some hosts do before."""
     me = asyncio.current_task()
-    task = asyncio.create_task(host(server))
+    task = asyncio.create_task(counted(host(server), server.step))
     others = lambda: asyncio.all_tasks() - {me}  # noqa: E731
     watch = Interrupter(k, lambda: [each.cancel() for each in others()])
     server.on_step = watch.step
@@ -133,20 +150,21 @@ async def cancel_scope(server, k):
     with anyio.CancelScope() as scope:
         watch = Interrupter(k, scope.cancel)
         server.on_step = watch.step
-        await host(server)
+        await counted(host(server), server.step)
     return watch.left <= 0
 
 
 SWEEPS = {
     "once": ("asyncio", cancel_native(1)),
     "twice": ("asyncio", cancel_native(2)),
-    "five times": ("asyncio", cancel_native(5)),
     "all tasks": ("asyncio", cancel_all_tasks),
     "scope": ("asyncio", cancel_scope),
     "trio": ("trio", cancel_scope),
 }
 
 
+# anyio: a task of a group that asyncio cancels before its first step leaves its coroutine behind.
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 @pytest.mark.parametrize("how", SWEEPS)
 def test_a_host_that_is_cancelled_at_any_step_leaves_nothing(tmp_path, how):
     backend, cancel = SWEEPS[how]
@@ -173,9 +191,7 @@ def test_a_host_that_is_cancelled_at_any_step_leaves_nothing(tmp_path, how):
     k, reached = 1, True
     while reached:
         reached = anyio.run(functools.partial(main, k), backend=backend)
-        gc.collect()
-        left = belongings() - before
-        assert not left, (k, left)
+        assert not left_of(before), k
         k += 1
     assert k > 10, "the sweep is to go over entering and leaving"
 
@@ -220,7 +236,7 @@ async def test_time_limits_and_groups_inside_such_work_hold():
             await anyio.sleep_forever()
         async with anyio.create_task_group() as group:
             group.start_soon(anyio.sleep_forever)
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             group.cancel_scope.cancel()
         return scope.cancelled_caught
 

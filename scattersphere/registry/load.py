@@ -53,7 +53,9 @@ def carried_definitions(snapshot: Snapshot, bundle: str, paths: Collection[str])
         if match is None or match[1] in snapshot.layout.dependencies:
             continue
         try:
-            definition = loads_definition((snapshot.folder / name).read_bytes(), source=name)
+            with undisturbed():
+                content = (snapshot.folder / name).read_bytes()
+            definition = loads_definition(content, source=name)
         except DefinitionError as error:
             wrong.append(str(error))
             continue
@@ -251,7 +253,8 @@ class Load:
         if snapshot is None:
             raise BundleLoadError(f"bundle {self.name!r} was not read")
         namespace = self._namespace = self._namespace_of(snapshot)
-        describe_for_children(namespace, self.settings.store.folder_for(self.slug) / DESCRIPTION)
+        with undisturbed():
+            describe_for_children(namespace, self.settings.store.folder_for(self.slug) / DESCRIPTION)
         FINDER.add(namespace)
         clear_typing_caches()
         namespace.loading = True
@@ -308,7 +311,8 @@ class Load:
                 missing[name] = load_error(error, namespace)
         bases = task_base_names(modules.values()) if missing else frozenset[str]()
         for name, failure in missing.items():
-            source = (snapshot.folder / snapshot.layout.modules[name].file).read_bytes()
+            with undisturbed():
+                source = (snapshot.folder / snapshot.layout.modules[name].file).read_bytes()
             if not modules or defines_task(source, bases):
                 raise failure
         return [f"module {name} was left out: {failure}" for name, failure in missing.items()]

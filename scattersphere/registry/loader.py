@@ -79,6 +79,9 @@ PUT_OFF = 64
 CLOSE_PATIENCE = 10.0
 """Seconds that closing waits for the thread: it calls the hooks of released versions, and deletes files."""
 
+INTERRUPTED_PATIENCE = 1.0
+"""Seconds that closing waits for interrupted loads: they end at their next bytecode, unless they wait inside C code."""
+
 
 class LoadAbandonedError(SystemExit):
     """Raised inside the code of a load that was given up. `threading` ends the thread in silence for it."""
@@ -346,4 +349,12 @@ class Loader:
             self._queue.put(None)
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(thread.join, CLOSE_PATIENCE, limiter=anyio.CapacityLimiter(1))
+        if self._given_up:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._join_given_up, limiter=anyio.CapacityLimiter(1))
         self._thread = None
+
+    def _join_given_up(self) -> None:
+        end = time.monotonic() + INTERRUPTED_PATIENCE
+        for thread in list(self._given_up):
+            thread.join(max(0.0, end - time.monotonic()))

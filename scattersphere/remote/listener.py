@@ -13,6 +13,7 @@ import anyio
 from anyio.abc import SocketStream, UNIXSocketStream
 from anyio.streams.tls import TLSStream
 
+from scattersphere._owntask import whole
 from scattersphere.execution.loops import current_loop
 from scattersphere.remote import addresses
 from scattersphere.remote.connection import Connection, Peer
@@ -96,7 +97,8 @@ class Listening:
         if self._loop is not None:
             raise ListenError("this listener was opened already; call listen() again")
         try:
-            await anyio.to_thread.run_sync(self._bind)  # names are resolved
+            # Names are resolved, in a thread: it goes on although its caller is cancelled, and what it binds is closed.
+            await whole(anyio.to_thread.run_sync(self._bind), "scattersphere-binding")
         except BaseException:
             self._close_sockets()
             raise
@@ -132,9 +134,11 @@ class Listening:
         if self._loop is None:
             return
         self._closing.set()
-        with anyio.CancelScope(shield=True):
-            await self._ended.wait()
-            await self._loop.aclose()
+        await whole(self._close(), "scattersphere-closing")
+
+    async def _close(self) -> None:
+        await self._ended.wait()
+        await self._loop.aclose()
 
     async def wait_closed(self) -> None:
         """Wait until nothing listens any more. Raises `ListenError` where that was not asked for."""

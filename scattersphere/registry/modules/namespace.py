@@ -20,6 +20,7 @@ from importlib.readers import FileReader
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
+from scattersphere.registry.loader import undisturbed
 from scattersphere.registry.modules.code_cache import compiled_apart
 from scattersphere.registry.modules.importlib_shims import ImportlibShim
 
@@ -234,7 +235,8 @@ class SnapshotLoader(importlib.machinery.SourceFileLoader):
         namespace = self._namespace
         code = namespace.code.get(self._digest, self.path, namespace.slug)
         if code is None:
-            source = self.get_data(self.path)
+            with undisturbed():
+                source = self.get_data(self.path)
             # A lazy import holds up its own thread anyhow; a load shall hold up no other.
             code = (compiled_apart(source, self.path) if namespace.loading else None) or self._compiled(
                 source
