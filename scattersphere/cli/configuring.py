@@ -26,6 +26,8 @@ def read_options(context: click.Context, option: click.Parameter, file: Path | N
         raise click.BadParameter(f"{file}: {exc.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise click.BadParameter(f"{file}: {exc}") from None
+    except RecursionError:
+        raise click.BadParameter(f"{file}: it is nested too deeply") from None
     known = {_key(other): other for other in context.command.params if other is not option}
     known.pop("help", None)
     wrong = [_unknown(key, list(known)) for key in given if key not in known]

@@ -29,7 +29,7 @@ def _parameter(context: click.Context, option: click.Parameter, given: tuple[str
             key = key[:-1]
             try:
                 params[key] = json.loads(value)
-            except ValueError as exc:
+            except (ValueError, RecursionError) as exc:
                 raise click.BadParameter(f"{item!r}: {value!r} is no JSON ({exc})") from None
         else:
             params[key] = value

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import attrs
 
-from scattersphere.errors import ScattersphereError
+from scattersphere.errors import ConflictError, ScattersphereError
 from scattersphere.remote.addresses import split_address
 from scattersphere.remote.streams import UnixStream
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import ByteStream
 
+TOKEN_BYTES = 4_096
 TOKEN_VARIABLE = "SCATTERSPHERE_TOKEN"  # noqa: S105 - a variable's name
 CHUNK = 65_536
 LINE_LIMIT = 16 << 20
@@ -234,9 +235,18 @@ class RemoteClient:
 
 
 def find_token(path: str | os.PathLike[str] | None = None) -> str | None:
-    """Return the token in a file, or else in the environment (`SCATTERSPHERE_TOKEN`), or None."""
+    """Return the token in a file, or else in the environment (`SCATTERSPHERE_TOKEN`), or None.
+
+    Raises `OSError`, `ConflictError` where the file holds no token.
+    """
     if path is not None:
-        return Path(path).read_text(encoding="ascii").strip()
+        with Path(path).open("rb") as file:
+            found = file.read(TOKEN_BYTES + 1).strip()
+        if len(found) > TOKEN_BYTES or not found.isascii() or not found or b"\n" in found:
+            raise ConflictError(
+                f"{path} holds no token; it is one line of ASCII, as `token create` prints it"
+            )
+        return found.decode("ascii")
     return os.environ.get(TOKEN_VARIABLE) or None
 
 

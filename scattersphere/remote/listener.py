@@ -67,6 +67,7 @@ class Listening:
         self._numbers = 0
         self._turned_away = 0
         self._failure: BaseException | None = None
+        self._token_trouble = ""
         self._loop: Any = None
         self._handle: Any = None
         self._closing = anyio.Event()
@@ -314,7 +315,8 @@ class Listening:
         if raw.family == socket.AF_UNIX:
             uid = addresses.peer_uid(raw)
             known = uid is not None and uid == os.geteuid()
-            principal = Principal(user=f"uid-{uid}", role=Role.ADMIN, credential=PEER) if known else None
+            # No token can have a name with an equals sign, so that none can be taken for this user.
+            principal = Principal(user=f"uid={uid}", role=Role.ADMIN, credential=PEER) if known else None
             return Peer(f"unix uid={uid}", f"uid-{uid}", principal)
         address = raw.getpeername()
         return Peer(f"{address[0]}:{address[1]}", _source(str(address[0])))
@@ -345,8 +347,12 @@ class Listening:
         if self.front.tokens is not None:
             try:
                 self.front.tokens.refresh()
-            except ListenError as exc:
-                log.warning("%s", exc)  # nobody's token holds until it is mended
+            except ListenError as exc:  # nobody's token holds until it is mended
+                if str(exc) != self._token_trouble:  # once, and not every second
+                    log.warning("%s", exc)
+                self._token_trouble = str(exc)
+            else:
+                self._token_trouble = ""
 
 
 def accept_one(listening: socket.socket) -> socket.socket:

@@ -239,7 +239,12 @@ def create_token(
     if days is not None:
         if not days > 0:
             raise ConflictError("a token that has expired already is of no use; give days above 0")
-        expires = dt.datetime.now(dt.UTC).replace(microsecond=0) + dt.timedelta(days=days)
+        try:
+            expires = dt.datetime.now(dt.UTC).replace(microsecond=0) + dt.timedelta(days=days)
+        except OverflowError:
+            raise ConflictError(
+                f"no calendar has a day in {days:g} days; leave days out for no end"
+            ) from None
     return TokenFile(tokens).create(name, rank, patterns=tuple(patterns), expires=expires)
 
 

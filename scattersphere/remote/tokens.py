@@ -8,14 +8,17 @@ plain digest is enough, a slow hash protects only guessable ones (OWASP, Passwor
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import hashlib
 import hmac
 import json
 import os
 import secrets
 import stat
+import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -23,9 +26,16 @@ from scattersphere.errors import ConflictError, ExistsError, NotFoundError
 from scattersphere.remote.errors import ListenError
 from scattersphere.remote.roles import PATTERN, Principal, Role
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 PREFIX = "ss1_"
 """Begins every token, so that scanners for leaked secrets can find it."""
 LIVE_TOKENS = 2
+LARGEST = 4 << 20
+"""Bytes of a token file: it is read whole, on the event loop, whenever it was changed."""
+PATIENCE = 10.0
+"""Seconds to wait for another program that is changing the file."""
 NAME_CHARACTERS = 64
 _MODE = 0o600
 
@@ -64,7 +74,8 @@ class TokenFile:
     """The tokens of a file. A change of the file is noticed at the next `refresh`.
 
     A file that others could read or write is refused with `ListenError`: what they may read they can
-    only try, but what they may write lets them in.
+    only try, but what they may write lets them in. A link to it is followed where whoever owns the link may
+    also own the file: Kubernetes mounts secrets as links.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -83,7 +94,8 @@ class TokenFile:
     def refresh(self) -> None:
         """Read the file again if it was changed. Raises `ListenError`: unsafe, missing, not readable."""
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            _check_link(self.path)
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as exc:
             self._tokens, self._seen = {}, None
             raise ListenError(f"the token file {self.path} cannot be read: {exc.strerror}") from None
@@ -95,7 +107,7 @@ class TokenFile:
             self._tokens, self._seen = {}, None  # while it is wrong, nobody comes in
             _check_mode(self.path, status)
             with open(descriptor, "rb", closefd=False) as file:
-                self._tokens = _read(self.path, file.read())
+                self._tokens = _read(self.path, file.read(LARGEST + 1))
             self._seen = seen
         finally:
             os.close(descriptor)
@@ -139,11 +151,6 @@ class TokenFile:
         for pattern in patterns:
             if not PATTERN.fullmatch(pattern):
                 raise ConflictError(f"pattern {pattern!r} must be GLOB, job:GLOB or bundle:GLOB")
-        if self.path.exists():
-            self.refresh()
-        live = [token for token in self._tokens.values() if token.name == name and token.live(_now())]
-        if len(live) >= LIVE_TOKENS:
-            raise ExistsError(f"{LIVE_TOKENS} tokens of {name!r} are live; revoke one first")
         secret = PREFIX + secrets.token_urlsafe(32)
         token = Token(
             name=name,
@@ -153,17 +160,42 @@ class TokenFile:
             created=_now().replace(microsecond=0),
             expires=expires,
         )
-        self._write([*self._tokens.values(), token])
+        with self._changing():
+            live = [token for token in self._tokens.values() if token.name == name and token.live(_now())]
+            if len(live) >= LIVE_TOKENS:
+                raise ExistsError(f"{LIVE_TOKENS} tokens of {name!r} are live; revoke one first")
+            self._write([*self._tokens.values(), token])
         return secret
 
     def revoke(self, name_or_id: str) -> list[Token]:
         """Remove the tokens of a name, or the one of an id, and return them. Raises `NotFoundError`."""
-        self.refresh()
-        gone = [token for token in self._tokens.values() if name_or_id in {token.name, token.id}]
-        if not gone:
-            raise NotFoundError(f"no token {name_or_id!r} in {self.path}")
-        self._write([token for token in self._tokens.values() if token not in gone])
+        with self._changing():
+            gone = [token for token in self._tokens.values() if name_or_id in {token.name, token.id}]
+            if not gone:
+                raise NotFoundError(f"no token {name_or_id!r} in {self.path}")
+            self._write([token for token in self._tokens.values() if token not in gone])
         return gone
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold the lock of the file's folder from reading to writing, and read what is there now.
+
+        Two programs that change the file at once would else undo each other: a revoked token lived again.
+        Raises `ConflictError` where somebody else keeps the lock.
+        """
+        if self.path.is_symlink():
+            raise ConflictError(
+                f"{self.path} is a link; change the file that it leads to: {self.path.resolve()}"
+            )
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _lock(folder, self.path)
+            self._tokens, self._seen = {}, None
+            if self.path.exists():
+                self.refresh()
+            yield
+        finally:
+            os.close(folder)
 
     def _write(self, tokens: list[Token]) -> None:
         """Replace the file in one step; it never has another mode than 0600."""
@@ -193,6 +225,26 @@ def _check_name(name: str) -> None:
         raise ConflictError(f"a token's name has 1 to 64 ASCII characters without spaces: {name[:64]!r}")
 
 
+def _lock(folder: int, path: Path) -> None:
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise ConflictError(f"another program is changing {path}; try again") from None
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _check_link(path: Path) -> None:
+    """Judge a link in place of the file: who may replace it decides what is read. Raises `OSError`, `ListenError`."""
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode) and status.st_uid not in {os.geteuid(), 0}:
+        raise ListenError(f"the token file {path} is a link of user {status.st_uid}, not of this one")
+
+
 def _check_mode(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise ListenError(f"the token file {path} is no regular file")
@@ -216,8 +268,8 @@ def _record(token: Token) -> dict[str, Any]:
 
 def _read(path: Path, content: bytes) -> dict[str, Token]:
     try:
-        tokens = [_token(record) for record in _records(json.loads(content))]
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        tokens = [_token(record) for record in _records(json.loads(content[:LARGEST]))]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as exc:
         # Never the content: a person may have written a token itself into it.
         raise ListenError(
             f"the token file {path} is damaged ({type(exc).__name__}); nobody can log in"

@@ -12,10 +12,11 @@ from pathlib import Path
 import anyio
 import pytest
 import trustme
-from wire import closed, connected, job, over_unix, port_of, served
+from wire import TASKS, closed, connected, job, over_unix, port_of, served
 
 from scattersphere import Server
-from scattersphere.remote import ListenError, listen
+from scattersphere.errors import ConflictError
+from scattersphere.remote import ListenError, Role, TokenFile, listen
 from scattersphere.remote.audit import AuditFile
 
 pytestmark = pytest.mark.anyio
@@ -197,7 +198,7 @@ async def test_the_servers_own_user_is_admin_on_a_unix_socket(tmp_path):
     place = tmp_path / "run" / "s"
     async with Server() as server, listen(server, unix=place), over_unix(place) as client:
         assert client.greeting["scattersphere"]["auth"] == []
-        user = {"user": f"uid-{os.getuid()}", "role": "admin", "patterns": []}
+        user = {"user": f"uid={os.getuid()}", "role": "admin", "patterns": []}
         assert await client.ok("whoami") == user
 
 
@@ -248,8 +249,6 @@ async def test_old_tls_is_refused(tmp_path, authority):
 
 
 def _a_file(folder):
-    from scattersphere.remote import Role, TokenFile
-
     file = TokenFile(folder / "t.json")
     file.create("a", Role.VIEWER)
     return file
@@ -299,3 +298,49 @@ async def test_an_error_in_one_session_does_not_reach_the_others(front, monkeypa
         assert await healthy.ok("ping") == {"pong": True}
         async with front.client() as client:
             assert await client.ok("ping") == {"pong": True}
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "é", '{"format": 1, "tokens": [{}]}', None])
+async def test_a_broken_token_file_shuts_people_out_and_never_ends_the_listener(front, content, caplog):
+    """A file of 100,000 brackets ended the watch over all sessions, and with it the listener."""
+    text = front.file.path.read_text()
+    async with front.client() as client:
+        front.file.path.unlink()
+        if content is not None:
+            front.file.path.write_text(content)
+            front.file.path.chmod(0o600)
+        assert (await client.rest_of_it())[-1]["bye"]["code"] == "auth-failed"
+    async with front.client(None) as stranger:
+        assert await stranger.code(f"auth {front.tokens['admin']}") == "auth-failed"
+        front.file.path.write_text(text)
+        front.file.path.chmod(0o600)
+        front.listening.front.penalties.succeeded("127.0.0.1")
+        await stranger.ok(f"auth {front.tokens['admin']}")
+    assert "Traceback" not in caplog.text
+
+
+async def test_no_token_can_have_the_name_of_a_user_of_the_unix_socket(tmp_path):
+    place = tmp_path / "run" / "s"
+    file = _a_file(tmp_path)
+    async with Server() as server, listen(server, unix=place, tokens=file), over_unix(place) as client:
+        user = (await client.ok("whoami"))["user"]
+        with pytest.raises(ConflictError, match="name"):
+            file.create(user, Role.VIEWER)
+
+
+async def test_keys_are_unique_by_user_and_job(tmp_path):
+    """Key `b/c` of `a` and key `c` of `a/b` were the same."""
+    file = TokenFile(tmp_path / "t.json")
+    users = [file.create(name, Role.ADMIN) for name in ("a", "a/b")]
+    async with Server() as server, listen(server, tcp="127.0.0.1:0", tokens=file) as listening:
+        server.register_tasks("app", TASKS)
+        runs = set()
+        async with connected(listening, users[0]) as first, connected(listening, users[1]) as second:
+            for name in ("one", "two"):
+                await first.ok("define " + json.dumps(job(name)))
+            for client, key in ((first, "b/c"), (second, "c")):
+                for line in (f"run one key={key}", f"run two key={key}", f"run-task Say key={key}"):
+                    number = (await client.ok(line))["run"]
+                    assert await client.ok(line) == {"run": number}
+                    runs.add(number)
+        assert len(runs) == 6

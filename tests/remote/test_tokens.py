@@ -4,11 +4,12 @@ import datetime as dt
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from scattersphere.errors import ConflictError, ExistsError, NotFoundError
-from scattersphere.remote import ListenError, Role, TokenFile
+from scattersphere.remote import ListenError, Role, TokenFile, find_token, tokens
 from scattersphere.remote.serve import create_token, list_tokens, revoke_token
 from scattersphere.remote.tokens import digest_of
 
@@ -41,12 +42,68 @@ def test_the_file_is_private_and_one_that_is_not_is_refused(file):
         assert file.find(token) is None
 
 
-def test_a_link_or_a_folder_in_place_of_the_file_is_refused(file, tmp_path):
+def test_a_folder_or_a_pipe_in_place_of_the_file_is_refused(file, tmp_path):
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    (tmp_path / "loop").symlink_to("loop")
+    for place in (tmp_path / "missing", tmp_path, tmp_path / "pipe", tmp_path / "loop"):
+        with pytest.raises(ListenError):
+            TokenFile(place).refresh()
+
+
+def test_a_link_is_followed_to_a_file_that_is_safe(file, tmp_path):
+    """Kubernetes mounts a secret as a link to a link to a file."""
+    token = file.create("ann", Role.ADMIN)
+    (tmp_path / "..2026").mkdir()
+    file.path.rename(tmp_path / "..2026" / "tokens.json")
+    (tmp_path / "..data").symlink_to("..2026")
+    file.path.symlink_to("..data/tokens.json")
+    file.refresh()
+    assert file.find(token).user == "ann"
+    with pytest.raises(ConflictError, match="is a link"):
+        file.revoke("ann")
+    (tmp_path / "..2026" / "tokens.json").chmod(0o644)
+    with pytest.raises(ListenError, match="chmod 600"):
+        TokenFile(file.path).refresh()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link away")
+def test_a_link_of_another_user_is_not_followed(file, tmp_path):
     file.create("ann", Role.ADMIN)
     (tmp_path / "link").symlink_to(file.path)
-    for place in (tmp_path / "link", tmp_path / "missing", tmp_path):
-        with pytest.raises((ListenError, OSError)):
-            TokenFile(place).refresh()
+    os.lchown(tmp_path / "link", 12_345, 12_345)
+    with pytest.raises(ListenError, match="a link of user 12345"):
+        TokenFile(tmp_path / "link").refresh()
+
+
+def test_a_change_waits_for_the_one_that_is_under_way(file, monkeypatch):
+    """A `create` that had read the file before a `revoke` brought the revoked token back."""
+    monkeypatch.setattr(tokens, "PATIENCE", 0.05)
+    stolen = file.create("mallory", Role.ADMIN)
+    other = TokenFile(file.path)
+    write, refused = other._write, []
+
+    def meanwhile(kept):
+        with pytest.raises(ConflictError, match="another program is changing"):
+            file.revoke("mallory")
+        refused.append(True)
+        write(kept)
+
+    monkeypatch.setattr(other, "_write", meanwhile)
+    other.create("carol", Role.VIEWER)
+    assert refused == [True]
+    file.revoke("mallory")
+    other.refresh()
+    assert other.find(stolen) is None
+    assert [token.name for token in other.tokens] == ["carol"]
+
+
+def test_tokens_that_are_made_side_by_side_are_all_kept(file):
+    with ThreadPoolExecutor(4) as threads:
+        made = list(
+            threads.map(lambda number: TokenFile(file.path).create(f"n{number}", Role.VIEWER), range(16))
+        )
+    file.refresh()
+    assert {file.find(token).user for token in made} == {f"n{number}" for number in range(16)}
 
 
 def test_a_token_stands_for_its_name_role_and_patterns(file):
@@ -107,6 +164,9 @@ def test_rights_that_were_lowered_in_the_file_end_what_was_proved_before(file):
         '{"format": 2, "tokens": []}',
         '{"format": 1, "tokens": [{"name": "ss1_secret"}]}',
         "\udcff",
+        "[" * 100_000,
+        '{"format": 1, "tokens": [' + "9" * 5_000 + "]}",
+        '{"format": 1, "tokens": ' + " " * tokens.LARGEST + "[]}",
     ],
 )
 def test_a_damaged_file_lets_nobody_in_and_its_content_is_not_shown(file, content):
@@ -145,6 +205,20 @@ def test_what_the_command_line_does(tmp_path):
         create_token(path, "ann", "admin", patterns=["task:x"])
     with pytest.raises(ConflictError, match="expired already"):
         create_token(path, "ann", "admin", days=0)
+    for days in (float("inf"), 1e9):
+        with pytest.raises(ConflictError, match="no calendar"):
+            create_token(path, "ann", "admin", days=days)
+    with pytest.raises(ConflictError, match="expired already"):
+        create_token(path, "ann", "admin", days=float("nan"))
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", "é".encode(), b"\xff", b"ss1_a\nss1_b", b"x" * 5_000])
+def test_a_file_without_a_token_is_refused_in_words(tmp_path, content):
+    (tmp_path / "t").write_bytes(content)
+    with pytest.raises(ConflictError, match="holds no token"):
+        find_token(tmp_path / "t")
+    (tmp_path / "t").write_bytes(b" ss1_a \n")
+    assert find_token(tmp_path / "t") == "ss1_a"
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ async def run(scene: Scene, arguments: Any) -> Any:
         raise RequestError("forbidden", f"job {arguments.job!r} uses code that your token does not cover")
     with _suggesting(arguments.params, in_words=scene.in_words):
         started = await front.server.start(
-            arguments.job, arguments.params, key=_key(principal, arguments.key)
+            arguments.job, arguments.params, key=_key(principal, arguments.job, arguments.key)
         )
     return {"run": started.id}
 
@@ -44,7 +44,7 @@ async def run_task(scene: Scene, arguments: Any) -> Any:
     """Start a run of one task."""
     front, principal = scene.front, scene.principal
     found = front.task(principal, arguments.task, "task")
-    key = _key(principal, arguments.key)
+    key = _key(principal, found.full_path, arguments.key)
     with _suggesting(arguments.args, in_words=scene.in_words):
         started = await front.server.start_task(found.full_path, arguments.args, key=key)
     front.note_task_run(started)
@@ -74,9 +74,9 @@ def _suggested(problem: Problem, values: Mapping[str, Any]) -> Problem:
     return attrs.evolve(problem, suggestion=f"{name}:={value}")
 
 
-def _key(principal: Principal, key: str | None) -> str | None:
-    """Keep the keys of users apart: one could else learn of, or block, another's runs."""
-    return None if key is None else f"{principal.user}/{key}"
+def _key(principal: Principal, what: str, key: str | None) -> str | None:
+    """Keep the keys of users and jobs apart: one could else learn of, or block, another's runs."""
+    return None if key is None else json.dumps([principal.user, what, key])
 
 
 async def runs(scene: Scene, arguments: Any) -> Any:
