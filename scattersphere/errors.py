@@ -35,7 +35,7 @@ Each class has a stable `code`, the word that the wire protocol uses.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -66,7 +66,7 @@ def listing(head: str, problems: Sequence[Problem]) -> str:
 class ScattersphereError(Exception):
     """The root of the tree: catch this to catch all of ours."""
 
-    code: ClassVar[str] = "internal"
+    code: str = "internal"
 
 
 class DefinitionError(ScattersphereError):

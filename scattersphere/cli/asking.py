@@ -51,13 +51,13 @@ def at(
     except RequestError as exc:
         _say(f"scattersphere: {exc}", WRONG)
     except RemoteError as exc:
-        _say(f"scattersphere: {TOKEN_WANTED if exc.word == 'auth-required' else exc}", REFUSED)
+        _say(f"scattersphere: {TOKEN_WANTED if exc.code == 'auth-required' else exc}", REFUSED)
     except BrokenPipeError:
         raise  # who reads our output has seen enough; click knows what to do
     except OSError as exc:
         _say(f"scattersphere: cannot connect to {address}: {_reason(exc)}", NO_CONNECTION)
     except DisconnectedError as exc:
-        hint = "; if it speaks TLS, give --cafile FILE" if exc.word == "gone" and tls is None else ""
+        hint = "; if it speaks TLS, give --cafile FILE" if exc.code == "gone" and tls is None else ""
         _say(f"scattersphere: {exc}{hint}", NO_CONNECTION)
     except ScattersphereError as exc:
         _say(f"scattersphere: {exc}", NO_CONNECTION)

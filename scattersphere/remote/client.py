@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,8 +19,9 @@ import anyio
 import attrs
 
 from scattersphere.errors import ConflictError, ScattersphereError
+from scattersphere.model.logs import make_printable
 from scattersphere.remote.addresses import split_address
-from scattersphere.remote.streams import UnixStream
+from scattersphere.remote.streams import GONE, UnixStream
 
 if TYPE_CHECKING:
     import ssl
@@ -33,25 +35,45 @@ LINE_LIMIT = 16 << 20
 """Bytes of the longest line that a client takes; servers send at most 1 MiB unless told otherwise."""
 SEND_TIME = 30.0
 """Seconds that a server may take to read a request."""
+REPLY_TIME = 30.0
+"""Seconds that a server may take for the connection, the greeting, or a reply that has nothing to wait for."""
+LONGEST_TIME = 3_600.0
+"""Seconds for a command that may take long: code is loaded, a run is waited for."""
+_LONG = frozenset({"register", "deregister", "reload", "load", "rerun", "run", "wait"})
+NONSENSE = "no server of Scattersphere"
+SHOWN = 4_000
+_CODE = re.compile(r"[a-z][a-z0-9-]{0,63}", re.ASCII)
 EVENTS_KEPT = 10_000
 """Events that wait for a reader of a subscription; beyond that the connection is not read."""
 
 
 class RemoteError(ScattersphereError):
-    """The server refused a request. `word` is its stable code, `error` the whole error member."""
+    """The server refused a request. `code` is its stable code, `error` the whole error member."""
 
     def __init__(self, error: dict[str, Any]) -> None:
         self.error = error
-        self.word: str = str(error.get("code", "internal"))
-        super().__init__(f"{self.word}: {error.get('message', '')}")
+        self.code = _text(error.get("code"), "internal")
+        super().__init__(f"{self.code}: {_text(error.get('message'), '')}")
 
 
 class DisconnectedError(ScattersphereError):
-    """The connection has ended; `word` is the code of the server's last words, if it had any."""
+    """The connection has ended; `code` is that of the server's last words, else why the client gave it up.
 
-    def __init__(self, word: str) -> None:
-        self.word = word
-        super().__init__(f"the connection has ended: {word}")
+    `gone`: it broke; `timeout`: nothing came in time; `no server of Scattersphere`: what came makes no sense.
+    """
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        super().__init__(f"the connection has ended: {code}")
+
+
+def _text(value: Any, otherwise: str) -> str:
+    """Return a text of a server that may be hostile, fit to be shown, or `otherwise` where it is none."""
+    return make_printable(value)[:SHOWN] if isinstance(value, str) else otherwise
+
+
+def _nonsense() -> DisconnectedError:
+    return DisconnectedError(NONSENSE)
 
 
 @attrs.define(eq=False)
@@ -66,9 +88,9 @@ class Events(AsyncIterator[dict[str, Any]]):
     """The events of a subscription, up to its end. `next` is the number to go on from (`since`)."""
 
     def __init__(self, client: RemoteClient, reply: dict[str, Any]) -> None:
-        self.subscription: int = reply["subscription"]
+        self.subscription: int = whole_number(reply, "subscription")
         self.reply = reply
-        self.last: int = reply["next"] - 1
+        self.last: int = whole_number(reply, "next") - 1
         self._client = client
         self._ready: deque[dict[str, Any]] = deque()
         self._changed = anyio.Event()
@@ -93,7 +115,10 @@ class Events(AsyncIterator[dict[str, Any]]):
         self._client.make_room()
         if event["event"] == "end":
             raise StopAsyncIteration
-        self.last = int(event.get("seq", event.get("next", self.last + 1) - 1))
+        if "seq" in event:
+            self.last = whole_number(event, "seq")
+        elif "next" in event:
+            self.last = whole_number(event, "next") - 1
         return event
 
     def wake(self) -> None:
@@ -116,7 +141,11 @@ class RemoteClient:
         self.closed: str | None = None
 
     async def call(self, command: str, **args: Any) -> dict[str, Any]:
-        """Send a request and return its result; arguments that are None are left out."""
+        """Send a request and return its result; arguments that are None are left out.
+
+        Raises `RemoteError` where the server refuses, `DisconnectedError` where the connection ends, is silent for
+        too long, or says what makes no sense.
+        """
         given = {name: value for name, value in args.items() if value is not None}
         line = json.dumps({"cmd": command, "args": given}, separators=(",", ":")).encode("ascii") + b"\n"
         waiting = _Waiting()
@@ -129,12 +158,14 @@ class RemoteClient:
             with anyio.move_on_after(SEND_TIME, shield=True) as scope:
                 try:
                     await self._stream.send(line)
-                except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+                except GONE:
                     self._end("gone")
             if scope.cancelled_caught:
                 self._end("timeout")
-        await waiting.done.wait()
+        with anyio.move_on_after(_patience(command, given)):
+            await waiting.done.wait()
         if waiting.message is None:
+            self._end("timeout")  # replies come in order: without this one none can be told from another
             raise DisconnectedError(self.closed or "gone")
         if "error" in waiting.message:
             raise RemoteError(waiting.message["error"])
@@ -143,11 +174,11 @@ class RemoteClient:
 
     async def run(self, job: str, params: dict[str, Any] | None = None, *, key: str | None = None) -> int:
         """Start a run of a job and return its number."""
-        return int((await self.call("run", job=job, params=params, key=key))["run"])
+        return whole_number(await self.call("run", job=job, params=params, key=key), "run")
 
     async def wait(self, run: int, timeout: float | None = None) -> str:  # noqa: ASYNC109 - the server's limit
         """Wait for the end of a run, for at most `timeout` seconds, and return its state."""
-        return str((await self.call("wait", run=run, timeout=timeout))["state"])
+        return _text((await self.call("wait", run=run, timeout=timeout)).get("state"), "")
 
     async def follow(
         self, run: int | None = None, *, kinds: list[str] | None = None, since: int | None = None
@@ -171,7 +202,10 @@ class RemoteClient:
         message = await self._read_one()
         if "error" in message:
             raise RemoteError(message["error"])
-        self.greeting = message["scattersphere"]
+        greeting = message.get("scattersphere")
+        if not isinstance(greeting, dict) or not isinstance(greeting.get("instance"), str):
+            raise _nonsense()
+        self.greeting = greeting
 
     async def read_for_ever(self) -> None:
         """Hand out replies and events until the connection ends."""
@@ -182,7 +216,7 @@ class RemoteClient:
                     self._room = anyio.Event()
                     await self._room.wait()
         except DisconnectedError as exc:
-            self._end(exc.word)
+            self._end(exc.code)
         finally:
             self._end("closed")
 
@@ -191,21 +225,23 @@ class RemoteClient:
         self._room.set()
 
     async def _read_one(self) -> dict[str, Any]:
-        while (end := self._rest.find(b"\n")) < 0:
-            if len(self._rest) > LINE_LIMIT:
+        searched = 0
+        while (end := self._rest.find(b"\n", searched)) < 0:
+            searched = len(self._rest)
+            if searched > LINE_LIMIT:
                 raise DisconnectedError("line-too-long")
             try:
                 self._rest += await self._stream.receive(CHUNK)
-            except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+            except GONE:
                 raise DisconnectedError("gone") from None
         line = bytes(self._rest[:end])
         del self._rest[: end + 1]
-        try:
-            message: dict[str, Any] = json.loads(line)
-        except ValueError:
-            raise DisconnectedError("no server of Scattersphere") from None
+        message = read_message(line)
         if "bye" in message:
-            raise DisconnectedError(message["bye"]["code"])
+            code = message["bye"].get("code") if isinstance(message["bye"], dict) else None
+            if not isinstance(code, str) or not _CODE.fullmatch(code):
+                raise _nonsense()
+            raise DisconnectedError(code)
         return message
 
     def _dispatch(self, message: dict[str, Any]) -> None:
@@ -215,23 +251,66 @@ class RemoteClient:
             waiting = self._waiting.popleft()
             waiting.message = message
             waiting.done.set()
+        else:
+            raise _nonsense()  # a reply that nobody has asked for
 
     def _dispatch_event(self, event: dict[str, Any]) -> None:
-        events = self._events.get(event["sub"])
+        number = whole_number(event, "sub")
+        events = self._events.get(number)
         if events is None:
             self._early.append(event)  # its `follow` has the reply, but has not had a turn yet
             return
         events.take(event)
         if event["event"] == "end":
-            del self._events[event["sub"]]
+            del self._events[number]
 
-    def _end(self, word: str) -> None:
+    def _end(self, code: str) -> None:
         if self.closed is None:
-            self.closed = word
+            self.closed = code
         while self._waiting:
             self._waiting.popleft().done.set()
         for events in self._events.values():
             events.wake()
+
+
+def _patience(command: str, given: dict[str, Any]) -> float:
+    """Return for how many seconds a reply may be waited for."""
+    if command not in _LONG:
+        return REPLY_TIME
+    asked = given.get("timeout")
+    return REPLY_TIME + (asked if isinstance(asked, int | float) else LONGEST_TIME)
+
+
+def read_message(line: bytes) -> dict[str, Any]:
+    """Return what a line of a server says. Raises `DisconnectedError` for what no server of ours sends."""
+    try:
+        message = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):  # no JSON, no UTF-8, too many digits, too deep
+        raise _nonsense() from None
+    if not isinstance(message, dict) or not _is_sound(message):
+        raise _nonsense()
+    return message
+
+
+def _is_sound(message: dict[str, Any]) -> bool:
+    """Whether what a client relies on has its form; other members may hold anything."""
+    if "event" in message:
+        return isinstance(message["event"], str)
+    if "error" in message:
+        return isinstance(message["error"], dict)
+    return isinstance(message.get("result", {}), dict) and ("result" in message or "n" not in message)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+def whole_number(message: dict[str, Any], name: str) -> int:
+    """Return a member that has to be an integer. Raises `DisconnectedError`."""
+    value = message.get(name)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _nonsense()
+    return value
 
 
 def find_token(path: str | os.PathLike[str] | None = None) -> str | None:
@@ -250,30 +329,42 @@ def find_token(path: str | os.PathLike[str] | None = None) -> str | None:
     return os.environ.get(TOKEN_VARIABLE) or None
 
 
+async def _dial(address: str, tls: ssl.SSLContext | None) -> ByteStream:
+    if address.startswith("unix:"):
+        return UnixStream(await anyio.connect_unix(address.removeprefix("unix:").removeprefix("//")))
+    host, port = split_address(address)
+    if tls is None:
+        return await anyio.connect_tcp(host, port)
+    return await anyio.connect_tcp(host, port, tls=True, ssl_context=tls, tls_standard_compatible=False)
+
+
 @asynccontextmanager
 async def connect(
-    address: str, *, token: str | None = None, tls: ssl.SSLContext | None = None
+    address: str,
+    *,
+    token: str | None = None,
+    tls: ssl.SSLContext | None = None,
+    patience: float = REPLY_TIME,
 ) -> AsyncIterator[RemoteClient]:
     """Open a session with a server at `HOST:PORT`, or `unix:PATH`.
 
-    Raises `OSError` where nobody listens, `RemoteError` for a wrong token.
+    `patience`: for so many seconds the connection (with TLS, its handshake) and then the greeting may be waited for.
+    Raises `OSError` where nobody listens (`TimeoutError` where nobody answers), `RemoteError` for a wrong token,
+    `DisconnectedError` where what answers is no server of ours.
     """
-    stream: ByteStream
-    if address.startswith("unix:"):
-        stream = UnixStream(await anyio.connect_unix(address.removeprefix("unix:").removeprefix("//")))
-    else:
-        host, port = split_address(address)
-        if tls is None:
-            stream = await anyio.connect_tcp(host, port)
-        else:
-            stream = await anyio.connect_tcp(
-                host, port, tls=True, ssl_context=tls, tls_standard_compatible=False
-            )
+    with anyio.fail_after(patience):
+        try:
+            stream = await _dial(address, tls)
+        except (anyio.EndOfStream, anyio.BrokenResourceError):  # in the middle of the handshake
+            raise DisconnectedError("gone") from None
     client = RemoteClient(stream)
     failure: Exception | None = None
     async with stream, anyio.create_task_group() as group:
         try:
-            await client.open()
+            with anyio.move_on_after(patience) as waiting:
+                await client.open()
+            if waiting.cancelled_caught:
+                raise DisconnectedError("timeout")  # noqa: TRY301 - it leaves as the others do
             group.start_soon(client.read_for_ever)
             if token is not None:
                 await client.call("auth", token=token)

@@ -50,10 +50,10 @@ SHOWN_MESSAGE = 4_000
 
 
 class RequestError(ScattersphereError):
-    """A request that is answered with an error. `word` is one of `CODES`; `more` are further members."""
+    """A request that is answered with an error. `code` is one of `CODES`; `more` are further members."""
 
-    def __init__(self, word: str, message: str, **more: Any) -> None:
-        self.word = word
+    def __init__(self, code: str, message: str, **more: Any) -> None:
+        self.code = code
         self.more = more
         super().__init__(message)
 
@@ -79,7 +79,7 @@ def wire_error(exc: BaseException) -> dict[str, Any] | None:
     text (paths, values, secrets), so nothing of it is shown.
     """
     if isinstance(exc, RequestError):
-        return {"code": exc.word, "message": str(exc)[:SHOWN_MESSAGE], **exc.more}
+        return {"code": exc.code, "message": str(exc)[:SHOWN_MESSAGE], **exc.more}
     if isinstance(exc, TimeoutError):
         return {"code": "timeout", "message": str(exc)[:SHOWN_MESSAGE] or "it took too long"}
     if isinstance(exc, OSError):

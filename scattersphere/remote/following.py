@@ -86,9 +86,9 @@ class _Follower:
         """Whether it may be better soon. The first connection has to succeed."""
         if self._instance is None:
             return False
-        if isinstance(exc, RemoteError) and exc.word not in _REFUSED_FOR_NOW:
+        if isinstance(exc, RemoteError) and exc.code not in _REFUSED_FOR_NOW:
             return False
-        if isinstance(exc, DisconnectedError) and exc.word in _FOR_GOOD:
+        if isinstance(exc, DisconnectedError) and exc.code in _FOR_GOOD:
             return False
         now = anyio.current_time()
         if self._lost_at is None:

@@ -45,7 +45,7 @@ class NamedRequestError(RequestError):
     """A wrong request whose `id`, if it had one, could be read."""
 
     def __init__(self, error: RequestError, id_: str | int | None) -> None:
-        super().__init__(error.word, str(error), **error.more)
+        super().__init__(error.code, str(error), **error.more)
         self.id = id_
 
 
@@ -89,7 +89,7 @@ def _members(text: str, depth: int, *, partial: bool) -> dict[str, Any]:
     try:
         members: dict[str, Any] = parse(text, depth + DEFINITION_DEPTH if '"definition"' in text else depth)
     except RequestError as exc:
-        if partial and exc.word == "bad-request":
+        if partial and exc.code == "bad-request":
             raise RequestError("truncated", "the input ended inside a request") from None
         raise
     return members

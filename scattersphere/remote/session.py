@@ -247,7 +247,7 @@ class Session:
         except RequestError as exc:
             id_ = exc.id if isinstance(exc, NamedRequestError) else id_
             self._reply(n, id_, "error", wire_error(exc))
-            self._observe(request.command.name if request else "", None, exc.word, None)
+            self._observe(request.command.name if request else "", None, exc.code, None)
             self._after_error(exc)
         return None
 
@@ -275,7 +275,7 @@ class Session:
         return request.arguments()
 
     def _after_error(self, exc: RequestError) -> None:
-        if exc.word == "auth-failed" and (self.principal or self.tries >= self.limits.auth_tries):
+        if exc.code == "auth-failed" and (self.principal or self.tries >= self.limits.auth_tries):
             self.close("auth-failed")
 
     # ---- output

@@ -54,7 +54,7 @@ async def test_a_refusal_keeps_its_code(front):
     async with connect(where(front), token=front.tokens["viewer"]) as client:
         with pytest.raises(RemoteError) as caught:
             await client.call("shutdown")
-        assert caught.value.word == "forbidden"
+        assert caught.value.code == "forbidden"
         assert await client.call("ping") == {"pong": True}
 
 

@@ -20,7 +20,7 @@ def root(tmp_path):
 def code(call, *args):
     with pytest.raises(RequestError) as caught:
         call(*args)
-    return caught.value.word
+    return caught.value.code
 
 
 def test_a_bundle_is_found_by_its_name_in_the_first_root_that_has_it(root, tmp_path):

@@ -130,4 +130,4 @@ def test_what_is_too_large_to_read_is_refused_before_the_work(make, value, monke
     monkeypatch.setattr(render, "to_table", None)
     with pytest.raises(RequestError, match="output json") as caught:
         make({"n": 1, "result": {"value": value}})
-    assert caught.value.word == "too-large"
+    assert caught.value.code == "too-large"

@@ -121,7 +121,7 @@ def test_a_definition_is_read_from_its_own_characters():
 )
 def test_what_is_wrong_is_told_with_its_code_and_field(line, word, field):
     found = error(line)
-    assert (found.word, found.more.get("field")) == (word, field)
+    assert (found.code, found.more.get("field")) == (word, field)
 
 
 def test_the_id_of_a_wrong_request_is_read_if_it_can_be():
@@ -135,7 +135,7 @@ def test_names_from_clients_are_keys_of_the_table_and_never_attributes():
     """The incident class: attribute dispatch."""
     for name in ("__init__", "ping.__class__", "_reply", "close", "arguments", "keys", "ping "):
         found = error(json.dumps({"cmd": name}))
-        assert found.word == "unknown-command"
+        assert found.code == "unknown-command"
 
 
 def test_nothing_in_words_is_expanded():
