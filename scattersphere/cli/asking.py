@@ -6,26 +6,41 @@ import os
 import shlex
 import ssl
 import sys
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 import attrs
 import click
 
-from scattersphere.errors import ScattersphereError
+from scattersphere.errors import ConflictError, ScattersphereError
+from scattersphere.model.logs import make_block
+from scattersphere.model.states import RunState
 from scattersphere.remote.arguments import Definition
-from scattersphere.remote.client import TOKEN_VARIABLE, DisconnectedError, RemoteError, connect, find_token
+from scattersphere.remote.client import (
+    NONSENSE,
+    TOKEN_VARIABLE,
+    DisconnectedError,
+    RemoteError,
+    connect,
+    find_token,
+)
 from scattersphere.remote.errors import RequestError
 from scattersphere.remote.following import following
 from scattersphere.remote.jsontext import parse
-from scattersphere.remote.render import as_json, to_log, to_table
+from scattersphere.remote.render import as_json, one_line, problem_lines, to_log, to_table
 from scattersphere.remote.requests import find_command
 from scattersphere.remote.words import arguments_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DEPTH = 96
 FOLLOW = frozenset({"-f", "--follow"})
 TOKEN_WANTED = f"auth-required: a token is wanted: give --token-file FILE, or set {TOKEN_VARIABLE}"
-REFUSED, WRONG, NO_CONNECTION, INTERRUPTED = 1, 2, 3, 130
+REFUSED, WRONG, NO_CONNECTION, INVALID, INTERRUPTED = 1, 2, 3, 3, 130
+OUTCOMES = frozenset({"run", "wait", "result"})
+"""Commands that are asked for how a run ended."""
+UNSUCCESSFUL = frozenset(state for state in RunState if state.ended and state is not RunState.SUCCEEDED)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -43,6 +58,8 @@ def at(
     """
     try:
         token, tls = find_token(token_file), _tls(cafile)
+    except ConflictError as exc:
+        _say(f"scattersphere: {exc}", NO_CONNECTION)
     except OSError as exc:  # ssl's has no filename, and SSLError for what is no certificate
         _say(f"scattersphere: {exc.filename or cafile}: {exc.strerror or exc}", NO_CONNECTION)
     try:
@@ -51,7 +68,7 @@ def at(
     except RequestError as exc:
         _say(f"scattersphere: {exc}", WRONG)
     except RemoteError as exc:
-        _say(f"scattersphere: {TOKEN_WANTED if exc.code == 'auth-required' else exc}", REFUSED)
+        _say(f"scattersphere: {TOKEN_WANTED if exc.code == 'auth-required' else exc}", REFUSED, _details(exc))
     except BrokenPipeError:
         raise  # who reads our output has seen enough; click knows what to do
     except OSError as exc:
@@ -78,9 +95,20 @@ def _reason(exc: OSError) -> str:
     return os.strerror(number) if number and not isinstance(cause, ssl.SSLError) else str(cause)
 
 
-def _say(line: str, status: int) -> NoReturn:
-    sys.stderr.write(line + "\n")
+def _say(text: str, status: int, more: Sequence[str] = ()) -> NoReturn:
+    lines = [make_block(text), *map(one_line, more)]
+    encoding = sys.stderr.encoding
+    sys.stderr.write(
+        "".join(f"{line}\n" for line in lines).encode(encoding, "backslashreplace").decode(encoding)
+    )
     raise SystemExit(status)
+
+
+def _details(exc: RemoteError) -> list[str]:
+    try:
+        return problem_lines(exc.error)
+    except _ODD:
+        return []
 
 
 @attrs.frozen
@@ -124,7 +152,18 @@ def _tls(cafile: str | None) -> Any:
     return ssl.create_default_context(cafile=cafile)
 
 
+_ODD = (TypeError, KeyError, ValueError, AttributeError, IndexError, RecursionError)
+"""What comes of showing a reply that no server of ours gives."""
+
+
 async def _ask(address: str, token: str | None, tls: Any, asked: Asked) -> int:
+    try:
+        return await _asked(address, token, tls, asked)
+    except _ODD as exc:
+        raise DisconnectedError(NONSENSE) from exc
+
+
+async def _asked(address: str, token: str | None, tls: Any, asked: Asked) -> int:
     if asked.name == "follow":
         async with following(address, token=token, tls=tls, **asked.args) as events:
             async for event in events:
@@ -138,7 +177,14 @@ async def _ask(address: str, token: str | None, tls: Any, asked: Asked) -> int:
     if asked.follow:
         since = following_on if following_on is not None else result["next"] - 1
         await _follow_log(address, token, tls, asked, since)
-    return 0
+    return _status(asked.name, result)
+
+
+def _status(name: str, result: dict[str, Any]) -> int:
+    """Return the exit code of a reply: scripts ask for it as they do where a job runs from a file."""
+    if name in OUTCOMES and result.get("state") in UNSUCCESSFUL:
+        return REFUSED
+    return INVALID if name == "validate" and result.get("problems") else 0
 
 
 async def _follow_log(address: str, token: str | None, tls: Any, asked: Asked, since: int) -> None:

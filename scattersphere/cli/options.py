@@ -8,12 +8,14 @@ from typing import Any, NoReturn
 
 import click
 
+from scattersphere.model.logs import make_block
+
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, one value a line.")
 
 
 def fail(exc: Exception) -> NoReturn:
     """End with the message of an error and the code 3, without a traceback."""
-    sys.stderr.write(f"scattersphere: {exc}\n")
+    sys.stderr.write(make_block(f"scattersphere: {exc}") + "\n")
     raise SystemExit(3)
 
 

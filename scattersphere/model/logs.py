@@ -19,6 +19,11 @@ def make_printable(text: str) -> str:
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def make_block(text: str) -> str:
+    """Return `text` printable, its further lines indented: no line of it can pass for one of somebody else's."""
+    return make_printable(text).replace("\n", "\n    ")
+
+
 @attrs.frozen(kw_only=True)
 class LogLine:
     """One record in the log of a run. `str()` of it is made for a terminal."""
@@ -49,6 +54,4 @@ class LogLine:
     def __str__(self) -> str:
         stamp = self.time.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
         level = LEVEL_NAMES.get(self.level, str(self.level))
-        # Lines that follow are indented: no message can forge a line of its own.
-        message = make_printable(self.message).replace("\n", "\n    ")
-        return f"{stamp} #{self.run} {self.place or '-'} {level:<7} {message}"
+        return f"{stamp} #{self.run} {self.place or '-'} {level:<7} {make_block(self.message)}"

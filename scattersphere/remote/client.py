@@ -35,8 +35,10 @@ LINE_LIMIT = 16 << 20
 """Bytes of the longest line that a client takes; servers send at most 1 MiB unless told otherwise."""
 SEND_TIME = 30.0
 """Seconds that a server may take to read a request."""
+CONNECT_TIME = 10.0
+"""Seconds for the connection with its handshake, and then for the greeting."""
 REPLY_TIME = 30.0
-"""Seconds that a server may take for the connection, the greeting, or a reply that has nothing to wait for."""
+"""Seconds for a reply that has nothing to wait for."""
 LONGEST_TIME = 3_600.0
 """Seconds for a command that may take long: code is loaded, a run is waited for."""
 _LONG = frozenset({"register", "deregister", "reload", "load", "rerun", "run", "wait"})
@@ -115,11 +117,14 @@ class Events(AsyncIterator[dict[str, Any]]):
         self._client.make_room()
         if event["event"] == "end":
             raise StopAsyncIteration
+        self._advance(event)
+        return event
+
+    def _advance(self, event: dict[str, Any]) -> None:
         if "seq" in event:
             self.last = whole_number(event, "seq")
         elif "next" in event:
             self.last = whole_number(event, "next") - 1
-        return event
 
     def wake(self) -> None:
         """Look again: the connection has ended."""
@@ -140,7 +145,7 @@ class RemoteClient:
         self.greeting: dict[str, Any] = {}
         self.closed: str | None = None
 
-    async def call(self, command: str, **args: Any) -> dict[str, Any]:
+    async def call(self, command: str, /, **args: Any) -> dict[str, Any]:
         """Send a request and return its result; arguments that are None are left out.
 
         Raises `RemoteError` where the server refuses, `DisconnectedError` where the connection ends, is silent for
@@ -247,7 +252,7 @@ class RemoteClient:
     def _dispatch(self, message: dict[str, Any]) -> None:
         if "event" in message:
             self._dispatch_event(message)
-        elif self._waiting:
+        elif self._waiting and ("result" in message or "error" in message):
             waiting = self._waiting.popleft()
             waiting.message = message
             waiting.done.set()
@@ -344,7 +349,7 @@ async def connect(
     *,
     token: str | None = None,
     tls: ssl.SSLContext | None = None,
-    patience: float = REPLY_TIME,
+    patience: float = CONNECT_TIME,
 ) -> AsyncIterator[RemoteClient]:
     """Open a session with a server at `HOST:PORT`, or `unix:PATH`.
 

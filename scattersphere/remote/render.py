@@ -76,7 +76,7 @@ def to_table(message: Mapping[str, Any]) -> str:
         error = message["error"]
         first, *others = f"{head} {error['code']}: {error['message']}".split("\n")
         lines = [first, *(INDENT + line for line in others)]
-        lines += [_problem(problem) for problem in error.get("problems", ())]
+        lines += problem_lines(error)
     else:
         lines = [head, *_block(message["result"], "")]
     return "".join(one_line(line) + "\n" for line in lines) + "\n"
@@ -128,6 +128,12 @@ def to_log(message: Mapping[str, Any]) -> str:
     if message.get("event") != "log":
         return to_table(message)
     return "".join(one_line(line) + "\n" for line in log_lines(message))
+
+
+def problem_lines(error: Mapping[str, Any]) -> list[str]:
+    """Return what an error tells beside its message: the problems of a definition, the end of a traceback."""
+    lines = [_problem(problem) for problem in error.get("problems", ())]
+    return lines + [INDENT + line for line in str(error.get("details", "")).rstrip().splitlines()]
 
 
 def _problem(problem: Mapping[str, Any]) -> str:

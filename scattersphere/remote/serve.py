@@ -18,6 +18,7 @@ import attrs
 
 from scattersphere.errors import ConflictError
 from scattersphere.model.events import EventKind
+from scattersphere.model.logs import make_block
 from scattersphere.model.states import RunState
 from scattersphere.remote.audit import AuditFile
 from scattersphere.remote.errors import ListenError
@@ -69,7 +70,8 @@ def _print(line: str) -> None:
 
 
 def _complain(line: str) -> None:
-    sys.stderr.write(line + "\n")
+    # It holds what bundles and jobs say of themselves: a terminal is not to obey it.
+    sys.stderr.write(make_block(line) + "\n")
     sys.stderr.flush()
 
 

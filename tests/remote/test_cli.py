@@ -78,6 +78,14 @@ def test_the_verbs_of_the_protocol_from_a_shell(tmp_path):
         assert 'with n="Zoë"' in told
         assert "↓ b" in told
         assert "run 1" in shell("-c", f"unix:{server.unix}", "explain", "1", SCATTERSPHERE_TOKEN="").stdout
+        assert shell("-c", where, "run-task", "greetings.Trip", **env).stdout == "run: 3\n"
+        assert shell("-c", where, "wait", "3", status=1, **env).stdout == "run: 3\nstate: failed\n"
+        assert "state: failed" in shell("-c", where, "result", "3", status=1, **env).stdout
+        wrong = definition.replace("greetings.Greet", "greetings.Gret")
+        assert "did you mean" in shell("-c", where, "validate", wrong, status=3, **env).stdout
+        told = shell("-c", where, "run-task", "greetings.Trip", "n=1", status=1, **env).stderr
+        assert "Trip takes no 'n'" in told.splitlines()[1]
+        assert "Example: run nightly" in shell("-c", where, "help", "run", **env).stdout
     refused = shell("-c", where, "runs", status=3, **env).stderr
     assert refused == f"scattersphere: cannot connect to {where}: Connection refused\n"
     lost = shell("-c", where, "--token-file", tmp_path / "lost", "runs", status=3).stderr
