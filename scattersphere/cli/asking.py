@@ -159,6 +159,8 @@ _ODD = (TypeError, KeyError, ValueError, AttributeError, IndexError, RecursionEr
 async def _ask(address: str, token: str | None, tls: Any, asked: Asked) -> int:
     try:
         return await _asked(address, token, tls, asked)
+    except OSError:
+        raise  # ssl's errors are of ValueError, too
     except _ODD as exc:
         raise DisconnectedError(NONSENSE) from exc
 
