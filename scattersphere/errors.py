@@ -10,7 +10,8 @@
     │   ├── NoSuchJobError
     │   ├── NoSuchTaskError
     │   ├── NoSuchRunError
-    │   └── NoSuchBundleError
+    │   ├── NoSuchBundleError
+    │   └── NoSuchScheduleError
     ├── ExistsError              the name is taken
     ├── ConflictError            the request contradicts the state of things
     │   ├── AmbiguousTaskError   two bundles hold the same task path
@@ -129,6 +130,12 @@ class NoSuchBundleError(NotFoundError):
     """No bundle has this name."""
 
     code = "no-such-bundle"
+
+
+class NoSuchScheduleError(NotFoundError):
+    """No schedule has this job and name."""
+
+    code = "no-such-schedule"
 
 
 class ExistsError(ScattersphereError):

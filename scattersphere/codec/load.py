@@ -58,6 +58,9 @@ def read(value: Any) -> tuple[JobDefinition | None, list[RawProblem]]:
     job, found = read_record(rest, JobDefinition, {"name": "_"})
     unread.job = {str(problem.path[0]) for problem in found if len(problem.path) == 1}
     job = attrs.evolve(job, tasks=tasks, comments=comments)
+    unread.schedules = {
+        str(problem.path[1]) for problem in found if problem.path[:1] == ("schedules",) != problem.path
+    }
     findings = validate(job, unread)
     problems += found + findings.problems
     if not problems:

@@ -12,11 +12,13 @@ from scattersphere._graphs import find_cycle
 from scattersphere._json import Path, RawProblem, describe, quote
 from scattersphere._text import Suggester
 from scattersphere.codec.converter import UNREAD
-from scattersphere.codec.parameters import JSON_KINDS
+from scattersphere.codec.parameters import JSON_KINDS, resolve_params
+from scattersphere.errors import DefinitionError
 from scattersphere.model.definition import TASKS, Parameter
 from scattersphere.model.forms import NAME
 from scattersphere.model.references import reference_fault, reference_kind, references
 from scattersphere.model.states import TriggerRule
+from scattersphere.schedules.check import example_params, schedule_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,6 +44,9 @@ class Unread:
     """Keys of the job."""
     tasks: dict[str, set[str]] = attrs.field(factory=dict)
     """Keys by task; "" for all of them."""
+
+    schedules: set[str] = attrs.field(factory=set)
+    """Schedules of which something could not be read."""
 
     def in_task(self, name: str, keys: Iterable[str]) -> bool:
         """Whether one of the keys of a task was not read."""
@@ -83,9 +88,28 @@ def _job_problems(job: JobDefinition, unread: Unread) -> Iterator[RawProblem]:
     for name, declared in job.params.items():
         if isinstance(declared, Parameter):
             yield from _parameter_problems(("params", name), declared)
-    for name in job.schedules:
-        if not NAME.fullmatch(name):
-            yield RawProblem(("schedules", name), f"{quote(name)} is no name; a name has {_NAME_WORDS}")
+    if job.schedules:
+        for path, words, near in schedule_faults(job):
+            if not (len(path) == 2 and path[1] in unread.schedules):  # noqa: PLR2004 - of a schedule as a whole
+                yield RawProblem(path, words, near)
+        if "params" not in unread.job:
+            yield from _scheduled_params(job)
+
+
+def _scheduled_params(job: JobDefinition) -> Iterator[RawProblem]:
+    """Say so where runs of a schedule would be refused because of their parameters."""
+    for name, schedule in job.schedules.items():
+        try:
+            resolve_params(job, example_params(schedule.params))
+        except DefinitionError as error:
+            for problem in error.problems:
+                parameter = problem.path.removeprefix("params.")
+                if parameter in schedule.params:
+                    path: Path = ("schedules", name, "params", parameter)
+                    yield RawProblem(path, problem.message, problem.suggestion)
+                else:
+                    words = f"does not give the parameter {quote(parameter)}, which is required"
+                    yield RawProblem(("schedules", name), words)
 
 
 def _parameter_problems(path: Path, parameter: Parameter) -> Iterator[RawProblem]:

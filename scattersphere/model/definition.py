@@ -339,7 +339,6 @@ class JobDefinition:
             Records(ScheduleDefinition, "schedules", named=True),
             "When runs start by themselves.",
             since=2,
-            awaits="schedules",
         ),
     )
     comment: Any = attrs.field(default=NO_COMMENT, metadata=COMMENT_ROW)

@@ -37,6 +37,11 @@ class EventKind(StrEnum):
     JOB_UNDEFINED = "job-undefined"
     JOB_FAILED = "job-failed"
     """A file of the job folder could not be taken up; `job` is its name without the ending."""
+    SCHEDULE_FIRED = "schedule-fired"
+    SCHEDULE_MISSED = "schedule-missed"
+    """No run was or will be started for a time, or for several; `message` says why."""
+    SCHEDULE_PAUSED = "schedule-paused"
+    SCHEDULE_RESUMED = "schedule-resumed"
 
 
 _RUN_EVENTS = {
@@ -90,6 +95,7 @@ class Event(NamedTuple):
     bundle: str | None = None
     dropped: int = 0
     """How many events are missing before the next one (`lagged`)."""
+    schedule: str | None = None
 
     def __str__(self) -> str:
         """Return one line for a terminal."""
@@ -106,6 +112,8 @@ class Event(NamedTuple):
         if self.task:
             again = f"/{self.attempt}" if self.attempt is not None and self.attempt > 1 else ""
             parts.append(f"{self.task}{'' if self.index is None else f'[{self.index}]'}{again}")
+        if self.schedule is not None:
+            parts.append(f"{self.job}/{self.schedule}")
         if self.bundle is not None:
             parts.append(self.bundle)
         if self.state is not None:

@@ -28,6 +28,7 @@ CODES = frozenset(
         "no-such-bundle",
         "no-such-job",
         "no-such-run",
+        "no-such-schedule",
         "no-such-task",
         "no-such-subscription",
         "exists",
