@@ -7,6 +7,8 @@ being helpful (`"5"` -> 5, `true` -> 1, `"abc"` -> ["a", "b", "c"]) are never as
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -22,6 +24,8 @@ from scattersphere.model.forms import Simple, WrongPartsError, WrongValueError, 
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+
+    from scattersphere.model.forms import JsonType
 
 UNREAD = "\0"
 """Stands for a name that could not be read and was told of already; no name looks like that."""
@@ -71,10 +75,10 @@ def read_record(
     So a task with a mistyped key still tells that it waits for a task that is not there. `needed` stands in for the
     fields that must be given.
     """
-    rest, problems = dict(value), list[RawProblem]()
+    read, rest, problems = _READERS[cls], value, list[RawProblem]()
     for turn in range(3):
         try:
-            return _converter.structure(rest, cls), problems
+            return read(rest), problems
         except Exception as error:  # noqa: BLE001 - a group of what the forms raised; `problems_of` sorts it
             found = problems_of(error)
         problems += [problem for problem in found if not turn or problem.message != MISSING]
@@ -86,7 +90,7 @@ def read_record(
 MISSING = "is missing"
 
 
-def _without(value: dict[str, Any], paths: Collection[Path]) -> dict[str, Any]:
+def _without(value: Mapping[str, Any], paths: Collection[Path]) -> dict[str, Any]:
     """Return a copy of `value` without what stands at `paths`."""
     left = dict(value)
     for path in paths:
@@ -146,32 +150,34 @@ def _unknown_keys(error: ForbiddenExtraKeysError, path: Path) -> list[RawProblem
 # ---- the converter
 
 
-def _make_converter() -> Converter:
-    converter = Converter(forbid_extra_keys=True, detailed_validation=True)
-    _teach(converter, JobDefinition)
-    return converter
+_Reader = Callable[..., Any]
 
 
-def _teach(converter: Converter, cls: type) -> None:
-    """Teach a converter a class and those inside it."""
-    overrides = {field.name: override(omit=True) for field in attrs.fields(cls)}
-    for row in rows(cls).values():
-        if isinstance(row.json, Record | Records):
-            _teach(converter, row.json.cls)
-        overrides[row.name] = override(rename=row.key, struct_hook=_hook(converter, row.json))
-    structure_it: Any = make_dict_structure_fn(cls, converter, **overrides)  # type: ignore[arg-type]
-    converter.register_structure_hook(cls, lambda value, kind: structure_it(require_object(value), kind))
+def _make_readers() -> Mapping[type, _Reader]:
+    """Return what reads the JSON objects of each class of definitions. cattrs writes the code."""
+    converter, readers = Converter(forbid_extra_keys=True, detailed_validation=True), dict[type, _Reader]()
 
+    def teach(cls: type) -> _Reader:
+        overrides = {field.name: override(omit=True) for field in attrs.fields(cls)}
+        for row in rows(cls).values():
+            overrides[row.name] = override(rename=row.key, struct_hook=hook(row.json))
+        structure: Any = make_dict_structure_fn(cls, converter, **overrides)  # type: ignore[arg-type]
+        readers[cls] = lambda value, _=None: structure(require_object(value))
+        return readers[cls]
 
-def _hook(converter: Converter, form: Any) -> Any:
-    if isinstance(form, Simple):
+    def hook(form: JsonType) -> _Reader:
+        if isinstance(form, Record):
+            return teach(form.cls)
+        if isinstance(form, Records):
+            return partial(_read_records, form, teach(form.cls))
+        assert isinstance(form, Simple)  # noqa: S101 - there is no other
         return form.read
-    if isinstance(form, Record):
-        return lambda value, _: converter.structure(value, form.cls)
-    return lambda value, _: _read_records(converter, form, value)
+
+    teach(JobDefinition)
+    return readers
 
 
-def _read_records(converter: Converter, form: Records, value: Any) -> dict[str, Any]:
+def _read_records(form: Records, read: _Reader, value: Any, _: Any) -> dict[str, Any]:
     """Read an object of objects by name. Raises `WrongPartsError` with all problems of all of them."""
     found: dict[str, Any] = {}
     problems: list[RawProblem] = []
@@ -180,7 +186,7 @@ def _read_records(converter: Converter, form: Records, value: Any) -> dict[str, 
             found[name] = item
             continue
         try:
-            found[name] = converter.structure(item, form.cls)
+            found[name] = read(item)
         except Exception as error:  # noqa: BLE001 - as above
             problems += problems_of(error, (name,))
     if problems:
@@ -188,4 +194,4 @@ def _read_records(converter: Converter, form: Records, value: Any) -> dict[str, 
     return found
 
 
-_converter = _make_converter()
+_READERS = _make_readers()

@@ -51,8 +51,7 @@ def read(value: Any) -> tuple[JobDefinition | None, list[RawProblem]]:
     if problems and type(form := value["format"]) is int and form > FORMAT:
         return None, problems  # whatever else it says may be right there
     rest, comments = _without_comments(value, JOB_COMMENTS)
-    rest.pop(SCHEMA_KEY, None)
-    rest.pop("format", None)
+    rest = {key: item for key, item in rest.items() if key not in (SCHEMA_KEY, "format")}
     unread = Unread()
     tasks = _read_tasks(rest.pop("tasks", {}), unread, problems)
     job, found = read_record(rest, JobDefinition, {"name": "_"})
@@ -86,10 +85,11 @@ def _format_problems(value: Mapping[str, Any]) -> Iterable[RawProblem]:
 
 def _without_comments(value: dict[str, Any], keys: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Take the comments out of the objects under `keys`, so that nobody takes "//" for a name."""
-    rest, comments = dict(value), {}
+    rest, comments = value, dict[str, Any]()
     for key in keys:
-        inner = rest.get(key)
+        inner = value.get(key)
         if type(inner) is dict and COMMENT in inner:
+            rest = dict(value) if rest is value else rest
             rest[key] = {name: item for name, item in inner.items() if name != COMMENT}
             comments[key] = inner[COMMENT]
     return rest, comments

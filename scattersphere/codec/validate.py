@@ -21,7 +21,7 @@ from scattersphere.model.states import TriggerRule
 from scattersphere.schedules.check import example_params, schedule_faults
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from scattersphere.model.definition import JobDefinition, TaskDefinition
 
@@ -153,16 +153,16 @@ class _TaskChecks:
         if not task.task:
             self._note(("tasks", name, "task"), "must be the path of a task class")
         waits = dict.fromkeys(task.depends_on)
-        for index, other in enumerate(task.depends_on):
-            if other not in self._usual or other == name:
-                self._upstream(name, task, other, ("tasks", name, "depends_on", index))
-        if len(waits) != len(task.depends_on):
-            self._repeated(name, task.depends_on)
-        if task.args or task.map is not None or task.run_if is not True:
-            for path, value in self._values(name, task):
-                for inside, reference in references(value):
-                    self._reference(name, task, reference, (*path, *inside), waits)
+        if name in waits or len(waits) != len(task.depends_on) or not self._usual.issuperset(waits):
+            self._depends_on(name, task)
+        if task.args:
+            self._values(name, task, "args", task.args, waits)
+        if task.map is not None:
+            self._values(name, task, "map", task.map, waits)
             self._map(name, task)
+        if task.run_if is not True:
+            for inside, reference in references(task.run_if):
+                self._reference(name, task, reference, ("tasks", name, "run_if", *inside), waits)
             self._condition(name, task)
         alone = not (waits or task.finally_ or task.rule is TriggerRule.ALL_SUCCESS)
         if alone and not self._unread.in_task(name, _UPSTREAM_KEYS):
@@ -171,12 +171,13 @@ class _TaskChecks:
             )
         return tuple(waits)
 
-    def _repeated(self, name: str, depends_on: Sequence[str]) -> None:
+    def _depends_on(self, name: str, task: TaskDefinition) -> None:
         seen: dict[str, int] = {}
-        for index, other in enumerate(depends_on):
+        for index, other in enumerate(task.depends_on):
+            path = ("tasks", name, "depends_on", index)
+            self._upstream(name, task, other, path)
             if other in seen and other != UNREAD:
-                words = f"{quote(other)} stands here already, at [{seen[other]}]"
-                self._note(("tasks", name, "depends_on", index), words)
+                self._note(path, f"{quote(other)} stands here already, at [{seen[other]}]")
             seen.setdefault(other, index)
 
     def _upstream(self, name: str, task: TaskDefinition, other: str, path: Path) -> None:
@@ -204,16 +205,24 @@ class _TaskChecks:
                 found.setdefault(name[dot.end() :], []).append(name)
         return found
 
-    def _values(self, name: str, task: TaskDefinition) -> Iterator[tuple[Path, Any]]:
-        """Yield the values of a task in which references may stand, with their paths."""
-        for where, values in (("args", task.args), ("map", task.map or {})):
-            for key, value in values.items():
-                if key.startswith("$"):
-                    words = f"names arguments; write {{{quote('name')}: {{{quote(key)}: ..}}}}"
-                    self._note(("tasks", name, where, key), f'"{where}" {words}')
-                if type(value) is dict or type(value) is list:
-                    yield ("tasks", name, where, key), value
-        yield ("tasks", name, "run_if"), task.run_if
+    def _values(
+        self, name: str, task: TaskDefinition, where: str, values: Mapping[str, Any], waits: dict[str, Any]
+    ) -> None:
+        """Check the references in arguments; add those that are results to `waits`."""
+        for key, value in values.items():
+            if key.startswith("$"):
+                words = f"names arguments; write {{{quote('name')}: {{{quote(key)}: ..}}}}"
+                self._note(("tasks", name, where, key), f'"{where}" {words}')
+            if (
+                type(value) is dict
+                and len(value) == 1
+                and type(of := value.get("$param")) is str
+                and of in self._job.params
+            ):
+                continue  # by far the most references are such a one, and right
+            if type(value) is dict or type(value) is list:
+                for inside, reference in references(value):
+                    self._reference(name, task, reference, ("tasks", name, where, key, *inside), waits)
 
     def _reference(
         self, name: str, task: TaskDefinition, reference: Mapping[str, Any], path: Path, waits: dict[str, Any]

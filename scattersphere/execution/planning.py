@@ -160,7 +160,7 @@ class _Planner:
 
     def _shape(self, task: TaskDefinition, backend: str) -> TaskShape:
         key = (
-            task.rule,
+            task.trigger_rule,
             task.finally_,
             task.retry.max_attempts,
             bool(task.map),

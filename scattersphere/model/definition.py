@@ -51,11 +51,15 @@ if TYPE_CHECKING:
 
 
 def _names(value: Any) -> Any:
+    if type(value) is tuple:
+        return value
     return tuple(value) if isinstance(value, list | tuple | set | frozenset) else value
 
 
 def _member(kind: type[StrEnum], value: Any) -> Any:
-    return kind(value) if isinstance(value, str) and value in kind._value2member_map_ else value
+    if type(value) is str and value in kind._value2member_map_:
+        return kind(value)
+    return value
 
 
 def _trigger_rule(value: Any) -> Any:
@@ -85,6 +89,7 @@ TASKS: Final = 200_000
 """Tasks of a job."""
 INSTANCES: Final = 100_000
 """Instances of a mapped task."""
+_NOTHING: FrozenDict[str, Any] = FrozenDict()
 _COUNT = Number(1, whole=True)
 _SECONDS = OrNull(Number(0, above=True, unit="seconds"))
 
@@ -208,7 +213,7 @@ class TaskDefinition:
         default=None, metadata=says(OrNull(Text()), "A limit shared by all runs.", shapes_plan=True)
     )
     needs: Mapping[str, int | str] = attrs.field(
-        factory=dict,
+        default=_NOTHING,
         converter=freeze,
         metadata=says(
             Amounts(),
@@ -236,7 +241,7 @@ class TaskDefinition:
         ),
     )
     comment: Any = attrs.field(default=NO_COMMENT, metadata=COMMENT_ROW)
-    comments: Json = attrs.field(factory=dict, metadata=python_only("they stand inside args and map"))
+    comments: Json = attrs.field(default=_NOTHING, metadata=python_only("they stand inside args and map"))
 
     def evolve(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""
@@ -351,7 +356,7 @@ class JobDefinition:
         ),
     )
     comments: Json = attrs.field(
-        factory=dict, metadata=python_only("they stand inside params, bundles, schedules and tasks")
+        default=_NOTHING, metadata=python_only("they stand inside params, bundles, schedules and tasks")
     )
     origin: FileOrigin | None = attrs.field(
         default=None, eq=False, repr=False, metadata=python_only("the file itself")

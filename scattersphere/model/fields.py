@@ -59,7 +59,7 @@ class Row:
         """Whether a value need not be written. By type too: `run_if: 1` must not be taken for true."""
         default = self.default
         return value is default or (
-            (type(value) is type(default) or type(default) is dict) and value == default
+            (type(value) is type(default) or isinstance(default, dict)) and value == default
         )
 
 
@@ -221,9 +221,10 @@ def awaiting(item: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
     """Yield what a definition, and all inside it, asks for that does not exist yet: where, and in words."""
     cls: Any = type(item)
     for row in _awaiting_rows(cls):
-        content, here = getattr(item, row.name), (*path, row.key)
+        content = getattr(item, row.name)
         if row.is_default(content):
             continue
+        here = (*path, row.key)
         if row.awaits is not None:
             yield here, row.awaits
         elif isinstance(row.json, Record):

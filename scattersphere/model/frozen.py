@@ -41,6 +41,9 @@ class FrozenDict(dict[K, V]):
         return type(self), (dict(self),)
 
 
+_COPIED = frozenset({dict, FrozenDict, list, tuple})
+
+
 def freeze(value: Any) -> Any:
     """Return a mapping as a `FrozenDict`; anything else as it is, for the checks to refuse."""
     return FrozenDict(value) if isinstance(value, Mapping) and type(value) is not FrozenDict else value
@@ -53,9 +56,11 @@ def plain_copy(value: Any, depth: int = COPY_DEPTH) -> Any:
     own dicts.
     """
     kind = type(value)
-    if depth:
-        if kind is dict or kind is FrozenDict:
-            return {key: plain_copy(child, depth - 1) for key, child in value.items()}
-        if kind is list or kind is tuple:
-            return [plain_copy(child, depth - 1) for child in value]
-    return value
+    if kind not in _COPIED or not depth:
+        return value
+    if kind is dict or kind is FrozenDict:
+        return {
+            key: plain_copy(child, depth - 1) if type(child) in _COPIED else child
+            for key, child in value.items()
+        }
+    return [plain_copy(child, depth - 1) if type(child) in _COPIED else child for child in value]

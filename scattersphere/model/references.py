@@ -59,6 +59,8 @@ def reference_fault(value: Mapping[str, Any]) -> str | None:
     if kind is None:
         key = next(key for key in value if key.startswith("$"))
         return f'no reference is called "{key}"; there are $param, $result and $literal'
+    if len(value) == 1 and type(value[kind]) is str:
+        return None
     if extra := [key for key in value if key not in _ALLOWED[kind]]:
         return f'"{extra[0]}" does not belong beside "{kind}"'
     if kind != "$literal" and type(value[kind]) is not str:
@@ -71,13 +73,20 @@ def reference_fault(value: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _has_dollar(item: Mapping[Any, Any]) -> bool:
+    for key in item:  # noqa: SIM110 - `any` of a generator takes three times as long, and this is asked of each object
+        if type(key) is str and key.startswith("$"):
+            return True
+    return False
+
+
 def references(value: Any) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, Any]]]:
     """Yield (path, object) for each reference in a JSON-like value, and each object with a `$` key."""
     stack: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
     while stack:
         path, item = stack.pop()
         if type(item) is dict:
-            if any(type(key) is str and key.startswith("$") for key in item):
+            if _has_dollar(item):
                 yield path, item
                 if "$result" not in item:
                     continue
