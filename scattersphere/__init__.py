@@ -54,6 +54,7 @@ if _TYPE_CHECKING:
     from scattersphere.sync import SyncServer
     from scattersphere.syncrun import SyncRun
     from scattersphere.task import RunnableTask, TaskContext
+    from scattersphere.undo import replace_attribute, replace_item
     from scattersphere.watching.debounce import WatchDelays
 
 __all__ = [
@@ -113,6 +114,8 @@ __all__ = [
     "WrongLoopError",
     "literal",
     "param",
+    "replace_attribute",
+    "replace_item",
     "result",
 ]
 
@@ -163,6 +166,7 @@ _HOMES = {
     "scattersphere.sync": ["SyncServer"],
     "scattersphere.syncrun": ["SyncRun"],
     "scattersphere.task": ["RunnableTask", "TaskContext"],
+    "scattersphere.undo": ["replace_attribute", "replace_item"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -21,7 +21,12 @@ from scattersphere.registry.modules.children import DESCRIPTION, describe_for_ch
 from scattersphere.registry.modules.code_cache import CodeCache
 from scattersphere.registry.modules.namespace import FINDER, ModuleNamespace, clear_typing_caches
 from scattersphere.registry.modules.release import release
-from scattersphere.registry.modules.release_hooks import call_hooks, release_hooks
+from scattersphere.registry.modules.release_hooks import (
+    ON_RELEASE,
+    ON_SUPERSEDE,
+    call_hooks,
+    hooks_of,
+)
 from scattersphere.registry.records import BundleVersion
 from scattersphere.registry.snapshots.scan import SourceLimits
 from scattersphere.registry.snapshots.snapshot import Snapshot, adopt_snapshot, copy_snapshot, take_snapshot
@@ -30,7 +35,7 @@ from scattersphere.registry.trust import refuse_untrusted
 from scattersphere.task import RunnableTask
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from types import FrameType, ModuleType
 
     from scattersphere.model.definition import JobDefinition
@@ -172,6 +177,9 @@ class Load:
         self.origin = origin
         self.name = name
         self.settings = settings
+        self.supersedes: BundleVersion | None = None
+        """The version whose `on_supersede` is to be called before anything is imported."""
+        self._restore: list[Callable[[], object]] = []
         self.slug: str = FINDER.new_slug(name)
         self._snapshot: Snapshot | None = None
         self._namespace: ModuleNamespace | None = None
@@ -229,15 +237,36 @@ class Load:
         self.discard()
         raise failure
 
+    def _supersede(self, namespace: ModuleNamespace, snapshot: Snapshot) -> None:
+        """Have the old version give up what only one can have, once it is known that the new source compiles."""
+        old = self.supersedes
+        if old is None or old.namespace is None:
+            return
+        for name in snapshot.layout.scanned(self.settings.exclude, self.settings.shared):
+            namespace.compile(name)
+        returned: list[object] = []
+        call_hooks(old.supersede_hooks, old.namespace, ON_SUPERSEDE, returned)
+        self._restore = [function for function in returned[::-1] if callable(function)]
+
+    def _bring_back(self) -> None:
+        """Let the old version, which stays, have again what it gave up."""
+        old, self.supersedes = self.supersedes, None
+        restore, self._restore = self._restore, []
+        if old is not None and old.namespace is not None:
+            call_hooks(restore, old.namespace, f"what {ON_SUPERSEDE} returned")
+
     def discard(self) -> None:
         """Undo everything that was done so far; the bundle undoes what its modules did."""
         if self._namespace is not None and not self._namespace.released:
-            modules, self._modules = self._modules, {}
+            modules = {**self._modules, **self._namespace.half_imported}
+            self._modules = {}
+            self._namespace.half_imported.clear()
             with suppress(BundleLoadError):
-                call_hooks(release_hooks(modules), self._namespace)
+                call_hooks(hooks_of(modules, ON_RELEASE), self._namespace, ON_RELEASE)
             modules.clear()
             release(self._namespace)
         self.settings.store.discard(self.slug)
+        self._bring_back()
 
     def stuck(self, frame: FrameType | None, limit: float) -> BundleLoadError:
         """Return the error that says at which line a load that takes too long is."""
@@ -266,14 +295,17 @@ class Load:
                 slug=self.slug,
                 content=snapshot,
             )
+            self._supersede(namespace, snapshot)
             skipped = self._import_all(namespace, snapshot)
             version.tasks = self._describe(version)
-            version.hooks = release_hooks(self._modules)
+            version.hooks = hooks_of(self._modules, ON_RELEASE)
+            version.supersede_hooks = hooks_of(self._modules, ON_SUPERSEDE)
             version.definitions = carried_definitions(snapshot, self.name, version.tasks)
         finally:
             namespace.loading = False
             clear_typing_caches()
         self._modules = {}  # from here on the version holds them
+        namespace.half_imported.clear()
         version.warnings = (*_notices(snapshot), *skipped)
         return version
 

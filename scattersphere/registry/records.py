@@ -42,6 +42,8 @@ class BundleVersion:
     """The job definitions that the bundle carries."""
     hooks: list[Callable[[], object]] = attrs.field(factory=list, repr=False)
     """The functions that are called when the version is released."""
+    supersede_hooks: list[Callable[[], object]] = attrs.field(factory=list, repr=False)
+    """The functions that are called before a newer version is imported, if no run pins this one."""
     warnings: tuple[str, ...] = attrs.field(default=(), repr=False)
     notes: tuple[str, ...] = attrs.field(default=(), repr=False)
     """What the Server found odd about it."""

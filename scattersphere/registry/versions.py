@@ -16,15 +16,21 @@ import anyio.to_thread
 import attrs
 
 from scattersphere._text import did_you_mean
-from scattersphere.errors import ClosedError, ConflictError, NoSuchBundleError, NoSuchTaskError
+from scattersphere.errors import (
+    BundleLoadError,
+    ClosedError,
+    ConflictError,
+    NoSuchBundleError,
+    NoSuchTaskError,
+)
 from scattersphere.registry.catalog import Catalog
 from scattersphere.registry.load import Export, Load, LoadSettings
 from scattersphere.registry.loader import GarbageSchedule, Loader
 from scattersphere.registry.modules.code_cache import CodeCache
 from scattersphere.registry.modules.leaks import Leak, ReleasedVersions
 from scattersphere.registry.modules.release import release
-from scattersphere.registry.modules.release_hooks import call_hooks
-from scattersphere.registry.records import BundleVersion
+from scattersphere.registry.modules.release_hooks import ON_RELEASE, call_hooks
+from scattersphere.registry.records import RUNS_SHOWN, BundleVersion
 from scattersphere.registry.snapshots.content import check_digest
 from scattersphere.registry.snapshots.scan import shown_names
 from scattersphere.registry.snapshots.snapshot import written_into
@@ -232,7 +238,10 @@ class Versions:
         self.refuse_if_closed()
         name = load.name
         known = frozenset(version.digest for version in self.catalog.versions(name))
-        version = await self._in_thread(load, lambda: load.make(known))
+        if current is not None and current.supersede_hooks:
+            version = await self._superseding(load, current, known)
+        else:
+            version = await self._in_thread(load, lambda: load.make(known))
         if version is None:
             same = [other for other in self.catalog.versions(name) if other.digest == load.digest]
             if same:
@@ -241,6 +250,27 @@ class Versions:
             version = await self._in_thread(load, load.build)  # it was released while we read
         version.number = self.next_number(name)
         return version
+
+    async def _superseding(
+        self, load: Load, current: BundleVersion, known: frozenset[str]
+    ) -> BundleVersion | None:
+        """Make a version whose import must find free what the current one holds, unless runs pin that."""
+        await self._in_thread(load, load.read)
+        if load.digest in known:
+            return None
+        runs = sorted(run for run in self.catalog.versions(load.name).get(current, ()) if run > 0)
+        if not runs:
+            load.supersedes = current
+            return await self._in_thread(load, load.build)
+        try:
+            return await self._in_thread(load, load.build)
+        except BundleLoadError as error:
+            shown = ", ".join(map(str, runs[:RUNS_SHOWN]))
+            raise BundleLoadError(
+                f"{error} (the runs {shown} pin {current}, so its on_supersede was not called: "
+                "reload when they have ended)",
+                error.details,
+            ) from None
 
     async def _in_thread(self, load: Load, work: Callable[[], T]) -> T:
         try:
@@ -281,7 +311,7 @@ class Versions:
             return
         self._wrote_looked_at.pop(version, None)
         gone = self.kept.released(version, version.content.size if version.content else 0)
-        hooks, version.hooks = version.hooks, []
+        hooks, version.hooks, version.supersede_hooks = version.hooks, [], []
         if hooks:
             self._loader.post(version.bundle, lambda: self._leave(version.label, namespace, hooks))
         else:
@@ -289,7 +319,7 @@ class Versions:
         self._discard(gone)
 
     def _leave(self, label: str, namespace: ModuleNamespace, hooks: list[Callable[[], object]]) -> None:
-        thread = call_hooks(hooks, namespace)
+        thread = call_hooks(hooks, namespace, ON_RELEASE)
         hooks.clear()
         if thread is not None:
             self._loader.note_stuck(thread, namespace.bundle)

@@ -179,3 +179,164 @@ async def test_a_hook_that_cannot_be_called_is_an_error_of_the_load(registry, tm
     (tmp_path / "a.py").write_text(task_module(1, before=code))
     with pytest.raises(BundleLoadError, match=said):
         await registry.register(tmp_path / "a.py")
+
+
+# ---------------------------------------------------------------- on_supersede: what only one version can have
+
+
+def exclusive(value, *, more=""):
+    """Return a module that takes the one `owner` of the diary at import, as one that binds a port does."""
+    return task_module(
+        value,
+        before=f"""
+import {DIARY} as diary
+def take():
+    if diary.owner is not None: raise OSError("address already in use")
+    diary.owner = {value!r}
+    diary.lines.append("{value} takes")
+take()
+def on_supersede():
+    diary.owner = None
+    diary.lines.append("{value} gives")
+    return take
+def on_release():
+    diary.lines.append("{value} released")
+    if diary.owner == {value!r}: diary.owner = None
+{more}""",
+    )
+
+
+@pytest.fixture
+def owned(diary):
+    diary.owner = None
+    return diary
+
+
+async def test_a_module_that_holds_what_only_one_can_have_is_replaced_any_number_of_times(
+    registry, tmp_path, owned
+):
+    file = tmp_path / "a.py"
+    for value in (1, 2, 3):
+        file.write_text(exclusive(value))
+        await (registry.register(file) if value == 1 else registry.reload("a"))
+        assert owned.owner == value
+        await done(registry)
+    assert owned.lines == [
+        *("1 takes", "1 gives", "2 takes", "1 released", "2 gives", "3 takes", "2 released"),
+    ]
+    await registry.deregister("a")
+    await done(registry)
+    assert owned.lines[-1] == "3 released"
+    assert owned.owner is None
+
+
+@pytest.mark.parametrize("fault", ["raise ValueError('at import')", "import nothing_of_this_name"])
+async def test_if_the_new_version_fails_the_old_one_takes_back_what_it_gave(registry, tmp_path, owned, fault):
+    file = tmp_path / "a.py"
+    file.write_text(exclusive(1))
+    await registry.register(file)
+    file.write_text(exclusive(2, more=fault))
+    with pytest.raises(BundleLoadError):
+        await registry.reload("a")
+    assert owned.lines == ["1 takes", "1 gives", "2 takes", "2 released", "1 takes"]
+    assert registry.bundles["a"].current.tasks
+
+
+async def test_a_file_that_does_not_compile_supersedes_nothing(registry, tmp_path, owned):
+    file = tmp_path / "a.py"
+    file.write_text(exclusive(1))
+    await registry.register(file)
+    file.write_text(exclusive(2, more="def broken(:"))
+    with pytest.raises(BundleLoadError, match="SyntaxError"):
+        await registry.reload("a")
+    assert owned.lines == ["1 takes"]
+
+
+async def test_while_a_run_pins_the_old_version_it_keeps_what_it_has_and_the_error_says_why(
+    registry, tmp_path, owned
+):
+    file = tmp_path / "a.py"
+    file.write_text(exclusive(1))
+    version = (await registry.register(file)).current
+    registry.pin(7, [version])
+    file.write_text(exclusive(2))
+    with pytest.raises(
+        BundleLoadError, match=r"address already in use \(the runs 7 pin a@.*reload when they"
+    ):
+        await registry.reload("a")
+    assert owned.lines == ["1 takes"]
+    registry.unpin(7)
+    await registry.reload("a")
+    assert owned.owner == 2
+
+
+async def test_an_unchanged_file_supersedes_nothing(registry, tmp_path, owned):
+    file = tmp_path / "a.py"
+    file.write_text(exclusive(1))
+    before = (await registry.register(file)).current
+    assert (await registry.reload("a")).current is before
+    assert owned.lines == ["1 takes"]
+
+
+async def test_modules_give_back_in_the_reverse_order_of_their_import_and_take_again_in_that_order(
+    registry, tmp_path, diary
+):
+    hook = "import {d} as diary\ndef on_supersede():\n    diary.lines.append('{n} gives')\n    return lambda: diary.lines.append('{n} takes')\n"
+    write(tmp_path, {"pkg/__init__.py": ""})
+    for name, before in (("a", ""), ("b", "import pkg.a\n")):
+        text = before + hook.format(d=DIARY, n=name)
+        write(tmp_path, {f"pkg/{name}.py": text if name == "a" else task_module(1, before=text)})
+    await registry.register(tmp_path / "pkg")
+    write(tmp_path, {"pkg/b.py": "raise ValueError"})
+    with pytest.raises(BundleLoadError):
+        await registry.reload("pkg")
+    assert diary.lines == ["b gives", "a gives", "a takes", "b takes"]
+
+
+async def test_a_hook_that_fails_is_logged_and_stops_nothing(registry, tmp_path, caplog):
+    file = tmp_path / "a.py"
+    file.write_text(task_module(1, before="def on_supersede(): raise ValueError('cannot')"))
+    await registry.register(file)
+    file.write_text(task_module(2))
+    await registry.reload("a")
+    assert registry.find("a.Job").cls().run(None) == 2
+    assert "on_supersede failed" in caplog.text
+
+
+@pytest.mark.parametrize("hook", ["async def on_supersede(): ...", "def on_supersede(x): ..."])
+async def test_a_supersede_hook_that_cannot_be_called_is_an_error_of_the_load(registry, tmp_path, hook):
+    (tmp_path / "a.py").write_text(task_module(1, before=hook))
+    with pytest.raises(BundleLoadError, match="on_supersede"):
+        await registry.register(tmp_path / "a.py")
+
+
+async def test_a_patch_of_something_shared_survives_any_order_of_versions(registry, tmp_path, monkeypatch):
+    host = SimpleNamespace(loads=lambda: "host")
+    monkeypatch.setitem(sys.modules, "scattersphere_test_host", host)
+    real, file = host.loads, tmp_path / "a.py"
+    code = task_module(
+        1,
+        before="""
+import scattersphere_test_host as host
+from scattersphere import replace_attribute
+undo = replace_attribute(host, "loads", lambda: f"VERSION over {undo.below()}")
+def on_release(): undo()
+""",
+    )
+    versions = []
+    for number in (1, 2, 3):
+        file.write_text(code.replace("VERSION", str(number)))
+        bundle = await (registry.register(file) if number == 1 else registry.reload("a"))
+        versions.append(bundle.current)
+        registry.pin(number, [bundle.current])
+    assert host.loads() == "3 over 2 over 1 over host"
+    registry.unpin(2)
+    await done(registry)
+    assert host.loads() == "3 over 1 over host"
+    registry.unpin(1)
+    await done(registry)
+    assert host.loads() == "3 over host"
+    registry.unpin(3)
+    await registry.deregister("a")
+    await done(registry)
+    assert host.loads is real

@@ -93,6 +93,8 @@ class ModuleNamespace:
         self.code = code
         self.released: bool = False
         self.loading = False
+        self.half_imported: dict[str, ModuleType] = {}
+        """While loading: modules whose import has failed, which `sys.modules` does not hold."""
         self.canary: Canary | None = Canary(slug)
         self.builtins: dict[str, Any] = {
             **vars(builtins),
@@ -117,6 +119,12 @@ class ModuleNamespace:
     def module(self, logical: str) -> ModuleType:
         """Import and return a module of this version."""
         return cast("ModuleType", self.guarded(importlib.import_module, self.prefix + logical))
+
+    def compile(self, logical: str) -> None:
+        """Compile a module without importing it: its code is at hand when it is. Raises what compiling raises."""
+        spec = self.find_spec(self.prefix + logical)
+        if spec is not None and isinstance(spec.loader, SnapshotLoader):
+            spec.loader.get_code(spec.name)
 
     def guarded(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function that imports; an ImportError then speaks of logical names."""
@@ -259,7 +267,11 @@ class SnapshotLoader(importlib.machinery.SourceFileLoader):
         if not namespace.loading:  # a lazy import at run time; while loading, the loader clears them
             clear_typing_caches()
         vars(module)["__builtins__"] = namespace.builtins
-        exec(self.get_code(module.__name__), vars(module))  # noqa: S102 - this is what an import is
+        try:
+            exec(self.get_code(module.__name__), vars(module))  # noqa: S102 - this is what an import is
+        except BaseException:
+            namespace.half_imported[module.__name__] = module  # what it did so far may have to be undone
+            raise
 
 
 class FolderLoader:
