@@ -35,6 +35,7 @@ from scattersphere.jobs.reruns import PINNED
 from scattersphere.jobs.starting import Starter
 from scattersphere.model.arguments import check_count, check_mapping, check_text
 from scattersphere.model.events import Event, EventKind
+from scattersphere.pictures.notebook import table_html
 from scattersphere.registry.folders import BundleFolders
 from scattersphere.registry.records import BundleEventKind
 from scattersphere.registry.registry import TaskRegistry
@@ -177,6 +178,12 @@ class Server(AsyncResource):
         live = len(self._executor.running)
         state = "closed" if self._closed else f"{live} live runs"
         return f"<Server: {state}, {len(self._jobs)} jobs, {len(self._registry.bundles)} bundles>"
+
+    def _repr_html_(self) -> str:
+        """Show the newest runs in a notebook."""
+        runs = sorted(self.runs.values(), key=lambda run: -run.id)
+        rows = [(str(run.state), (f"{run.id}", run.job, run.reason)) for run in runs]
+        return table_html(repr(self).strip("<>"), ("run", "job", "why"), rows)
 
     # ---- life
 

@@ -1,6 +1,7 @@
 """A Starlette application that starts jobs and streams their events. Run it: `uvicorn web:app`.
 
-One Server lives as long as the application: the lifespan enters it, so that leaving cancels what still runs.
+One Server lives as long as the application: the lifespan enters it, so that leaving cancels what still runs. Errors of
+the engine become problem documents at one place.
 """
 
 import json
@@ -8,12 +9,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from jobs import JOB, Count
+from problems import TYPE, problem_of, status_of
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from scattersphere import DefinitionError, NoSuchRunError, Run, Server
+from scattersphere import Run, ScattersphereError, Server
 
 
 @asynccontextmanager
@@ -27,13 +29,22 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 
 
 async def start(request: Request) -> Response:
-    """POST /jobs/count with parameters as JSON: start a run, answer at once with its number."""
+    """POST /jobs/count with parameters as JSON: start a run, answer at once with its number.
+
+    A request that is sent again with the same Idempotency-Key gets the same run.
+    """
     server: Server = request.app.state.jobs
-    try:
-        run = await server.start(request.path_params["job"], await request.json())
-    except DefinitionError as error:
-        return JSONResponse({"error": str(error)}, status_code=422)
+    key = request.headers.get("idempotency-key")
+    run = await server.start(request.path_params["job"], await request.json(), key=key)
     return JSONResponse({"run": run.id, "events": f"/runs/{run.id}/events"}, status_code=202)
+
+
+async def cancel(request: Request) -> Response:
+    """POST /runs/1/cancel: ask a run to end; 409 if it has ended."""
+    server: Server = request.app.state.jobs
+    run = server.runs[request.path_params["id"]]
+    run.cancel("asked by a client")
+    return JSONResponse({"run": run.id, "state": run.state}, status_code=202)
 
 
 async def events(request: Request) -> Response:
@@ -42,12 +53,11 @@ async def events(request: Request) -> Response:
     A browser that comes back sends the number of the last event that it has seen, and gets the rest.
     """
     server: Server = request.app.state.jobs
-    try:
-        run = server.runs[request.path_params["id"]]
-    except NoSuchRunError as error:
-        return JSONResponse({"error": str(error)}, status_code=404)
-    since = int(request.headers.get("last-event-id", "0"))
-    return StreamingResponse(stream(run, since), media_type="text/event-stream")
+    run = server.runs[request.path_params["id"]]
+    seen = request.headers.get("last-event-id", "")
+    return StreamingResponse(
+        stream(run, int(seen) if seen.isdecimal() else 0), media_type="text/event-stream"
+    )
 
 
 async def stream(run: Run, since: int) -> AsyncIterator[str]:
@@ -57,10 +67,18 @@ async def stream(run: Run, since: int) -> AsyncIterator[str]:
         yield f"id: {event.seq}\nevent: {event.kind}\ndata: {json.dumps(data)}\n\n"
 
 
+async def refuse(request: Request, error: ScattersphereError) -> Response:
+    """Answer an error of the engine with a problem document."""
+    del request
+    return JSONResponse(problem_of(error), status_of(error), media_type=TYPE)
+
+
 app = Starlette(
     lifespan=lifespan,
     routes=[
         Route("/jobs/{job}", start, methods=["POST"]),
+        Route("/runs/{id:int}/cancel", cancel, methods=["POST"]),
         Route("/runs/{id:int}/events", events),
     ],
+    exception_handlers={ScattersphereError: refuse},
 )

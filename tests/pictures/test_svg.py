@@ -271,3 +271,13 @@ def test_long_lists_are_cut_and_counted():
     assert "<script>" not in table_html(EVIL, [EVIL], [("failed", [EVIL]), (None, ["x"])]) + job_html(
         EVIL, [], {}
     )
+
+
+@pytest.mark.anyio
+async def test_a_server_shows_its_runs_the_newest_first():
+    async with Server() as server:
+        server.register_tasks("app", [Work])
+        for _ in range(2):
+            await (await server.start_task("Work")).wait()
+        html = server._repr_html_()
+    assert html.index("<td>2</td>") < html.index("<td>1</td>")
