@@ -1,8 +1,14 @@
-"""Measures the longest time for which a loop got no turn, whatever else the machine was doing.
+"""Finds turns for which a test held its loop, whatever else the machine was doing.
 
-The clock on the wall would blame a test for a machine that is busy elsewhere. So the time that our threads
-were ready to run but had no processor is taken off (Linux tells it in `schedstat`, in nanoseconds); where the
-system does not tell, the processor time of the loop's thread is counted instead.
+A turn is judged by two numbers, and neither is the speed of one machine:
+
+* for how long it *slept*, in seconds: the wall's time less what it computed, what it waited for a processor, and what
+  it may have waited for the interpreter's lock. The engine itself would warn after a second (promise 11 of the design).
+* how much it *computed*: the processor time of the loop's own thread, divided by that of a piece of reference work
+  which is done then and there.
+
+All that is read belongs to the loop's own thread and can only grow, so that its difference is what the turn took,
+whatever other threads begin and end meanwhile; and no turn is judged longer than it was.
 """
 
 from __future__ import annotations
@@ -10,51 +16,89 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-LIMIT = 1.0
-"""Seconds without a turn after which the engine itself would warn (promise 11 of the design)."""
+SLEEP = 1.0
+"""Seconds that a turn may sleep."""
 
-NOMINAL = 0.02
-"""Seconds of processor that `_work` takes on the machine for which `LIMIT` was written."""
+WORK = 50
+"""How many times the reference work a turn may do: about what took a second where this was first thought of."""
+
+WORTH_A_LOOK = 0.25
+"""Seconds after which a turn is looked at closely, which costs several times the reference work."""
+
+FRESH = 0.05
+"""Seconds for which a reading may stand for the beginning of a turn: the clocks are too dear for each turn."""
 
 
-def _work() -> None:
-    total = 0
-    for number in range(400_000):
-        total += number & 7
+def reference() -> float:
+    """Return the seconds of processor that a fixed piece of work takes here and now, on the average of five."""
+    begun = time.thread_time()
+    for _ in range(5):
+        total = 0
+        for number in range(400_000):
+            total += number & 7
+    return (time.thread_time() - begun) / 5
 
 
-def slowness() -> float:
-    """Return how many times slower this machine is just now; at least 1."""
-    best = 1e9
-    for _ in range(3):
-        begun = time.thread_time()
-        _work()
-        best = min(best, time.thread_time() - begun)
-    return max(1.0, best / NOMINAL)
+class Reading(NamedTuple):
+    """What this thread has used up so far, in seconds."""
+
+    wall: float
+    computed: float
+    queued: float
+    """Ready to run, but without a processor; NaN where the system does not tell."""
+    switches: int
+    """How often it has waited for anything."""
+    process: float
+    """What all threads of the process have computed together."""
+
+
+class Clocks:
+    """Reads the clocks of the thread in which it was made."""
+
+    def __init__(self) -> None:
+        self._schedstat: int | None = None
+        with contextlib.suppress(OSError):
+            self._schedstat = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        if self._schedstat is not None:
+            os.close(self._schedstat)
+            self._schedstat = None
+
+    def wall(self) -> float:
+        return time.perf_counter()
+
+    def read(self) -> Reading:
+        queued, switches = float("nan"), 0
+        if self._schedstat is not None:
+            queued = int(os.pread(self._schedstat, 100, 0).split()[1]) / 1e9
+            switches = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        return Reading(self.wall(), time.thread_time(), queued, switches, time.process_time())
+
+    def reference(self) -> float:
+        return reference()
 
 
 class LoopWatch:
-    """A context manager, entered in the test's own task: `longest` is in seconds, `culprit` says what ran."""
+    """A context manager, entered in the test's own task: `worst` is 1 at the limit, `verdict` says what held the loop."""
 
-    limit = LIMIT
-
-    def __init__(self) -> None:
-        self.longest = 0.0
-        self.culprit = ""
-        self._wall = self._processor = self._process = self._waited = 0.0
-        self._schedstat: int | None = None
-        self._instrument: Any = None
+    def __init__(self, clocks: Any = None) -> None:
+        self.worst = 0.0
+        self.verdict = ""
+        self._clocks: Any = clocks
+        self._begun = 0.0
+        self._since: Reading | None = None
 
     def __enter__(self) -> Self:
-        with contextlib.suppress(OSError):
-            self._schedstat = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+        self._clocks = self._clocks or Clocks()
         if _on_trio():
             self._watch_trio()
         else:
@@ -67,37 +111,29 @@ class LoopWatch:
     ) -> None:
         self.end("the last step of the test")
         self._unwatch()
-        if self._schedstat is not None:
-            os.close(self._schedstat)
-            self._schedstat = None
-
-    def _queued(self) -> float:
-        """Seconds that the loop's own thread was ready to run but had no processor: never fewer than before."""
-        if self._schedstat is None:
-            return 0.0
-        return int(os.pread(self._schedstat, 100, 0).split()[1]) / 1e9
+        self._clocks.close()
 
     def begin(self) -> None:
         """A turn begins."""
-        self._wall = time.perf_counter()
-        self._processor, self._process = time.thread_time(), time.process_time()
-        self._waited = self._queued()
+        self._begun = self._clocks.wall()
+        if self._since is None or self._begun - self._since.wall > FRESH:
+            self._since = self._clocks.read()
 
     def end(self, culprit: object) -> None:
         """A turn ends."""
-        held = time.perf_counter() - self._wall
-        if held <= LIMIT:
+        held = self._clocks.wall() - self._begun
+        if held <= WORTH_A_LOOK or self._since is None:
             return
-        spun = time.thread_time() - self._processor
-        others = max(
-            0.0, time.process_time() - self._process - spun
-        )  # they may have had the interpreter's lock
-        slept = held - spun - others - (self._queued() - self._waited)
-        if spun > LIMIT:
-            spun /= slowness()
-        held = max(spun, slept)
-        if held > self.longest:
-            self.longest, self.culprit = held, repr(culprit)
+        now, since = self._clocks.read(), self._since
+        computed = min(held, now.computed - since.computed)
+        slept = held - computed - (now.queued - since.queued) - _locked(since, now)
+        work = computed / self._clocks.reference() if computed > WORTH_A_LOOK else 0.0
+        if slept / SLEEP > self.worst:
+            self.worst, self.verdict = slept / SLEEP, f"slept for {slept:.1f} s: {culprit!r}"
+        if work / WORK > self.worst:
+            self.worst = work / WORK
+            self.verdict = f"computed {work:.0f} times the reference work ({computed:.1f} s): {culprit!r}"
+        self._since = None  # it is old, and what was measured just now belongs to nobody's turn
 
     def _watch_asyncio(self) -> None:
         # Each callback and each step of a task goes through this one method of asyncio's.
@@ -133,6 +169,17 @@ class LoopWatch:
 
     def _unwatch(self) -> None:
         """Put things back; replaced on entering."""
+
+
+def _locked(since: Reading, now: Reading) -> float:
+    """Return for how long this thread may have waited for the interpreter's lock, which other threads had.
+
+    Who waits for it wakes up after each switch interval and asks again; who waits for anything else sleeps through.
+    """
+    others = (now.process - since.process) - (now.computed - since.computed)
+    if others < (now.wall - since.wall) / 20:
+        return 0.0
+    return (now.switches - since.switches) * sys.getswitchinterval()
 
 
 def _on_trio() -> bool:

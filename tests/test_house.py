@@ -12,60 +12,84 @@ pytest_plugins = ["pytester"]
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester) -> pytest.Pytester:
-    """A project with the conftest of this one."""
+    """A project with the conftest of this one, but without its patience: what is wrong is so on purpose here."""
     here = Path(__file__).parent
-    conftest = (here / "conftest.py").read_text()
-    assert "LEAVING = 2.0" in conftest  # what is left is left on purpose here: no need to wait for its end
-    pytester.makeconftest(conftest.replace("LEAVING = 2.0", "LEAVING = 0.1"))
-    pytester.makepyfile(loopwatch=(here / "loopwatch.py").read_text())
-    pytester.makeini("[pytest]\nmarkers =\n  blocks_loop(reason): on purpose\n  needs(module): an extra\n")
+    for name, impatient in {
+        "conftest": {"LEAVING = 30.0": "LEAVING = 0.1"},
+        "loopwatch": {
+            "SLEEP = 1.0": "SLEEP = 0.3",
+            "WORK = 50": "WORK = 15",
+            "WORTH_A_LOOK = 0.25": "WORTH_A_LOOK = 0.05",
+        },
+        "costs": {"DEAR = 1.0": "DEAR = 0.2", "SLOW: dict[str, str] = {": 'SLOW = {"*known*": "", '},
+    }.items():
+        text = (here / f"{name}.py").read_text(encoding="utf-8")
+        for before, after in impatient.items():
+            assert text.count(before) == 1, before
+            text = text.replace(before, after)
+        pytester.makepyfile(**{name: text})
+    pytester.makeini(
+        "[pytest]\naddopts = -p no:cacheprovider\n"
+        "markers =\n  blocks_loop(reason): on purpose\n  needs(module): an extra\n  slow: dear\n"
+    )
     return pytester
 
 
-@pytest.mark.parametrize(
-    ("body", "complaint"),
-    [
-        ("open(os.devnull).__class__; keep.append(open(os.devnull))", "open file"),
-        ("threading.Thread(target=time.sleep, args=(9,), daemon=True, name='idler').start()", "idler"),
-        ("tempfile.mkstemp()[0] and keep.append(1)", "left behind: *file *scratch"),
-        ("open('litter', 'w').close()", "left behind: file */litter"),
-    ],
-)
-def test_what_a_test_leaves_behind_fails_it(suite: pytest.Pytester, body: str, complaint: str) -> None:
-    suite.makepyfile(
-        test_it=f"import os, tempfile, threading, time\nkeep = []\n\ndef test_it():\n    {body}\n"
-    )
-    result = suite.runpytest_subprocess("-p", "no:cacheprovider", "-W", "default")
-    result.stdout.fnmatch_lines([f"*{complaint}*"])
-    assert result.ret == 1
+LEFT = {
+    "keep.append(open(os.devnull))": "left behind: *open file",
+    "threading.Thread(target=time.sleep, args=(9,), daemon=True, name='idler').start()": "left behind: *idler",
+    "keep.append(tempfile.mkstemp()[1])": "left behind: *file *scratch",
+    "open('litter', 'w').close()": "left behind: *file */litter",
+}
+
+
+def test_what_a_test_leaves_behind_fails_it(suite: pytest.Pytester) -> None:
+    tests = "".join(f"def test_{number}():\n    {body}\n\n" for number, body in enumerate(LEFT))
+    suite.makepyfile(test_it=f"import os, tempfile, threading, time\nkeep = []\n\n{tests}")
+    result = suite.runpytest_subprocess("-W", "default")
+    result.stdout.fnmatch_lines([f"*{complaint}*" for complaint in LEFT.values()])
+    result.assert_outcomes(passed=len(LEFT), errors=len(LEFT))
+
+
+def test_what_others_write_where_pytest_was_started_is_not_blamed_on_a_test(suite: pytest.Pytester) -> None:
+    there = suite.path / "notes.txt"
+    suite.makepyfile(test_it=f"def test_it():\n    open({str(there)!r}, 'w').close()\n")
+    suite.runpytest_subprocess().assert_outcomes(passed=1)
+    assert there.exists()
 
 
 @pytest.mark.needs("trio")
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@pytest.mark.parametrize("block", ["time.sleep(1.2)", "spin(1.2)"])
-def test_a_blocked_loop_fails_the_test(suite: pytest.Pytester, backend: str, block: str) -> None:
+def test_a_held_loop_fails_the_test(suite: pytest.Pytester) -> None:
     suite.makepyfile(
-        test_it=dedent(f"""
+        test_it=dedent("""
         import time, pytest
+        from loopwatch import reference
 
-        def spin(seconds):
-            end = time.thread_time() + seconds
+        def compute():
+            end = time.thread_time() + 30 * reference()
             while time.thread_time() < end:
                 pass
 
-        @pytest.mark.anyio
-        async def test_it():
-            {block}
+        blocks = pytest.mark.parametrize("block", [lambda: time.sleep(0.5), compute], ids=["sleeps", "computes"])
 
+        @blocks
+        @pytest.mark.anyio
+        async def test_it(block):
+            block()
+
+        @blocks
         @pytest.mark.anyio
         @pytest.mark.blocks_loop("that is the point")
-        async def test_on_purpose():
-            {block}
+        async def test_on_purpose(block):
+            block()
     """)
     )
-    result = suite.runpytest_subprocess("-p", "no:cacheprovider", "-k", backend)
-    result.stdout.fnmatch_lines(["*blocked the loop for 1.* s:*"])
-    result.assert_outcomes(passed=1, failed=1, deselected=2)
+    result = suite.runpytest_subprocess()
+    complaints = {"sleeps": "held the loop: slept for *", "computes": "held the loop: computed * times *"}
+    for backend in ("asyncio", "trio"):
+        for block, complaint in complaints.items():
+            result.stdout.fnmatch_lines([f"*_ test_it[[]{backend}-{block}[]] _*", complaint])
+    result.assert_outcomes(passed=4, failed=4)
 
 
 def test_a_task_left_running_fails_the_test(suite: pytest.Pytester) -> None:
@@ -80,6 +104,36 @@ def test_a_task_left_running_fails_the_test(suite: pytest.Pytester) -> None:
             keep.append(asyncio.create_task(asyncio.sleep(9), name="sleeper"))
     """)
     )
-    result = suite.runpytest_subprocess("-p", "no:cacheprovider")
+    result = suite.runpytest_subprocess()
     result.stdout.fnmatch_lines(["*tasks left running: sleeper*"])
     assert result.ret == 1
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_dear_test_that_is_not_marked_is_named(suite: pytest.Pytester, workers: str) -> None:
+    suite.makepyfile(
+        test_it=dedent("""
+        import subprocess, sys, time
+        WORK = "import time\\nwhile time.process_time() < 0.3: pass"
+
+        def test_cheap():
+            time.sleep(0.3)
+
+        def test_dear():
+            subprocess.run([sys.executable, "-c", WORK], check=True)
+
+        def test_dear_and_known():
+            end = time.process_time() + 0.3
+            while time.process_time() < end: pass
+    """)
+    )
+    result = suite.runpytest_subprocess("-n", workers)
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(
+        ["*dear tests that are not marked slow*", " *s of processor  test_it.py::test_dear"]
+    )
+    assert "test_cheap" not in result.stdout.str()
+    assert "test_dear_and_known" not in result.stdout.str()
+    suite.runpytest_subprocess("-n", workers, "-m", "not slow").assert_outcomes(
+        passed=2, deselected=1 - int(workers != "0")
+    )

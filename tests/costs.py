@@ -1,0 +1,85 @@
+"""What tests cost, in seconds of processor: the dear ones are marked `slow`, and an unmarked one is named.
+
+`make test` leaves out what is marked `slow`, `make test-all` and CI run everything. Which tests those are stands here,
+in one table, and the marks cannot rot: after each run those are named that should be in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SLOW: dict[str, str] = {}
+
+DEAR = 1.0
+"""Seconds of processor, of this process and of the children that have ended, from which on a test is named."""
+
+_begun = pytest.StashKey[float]()
+
+
+def _spent() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+class Costs:
+    """A plugin that marks tests, measures them, and names those which should be marked."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._dear: list[tuple[float, str]] = []
+        self._only_measures = hasattr(config, "workerinput")
+        """One of several processes of the suite: the first one gets the reports of all."""
+        self._file = os.environ.pop("TEST_COSTS", None)
+        """Where one line of JSON for each test is to be written."""
+
+    @pytest.hookimpl(tryfirst=True)  # before the marks are asked who is to be left out
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Mark what the table names."""
+        for item in items:
+            if any(fnmatchcase(item.nodeid, pattern) for pattern in SLOW):
+                item.add_marker("slow")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """Begin to measure."""
+        item.stash[_begun] = _spent()
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Iterator[pytest.TestReport]:
+        """Write the cost into the last report, which also comes from the other processes of the suite."""
+        report: pytest.TestReport = yield
+        if call.when == "teardown":
+            slow = item.get_closest_marker("slow") is not None
+            report.user_properties.append(("cost", (_spent() - item.stash[_begun], slow)))
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take note of a test that has ended, here or in another process."""
+        if self._only_measures:
+            return
+        for name, cost in report.user_properties:
+            if name == "cost":
+                seconds, slow = cost
+                if seconds > DEAR and not slow:
+                    self._dear.append((seconds, report.nodeid))
+                if self._file is not None:
+                    with Path(self._file).open("a") as file:
+                        file.write(json.dumps([round(seconds, 3), slow, report.nodeid]) + "\n")
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Name what is dear and not marked."""
+        if self._dear:
+            terminalreporter.section("dear tests that are not marked slow (tests/costs.py)")
+            for seconds, name in sorted(self._dear, reverse=True):
+                terminalreporter.write_line(f"{seconds:6.1f} s of processor  {name}")
