@@ -15,6 +15,7 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import pytest
+from patience import PATIENCE
 
 from scattersphere import RunnableTask, Server
 from scattersphere._owntask import whole
@@ -107,7 +108,7 @@ def descriptors():
 
 def left_of(before):
     """Return what is left. The thread of the system's notification gives its descriptors back in its own time."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while (left := belongings() - before) and time.monotonic() < deadline:
         gc.collect()
         time.sleep(0.001)

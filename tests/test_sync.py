@@ -282,7 +282,7 @@ def interrupt_soon(*presses):
             while not heard():
                 if time.monotonic() > patience:
                     signal.pthread_kill(main, signal.SIGINT)
-                    patience = time.monotonic() + 20
+                    patience = time.monotonic() + PATIENCE
                 time.sleep(0.001)
 
     threading.Thread(target=press, daemon=True).start()

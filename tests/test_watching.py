@@ -193,18 +193,22 @@ async def test_an_archive_that_is_being_written_for_two_seconds_is_loaded_when_i
         await at.register(file)
         content = _archive(2)
         size = len(content) // 25 + 1
+        moments = []
 
         def write():
             with file.open("wb") as stream:
                 for start in range(0, len(content), size):
                     stream.write(content[start : start + size])
                     stream.flush()
+                    moments.append(time.monotonic())
                     time.sleep(0.08)
 
         await in_thread(write)
         await at.until_value(2)
         assert at.server.registry.bundles["a"].error is None
         assert at.loads.count("a") == 1
+        pauses = sum(after - before > 0.2 for before, after in pairwise(moments))
+        assert len(at.failures) <= pauses  # on a busy machine the writer may rest as if it were done
 
 
 def _archive(value):

@@ -181,8 +181,10 @@ async def test_closing_says_goodbye_and_the_port_is_free_at_once(front):
     async with front.client() as client:
         await define(client, "long", "Forever")
         await client.ok("run long")
+        (record,) = front.listening.front.sessions.values()
+        before = record.session.requests
         await client.send("wait 1")
-        await anyio.wait_all_tasks_blocked()
+        await until(lambda: record.session.requests > before)
         port = port_of(front.listening)
         async with anyio.create_task_group() as group:
             group.start_soon(front.listening.aclose)
@@ -236,9 +238,11 @@ async def test_who_does_not_authenticate_in_time_has_to_go(tmp_path):
 
 
 async def test_an_idle_session_is_ended_and_one_that_follows_is_not(tmp_path):
-    limits = attrs.evolve(Limits(), idle=0.3)
-    async with served(tmp_path, limits=limits) as front, front.client() as idle, front.client() as follower:
+    async with served(tmp_path) as front, front.client() as idle, front.client() as follower:
         await follower.ok("follow")
+        for record in front.listening.front.sessions.values():
+            record.session.limits = attrs.evolve(Limits(), idle=0.1)  # not before: to come in takes its time
+        await idle.ok("ping")  # the deadline is looked up anew after each command
         assert await idle.rest_of_it() == [{"bye": {"code": "idle"}}]
         assert await follower.ok("ping") == {"pong": True}
 

@@ -5,6 +5,7 @@ import time
 
 import anyio
 import pytest
+from loopwatch import reference
 from patience import PATIENCE
 from rehearsedproject import make_project
 
@@ -351,8 +352,8 @@ async def test_a_task_that_has_not_ended_is_before_no_other():
     async with Rehearsal() as rehearsal:
         rehearsal.register_tasks("app", [Flaky, Forever])
         run = await rehearsal.start(JobDefinition.build("j").task("a", "Forever").task("b", "Flaky"))
-        while not run.tasks["b"].state.ended:
-            await anyio.lowlevel.checkpoint()
+        while not (run.tasks["b"].state.ended and run.tasks["a"].state is TaskState.RUNNING):
+            await anyio.lowlevel.checkpoint()  # trio lets what is ready run in any order
         with pytest.raises(AssertionError, match="'a' had not ended when 'b' started"):
             rehearsal.assert_order(run, "a", "b")
         run.cancel()
@@ -442,14 +443,15 @@ async def test_the_same_seed_gives_the_same_jitter():
 
 
 async def test_it_starts_in_milliseconds():
+    """About two of them; judged by work that takes some twenty, whatever the machine is."""
     taken = []
     for _ in range(5):
-        begun = time.perf_counter()
+        begun = time.thread_time()
         async with Rehearsal() as rehearsal:
             rehearsal.register_tasks("app", [Flaky])
             await rehearsal.run(job("Flaky"))
-        taken.append(time.perf_counter() - begun)
-    assert min(taken) < 0.05  # about 2 ms on a quiet machine
+        taken.append(time.thread_time() - begun)
+    assert min(taken) < 2 * reference()
 
 
 async def test_results_flow_from_fakes_to_real_tasks(project):

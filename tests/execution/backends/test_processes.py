@@ -52,7 +52,7 @@ def open_files() -> set[str]:
 
 
 async def wait_until(condition) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         await anyio.sleep(0.005)  # what is waited for happens in another process
@@ -499,7 +499,7 @@ if __name__ == "__main__":
         pids = [int(pid) for pid in engine.stdout.readline().split()]
         assert all(is_running(pid) for pid in pids)
         engine.kill()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while any(is_running(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.005)

@@ -66,7 +66,7 @@ async def test_there_are_never_more_threads_than_the_limit(tmp_path):
 async def test_a_thread_that_is_idle_for_long_ends_and_a_new_one_serves_later_calls():
     async with Stage(partial(ThreadBackend, 3, idle_seconds=0.01)) as stage:
         await stage.run(Echo)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while lane_threads():
             assert time.monotonic() < deadline
             await anyio.sleep(0.005)
