@@ -17,7 +17,47 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SLOW: dict[str, str] = {}
+SLOW: dict[str, str] = {
+    # An interpreter, a shell or a pytest for each test.
+    "tests/test_pytest_plugin.py::*": "a pytest for each plugin",
+    "tests/test_house.py::*": "a pytest for each kind of culprit",
+    "tests/test_examples.py::*": "each example is a program; `make examples` runs them too",
+    "tests/test_example_hosts.py::*": "the same",
+    "tests/test_interrupt.py::*": "hosts that are interrupted",
+    "tests/remote/test_cli.py::*": "a client for each verb",
+    "tests/remote/test_tutorial.py::*": "types four pages of the documentation into programs",
+    "tests/remote/test_shell.py::*": "a server and its clients as a shell starts them",
+    "tests/cli/test_new.py::*": "a new project is tried in processes",
+    "tests/cli/test_dev.py::*": "a server and its watcher in a process",
+    "tests/cli/test_pipes.py::*": "the same with pipes",
+    "tests/cli/test_definitions_cli.py::*": "a command for each case",
+    # Thousands of something.
+    "tests/benchmarks/*": "benchmarks are run, in small",
+    "tests/remote/test_load.py::*": "a thousand sessions",
+    "tests/execution/machine/test_machine_mass.py::*": "100,000 tasks",
+    "tests/execution/test_mass_moves.py::*": "20,000 tasks",
+    "tests/registry/test_real_wheels.py::*": "real wheels are loaded",
+    "*::*thousand_reloads*": "a thousand reloads",
+    "*::*thousands_of_damaged_texts*": "thousands of definitions",
+    "*::*a_long_chain_and_a_deep_fork*": "large pictures",
+    "*::*memory_is_back*": "memory is measured before and after a crowd",
+    "*::*a_kept_run_takes*": "memory of ten thousand runs",
+    "*::*graphviz*": "Graphviz draws",
+    "*::*kill_9*": "processes that are killed at any moment",
+    "*::*200_runs_side_by_side*": "200 runs in processes",
+    "*::*wheel_holds*": "builds a wheel",
+    # The second loop, where the loop is not the subject.
+    "tests/registry/*trio*": "one loop is enough",
+    "tests/execution/backends/*trio*": "the same",
+    "tests/test_watching.py::*trio*": "the same",
+    "tests/test_bundle_roots.py::*trio*": "the same",
+    "tests/test_job_folder.py::*trio*": "the same",
+    "tests/test_server_bad_tasks.py::*trio*": "the same",
+    "tests/test_server_processes.py::*trio*": "the same",
+    "tests/test_server_capture.py::*trio*": "the same",
+    "tests/tasks/test_shell_task.py::*trio*": "the same",
+}
+"""Which tests `make test` leaves out, by a pattern of their names, and why they are dear."""
 
 DEAR = 1.0
 """Seconds of processor, of this process and of the children that have ended, from which on a test is named."""

@@ -21,7 +21,7 @@ def suite(pytester: pytest.Pytester) -> pytest.Pytester:
             "WORK = 50": "WORK = 15",
             "WORTH_A_LOOK = 0.25": "WORTH_A_LOOK = 0.05",
         },
-        "costs": {"DEAR = 1.0": "DEAR = 0.2", "SLOW: dict[str, str] = {": 'SLOW = {"*known*": "", '},
+        "costs": {"DEAR = 1.0": "DEAR = 0.2", "SLOW: dict[str, str] = {": 'SLOW = {"*known*": "",'},
     }.items():
         text = (here / f"{name}.py").read_text(encoding="utf-8")
         for before, after in impatient.items():
