@@ -48,11 +48,16 @@ if _TYPE_CHECKING:
     from scattersphere.model.events import Event, EventKind
     from scattersphere.model.logs import LogLine
     from scattersphere.model.problem import Problem
+    from scattersphere.model.schedules import MissedPolicy, ScheduleDefinition
     from scattersphere.model.states import Overlap, RunState, TaskState, TriggerRule
     from scattersphere.registry.snapshots.scan import SourceLimits
+    from scattersphere.schedules.backfill import Backfill
+    from scattersphere.schedules.occurrences import ScheduledFor
+    from scattersphere.schedules.scheduler import Schedule
     from scattersphere.server import Server
     from scattersphere.sync import SyncServer
     from scattersphere.syncrun import SyncRun
+    from scattersphere.syncschedules import SyncSchedule
     from scattersphere.task import RunnableTask, TaskContext
     from scattersphere.undo import replace_attribute, replace_item
     from scattersphere.watching.debounce import WatchDelays
@@ -60,6 +65,7 @@ if _TYPE_CHECKING:
 __all__ = [
     "AmbiguousTaskError",
     "ArgumentError",
+    "Backfill",
     "BundleBusyError",
     "BundleError",
     "BundleLoadError",
@@ -77,6 +83,7 @@ __all__ = [
     "JobBuilder",
     "JobDefinition",
     "LogLine",
+    "MissedPolicy",
     "MissingExtraError",
     "NoSuchBundleError",
     "NoSuchJobError",
@@ -96,9 +103,13 @@ __all__ = [
     "RunStatistics",
     "RunnableTask",
     "ScattersphereError",
+    "Schedule",
+    "ScheduleDefinition",
+    "ScheduledFor",
     "Server",
     "SourceLimits",
     "SyncRun",
+    "SyncSchedule",
     "SyncServer",
     "TaskCancelled",
     "TaskContext",
@@ -159,12 +170,17 @@ _HOMES = {
     "scattersphere.model.events": ["Event", "EventKind"],
     "scattersphere.model.logs": ["LogLine"],
     "scattersphere.model.problem": ["Problem"],
+    "scattersphere.model.schedules": ["MissedPolicy", "ScheduleDefinition"],
     "scattersphere.model.states": ["Overlap", "RunState", "TaskState", "TriggerRule"],
     "scattersphere.registry.snapshots.scan": ["SourceLimits"],
     "scattersphere.watching.debounce": ["WatchDelays"],
+    "scattersphere.schedules.backfill": ["Backfill"],
+    "scattersphere.schedules.occurrences": ["ScheduledFor"],
+    "scattersphere.schedules.scheduler": ["Schedule"],
     "scattersphere.server": ["Server"],
     "scattersphere.sync": ["SyncServer"],
     "scattersphere.syncrun": ["SyncRun"],
+    "scattersphere.syncschedules": ["SyncSchedule"],
     "scattersphere.task": ["RunnableTask", "TaskContext"],
     "scattersphere.undo": ["replace_attribute", "replace_item"],
 }

@@ -6,6 +6,8 @@ in the package that bears its name.
 
 from __future__ import annotations
 
+import datetime as dt
+import math
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import MappingProxyType
@@ -35,11 +37,13 @@ from scattersphere.jobs.reruns import PINNED
 from scattersphere.jobs.starting import Starter
 from scattersphere.model.arguments import check_count, check_mapping, check_text
 from scattersphere.model.events import Event, EventKind
+from scattersphere.model.schedules import ScheduleDefinition
 from scattersphere.pictures.notebook import table_html
 from scattersphere.registry.folders import BundleFolders
 from scattersphere.registry.records import BundleEventKind
 from scattersphere.registry.registry import TaskRegistry
 from scattersphere.registry.snapshots.scan import SourceLimits
+from scattersphere.schedules.scheduler import Clocks, Schedule, Scheduler
 
 if TYPE_CHECKING:
     import os
@@ -54,6 +58,7 @@ if TYPE_CHECKING:
     from scattersphere.model.problem import Problem
     from scattersphere.registry.records import Bundle, BundleEvent
     from scattersphere.remote.listener import Listening
+    from scattersphere.schedules.occurrences import ScheduledFor
     from scattersphere.task import RunnableTask
     from scattersphere.watching.debounce import WatchDelays
 
@@ -172,6 +177,8 @@ class Server(AsyncResource):
         )
         self._watch_jobs = watch_jobs
         self._starter = Starter(self._jobs, self._registry, self._executor, history)
+        self._scheduler = Scheduler(self._start_scheduled, self._feed.add, check=self._check_loop)
+        self._jobs.on_change = self._job_changed
         self._listeners: list[Listening] = []
 
     def __repr__(self) -> str:
@@ -195,11 +202,19 @@ class Server(AsyncResource):
         self._instruments.open()
         await self._bundles.open(self._executor.loop.start)
         await self._files.open(watch=self._watch_jobs)
+        self._scheduler.open(self._clocks())
+
+    def _clocks(self) -> Clocks:
+        executor = self._executor
+        if executor.loop.is_virtual:  # the wall goes with it, and is not set by anybody
+            return Clocks(executor.clock, executor.now, executor.call_at, look=math.inf)
+        return Clocks(executor.clock, lambda: dt.datetime.now(dt.UTC), executor.call_at)
 
     async def drain(self) -> None:
         """Accept no new runs, and wait until those that are there have ended."""
         self._check_loop()
         self._closing = True
+        self._scheduler.stop()
         await self._executor.all_ended()
 
     async def aclose(self) -> None:
@@ -219,6 +234,7 @@ class Server(AsyncResource):
             stack.push_async_callback(self._bundles.aclose)
             for listening in self._listeners:
                 stack.push_async_callback(listening.aclose)
+            stack.callback(self._scheduler.stop)
 
     async def _end_runs(self) -> None:
         executor = self._executor
@@ -344,6 +360,42 @@ class Server(AsyncResource):
         """The jobs that cannot be started with the code that is here, each with what it lacks."""
         return {name: lacks for name in self._jobs if (lacks := self._jobs.lacking(name))}
 
+    def _job_changed(self, name: str, definition: JobDefinition | None) -> None:
+        self._scheduler.define(name, {} if definition is None else definition.schedules)
+        self._scheduler.try_again(name)
+
+    # ---- schedules
+
+    @property
+    def schedules(self) -> Mapping[tuple[str, str], Schedule]:
+        """The schedules of the defined jobs: `schedules[job, name]`. Raises `NoSuchScheduleError`."""
+        return MappingProxyType(self._scheduler)
+
+    def schedule(self, job: str, name: str, **fields: Any) -> Schedule:
+        """Give a job a schedule, in place of one with the same name: `schedule("etl", "nightly", cron="30 2 * * *")`.
+
+        The keyword arguments are the fields of `ScheduleDefinition`. It becomes part of the job's definition, which
+        `save` writes. Raises `NoSuchJobError`, `DefinitionError`.
+        """
+        definition = self._jobs.named(job)
+        check_text(name, "the name of a schedule")
+        schedules = {**definition.schedules, name: ScheduleDefinition(**fields)}
+        self.define(definition.evolve(schedules=schedules), replace=True)
+        return self._scheduler[job, name]
+
+    def unschedule(self, job: str, name: str) -> None:
+        """Take a schedule out of a job's definition. Raises `NoSuchScheduleError`."""
+        self._scheduler[job, name]  # raises
+        definition = self._jobs.named(job)
+        schedules = {other: held for other, held in definition.schedules.items() if other != name}
+        self.define(definition.evolve(schedules=schedules), replace=True)
+
+    def _start_scheduled(
+        self, job: str, params: Mapping[str, Any], key: str | None, scheduled: ScheduledFor
+    ) -> Run:
+        self._require_open()
+        return self._starter.start(self._jobs.named(job), params, key, scheduled=scheduled)
+
     # ---- runs
 
     @property
@@ -434,10 +486,11 @@ class Server(AsyncResource):
         """Return what bundles logged outside any run: while they were imported, or in threads of their own."""
         return self._instruments.strays.lines(tail=tail)
 
-    def stats(self) -> dict[str, int]:
-        """Return how many runs live, wait and are kept, how many bundles and jobs there are.
+    def stats(self) -> dict[str, float]:
+        """Return how many runs live, wait and are kept, how many bundles, jobs and schedules there are.
 
-        `begun` counts all runs since the start, the names of the terminal states how they ended.
+        `begun` counts all runs since the start, the names of the terminal states how they ended. `schedule_lag` is the
+        seconds by which the newest start of a schedule was late, or one that waits is by now.
         """
         return {
             **self._book.counts(self._executor.begun),
@@ -448,12 +501,14 @@ class Server(AsyncResource):
             "jobs": len(self._jobs),
             "bundles": len(self.registry.bundles),
             "stuck": len(self._executor.stuck),
+            **self._scheduler.statistics(),
         }
 
     def _bundle_event(self, event: BundleEvent) -> None:
         released = event.version if event.kind is BundleEventKind.RELEASED else None
         self._jobs.code_changed(released)
         self._carried.follow(event)
+        self._scheduler.try_again()
         self._feed.add(EventKind(event.kind), bundle=event.bundle, message=event.error or event.label)
 
     def _job_failed(self, file: Path, message: str) -> None:
@@ -465,6 +520,7 @@ class Server(AsyncResource):
         self._book.moved(execution, kind, now)
         if kind is EventKind.RUN_ENDED:
             self._starter.ended(execution)
+            self._scheduler.run_ended(execution.id, execution.plan.job)
 
     def _late_line(self, level: int, message: str, logger: str, when: float | None) -> None:
         self._instruments.late_line(level, message, logger, when)

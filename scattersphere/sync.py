@@ -17,6 +17,7 @@ from scattersphere._lifecycle import ForkGuard
 from scattersphere.errors import ClosedError, ConflictError
 from scattersphere.server import Server
 from scattersphere.syncrun import SyncRun, SyncRuns, following
+from scattersphere.syncschedules import SyncSchedule, SyncSchedules
 
 if TYPE_CHECKING:
     import os
@@ -251,6 +252,21 @@ class SyncServer(ForkGuard):
         problems: list[Problem] = self.call(self._server.validate, definition)
         return problems
 
+    # ---- schedules
+
+    @property
+    def schedules(self) -> SyncSchedules:
+        """See `Server.schedules`."""
+        return SyncSchedules(self, self._server.schedules)
+
+    def schedule(self, job: str, name: str, **fields: Any) -> SyncSchedule:
+        """See `Server.schedule`."""
+        return SyncSchedule(self.call(self._server.schedule, job, name, **fields), self)
+
+    def unschedule(self, job: str, name: str) -> None:
+        """See `Server.unschedule`."""
+        self.call(self._server.unschedule, job, name)
+
     # ---- runs
 
     @property
@@ -307,7 +323,7 @@ class SyncServer(ForkGuard):
         """See `Server.logs`."""
         return self.read(lambda: self._server.logs(run=run, job=job, level=level, tail=tail))
 
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> dict[str, float]:
         """See `Server.stats`."""
         return self.read(self._server.stats)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from scattersphere.model.events import Event
     from scattersphere.model.logs import LogLine
     from scattersphere.model.states import RunState
+    from scattersphere.schedules.occurrences import ScheduledFor
 
 T = TypeVar("T")
 
@@ -99,6 +100,11 @@ class SyncRun(ForkGuard):
     def parent(self) -> int | None:
         """The id of the run that started this one, or that it repeats."""
         return self._run.parent
+
+    @property
+    def scheduled(self) -> ScheduledFor | None:
+        """See `Run.scheduled`."""
+        return self._run.scheduled
 
     @property
     def definition(self) -> JobDefinition:

@@ -1,5 +1,6 @@
 """SyncServer: the same names as Server and Run, blocking, from any thread; what Ctrl-C does; what is left after closing."""
 
+import datetime as dt
 import inspect
 import os
 import signal
@@ -25,8 +26,10 @@ from scattersphere import (
     Run,
     RunnableTask,
     RunState,
+    Schedule,
     Server,
     SyncRun,
+    SyncSchedule,
     SyncServer,
     param,
 )
@@ -83,6 +86,7 @@ def public(cls):
 def test_the_names_are_the_same():
     assert public(Run) - public(SyncRun) == {"execution"}  # the engine's own record
     assert public(SyncRun) <= public(Run)
+    assert public(Schedule) - public(SyncSchedule) == {"fires"}
     assert public(Server) - public(SyncServer) == {"aclose"}  # here it is `close`
     assert public(SyncServer) - public(Server) == {
         "call",
@@ -95,7 +99,7 @@ def test_the_names_are_the_same():
     }
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [(SyncServer, Server), (SyncRun, Run)])
+@pytest.mark.parametrize(("ours", "theirs"), [(SyncServer, Server), (SyncRun, Run), (SyncSchedule, Schedule)])
 def test_the_arguments_are_the_same(ours, theirs):
     for name in public(ours) & public(theirs):
         mine, real = getattr(ours, name), getattr(theirs, name)
@@ -124,6 +128,26 @@ def test_a_job_is_run(server):
     for drawing in (run.to_tree(), run.to_mermaid(), run.to_dot(), run.to_trace()):
         assert "sum" in drawing
     assert dict(server.runs)[1].results == {"sum": 42}
+
+
+def test_schedules_are_there(server):
+    schedule = server.schedule("add", "yearly", every=86_400 * 365, params={"a": 2})
+    assert dict(server.schedules).keys() == {("add", "yearly")}
+    (first,) = schedule.next()
+    assert (schedule.job, schedule.name, schedule.words()) == ("add", "yearly", "every 365 days")
+    assert schedule.previous == first - dt.timedelta(days=365)
+    schedule.pause()
+    assert schedule.paused
+    schedule.resume()
+    run = schedule.run_now().wait(PATIENCE)
+    assert run.results["sum"] == 3
+    assert str(run.scheduled) == "schedule yearly, run now"
+    backfill = schedule.backfill(first - dt.timedelta(days=800), first)
+    assert [server.runs[run].results["sum"] for run in backfill.runs.values()] == [3, 3]
+    assert schedule.as_dict()["last_run"] == 3
+    assert (schedule.enabled, schedule.state.fired, schedule.definition.params) == (True, 0, {"a": 2})
+    server.unschedule("add", "yearly")
+    assert not server.schedules
 
 
 def test_everything_of_the_server_is_there(server, tmp_path):

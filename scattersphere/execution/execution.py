@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.progress import Gauge
     from scattersphere.execution.reused import Reused
     from scattersphere.execution.timers import Timer
+    from scattersphere.schedules.occurrences import ScheduledFor
 
 _SUCCEEDED = TASK_STATES.index(TaskState.SUCCEEDED)
 _PAUSING = RUN_STATES.index(RunState.PAUSING)
@@ -113,6 +114,7 @@ class Execution:
         "remaining",
         "retries",
         "reused",
+        "scheduled",
         "secrets",
         "started",
         "started_at",
@@ -122,7 +124,7 @@ class Execution:
         "watchers",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0915 - a field a line
         self,
         run_id: int,
         plan: Plan,
@@ -163,6 +165,8 @@ class Execution:
         self.before: RunState | None = RunState.QUEUED
         self.secrets: frozenset[str] = frozenset()
         self.key: str | None = None
+        self.scheduled: ScheduledFor | None = None
+        """By which schedule it was started, and for when."""
         self.parent: int | None = None
         self.is_child: bool = False
         """Whether a task of the parent has started this run; else it runs the parent again."""

@@ -34,7 +34,7 @@ from scattersphere.execution.loops import current_loop
 from scattersphere.execution.machine.dispatcher import Dispatcher
 from scattersphere.execution.obedience import Obedience
 from scattersphere.execution.pace import Pace
-from scattersphere.execution.timers import Timers
+from scattersphere.execution.timers import Timer, Timers
 from scattersphere.model.events import EventKind, run_event
 from scattersphere.model.states import RunState
 
@@ -391,6 +391,12 @@ class JobExecutor(Obedience):
             attempt.asked, attempt.killed = "cancel", True
             with contextlib.suppress(Exception):  # the engine is broken: what can be killed is killed
                 self.interrupt(attempt)
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        """Have `callback` called at `when`; the timer that is returned can be cancelled."""
+        timer = self.timers.at(when, callback)
+        self.set_alarm()
+        return timer
 
     def remind(self, when: float, callback: Callable[[float], None]) -> None:
         """Have `callback(now)` called at `when`."""

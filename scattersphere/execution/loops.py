@@ -36,6 +36,8 @@ class Loop(Protocol):
 
     starts_a_turn: int
     """How many attempts whose first step is not their last may be started before the loop must have a turn."""
+    is_virtual: bool
+    """Whether its clock is a test's: it jumps, and knows nothing of the time on the wall."""
     can_abandon: bool
     """Whether a coroutine that refuses to end can be closed."""
     can_watch: bool
@@ -133,6 +135,7 @@ class AsyncioLoop:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self.is_virtual: bool = getattr(self._loop, "is_virtual", False)
         self._is_eager = sys.version_info >= (3, 12) or can_start_eagerly(self._loop)
         # A task that is not eager only starts in the next turn: the cap keeps that turn short. Of those that are,
         # only bodies that suspend count. They need a turn anyhow, and where few wait for it at a time, they are gone
@@ -263,6 +266,8 @@ class TrioLoop:
         self._token = trio.lowlevel.current_trio_token()
         # Not `trio.current_time`: backends ask the time in threads too.
         self.clock: Callable[[], float] = trio.lowlevel.current_clock().current_time
+        mock = getattr(sys.modules.get("trio.testing"), "MockClock", ())
+        self.is_virtual: bool = isinstance(trio.lowlevel.current_clock(), mock)
         self._event = trio.Event()
         self._deadline = float("inf")
         self._nursery: trio.Nursery | None = None

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.events import Event
     from scattersphere.model.logs import LogLine
+    from scattersphere.schedules.occurrences import ScheduledFor
 
 
 @attrs.frozen(kw_only=True)
@@ -215,6 +216,11 @@ class Run(ForkGuard):
     def parent(self) -> int | None:
         """The id of the run that started this one, or that it repeats."""
         return self._execution.parent
+
+    @property
+    def scheduled(self) -> ScheduledFor | None:
+        """By which schedule it was started, and for when; None where somebody started it."""
+        return self._execution.scheduled
 
     @property
     def execution(self) -> Execution:

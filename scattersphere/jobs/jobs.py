@@ -57,6 +57,9 @@ class Jobs(Mapping[str, JobDefinition]):
     stand_in: StandIn | None = None
     """Where tests put their fakes: it may answer differently each time, so no plan is kept while it is there."""
 
+    on_change: Callable[[str, JobDefinition | None], None] | None = None
+    """Told of each definition that is taken up, replaced, or (None) forgotten, whoever asked for it."""
+
     def __getitem__(self, name: str) -> JobDefinition:
         try:
             return self._definitions[name]
@@ -99,6 +102,8 @@ class Jobs(Mapping[str, JobDefinition]):
             self._open.add(resolved.name)
         else:
             self._open.discard(resolved.name)
+        if self.on_change is not None:
+            self.on_change(resolved.name, resolved)
 
     def lacking(self, name: str) -> tuple[Problem, ...]:
         """Return what keeps a job from being started, in the words with which `plan` refuses it."""
@@ -164,6 +169,8 @@ class Jobs(Mapping[str, JobDefinition]):
         self._plans.pop(name, None)
         self._lacking.pop(name, None)
         self._open.discard(name)
+        if self.on_change is not None:
+            self.on_change(name, None)
 
     @suggestion_budget()
     def validate(self, definition: JobDefinition | str | bytes) -> list[Problem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from typing import TYPE_CHECKING, Any
 
 from scattersphere.codec import resolve_params, secret_names
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from scattersphere.jobs.jobs import Jobs
     from scattersphere.model.definition import JobDefinition
     from scattersphere.registry.registry import TaskRegistry
+    from scattersphere.schedules.occurrences import ScheduledFor
 
 
 class Starter:
@@ -43,8 +45,11 @@ class Starter:
         *,
         args: Mapping[str, Any] | None = None,
         child_of: Attempt | None = None,
+        scheduled: ScheduledFor | None = None,
     ) -> Run:
         """Start a run, or return the one that `key` stands for; `args` are those of a run of one task.
+
+        `scheduled` says by which schedule, if by one.
 
         Raises `DefinitionError`, `UnresolvedError`, `BusyError`, `ConflictError`.
         """
@@ -58,7 +63,8 @@ class Starter:
                 return known
         plan = self._jobs.plan(definition)
         plan.check_params(params)
-        execution = self._executor.submit(plan, params, child_of=child_of)
+        prepare = None if scheduled is None else functools.partial(_note_schedule, scheduled)
+        execution = self._executor.submit(plan, params, child_of=child_of, prepare=prepare)
         execution.secrets = secret_names(definition)
         execution.key = key
         run = self._take_up(execution)
@@ -100,3 +106,8 @@ class Starter:
         self._registry.forget(run.id)
         run.execution.discard_log()
         self._keys.forget(run)
+
+
+def _note_schedule(scheduled: ScheduledFor, execution: Execution) -> None:
+    execution.scheduled = scheduled
+    execution.log.append(logging.INFO, f"started by {scheduled}")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
+from scattersphere._lifecycle import ForkGuard
 from scattersphere._text import did_you_mean
 from scattersphere.errors import (
     ArgumentError,
@@ -57,6 +58,8 @@ SLICE = 0.005
 """Seconds of work before the loop has a turn."""
 PARKED = 10_000
 """Schedules that are no longer defined and whose state (paused, counts) is kept for when they are again."""
+REASON = 500
+"""Characters of a reason; the words for a job that lacks code may be many lines."""
 WENT_BACK = 60.0
 """Seconds by which the wall clock must go back to be worth a warning."""
 _log = logging.getLogger("scattersphere.schedules")
@@ -80,7 +83,7 @@ class Start(Protocol):
         ...
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Clocks:
     """The clocks of the loop on which a Server lives."""
 
@@ -210,14 +213,24 @@ class Schedule:
         }
 
 
-class Scheduler(Mapping[Key, Schedule]):
-    """Fires the schedules of a Server's jobs. `start` starts a run; `tell` adds an event to the Server's stream."""
+class Scheduler(ForkGuard, Mapping[Key, Schedule]):
+    """Fires the schedules of a Server's jobs.
+
+    `start` starts a run; `tell` adds an event to the Server's stream; `check` raises where a request comes from another
+    thread or loop. `missed` is the policy of schedules that name none.
+    """
 
     def __init__(
-        self, start: Start, tell: Callable[..., None], *, missed: MissedPolicy = MissedPolicy.SKIP
+        self,
+        start: Start,
+        tell: Callable[..., None],
+        *,
+        check: Callable[[], None] = lambda: None,
+        missed: MissedPolicy = MissedPolicy.SKIP,
     ) -> None:
         self._start = start
         self._tell = tell
+        self._check = check
         self._missed = missed
         self._clocks: Clocks | None = None
         self._stopped = False
@@ -237,6 +250,8 @@ class Scheduler(Mapping[Key, Schedule]):
         """By job the schedules that wait for the end of a run, or for code."""
 
     # ---- a mapping
+
+    __hash__ = object.__hash__  # one is equal to itself only, whatever it holds
 
     def __getitem__(self, key: Key) -> Schedule:
         try:
@@ -265,6 +280,7 @@ class Scheduler(Mapping[Key, Schedule]):
 
     def open(self, clocks: Clocks) -> None:
         """Begin to fire, with these clocks."""
+        self._bind()
         self._clocks = clocks
         for schedule in self._schedules.values():
             if schedule in self._early:
@@ -375,6 +391,7 @@ class Scheduler(Mapping[Key, Schedule]):
     # ---- requests
 
     def _defined(self, schedule: Schedule) -> None:
+        self._check()
         if not schedule.is_defined:
             raise NoSuchScheduleError(f"schedule {schedule.name!r} of {schedule.job!r} is defined no more")
 
@@ -438,13 +455,21 @@ class Scheduler(Mapping[Key, Schedule]):
         began = time.perf_counter()
         now = self.now()
         self._notice_step(now)
-        heap, stamp = self._heap, now.timestamp()
-        while heap and heap[0][0] <= stamp:
-            _, _, token, schedule = heapq.heappop(heap)
-            if token == schedule.token:
+        stamp = now.timestamp()
+        while self._heap and self._heap[0][0] <= stamp:
+            _, _, token, schedule = heapq.heappop(self._heap)
+            if token != schedule.token:
+                continue
+            try:
                 self._advance(schedule, now)
-                if time.perf_counter() - began > SLICE:
-                    break
+            except Exception:  # noqa: BLE001 - a defect of one schedule ends no other, and not the loop's alarm
+                _log.exception(
+                    "schedule %s of %s: looked at again in %g s", schedule.name, schedule.job, LOOK
+                )
+                schedule.token += 1
+                heapq.heappush(self._heap, (stamp + LOOK, next(self._order), schedule.token, schedule))
+            if time.perf_counter() - began > SLICE:
+                break
         self._arm()
 
     def _notice_step(self, now: dt.datetime) -> None:
@@ -505,7 +530,7 @@ class Scheduler(Mapping[Key, Schedule]):
             self._stopped = True
             return _Refusal(str(error), error)
         except ScattersphereError as error:
-            return _Refusal(str(error), error)
+            return _Refusal(" ".join(str(error).split())[:REASON], error)
         except Exception as error:  # noqa: BLE001 - a defect of one job ends no other's schedule
             _log.exception("schedule %s of %s could not be started", schedule.name, schedule.job)
             return _Refusal(f"{type(error).__name__}: {error}", error)
@@ -531,7 +556,10 @@ class Scheduler(Mapping[Key, Schedule]):
 
     def run_ended(self, run: int, job: str) -> None:
         """A run of a job has ended: what waited for that goes on."""
-        for schedule in self._by_job.get(job, {}).values():
+        schedules = self._by_job.get(job)
+        if schedules is None:  # as of most jobs
+            return
+        for schedule in schedules.values():
             schedule.live.discard(run)
             for backfill in schedule.backfills:
                 backfill.run_ended(run)

@@ -77,6 +77,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             return "asyncio", {"loop_factory": VirtualTimeLoop}
     """
 
+    is_virtual: bool = True
+
     def __init__(self) -> None:
         self._clock = _Clock()
         super().__init__(_JumpingSelector(self._clock))

@@ -130,7 +130,6 @@ def test_each_field_of_a_policy_that_shapes_the_plan_does(find):
     [
         ({"durability": "relaxed"}, "durability", "runs that survive a restart"),
         ({"on_restart": "crash"}, "on_restart", "runs that survive a restart"),
-        ({"schedules": {"n": {"every": 60}}}, "schedules", "schedules"),
         (
             {"params": {"p": {"secret": True, "env": "P"}}},
             "params.p.env",

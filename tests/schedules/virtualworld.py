@@ -63,7 +63,7 @@ class World:
         scheduler = Scheduler(self.start, self.tell)
         scheduler.restore(states)
         self.scheduler = scheduler
-        scheduler.open(Clocks(monotonic=lambda: self.monotonic, wall=lambda: self.wall, call_at=self.call_at))
+        scheduler.open(Clocks(lambda: self.monotonic, lambda: self.wall, self.call_at))
         for job, schedules in self.jobs.items():
             self.define(job, schedules)
         return scheduler

@@ -89,6 +89,8 @@ class _Story:
             words += f" for {duration(self._now - run.created_at)}, has not started"
         if run.parent is not None:
             words += f"; started by run {run.parent}" if run.is_child else f"; run {run.parent} again"
+        if run.scheduled is not None:
+            words += f"; by {run.scheduled}"
         if run.params:
             params = ", ".join(f"{name}={_short(value)}" for name, value in run.shown_params.items())
             words += f"\nwith {_cut(params)}"
