@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest --quiet
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format types imports snippets examples docs check bench packaged wheel clean
+.PHONY: help venv demo test test-all lint format types imports snippets examples docs check bench packaged wheel clean
 
 help: ## show these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2>/dev/null || true
@@ -31,8 +31,13 @@ venv: $(STAMP) ## make or renew the environment in .venv
 demo: $(STAMP) ## count the words of Python's own library with a job of six tasks
 	@$(BIN)/scattersphere run examples/wordcount/wordcount.json
 
-test: $(STAMP) ## run the tests, in WORKERS processes
+# Which tests are dear stands in tests/costs.py; the properties try four times as many cases under the profile of CI.
+test: $(STAMP) ## run the tests but the dear ones, in WORKERS processes
 	@$(PYTEST) --numprocesses $(WORKERS) --dist worksteal
+
+test-all: export HYPOTHESIS_PROFILE ?= ci
+test-all: $(STAMP) ## run all tests, as CI does (minutes)
+	@$(PYTEST) -m "" --numprocesses $(WORKERS) --dist worksteal
 
 check: lint types imports examples docs snippets ## lint, types, import rules, examples, docs and their snippets
 
@@ -53,7 +58,7 @@ imports: $(STAMP) ## who may import whom
 	@$(BIN)/lint-imports --no-cache
 
 examples: $(STAMP) ## run every example
-	@$(PYTEST) tests/test_examples.py tests/test_example_hosts.py
+	@$(PYTEST) -m "" tests/test_examples.py tests/test_example_hosts.py
 
 docs: $(STAMP) ## build the documentation; a warning is an error
 	@$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 
@@ -82,6 +83,28 @@ async def test_what_is_still_in_memory_is_used_as_it_is(registry, tmp_path):
     await registry.reload("etl")
     async with registry.revived([version]) as code:
         assert code.versions == (registry.bundles["etl"].current,)
+
+
+async def test_the_same_content_in_memory_is_enough_where_the_files_are_no_longer_kept(registry, tmp_path):
+    version = await retired(registry, tmp_path)
+    registry.forget(1)
+    write(tmp_path, ETL, v=1)
+    await registry.reload("etl")
+    async with registry.revived([version]) as code:
+        assert code.versions == (registry.bundles["etl"].current,)
+
+
+async def test_a_reload_of_what_is_current_keeps_the_version_though_a_revived_one_has_the_same_content(
+    registry, tmp_path
+):
+    """Both come about where a kept version is brought back while the same content is loaded from its place."""
+    bundle = await registry.register(write(tmp_path, ETL, v=1) / "etl")
+    current = bundle.current
+    twin = copy.copy(current)
+    twin.namespace = None  # nothing is to be let go with it
+    registry._versions.catalog.hold("etl", twin, -99)
+    await registry.reload("etl")
+    assert bundle.current is current
 
 
 async def test_two_revivals_at_once_share_one_version(registry, tmp_path):
