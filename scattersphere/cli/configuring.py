@@ -6,9 +6,14 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import attrs
 import click
 
 from scattersphere._text import did_you_mean
+from scattersphere.errors import ConflictError
+from scattersphere.remote.limits import Limits
+
+HIGHEST = 2**53
 
 
 def read_options(context: click.Context, option: click.Parameter, file: Path | None) -> Path | None:
@@ -28,6 +33,8 @@ def read_options(context: click.Context, option: click.Parameter, file: Path | N
         raise click.BadParameter(f"{file}: {exc}") from None
     except RecursionError:
         raise click.BadParameter(f"{file}: it is nested too deeply") from None
+    if LIMITS in context.meta:
+        context.meta[LIMITS] = file, limits_of(file, given.pop("limits", {}))
     known = {_key(other): other for other in context.command.params if other is not option}
     known.pop("help", None)
     wrong = [_unknown(key, list(known)) for key in given if key not in known]
@@ -41,6 +48,44 @@ def read_options(context: click.Context, option: click.Parameter, file: Path | N
         for key, value in given.items()
     }
     return file
+
+
+LIMITS = "scattersphere.limits"
+"""Where a command that has limits finds those of its file: it puts None there before."""
+
+
+def limits_of(file: Path, table: Any) -> Limits:
+    """Return the limits that the table `[limits]` of a file sets, by their names in `Limits`.
+
+    Raises `click.BadParameter`, with all that is wrong at once.
+    """
+    if not isinstance(table, dict):
+        raise click.BadParameter(f'{file}: "limits" is a table: [limits]')
+    known = attrs.asdict(Limits())
+    wrong = []
+    for name, value in table.items():
+        if name not in known:
+            wrong.append(
+                f'unknown limit "{name}"' + (did_you_mean(name, known) or f"; there are {', '.join(known)}")
+            )
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= HIGHEST:
+            wrong.append(f'limit "{name}" is a number above 0')
+        elif isinstance(known[name], int) and not isinstance(value, int):
+            wrong.append(f'limit "{name}" is a whole number')
+    if wrong:
+        raise click.BadParameter(f"{file}: " + "; ".join(wrong))
+    return Limits(**table)
+
+
+def reread_limits(file: Path) -> Limits:
+    """Return the limits that a file sets now. Raises `ConflictError`, `OSError`."""
+    try:
+        with file.open("rb") as source:
+            return limits_of(file, tomllib.load(source).get("limits", {}))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise ConflictError(f"{file}: {exc}") from None
+    except click.BadParameter as exc:
+        raise ConflictError(exc.message) from None
 
 
 def _key(option: click.Parameter) -> str:

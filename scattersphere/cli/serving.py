@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from scattersphere.cli.configuring import CONFIG
+from scattersphere.cli.configuring import CONFIG, LIMITS, reread_limits
 from scattersphere.cli.options import AS_JSON, PARAMS, fail
 
 FOLDER = click.Path(file_okay=False, exists=True, path_type=Path)
@@ -16,7 +17,15 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 TOKENS = click.option("--tokens", type=FILE, required=True, help="The token file.")
 
 
-@click.command()
+class _Limited(click.Command):
+    """A command whose file of options may have a table `[limits]`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[LIMITS] = None
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Limited)
 @CONFIG
 @click.option("--bundles", multiple=True, type=FOLDER, help="A folder of bundles, watched; may be repeated.")
 @click.option("--jobs", type=FOLDER, help="The folder of definitions.")
@@ -37,6 +46,9 @@ def serve(*, stock_tasks: bool, **flags: Any) -> None:
     from scattersphere.remote import serve as serving  # noqa: PLC0415 - the same
 
     host_tasks = {"std": tasks.ALL} if stock_tasks else {}
+    if (found := click.get_current_context().meta[LIMITS]) is not None:
+        file, flags["limits"] = found
+        flags["reread_limits"] = partial(reread_limits, file)
     try:
         anyio.run(serving.serve, serving.ServeOptions(host_tasks=host_tasks, **flags))
     except (ScattersphereError, OSError) as exc:

@@ -10,6 +10,7 @@ import datetime as dt
 import json
 import os
 import stat
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 from scattersphere.remote.errors import ListenError
@@ -32,6 +33,16 @@ class NoAudit:
         """Do nothing."""
 
 
+def _open(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags, _MODE)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
+        os.close(descriptor)
+        raise ListenError(f"the audit file {path} must be a regular file of mode 0600")
+    return descriptor
+
+
 class AuditFile:
     """Appends records to a file of mode 0600. A disk that is full is counted in `lost`, and told once.
 
@@ -41,13 +52,14 @@ class AuditFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Open the file, making it where it is missing. Raises `ListenError`, `OSError`."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._descriptor = os.open(path, flags, _MODE)
         self.lost: int = 0
-        status = os.fstat(self._descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
-            os.close(self._descriptor)
-            raise ListenError(f"the audit file {path} must be a regular file of mode 0600")
+        self._path = Path(path).absolute()
+        self._descriptor = _open(self._path)
+
+    def reopen(self) -> None:
+        """Open the file anew: somebody has renamed it to keep it. Raises `ListenError`, `OSError`, and goes on."""
+        descriptor, self._descriptor = self._descriptor, _open(self._path)
+        os.close(descriptor)
 
     def __enter__(self) -> Self:
         return self

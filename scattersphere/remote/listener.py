@@ -59,7 +59,7 @@ class Listening:
     ) -> None:
         self.front = front
         self._wanted = (tuple(tcp), tuple(unix), tuple(sockets))
-        self._tls = tls
+        self.tls = tls
         self._sockets: list[socket.socket] = []
         self._files: list[tuple[str, tuple[int, int] | None]] = []
         self._connections: set[Connection] = set()
@@ -111,13 +111,13 @@ class Listening:
 
     def _bind(self) -> None:
         tcp, unix, given = self._wanted
-        safe = {"tokens": self.front.tokens is not None, "tls": self._tls is not None}
+        safe = {"tokens": self.front.tokens is not None, "tls": self.tls is not None}
         if self.front.tokens is not None:
             self.front.tokens.refresh()
         if not (tcp or unix or given):
             raise ListenError("say where to listen: tcp=, unix= or sockets=")
-        if self._tls is not None:
-            _check_tls(self._tls)
+        if self.tls is not None:
+            _check_tls(self.tls)
         for listening in given:
             addresses.check_bound(listening, **safe)
             self._sockets.append(listening)
@@ -128,7 +128,7 @@ class Listening:
             self._files.append((os.fspath(path), addresses.identity(path)))
 
     def _has_tls(self, listening: socket.socket) -> bool:
-        return self._tls is not None and listening.family != socket.AF_UNIX
+        return self.tls is not None and listening.family != socket.AF_UNIX
 
     async def aclose(self) -> None:
         """Accept no more, say `bye` to all sessions, wait a little, close. May be repeated."""
@@ -305,7 +305,7 @@ class Listening:
         with anyio.move_on_after(self.front.limits.auth_time):
             try:
                 return await TLSStream.wrap(
-                    stream, server_side=True, ssl_context=self._tls, standard_compatible=False
+                    stream, server_side=True, ssl_context=self.tls, standard_compatible=False
                 )
             except GONE as exc:
                 log.debug("a TLS handshake failed: %s", type(exc).__name__)
@@ -391,8 +391,15 @@ def server_context(cert: str | os.PathLike[str], key: str | os.PathLike[str]) ->
     """Return a TLS context for a certificate and its key. Raises `ListenError` where they cannot be used."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    load_certificate(context, cert, key)
+    return context
+
+
+def load_certificate(
+    context: ssl.SSLContext, cert: str | os.PathLike[str], key: str | os.PathLike[str]
+) -> None:
+    """Give a context its certificate, or a newer one for the sessions to come. Raises `ListenError`."""
     try:
         context.load_cert_chain(Path(cert), Path(key))
     except (OSError, ssl.SSLError) as exc:
         raise ListenError(f"the certificate {cert} or its key {key} cannot be used: {exc}") from None
-    return context

@@ -155,7 +155,8 @@ def _block(value: Any, name: str) -> list[str]:
         if name == "help":
             return list(value)
     if isinstance(value, str) and "\n" in value:
-        return [f"{name}:" if name else "-", *(INDENT + line for line in value.split("\n"))]
+        head = [] if name == "text" else [f"{name}:"]
+        return [*head, *(INDENT + line if line else "" for line in value.split("\n"))]
     return [f"{name}: {_short(value)}" if name else _short(value)]
 
 

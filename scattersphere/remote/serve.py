@@ -8,22 +8,23 @@ from __future__ import annotations
 import datetime as dt
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import attrs
 
-from scattersphere.errors import ConflictError
+from scattersphere.errors import ConflictError, ScattersphereError
 from scattersphere.model.events import EventKind
 from scattersphere.model.logs import make_block
 from scattersphere.model.states import RunState
 from scattersphere.remote.audit import AuditFile
 from scattersphere.remote.errors import ListenError
 from scattersphere.remote.limits import Limits
-from scattersphere.remote.listener import server_context
+from scattersphere.remote.listener import load_certificate, server_context
 from scattersphere.remote.listening import listen
 from scattersphere.remote.roles import Role
 from scattersphere.remote.tokens import TokenFile
@@ -33,7 +34,7 @@ from scattersphere.task import RunnableTask
 if TYPE_CHECKING:
     import os
     import ssl
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Coroutine
     from typing import Any
 
     Attend = Callable[[Server], Coroutine[Any, Any, None]]
@@ -62,6 +63,8 @@ class ServeOptions:
     host_tasks: Mapping[str, Sequence[type[RunnableTask]]] = attrs.field(factory=dict)
     """Classes to be registered by hand, by the name of their bundle: `{"std": scattersphere.tasks.ALL}`."""
     limits: Limits = attrs.field(factory=Limits)
+    reread_limits: Callable[[], Limits] | None = None
+    """Gives the limits anew, at SIGHUP; raises `ScattersphereError` or `OSError` where they cannot be read."""
 
 
 def _print(line: str) -> None:
@@ -110,7 +113,7 @@ async def _serve(
 ) -> None:
     failure: Exception | None = None
     ending = _Ending(complain)
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with anyio.open_signal_receiver(*_ENDING, signal.SIGHUP, *_IGNORED) as signals:
         async with anyio.create_task_group() as group:
             group.start_soon(ending.heed, signals)
             try:
@@ -122,6 +125,35 @@ async def _serve(
         raise failure
 
 
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+_IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
+"""Nothing is meant by them here; by default they would end the program without a word."""
+
+
+def _reread(
+    listening: Listening, options: ServeOptions, audit: AuditFile | None, complain: Callable[[str], None]
+) -> None:
+    """Read tokens, certificate and limits again, and open the audit anew; what is wrong is left as it was."""
+    front = listening.front
+
+    def limits() -> None:
+        if options.reread_limits is not None:
+            front.limits = options.reread_limits()
+
+    def certificate() -> None:
+        if listening.tls is not None and options.tls_cert is not None and options.tls_key is not None:
+            load_certificate(listening.tls, options.tls_cert, options.tls_key)
+
+    steps: list[Callable[[], None]] = [limits, certificate]
+    steps += [front.tokens.refresh] if front.tokens is not None else []
+    steps += [audit.reopen] if audit is not None else []
+    for step in steps:
+        try:
+            step()
+        except (ScattersphereError, OSError) as exc:
+            complain(f"SIGHUP: {exc}")
+
+
 class _Ending:
     """When to end: at the first signal in good order, at the second without waiting for clean-up."""
 
@@ -129,10 +161,16 @@ class _Ending:
         self.asked: anyio.Event = anyio.Event()
         self.loading: anyio.CancelScope = anyio.CancelScope()
         self.server: Server | None = None
+        self.failure: ListenError | None = None
+        self.reread: Callable[[], None] = lambda: None
         self._complain = complain
 
     async def heed(self, signals: AsyncIterator[signal.Signals]) -> None:
         async for received in signals:
+            if received is signal.SIGHUP:
+                self.reread()
+            if received not in _ENDING:
+                continue
             runs = self.server.runs.values() if self.server is not None else ()
             live = [run for run in runs if not run.state.ended]
             count = f"{len(live)} run{'' if len(live) == 1 else 's'}"
@@ -178,6 +216,7 @@ async def _serve_until(
                 on_shutdown=ending.asked.set,
             )
             stack.push_async_exit(listening)
+            ending.reread = partial(_reread, listening, options, audit, complain)
         if listening is None:
             return  # a signal came while code was being loaded
         async with anyio.create_task_group() as group:
@@ -185,10 +224,22 @@ async def _serve_until(
                 group.start_soon(_tell_of_failures, server, complain)
             else:
                 group.start_soon(attend, server)
+            group.start_soon(_end_with, listening, ending)
             for address in listening.addresses:
                 say(f"listening on {address}")
             await ending.asked.wait()
             group.cancel_scope.cancel()
+        if ending.failure is not None:
+            raise ending.failure
+
+
+async def _end_with(listening: Listening, ending: _Ending) -> None:
+    """A program that is deaf is of no use: it ends, and whoever watches over it starts it again."""
+    try:
+        await listening.wait_closed()
+    except ListenError as exc:
+        ending.failure = exc
+    ending.asked.set()
 
 
 async def _tell_of_failures(server: Server, complain: Callable[[str], None]) -> None:

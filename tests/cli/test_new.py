@@ -114,6 +114,12 @@ def test_version_tells_json_what_it_tells_people(tmp_path: Path) -> None:
         ("unix = 5", '"unix" is a string'),
         ("tcp = [", "Invalid value"),
         ("zzz = 1\nunix = 5", '"unix" is a string'),
+        ("a = " + "[" * 5_000, "nested too deeply"),
+        ("limits = 5", '"limits" is a table'),
+        ("[limits]\nidel = 5", 'unknown limit "idel"; did you mean "idle"?'),
+        ("[limits]\nidle = 'x'\nrate = -1\nsessions = 1.5", 'limit "sessions" is a whole number'),
+        ("[limits]\nidle = true", 'limit "idle" is a number above 0'),
+        ("[limits]\nrate = nan", 'limit "rate" is a number above 0'),
     ],
 )
 def test_a_wrong_configuration_is_refused_with_all_that_is_wrong(

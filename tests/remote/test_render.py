@@ -44,7 +44,7 @@ def test_rows_are_a_table():
 
 
 def test_a_text_keeps_its_lines_and_an_error_its_problems():
-    assert as_table({"n": 1, "result": {"text": "a\nb"}}) == b"-- 1\ntext:\n    a\n    b\n\n"
+    assert as_table({"n": 1, "result": {"text": "a\nb"}}) == b"-- 1\n    a\n    b\n\n"
     problem = {"path": "tasks.a.task", "line": 1, "column": 7, "message": "no task", "suggestion": "b"}
     error = {"code": "invalid-job", "message": "1 problem", "problems": [problem]}
     said = as_table({"n": 1, "error": error}).decode()

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
+import signal
+import socket
 import tempfile
 from pathlib import Path
 
 import anyio
+import attrs
 import pytest
 from patience import PATIENCE
-from wire import over_unix, served
+from wire import over_unix, served, until
 
 from scattersphere import Server
+from scattersphere.errors import ConflictError
+from scattersphere.remote import Limits, ListenError, Listening, Role, TokenFile
 from scattersphere.remote.serve import ServeOptions, serve
 
 pytestmark = pytest.mark.anyio
@@ -65,6 +72,74 @@ async def test_what_cannot_be_taken_up_is_complained_of_once_and_later_news_too(
 async def _serve(options, send, listening):
     with send:
         await serve(options, say=lambda _: listening.set(), complain=send.send_nowait)
+
+
+async def test_sighup_reads_tokens_and_limits_again_and_opens_the_audit_anew_and_others_are_ignored(place):
+    """SIGHUP and SIGUSR1 ended the program without a word."""
+    tokens = TokenFile(place / "tokens.json")
+    first = tokens.create("ann", Role.ADMIN)
+    limits = [attrs.evolve(Limits(), sessions=7)]
+
+    def reread():
+        if not limits:
+            raise ConflictError("serve.toml: nonsense")
+        return limits.pop()
+
+    audit = place / "audit"
+    options = ServeOptions(
+        unix=place / "run" / "socket", tokens=place / "tokens.json", audit=audit, reread_limits=reread
+    )
+    send, complaints = anyio.create_memory_object_stream[str](100)
+    listening = anyio.Event()
+    with anyio.fail_after(PATIENCE):
+        async with complaints, anyio.create_task_group() as group:
+            group.start_soon(_serve, options, send, listening)
+            await listening.wait()
+            async with over_unix(options.unix) as client:
+                for number in (signal.SIGUSR1, signal.SIGUSR2):
+                    os.kill(os.getpid(), number)
+                await client.ok("ping")
+                audit.rename(place / "audit.1")
+                await client.ok("runs")
+                os.kill(os.getpid(), signal.SIGHUP)
+                await until(audit.exists)
+                await client.ok("jobs")
+                assert '"command":"jobs"' in audit.read_text()
+                assert '"command":"runs"' in (place / "audit.1").read_text()
+                assert first not in audit.read_text()
+                audit.chmod(0o644)
+                os.kill(os.getpid(), signal.SIGHUP)
+                told = [await complaints.receive() for _ in range(2)]
+                assert told[0] == "SIGHUP: serve.toml: nonsense"
+                assert "must be a regular file of mode 0600" in told[1]
+                await client.ok("stats")
+                assert '"command":"stats"' in audit.read_text()
+            group.cancel_scope.cancel()
+
+
+async def test_a_server_whose_listener_has_ended_for_good_ends_with_an_error(place, monkeypatch):
+    """Its process lived on, deaf."""
+    opened = []
+    monkeypatch.setattr(Listening, "_bind", functools.partialmethod(_bind_and_tell, Listening._bind, opened))
+    TokenFile(place / "tokens").create("ann", Role.ADMIN)
+    options = ServeOptions(tcp=("127.0.0.1:0",), tokens=place / "tokens")
+    send, complaints = anyio.create_memory_object_stream[str](100)
+    listening = anyio.Event()
+
+    async def break_it():
+        await listening.wait()
+        opened[0]._sockets[0].shutdown(socket.SHUT_RDWR)
+
+    with complaints, anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as group:
+            group.start_soon(break_it)
+            with pytest.raises(ListenError, match="no longer listening on tcp://"):
+                await _serve(options, send, listening)
+
+
+def _bind_and_tell(self, bind, opened):
+    opened.append(self)
+    bind(self)
 
 
 async def test_a_job_that_waits_for_code_is_shown_with_the_words_in_which_it_is_refused(tmp_path):
