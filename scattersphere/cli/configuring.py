@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
 
 from scattersphere._text import did_you_mean
 from scattersphere.errors import ConflictError
-from scattersphere.remote.limits import Limits
+
+if TYPE_CHECKING:
+    from scattersphere.remote.limits import Limits
 
 HIGHEST = 2**53
 
@@ -59,6 +61,8 @@ def limits_of(file: Path, table: Any) -> Limits:
 
     Raises `click.BadParameter`, with all that is wrong at once.
     """
+    from scattersphere.remote.limits import Limits  # noqa: PLC0415 - `--help` stays quick
+
     if not isinstance(table, dict):
         raise click.BadParameter(f'{file}: "limits" is a table: [limits]')
     known = attrs.asdict(Limits())
