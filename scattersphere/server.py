@@ -23,7 +23,7 @@ from scattersphere.errors import (
 )
 from scattersphere.execution.backends.processes import ProcessBackend
 from scattersphere.execution.backends.threads import ThreadBackend
-from scattersphere.execution.events.feed import EventFeed
+from scattersphere.execution.events.streams import EventFeed
 from scattersphere.execution.executor import JobExecutor
 from scattersphere.execution.instruments import Instruments
 from scattersphere.execution.logs.spill import LogFolder
@@ -197,8 +197,7 @@ class Server(AsyncResource):
     async def _open(self) -> None:
         self._log_folder.open(self._executor.instance)
         await self._executor.open()
-        self._feed.open(self._executor.clock, self._executor.wall)
-        self._book.open(self._executor.wall)
+        self._feed.open(self._executor.wall_clock.now)
         self._instruments.open()
         await self._bundles.open(self._executor.loop.start)
         await self._files.open(watch=self._watch_jobs)
@@ -515,15 +514,15 @@ class Server(AsyncResource):
         self._feed.add(EventKind.JOB_FAILED, job=file.stem, message=message)
 
     def _run_moved(self, execution: Execution, kind: EventKind) -> None:
-        now = self._executor.clock()
+        now = self._executor.wall_clock.now()
         self._feed.moved(kind, execution.id, execution.plan.job, execution.state, now)
         self._book.moved(execution, kind, now)
         if kind is EventKind.RUN_ENDED:
             self._starter.ended(execution)
             self._scheduler.run_ended(execution.id, execution.plan.job)
 
-    def _late_line(self, level: int, message: str, logger: str, when: float | None) -> None:
-        self._instruments.late_line(level, message, logger, when)
+    def _late_line(self, level: int, message: str, logger: str, ago: float) -> None:
+        self._instruments.late_line(level, message, logger, ago)
 
     def _task_blocked(self, attempt: Attempt, words: str) -> None:
         self._feed.add(

@@ -2,6 +2,7 @@
 """Where lines go that tasks write by standard means: into the log of their own run, and of no other (promise 8)."""
 
 import logging
+import logging.config
 import sys
 import threading
 from contextlib import asynccontextmanager
@@ -188,9 +189,59 @@ async def test_prints_go_to_the_run_only_where_its_server_has_asked(tmp_path, ca
 
 async def test_the_process_is_as_it_was_when_the_last_server_has_left():
     bundles = logging.getLogger("scattersphere.bundles")
-    before = (sys.stdout, bundles.level, bundles.propagate, bundles.handlers[:], threading.active_count())
+
+    def attached():
+        logs = (bundles.level, bundles.propagate, bundles.handlers[:], logging.getLoggerClass())
+        return (sys.stdout, *logs, threading.active_count())
+
+    before = attached()
     async with Server(capture_print=True), Server(capture_print=True):
         assert sys.stdout is not before[0]
-        assert bundles.handlers
-    after = (sys.stdout, bundles.level, bundles.propagate, bundles.handlers[:], threading.active_count())
-    assert after == before
+        assert logging.getLoggerClass() is not before[4]
+    assert attached() == before
+
+
+class Fails(RunnableTask):
+    """On the loop or in a thread: a line, then an error."""
+
+    async def run(self, context):
+        context.log.info("a line")
+        raise ValueError("boom")
+
+
+class FailsInThread(RunnableTask):
+    def run(self, context):
+        context.log.info("a line")
+        raise ValueError("boom")
+
+
+@pytest.mark.parametrize("backend", [None, "process"])
+async def test_why_a_task_failed_is_in_the_log_though_the_host_has_switched_logging_off(tmp_path, backend):
+    bundle = tmp_path / "app.py"
+    bundle.write_text(
+        "import logging\nfrom scattersphere import RunnableTask\nlog = logging.getLogger(__name__)\n"
+        "class Fails(RunnableTask):\n    async def run(self, context):\n"
+        "        log.info('a line')\n        raise ValueError('boom')\n"
+    )
+    loggers = [one for one in logging.Logger.manager.loggerDict.values() if isinstance(one, logging.Logger)]
+    enabled = [one for one in loggers if not one.disabled]
+    async with Server() as server:
+        server.register_tasks("host", [Fails, FailsInThread])
+        await server.register(bundle)
+        logging.config.dictConfig({"version": 1})
+        logging.disable(logging.CRITICAL)
+        try:
+            for task in ("Fails", "FailsInThread", "app.Fails"):
+                job = JobDefinition.build("j").task("t", task, backend=backend if "app" in task else None)
+                server.define(job.done(), replace=True)
+                run = await (await server.start("j")).wait()
+                line, failure = (line.message for line in run.logs())
+                assert line == "a line"
+                assert "raise ValueError" in failure
+                assert failure in run.explain().replace("    Traceback", "Traceback", 1).replace(
+                    "\n    ", "\n"
+                )
+        finally:
+            logging.disable(logging.NOTSET)
+            for one in enabled:
+                one.disabled = False

@@ -149,6 +149,7 @@ class AttemptDriver:
             execution.started[unit] = now
         else:
             execution.mark(execution.started, unit, now)
+        execution.journal.stamp(now)  # what the body does comes later
         if execution.borrowed and self._ended_with_taken_result(attempt):
             return False
         if late:
@@ -246,6 +247,7 @@ class AttemptDriver:
         if execution.gauges:
             progress.close(self, attempt)
         machine.ok(unit, value)
+        execution.journal.stamp(now)  # an event carries the time at which it happened, and no later one
         if machine.out:
             self.obey(execution)
         if not self._pumping:
@@ -255,7 +257,6 @@ class AttemptDriver:
                 not self._woken
             ):  # others will end in this turn too: start what all of them make ready at once
                 self.wake()
-            execution.journal.stamp(now)  # `written`, inlined
             if execution.watchers is not None:
                 self._news[execution] = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from array import array
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -10,7 +11,7 @@ from weakref import ReferenceType, ref
 import anyio
 import attrs
 
-from scattersphere.execution.events.journal import Journal
+from scattersphere.execution.events.numbers import EventNumbers
 from scattersphere.execution.events.pages import EventPages
 from scattersphere.execution.logs.failures import shorten, text_of
 from scattersphere.execution.logs.runlog import current_attempt
@@ -62,7 +63,6 @@ class Engine(Protocol):
     def on_loop(self) -> bool: ...
     def request(self, execution: Execution, verb: str, reason: str | None, grace: float | None) -> None: ...
     def where(self, attempt: Attempt) -> str: ...
-    def wall(self, clock: float) -> Any: ...
     async def start_child(self, attempt: Attempt, job: str, params: Mapping[str, Any] | None) -> Any: ...
 
 
@@ -95,6 +95,7 @@ class Execution:
         "ended",
         "ended_at",
         "engine",
+        "epoch",
         "failures",
         "finals_timer",
         "gauges",
@@ -104,7 +105,6 @@ class Execution:
         "journal",
         "key",
         "lines_due",
-        "lines_noted",
         "live",
         "machine",
         "obeying",
@@ -141,10 +141,12 @@ class Execution:
         self.engine: Engine = engine
         self._log: RunLog | None = None
         self.machine: RunMachine = RunMachine(plan.shape, run_id, dispatcher, self._ask)
-        self.journal: Journal = Journal(self.machine.journal, keep_events)
+        self.journal: EventNumbers = EventNumbers(self.machine.journal, keep_events)
         self.started: array[float] = array("d", [NEVER]) * size
         self.ended: array[float] = array("d", [NEVER]) * size
         self.created_at: float = 0.0
+        self.epoch: float = 0.0
+        """Seconds since 1970 at which the loop's clock was 0, as it was seen on the wall when the run was made."""
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self.live: dict[int, Attempt] = {}
@@ -156,8 +158,6 @@ class Execution:
         """Why attempts failed that were not the last: one line for each (unit, attempt), for events."""
         self.watchers: anyio.Event | None = None
         """Set at the next event; None while nobody waits for one."""
-        self.lines_noted: int = 0
-        """Up to which number the lines of the log have become events."""
         self.lines_due: bool = False
         """Whether the loop was told that a thread has written lines."""
         self._pages: ReferenceType[EventPages] | None = None
@@ -202,6 +202,8 @@ class Execution:
         """Have `log` from now on, unless there is one already."""
         if self._log is None:
             self._log = log
+            if not self.state.ended:
+                self.journal.follow(log)
 
     @property
     def pausing(self) -> bool:
@@ -303,6 +305,10 @@ class Execution:
 
     # ---- times
 
+    def wall(self, clock: float) -> dt.datetime:
+        """Translate the loop's clock to aware UTC, for all that is told of this run."""
+        return dt.datetime.fromtimestamp(self.epoch + clock, dt.UTC)
+
     def mark(self, times: array[float], unit: int, now: float) -> None:
         """Note a time of a unit; instances of maps come after the tasks, as they begin."""
         if unit >= len(times):
@@ -326,11 +332,8 @@ class Execution:
         Lines of the loop's own thread are noted as they are written; those of other threads before
         their attempt ends, or as soon as somebody reads. Nothing follows the end of a run.
         """
-        if self._log is None or (last := self._log.last_number) == self.lines_noted or self.state.ended:
-            return
-        for number in range(self.lines_noted + 1, last + 1):
-            self.journal.add(number, 0.0)
-        self.lines_noted = last
+        if self._log is not None:
+            self.journal.take_lines()
 
     def settle(self) -> None:
         """The run has ended: give back what is not needed to look at it, or to run it again."""
@@ -375,7 +378,7 @@ class Execution:
         """Wait for the next `tell()`. All who wait share one event of the loop."""
         if self.watchers is None:
             self.watchers = anyio.Event()
-            if self._log is not None and self._log.last_number != self.lines_noted and not self.state.ended:
+            if self.journal.has_new_lines:
                 return  # a thread has logged in between, when it could not know that somebody waits
         await self.watchers.wait()
 

@@ -35,6 +35,7 @@ from scattersphere.execution.machine.dispatcher import Dispatcher
 from scattersphere.execution.obedience import Obedience
 from scattersphere.execution.pace import Pace
 from scattersphere.execution.timers import Timer, Timers
+from scattersphere.execution.wallclock import WallClock
 from scattersphere.model.events import EventKind, run_event
 from scattersphere.model.states import RunState
 
@@ -123,8 +124,7 @@ class JobExecutor(Obedience):
         loop = current_loop()
         self.cancelled: type[BaseException] = anyio.get_cancelled_exc_class()
         self.clock: Callable[[], float] = loop.clock
-        # Events are stamped with the loop's clock; this is where wall time meets it.
-        self._epoch = time.time() - loop.clock()
+        self.wall_clock: WallClock = WallClock(loop.clock)
         await loop.open(self._pump, self.on_alarm, self.crash)
         self._loop, self._woken = loop, False
         self.start_body: Callable[[Coroutine[Any, Any, None], str], Any] = loop.start
@@ -156,10 +156,6 @@ class JobExecutor(Obedience):
         """Raise `WrongLoopError` where the caller is not on the loop of this executor, while that is open."""
         if self._loop_home is not None:
             self._loop_home.check("Server")
-
-    def wall(self, clock: float) -> dt.datetime:
-        """Translate the loop's clock to aware UTC."""
-        return dt.datetime.fromtimestamp(self._epoch + clock, dt.UTC)
 
     def soon(self, callback: Callable[..., object], *args: Any) -> None:
         """Call back on the loop's thread; for any thread (`Host` of the backends)."""
@@ -195,7 +191,7 @@ class JobExecutor(Obedience):
             self.dispatcher,
             keep_events=self.keep_events,
         )
-        execution.created_at = loop.clock()
+        execution.created_at, execution.epoch = loop.clock(), self.wall_clock.epoch()
         if child_of is not None:
             execution.parent, execution.is_child = child_of.run_id, True
         if prepare is not None:
@@ -221,6 +217,8 @@ class JobExecutor(Obedience):
                 limit_bytes=self.log_limit,
                 takes_prints=self.takes_prints,
                 spill=self.log_folder.file_of(execution.id),
+                clock=self.clock,
+                epoch=execution.epoch,
             )
             if execution.state.ended:
                 log.close()
@@ -308,7 +306,6 @@ class JobExecutor(Obedience):
                 execution = self.running[machine.run_id]
             self._began = True
             now = start(execution, units, now, end)
-            execution.journal.stamp(now)  # `written`, inlined: in a chain this comes for each task
             if execution.watchers is not None:
                 self._news[execution] = None
             if now > end:
@@ -356,6 +353,7 @@ class JobExecutor(Obedience):
 
     def _run_ended(self, execution: Execution) -> None:
         self.running.pop(execution.id, None)
+        execution.journal.close()
         execution.elements.clear()
         for timer in (execution.timer, execution.finals_timer, *execution.retries.values()):
             if timer is not None:
@@ -416,8 +414,8 @@ class JobExecutor(Obedience):
         return frozenset(self.backends) | {"loop"}
 
     def now(self) -> dt.datetime:
-        """Return the time by the loop's clock, as aware UTC."""
-        return self.wall(self.clock())
+        """Return the time, as aware UTC."""
+        return dt.datetime.fromtimestamp(self.wall_clock.now(), dt.UTC)
 
     async def end_all(self, verb: str, reason: str, grace: float | None) -> None:
         """Make the same request on every live run; the loop has turns meanwhile."""

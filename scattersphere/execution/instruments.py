@@ -64,16 +64,16 @@ class Instruments:
         """Take everything off."""
         self._attached.close()
 
-    def late_line(self, level: int, message: str, logger: str, when: float | None) -> None:
+    def late_line(self, level: int, message: str, logger: str, ago: float) -> None:
         """Keep a line of a worker process that belongs to no attempt any more; for any thread."""
-        self.strays.append(level, message, logger=logger, when=when)
+        self.strays.append(level, message, logger=logger, ago=ago)
 
     def _stray(self, record: logging.LogRecord) -> None:
         """Keep a record that no attempt has written, if it comes from a bundle of this Server."""
         version = record.name[len(BUNDLES_LOGGER) + 1 :].partition(".")[0]
         if record.levelno >= self.strays.level and self._owns(version):
             name = logical_names(record.name)
-            self.strays.append(record.levelno, format_record(record), logger=name, when=record.created)
+            self.strays.append(record.levelno, format_record(record), logger=name)
 
     def _watchdog(self, limit: float) -> LoopWatchdog:
         executor = self._executor

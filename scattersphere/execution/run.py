@@ -166,7 +166,7 @@ def status_of(execution: Execution, unit: int) -> TaskStatus:
 
     def wall(times: Any) -> dt.datetime | None:
         at = times[unit] if unit < len(times) else NEVER
-        wall_time: dt.datetime | None = execution.engine.wall(at) if at >= 0 else None
+        wall_time: dt.datetime | None = execution.wall(at) if at >= 0 else None
         return wall_time
 
     name, index = execution.plan.tasks[machine.task_of(unit)].name, machine.index_of(unit)
@@ -292,19 +292,19 @@ class Run(ForkGuard):
     @property
     def created_at(self) -> dt.datetime:
         """When `start` was called."""
-        return self._executor.wall(self._execution.created_at)
+        return self._execution.wall(self._execution.created_at)
 
     @property
     def started_at(self) -> dt.datetime | None:
         """When it got its slot."""
         at = self._execution.started_at
-        return None if at is None else self._executor.wall(at)
+        return None if at is None else self._execution.wall(at)
 
     @property
     def ended_at(self) -> dt.datetime | None:
         """When it ended."""
         at = self._execution.ended_at
-        return None if at is None else self._executor.wall(at)
+        return None if at is None else self._execution.wall(at)
 
     @property
     def last_event(self) -> int:

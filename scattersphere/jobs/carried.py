@@ -9,7 +9,7 @@ from scattersphere.model.events import EventKind
 from scattersphere.registry.records import BundleEventKind
 
 if TYPE_CHECKING:
-    from scattersphere.execution.events.feed import EventFeed
+    from scattersphere.execution.events.streams import EventFeed
     from scattersphere.jobs.jobs import Jobs
     from scattersphere.model.definition import JobDefinition
     from scattersphere.registry.records import BundleEvent, BundleVersion

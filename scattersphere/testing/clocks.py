@@ -8,6 +8,7 @@ timeout expire. So whoever sends work away holds the clock until it is back: mea
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 import sys
 import time
@@ -18,11 +19,22 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 
+TICK = 2.0**-30
+"""Seconds, a little less than asyncio's resolution of a nanosecond: what virtual time is a multiple of.
+
+Sums of any floats would not do. `now + (when - now)` may be less than `when` by the last bit: asyncio calls a timer
+that is so near, and who looks at the clock then finds that it is not due, and asks again, for ever, because this
+clock does not move while anything is ready. Multiples of a power of two have room in a float up to 97 days, so
+that their differences to any timer are exact, and a jump is rounded up. Beyond, the last bit of a float is more
+than asyncio overlooks, and it calls no timer before the clock has gone past it.
+"""
+
+
 class _Clock:
     """Seconds that jump, or, while anybody holds it, pass."""
 
     def __init__(self) -> None:
-        self._now = 0.0
+        self._ticks = 0
         self._holders = 0
         self._held_since = 0.0
 
@@ -31,10 +43,12 @@ class _Clock:
         return self._holders > 0
 
     def now(self) -> float:
-        return self._now + (time.monotonic() - self._held_since if self.held else 0.0)
+        return self._ticks * TICK + (time.monotonic() - self._held_since if self.held else 0.0)
 
     def jump(self, seconds: float) -> None:
-        self._now += seconds
+        self._ticks += math.ceil(seconds / TICK)
+        if (now := self.now()) + TICK == now:
+            self._ticks += math.ceil(math.ulp(now) / TICK)
 
     def hold(self) -> None:
         if not self.held:
@@ -42,7 +56,7 @@ class _Clock:
         self._holders += 1
 
     def release(self) -> None:
-        self._now = self.now()
+        self._ticks = math.ceil(self.now() / TICK)
         self._held_since = time.monotonic()
         self._holders -= 1
 

@@ -1,6 +1,7 @@
 """Virtual time on both loops: waits cost nothing, work in threads takes the time that it takes."""
 
 import asyncio
+import itertools
 import threading
 import time
 
@@ -9,7 +10,7 @@ import pytest
 from rehearsedproject import make_project
 from virtualtime import both_loops, jumping
 
-from scattersphere import JobDefinition, RunnableTask, RunState
+from scattersphere import JobDefinition, RunnableTask, RunState, Server, TaskState
 from scattersphere.testing import Rehearsal, VirtualTimeLoop
 
 
@@ -167,7 +168,7 @@ def test_timers_fire_in_order_and_at_their_time():
         return seen, loop.time()
 
     seen, end = on_virtual_loop(main)
-    assert seen == [(0.1, 0.1), (1, 1), (2, 2), (3, 3)]
+    assert seen == [(when, pytest.approx(when, abs=1e-9)) for when in (0.1, 1, 2, 3)]
     assert end == 10
 
 
@@ -205,3 +206,58 @@ def test_holds_are_counted():
         return loop.time()
 
     assert 5000.05 <= on_virtual_loop(main) < 5030
+
+
+def test_no_timer_of_a_jumping_clock_is_called_before_its_time():
+    """Else who looks at the clock asks again, and again: with something ready, the clock does not move."""
+
+    async def main(steps, deadline):
+        loop, early = asyncio.get_running_loop(), []
+        due = asyncio.Event()
+
+        def look():
+            if loop.time() < deadline:
+                early.append(loop.time())
+                if len(early) < 10:
+                    loop.call_at(deadline, look)
+                    return
+            due.set()
+
+        loop.call_at(deadline, look)
+        for step in steps:
+            await asyncio.sleep(step)
+        await due.wait()
+        assert not early
+
+    tenths = [number / 10 for number in range(1, 24)]
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        for first, second, deadline in itertools.product(tenths, tenths, tenths):
+            if deadline > first + second and first + second + (deadline - first - second) < deadline:
+                runner.run(main((first, second), runner.get_loop().time() + deadline))
+        for far in (1e5 + 0.1, 1e6 + 0.7, 1e7 + 0.3, 4e8 + 0.1):
+            runner.run(main((0.1, far / 3, far / 7), runner.get_loop().time() + far))
+
+
+class LongStep(RunnableTask):
+    """Sleep so long, one after the other."""
+
+    seconds: list[float]
+
+    async def run(self, context):
+        for each in self.seconds:
+            await anyio.sleep(each)
+
+
+@both_loops
+@pytest.mark.parametrize(("first", "second", "limit"), [(0.1, 0.1, 0.9), (0.1, 0.2, 2.4), (0.1, 0.2, 3.1)])
+def test_a_timeout_that_is_a_bit_off_the_clock_comes_all_the_same(backend, first, second, limit):
+    async def main():
+        async with Server() as server:
+            server.register_tasks("app", [LongStep])
+            job = JobDefinition.build("j").task("slow", "LongStep", args={"seconds": [100.0]}, timeout=limit)
+            server.define(job.task("step", "LongStep", args={"seconds": [first, second, 50.0]}).done())
+            run = await (await server.start("j")).wait()
+            assert run.tasks["slow"].state is TaskState.FAILED
+            assert run.tasks["slow"].seconds >= limit - 1e-6
+
+    anyio.run(main, **jumping(backend))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING, Any
+from time import monotonic
+from typing import TYPE_CHECKING
 
 from scattersphere.errors import TaskCancelled
 from scattersphere.execution.backends.order import dumps
@@ -34,12 +35,12 @@ def take(handle: ProcessHandle, worker: WorkerProcess, kind: Kind, payload: byte
             worker.calls.send(Kind.ANSWER, _results(handle))
         case Kind.READY:
             worker.started = True
-        case Kind.LOG | Kind.PROGRESS | Kind.HERE:
+        case Kind.LOG:
+            _log_line(handle, worker, *pickle.loads(payload))  # noqa: S301 - as above
+        case Kind.PROGRESS | Kind.HERE:
             number, *content = pickle.loads(payload)  # noqa: S301 - as above
             if number == handle.number:
-                _tell(handle, kind, content)
-            elif kind is Kind.LOG:  # a thread that outlived an earlier call, or a module's import
-                worker.late.take(number, *content)
+                (handle.answered if kind is Kind.HERE else handle.call.task_context.progress)(*content)
     return None
 
 
@@ -81,19 +82,24 @@ def _results(handle: ProcessHandle) -> bytes:
         )
 
 
-def _tell(handle: ProcessHandle, kind: Kind, content: list[Any]) -> None:
+def _log_line(
+    handle: ProcessHandle,
+    worker: WorkerProcess,
+    number: int,
+    level: int,
+    message: str,
+    logger: str,
+    when: float,
+) -> None:
+    ago = max(0.0, monotonic() - when)  # one clock for all processes of a machine, which nobody sets
     context = handle.call.task_context
-    if kind is Kind.HERE:
-        handle.answered(*content)
-    elif kind is Kind.PROGRESS:
-        context.progress(*content)
+    log = getattr(context, "run_log", None)
+    if number != handle.number:  # a thread that outlived an earlier call, or a module's import
+        worker.late.take(number, level, message, logger, ago)
+    elif log is None:  # a context of somebody else's executor
+        context.log.log(level, "%s", message)
     else:
-        level, message, logger, when = content
-        log = getattr(context, "run_log", None)
-        if log is None:  # a context of somebody else's executor
-            context.log.log(level, "%s", message)
-            return
         log.append(
             level, message, task=context.task, index=context.index, attempt=context.attempt,
-            logger=logger, when=when,
+            logger=logger, ago=ago,
         )  # fmt: skip

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scattersphere.task import TaskContext
 
-LateLine = Callable[[int, str, str, "float | None"], None]
-"""Takes level, message, logger and time of a line that no run takes."""
+LateLine = Callable[[int, str, str, float], None]
+"""Takes level, message and logger of a line that no run takes, and how many seconds ago it was written."""
 
 REMEMBERED = 8
 """Earlier calls of a worker whose late lines still find their run."""
@@ -31,12 +31,12 @@ class LateLines:
             place = {"task": context.task, "index": context.index, "attempt": context.attempt}
             self._calls.append((number, weakref.ref(log), place))
 
-    def take(self, number: int, level: int, message: str, logger: str, when: float | None) -> None:
+    def take(self, number: int, level: int, message: str, logger: str, ago: float) -> None:
         """File a line: with its own run if that is still there, else where the host wants such lines."""
         for called, reference, place in self._calls:
             log = reference()
             if called == number and log is not None:
-                log.append(level, message, logger=logger, when=when, **place)
+                log.append(level, message, logger=logger, ago=ago, **place)
                 return
         if self._elsewhere is not None:
-            self._elsewhere(level, message, logger, when)
+            self._elsewhere(level, message, logger, ago)

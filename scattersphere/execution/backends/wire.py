@@ -48,7 +48,7 @@ class Kind(IntEnum):
     CANCELLED = 23
     """Nothing."""
     LOG = 24
-    """A pickle: call number, level, message, logger, seconds since the epoch."""
+    """A pickle: call number, level, message, logger, and when by the machine's monotonic clock."""
     PROGRESS = 25
     """A pickle: call number, done, total, message."""
     CHECK = 26

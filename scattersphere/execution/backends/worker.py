@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from scattersphere.execution.backends.order import Order, dumps
@@ -82,7 +83,7 @@ class Worker:
         """Send a line that no attempt has written: a module's, while it is imported, or a thread's of its own."""
         name = logical_names(record.name)
         self.replies.send(
-            Kind.LOG, dumps((NO_CALL, record.levelno, format_record(record), name, record.created))
+            Kind.LOG, dumps((NO_CALL, record.levelno, format_record(record), name, monotonic()))
         )
 
     def _carry_out(self, order: Order) -> tuple[Kind, bytes]:

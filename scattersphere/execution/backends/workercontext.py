@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from time import monotonic
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -53,11 +54,11 @@ class RemoteLog:
         index: int | None = None,
         attempt: int = 0,
         logger: str = "",
-        when: float | None = None,
+        ago: float = 0.0,
     ) -> None:
         """Send a line. To which attempt it belongs the engine knows by the number of the call."""
         del task, index, attempt
-        line = (self._number, level, shorten(message, LINE_LIMIT), logger, when)
+        line = (self._number, level, shorten(message, LINE_LIMIT), logger, monotonic() - ago)
         self._worker.replies.send(Kind.LOG, dumps(line))
 
 

@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from scattersphere.execution.events.journal import Moves
+from scattersphere.execution.events.numbers import Moves
 from scattersphere.execution.machine.codes import RUN_STATES, STATE_BITS, TASK_STATES
 from scattersphere.model.events import Event, EventKind, run_event, task_event
 from scattersphere.model.states import RunState, TaskState
@@ -113,7 +113,7 @@ class EventPages:
     def _even_moves(self, piece: Moves, moves: Sequence[int]) -> list[Event]:
         """Make the events of moves of tasks in a run where all goes well: what `_make_moves` does, and no more."""
         execution, names, new, kinds, states = self._execution, self._names, _new, _KINDS, _STATES
-        run, job, time = execution.id, execution.plan.job, execution.engine.wall(piece.clock)
+        run, job, time = execution.id, execution.plan.job, execution.wall(piece.clock)
         # Attempt 1, no index and no words; then as below.
         return [
             new(Event, (
@@ -127,7 +127,7 @@ class EventPages:
         """Make the events of a piece of the journal; all is inlined."""
         execution = self._execution
         run, job, names, size = execution.id, execution.plan.job, self._names, execution.plan.size
-        time: dt.datetime = execution.engine.wall(piece.clock)
+        time: dt.datetime = execution.wall(piece.clock)
         attempts, append, table = execution.machine.attempts, events.append, _MOVES
         ahead = piece.start - piece.number
         for number, what in enumerate(moves, piece.number):
@@ -216,7 +216,7 @@ class EventPages:
         execution, (kind, unit, attempt, done, total, message) = self._execution, extra
         return Event(
             seq=number,
-            time=execution.engine.wall(clock),
+            time=execution.wall(clock),
             kind=kind,
             run=execution.id,
             job=execution.plan.job,

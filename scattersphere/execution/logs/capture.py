@@ -13,7 +13,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
 from scattersphere.execution.logs.runlog import LINE_LIMIT, LoggedAttempt, current_attempt, write_record
 
@@ -30,78 +30,115 @@ PRINT_LOGGER = "print"
 """What the lines of captured prints show as their logger."""
 
 _guard = threading.Lock()
+T = TypeVar("T")
 
 
-class _BundleHandler(logging.Handler):
-    """Sits on the parent of all bundle loggers, while it does not propagate.
-
-    A level must be set there, or INFO would never arrive; but with propagation such a level would send INFO
-    to the host's root handlers although the host has asked for WARNING. So the records stop here, and
-    those that the host would have seen without us are handed on.
-    """
+class _Captures:
+    """Who wants the lines of bundle loggers at this moment."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.levels: list[int] = []
+        self.levels: tuple[int, ...] = ()
         self.forwards = 0
-        self.strays: tuple[Stray, ...] = ()
-        self._logger = logging.getLogger(BUNDLES_LOGGER)
-        self._before = (0, True)
+        self.strays: tuple[Stray, ...] = ()  # tuples: other threads may be walking along them
 
-    def enter(self, level: int, stray: Stray | None, *, forward: bool) -> None:
-        if not self.levels:
-            self._before = (self._logger.level, self._logger.propagate)
-            self._logger.propagate = False
-            self._logger.addHandler(self)
-        self.levels.append(level)
-        self.forwards += forward
-        if stray is not None:
-            self.strays = (*self.strays, stray)  # a new tuple: other threads may be walking along the old one
-        self._set_level()
+    @property
+    def lowest(self) -> int | None:
+        """The lowest level that anybody wants; None where nobody wants any."""
+        return min(self.levels, default=None)
 
-    def leave(self, level: int, stray: Stray | None, *, forward: bool) -> None:
-        self.levels.remove(level)
-        self.forwards -= forward
-        if stray is not None:
-            kept = list(self.strays)
-            kept.remove(stray)
-            self.strays = tuple(kept)
-        if self.levels:
-            self._set_level()
+
+_captures = _Captures()
+
+
+class _BundleLogger(logging.Logger):
+    """A logger of a bundle, whose records go into the logs of runs whatever the host's logging is set to.
+
+    `logging.disable`, `dictConfig` and its `disable_existing_loggers`, levels, handlers: all those are the host's
+    ways to say what *it* wants to see, and it sees that and no more. Levels and filters that a bundle
+    sets on its own loggers hold for runs, too.
+    """
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name is the standard library's
+        lowest = _captures.lowest
+        return (lowest is not None and level >= (self._own_level() or lowest)) or super().isEnabledFor(level)
+
+    def handle(self, record: logging.LogRecord) -> None:
+        if _captures.lowest is None:
+            super().handle(record)
             return
-        self._logger.removeHandler(self)
-        before, self._logger.propagate = self._before
-        self._logger.setLevel(before)
-
-    def _set_level(self) -> None:
-        hosts = self._before[0]
-        self._logger.setLevel(min(*self.levels, hosts) if hosts else min(self.levels))
-
-    def handle(self, record: logging.LogRecord) -> bool:
-        # Not `emit`: its lock would make threads of different runs wait for each other.
+        kept: bool | logging.LogRecord = self.filter(record)
+        if not kept:
+            return
+        if isinstance(kept, logging.LogRecord):  # since Python 3.12 a filter may replace it
+            record = kept
         attempt = current_attempt.get()
         if attempt is None:
-            for stray in self.strays:
+            for stray in _captures.strays:
                 stray(record)
         elif record.levelno >= attempt.run_log.level:
             write_record(attempt, record)
-        if self.forwards and self._before[1] and record.levelno >= self._level_without_us(record.name):
-            above = self._logger.parent
-            if above is not None:
-                above.callHandlers(record)
-        return True
+        if not _captures.forwards:
+            self._call_own_handlers(record)
+        elif super().isEnabledFor(record.levelno):
+            self.callHandlers(record)
 
-    def _level_without_us(self, name: str) -> int:
-        logger: logging.Logger | None = logging.getLogger(name)
-        while logger is not None and logger is not self._logger:
-            if logger.level:
-                return logger.level
+    def _own_level(self) -> int:
+        """Return the level that the bundle has set on this logger, or on one above it; 0 where it has not."""
+        return next((logger.level for logger in self._own_loggers() if logger.level), 0)
+
+    def _call_own_handlers(self, record: logging.LogRecord) -> None:
+        for logger in self._own_loggers():
+            for handler in logger.handlers:
+                if record.levelno >= handler.level:
+                    handler.handle(record)
+            if not logger.propagate:
+                break
+
+    def _own_loggers(self) -> Iterator[logging.Logger]:
+        logger: logging.Logger | None = self
+        while logger is not None and logger.name.startswith(_PREFIX):
+            yield logger
             logger = logger.parent
-        above = self._logger.parent
-        return self._before[0] or (above.getEffectiveLevel() if above is not None else logging.WARNING)
 
 
-_handler = _BundleHandler()
+_PREFIX = f"{BUNDLES_LOGGER}."
+
+
+def _logger_class(base: type[logging.Logger]) -> type[logging.Logger]:
+    """Derive a class that makes our loggers for bundles and the host's own, `base`, for all others."""
+    for_bundles: type[logging.Logger] = type("BundleLogger", (_BundleLogger, base), {})
+    for logger in list(logging.Logger.manager.loggerDict.values()):
+        if type(logger) is base and logger.name.startswith(_PREFIX):  # made while nobody captured
+            logger.__class__ = for_bundles
+
+    class LoggerClass(base):  # type: ignore[misc, valid-type]  # what the host has set
+        def __new__(cls, name: str, level: int = logging.NOTSET) -> Any:
+            if cls is not LoggerClass:  # somebody has derived from it
+                return super().__new__(cls)
+            return (for_bundles if name.startswith(_PREFIX) else base)(name, level)
+
+    return LoggerClass
+
+
+class _Installed:
+    """Our class in the place of the host's, which `logging.setLoggerClass` is for, as long as anybody captures."""
+
+    def __init__(self) -> None:
+        self._ours: type[logging.Logger] | None = None
+        self._hosts: type[logging.Logger] = logging.Logger
+
+    def put(self) -> None:
+        self._hosts = logging.getLoggerClass()
+        self._ours = _logger_class(self._hosts)
+        logging.setLoggerClass(self._ours)
+
+    def take_off(self) -> None:
+        if logging.getLoggerClass() is self._ours:  # else somebody has put his own on top
+            logging.setLoggerClass(self._hosts)
+        self._ours = None
+
+
+_installed = _Installed()
 
 
 @contextmanager
@@ -114,12 +151,25 @@ def capture_bundle_loggers(
     logging sees what it would have seen without this, or nothing if not `forward`.
     """
     with _guard:
-        _handler.enter(level, stray, forward=forward)
+        if not _captures.levels:
+            _installed.put()
+        _captures.levels = (*_captures.levels, level)
+        _captures.forwards += forward
+        _captures.strays = _captures.strays if stray is None else (*_captures.strays, stray)
     try:
         yield
     finally:
         with _guard:
-            _handler.leave(level, stray, forward=forward)
+            _captures.levels = _without(_captures.levels, level)
+            _captures.forwards -= forward
+            _captures.strays = _captures.strays if stray is None else _without(_captures.strays, stray)
+            if not _captures.levels:
+                _installed.take_off()
+
+
+def _without(values: tuple[T, ...], value: T) -> tuple[T, ...]:
+    at = values.index(value)
+    return values[:at] + values[at + 1 :]
 
 
 class _Line:

@@ -90,9 +90,9 @@ class LineSink(Protocol):
         index: int | None = None,
         attempt: int = 0,
         logger: str = "",
-        when: float | None = None,
+        ago: float = 0.0,
     ) -> None:
-        """Add a line. `when` is seconds since the epoch, now by default."""
+        """Add a line that was written `ago` seconds before now."""
 
 
 current_attempt: ContextVar[LoggedAttempt | None] = ContextVar("scattersphere_attempt", default=None)
@@ -106,15 +106,16 @@ class RunLog:
     their place. A message longer than `line_limit` characters loses its middle. Lines below `level`
     are not taken; what attempts print only where it `takes_prints`. `spill` names a file that gets every
     line, also those that memory drops; then reading finds these too. `listener` is called after each new line,
-    in the thread that wrote it, and must not raise.
+    in the thread that wrote it, and must not raise. The times of lines are those of `clock`, for any thread, to which
+    `epoch` is added to make seconds since 1970: a run has one clock for all that it tells.
     """
 
     __slots__ = (
-        "__weakref__", "_dropped", "_entries", "_first_number", "_guard", "_size", "_spill", "level",
-        "limit_bytes", "line_limit", "listener", "run", "takes_prints",
+        "__weakref__", "_clock", "_dropped", "_entries", "_epoch", "_first_number", "_guard", "_newest", "_size",
+        "_spill", "level", "limit_bytes", "line_limit", "listener", "run", "takes_prints",
     )  # fmt: skip
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options
         self,
         run: int,
         *,
@@ -124,8 +125,14 @@ class RunLog:
         takes_prints: bool = False,
         spill: str | os.PathLike[str] | None = None,
         listener: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.time,
+        epoch: float = 0.0,
     ) -> None:
         self.run: int = run
+        self._clock = clock
+        self._epoch = epoch
+        self._newest = float("-inf")
+        """The time of the newest line."""
         self.limit_bytes: int = limit_bytes
         self.line_limit: int = line_limit
         self.level: int = level
@@ -161,12 +168,14 @@ class RunLog:
         index: int | None = None,
         attempt: int = 0,
         logger: str = ENGINE_LOGGER,
-        when: float | None = None,
+        ago: float = 0.0,
     ) -> None:
-        """Add a line. `when` is seconds since the epoch, now by default. Levels are not filtered here."""
+        """Add a line that was written `ago` seconds before now. Levels are not filtered here."""
         message = shorten(message, self.line_limit)
-        entry = (time.time() if when is None else when, task, index, attempt, level, logger, message)
         with self._guard:
+            # Here, and never earlier than the line before: lines are in order of numbers and times.
+            when = self._newest = max(self._newest, self._epoch + self._clock() - ago)
+            entry = (when, task, index, attempt, level, logger, message)
             self._entries.append(entry)
             self._size += _LINE_COST + sys.getsizeof(message)
             if self._size > self.limit_bytes:
@@ -190,6 +199,13 @@ class RunLog:
         with self._guard:
             place = number - self._first_number
             return self._entries[place] if 0 <= place < len(self._entries) else None
+
+    def times_after(self, number: int, most: int) -> list[float]:
+        """Return the clocks of the kept lines after line `number`, but of the last `most` ones only."""
+        with self._guard:
+            wanted = min(self.last_number - number, len(self._entries), most)
+            newest = list(itertools.islice(reversed(self._entries), wanted))
+        return [entry[0] - self._epoch for entry in reversed(newest)]
 
     def lines(
         self,
@@ -314,9 +330,15 @@ class _AttemptLogger(logging.Logger):
         super().__init__(TASK_LOGGER, attempt.run_log.level)
         self._attempt = attempt
 
+    # What a task says, and why it failed, is kept whatever the host's logging is set to: not the inherited methods,
+    # which ask `logging.disable` and `logging.setLogRecordFactory`.
+
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 -- the name is the standard library's
-        # Not the inherited one: its cache is not cleared by `logging.disable` for loggers outside the tree.
-        return level >= self.level and level > self.manager.disable
+        return level >= self.level
+
+    def makeRecord(self, *args: Any, **_: Any) -> logging.LogRecord:  # noqa: N802 -- as above
+        name, level, path, line, message, arguments, error, function, _extra, stack = args
+        return logging.LogRecord(name, level, path, line, message, arguments, error, function, stack)
 
     def handle(self, record: logging.LogRecord) -> None:
         write_record(self._attempt, record, logger=TASK_LOGGER)
@@ -328,9 +350,8 @@ def write_record(attempt: LoggedAttempt, record: logging.LogRecord, *, logger: s
     log = attempt.run_log
     message = format_record(record)
     log.append(
-        record.levelno, message, task=attempt.task, index=attempt.index, attempt=attempt.attempt,
-        logger=name, when=record.created,
-    )  # fmt: skip
+        record.levelno, message, task=attempt.task, index=attempt.index, attempt=attempt.attempt, logger=name
+    )
 
 
 def format_record(record: logging.LogRecord) -> str:

@@ -42,7 +42,7 @@ _Success = tuple[float, int]
 """Of a run that succeeded, with all its tasks: seconds and tasks. Most runs are like that."""
 
 _Entry = tuple[float, int, str, int, "str | _Success"]
-"""clock, run, job, level, words; of plain values only, which the garbage collector does not go through again."""
+"""seconds since 1970, run, job, level, words; of plain values only, which the collector does not go through again."""
 
 
 class RunBook:
@@ -51,15 +51,8 @@ class RunBook:
     def __init__(self, keep: int = KEPT) -> None:
         self._entries: deque[_Entry] = deque(maxlen=keep)
         self.ended: Counter[RunState] = Counter()
-        self._wall: Callable[[float], dt.datetime] = lambda seconds: dt.datetime.fromtimestamp(
-            seconds, dt.UTC
-        )
 
-    def open(self, wall: Callable[[float], dt.datetime]) -> None:
-        """Have `wall` turn the loop's clock into aware UTC."""
-        self._wall = wall
-
-    def moved(self, execution: Execution, kind: EventKind, clock: float) -> None:
+    def moved(self, execution: Execution, kind: EventKind, when: float) -> None:
         """Take note of a run's move. Words are made when somebody reads them, where that can be later."""
         if kind is EventKind.RUN_QUEUED:
             return  # most start at once; how long others waited is told when they do
@@ -73,7 +66,7 @@ class RunBook:
             level, words = _LEVELS[state], _success(execution) or _ending(execution)
         else:
             words = _TOLD[kind] + _reason(execution)
-        self._entries.append((clock, execution.id, execution.plan.job, level, words))
+        self._entries.append((when, execution.id, execution.plan.job, level, words))
 
     def lines(
         self,
@@ -94,14 +87,14 @@ class RunBook:
             chosen = chosen[max(0, len(chosen) - tail) :]
         return [
             LogLine(
-                time=self._wall(clock),
+                time=dt.datetime.fromtimestamp(when, dt.UTC),
                 run=number,
                 task="",
                 level=severity,
                 logger="scattersphere",
                 message=f"{job} {words if isinstance(words, str) else _of_success(*words)}",
             )
-            for clock, number, job, severity, words in chosen
+            for when, number, job, severity, words in chosen
         ]
 
     def counts(self, begun: int) -> dict[str, int]:

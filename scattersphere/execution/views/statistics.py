@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from scattersphere.execution.events.journal import Moves
+from scattersphere.execution.events.numbers import Moves
 from scattersphere.execution.machine.codes import (
     CANCELLING,
     CRASHED,
@@ -93,9 +93,9 @@ def statistics(execution: Execution, now: float) -> RunStatistics:
         run=execution.id,
         job=execution.plan.job,
         state=execution.state,
-        queued_at=execution.engine.wall(execution.created_at),
-        started_at=None if started is None else execution.engine.wall(started),
-        ended_at=None if ended is None else execution.engine.wall(ended),
+        queued_at=execution.wall(execution.created_at),
+        started_at=None if started is None else execution.wall(started),
+        ended_at=None if ended is None else execution.wall(ended),
         waiting=(until if started is None else started) - execution.created_at,
         running=0.0 if started is None else until - started,
         attempts=sum(found.attempts for found in tasks),
@@ -149,7 +149,7 @@ class _Times:
 
     def of_task(self, task: int) -> TaskStatistics:
         execution = self._execution
-        wall = execution.engine.wall
+        wall = execution.wall
         queued, first, end = self._queued(task), self._first.get(task), self._end.get(task)
         if queued is not None and first is not None:
             queued = min(queued, first)  # both are as exact as a batch is

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextvars
 import io
 import logging
+import logging.config
 import sys
 import threading
 
@@ -136,13 +137,93 @@ def test_a_host_that_stops_propagation_gets_no_record_in_its_root(attempt, host)
 
 
 def test_afterwards_logging_is_as_it_was(attempt, host):
-    bundles = logging.getLogger("scattersphere.bundles")
-    before = (bundles.level, bundles.propagate, bundles.handlers[:])
+    before = logging.getLoggerClass()
     with capture_bundle_loggers(), capture_bundle_loggers(logging.DEBUG):
-        assert bundles.level == logging.DEBUG
-    assert (bundles.level, bundles.propagate, bundles.handlers) == before
+        logging.getLogger(NAME).debug("debug")
+    assert logging.getLoggerClass() is before
     logging.getLogger(NAME).error("error")
     assert said(attempt) == []
+    assert host.messages == ["error"]
+
+
+def test_the_hosts_loggers_are_of_the_hosts_class(monkeypatch):
+    class Hosts(logging.Logger):
+        def shout(self):
+            return "ho"
+
+    monkeypatch.setattr(logging, "_loggerClass", Hosts)
+    with capture_bundle_loggers():
+        assert type(logging.getLogger("test_capture.hosts")) is Hosts
+        assert logging.getLogger(f"{NAME}.with_the_hosts_methods").shout() == "ho"
+
+        class Derived(logging.getLoggerClass()):
+            pass
+
+        assert type(Derived("test_capture.derived")) is Derived
+    assert logging.getLoggerClass() is Hosts
+
+
+SWITCHES = {
+    "disable": lambda: logging.disable(logging.CRITICAL),
+    "dictConfig": lambda: logging.config.dictConfig({"version": 1}),
+    "dictConfig of a parent": lambda: logging.config.dictConfig(
+        {"version": 1, "loggers": {"scattersphere": {"level": "CRITICAL", "propagate": False}}}
+    ),
+    "level": lambda: logging.getLogger("scattersphere.bundles").setLevel(logging.CRITICAL),
+    "filter": lambda: logging.getLogger("scattersphere.bundles").addFilter(lambda record: False),
+    "propagate": lambda: setattr(logging.getLogger("scattersphere.bundles"), "propagate", False),
+}
+
+
+@pytest.fixture
+def switches_put_back():
+    names = ["scattersphere", "scattersphere.bundles"]
+    before = [(logging.getLogger(name).level, logging.getLogger(name).propagate) for name in names]
+    yield
+    logging.disable(logging.NOTSET)
+    for name, (level, propagate) in zip(names, before, strict=True):
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        logger.propagate, logger.disabled = propagate, False
+        logger.filters.clear()
+    for logger in logging.Logger.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False
+
+
+@pytest.mark.parametrize("switch", SWITCHES.values(), ids=SWITCHES)
+def test_no_switch_of_the_hosts_logging_takes_a_line_from_a_run(attempt, host, switches_put_back, switch):
+    with capture_bundle_loggers():
+        logger = logging.getLogger(f"{NAME}.made_before")
+        switch()
+        logger.info("before")
+        logging.getLogger(f"{NAME}.made_after").info("after")
+        logging.getLogger(f"{NAME}.made_after").error("an error that only the host did not want")
+    assert said(attempt) == ["before", "after", "an error that only the host did not want"]
+    if switch is SWITCHES["disable"]:
+        assert host.messages == []
+
+
+def test_a_filter_of_a_bundles_own_holds_for_its_run(attempt, host):
+    logger = logging.getLogger(f"{NAME}.filtered")
+    logger.addFilter(lambda record: "secret" not in record.getMessage())
+    with capture_bundle_loggers():
+        logger.error("a secret")
+        logger.error("an error")
+    assert said(attempt) == ["an error"]
+    assert host.messages == ["an error"]
+
+
+def test_handlers_of_a_bundles_own_get_its_records_once(attempt, host):
+    handler = Collecting()
+    with capture_bundle_loggers():
+        logger = logging.getLogger(f"{NAME}.own")
+        logger.addHandler(handler)
+        logger.error("error")
+    with capture_bundle_loggers(forward=False):
+        logger.error("error in a worker process")
+    assert handler.messages == ["error", "error in a worker process"]
+    assert host.messages == ["error"]
 
 
 def test_several_servers_share_one_hook_and_the_last_removes_it(attempt, host):

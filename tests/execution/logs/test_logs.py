@@ -196,17 +196,19 @@ def test_lines_below_the_level_of_the_log_are_not_taken():
     assert messages(log) == ["shown"]
 
 
-def test_a_switch_of_the_hosts_logging_holds_for_tasks_at_once():
+def test_no_switch_of_the_hosts_logging_takes_a_line_from_a_task(monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("the host's own")
+
     log = RunLog(1)
     logger = task_logger(Attempt(log))
-    logger.info("one")
-    logging.disable(logging.INFO)
+    monkeypatch.setattr(logging, "_logRecordFactory", broken)
+    logging.disable(logging.CRITICAL)
     try:
-        logger.info("two")
+        logger.info("one", extra={"shop": 3}, stacklevel=2)
     finally:
         logging.disable(logging.NOTSET)
-    logger.info("three")
-    assert messages(log) == ["one", "three"]
+    assert messages(log) == ["one"]
 
 
 def test_no_handler_of_the_host_sees_the_lines_of_tasks(caplog):

@@ -1,5 +1,6 @@
 """The whole log in a file: what memory drops can still be read, followed, and is gone with its run."""
 
+import itertools
 import json
 
 import anyio
@@ -85,14 +86,16 @@ async def test_a_follower_reads_each_line_once_over_memory_and_file(tmp_path):
 
 
 async def test_lines_read_from_the_file_are_equal_to_those_of_memory(tmp_path):
-    small, large = RunLog(1, limit_bytes=1, spill=tmp_path / "1.jsonl"), RunLog(1)
+    def sevenths():
+        return (1e9 + number / 7 for number in itertools.count()).__next__
+
+    small = RunLog(1, limit_bytes=1, spill=tmp_path / "1.jsonl", clock=sevenths())
+    large = RunLog(1, clock=sevenths())
     for log in (small, large):
-        for when, message in enumerate(
+        for index, message in enumerate(
             ["plain", "two\nlines", "tab\t\u2028 \x1b[31m", "Grüße", "\ud800", ""]
         ):
-            log.append(
-                17 + when, message, task="t", index=when or None, logger="etl.load", when=1e9 + when / 7
-            )
+            log.append(17 + index, message, task="t", index=index or None, logger="etl.load")
     assert small.lines() == large.lines()
     small.discard()
 

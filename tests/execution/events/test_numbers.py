@@ -5,7 +5,7 @@ from array import array
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scattersphere.execution.events.journal import Journal, Moves
+from scattersphere.execution.events.numbers import EventNumbers, Moves
 
 STEPS = st.lists(st.one_of(st.just("move"), st.just("extra"), st.just("stamp")), max_size=60)
 
@@ -13,7 +13,7 @@ STEPS = st.lists(st.one_of(st.just("move"), st.just("extra"), st.just("stamp")),
 def play(steps, keep):
     """Return a journal, and every event as (number, what) by the plainest of all models."""
     moves: list[int] = []
-    journal, model = Journal(moves, keep), []
+    journal, model = EventNumbers(moves, keep), []
     for at, step in enumerate(steps):
         if step == "move":
             moves.append(at)
@@ -59,13 +59,13 @@ def test_only_the_oldest_extras_are_dropped_and_numbers_stay(steps, after, upto,
 
 
 @given(STEPS)
-def test_moves_have_the_time_of_the_stamp_that_follows_them(steps):
+def test_moves_have_the_time_of_the_stamp_or_extra_that_follows_them(steps):
     journal, _ = play(steps, keep=3)
     expected, waiting = [], 0
     for at, step in enumerate(steps):
         if step == "move":
             waiting += 1
-        elif step == "stamp":
+        else:  # an extra comes after the moves before it, so that they have a time by then
             expected += [float(at)] * waiting
             waiting = 0
     pieces = [piece for piece in journal.read(0, journal.last) if isinstance(piece, Moves)]
@@ -76,7 +76,7 @@ def test_moves_have_the_time_of_the_stamp_that_follows_them(steps):
 
 def test_stamps_within_a_millisecond_are_one():
     moves = [1]
-    journal = Journal(moves, 10)
+    journal = EventNumbers(moves, 10)
     for turn in range(2000):
         journal.stamp(turn * 0.0001)
         moves.append(1)
@@ -85,13 +85,13 @@ def test_stamps_within_a_millisecond_are_one():
 
 
 def test_moves_of_one_time_without_extras_between_them_are_one_piece():
-    journal = Journal([1, 2, 3], 10)
+    journal = EventNumbers([1, 2, 3], 10)
     journal.stamp(5.0)
     assert list(journal.read(0, 3)) == [Moves(1, 5.0, 0, 3)]
 
 
 def test_many_extras_in_a_row_cost_one_break():
-    journal = Journal([], 10)
+    journal = EventNumbers([], 10)
     for _ in range(1000):
         journal.add("x", 0.0)
     assert len(journal._break_places) == 1
@@ -99,7 +99,7 @@ def test_many_extras_in_a_row_cost_one_break():
 
 def test_a_compacted_journal_reads_the_same():
     moves = [4, 5, 6]
-    journal = Journal(moves, 10)
+    journal = EventNumbers(moves, 10)
     journal.add("x", 1.0)
     journal.compact(array("q", moves))
     assert flat(journal, 0, 4) == [(1, 4), (2, 5), (3, 6), (4, "x")]

@@ -1,9 +1,12 @@
 """The numbered events of one run, kept as little as possible.
 
-State moves are in the machine's journal: one int each. Progress and log lines ("extras") are in a
-bounded ring. Both share one sequence of numbers. The number of a move is its place in the journal
-plus the extras that came before it; where that offset changes is noted, so that numbering costs
+State moves are in the machine's list: one int each. Progress and log lines ("extras") are in a
+bounded ring. Both share one sequence of numbers, in the order of their times. The number of a move is its place in the
+list plus the extras that came before it; where that offset changes is noted, so that numbering costs
 nothing when a run makes no extras, and at most sixteen bytes for each move when it does.
+
+Lines come from any thread, and are numbered when somebody looks: each goes to the place that its time has among the
+moves, as far as their numbers were not told to anybody.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import bisect
 import itertools
 from array import array
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,12 +43,25 @@ class Moves(NamedTuple):
     stop: int
 
 
-class Journal:
+class Lines(Protocol):
+    """What is asked of the log of the run."""
+
+    @property
+    def last_number(self) -> int:
+        """The number of the newest line."""
+        ...
+
+    def times_after(self, number: int, most: int) -> list[float]:
+        """Return the clocks of the lines after line `number`, but of the last `most` ones only."""
+        ...
+
+
+class EventNumbers:
     """Numbers moves and extras together, and reads them back from any number on."""
 
     __slots__ = (
-        "_break_extras", "_break_places", "_extras", "_keep", "_mark_clocks", "_mark_places", "_same_until",
-        "extras_seen", "moves",
+        "_break_extras", "_break_places", "_extras", "_keep", "_lines", "_mark_clocks", "_mark_places",
+        "_same_until", "_told", "extras_seen", "lines_noted", "moves",
     )  # fmt: skip
 
     def __init__(self, moves: list[int] | array[int], keep: int) -> None:
@@ -62,10 +78,17 @@ class Journal:
         self._mark_clocks: array[float] = array("d")
         self._same_until = float("-inf")
         """Up to which clock a stamp is the same as the last one."""
+        self._told: int = 0
+        """How many moves have numbers that somebody knows."""
+        self._lines: Lines | None = None
+        self.lines_noted: int = 0
+        """Up to which number the lines of the log have become events."""
 
     @property
     def last(self) -> int:
         """The number of the newest event; 0 where there is none."""
+        self.take_lines()
+        self._told = len(self.moves)
         return len(self.moves) + self.extras_seen
 
     def stamp(self, now: float) -> None:
@@ -83,20 +106,74 @@ class Journal:
             self._same_until = now + SAME
 
     def add(self, extra: Any, now: float) -> int:
-        """Keep a progress or log event; the oldest is dropped when the ring is full."""
+        """Keep a progress event; the oldest extra is dropped when the ring is full."""
+        self.take_lines()
+        self._told = len(self.moves)
+        self._stamp_before(now)
+        return self._add(extra, now, len(self.moves))
+
+    def _add(self, extra: Any, clock: float, place: int, *, passed_over: int = 0) -> int:
+        """Number an extra before the move at `place`; `passed_over` others before it are dropped at once."""
         if not self.extras_seen:
             self._extras = deque(maxlen=self._keep)
             self._break_places, self._break_extras = array("q", [0]), array("q", [0])
-        self.extras_seen += 1
-        count = len(self.moves)
-        number = count + self.extras_seen
-        self._extras.append((number, now, extra))
-        if self._break_places[-1] == count:
+        self.extras_seen += 1 + passed_over
+        number = place + self.extras_seen
+        self._extras.append((number, clock, extra))
+        if self._break_places[-1] == place:
             self._break_extras[-1] = self.extras_seen
         else:
-            self._break_places.append(count)
+            self._break_places.append(place)
             self._break_extras.append(self.extras_seen)
         return number
+
+    def _stamp_before(self, clock: float) -> None:
+        """Before an extra is added: moves without a time were made by then, and later ones have another."""
+        places = self._mark_places
+        if (places[-1] if places else 0) != len(self.moves):
+            self.stamp(clock)
+        self._same_until = float("-inf")
+
+    # ---- lines of the log
+
+    def follow(self, lines: Lines) -> None:
+        """Make events of the lines of this log, from the first one on."""
+        self._lines = lines
+
+    @property
+    def has_new_lines(self) -> bool:
+        """Whether there are lines that are no events yet; those that come after the end of the run become none."""
+        return self._lines is not None and self._lines.last_number != self.lines_noted
+
+    def take_lines(self, *, all_moves_are_told: bool = True) -> None:
+        """Number the lines that are no events yet. On the loop's thread."""
+        lines = self._lines
+        if lines is None or lines.last_number == self.lines_noted:
+            return
+        stamped = self._mark_places[-1] if self._mark_places else 0
+        times = lines.times_after(self.lines_noted, max(1, self._keep))
+        passed_over = lines.last_number - self.lines_noted - len(times)
+        if all_moves_are_told and stamped != len(self.moves):
+            self._stamp_before(times[0])
+            stamped = len(self.moves)
+        number = self.lines_noted + passed_over
+        for clock in times:
+            number += 1
+            place = max(self._told, self._break_places[-1], min(self._place_of(clock), stamped))
+            self._add(number, clock, place, passed_over=passed_over)
+            passed_over = 0
+        self.lines_noted = number
+        self._same_until = float("-inf")
+
+    def close(self) -> None:
+        """The run has ended, which is the last move: number the lines that came before it, and no later one."""
+        self.take_lines(all_moves_are_told=False)
+        self._lines = None
+
+    def _place_of(self, clock: float) -> int:
+        """Return the place of the first move that was made after `clock`."""
+        mark = bisect.bisect_right(self._mark_clocks, clock)
+        return self._mark_places[mark - 1] if mark else 0
 
     def compact(self, moves: list[int] | array[int]) -> None:
         """Take `moves` instead: the same ones, kept in fewer bytes, of a run that has ended."""
