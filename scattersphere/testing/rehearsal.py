@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from scattersphere.errors import (
+    ArgumentError,
     BundleRefusedError,
     ClosedError,
     ConflictError,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from scattersphere.execution.run import Run
     from scattersphere.registry.records import Bundle
+    from scattersphere.schedules.scheduler import Schedule
     from scattersphere.server import Server
     from scattersphere.task import RunnableTask
     from scattersphere.testing.clocks import HeldClock
@@ -282,6 +285,50 @@ class Rehearsal:
         """Run one task by its path, wait for its end and return its run."""
         server = await self.open()
         return await (await server.start_task(path, args)).wait(timeout)
+
+    # ---- schedules
+
+    async def set_time(self, when: dt.datetime | str) -> None:
+        """Let the wall clock, as schedules see it, show `when` and go on from there; an ISO text needs an offset.
+
+        What is due by then fires, or is missed, as when a clock is set or a machine wakes up. The loop's clock, with
+        its timeouts and delays, knows nothing of it.
+        """
+        await self.open()
+        instant = dt.datetime.fromisoformat(when) if isinstance(when, str) else when
+        if instant.utcoffset() is None:
+            raise ArgumentError(f"a time needs an offset, like 2026-03-29T00:30:00+01:00; {when} has none")
+        self._stage.move_wall(instant.astimezone(dt.UTC))
+
+    async def next_firing(self, job: str | None = None, name: str | None = None) -> Run:
+        """Move the wall clock to when the next schedule fires, of this job and name if given; return its run.
+
+        Raises `RehearsalError` where none fires any more, or where its run is refused.
+        """
+        await self.open()
+        found: list[tuple[dt.datetime, Schedule]] = [
+            (schedule.table.due(nominal), schedule)
+            for schedule in self.server.schedules.values()
+            if job in {None, schedule.job} and name in {None, schedule.name} and schedule.fires
+            for nominal in schedule.next()
+        ]
+        if not found:
+            wanted = " ".join(filter(None, [job, name])) or "any job"
+            raise RehearsalError(
+                f"no schedule of {wanted} fires any more; there are {dict(self.server.schedules)}"
+            )
+        due, schedule = min(found, key=lambda pair: pair[0])
+        before = schedule.state.fired
+        self._stage.move_wall(due)
+        if schedule.state.fired == before or schedule.last_run is None:
+            raise RehearsalError(f"{schedule} was refused: {schedule.state.refused}")
+        return self.server.runs[schedule.last_run]
+
+    @property
+    def _stage(self) -> StageServer:
+        if self._server is None:
+            raise ClosedError("the rehearsal has no Server yet")
+        return self._server
 
     # ---- what came of it
 

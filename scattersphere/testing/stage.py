@@ -6,6 +6,7 @@ injection meets threads and processes too, and so that a virtual clock is held w
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.executor import JobExecutor
     from scattersphere.execution.plan import PlannedTask
     from scattersphere.execution.timers import Timer
+    from scattersphere.schedules.scheduler import Clocks
     from scattersphere.testing.clocks import HeldClock
     from scattersphere.testing.fakes import Fake
     from scattersphere.testing.injections import Injections
@@ -50,6 +52,16 @@ class StageServer(Server):
             for name, backend in executor.backends.items()
         }
         self._jobs.stand_in = self._stand_in
+        self._wall_ahead = dt.timedelta()
+
+    def _clocks(self) -> Clocks:
+        clocks = super()._clocks()
+        return attrs.evolve(clocks, wall=lambda: clocks.wall() + self._wall_ahead)
+
+    def move_wall(self, when: dt.datetime) -> None:
+        """Let the wall clock of schedules show `when`, and go on from there."""
+        self._wall_ahead += when - self._scheduler.now()
+        self._scheduler.look()
 
     def _stand_in(self, planned: PlannedTask) -> PlannedTask:
         for fake in self._fakes.values():
