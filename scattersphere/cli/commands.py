@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from scattersphere.cli.definitions import graph, schema, validate
+from scattersphere.cli.definitions import graph, next_times, schema, validate
 from scattersphere.cli.options import AS_JSON, PARAMS, fail
 from scattersphere.cli.serving import dev, serve, token
 
@@ -92,6 +92,7 @@ def new(name: str, parent: Path, *, as_json: bool) -> None:
 
 cli.add_command(validate)
 cli.add_command(graph)
+cli.add_command(next_times)
 cli.add_command(schema)
 cli.add_command(serve)
 cli.add_command(dev)

@@ -1,4 +1,4 @@
-"""The commands that look at definition files and run nothing: `validate`, `graph`, `schema`."""
+"""The commands that look at definition files and run nothing: `validate`, `graph`, `next`, `schema`."""
 
 from __future__ import annotations
 
@@ -63,6 +63,38 @@ def graph(file: str, form: str) -> None:
         "dot": definition.to_dot,
     }[form]
     click.echo(draw(), nl=False)
+
+
+@click.command(name="next", epilog=EXIT_CODES)
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option(
+    "-n", "count", type=click.IntRange(1, 1000), default=5, help="How many times of each; defaults to 5."
+)
+@click.option("--schedule", "only", metavar="NAME", help="Only this schedule. Defaults to all.")
+@click.option("--since", metavar="TIME", help="Begin at this ISO time with an offset. Defaults to now.")
+@AS_JSON
+def next_times(file: str, count: int, only: str | None, since: str | None, *, as_json: bool) -> None:
+    """Show when the schedules of a definition FILE fire next: in their own time zones, and in UTC.
+
+    No code is loaded, and no server is asked.
+    """
+    from scattersphere.cli.timing import print_next  # noqa: PLC0415 - as above
+    from scattersphere.errors import DefinitionError  # noqa: PLC0415 - as above
+    from scattersphere.schedules.occurrences import read_instant  # noqa: PLC0415 - as above
+
+    try:
+        if since is not None:
+            read_instant(since)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{since!r} is no time; write it like 2026-12-24T18:00:00+01:00", param_hint="--since"
+        ) from None
+    try:
+        print_next(file, count, since, only, as_json=as_json)
+    except LookupError as exc:
+        raise click.BadParameter(str(exc.args[0]), param_hint="--schedule") from None
+    except (DefinitionError, OSError) as exc:
+        fail(exc)
 
 
 @click.command()
