@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import codecs
 import copyreg
+import encodings
+import functools
 import gc
 import inspect
 import logging
@@ -14,11 +18,11 @@ import warnings
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
-from scattersphere.registry.modules.namespace import CANARY
+from scattersphere.registry.modules.namespace import CANARY, logical
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,12 +51,20 @@ class Suspect:
             return self.named(vars(thing).get("__name__"))
         if isinstance(thing, types.FunctionType):
             built_in: dict[str, Any] = getattr(thing, "__builtins__", {})  # typeshed does not know it
-            return getattr(built_in.get(CANARY), "slug", None) == self.slug
+            return self.marked(built_in.get(CANARY))
         if isinstance(thing, types.MethodType):
             return self.owns(thing.__func__, nesting - 1) or self.owns(thing.__self__, nesting - 1)
         if isinstance(thing, partial):
             return any(self.owns(part, nesting - 1) for part in (thing.func, *thing.args))
+        if isinstance(thing, functools._lru_cache_wrapper):  # noqa: SLF001 - its type has no other name
+            return self.owns(thing.__wrapped__, nesting - 1)
+        if isinstance(thing, types.BuiltinMethodType):  # `cached.cache_clear`, `table.append`
+            return self.owns(thing.__self__, nesting - 1)
         return self.named(type(thing).__module__)
+
+    def marked(self, canary: object) -> bool:
+        """Whether that is the canary of this version."""
+        return getattr(canary, "slug", None) == self.slug
 
     def named(self, module: object) -> bool:
         """Whether `module` is the name of one of the version's modules."""
@@ -155,18 +167,20 @@ def _logging(suspect: Suspect) -> Iterator[Finding]:
                 yield "logging filter", f"{suspect.name(added)} on the logger {logger.name!r}"
 
 
+SINGLE_HOOKS = (
+    ("sys", "excepthook"),
+    ("sys", "unraisablehook"),
+    ("sys", "displayhook"),
+    ("sys", "breakpointhook"),
+    ("threading", "excepthook"),
+    ("warnings", "showwarning"),
+)
+
+
 def _interpreter_hooks(suspect: Suspect) -> Iterator[Finding]:
-    single = (
-        (sys, "excepthook"),
-        (sys, "unraisablehook"),
-        (sys, "displayhook"),
-        (sys, "breakpointhook"),
-        (threading, "excepthook"),
-        (warnings, "showwarning"),
-    )
-    for module, name in single:
-        if suspect.owns(hook := getattr(module, name, None)):
-            yield "hook", f"{module.__name__}.{name} = {suspect.name(hook)}"
+    for module, name in SINGLE_HOOKS:
+        if suspect.owns(hook := getattr(sys.modules[module], name, None)):
+            yield "hook", f"{module}.{name} = {suspect.name(hook)}"
     lists: tuple[tuple[str, list[Any]], ...] = (
         ("sys.meta_path", sys.meta_path),
         ("sys.path_hooks", sys.path_hooks),
@@ -194,6 +208,42 @@ def _tables(suspect: Suspect) -> Iterator[Finding]:
             yield "finalizer", f"weakref.finalize of {suspect.name(own)}"
 
 
+class _Spy:
+    """Compares unequal with everything, and remembers what it was compared with."""
+
+    __hash__ = object.__hash__
+
+    def __init__(self) -> None:
+        self.seen: list[object] = []
+
+    def __eq__(self, other: object) -> bool:
+        self.seen.append(other)
+        return False
+
+
+def _atexit(suspect: Suspect) -> Iterator[Finding]:
+    """Functions that are called when the process ends. They lie in C; `unregister` compares each with what it gets."""
+    spy = _Spy()
+    atexit.unregister(cast("Callable[..., object]", spy))
+    for function in spy.seen:
+        if suspect.owns(function):
+            yield "atexit function", suspect.name(function)
+
+
+def _codecs(suspect: Suspect) -> Iterator[Finding]:
+    """Search functions and error handlers. The lists lie in C, and are found by what is always in them."""
+    for functions in gc.get_referrers(encodings.search_function):
+        if type(functions) is list and functions[0] is encodings.search_function:
+            for function in functions:
+                if suspect.owns(function):
+                    yield "codec", f"the search function {suspect.name(function)}"
+    for table in gc.get_referrers(codecs.lookup_error("backslashreplace")):
+        if type(table) is dict and table.get("strict") is codecs.lookup_error("strict"):
+            for name, function in list(table.items()):
+                if suspect.owns(function):
+                    yield "codec", f"the error handler {name!r}: {suspect.name(function)}"
+
+
 def _patches(suspect: Suspect) -> Iterator[Finding]:
     """Globals of other modules, and attributes of their classes, that the bundle replaced or added."""
     for name, module in list(sys.modules.items()):
@@ -203,8 +253,10 @@ def _patches(suspect: Suspect) -> Iterator[Finding]:
             yield "module entry", f"sys.modules[{name!r}]"
             continue
         for key, value in list(vars(module).items()):
+            if (name, key) in SINGLE_HOOKS:
+                continue
             if isinstance(value, types.FunctionType | type) and suspect.owns(value):
-                yield "global", f"{name}.{key} = {suspect.name(value)}"
+                yield "global", f"{logical(name)}.{key} = {suspect.name(value)}"
             elif isinstance(value, type) and value.__module__ == name:
                 for attribute, method in list(vars(value).items()):
                     if isinstance(method, types.FunctionType) and suspect.owns(method):
@@ -219,5 +271,7 @@ PROBES: tuple[Callable[[Suspect], Iterator[Finding]], ...] = (
     _logging,
     _interpreter_hooks,
     _tables,
+    _atexit,
+    _codecs,
     _patches,
 )

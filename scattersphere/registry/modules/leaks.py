@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from scattersphere.registry.modules.leak_checks import Suspect, probe
-from scattersphere.registry.modules.namespace import CANARY, Canary
+from scattersphere.registry.modules.namespace import CANARY, Canary, logical
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,16 +67,26 @@ class _Search:
                     continue
                 self.seen[id(holder)] = f"{type(holder).__name__} -> {self.seen[id(inner)]}"
                 above.append(holder)
-            if not above or len(above) > WIDEST:
+            if len(above) > WIDEST:
+                return
+            if not above:
+                yield from self._tops(layer, found)
                 return
             layer = above
+
+    def _tops(self, layer: list[Any], found: int) -> Iterator[tuple[str, str]]:
+        """Tell where a search has ended that found no root: something in C holds these, gc cannot see what."""
+        if not found:
+            for way in dict.fromkeys(self.seen[id(thing)] for thing in layer[: FOUND - 1]):
+                yield "holder in C code", way
 
     def _own_objects(self) -> list[Any]:
         """Return the version's functions, classes, instances, modules, and the dicts of these."""
         own: list[Any] = []
         for thing in gc.get_objects():
             if type(thing) is dict:
-                if CANARY in thing or self.suspect.named(thing.get("__name__")):
+                # The builtins of this version, not those of all others: each has a canary of its own.
+                if self.suspect.marked(thing.get(CANARY)) or self.suspect.named(thing.get("__name__")):
                     own.append(thing)
             elif isinstance(thing, types.FunctionType | type | types.ModuleType):
                 if self.suspect.owns(thing):
@@ -102,7 +112,7 @@ class _Search:
         name = self.globals.get(id(holder))
         if name is not None:
             key = next((key for key, value in list(holder.items()) if value is inner), "?")
-            return "global", f"{name}.{key} -> {way}"
+            return "global", f"{logical(name)}.{key} -> {way}"
         if isinstance(holder, types.FrameType):
             return "frame", f"{self.suspect.line(holder)} -> {way}"
         return None
@@ -125,6 +135,24 @@ def _is_ours(frame: types.FrameType) -> bool:
 _log = logging.getLogger("scattersphere.registry")
 
 
+CURES = {
+    "thread": "end it in on_release",
+    "frame": "it goes when that function returns",
+    "coroutine": "close it, or cancel its task, in on_release",
+    "asynchronous generator": "close it in on_release",
+    "generator": "close it in on_release",
+    "logging handler": "remove it in on_release",
+    "logging filter": "remove it in on_release",
+    "atexit function": "atexit.unregister it in on_release",
+    "codec": "codecs.unregister it in on_release",
+    "finalizer": "detach it in on_release",
+    "hook": "take it out in on_release, or use scattersphere.replace_attribute",
+    "patched method": "undo it in on_release: scattersphere.replace_attribute",
+    "global": "take it out in on_release: scattersphere.replace_attribute, replace_item",
+    "module entry": "name it below the bundle's own package",
+}
+
+
 @attrs.frozen
 class Leak:
     """One thing that keeps a released version in memory."""
@@ -137,7 +165,13 @@ class Leak:
     """What it is and where, in logical names."""
 
     def __str__(self) -> str:
-        return f"{self.label} is held by a {self.kind}: {self.holder}"
+        article = "an" if self.kind[0] in "aeiou" else "a"
+        return f"{self.label} is held by {article} {self.kind}: {self.holder} ({self.cure})"
+
+    @property
+    def cure(self) -> str:
+        """What the author of the bundle can do about it."""
+        return CURES.get(self.kind, "undo it in on_release")
 
 
 @attrs.define(eq=False)
@@ -202,4 +236,5 @@ def _diagnose(released: _Released) -> list[Leak]:
     found = [Leak(released.label, kind, holder) for kind, holder in probe(released.suspect)]
     if not found:
         found = [Leak(released.label, kind, holder) for kind, holder in holders(released.suspect)]
-    return found or [Leak(released.label, "unknown holder", "C code, or an object that gc cannot see")]
+    unique = list(dict.fromkeys(found))
+    return unique or [Leak(released.label, "unknown holder", "C code, or an object that gc cannot see")]
