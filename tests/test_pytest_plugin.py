@@ -59,10 +59,12 @@ every_plugin = pytest.mark.parametrize("plugin", list(UNDER))
 
 @pytest.mark.needs("trio")
 @every_plugin
-def test_the_look_of_it_works_as_it_is(project, plugin):
+def test_the_look_of_it_works_as_it_is_and_hypothesis_gets_a_rehearsal_for_each_example(project, plugin):
     result = outcome_under(
         project,
         plugin,
+        "-p",
+        "no:randomly",
         test_look="""
         async def test_nightly(scattersphere):
             scattersphere.fake("etl.LoadDay", lambda day, limit: [1, 2])
@@ -96,30 +98,6 @@ def test_the_look_of_it_works_as_it_is(project, plugin):
             scattersphere.delay("load", 3600)
             await scattersphere.start("jobs/nightly.json")
         """,
-    )
-    times = 2 if plugin == "anyio" else 1  # anyio's plugin runs each test on both loops
-    result.assert_outcomes(passed=4 * times, failed=2 * times)
-    result.stdout.fnmatch_lines(
-        ["*the test leaves behind what it started*", "*run 1 of nightly is still running*"]
-    )
-    result.stdout.fnmatch_lines(
-        [
-            "*again with: --scattersphere-seed=*",
-            "*run 1 of nightly: failed*",
-            "*TypeError*",
-            "*its log:*",
-        ]
-    )
-
-
-@pytest.mark.needs("trio")
-@every_plugin
-def test_hypothesis_runs_a_rehearsal_for_each_example(project, plugin):
-    result = outcome_under(
-        project,
-        plugin,
-        "-p",
-        "no:randomly",
         test_properties="""
         from hypothesis import HealthCheck, given, settings, strategies as st
 
@@ -136,9 +114,19 @@ def test_hypothesis_runs_a_rehearsal_for_each_example(project, plugin):
             assert len(rows) < 1 or kind == "b"
         """,
     )
-    times = 2 if plugin == "anyio" else 1
-    result.assert_outcomes(passed=times, failed=times)
-    result.stdout.fnmatch_lines(["*again with: --scattersphere-seed=*"])
+    times = 2 if plugin == "anyio" else 1  # anyio's plugin runs each test on both loops
+    result.assert_outcomes(passed=(4 + 1) * times, failed=(2 + 1) * times)
+    result.stdout.fnmatch_lines(
+        ["*the test leaves behind what it started*", "*run 1 of nightly is still running*"]
+    )
+    result.stdout.fnmatch_lines(
+        [
+            "*again with: --scattersphere-seed=*",
+            "*run 1 of nightly: failed*",
+            "*TypeError*",
+            "*its log:*",
+        ]
+    )
 
 
 def test_virtual_time_under_each_plugin(project):

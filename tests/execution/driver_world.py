@@ -58,12 +58,17 @@ async def act(task, context):
     world.executing[me] = context.attempt
     world.versions[context.run_id].add(task.VERSION)
     world.check_places(me)
+    held, begun = 0.0, anyio.current_time()
     try:
         for word, seconds in task.script:
             if word == "sleep":
                 await anyio.sleep(seconds)
             elif word == "checkpoint":
-                await context.checkpoint()
+                held -= anyio.current_time()
+                try:
+                    await context.checkpoint()
+                finally:
+                    held += anyio.current_time()
             elif word == "refuse":
                 with anyio.CancelScope(shield=True):
                     await anyio.sleep(seconds)
@@ -72,6 +77,7 @@ async def act(task, context):
         return [*me, context.attempt]
     finally:
         del world.executing[me]
+        world.check_time(me, task.script, anyio.current_time() - begun - held)
 
 
 def version(number):
@@ -140,7 +146,7 @@ def jobs(draw, number):
                 delay=draw(st.sampled_from([0, 1])),
                 jitter=False,
             ),
-            timeout=draw(st.sampled_from([None, None, 1.25, 2.75])),
+            timeout=draw(st.sampled_from([None, None, 1.25, 2.75, 4.25])),
             max_parallel=draw(st.sampled_from([None, 1, 2])),
             pool=draw(st.sampled_from([None, None, "a", "b"])),
             priority=draw(st.sampled_from([0, 0, 3])),
@@ -159,7 +165,14 @@ def jobs(draw, number):
 
 @st.composite
 def steps(draw):
-    verbs = ["start"] * 4 + ["pause"] * 3 + ["resume"] * 3 + ["reload"] * 2 + ["stop", "cancel", "kill"]
+    verbs = (
+        ["start"] * 4
+        + ["pause"] * 3
+        + ["resume"] * 3
+        + ["hold"] * 3
+        + ["reload"] * 2
+        + ["stop", "cancel", "kill"]
+    )
     return Step(
         draw(st.sampled_from([0.0, 0.0, 0.25, 0.75, 1.5])),
         draw(st.sampled_from(verbs)),
@@ -196,6 +209,8 @@ class World:
         self.versions: dict[int, set[int]] = defaultdict(set)
         self.current = 0
         self.expected: dict[int, int] = {}
+        self.took: dict[tuple, float] = {}
+        """How long the last attempt of each body executed; the time in which it was held does not count."""
         self.ends_by: dict[int, float] = {}
 
     async def live(self):
@@ -240,6 +255,10 @@ class World:
             run = await self.server.start(job.name, {"world": "it"})
             assert all(run.id > other.id for other in runs)
             self.expected[run.id] = self.current
+        elif step.verb == "hold":
+            for verb in ("pause", "resume"):
+                self.request(runs[step.target % len(runs)], attrs.evolve(step, verb=verb))
+                await anyio.sleep(0.75)
         else:
             self.request(runs[step.target % len(runs)], step)
 
@@ -316,6 +335,19 @@ class World:
         assert task.max_parallel is None or own[me[0], me[1]] <= task.max_parallel
         assert self.executing[me] <= task.retry.max_attempts
 
+    def check_time(self, me, script, took):
+        """As a body ends: it has not executed longer than it may, unless it refused."""
+        self.took[me] = took
+        limit = self.server.runs[me[0]].plan.definition.tasks[me[1]].timeout
+        assert limit is None or any(word == "refuse" for word, _ in script) or took < limit + 0.001
+
+    def check_failures(self, run):
+        """Who is said to have taken too long has had all its time."""
+        for name, task in run.tasks.items():
+            if task.failure is not None and task.failure.message.startswith("took longer than"):
+                limit = run.plan.definition.tasks[name].timeout
+                assert self.took.get((run.id, name, None), limit) > limit - 0.001
+
     def check_end(self, run):
         """When a run says that it has ended, nothing of it executes but what it names as stuck."""
         if run.state in LIVE:
@@ -325,6 +357,7 @@ class World:
             assert run_id != run.id or (task if index is None else f"{task}[{index}]") in named
         assert all(task.state.ended for task in run.tasks.values())
         assert self.versions[run.id] <= {self.expected[run.id]}, "a run has seen two versions"
+        self.check_failures(run)
         by = self.ends_by.pop(run.id, None)
         if by is not None:
             assert (run.ended_at - run.created_at).total_seconds() + self.born(run) <= by, "ended too late"

@@ -3,14 +3,9 @@
 import tempfile
 from pathlib import Path
 
+from budgets import budget
 from driver_world import FileWorld, cases, play
-from hypothesis import HealthCheck, given, settings
-
-
-def budget(examples):
-    """The settings of a property: `--hypothesis-profile thorough` tries a hundred times as many."""
-    factor = 100 if settings.get_current_profile_name() == "thorough" else 1
-    return settings(max_examples=examples * factor, deadline=None, suppress_health_check=list(HealthCheck))
+from hypothesis import given
 
 
 @budget(150)

@@ -5,7 +5,8 @@ from collections import Counter
 
 import anyio
 import pytest
-from hypothesis import HealthCheck, given, settings
+from budgets import budget
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scattersphere import JobDefinition, RunnableTask, RunState, Server, TaskDefinition, TaskState
@@ -56,7 +57,7 @@ async def start(server, definition):
     return await server.start(definition.name)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@budget(40)
 @given(
     st.lists(st.integers(1, 12), min_size=2, max_size=5),
     st.integers(1, 4),
@@ -80,7 +81,7 @@ def test_runs_of_equal_priority_take_turns_however_many_tasks_they_have(sizes, p
     virtually(main, **({"pools": {"p": places}} if by_pool else {"max_parallel": places}))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@budget(40)
 @given(
     st.lists(st.tuples(st.sampled_from([-1, 0, 0, 5]), st.integers(1, 6)), min_size=2, max_size=5),
     st.integers(1, 3),
@@ -126,7 +127,7 @@ def idle(server, pools, limit):
     return None
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@budget(60)
 @given(
     st.lists(
         st.tuples(

@@ -1,4 +1,4 @@
-"""The profile `thorough`: properties try a hundred times as many examples (see `machine_world.budget`)."""
+"""The profile `thorough`: properties try a hundred times as many examples (see `budgets.budget`)."""
 
 from hypothesis import settings
 

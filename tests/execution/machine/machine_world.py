@@ -10,7 +10,6 @@ from collections import Counter
 from typing import Any
 
 import attrs
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from scattersphere.execution.machine import (
@@ -51,12 +50,6 @@ from scattersphere.execution.machine.codes import (
 )
 from scattersphere.execution.machine.readers import DROPPED
 from scattersphere.model.states import TriggerRule
-
-
-def budget(examples):
-    """The settings of a property: `--hypothesis-profile thorough` tries a hundred times as many."""
-    factor = 100 if settings.get_current_profile_name() == "thorough" else 1
-    return settings(max_examples=examples * factor, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @attrs.frozen(eq=False)

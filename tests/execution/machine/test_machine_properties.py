@@ -1,8 +1,9 @@
 """Promises 2 to 5 of the design, section 6, over random jobs and random interleavings."""
 
+from budgets import budget
 from hypothesis import given
 from hypothesis import strategies as st
-from machine_world import Player, World, budget, jobs
+from machine_world import Player, World, jobs
 
 from scattersphere.execution.machine import RunMachine
 from scattersphere.execution.machine.codes import SUCCEEDED
