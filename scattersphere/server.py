@@ -30,7 +30,8 @@ from scattersphere.execution.logs.spill import LogFolder
 from scattersphere.execution.views.runbook import RunBook
 from scattersphere.execution.watchdog import BLOCKED_SECONDS
 from scattersphere.hosting.settings import checked
-from scattersphere.jobs.carried import CarriedJobs
+from scattersphere.jobs.bundled import BundledJobs
+from scattersphere.jobs.claims import Claims
 from scattersphere.jobs.files import JobFiles
 from scattersphere.jobs.jobs import Jobs, job_of_task
 from scattersphere.jobs.reruns import PINNED
@@ -165,14 +166,14 @@ class Server(AsyncResource):
             lambda: self._executor.backend_names,
             self._pools,
         )
-        self._carried = CarriedJobs(self._jobs, self._feed)
+        self._claims = Claims(self._jobs, self._feed)
+        self._bundled = BundledJobs(self._claims)
         self._files = JobFiles(
             self._jobs,
             self._bundles,
             roots=self._roots,
             folder=None if job_folder is None else Path(job_folder),
-            define=self.define,
-            undefine=self.undefine,
+            claims=self._claims,
             failed=self._job_failed,
         )
         self._watch_jobs = watch_jobs
@@ -315,15 +316,12 @@ class Server(AsyncResource):
         Never loads code. Raises `DefinitionError` with everything that is wrong, `ExistsError`.
         """
         self._check_loop()
-        resolved = self._jobs.define(definition, replace=replace)
-        self._feed.add(EventKind.JOB_DEFINED, job=resolved.name)
-        return resolved
+        return self._claims.define(definition, replace=replace)
 
     def undefine(self, name: str) -> None:
         """Forget a job; its runs go on. Raises `NoSuchJobError`."""
         self._check_loop()
-        self._jobs.undefine(name)
-        self._feed.add(EventKind.JOB_UNDEFINED, job=name)
+        self._claims.undefine(name)
 
     def validate(self, definition: JobDefinition | str | bytes) -> list[Problem]:
         """Return everything that is wrong with a definition or its text, by itself and against the code here."""
@@ -506,7 +504,9 @@ class Server(AsyncResource):
     def _bundle_event(self, event: BundleEvent) -> None:
         released = event.version if event.kind is BundleEventKind.RELEASED else None
         self._jobs.code_changed(released)
-        self._carried.follow(event)
+        self._bundled.follow(event)
+        if event.kind is BundleEventKind.REMOVED:
+            self._files.bundle_removed()
         self._scheduler.try_again()
         self._feed.add(EventKind(event.kind), bundle=event.bundle, message=event.error or event.label)
 

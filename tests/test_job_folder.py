@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 from livebundles import QUICK, task
 from patience import PATIENCE
@@ -24,6 +26,8 @@ from scattersphere import (
     UnresolvedError,
 )
 from scattersphere.files import file_name
+from scattersphere.jobs import files as files_module
+from scattersphere.jobs.claims import Claims
 
 pytestmark = pytest.mark.anyio
 
@@ -414,3 +418,117 @@ async def test_without_watch_jobs_an_edit_waits_for_load_all(root, folder):
         assert not server.definitions["j"].description
         await server.load_all()
         assert server.definitions["j"].description == "new"
+
+
+async def test_a_file_that_is_renamed_keeps_its_job_all_the_time(folder):
+    (folder / "a.json").write_text(job("j", "Greet"))
+    async with Server(job_folder=folder, watch_jobs=True, watch=QUICK) as server:
+        (folder / "a.json").rename(folder / "b.json")
+        await until(server, lambda: server.definitions["j"].path == str(folder / "b.json"))
+        (folder / "marker.json").write_text(job("marker", "Greet"))
+        await seen(server, EventKind.JOB_DEFINED, "marker")
+        assert not server.problems
+        kinds = [event.kind async for event in _until(server, "marker") if event.job == "j"]
+        assert EventKind.JOB_UNDEFINED not in kinds
+        assert EventKind.JOB_FAILED not in kinds
+
+
+async def until(server, condition):
+    """Wait for something of which some event tells."""
+    with anyio.fail_after(PATIENCE):
+        async for _ in server.events():
+            if condition():
+                return
+
+
+async def _until(server, name):
+    async for event in server.events():
+        if event.job == name:
+            return
+        yield event
+
+
+async def test_two_files_that_swap_their_names_swap_their_jobs(folder):
+    for name in ("x", "y"):
+        (folder / f"{name}.json").write_text(job(name, "Greet"))
+    async with Server(job_folder=folder, watch_jobs=True, watch=QUICK) as server:
+        (folder / "x.json").rename(folder / "t")
+        (folder / "y.json").rename(folder / "x.json")
+        (folder / "t").rename(folder / "y.json")
+        await until(server, lambda: server.definitions["x"].path == str(folder / "y.json"))
+        assert {name: Path(one.path).name for name, one in server.definitions.items()} == {
+            "x": "y.json",
+            "y": "x.json",
+        }
+        assert not server.problems
+
+
+async def test_a_job_that_the_host_replaced_is_the_files_again_when_the_host_lets_go_of_it(folder):
+    (folder / "j.json").write_text(job("j", "Greet", description="of the file"))
+    async with Server(job_folder=folder) as server:
+        own = server.define(JobDefinition.build("j").task("g", "Greet").done(), replace=True)
+        assert server.definitions["j"] is own
+        assert "defined already, from Python" in server.problems[folder / "j.json"]
+        server.undefine("j")
+        assert server.definitions["j"].description == "of the file"
+        assert not server.problems
+        server.undefine("j")  # now the host wants it gone, file or no file
+        assert not server.definitions
+        await server.load_all()
+        assert server.definitions["j"].description == "of the file"
+
+
+async def test_a_job_that_two_bundles_carry_is_the_others_when_one_goes(tmp_path):
+    for name in ("one", "two"):
+        package = tmp_path / name
+        (package / "jobs").mkdir(parents=True)
+        (package / "__init__.py").write_text(task(name))
+        (package / "jobs" / "j.json").write_text(job("j", f"{name}.Job", description=name))
+    async with Server(watch=False) as server:
+        await server.register(tmp_path / "one")
+        two = await server.register(tmp_path / "two")
+        assert server.definitions["j"].description == "one"
+        assert "defined otherwise" in two.warnings[0]
+        await server.deregister("one")
+        assert server.definitions["j"].description == "two"
+        assert two.warnings == ()
+        await server.deregister("two")
+        assert not server.definitions
+
+
+async def test_a_bundle_is_had_when_the_one_that_bears_its_name_has_gone(root, folder):
+    (root / "_mine.py").write_text(task("mine"))
+    (folder / "j.json").write_text(job("j", "_mine.Job", bundles={"a": "../bundles/_mine.py"}))
+    async with Server(bundle_roots=[root], job_folder=folder, watch_jobs=True, watch=QUICK) as server:
+        assert "there is a bundle 'a' already" in server.problems[folder / "j.json"]
+        await server.deregister("a")
+        with anyio.fail_after(PATIENCE):
+            while server.problems or server.unresolved:  # noqa: ASYNC110 - the last of it is told by no event
+                await anyio.sleep(0.01)
+        assert (await (await server.start("j")).wait(PATIENCE)).results["only"] == "mine"
+
+
+async def test_many_files_are_taken_up_in_slices_and_each_is_looked_at_once(folder, monkeypatch):
+    """A thousand held the loop for 2 s, five thousand for two minutes."""
+    count = 600
+    settled, reads, turns = [], [], []
+    settle, read = Claims._settle, files_module._read
+    monkeypatch.setattr(Claims, "_settle", lambda self, name: (settled.append(name), settle(self, name)))
+    monkeypatch.setattr(files_module, "_read", lambda file: (reads.append(file), read(file))[1])
+    for number in range(count):
+        (folder / f"m{number}.json").write_text(job(f"m{number}", "Greet"))
+    async with Server(job_folder=folder, watch=False) as server, anyio.create_task_group() as group:
+        assert len(server.definitions) == len(reads) == len(settled) == count
+
+        async def others():
+            while True:
+                turns.append(1)
+                await anyio.lowlevel.checkpoint()
+
+        group.start_soon(others)
+        await anyio.lowlevel.checkpoint()
+        del turns[:]
+        await server.load_all()
+        assert len(turns) >= count // files_module.AT_ONCE
+        assert len(settled) == 2 * count
+        group.cancel_scope.cancel()

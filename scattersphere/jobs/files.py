@@ -2,48 +2,91 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
+from collections.abc import Hashable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+import anyio
+import anyio.lowlevel
+import attrs
 
 from scattersphere.codec import read_definition_file
 from scattersphere.codec.dump import SCHEMA_NAME
 from scattersphere.errors import (
     BundleRefusedError,
     ConflictError,
-    ExistsError,
+    DefinitionError,
     ScattersphereError,
 )
 from scattersphere.files import file_name
+from scattersphere.jobs.claims import Claim
 from scattersphere.model.definition import JobDefinition
 from scattersphere.registry.snapshots.scan import is_ignored
+from scattersphere.watching.debounce import Debounce, Step
+from scattersphere.watching.notify import WatchTarget, targets_of
 from scattersphere.watching.watcher import WatchedPath, in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Set as AbstractSet
 
+    from scattersphere.codec.load import DefinitionReading
+    from scattersphere.jobs.claims import Claims
     from scattersphere.jobs.jobs import Jobs
     from scattersphere.registry.folders import BundleFolders
-    from scattersphere.watching.watcher import Watcher
+    from scattersphere.watching.debounce import WatchDelays
 
 SUFFIX = ".json"
 
 
-def definitions_in(folder: Path) -> list[Path]:
-    """Return the files in `folder` that should hold definitions, in order of their names. Raises OSError."""
-    return [
-        file
-        for file in sorted(folder.glob("*" + SUFFIX))
-        if not is_ignored(file.name) and file.name != SCHEMA_NAME and file.is_file()
-    ]
+AT_ONCE = 32
+"""Files that are read in one go in a thread: the loop has its turns between them."""
+SLICE = 0.005
+"""Seconds of one turn of the loop for defining what files hold."""
+RANK, LAST = 2, 3
+"""Files come after the bundles, in the order of their names; last those that are broken or gone for the moment, with
+what they held before."""
+
+
+class Slices:
+    """Lets the loop have its turns during work on many small things."""
+
+    def __init__(self) -> None:
+        self._end = time.perf_counter() + SLICE
+
+    async def next(self) -> None:
+        """Let others have their turn if this one has lasted long enough."""
+        if time.perf_counter() > self._end:
+            await anyio.lowlevel.checkpoint()
+            self._end = time.perf_counter() + SLICE
+
+
+def definitions_in(folder: Path) -> dict[Path, Hashable]:
+    """Return the files in `folder` that should hold definitions, in order of their names, and what each looks like.
+
+    Raises OSError.
+    """
+    found: dict[Path, Hashable] = {}
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if not entry.name.endswith(SUFFIX) or is_ignored(entry.name) or entry.name == SCHEMA_NAME:
+                continue
+            with contextlib.suppress(OSError):  # a link that leads nowhere, or a file that goes as we look
+                if entry.is_file():
+                    seen = entry.stat()
+                    look = (seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size, seen.st_ino)
+                    found[folder / entry.name] = look
+    return found
 
 
 class JobFiles:
     """Loads and saves the definitions of a Server.
 
-    `define(definition, replace)` and `undefine(name)` are the Server's own; `failed(file, message)` is told of each
-    file of the folder that cannot be taken up.
+    What the files of the folder hold are `claims`; `failed(file, message)` is told of each that cannot be taken up.
     """
 
     def __init__(
@@ -53,8 +96,7 @@ class JobFiles:
         *,
         roots: Iterable[Path],
         folder: Path | None,
-        define: Callable[..., JobDefinition],
-        undefine: Callable[[str], None],
+        claims: Claims,
         failed: Callable[[Path, str], None],
     ) -> None:
         self.folder: Path | None = folder and Path(os.path.abspath(folder))  # noqa: PTH100 - links kept
@@ -63,8 +105,10 @@ class JobFiles:
         self._jobs = jobs
         self._bundles = bundles
         self._roots = tuple(roots)
-        self._define = define
-        self._undefine = undefine
+        self._claims = claims
+        self._files: dict[Path, _File] = {}
+        self._missing: AbstractSet[Path] = frozenset()
+        self._watched: _WatchedFolder | None = None
         self._failed = failed
 
     # ---- one file
@@ -74,7 +118,7 @@ class JobFiles:
         definition = self._jobs.sound(await in_thread(lambda: read_definition_file(path)))
         for name, place in self._places(definition, path).items():
             await self._bundles.register(place, name=name, watch=True)
-        return self._define(definition, replace=replace)
+        return self._claims.define(definition, replace=replace)
 
     def save(
         self, definition: JobDefinition, path: str | os.PathLike[str] | None, *, overwrite: bool
@@ -116,14 +160,19 @@ class JobFiles:
         if self.folder is None:
             raise ConflictError("this Server has no job_folder")
         folder = self.folder
-        self.problems.clear()
+        self.problems.pop(folder, None)
         try:
-            files = await in_thread(lambda: definitions_in(folder))
+            files = list(await in_thread(lambda: definitions_in(folder)))
         except OSError as error:
             self._note(folder, str(error))
-            return []
-        loaded = [await self.take_up(file) for file in files]
-        return [definition for definition in loaded if definition is not None]
+            files = []
+        await self.take_up(files, gone=[file for file in self._files if file not in set(files)], again=True)
+        owners = (self._files[file].claim for file in files if file in self._files)
+        return [
+            self._jobs[claim.name]
+            for claim in owners
+            if claim is not None and self._claims.owner(claim.name) is claim and claim.name in self._jobs
+        ]
 
     async def open(self, *, watch: bool) -> None:
         """Load the folder, if there is one, and with `watch` take up what changes in it from now on."""
@@ -133,57 +182,164 @@ class JobFiles:
         if not watch or watcher is None:
             await self.load_all()
             return
-        watched = _WatchedJobs(self, watcher, self.folder)
-        seen = {
-            file: await in_thread(partial(_look_at, file)) for file in await in_thread(watched.poll) or ()
-        }
+        watched = _WatchedFolder(self, watcher.delays, self.folder)
+        seen = await in_thread(watched.poll)
         await self.load_all()
-        for file, looked in seen.items():
-            watched.follow(file, looked)
-        watcher.add(watched)
+        watched.follow(seen or ())
+        watcher.add(watched, seen)
+        self._watched = watched
 
-    def went(self, file: Path) -> None:
-        """A file has gone: so has its job, and what was wrong with it."""
-        self.problems.pop(file, None)
-        for definition in list(self._jobs.values()):
-            if definition.path == str(file):
-                self._undefine(definition.name)
+    def bundle_removed(self) -> None:
+        """Let a watched folder ask again for the bundles that it could not have: what was in the way may be gone."""
+        watcher = self._bundles.watcher
+        if (
+            self._watched is not None
+            and watcher is not None
+            and any(known.bundles for known in self._files.values())
+        ):
+            watcher.mark_seen(self._watched, None)
 
-    async def take_up(self, file: Path) -> JobDefinition | None:
-        """Define what a file of the folder holds, in place of what it held; None if that cannot be.
+    async def take_up(
+        self, changed: Sequence[Path], *, gone: Sequence[Path] = (), again: bool = False
+    ) -> None:
+        """Follow files that have changed, and some that are gone: first read all, then settle what they come to.
 
-        A bundle that it names and that does not load is no reason: the job waits for it.
+        So two files that swap their jobs never look as if one job were gone. `again`: also where the host has
+        undefined what a file holds.
         """
-        try:
-            definition = self._jobs.sound(await in_thread(lambda: read_definition_file(file)))
-            there = self._jobs.get(definition.name)
-            if there is not None and there.path != str(file):
-                where = there.path or "Python"
-                raise ExistsError(f"job {definition.name!r} is defined already, from {where}")
-            if there is None or there.origin != definition.origin or file in self.problems:
-                there = await self._define_from(file, definition)
-        except (ScattersphereError, OSError, RecursionError) as error:
-            self._note(file, str(error))
-            return None
-        return there
+        for start in range(0, len(changed), AT_ONCE):
+            files = changed[start : start + AT_ONCE]
+            for file, reading in zip(files, await in_thread(lambda: list(map(_read, files))), strict=True):  # noqa: B023 - awaited here
+                await self._note_reading(file, reading, again=again)
+        slices = Slices()
+        for file in gone:
+            self._note_gone(file)
+            await slices.next()
+        while not self._claims.settle(SLICE):
+            await anyio.lowlevel.checkpoint()
 
-    async def _define_from(self, file: Path, definition: JobDefinition) -> JobDefinition:
+    async def note_missing(self, missing: AbstractSet[Path]) -> None:
+        """Let those come last that are not there at the moment, and may come back."""
+        slices = Slices()
+        for file in missing ^ self._missing:
+            known = self._files.get(file)
+            if known is not None and known.claim is not None:
+                known.missing = file in missing
+                self._rank(file, known)
+            await slices.next()
+        self._missing = missing
+
+    async def _note_reading(self, file: Path, reading: DefinitionReading | str, *, again: bool) -> None:
+        known = self._files.setdefault(file, _File())
+        known.missing = False
+        refusal = reading if isinstance(reading, str) else await self._refusal(reading)
+        if refusal is not None:
+            known.broken = refusal
+            if known.claim is not None:
+                self._rank(file, known)
+            self._show(file, again=True)
+            return
+        assert not isinstance(reading, str)  # noqa: S101 - then it was the refusal
+        definition = reading.definition
+        assert definition is not None  # noqa: S101 - the same
+        mended, known.broken = known.broken is not None, None
+        known.bundles = await self._expect_bundles(file, definition)
+        self._claim(file, known, definition, again=again)
+        if mended and known.claim is not None:
+            known.claim.news = True
+        self._show(file)
+
+    async def _refusal(self, reading: DefinitionReading) -> str | None:
+        """Return what is wrong with a file in the words of its error, or None. Its places are found in a thread."""
+        more = self._jobs.problems_of(reading)
+        if more is None:
+            return None
+        problems = await in_thread(lambda: reading.problems(more))
+        return str(DefinitionError(problems, source=reading.source))
+
+    def _claim(self, file: Path, known: _File, definition: JobDefinition, *, again: bool) -> None:
+        claim = known.claim
+        if claim is not None and claim.name != definition.name:
+            self._claims.drop(claim)
+            claim = None
+        if claim is None:
+            show = partial(self._show, file)
+            known.claim = Claim(definition, (RANK, str(file)), str(file), show, path=str(file))
+            self._claims.put(known.claim)
+            return
+        same = claim.definition.origin == definition.origin
+        claim.definition, claim.rank = definition, (RANK, str(file))
+        self._claims.changed(claim, again=again or not same)
+
+    def _rank(self, file: Path, known: _File) -> None:
+        claim = known.claim
+        assert claim is not None  # noqa: S101 - asked by those who have seen it
+        claim.rank = (LAST if known.broken is not None or known.missing else RANK, str(file))
+        self._claims.changed(claim, again=False)
+
+    def _note_gone(self, file: Path) -> None:
+        known = self._files.pop(file, None)
+        if known is not None and known.claim is not None:
+            self._claims.drop(known.claim)
         self.problems.pop(file, None)
+
+    async def _expect_bundles(self, file: Path, definition: JobDefinition) -> str | None:
+        """Register the bundles that a file names. A bundle that does not load is no reason: the job waits for it."""
         try:
             for name, place in self._places(definition, file).items():
                 await self._bundles.expect(place, name)
         except ScattersphereError as error:
-            self._note(file, str(error))
-        before = [job for job in self._jobs.values() if job.path == str(file) and job.name != definition.name]
-        resolved = self._define(definition, replace=True)
-        for renamed in before:  # the file held a job of another name
-            self._undefine(renamed.name)
-        return resolved
+            return str(error)
+        return None
+
+    async def expect_bundles_again(self) -> None:
+        """Ask again for the bundles that could not be had."""
+        for file, known in list(self._files.items()):
+            if known.bundles is not None and known.claim is not None:
+                known.bundles = await self._expect_bundles(file, known.claim.definition)
+                self._show(file)
+
+    def _show(self, file: Path, *, again: bool = False) -> None:
+        """Let `problems` say what is wrong with a file; `again`: tell it even if it was told before."""
+        known = self._files.get(file)
+        if known is None:
+            return
+        refused = None if known.claim is None else known.claim.refused
+        message = known.broken or refused or known.bundles
+        if message is None:
+            self.problems.pop(file, None)
+        elif again or self.problems.get(file) != _about(file, message):
+            self._note(file, message)
 
     def _note(self, file: Path, message: str) -> None:
-        message = message if message.startswith(str(file)) else f"{file}: {message}"
-        self.problems[file] = message
-        self._failed(file, message)
+        self.problems[file] = _about(file, message)
+        self._failed(file, self.problems[file])
+
+
+def _about(file: Path, message: str) -> str:
+    return message if message.startswith(str(file)) else f"{file}: {message}"
+
+
+@attrs.define(eq=False)
+class _File:
+    """What is known of a file of the folder."""
+
+    claim: Claim | None = None
+    """The last good definition in it."""
+    broken: str | None = None
+    """What is wrong with what it holds now."""
+    bundles: str | None = None
+    """Why a bundle that it names cannot be had."""
+    missing: bool = False
+    """Whether it is not there at the moment."""
+
+
+def _read(file: Path) -> DefinitionReading | str:
+    """Read a file, in a thread. Returns the words of the error where that is no JSON, or no file."""
+    try:
+        return read_definition_file(file)
+    except (ScattersphereError, OSError, RecursionError) as error:
+        return str(error)
 
 
 def _refuse_other_job(file: Path, name: str) -> None:
@@ -196,70 +352,68 @@ def _refuse_other_job(file: Path, name: str) -> None:
         raise ConflictError(f"{file} holds the job {other!r}; say where to save {name!r}")
 
 
-def _look_at(file: Path) -> Hashable | None:
-    try:
-        seen = file.stat()
-    except OSError:
-        return None
-    return (seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size, seen.st_ino)
+_Seen = tuple[tuple[Path, Hashable], ...]
+"""What is there: files, each with what tells one content from the next."""
 
 
-class _WatchedJobs(WatchedPath):
-    """The folder: whatever definition is in it is watched."""
+class _WatchedFolder(WatchedPath):
+    """The folder. Each file in it must hold still by itself, whatever happens to the others."""
 
-    settle: float | None = 0.0  # each file must hold still by itself
+    settle: float | None = 0.0
 
-    def __init__(self, files: JobFiles, watcher: Watcher, path: Path) -> None:
+    def __init__(self, files: JobFiles, delays: WatchDelays, path: Path) -> None:
         super().__init__(path)
-        self.files: JobFiles = files
-        self._watcher = watcher
-        self._watched: set[Path] = set()
+        self._files = files
+        self._delays = delays
+        self._waits: dict[Path, Debounce[Hashable]] = {}
 
-    def poll(self) -> tuple[Path, ...] | None:
-        """List the definitions in it."""
+    def targets(self) -> frozenset[WatchTarget]:
+        """Return the folder itself, and where the links in it lead."""
+        found = set(targets_of(self.path, lambda _: True))
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(self.path):
+                if entry.name.endswith(SUFFIX) and entry.is_symlink():
+                    found |= targets_of(Path(entry.path))
+        return frozenset(found)
+
+    def poll(self) -> _Seen | None:
+        """List the definitions in it, and what each looks like."""
         try:
-            return tuple(definitions_in(self.path))
+            return tuple(definitions_in(self.path).items())
         except OSError:
             return None
 
-    async def on_changed(self, seen: Hashable) -> None:
-        """Watch what is new; what went is noticed by its own watch."""
-        for file in seen if isinstance(seen, tuple) else ():
-            if file not in self._watched:
-                self.follow(file, None)
-
-    def follow(self, file: Path, tried: Hashable | None) -> None:
-        """Watch one file; `tried` is what a look showed before it was loaded."""
-        self._watched.add(file)
-        self._watcher.add(_WatchedJob(self, file), tried)
-
-    async def on_removed(self) -> None:
-        """Wait for it: its files go one by one."""
-
-    def went(self, watched: _WatchedJob) -> None:
-        """A file has gone; list anew, since it may be back by now."""
-        self._watcher.remove(watched)
-        self._watched.discard(watched.path)
-        self.files.went(watched.path)
-        self._watcher.mark_seen(self, None)
-
-
-class _WatchedJob(WatchedPath):
-    """One file of the folder."""
-
-    def __init__(self, folder: _WatchedJobs, path: Path) -> None:
-        super().__init__(path)
-        self._folder = folder
-
-    def poll(self) -> Hashable | None:
-        """Return what tells one content from the next."""
-        return _look_at(self.path)
+    def follow(self, seen: _Seen) -> None:
+        """Take what is there as taken up."""
+        self._waits = {file: Debounce(self._delays, look) for file, look in seen}
 
     async def on_changed(self, seen: Hashable) -> None:
-        """Define what it holds now."""
-        del seen
-        await self._folder.files.take_up(self.path)
+        """Take up files as they come to rest; return when all have."""
+        there = dict(cast("_Seen", seen))
+        await self._files.expect_bundles_again()
+        while True:
+            now, changed, gone, slices = anyio.current_time(), [], [], Slices()
+            for file in there.keys() | self._waits.keys():
+                wait = self._waits.get(file)
+                if wait is None:
+                    wait = self._waits[file] = Debounce(self._delays)
+                step = wait.look(there.get(file), now)
+                await slices.next()
+                if step is Step.CHANGED:
+                    changed.append(file)
+                elif step is Step.REMOVED:
+                    gone.append(file)
+            for file in gone:
+                del self._waits[file]
+            await self._files.note_missing(self._waits.keys() - there.keys())
+            await self._files.take_up(sorted(changed, key=str), gone=gone)
+            due = min((wait.due for wait in self._waits.values() if wait.due is not None), default=None)
+            if due is None:
+                return
+            await anyio.sleep_until(due)
+            there = dict(await in_thread(lambda: self.poll() or ()))
 
     async def on_removed(self) -> None:
-        """Undefine what it held."""
-        self._folder.went(self)
+        """Let go of all that it held."""
+        gone, self._waits = list(self._waits), {}
+        await self._files.take_up([], gone=gone)

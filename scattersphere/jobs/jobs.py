@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 from weakref import WeakSet
 
 from scattersphere._json import RawProblem, quote
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from scattersphere.model.problem import Problem
     from scattersphere.model.taskclass import TaskClass
     from scattersphere.registry.records import BundleVersion
+
+T = TypeVar("T")
 
 
 class Jobs(Mapping[str, JobDefinition]):
@@ -65,6 +67,17 @@ class Jobs(Mapping[str, JobDefinition]):
             return self._definitions[name]
         except KeyError:
             raise NoSuchJobError(f"no job {name!r}{did_you_mean(name, self._definitions)}") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._definitions
+
+    @overload
+    def get(self, key: str, /) -> JobDefinition | None: ...
+    @overload
+    def get(self, key: str, /, default: JobDefinition | T) -> JobDefinition | T: ...
+    def get(self, key: str, /, default: Any = None) -> Any:
+        """Return the definition of this name, or `default`, without looking for names that are near."""
+        return self._definitions.get(key, default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._definitions)
@@ -195,13 +208,20 @@ class Jobs(Mapping[str, JobDefinition]):
 
         Raises `DefinitionError` with what the reading found and what this Server has to say as well.
         """
+        more = self.problems_of(reading)
+        if more is not None or reading.definition is None:
+            raise DefinitionError(reading.problems(more or ()), source=reading.source)
+        return reading.definition
+
+    def problems_of(self, reading: DefinitionReading) -> Sequence[RawProblem] | None:
+        """Return what this Server has to add to what is wrong with a reading; None: nothing is wrong."""
         job = reading.definition
-        if job is None or reading.raw_problems:
-            # What comes with the file's own bundles cannot be judged before they are registered.
-            alone = job is None or not all(map(self._has_bundle, job.bundles))
-            problems = reading.problems() if alone else self._all_problems(reading)
-            raise DefinitionError(problems, source=reading.source)
-        return job
+        if job is not None and not reading.raw_problems:
+            return None
+        # What comes with the file's own bundles cannot be judged before they are registered.
+        if job is None or not all(map(self._has_bundle, job.bundles)):
+            return ()
+        return self._server_problems(job, reading.raw_problems)
 
     def _all_problems(self, reading: DefinitionReading) -> list[Problem]:
         job = reading.definition

@@ -1,0 +1,172 @@
+"""Who defines a job where several would: the host, a bundle that carries it, a file of the job folder.
+
+What counts is what there is, and not the order in which it came: each source puts its claims, and whenever one of
+them changes the name is settled anew. So a refusal ends with its cause, and a running Server ends where a new one
+would begin.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+
+from scattersphere.errors import DefinitionError
+from scattersphere.model.definition import JobDefinition
+from scattersphere.model.events import EventKind
+
+if TYPE_CHECKING:
+    from scattersphere.execution.events.streams import EventFeed
+    from scattersphere.jobs.jobs import Jobs
+
+
+@attrs.define(eq=False)
+class Claim:
+    """A definition of a job by one source.
+
+    The least `rank` of a name wins. `source` names it in what the others are told; `path` is its file, if it has
+    one. `on_refused` is called whenever `refused` has changed.
+    """
+
+    definition: JobDefinition
+    rank: tuple[int, str]
+    source: str
+    on_refused: Callable[[], None]
+    path: str | None = None
+    news: bool = False
+    """Whether it is defined anew even where it says what is defined already."""
+    refused: str | None = None
+    """Why it does not define the job; None where it does, or nobody has asked yet."""
+    wrong: bool = False
+    """Whether it is refused for what it says, and not because another one comes first."""
+
+    @property
+    def name(self) -> str:
+        """The job that it defines."""
+        return self.definition.name
+
+    def refuse(self, why: str | None, *, wrong: bool = False) -> None:
+        """Note why it does not define its job, or that it does."""
+        if (why, wrong) != (self.refused, self.wrong):
+            self.refused, self.wrong = why, wrong
+            self.on_refused()
+
+
+class Claims:
+    """The claims of all sources but the host, by job, and what they come to."""
+
+    def __init__(self, jobs: Jobs, feed: EventFeed) -> None:
+        self._jobs = jobs
+        self._feed = feed
+        self._claims: dict[str, list[Claim]] = {}
+        self._made: dict[str, tuple[Claim, JobDefinition]] = {}
+        """Which claim defined a job, and what it said then."""
+        self._withdrawn: set[str] = set()
+        """Jobs that the host undefined though there is a claim: gone until one changes."""
+        self._unsettled: dict[str, None] = {}
+
+    # ---- the host
+
+    def define(self, definition: JobDefinition, *, replace: bool) -> JobDefinition:
+        """Define a job for the host, whose word is the last. Raises `DefinitionError`, `ExistsError`."""
+        resolved = self._jobs.define(definition, replace=replace)
+        self._feed.add(EventKind.JOB_DEFINED, job=resolved.name)
+        self._made.pop(resolved.name, None)
+        self._withdrawn.discard(resolved.name)
+        self._settle(resolved.name)
+        return resolved
+
+    def undefine(self, name: str) -> None:
+        """Undefine a job for the host; one that the host itself had defined is the others' again."""
+        claimed = self.owner(name) is not None
+        self._jobs.undefine(name)
+        self._feed.add(EventKind.JOB_UNDEFINED, job=name)
+        self._made.pop(name, None)
+        if claimed:
+            self._withdrawn.add(name)
+        else:
+            self._settle(name)
+
+    # ---- the others
+
+    def put(self, claim: Claim) -> None:
+        """Add a claim, to be settled."""
+        self._claims.setdefault(claim.name, []).append(claim)
+        self.changed(claim)
+
+    def drop(self, claim: Claim) -> None:
+        """Withdraw a claim, to be settled."""
+        claims = self._claims[claim.name]
+        claims.remove(claim)
+        if not claims:
+            del self._claims[claim.name]
+        self._unsettled[claim.name] = None
+
+    def changed(self, claim: Claim, *, again: bool = True) -> None:
+        """Note that a claim is another one now, to be settled; `again`: even if the host undefined its job."""
+        self._unsettled[claim.name] = None
+        if again:
+            self._withdrawn.discard(claim.name)
+
+    def owner(self, name: str) -> Claim | None:
+        """Return the claim that defines a job; None for a job of the host, or none at all."""
+        if name in self._made:
+            return self._made[name][0]
+        there = self._jobs.get(name)
+        if there is None or there.path is None:
+            return None
+        # The host loaded it from the file, saved it there, or changed a copy: the file speaks for it.
+        return next((claim for claim in self._claims.get(name, ()) if claim.path == there.path), None)
+
+    def settle(self, seconds: float | None = None) -> bool:
+        """Settle the names that have changed, for so many seconds; return whether that was all."""
+        end = None if seconds is None else time.perf_counter() + seconds
+        while self._unsettled:
+            if end is not None and time.perf_counter() > end:
+                return False
+            self._settle(next(iter(self._unsettled)))
+        return True
+
+    def _settle(self, name: str) -> None:
+        self._unsettled.pop(name, None)
+        claims = sorted(self._claims.get(name, ()), key=lambda claim: claim.rank)
+        there, owner = self._jobs.get(name), self.owner(name)
+        winner: str | None = None
+        if name in self._withdrawn:
+            return
+        if there is not None and owner is None:
+            winner = there.path or "Python"
+        for claim in claims:
+            if winner is not None:
+                claim.refuse(f"job {name!r} is defined already, from {winner}")
+            elif self._define(claim, owner):
+                winner = claim.source
+        if winner is None and there is not None:
+            self._made.pop(name, None)
+            self._jobs.undefine(name)
+            self._feed.add(EventKind.JOB_UNDEFINED, job=name)
+
+    def _define(self, claim: Claim, owner: Claim | None) -> bool:
+        """Let a claim define its job, unless it does already. False: it is refused."""
+        name = claim.name
+        if owner is claim and not claim.news:
+            _, said = self._made.get(name, (claim, None))
+            there = self._jobs[name]
+            if said is claim.definition or (
+                there.origin is not None and there.origin == claim.definition.origin
+            ):
+                self._made[name] = claim, claim.definition
+                claim.refuse(None)
+                return True
+        try:
+            self._jobs.define(claim.definition, replace=True)
+        except DefinitionError as error:
+            claim.refuse(str(error), wrong=True)
+            return False
+        claim.news = False
+        self._made[name] = claim, claim.definition
+        self._feed.add(EventKind.JOB_DEFINED, job=name)
+        claim.refuse(None)
+        return True
