@@ -81,7 +81,8 @@ class Server(AsyncResource):
     `grace` is the seconds that a cancelled attempt has to clean up. With `capture_print` what tasks
     print goes into the logs of their runs. A task that blocks the event loop for `blocked_after` seconds is
     named (None: nobody watches). `snapshot_folder` takes the copies of loaded code, which the temporary
-    folder takes otherwise. Limits that are None do not limit.
+    folder takes otherwise. Limits that are None do not limit. With `fire_schedules=False` schedules start nothing by
+    themselves: two Servers with the same jobs would start everything twice.
     """
 
     @checked
@@ -111,6 +112,7 @@ class Server(AsyncResource):
         snapshot_folder: str | os.PathLike[str] | None = None,
         job_folder: str | os.PathLike[str] | None = None,
         watch_jobs: bool = False,
+        fire_schedules: bool = True,
     ) -> None:
         self._roots = tuple(Path(root) for root in bundle_roots)
         self._pools = dict(pools or {})
@@ -178,7 +180,9 @@ class Server(AsyncResource):
         )
         self._watch_jobs = watch_jobs
         self._starter = Starter(self._jobs, self._registry, self._executor, history)
-        self._scheduler = Scheduler(self._start_scheduled, self._feed.add, check=self._check_loop)
+        self._scheduler = Scheduler(
+            self._start_scheduled, self._feed.add, fires=fire_schedules, check=self._check_loop
+        )
         self._jobs.on_change = self._job_changed
         self._listeners: list[Listening] = []
 

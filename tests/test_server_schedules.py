@@ -208,6 +208,28 @@ def test_a_drained_server_fires_no_more(backend: str) -> None:
 
 
 @both_loops
+def test_a_server_that_fires_no_schedules_still_runs_them_when_asked(backend: str) -> None:
+    async def main() -> None:
+        async with Server(fire_schedules=False) as server:
+            server.register_tasks("app", [Note, Long])
+            server.define(job())
+            schedule = server.schedules["job", "hourly"]
+            await anyio.sleep(7200)
+            schedule.pause()
+            schedule.resume()
+            await anyio.sleep(60)
+            assert len(server.runs) == 0
+            assert kinds(server).count("schedule-missed") == 0
+            assert len(schedule.next(2)) == 2
+            await (await schedule.run_now()).wait()
+            since = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+            await (await schedule.backfill(since, since + dt.timedelta(hours=1))).wait()
+            assert len(server.runs) == 2
+
+    run_virtually(backend, main)
+
+
+@both_loops
 def test_an_idle_server_sleeps_until_the_next_time_in_virtual_time(backend: str) -> None:
     async def main() -> None:
         async with server_with() as server:

@@ -88,7 +88,7 @@ async def _run_for_programs(
 
 def _server(path: Path) -> Server:
     # The folder is where the file's bundles may lie; whatever else is in it is none of our business.
-    return Server(bundle_roots=[path.parent], adopt=False, watch=False)
+    return Server(bundle_roots=[path.parent], adopt=False, watch=False, fire_schedules=False)
 
 
 def _exit_code(run: Run, *, interrupted: bool, written: bool) -> int:

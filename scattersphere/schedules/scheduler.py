@@ -143,8 +143,8 @@ class Schedule:
 
     @property
     def fires(self) -> bool:
-        """Whether it is defined, enabled and not paused."""
-        return self.is_defined and self.enabled and not self.paused
+        """Whether it is defined, enabled and not paused, on a Server that fires schedules."""
+        return self.is_defined and self.enabled and not self.paused and self._scheduler.fires
 
     def words(self) -> str:
         """Say in words when it fires: "at 02:30 every day (Europe/Berlin)"."""
@@ -217,7 +217,8 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
     """Fires the schedules of a Server's jobs.
 
     `start` starts a run; `tell` adds an event to the Server's stream; `check` raises where a request comes from another
-    thread or loop. `missed` is the policy of schedules that name none.
+    thread or loop. `missed` is the policy of schedules that name none. Where `fires` is false nothing is started by
+    itself.
     """
 
     def __init__(
@@ -225,12 +226,14 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         start: Start,
         tell: Callable[..., None],
         *,
+        fires: bool = True,
         check: Callable[[], None] = lambda: None,
         missed: MissedPolicy = MissedPolicy.SKIP,
     ) -> None:
         self._start = start
         self._tell = tell
         self._check = check
+        self.fires: bool = fires
         self._missed = missed
         self._clocks: Clocks | None = None
         self._stopped = False
@@ -411,7 +414,7 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
             return
         schedule.state = attrs.evolve(schedule.state, paused=False)
         self._say(EventKind.SCHEDULE_RESUMED, schedule, "")
-        if schedule.enabled:
+        if schedule.fires:
             self._take_due(schedule, self.now(), "it was paused;")
         else:
             self._forget_time(schedule)
