@@ -21,6 +21,7 @@ import attrs
 import cattrs
 
 from scattersphere import JobDefinition, RunnableTask, Server, TaskContext
+from scattersphere.execution.backends.protocol import LOOP_TRAITS, BackendTraits
 from scattersphere.execution.planning import compile_plan
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ SIZES = {1_000: 21, 10_000: 5, 100_000: 3}
 GOALS = {"load and plan, in order": 12.0, "load and plan, shuffled": 12.0, "save": 6.0, "peak memory": 4.0}
 AT_MOST = {100_000: {"load and plan, in order": 10.0, "load and plan, shuffled": 10.0}}
 """Where many tasks have a goal of their own."""
-BACKENDS = frozenset({"loop", "thread"})
+BACKENDS = {"loop": LOOP_TRAITS, "thread": BackendTraits()}
 
 
 class LoadDay(RunnableTask):

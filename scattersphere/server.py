@@ -165,7 +165,7 @@ class Server(AsyncResource):
         self._jobs = Jobs(
             self.registry.find,
             self.registry.bundles.__contains__,
-            lambda: self._executor.backend_names,
+            lambda: self._executor.traits,
             self._pools,
         )
         self._claims = Claims(self._jobs, self._feed)

@@ -216,6 +216,12 @@ def overridden_hooks(cls: type[RunnableTask]) -> frozenset[str]:
 
 
 def is_async(cls: type[RunnableTask]) -> bool:
-    """Whether `run` is a coroutine function: looked up once, when the class is registered."""
+    """Whether calling `run` makes a coroutine: looked up once, when the class is registered.
+
+    Of a decorated one the outer callable decides, whatever `functools.wraps` says that it stands for.
+    """
     run: Callable[..., Any] = cls.run
-    return inspect.iscoroutinefunction(inspect.unwrap(run))
+    if inspect.iscoroutinefunction(run):
+        return True
+    called = getattr(type(run), "__call__", None)  # noqa: B004 - of an object that stands for the function
+    return inspect.iscoroutinefunction(called)

@@ -7,6 +7,7 @@ import sys
 import threading
 from contextlib import asynccontextmanager
 
+import anyio
 import pytest
 from patience import PATIENCE
 
@@ -245,3 +246,73 @@ async def test_why_a_task_failed_is_in_the_log_though_the_host_has_switched_logg
             logging.disable(logging.NOTSET)
             for one in enabled:
                 one.disabled = False
+
+
+class PrintsOnLoop(RunnableTask):
+    fails: bool = False
+
+    async def run(self, context):
+        print("on its", end="")
+        if self.fails:
+            raise ValueError("no")
+        print(" way", end="")
+
+
+class PrintsInThread(RunnableTask):
+    fails: bool = False
+
+    def run(self, context):
+        print("on its", end="")
+        if self.fails:
+            raise ValueError("no")
+        print(" way", end="")
+
+
+class PrintsInChildren(RunnableTask):
+    async def run(self, context):
+        async def child(number):
+            print("child", number, end="")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(child, 0)
+        await anyio.to_thread.run_sync(lambda: print("thread", end=""))
+
+
+@pytest.mark.parametrize("task", [PrintsOnLoop, PrintsInThread])
+async def test_a_print_without_its_newline_is_in_the_log_before_the_attempt_has_ended(task):
+    async with Server(capture_print=True) as server:
+        server.register_tasks("app", [task])
+        run = await (await server.start_task(task.__name__)).wait()
+        assert [line.message for line in run.logs()] == ["on its way"]
+        kinds = [str(event.kind) async for event in run.events()]
+        assert kinds.index("log") < kinds.index("task-ended")
+        run = await (await server.start_task(task.__name__, {"fails": True})).wait()
+        words, failure = (line.message for line in run.logs())
+        assert words == "on its"
+        assert "ValueError: no" in failure
+
+
+async def test_what_the_tasks_and_threads_of_a_body_print_without_a_newline_is_there_too():
+    async with Server(capture_print=True) as server:
+        server.register_tasks("app", [PrintsInChildren])
+        run = await (await server.start_task("PrintsInChildren")).wait()
+        assert [line.message for line in run.logs()] == ["child 0", "thread"]
+
+
+async def test_a_print_without_its_newline_comes_from_a_worker_process_in_time(tmp_path):
+    bundle = tmp_path / "app.py"
+    bundle.write_text(
+        "from scattersphere import RunnableTask\nclass Prints(RunnableTask):\n"
+        "    def run(self, context):\n        print('half', end='')\n"
+        "class PrintsAsync(RunnableTask):\n"
+        "    async def run(self, context):\n        print('half', end='')\n"
+    )
+    async with Server(capture_print=True) as server:
+        await server.register(bundle)
+        job = JobDefinition.build("j").task("plain", "app.Prints", backend="process")
+        server.define(job.task("async", "app.PrintsAsync", backend="process").done())
+        run = await (await server.start("j")).wait()
+        assert sorted((line.task, line.message) for line in run.logs()) == [
+            ("async", "half"),
+            ("plain", "half"),
+        ]

@@ -13,9 +13,13 @@ import attrs
 from scattersphere._json import RawProblem
 from scattersphere.codec import definition_schema, read_definition_file, untold
 from scattersphere.errors import DefinitionError, ScattersphereError, listing
+from scattersphere.execution.backends.processes import ProcessBackend
+from scattersphere.execution.backends.protocol import LOOP_TRAITS, BackendTraits
+from scattersphere.execution.backends.threads import ThreadBackend
 from scattersphere.execution.planning import code_problems
 from scattersphere.model.logs import make_printable
 from scattersphere.model.problem import Problem
+from scattersphere.model.taskclass import LOOP
 from scattersphere.server import Server
 
 if TYPE_CHECKING:
@@ -24,7 +28,12 @@ if TYPE_CHECKING:
     from scattersphere.codec.load import DefinitionReading
 
 RIGHT, WRONG = 0, 3
-_BACKENDS = frozenset({"loop", "thread", "process"})
+_BACKENDS = {
+    LOOP: LOOP_TRAITS,
+    "thread": BackendTraits.of(ThreadBackend),
+    "process": BackendTraits.of(ProcessBackend),
+}
+"""Those that every Server has."""
 """Those of a Server to which the host adds none."""
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Mapping
 
+    from scattersphere.execution.body import Invocation
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.logs.runlog import RunLog
     from scattersphere.execution.plan import PlannedTask
@@ -34,6 +35,7 @@ class Attempt(TaskContext):
         "_gate",
         "asked",
         "attempt_number",
+        "awaiting",
         "began_at",
         "execution",
         "grace",
@@ -52,6 +54,8 @@ class Attempt(TaskContext):
         self.planned: PlannedTask = planned
         self.attempt_number: int = number
         self.handle: Any = None
+        self.awaiting: Invocation | None = None
+        """What has the loop await something for a body that is no coroutine."""
         self.began_at: float | None = None
         """When its backend has begun it; None on the loop, where the machine knows at once."""
         self.asked: str | None = None

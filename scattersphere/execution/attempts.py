@@ -14,7 +14,7 @@ from scattersphere.errors import TaskCrashedError
 from scattersphere.execution import progress
 from scattersphere.execution.attempt import Attempt
 from scattersphere.execution.backends.protocol import Call, Ending, Outcome
-from scattersphere.execution.body import make, outcome_of, retryable, run_in_thread, run_on_loop
+from scattersphere.execution.body import Invocation, finished, outcome_of, retryable, run_on_loop
 from scattersphere.execution.execution import Failure
 from scattersphere.execution.logs.failures import format_failure
 from scattersphere.execution.logs.runlog import current_attempt, task_logger
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Coroutine, Mapping
 
-    from scattersphere.execution.backends.protocol import Backend
+    from scattersphere.execution.backends.protocol import Backend, BackendTraits
     from scattersphere.execution.backlog import Backlog
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.loops import Loop
     from scattersphere.execution.timers import Timers
 
+PLAIN_RESULTS = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
+"""Results of which it is known at once that there is nothing to await in them."""
 NOT_BEGUN = (PENDING, UP_FOR_RETRY)
 
 
@@ -39,10 +41,12 @@ class AttemptDriver:
     """Starts attempts, and tells the machine how they ended."""
 
     backends: dict[str, Backend]
+    traits: dict[str, BackendTraits]
     timers: Timers
     stuck: dict[Attempt, Execution]
     backlog: Backlog
     cancelled: type[BaseException]
+    takes_prints: bool
     clock: Callable[[], float]
     on_idle: Callable[[Execution], None] | None
     on_blocked: Callable[[Attempt, str], None] | None
@@ -118,7 +122,7 @@ class AttemptDriver:
             planned = tasks[unit if unit < size else machine.task_of(unit)]
             attempt = Attempt(execution, unit, planned, attempts[unit] + 1)
             current_attempt.set(attempt)
-            if planned.backend != "loop":
+            if not planned.on_loop:
                 if self._first_step(attempt):
                     self._start_elsewhere(attempt)
             else:
@@ -188,7 +192,7 @@ class AttemptDriver:
         try:
             arguments = execution.arguments(attempt)
             call = Call(
-                invoke=lambda: run_in_thread(attempt) if attempt.begins() else Outcome(Ending.CANCELLED),
+                invoke=Invocation(attempt, self.loop),
                 context=contextvars.copy_context(),
                 task_class=planned.task_class,
                 arguments=arguments,
@@ -208,12 +212,12 @@ class AttemptDriver:
                 return
             try:
                 planned = attempt.planned
-                if planned.plain:
+                if planned.plain and not self.takes_prints:
                     value = await planned.cls(**planned.fixed).run(attempt)
-                elif planned.task_class.hooks:
-                    value = await run_on_loop(attempt)
+                    if type(value) not in PLAIN_RESULTS:
+                        value = await finished(value)
                 else:
-                    value = await make(attempt).run(attempt)
+                    value = await run_on_loop(attempt)
             except GeneratorExit as exc:
                 if attempt.killed:  # we are closing it; `abandon` does the accounts
                     raise
@@ -251,7 +255,7 @@ class AttemptDriver:
         if machine.out:
             self.obey(execution)
         if not self._pumping:
-            if not execution.live and attempt.planned.backend == "loop":
+            if not execution.live and attempt.planned.on_loop:
                 self.pump_now()
             elif (
                 not self._woken
@@ -403,8 +407,10 @@ class AttemptDriver:
         """Say at which line an attempt stands."""
         if attempt.handle is None:
             return ""
-        if attempt.planned.backend == "loop":
+        if attempt.planned.on_loop:
             return self.loop.where(attempt.handle)
+        if attempt.awaiting is not None and (place := attempt.awaiting.where()):
+            return place
         return str(attempt.handle.where())
 
     async def start_child(self, attempt: Attempt, job: str, params: Mapping[str, Any] | None) -> Any:

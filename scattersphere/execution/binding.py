@@ -12,7 +12,7 @@ from scattersphere._text import Suggester
 from scattersphere.execution.logs.failures import describe
 from scattersphere.execution.plan import Argument, MadeBy, element_problems, no_results, value_problems
 from scattersphere.model.references import Template, compile_argument
-from scattersphere.model.taskclass import TaskClass
+from scattersphere.model.taskclass import LOOP, TaskClass
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -23,7 +23,8 @@ _SHARED_TYPES = frozenset({bool, int, float, str, bytes, type(None)})
 """Values of these may be shared by all instances: nobody can change them."""
 _EXACT = frozenset({bool, int, str})
 """A value of one of these is right, as it is, for a parameter annotated so."""
-_BACKENDS = ("loop", "thread")
+_BACKENDS = (LOOP, "thread")
+"""Where tasks run that name no backend: async ones, and others."""
 Varying = tuple[Argument, ...]
 Mapped = tuple[tuple[str, Template], ...]
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from scattersphere.execution.attempt import Attempt
+    from scattersphere.execution.backends.protocol import BackendTraits
     from scattersphere.execution.logs.runlog import RunLog
     from scattersphere.execution.machine.dispatcher import Dispatcher
     from scattersphere.execution.machine.record import Command
@@ -54,6 +55,7 @@ class Engine(Protocol):
 
     instance: str
     clock: Callable[[], float]
+    traits: dict[str, BackendTraits]
 
     def soon(self, callback: Callable[..., object], *args: Any) -> None: ...
     def make_log(self, execution: Execution) -> None: ...

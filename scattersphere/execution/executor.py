@@ -25,6 +25,7 @@ from scattersphere._lifecycle import LoopHome
 from scattersphere.errors import ClosedError, EngineError
 from scattersphere.execution.admission import Admission
 from scattersphere.execution.alarms import SLICE
+from scattersphere.execution.backends.protocol import LOOP_TRAITS, BackendTraits
 from scattersphere.execution.backlog import Backlog
 from scattersphere.execution.execution import Execution
 from scattersphere.execution.logs.failures import format_failure
@@ -38,6 +39,7 @@ from scattersphere.execution.timers import Timer, Timers
 from scattersphere.execution.wallclock import WallClock
 from scattersphere.model.events import EventKind, run_event
 from scattersphere.model.states import RunState
+from scattersphere.model.taskclass import LOOP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -75,6 +77,9 @@ class JobExecutor(Obedience):
         on_blocked: Callable[[Attempt, str], None] | None = None,
     ) -> None:
         self.backends: dict[str, Backend] = dict(backends)
+        of_others = {name: BackendTraits.of(backend) for name, backend in self.backends.items()}
+        self.traits: dict[str, BackendTraits] = {LOOP: LOOP_TRAITS, **of_others}
+        """What a definition may write as `backend`, and what those say of themselves."""
         self.grace: float = grace
         self.log_limit = log_limit
         self.log_folder: LogFolder = log_folder or LogFolder(None)
@@ -147,7 +152,7 @@ class JobExecutor(Obedience):
         for backend in self.backends.values():
             await backend.aclose()  # while `soon` still works: that is how its threads say goodbye
         for attempt in list(self.stuck):
-            if attempt.planned.backend == "loop" and not self.abandon(attempt) and not loop.can_abandon:
+            if attempt.planned.on_loop and not self.abandon(attempt) and not loop.can_abandon:
                 _log.warning("closing waits for %s, at %s", attempt.label, self.where(attempt) or "?")
         self._loop = self._loop_home = None
         await loop.aclose()
@@ -407,11 +412,6 @@ class JobExecutor(Obedience):
     def begun(self) -> int:
         """How many runs there have been."""
         return self._last_id
-
-    @property
-    def backend_names(self) -> frozenset[str]:
-        """What a definition may write as `backend`."""
-        return frozenset(self.backends) | {"loop"}
 
     def now(self) -> dt.datetime:
         """Return the time, as aware UTC."""

@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.execution import Execution
 
-KILL_GRACE = {"loop": 0.05, "thread": 0.05}
-"""Seconds between a kill and what follows: a coroutine is closed, a thread is given up."""
-KILL_GRACE_ELSEWHERE = 2.0
-"""The same where the backend can end a call by force, which it reports when it is done."""
 RECANCEL = 1.0
 """Seconds until a refuser is cancelled again; doubled each time, at most `RECANCEL_MOST`."""
 RECANCEL_MOST = 60.0
@@ -62,15 +58,17 @@ class Interruptions(AttemptDriver):
 
     def _grace_of(self, attempt: Attempt) -> float:
         if attempt.killed:
-            return KILL_GRACE.get(attempt.planned.backend, KILL_GRACE_ELSEWHERE)
+            return self.traits[attempt.planned.backend].kill_grace
         own = attempt.execution.grace
         return self.grace if own is None else own
 
     def _interrupt(self, attempt: Attempt, *, kill: bool) -> None:
         attempt.release()
+        if attempt.awaiting is not None:
+            attempt.awaiting.interrupt()
         if attempt.handle is None:
             return
-        if attempt.planned.backend == "loop":
+        if attempt.planned.on_loop:
             self.loop.cancel(attempt.handle)
         elif kill:
             attempt.handle.kill()
@@ -80,7 +78,7 @@ class Interruptions(AttemptDriver):
     def _grace_over(self, attempt: Attempt) -> None:
         execution = attempt.execution
         attempt.grace = None
-        if attempt.killed and attempt.planned.backend == "loop" and self.abandon(attempt):
+        if attempt.killed and attempt.planned.on_loop and self.abandon(attempt):
             return
         self.stuck[attempt] = execution
         limit = attempt.planned.definition.timeout
@@ -139,7 +137,7 @@ class Interruptions(AttemptDriver):
     def attempt_timed_out(self, attempt: Attempt) -> None:
         """The timeout of an attempt has come; where a backend begins later than it was told, it is due later."""
         began, timeout = attempt.began_at, attempt.planned.definition.timeout
-        if attempt.planned.backend != "loop" and timeout is not None:
+        if not attempt.planned.on_loop and timeout is not None:
             now = self.clock()
             rest = timeout if began is None else began + timeout - now
             if rest > 0:

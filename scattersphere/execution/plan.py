@@ -13,7 +13,7 @@ from scattersphere.errors import DefinitionError
 from scattersphere.execution.machine.shape import Shape
 from scattersphere.model.definition import JobDefinition, TaskDefinition
 from scattersphere.model.references import Template
-from scattersphere.model.taskclass import TaskClass, TaskParameter
+from scattersphere.model.taskclass import LOOP, TaskClass, TaskParameter
 from scattersphere.task import RunnableTask
 
 if TYPE_CHECKING:
@@ -62,6 +62,10 @@ class PlannedTask:
     backend: str
     plain: bool
     """On the loop, without hooks, with fixed arguments only: the path that must be quick."""
+    on_loop: bool = attrs.field(
+        default=attrs.Factory(lambda planned: planned.backend == LOOP, takes_self=True), init=False
+    )
+    """Whether it runs on the event loop itself."""
 
     def let_go(self) -> None:
         """Forget the task class, so that nothing of ours keeps its version alive."""

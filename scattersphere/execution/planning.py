@@ -15,9 +15,12 @@ from scattersphere.execution.machine.shape import Shape, TaskShape
 from scattersphere.execution.plan import Plan, PlannedTask
 from scattersphere.model.fields import awaiting
 from scattersphere.model.references import compile_argument
-from scattersphere.model.taskclass import TaskClass
+from scattersphere.model.taskclass import LOOP, TaskClass
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from scattersphere.execution.backends.protocol import BackendTraits
     from scattersphere.model.definition import JobDefinition, TaskDefinition
 
 Find = Callable[[str, str | None], TaskClass]
@@ -27,7 +30,10 @@ StandIn = Callable[[PlannedTask], PlannedTask]
 
 @suggestion_budget()
 def compile_plan(
-    definition: JobDefinition, find: Find, known_backends: frozenset[str], stand_in: StandIn | None = None
+    definition: JobDefinition,
+    find: Find,
+    known_backends: Mapping[str, BackendTraits],
+    stand_in: StandIn | None = None,
 ) -> Plan:
     """Return the plan of a definition that has been checked by itself.
 
@@ -43,7 +49,9 @@ def compile_plan(
 
 
 @suggestion_budget()
-def code_problems(definition: JobDefinition, find: Find, known_backends: frozenset[str]) -> list[RawProblem]:
+def code_problems(
+    definition: JobDefinition, find: Find, known_backends: Mapping[str, BackendTraits]
+) -> list[RawProblem]:
     """Return what a definition, right or wrong by itself, lacks of the code or is refused by it."""
     planner = _Planner(find, known_backends)
     planner.add_all(definition)
@@ -72,7 +80,9 @@ def _plan(definition: JobDefinition, planner: _Planner) -> Plan:
 class _Planner:
     """Plans the tasks of one definition, and collects the problems."""
 
-    def __init__(self, find: Find, backends: frozenset[str], stand_in: StandIn | None = None) -> None:
+    def __init__(
+        self, find: Find, backends: Mapping[str, BackendTraits], stand_in: StandIn | None = None
+    ) -> None:
         self._find = find
         self._stand_in = stand_in
         self._backends = backends
@@ -118,7 +128,7 @@ class _Planner:
             mapped=mapped,
             run_if=None if task.run_if is True else compile_argument(task.run_if),
             backend=backend,
-            plain=backend == "loop" and not (varying or mapped or task_class.hooks),
+            plain=backend == LOOP and not (varying or mapped or task_class.hooks),
         )
         if self._stand_in is not None:
             planned = self._stand_in(planned)
@@ -150,13 +160,17 @@ class _Planner:
             self.problems.append(
                 RawProblem(place, f'no backend "{backend[:200]}"; this Server has {known}', near)
             )
-        elif backend == "loop" and not task_class.is_async:
-            path = task_class.path
-            words = f"{path}.run is a plain function; it would hold the loop. Use thread or process"
+        elif task_class.is_async and not self._backends[backend].runs_async:
+            others = self._those_that("runs_async")
+            words = f'{task_class.path}.run is async, which backend "{backend}" does not run; use {others}'
             self.problems.append(RawProblem(place, words))
-        elif backend == "thread" and task_class.is_async:
-            words = f"{task_class.path}.run is async; it runs on the loop or in a process"
+        elif not task_class.is_async and not self._backends[backend].runs_plain:
+            others = self._those_that("runs_plain")
+            words = f"{task_class.path}.run is a plain function; it would hold the loop. Use {others}"
             self.problems.append(RawProblem(place, words))
+
+    def _those_that(self, trait: str) -> str:
+        return " or ".join(sorted(name for name, traits in self._backends.items() if getattr(traits, trait)))
 
     def _shape(self, task: TaskDefinition, backend: str) -> TaskShape:
         key = (
@@ -192,4 +206,4 @@ class _Planner:
 def _pools(pool: str | None, backend: str) -> tuple[str, ...]:
     # A backend with a limit is a pool under a name that no user's pool can have.
     own = () if pool is None else (pool,)
-    return own if backend == "loop" else (*own, f"backend:{backend}")
+    return own if backend == LOOP else (*own, f"backend:{backend}")

@@ -17,6 +17,7 @@ from scattersphere.model.arguments import (
     check_text,
     describe,
 )
+from scattersphere.model.taskclass import LOOP
 from scattersphere.registry.snapshots.scan import SourceLimits
 from scattersphere.watching.debounce import WatchDelays
 
@@ -88,7 +89,7 @@ def _check_backends(backends: object) -> None:
     check_mapping(backends, "backends")
     for name, backend in dict(backends or {}).items():  # type: ignore[call-overload]
         check_text(name, "the name of a backend")
-        if name == "loop":
+        if name == LOOP:
             raise ArgumentError('backends: "loop" is the event loop itself; choose another name')
         missing = [method for method in _BACKEND_METHODS if not callable(getattr(backend, method, None))]
         if missing or not hasattr(backend, "limit"):

@@ -23,6 +23,7 @@ from scattersphere.model.definition import JobDefinition, TaskDefinition
 
 if TYPE_CHECKING:
     from scattersphere.codec.load import DefinitionReading
+    from scattersphere.execution.backends.protocol import BackendTraits
     from scattersphere.execution.plan import Plan
     from scattersphere.execution.planning import Find, StandIn
     from scattersphere.model.problem import Problem
@@ -43,7 +44,7 @@ class Jobs(Mapping[str, JobDefinition]):
         self,
         find: Find,
         has_bundle: Callable[[str], bool],
-        backends: Callable[[], frozenset[str]],
+        backends: Callable[[], Mapping[str, BackendTraits]],
         pools: Mapping[str, int],
     ) -> None:
         self._find = find

@@ -30,6 +30,10 @@ class TaskParameter:
     structure: Callable[[Any], Any] = attrs.field(eq=False, repr=False)
 
 
+LOOP = "loop"
+"""The name of the event loop itself among the places where tasks run."""
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class TaskClass:
     """A concrete `RunnableTask` subclass of one bundle version."""

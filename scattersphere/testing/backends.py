@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import anyio
 
 from scattersphere.errors import TaskCancelled
-from scattersphere.execution.backends.protocol import Call, Ending, Outcome
+from scattersphere.execution.backends.protocol import BackendTraits, Call, Ending, Outcome
 from scattersphere.execution.backends.workercontext import StandInPlan
-from scattersphere.execution.body import run_in_thread
+from scattersphere.execution.body import Invocation
 from scattersphere.execution.logs.runlog import RunLog, current_attempt, task_logger
 from scattersphere.execution.loops import current_loop
 from scattersphere.model.taskclass import TaskClass
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 PATIENCE = 30.0
 """Seconds after which a check no longer waits: much more than any backend needs, even to start a process."""
 
+VALUE = "what the body returned"
 MANY = 300
 """Calls of the checks that start many."""
 
@@ -59,6 +60,7 @@ class CheckContext(TaskContext):
         self.begun: anyio.Event = anyio.Event()
         self.progress_made: list[tuple[float, float | None, str]] = []
         self.planned: Any = None
+        self.awaiting: Any = None
         self._stage = stage
         self._task = task
         self._number = number
@@ -67,6 +69,15 @@ class CheckContext(TaskContext):
     def asked(self) -> str | None:
         """Why it should end, for `body`."""
         return "cancel" if self.cancelled else None
+
+    @property
+    def label(self) -> str:
+        """The name of its call, for `body`."""
+        return f"check#{self._number}/{self._task}"
+
+    def begins(self) -> bool:
+        """Take the first step, for `body`: nothing keeps it."""
+        return True
 
     @property
     def run_id(self) -> int:
@@ -172,6 +183,7 @@ class Stage:
         self._loop.soon(callback, *args)
 
     async def __aenter__(self) -> Self:
+        await self._loop.open(lambda _: False, lambda: None, lambda _: None)
         await self.backend.open(self)
         return self
 
@@ -180,13 +192,14 @@ class Stage:
     ) -> None:
         with anyio.CancelScope(shield=True):
             await self.backend.aclose()
+            await self._loop.aclose()
 
     def start(self, cls: type[RunnableTask], **arguments: Any) -> Started:
         """Start a call."""
         context = self.make_context(cls, arguments)
         started = Started(context)
         call = Call(
-            invoke=lambda: run_in_thread(cast("Attempt", context)),  # which asks no more of it than it has
+            invoke=Invocation(cast("Attempt", context), self._loop),  # which asks no more of it than it has
             context=_context_of(context),
             task_class=task_class_of(cls),
             arguments=arguments,
@@ -290,6 +303,22 @@ async def check_a_cancel_ends_a_body_at_its_next_check(make: Callable[[], Backen
             _expect((await call.outcome()).ending is Ending.CANCELLED, f"it ended with {call.outcomes}")
 
 
+async def check_an_async_body_is_awaited_where_it_may_be_named(make: Callable[[], Backend]) -> None:
+    """It is awaited where the backend says that it `runs_async`; no other is ever given one."""
+    async with Stage(make) as stage:
+        if BackendTraits.of(stage.backend).runs_async:
+            outcome = await stage.run(bodies.AsyncEcho, value=VALUE)
+            _expect(outcome.ending is Ending.VALUE, f"it ended as {outcome.ending}: {outcome.traceback}")
+            _expect(outcome.value == VALUE, f"it came to {outcome.value!r} and not to what its body returned")
+
+
+async def check_what_a_plain_body_returns_to_be_awaited_is_awaited(make: Callable[[], Backend]) -> None:
+    """A function that returns a coroutine is a body too."""
+    async with Stage(make) as stage:
+        outcome = await stage.run(bodies.ReturnsCoroutine, value=VALUE)
+        _expect(outcome.value == VALUE, f"it came to {outcome!r} and not to what its coroutine returned")
+
+
 async def check_late_requests_reach_nobody(make: Callable[[], Backend]) -> None:
     """`cancel` and `kill` of a call that has ended do nothing, to later calls either."""
     async with Stage(make) as stage:
@@ -389,6 +418,8 @@ CHECKS: tuple[Callable[[Callable[[], Backend]], Awaitable[None]], ...] = (
     check_an_outcome_comes_once_later_and_on_the_loop,
     check_an_exception_keeps_type_message_and_source,
     check_a_cancel_ends_a_body_at_its_next_check,
+    check_an_async_body_is_awaited_where_it_may_be_named,
+    check_what_a_plain_body_returns_to_be_awaited_is_awaited,
     check_late_requests_reach_nobody,
     check_where_names_the_line,
     check_what_a_body_says_reaches_its_own_context,

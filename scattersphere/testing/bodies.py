@@ -35,6 +35,32 @@ class Echo(RunnableTask):
         return self.value
 
 
+class AsyncEcho(RunnableTask):
+    """Return `value`, later."""
+
+    value: Any = None
+
+    async def run(self, context: TaskContext) -> Any:
+        """Return at the next checkpoint."""
+        await context.checkpoint()
+        return self.value
+
+
+class ReturnsCoroutine(RunnableTask):
+    """Return what returns `value` when it is awaited."""
+
+    value: Any = None
+
+    def run(self, context: TaskContext) -> Any:
+        """Return a coroutine, as a function does before which somebody forgot `async`."""
+
+        async def later() -> Any:
+            await context.checkpoint()
+            return self.value
+
+        return later()
+
+
 class Fail(RunnableTask):
     """Raise."""
 

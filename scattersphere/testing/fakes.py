@@ -10,6 +10,7 @@ import attrs
 
 from scattersphere._text import did_you_mean
 from scattersphere.errors import ScattersphereError
+from scattersphere.model.taskclass import LOOP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -68,7 +69,7 @@ class Fake:
             planned,
             task_class=attrs.evolve(task_class, cls=cls, is_async=True, hooks=frozenset()),
             cls=cls,
-            backend="loop",
+            backend=LOOP,
             plain=False,
         )
 

@@ -67,7 +67,7 @@ class StageServer(Server):
         for fake in self._fakes.values():
             if fake.stands_for(planned.task_class):
                 planned = fake.stand_in(planned)
-        if planned.backend == "loop" and self._injections.concern(planned.name):
+        if planned.on_loop and self._injections.concern(planned.name):
             cls = injecting_class(planned.cls, self._injections)
             planned = attrs.evolve(planned, cls=cls, plain=False)
         return planned

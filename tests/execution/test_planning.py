@@ -19,10 +19,11 @@ from scattersphere import (
     UnresolvedError,
 )
 from scattersphere.execution import planning
+from scattersphere.execution.backends.protocol import LOOP_TRAITS, BackendTraits
 from scattersphere.execution.planning import compile_plan
 from scattersphere.model.fields import rows
 
-BACKENDS = frozenset({"loop", "thread", "process"})
+BACKENDS = {"loop": LOOP_TRAITS, "thread": BackendTraits(), "process": BackendTraits(runs_async=True)}
 
 
 class Colour(StrEnum):

@@ -45,8 +45,10 @@ class ProcessBackend:
     `sys.path`, modules of bundles from the snapshot of their version. `__main__` is not run there.
     Arguments, results and upstream results must be picklable. `context.start` is not available.
     `environment` is asked before each call for variables that the worker needs, beside the host's own.
-    `on_late_line` is given the lines (level, message, logger, time) of workers that belong to no run any more.
+    `on_late_line` is given the lines (level, message, logger, how long ago) of workers that belong to no run any more.
     """
+
+    runs_async: bool = True
 
     def __init__(
         self,

@@ -95,11 +95,42 @@ class Host(Protocol):
         """
 
 
+@attrs.frozen(kw_only=True)
+class BackendTraits:
+    """What a backend says of itself beside its `limit`, each by an attribute of that name, which it may leave out.
+
+    Nobody asks what a backend is called: those that a host adds are asked as ours are.
+    """
+
+    runs_async: bool = False
+    """Whether tasks may name it whose `run` is async. `Call.invoke` has them awaited on the loop meanwhile; a backend
+    in another process awaits them there. Else such a task is a problem of its definition."""
+    runs_plain: bool = True
+    """Whether tasks may name it whose `run` is a plain function."""
+    kill_grace: float = 2.0
+    """Seconds that a call has to end after a kill; then it is given up."""
+    keeps_context: bool = False
+    """Whether bodies run in this process, in `Call.context`, so that it costs nothing to ask where they are."""
+    takes_needs: bool = False
+    """Whether it looks after what a task needs (pools) by itself."""
+
+    @classmethod
+    def of(cls, backend: object) -> BackendTraits:
+        """Ask a backend."""
+        said = {field.name: getattr(backend, field.name, field.default) for field in attrs.fields(cls)}
+        return cls(**said)
+
+
+LOOP_TRAITS = BackendTraits(runs_async=True, runs_plain=False, kill_grace=0.05, keeps_context=True)
+"""After a kill a coroutine has as many seconds before it is closed."""
+
+
 @runtime_checkable
 class Backend(Protocol):
     """A place where attempts run. One Server opens it once and closes it once.
 
-    `scattersphere.testing` holds the checks that every backend must pass.
+    It may say more of itself, see `BackendTraits`. `scattersphere.testing` holds the checks that every backend must
+    pass.
     """
 
     limit: int | None

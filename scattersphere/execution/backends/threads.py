@@ -54,6 +54,10 @@ class ThreadBackend:
     nothing: closing leaves it behind, and `where()` of its handle names its line.
     """
 
+    kill_grace: float = 0.05
+    """A thread cannot be killed, so that nothing is worth waiting for."""
+    keeps_context: bool = True
+
     def __init__(self, limit: int | None = THREAD_LIMIT, *, idle_seconds: float = IDLE_SECONDS) -> None:
         self.limit = limit
         self._lanes: Lanes[ThreadHandle] = Lanes(

@@ -18,6 +18,7 @@ from scattersphere.execution.backends.order import dumps
 from scattersphere.execution.backends.protocol import Ending, Outcome
 from scattersphere.execution.backends.wire import Kind
 from scattersphere.execution.body import run_in_thread, run_on_loop
+from scattersphere.execution.logs.capture import end_prints
 from scattersphere.execution.logs.failures import shorten
 from scattersphere.execution.logs.frames import user_place
 from scattersphere.execution.logs.runlog import LINE_LIMIT, task_logger
@@ -28,7 +29,7 @@ from scattersphere.task import RunnableTask, TaskContext
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.backends.order import Order
@@ -226,18 +227,35 @@ class WorkerAttempt(TaskContext):
         """Carry out the body with its hooks. Never raises."""
         attempt = cast("Attempt", self)  # `body` uses no more of it than there is here
         if not self.order.is_async:
-            return run_in_thread(attempt)
+            return run_in_thread(attempt, self._wait_for)
+        outcome = self._run_loop(lambda: run_on_loop(attempt))
+        end_prints(self)
+        return outcome
+
+    def _wait_for(self, awaitable: Awaitable[Any]) -> Any:
+        """Await what a body that is no coroutine has returned."""
+        outcome = self._run_loop(lambda: awaitable)
+        if outcome.ending is Ending.CANCELLED:
+            raise TaskCancelled(f"{self.order.name}: {self.asked}")
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.value
+
+    def _run_loop(self, start: Callable[[], Awaitable[Any]]) -> Outcome:
+        """Await something in an event loop of this process. Never raises."""
         try:
-            return anyio.run(self._run_async, attempt, backend=self.order.library)
+            return anyio.run(self._run_async, start, backend=self.order.library)
         except BaseException as exc:  # noqa: BLE001 - the body may have broken the loop itself
             return failed(exc)
+        finally:
+            self._loop = self._scope = None
 
-    async def _run_async(self, attempt: Attempt) -> Outcome:
+    async def _run_async(self, start: Callable[[], Awaitable[Any]]) -> Outcome:
         with anyio.CancelScope() as self._scope:
             self._loop = current_loop()
             if self.asked is not None:  # it came before there was a scope
                 self._scope.cancel()
-            self._coroutine = run_on_loop(attempt)
+            self._coroutine = start()
             try:
                 return Outcome(Ending.VALUE, await self._coroutine)
             except anyio.get_cancelled_exc_class() as exc:

@@ -14,6 +14,7 @@ import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
+from weakref import ref
 
 from scattersphere.execution.logs.runlog import LINE_LIMIT, LoggedAttempt, current_attempt, write_record
 
@@ -175,11 +176,12 @@ def _without(values: tuple[T, ...], value: T) -> tuple[T, ...]:
 class _Line:
     """What an attempt has printed of a line that is not ended yet."""
 
-    __slots__ = ("attempt", "text")
+    __slots__ = ("__weakref__", "attempt", "text")
 
     def __init__(self, attempt: LoggedAttempt) -> None:
         self.attempt = attempt
         self.text = ""
+        _lines.setdefault(id(attempt), []).append(ref(self))
 
     def add(self, text: str) -> None:
         *lines, rest = (self.text + text).split("\n")
@@ -208,6 +210,18 @@ class _Line:
     def __del__(self) -> None:
         # The attempt's context has gone, so nothing can end this line any more.
         self.end()
+
+
+_lines: dict[int, list[ref[_Line]]] = {}
+"""The lines of attempts that have printed, by the attempt's identity, until it ends."""
+
+
+def end_prints(attempt: LoggedAttempt) -> None:
+    """Write what an attempt has printed without ending the line: it has ended, or is about to."""
+    for reference in _lines.pop(id(attempt), ()):
+        line = reference()
+        if line is not None and line.attempt is attempt:
+            line.end()
 
 
 _line: ContextVar[_Line | None] = ContextVar("scattersphere_print", default=None)

@@ -246,7 +246,8 @@ class _Story:
     def _place(self, number: int) -> list[str]:
         """Say at which line a body stands. A worker process would have to be asked, and waited for."""
         attempt = self._execution.live.get(number)
-        if attempt is None or attempt.planned.backend not in {"loop", "thread"}:
+        traits = self._execution.engine.traits
+        if attempt is None or not traits[attempt.planned.backend].keeps_context:
             return []
         place = self._execution.engine.where(attempt)
         return [f"at {place}"] if place else []
