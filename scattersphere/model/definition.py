@@ -199,10 +199,6 @@ class TaskDefinition:
     keep_results: bool = attrs.field(
         default=True, metadata=says(Flag(), "False: dropped after the last reader.", shapes_plan=True)
     )
-    retry: RetryPolicy = attrs.field(
-        default=RetryPolicy(),
-        metadata=says(Record(RetryPolicy), "How often a failed attempt is tried again."),
-    )
     timeout: float | None = attrs.field(
         default=None, metadata=says(_SECONDS, "Seconds of one attempt; pauses do not count.")
     )
@@ -241,6 +237,10 @@ class TaskDefinition:
         ),
     )
     comment: Any = attrs.field(default=NO_COMMENT, metadata=COMMENT_ROW)
+    retry: RetryPolicy = attrs.field(
+        default=RetryPolicy(),
+        metadata=says(Record(RetryPolicy), "How often a failed attempt is tried again."),
+    )
     comments: Json = attrs.field(default=_NOTHING, metadata=python_only("they stand inside args and map"))
 
     def evolve(self, **changes: Any) -> Self:
@@ -284,14 +284,6 @@ class JobDefinition:
 
     name: str = attrs.field(metadata=says(Name(), "The name of the job."))
     description: str = attrs.field(default="", metadata=says(Text(), "What it is for."))
-    params: Json = attrs.field(
-        factory=dict,
-        converter=_params,
-        metadata=says(
-            Records(Parameter, "run parameters", plain=True),
-            "Run parameters: a plain default, or the long form.",
-        ),
-    )
     bundles: Mapping[str, str] = attrs.field(
         factory=dict,
         converter=freeze,
@@ -347,6 +339,14 @@ class JobDefinition:
         ),
     )
     comment: Any = attrs.field(default=NO_COMMENT, metadata=COMMENT_ROW)
+    params: Json = attrs.field(
+        factory=dict,
+        converter=_params,
+        metadata=says(
+            Records(Parameter, "run parameters", plain=True),
+            "Run parameters: a plain default, or the long form.",
+        ),
+    )
     tasks: Mapping[str, TaskDefinition] = attrs.field(
         factory=dict,
         converter=freeze,

@@ -208,7 +208,7 @@ WRONG = [
     (JobDefinition(name="x", timeout=float("inf")), "timeout  inf is no JSON number"),
     (
         JobDefinition(name="x", comments={"odd": 1}),
-        "comments  maps params and bundles and schedules and tasks to the comments inside them, and nothing else",
+        "comments  maps bundles and schedules and params and tasks to the comments inside them, and nothing else",
     ),
 ]
 
