@@ -49,5 +49,5 @@ class Alarms(Requests):
         for callback in callbacks:
             callback()
         for attempt in expired:
-            self.attempt_timed_out(attempt)
+            self.guard(attempt.execution, self.attempt_timed_out, attempt)
         return bool(callbacks or expired)

@@ -43,9 +43,11 @@ class Attempt(TaskContext):
         "killed",
         "late",
         "own_log",
+        "place",
         "planned",
         "remaining",
         "unit",
+        "waits_for",
     )
 
     def __init__(self, execution: Execution, unit: int, planned: PlannedTask, number: int) -> None:
@@ -66,6 +68,10 @@ class Attempt(TaskContext):
         """Seconds left of the timeout while it stands still."""
         self.late: Timer | None = None
         """The timeout of an attempt that was held: it left the order in which attempts expire."""
+        self.waits_for: tuple[Execution, ...] = ()
+        """The child runs for whose end it waits at this moment; its places are lent meanwhile."""
+        self.place: anyio.Event | None = None
+        """Set when it has its places again."""
         self._gate: Any = None
         self.own_log: logging.LoggerAdapter[logging.Logger] | None = None
         """The logger that was made for it. It knows the attempt: dropped at the end, no work for the collector."""
@@ -167,7 +173,7 @@ class Attempt(TaskContext):
             raise RuntimeError(CHECK_ON_LOOP)
         if self.asked is None and self.execution.pausing:
             gate = self._gate = threading.Event()
-            self.execution.engine.soon(self._hold, gate)
+            self.execution.engine.soon(self.execution.engine.guard, self.execution, self._hold, gate)
             gate.wait()
             self._gate = None
         if self.asked is not None:

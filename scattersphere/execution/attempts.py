@@ -19,6 +19,7 @@ from scattersphere.execution.execution import Failure
 from scattersphere.execution.logs.failures import format_failure
 from scattersphere.execution.logs.runlog import current_attempt, task_logger
 from scattersphere.execution.machine.codes import CANCELLED, CRASHED, FAILED, PENDING, UP_FOR_RETRY
+from scattersphere.execution.timers import within
 from scattersphere.model.events import EventKind
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.backlog import Backlog
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.loops import Loop
-    from scattersphere.execution.timers import Timers
+    from scattersphere.execution.timers import Timer, Timers
 
 PLAIN_RESULTS = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
 """Results of which it is known at once that there is nothing to await in them."""
@@ -91,8 +92,25 @@ class AttemptDriver:
         raise NotImplementedError
 
     def crash(self, exc: BaseException) -> None:
-        """Mark all runs crashed: the engine itself failed."""
+        """Mark all runs crashed: the loop or the pump is broken."""
         raise NotImplementedError
+
+    def crash_run(self, execution: Execution, exc: BaseException) -> None:
+        """End a run because of a defect of ours that came up while it was served."""
+        raise NotImplementedError
+
+    def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None:
+        """Do something on behalf of a run: a defect of ours that comes up ends that run, and nothing else."""
+        try:
+            action(*args)
+        except BaseException as exc:  # noqa: BLE001 - nothing of it may reach the host's loop, or other runs
+            self.crash_run(execution, exc)
+
+    def call_later(self, execution: Execution, seconds: float, action: Callable[[], object]) -> Timer:
+        """Do something on behalf of a run in so many seconds."""
+        timer = self.timers.at(self.clock() + within(seconds), lambda: self.guard(execution, action))
+        self.set_alarm()
+        return timer
 
     def soon(self, callback: Callable[..., object], *args: Any) -> None:
         """Call back on the loop's thread."""
@@ -100,6 +118,10 @@ class AttemptDriver:
 
     def set_alarm(self) -> None:
         """Have the loop call back at the next deadline."""
+        raise NotImplementedError
+
+    def give_places(self, execution: Execution, unit: int) -> None:
+        """Let an attempt go on that had lent its places."""
         raise NotImplementedError
 
     def interrupt(self, attempt: Attempt) -> None:
@@ -116,15 +138,17 @@ class AttemptDriver:
         machine = execution.machine
         tasks, attempts = execution.plan.tasks, machine.attempts
         start_body, body, clock, size = self.start_body, self._body, self.clock, execution.plan.size
-        self._now = now
+        self._now, lent = now, machine.lent
         while units:
-            unit = units[-1]
+            unit = units.pop()
+            if lent and unit in lent:
+                self.give_places(execution, unit)
+                continue
             planned = tasks[unit if unit < size else machine.task_of(unit)]
             attempt = Attempt(execution, unit, planned, attempts[unit] + 1)
             current_attempt.set(attempt)
             if not planned.on_loop:
-                if self._first_step(attempt):
-                    self._start_elsewhere(attempt)
+                self._hand_over(attempt)
             else:
                 self._starting = attempt
                 handle = start_body(body(attempt), planned.name)
@@ -133,8 +157,8 @@ class AttemptDriver:
                     attempt.handle = handle
                     self.starts_left -= 1
                     if machine.task_states[unit] not in NOT_BEGUN:
+                        execution.live[unit] = attempt
                         self._suspended(attempt, now)
-            units.pop()
             self._now = now = clock()
             if now > end and units:
                 self._begun.append((execution, units))
@@ -157,12 +181,12 @@ class AttemptDriver:
         if execution.borrowed and self._ended_with_taken_result(attempt):
             return False
         if late:
+            execution.live[unit] = attempt
             self._suspended(attempt, now)
         return True
 
     def _suspended(self, attempt: Attempt, now: float) -> None:
         """Keep track of a body that has begun and did not end in its first step."""
-        attempt.execution.live[attempt.unit] = attempt
         timeout = attempt.planned.definition.timeout
         if timeout is not None:
             self.timers.expire(attempt, now, timeout)
@@ -181,6 +205,13 @@ class AttemptDriver:
             return False
         self._returned(attempt, execution.borrowed.pop(place))
         return True
+
+    def _hand_over(self, attempt: Attempt) -> None:
+        try:
+            if self._first_step(attempt):
+                self._start_elsewhere(attempt)
+        except BaseException as exc:  # noqa: BLE001 - what comes here is a defect of ours
+            self._crash_with(attempt, exc)
 
     def _start_elsewhere(self, attempt: Attempt) -> None:
         execution, planned = attempt.execution, attempt.planned
@@ -229,7 +260,18 @@ class AttemptDriver:
         except GeneratorExit:
             raise
         except BaseException as exc:  # noqa: BLE001 - what comes here is a defect of ours
-            self.crash(exc)
+            self._crash_with(attempt, exc)
+
+    def _crash_with(self, attempt: Attempt, exc: BaseException) -> None:
+        """A defect of ours came up before an attempt could begin, or when it had ended."""
+        execution, unit, machine = attempt.execution, attempt.unit, attempt.execution.machine
+        begun = machine.attempts[unit] >= attempt.attempt_number
+        self.crash_run(execution, exc)
+        self.guard(execution, self._forget, attempt)
+        if not begun:
+            self.guard(execution, machine.free_places, unit)
+        elif unit in machine.stuck:
+            self.guard(execution, machine.end_of_stuck, unit)
 
     # ---- ending
 
@@ -271,15 +313,23 @@ class AttemptDriver:
             return
         if not issubclass(type(exc), Exception):
             self.loop.pass_on(exc)
-        if not self.backlog.do(lambda: self.fail(attempt, exc, format_failure(exc))):
+        if not self.backlog.do(
+            lambda: self.guard(attempt.execution, self._fail_with_traceback, attempt, exc)
+        ):
             self.wake()
+
+    def _fail_with_traceback(self, attempt: Attempt, exc: BaseException) -> None:
+        try:
+            self.fail(attempt, exc, format_failure(exc))
+        except BaseException as defect:  # noqa: BLE001 - what comes here is a defect of ours
+            self._crash_with(attempt, defect)
 
     def _done(self, attempt: Attempt, outcome: Outcome) -> None:
         """A backend reports."""
         try:
             self._take_outcome(attempt, outcome)
         except BaseException as exc:  # noqa: BLE001 - what comes here is a defect of ours
-            self.crash(exc)
+            self._crash_with(attempt, exc)
 
     def _take_outcome(self, attempt: Attempt, outcome: Outcome) -> None:
         execution, unit = attempt.execution, attempt.unit
@@ -379,29 +429,31 @@ class AttemptDriver:
     def line_written(self, execution: Execution) -> None:
         """The log of a run has a new line; called in the thread that wrote it."""
         if threading.get_ident() == self._thread:
-            execution.note_lines()
-            if execution.watchers is not None:
-                execution.tell()
+            self.guard(execution, self._lines_came, execution)
         elif execution.watchers is not None and not execution.lines_due:
             execution.lines_due = True
-            self.loop.soon(self._lines_came, execution)
+            self.loop.soon(self.guard, execution, self._lines_came, execution)
 
     def _lines_came(self, execution: Execution) -> None:
         execution.lines_due = False
         execution.note_lines()
-        execution.tell()
+        if execution.watchers is not None:
+            execution.tell()
 
     def tell_blocked(self) -> None:
         """Make events of what the watchdog has found; before an attempt ends, for nothing follows its run's end."""
         while self.blocking:
             attempt, words = self.blocking.popleft()
-            execution = attempt.execution
-            if not execution.state.ended:
-                extra = (EventKind.TASK_BLOCKED, attempt.unit, attempt.attempt, None, None, words)
-                execution.journal.add(extra, self.clock())
-                execution.tell()
-            if self.on_blocked is not None:
-                self.on_blocked(attempt, words)
+            self.guard(attempt.execution, self._tell_blocked, attempt, words)
+
+    def _tell_blocked(self, attempt: Attempt, words: str) -> None:
+        execution = attempt.execution
+        if not execution.state.ended:
+            extra = (EventKind.TASK_BLOCKED, attempt.unit, attempt.attempt, None, None, words)
+            execution.journal.add(extra, self.clock())
+            execution.tell()
+        if self.on_blocked is not None:
+            self.on_blocked(attempt, words)
 
     def where(self, attempt: Attempt) -> str:
         """Say at which line an attempt stands."""

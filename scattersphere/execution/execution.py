@@ -19,6 +19,7 @@ from scattersphere.execution.machine.codes import RUN_STATES, TASK_STATES
 from scattersphere.execution.machine.readers import DROPPED
 from scattersphere.execution.machine.record import PIECE
 from scattersphere.execution.machine.run import Answer, RunMachine, Verdict
+from scattersphere.execution.timers import within
 from scattersphere.model.definition import INSTANCES
 from scattersphere.model.states import RunState, TaskState
 
@@ -57,6 +58,7 @@ class Engine(Protocol):
     clock: Callable[[], float]
     traits: dict[str, BackendTraits]
 
+    def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None: ...
     def soon(self, callback: Callable[..., object], *args: Any) -> None: ...
     def make_log(self, execution: Execution) -> None: ...
     def logger_for(self, attempt: Attempt) -> logging.LoggerAdapter[logging.Logger]: ...
@@ -92,6 +94,7 @@ class Execution:
         "children",
         "commands",
         "created_at",
+        "depth",
         "earlier",
         "elements",
         "ended",
@@ -120,8 +123,10 @@ class Execution:
         "secrets",
         "started",
         "started_at",
+        "started_by",
         "timer",
         "timer_from",
+        "waited_by",
         "waiters",
         "watchers",
     )
@@ -177,8 +182,15 @@ class Execution:
         self.borrowed: dict[tuple[int, int], Any] = {}
         """Results of instances that were taken over, by mapped task and index, until they are used."""
         self.children: set[Execution] = set()
+        self.started_by: Attempt | None = None
+        """The attempt of the parent whose body has started this run; None of a run that has ended."""
+        self.depth: int = 0
+        """How many runs stand above this one, each started by a body of the next."""
+        self.waited_by: tuple[Attempt, ...] = ()
+        """Attempts above it that wait for its end."""
         self.timer: Timer | None = None
-        self.remaining: float | None = plan.definition.timeout
+        timeout = plan.definition.timeout
+        self.remaining: float | None = None if timeout is None else within(timeout)
         self.timer_from: float = 0.0
         self.finals_timer: Timer | None = None
         self.retries: dict[int, Timer] = {}
@@ -216,6 +228,22 @@ class Execution:
     def shown_params(self) -> Mapping[str, Any]:
         """The parameters as people may see them."""
         return {name: "***" if name in self.secrets else value for name, value in self.params.items()}
+
+    def descends_from(self, attempt: Attempt) -> bool:
+        """Whether the attempt, or a run that it has started, has started this run."""
+        starter = self.started_by
+        while starter is not None and starter is not attempt:
+            starter = starter.execution.started_by
+        return starter is attempt
+
+    @property
+    def chain(self) -> str:
+        """The runs above this one and itself: `etl#1/load > load#2`."""
+        names, starter = [f"{self.plan.job}#{self.id}"], self.started_by
+        while starter is not None:
+            names.append(starter.label)
+            starter = starter.execution.started_by
+        return " > ".join(reversed(names))
 
     # ---- what the machine asks
 
@@ -348,6 +376,7 @@ class Execution:
             self._log.listener = None
             self._log.close()
         self.gauges.clear()
+        self.waited_by, self.started_by = (), None
         yield from self.machine.compacting()
         moves = self.journal.moves
         self.journal.compact(self.machine.journal)

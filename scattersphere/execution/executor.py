@@ -22,7 +22,7 @@ import anyio
 import anyio.lowlevel
 
 from scattersphere._lifecycle import LoopHome
-from scattersphere.errors import ClosedError, EngineError
+from scattersphere.errors import ClosedError, ConflictError, EngineError
 from scattersphere.execution.admission import Admission
 from scattersphere.execution.alarms import SLICE
 from scattersphere.execution.backends.protocol import LOOP_TRAITS, BackendTraits
@@ -32,6 +32,7 @@ from scattersphere.execution.logs.failures import format_failure
 from scattersphere.execution.logs.runlog import RunLog, current_attempt
 from scattersphere.execution.logs.spill import LogFolder
 from scattersphere.execution.loops import current_loop
+from scattersphere.execution.machine.codes import RUN_CRASHED
 from scattersphere.execution.machine.dispatcher import Dispatcher
 from scattersphere.execution.obedience import Obedience
 from scattersphere.execution.pace import Pace
@@ -42,7 +43,7 @@ from scattersphere.model.states import RunState
 from scattersphere.model.taskclass import LOOP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
 
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.backends.protocol import Backend
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("scattersphere.execution")
 MANY = 10_000
 """Tasks and instances of a run that is settled in a turn of its own."""
+DEEPEST = 16
+"""How deep child runs may be nested (design, section 8): a job that starts itself would else fill the memory."""
 CHUNK = 32
 """Attempts that are taken from one run before the next one has its turn."""
 
@@ -114,6 +117,7 @@ class JobExecutor(Obedience):
         self._log_guard = threading.RLock()
         self._last_id = 0
         self.failure: BaseException | None = None
+        self._crashing: Execution | None = None
 
     # ---- life
 
@@ -187,6 +191,11 @@ class JobExecutor(Obedience):
             raise EngineError(f"the engine failed before: {self.failure!r}") from self.failure
         job = plan.definition
         self.admission.check(job, child=child_of is not None)
+        if child_of is not None and child_of.execution.depth >= DEEPEST:
+            raise ConflictError(
+                f"job {job.name!r} cannot be started here: child runs may be nested {DEEPEST} deep, "
+                f"and this is {child_of.execution.chain}"
+            )
         self._last_id += 1
         execution = Execution(
             self._last_id,
@@ -199,6 +208,7 @@ class JobExecutor(Obedience):
         execution.created_at, execution.epoch = loop.clock(), self.wall_clock.epoch()
         if child_of is not None:
             execution.parent, execution.is_child = child_of.run_id, True
+            execution.started_by, execution.depth = child_of, child_of.execution.depth + 1
         if prepare is not None:
             prepare(execution)
             execution.journal.stamp(execution.created_at)
@@ -207,7 +217,8 @@ class JobExecutor(Obedience):
             self.on_move(execution, EventKind.RUN_QUEUED)
         if child_of is not None:
             child_of.execution.children.add(execution)
-            self.slot(execution)
+            self.guard(execution, self.slot, execution)
+            self.inherit(execution, child_of)
             return execution
         for replaced in self.admission.enter(execution):
             self.request(replaced, "cancel", f"replaced by run {execution.id}", None)
@@ -234,7 +245,7 @@ class JobExecutor(Obedience):
     def admit(self) -> None:
         """Give free slots to queued runs."""
         while (execution := self.admission.next()) is not None:
-            self.slot(execution)
+            self.guard(execution, self.slot, execution)
 
     def slot(self, execution: Execution) -> None:
         """Start a queued run."""
@@ -304,13 +315,21 @@ class JobExecutor(Obedience):
             if begun:
                 execution, units = begun.popleft()
             else:
-                offer = take(min(CHUNK, self.starts_left))
+                try:
+                    offer = take(min(CHUNK, self.starts_left))
+                except BaseException as exc:  # noqa: BLE001 - a defect of ours
+                    self._crash_first(exc)
+                    continue
                 if offer is None:
                     return False
                 machine, units = offer
                 execution = self.running[machine.run_id]
             self._began = True
-            now = start(execution, units, now, end)
+            try:
+                now = start(execution, units, now, end)
+            except BaseException as exc:  # noqa: BLE001 - a defect of ours
+                self._crash_starting(execution, units, exc)
+                now = self.clock()
             if execution.watchers is not None:
                 self._news[execution] = None
             if now > end:
@@ -318,6 +337,20 @@ class JobExecutor(Obedience):
             if drained() and not begun:
                 return False
         return True
+
+    def _crash_first(self, exc: BaseException) -> None:
+        """Something failed while units of the first run in the dispatcher's list were taken."""
+        machine = self.dispatcher.first
+        if machine is None:
+            raise exc
+        self.crash_run(self.running[machine.run_id], exc)
+
+    def _crash_starting(self, execution: Execution, units: list[int], exc: BaseException) -> None:
+        """Something failed while one of these units was started: they give their places back."""
+        self._starting = None
+        self.crash_run(execution, exc)
+        for unit in units:  # those that it had not come to
+            self.guard(execution, execution.machine.free_places, unit)
 
     def written(self, execution: Execution, now: float) -> None:
         """The machine has written into the run's journal: stamp it, have the pump wake those who read it."""
@@ -337,7 +370,7 @@ class JobExecutor(Obedience):
         self._told_at = now
         news, self._news = self._news, {}
         for execution in news:
-            execution.tell()
+            self.guard(execution, execution.tell)
         return False
 
     # ---- runs move
@@ -353,41 +386,93 @@ class JobExecutor(Obedience):
             self.resume_run_timeout(execution)
         elif state is RunState.PAUSED:
             self.suspend_run_timeout(execution)
+            for parent in execution.waited_by:
+                self.hold_waiting(parent)
         elif state.ended:
             self._run_ended(execution)
 
     def _run_ended(self, execution: Execution) -> None:
         self.running.pop(execution.id, None)
         execution.journal.close()
+        self.admission.leave(execution)
+        self._forget_timers(execution)
         execution.elements.clear()
+        starter = execution.started_by
+        if starter is not None and execution in starter.execution.children:
+            starter.execution.children.remove(execution)
+        execution.tell_end()
+        self.guard(execution, self._settle, execution)
+        self.admit()
+
+    def _settle(self, execution: Execution) -> None:
+        if len(execution.machine.task_states) < MANY:
+            execution.settle()
+        else:  # takes some milliseconds, to which this turn's share is not to be added
+            self.backlog.in_pieces(self._settling(execution))
+            self.wake()
+
+    def _settling(self, execution: Execution) -> Iterator[None]:
+        try:
+            yield from execution.settling()
+        except Exception as exc:  # noqa: BLE001 - a defect of ours
+            self.crash_run(execution, exc)
+
+    def _forget_timers(self, execution: Execution) -> None:
         for timer in (execution.timer, execution.finals_timer, *execution.retries.values()):
             if timer is not None:
                 timer.cancel()
         execution.retries.clear()
-        self.admission.leave(execution)
-        if len(execution.machine.task_states) < MANY:
-            execution.settle()
-        else:  # takes some milliseconds, to which this turn's share is not to be added
-            self.backlog.in_pieces(execution.settling())
-            self.wake()
-        execution.tell_end()
-        self.admit()
 
     def crash(self, exc: BaseException) -> None:
-        """The engine itself failed: mark the runs, keep the host's program alive."""
+        """The loop is broken, or the pump itself: nothing can be carried out any more, so all runs have crashed."""
         self.failure = exc
         self._begun.clear()
         self._working.clear()
         self.backlog.clear()
         for execution in list(self.running.values()):
-            execution.machine.crash()
+            self.crash_run(execution, exc)
+
+    def crash_run(self, execution: Execution, exc: BaseException) -> None:
+        """End a run as crashed: a defect of ours has come up while it was served. Nothing else is touched.
+
+        Each step is taken whatever becomes of the others: what has failed once may fail again.
+        """
+        _log.error("a defect of the engine ends run %s of %s", execution.id, execution.plan.job, exc_info=exc)
+        if execution.id not in self.running or execution is self._crashing:
+            return
+        self._crashing = execution
+        machine = execution.machine
+        for step in (
+            machine.crash,
             # The machine has given them up, and may not be asked any more; they are named until they end.
-            self.stuck.update(dict.fromkeys(execution.live.values(), execution))
-            self._kill_all(execution)
-            execution.log.append(logging.ERROR, f"the engine failed: {format_failure(exc)}")
-            execution.machine.out.clear()
-            execution.commands.clear()
-            self.run_moved(execution, RunState.CRASHED)
+            lambda: self.stuck.update(dict.fromkeys(execution.live.values(), execution)),
+            lambda: self._kill_all(execution),
+            lambda: execution.log.append(logging.ERROR, f"the engine failed: {format_failure(exc)}"),
+            machine.out.clear,
+            execution.commands.clear,
+            lambda: self.reach_children(execution, "cancel"),
+            lambda: self._working.pop(execution, None),
+            lambda: self.run_moved(execution, RunState.CRASHED),
+        ):
+            self._try(step)
+        if execution.id in self.running:  # what tells of the end has failed
+            machine.state = RUN_CRASHED
+            execution.ended_at = self.clock()
+            for last in (
+                lambda: self.running.pop(execution.id, None),
+                lambda: self._forget_timers(execution),
+                lambda: self.admission.leave(execution),
+                execution.tell_end,
+                self.admit,
+            ):
+                self._try(last)
+        self._crashing = None
+
+    def _try(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except BaseException:  # noqa: BLE001 - see above
+            _log.exception("another one, while the run was ended")
 
     def _kill_all(self, execution: Execution) -> None:
         for attempt in list(execution.live.values()):
@@ -428,11 +513,3 @@ class JobExecutor(Obedience):
         """Wait until no run is live."""
         while self.running:
             await next(iter(self.running.values())).wait()
-
-    # ---- waiting
-
-    async def finish(self, execution: Execution, at_most: float | None) -> bool:
-        """Wait for the end, at most so many seconds. Return whether it came."""
-        with anyio.move_on_after(at_most):
-            await execution.wait()
-        return execution.state.ended

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from scattersphere.execution.attempts import AttemptDriver
 from scattersphere.execution.execution import Failure
 from scattersphere.execution.machine.codes import CANCELLED, CANCELLING
+from scattersphere.execution.timers import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.execution import Execution
+    from scattersphere.model.definition import RetryPolicy
 
 RECANCEL = 1.0
 """Seconds until a refuser is cancelled again; doubled each time, at most `RECANCEL_MOST`."""
@@ -26,6 +28,10 @@ class Interruptions(AttemptDriver):
     grace: float
     random: Callable[[], float] = staticmethod(random.random)
     """Gives the part of a retry's delay that is waited for; tests put a seeded one here."""
+
+    def end_children_of(self, attempt: Attempt) -> None:
+        """An attempt is cancelled or killed: so are the runs that it has started."""
+        raise NotImplementedError
 
     # ---- commands about attempts
 
@@ -50,11 +56,13 @@ class Interruptions(AttemptDriver):
     def interrupt(self, attempt: Attempt) -> None:
         """Cancel or kill an attempt as it was asked to end, and time its grace."""
         self._interrupt(attempt, kill=attempt.killed)
+        if attempt.execution.children:
+            self.end_children_of(attempt)
         if attempt.grace is not None:
             attempt.grace.cancel()
-        due = self.clock() + self._grace_of(attempt)
-        attempt.grace = self.timers.at(due, lambda: self._grace_over(attempt))
-        self.set_alarm()
+        attempt.grace = self.call_later(
+            attempt.execution, self._grace_of(attempt), lambda: self._grace_over(attempt)
+        )
 
     def _grace_of(self, attempt: Attempt) -> float:
         if attempt.killed:
@@ -108,7 +116,7 @@ class Interruptions(AttemptDriver):
             self._interrupt(attempt, kill=False)
             self._again(attempt, min(gap * 2, RECANCEL_MOST))
 
-        attempt.grace = self.timers.at(self.clock() + gap, recancel)
+        attempt.grace = self.call_later(attempt.execution, gap, recancel)
 
     def release(self, execution: Execution, unit: int) -> None:
         """Let a held attempt go on."""
@@ -117,10 +125,8 @@ class Interruptions(AttemptDriver):
             return
         attempt.release()
         if attempt.remaining is not None:
-            when = self.clock() + attempt.remaining
-            attempt.remaining = None
-            attempt.late = self.timers.at(when, lambda: self.attempt_timed_out(attempt))
-            self.set_alarm()
+            rest, attempt.remaining = attempt.remaining, None
+            attempt.late = self.call_later(execution, rest, lambda: self.attempt_timed_out(attempt))
 
     def held(self, attempt: Attempt) -> None:
         """An attempt waits at a checkpoint: its timeout stands still."""
@@ -138,11 +144,11 @@ class Interruptions(AttemptDriver):
         """The timeout of an attempt has come; where a backend begins later than it was told, it is due later."""
         began, timeout = attempt.began_at, attempt.planned.definition.timeout
         if not attempt.planned.on_loop and timeout is not None:
-            now = self.clock()
-            rest = timeout if began is None else began + timeout - now
+            rest = timeout if began is None else began + within(timeout) - self.clock()
             if rest > 0:
-                attempt.late = self.timers.at(now + rest, lambda: self.attempt_timed_out(attempt))
-                self.set_alarm()
+                attempt.late = self.call_later(
+                    attempt.execution, rest, lambda: self.attempt_timed_out(attempt)
+                )
                 return
         attempt.execution.machine.attempt_timeout(attempt.unit)
         self.obey(attempt.execution)
@@ -151,7 +157,7 @@ class Interruptions(AttemptDriver):
         """Let the machine know when the back-off of a failed attempt is over."""
         machine = execution.machine
         policy = execution.plan.tasks[machine.task_of(unit)].definition.retry
-        wait = min(policy.delay * policy.backoff ** (machine.attempts[unit] - 1), policy.max_delay)
+        wait = back_off(policy, machine.attempts[unit])
         if policy.jitter:
             wait *= self.random()
 
@@ -163,5 +169,15 @@ class Interruptions(AttemptDriver):
         if wait <= 0:
             due()
         else:
-            execution.retries[unit] = self.timers.at(self.clock() + wait, due)
-            self.set_alarm()
+            execution.retries[unit] = self.call_later(execution, wait, due)
+
+
+def back_off(policy: RetryPolicy, failures: int) -> float:
+    """Return the seconds between a failure and the next attempt, without jitter; whatever numbers the policy has."""
+    if not policy.delay > 0:
+        return 0.0
+    try:
+        wait = float(policy.delay) * float(policy.backoff) ** (failures - 1)
+    except OverflowError:
+        return within(policy.max_delay)
+    return wait if wait < policy.max_delay else within(policy.max_delay)

@@ -101,10 +101,13 @@ class Obedience(Alarms):
         working = self._working
         while working:
             execution, _ = working.popitem(last=False)
-            self._carry_on(execution, end)
-            if not execution.commands and execution.machine.work(WORK_STEPS):
-                working[execution] = None
-            self.obey(execution)
+            self.guard(execution, self._work_on, execution, end)
             if execution.commands or time.perf_counter() > end:
                 break
         return bool(working)
+
+    def _work_on(self, execution: Execution, end: float) -> None:
+        self._carry_on(execution, end)
+        if not execution.commands and execution.machine.work(WORK_STEPS):
+            self._working[execution] = None
+        self.obey(execution)

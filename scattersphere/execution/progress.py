@@ -5,7 +5,6 @@ The newest report always wins, and the last one of an attempt is told before its
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from scattersphere.execution.logs.failures import shorten
@@ -18,6 +17,9 @@ if TYPE_CHECKING:
 
 GAP = 0.1
 """Seconds between two progress events of one attempt: a person sees no more than ten in a second."""
+
+MOST = 1e300
+"""A number of units that can still be shown; ints of any size can be reported."""
 
 WORDS = 500
 """Characters of a progress message: 10,000 of them are kept for each run."""
@@ -33,8 +35,8 @@ def checked(done: float, total: float | None, message: str) -> Report:
             continue
         if not isinstance(value, int | float):
             raise TypeError(f"progress: {name} is a number, not {type(value).__name__}")
-        if not math.isfinite(value):
-            raise ValueError(f"progress: {name} is {value}")
+        if not abs(value) < MOST:
+            raise ValueError(f"progress: {name} is {str(value)[:20]}")
     return done, total, shorten(str(message), WORDS)
 
 
@@ -64,9 +66,9 @@ def report(driver: AttemptDriver, attempt: Attempt, latest: Report) -> None:
         return
     gauge.due = True
     if driver.on_loop():
-        _look(driver, gauge)
+        driver.guard(attempt.execution, _look, driver, gauge)
     else:
-        driver.soon(_look, driver, gauge)
+        driver.soon(driver.guard, attempt.execution, _look, driver, gauge)
 
 
 def close(driver: AttemptDriver, attempt: Attempt) -> None:
@@ -88,8 +90,8 @@ def _look(driver: AttemptDriver, gauge: Gauge) -> None:
         gauge.due = False  # before the report is read: one that comes in between asks again
         _tell(driver, gauge)
     else:
-        gauge.timer = driver.timers.at(when, lambda: _look(driver, gauge))
-        driver.set_alarm()
+        wait = when - driver.clock()
+        gauge.timer = driver.call_later(gauge.attempt.execution, wait, lambda: _look(driver, gauge))
 
 
 def _tell(driver: AttemptDriver, gauge: Gauge) -> None:

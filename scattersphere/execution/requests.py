@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
+import anyio
+
+from scattersphere.errors import EngineError, RunStateError
+from scattersphere.execution.attempt import Attempt
 from scattersphere.execution.interruptions import Interruptions
+from scattersphere.execution.logs.runlog import current_attempt
+from scattersphere.execution.machine.consequences import CANCEL, KILL, STOP
+from scattersphere.execution.timers import within
 from scattersphere.model.arguments import check_seconds, check_text
 from scattersphere.model.states import RunState
 
@@ -13,6 +21,8 @@ if TYPE_CHECKING:
 
     from scattersphere.execution.execution import Execution
 
+CHILD_GRACE = 0.5
+"""The part of a parent's grace that its child runs get: they end before the parent is given up."""
 FINALLY_LIMIT = 60.0
 """Seconds that finally-tasks have after a cancel (design, section 8)."""
 
@@ -32,6 +42,20 @@ class Requests(Interruptions):
         """Carry out pause, resume, stop, cancel, kill. Raises `RunStateError`."""
         check_text(reason, "reason", optional=True)
         check_seconds(grace, "grace", optional=True)
+        try:
+            self._request(execution, verb, reason, grace)
+        except RunStateError:
+            raise
+        except Exception as exc:
+            self.crash_run(execution, exc)
+            raise EngineError(f"run {execution.id} has crashed by a defect of the engine: {exc!r}") from exc
+        if (
+            execution.state is RunState.QUEUED
+        ):  # resumed: a place may have become free while nobody could take it
+            self.admit()
+        self.reach_children(execution, verb)
+
+    def _request(self, execution: Execution, verb: str, reason: str | None, grace: float | None) -> None:
         machine = execution.machine
         if grace is not None:
             execution.grace = grace
@@ -42,12 +66,6 @@ class Requests(Interruptions):
         execution.journal.stamp(self.clock())
         self.obey(execution)
         self.wake()
-        if (
-            execution.state is RunState.QUEUED
-        ):  # resumed: a place may have become free while nobody could take it
-            self.admit()
-        if verb in {"pause", "resume"}:
-            self._reach_children(execution, verb)
 
     async def cancel_runs(self, run_ids: Iterable[int], reason: str) -> None:
         """Cancel those of these runs that live, and wait for their ends."""
@@ -57,22 +75,120 @@ class Requests(Interruptions):
         for execution in executions:
             await execution.wait()
 
-    def _reach_children(self, execution: Execution, verb: str) -> None:
-        """A pause holds the child runs too; their ends are waited for by the task that started them."""
+    # ---- families
+
+    def reach_children(self, execution: Execution, verb: str) -> None:
+        """What is asked of a run is asked of the runs that its bodies have started.
+
+        A finally-task goes on after a stop and a cancel, and so do its children.
+        """
         execution.children = {child for child in execution.children if not child.state.ended}
-        for child in execution.children:
-            if child.state not in {RunState.STOPPING, RunState.CANCELLING}:
-                self.request(child, verb, None, None)
+        for child in list(execution.children):
+            starter = child.started_by
+            if verb in {"stop", "cancel"} and starter is not None and starter.planned.definition.finally_:
+                continue
+            self._ask_child(child, verb)
+        for unit in list(execution.machine.lent):
+            if (attempt := execution.live.get(unit)) is not None:
+                self.hold_waiting(attempt)
+
+    def end_children_of(self, attempt: Attempt) -> None:
+        """An attempt is cancelled or killed: so are the runs that it has started."""
+        for child in list(attempt.execution.children):
+            if child.started_by is attempt and not child.state.ended:
+                self._ask_child(child, "kill" if attempt.killed else "cancel")
+
+    def inherit(self, child: Execution, starter: Attempt) -> None:
+        """Ask of a new child run what its parent was asked before."""
+        machine = starter.execution.machine
+        final = starter.planned.definition.finally_
+        if machine.level == KILL or starter.killed:
+            self._ask_child(child, "kill")
+        elif starter.asked is not None or (machine.level == CANCEL and not final):
+            self._ask_child(child, "cancel")
+        elif machine.level == STOP and not final:
+            self._ask_child(child, "stop")
+        elif starter.execution.pausing:
+            self._ask_child(child, "pause")
+
+    def _ask_child(self, child: Execution, verb: str) -> None:
+        reason = f"its parent, run {child.parent}, is ending"
+        parent = None if child.started_by is None else child.started_by.execution
+        grace = self.grace if parent is None or parent.grace is None else parent.grace
+        with contextlib.suppress(RunStateError):  # it ends already, by itself or because it was asked to
+            self.request(child, verb, reason, grace * CHILD_GRACE if verb == "cancel" else None)
+
+    # ---- a parent that waits for a child
+
+    async def finish(self, execution: Execution, at_most: float | None) -> bool:
+        """Wait for the end, at most so many seconds. Return whether it came.
+
+        A body that waits for a run which it has started lends its places meanwhile: that run may need them.
+        """
+        limit = None if at_most is None else within(at_most)
+        parent = current_attempt.get()
+        if execution.state.ended or not isinstance(parent, Attempt) or not execution.descends_from(parent):
+            with anyio.move_on_after(limit):
+                await execution.wait()
+            return execution.state.ended
+        self._wait_begins(parent, execution)
+        try:
+            with anyio.move_on_after(limit):
+                await execution.wait()
+            if execution.state.ended:
+                await self._get_places_back(parent, execution)
+        finally:
+            self._wait_ends(parent, execution)
+        return execution.state.ended
+
+    def _wait_begins(self, parent: Attempt, child: Execution) -> None:
+        parent.waits_for = (*parent.waits_for, child)
+        child.waited_by = (*child.waited_by, parent)
+        if parent.execution.machine.lend(parent.unit):
+            self.wake()
+        self.hold_waiting(parent)
+
+    async def _get_places_back(self, parent: Attempt, child: Execution) -> None:
+        """Wait until the dispatcher has places for the parent again, if it waits for no other child."""
+        if any(other is not child for other in parent.waits_for):
+            return
+        if parent.execution.machine.reclaim(parent.unit):
+            parent.place = anyio.Event()
+            self.wake()
+            await parent.place.wait()
+
+    def _wait_ends(self, parent: Attempt, child: Execution) -> None:
+        parent.waits_for = tuple(other for other in parent.waits_for if other is not child)
+        child.waited_by = tuple(other for other in child.waited_by if other is not parent)
+        if not parent.waits_for:
+            parent.execution.machine.seize(parent.unit)
+
+    def give_places(self, execution: Execution, unit: int) -> None:
+        """The dispatcher has places for an attempt that had lent its own: let it go on."""
+        execution.machine.take_back(unit)
+        attempt = execution.live.get(unit)
+        if attempt is not None and attempt.place is not None:
+            attempt.place.set()
+
+    def hold_waiting(self, attempt: Attempt) -> None:
+        """During a pause, hold a parent that waits only for runs which are paused too."""
+        execution, machine = attempt.execution, attempt.execution.machine
+        children = attempt.waits_for
+        if not (execution.pausing and children) or attempt.unit in machine.held:
+            return
+        if all(child.state is RunState.PAUSED or child.state.ended for child in children):
+            machine.hold_waiting(attempt.unit)
+            if attempt.unit in machine.held:
+                self.held(attempt)
 
     def arm_run_timeout(self, execution: Execution) -> None:
         """Start or continue the clock of the run's own timeout."""
         if execution.remaining is None or execution.timer is not None:
             return
         execution.timer_from = self.clock()
-        execution.timer = self.timers.at(
-            self.clock() + execution.remaining, lambda: self._run_timed_out(execution)
+        execution.timer = self.call_later(
+            execution, execution.remaining, lambda: self._run_timed_out(execution)
         )
-        self.set_alarm()
 
     def limit_finals(self, execution: Execution) -> None:
         """Bound the finally-tasks of a cancelled run."""
@@ -81,8 +197,7 @@ class Requests(Interruptions):
             execution.machine.finally_timeout()
             self.obey(execution)
 
-        execution.finals_timer = self.timers.at(self.clock() + FINALLY_LIMIT, over)
-        self.set_alarm()
+        execution.finals_timer = self.call_later(execution, FINALLY_LIMIT, over)
 
     def suspend_run_timeout(self, execution: Execution) -> None:
         """Stop the clock of the run's timeout while it is paused."""
@@ -101,3 +216,4 @@ class Requests(Interruptions):
         if not execution.state.ended:
             execution.machine.timeout()
             self.obey(execution)
+            self.reach_children(execution, "cancel")

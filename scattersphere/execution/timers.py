@@ -21,6 +21,13 @@ import attrs
 
 FEW = 64
 """Forgotten entries that a heap may have whatever its size."""
+FAREST = 1e9
+"""Seconds, about thirty years: what is due later is due then, so that no number of a user's overflows a clock."""
+
+
+def within(seconds: float) -> float:
+    """Return a number of seconds that can be added to a clock; what is no number is as far as can be."""
+    return min(FAREST, seconds)
 
 
 @attrs.define(eq=False)
@@ -82,7 +89,7 @@ class Timers:
         if lane is None:
             self.changed = True  # a lane that exists has an earlier deadline already
             lane = self._lanes[duration] = {}
-        lane[key] = now + duration
+        lane[key] = now + within(duration)
 
     def forget(self, key: Any, duration: float) -> float | None:
         """Drop `key`; return its deadline, or None where it has expired already."""

@@ -52,7 +52,7 @@ def check_seconds(value: object, what: str, *, optional: bool = False, endless: 
         raise TypeError(
             f"{what} is a number of seconds{' or None' if optional else ''}, not {describe(value)}"
         )
-    if not value >= 0 or (math.isinf(value) and not endless):
+    if not value >= 0 or (value == math.inf and not endless):
         raise ArgumentError(f"{what} is a number of seconds, at least 0, not {value}")
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from scattersphere.errors import ScattersphereError
-from scattersphere.model.events import EventKind
 from scattersphere.task import RunnableTask, TaskContext
 
 if TYPE_CHECKING:
@@ -33,9 +32,7 @@ async def follow(context: TaskContext, job: str, params: dict[str, Any]) -> dict
     """
     child: Run = await context.start(job, params)
     try:
-        async for event in child.events():
-            if event.kind is EventKind.RUN_PAUSED:
-                await context.checkpoint()  # where the parent's own pause holds us
+        await child.wait()
     except GeneratorExit:  # this body is closed by force, and cannot wait
         if not child.state.ended:
             child.kill(_reason(context))

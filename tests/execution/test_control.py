@@ -9,7 +9,6 @@ import anyio
 import pytest
 
 from scattersphere import (
-    EngineError,
     JobDefinition,
     NonRetryableError,
     RunnableTask,
@@ -632,23 +631,6 @@ async def test_a_body_that_cancels_its_own_run_ends_it_and_all_that_was_about_to
         assert run.state is RunState.CANCELLED
         assert {status.state for status in run.tasks.values()} == {TaskState.CANCELLED}
         assert not server.stuck
-
-
-@pytest.mark.anyio
-async def test_a_failure_of_the_engine_crashes_the_runs_and_spares_the_host(monkeypatch):
-    async with Server(grace=0.1) as server:
-        server.register_tasks("app", CLASSES)
-        forever = await server.start_task("Sleep", {"seconds": 1e6})
-        victim = await server.start_task("Sleep", {"seconds": 0.0})
-        monkeypatch.setattr(type(victim._execution.machine), "ok", lambda *_: 1 / 0)
-        await victim.wait(10)
-        monkeypatch.undo()
-        assert victim.state is forever.state is RunState.CRASHED
-        assert "ZeroDivisionError" in "\n".join(str(line) for line in victim.logs())
-        with pytest.raises(EngineError):
-            await server.start_task("Sleep")
-        while server.stuck:  # what executed is killed: it ends, and is named until then
-            await anyio.lowlevel.checkpoint()
 
 
 @pytest.mark.anyio

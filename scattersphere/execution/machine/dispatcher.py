@@ -79,6 +79,11 @@ class Dispatcher:
         """Whether something may be startable. `take` knows for certain."""
         return self._listed > 0 and self.free > 0
 
+    @property
+    def first(self) -> RunMachine | None:
+        """The run whose turn it is; None where nothing is listed."""
+        return next((level[0].machine for level in self._order if level), None)
+
     def is_drained(self) -> bool:
         """Whether the lane that was taken from last is the only one listed, and empty.
 
@@ -215,6 +220,13 @@ class Dispatcher:
         for gate in gates:
             gate.free += 1
         self.offer(gates)
+
+    def seize(self, gates: tuple[Gate, ...]) -> None:
+        """Take a place of each of these gates and of the server, whether there is one or not."""
+        if self.limited:
+            self.free -= 1
+        for gate in gates:
+            gate.free -= 1
 
     def offer(self, gates: tuple[Gate, ...]) -> None:
         """Offer a free place of each gate to the lane that waits for it first."""

@@ -84,6 +84,7 @@ class RunRecord:
         "_lanes",
         "_maps",
         "_readers",
+        "_reclaiming",
         "_run_gate",
         "_smooth",
         "_started",
@@ -99,6 +100,7 @@ class RunRecord:
         "held",
         "journal",
         "left",
+        "lent",
         "live",
         "out",
         "results",
@@ -119,6 +121,10 @@ class RunRecord:
         self.results: list[Any] = [None] * shape.size
         self.stuck: set[int] = set()
         self.held: set[int] = set()
+        self.lent: set[int] = set()
+        """Attempts that have lent their places while they wait for a child run."""
+        self._reclaiming: set[int] = set()
+        """Those among them that are queued for their places again."""
         self.journal: list[int] | array[int] = []
         self.out: list[Command] = []
         self.causes: list[str] = []
@@ -210,7 +216,7 @@ class RunRecord:
         if not self._instance_task:
             self._instance_task = self._instance_index = NO_UNITS
         if not self.live and not self.stuck:  # no attempt can end any more
-            self.stuck = self.held = self._back_off = EMPTY_SET
+            self.stuck = self.held = self.lent = self._reclaiming = self._back_off = EMPTY_SET
 
     # ---- moves
 
@@ -278,6 +284,9 @@ class RunRecord:
             for lane in self._lanes.values():
                 lane.queue.clear()
         self.dispatcher.withdraw(self._lanes.values())
+        if forget and self._reclaiming:  # they execute: what is forgotten has not begun
+            for unit in sorted(self._reclaiming):
+                self._put_back(unit)
 
     def _enlist_all(self) -> None:
         for lane in self._lanes.values():

@@ -221,7 +221,7 @@ class RunMachine(Consequences):
         if self._may_begin(unit):
             self._begin(unit)
             return True
-        self._free_places(unit)
+        self.free_places(unit)
         if self.task_states[unit] in (PENDING, UP_FOR_RETRY) and self._may_start_again(unit):
             self._put_back(unit)
         return False
@@ -302,7 +302,7 @@ class RunMachine(Consequences):
         A late outcome of an attempt that was given up is dropped, but its places become free.
         """
         if unit in self.stuck:
-            self._end_of_stuck(unit)
+            self.end_of_stuck(unit)
             return
         if self.task_states[unit] not in (RUNNING, CANCELLING):
             return
@@ -390,13 +390,65 @@ class RunMachine(Consequences):
 
     # ---- places
 
+    def lend(self, unit: int) -> bool:
+        """Give back the places of an attempt as long as it waits for a child run, which may need them.
+
+        False where it may not: it has lent them already, or is being ended and so will not wait for long.
+        """
+        if unit in self.lent or self.task_states[unit] != RUNNING:
+            return False
+        self.free_places(unit)
+        self.lent.add(unit)
+        return True
+
+    def reclaim(self, unit: int) -> bool:
+        """Queue an attempt that has waited for its places, before all that has not begun.
+
+        False if it has them. The dispatcher hands it out like a unit that begins; `take_back` follows.
+        """
+        if unit not in self.lent or unit in self._reclaiming:
+            return False
+        self._reclaiming.add(unit)
+        self._put_back(unit)
+        return True
+
+    def take_back(self, unit: int) -> None:
+        """Note that an attempt which was handed out has its places again."""
+        self.lent.discard(unit)
+        self._reclaiming.discard(unit)
+
+    def seize(self, unit: int) -> None:
+        """Let an attempt have its places at once: it was cancelled, or has waited enough.
+
+        For a moment there may be more of them taken than there are.
+        """
+        if unit not in self.lent:
+            return
+        lane = self._lane_of(unit)
+        if unit in self._reclaiming and unit in lane.queue:
+            lane.queue.remove(unit)
+        elif unit in self._reclaiming:  # handed out: it has them
+            self.take_back(unit)
+            return
+        self.take_back(unit)
+        self.dispatcher.seize(lane.gates)
+
+    def hold_waiting(self, unit: int) -> None:
+        """Count an attempt as held during a pause: all the runs for which it waits are paused."""
+        if unit in self.lent and self._is_holding() and self.task_states[unit] == RUNNING:
+            self.held.add(unit)
+            self._carry()
+
     def _leave(self, unit: int) -> None:
         """An attempt has ended."""
         self.live -= 1
         self.held.discard(unit)
-        self._free_places(unit)
+        self.free_places(unit)
 
-    def _free_places(self, unit: int) -> None:
+    def free_places(self, unit: int) -> None:
+        """Give back all places of a unit."""
+        if self.lent and unit in self.lent:
+            self.seize(unit)
         dispatcher = self.dispatcher
         if dispatcher.limited:
             dispatcher.free += 1
@@ -405,12 +457,13 @@ class RunMachine(Consequences):
             dispatcher.give_back(lane.gates)
 
     def _give_up(self, unit: int) -> None:
+        self.seize(unit)
         self.live -= 1
         self.held.discard(unit)
         self.stuck.add(unit)
         self.dispatcher.give_back(self._lane_of(unit).own)
 
-    def _end_of_stuck(self, unit: int) -> None:
+    def end_of_stuck(self, unit: int) -> None:
         """Free the last places of a stuck attempt that has really ended. Its outcome is dropped."""
         self.stuck.discard(unit)
         if self.dispatcher.limited:

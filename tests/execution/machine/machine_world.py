@@ -138,6 +138,8 @@ class World:
         """Whether units that were taken begin when the player wants, and not at once."""
         self.taken: list[tuple[int, int]] = []
         self.live: set[tuple[int, int]] = set()
+        self.seized = False
+        """Whether somebody took a place without waiting for it, so that there may be more taken than there are."""
         self.asked: set[tuple[int, int]] = set()
         self.killed: set[tuple[int, int]] = set()
         self.due: set[tuple[int, int]] = set()
@@ -181,7 +183,11 @@ class World:
         while (taken := self.dispatcher.take(self.width)) is not None:
             machine, units = taken
             assert 0 < len(units) <= self.width
-            self.taken += [(machine.run_id, unit) for unit in units]
+            for unit in units:
+                if unit in machine.lent:
+                    machine.take_back(unit)
+                else:
+                    self.taken.append((machine.run_id, unit))
             if not self.late:
                 self.begin_all()
             self.obey()
@@ -204,6 +210,7 @@ class World:
     def end(self, key, kind, *, retryable=True):
         number, unit = key
         machine = self.machines[number]
+        self.seized = self.seized or bool(machine.lent)
         self.live.remove(key)
         self.asked.discard(key)
         self.killed.discard(key)
@@ -278,6 +285,8 @@ class World:
         use = Counter()
         for number, unit in [*self.live, *self.taken]:
             machine = self.machines[number]
+            if unit in machine.lent:
+                continue
             task = machine.task_of(unit)
             use["server"] += 1
             for pool in self.jobs[number].tasks[task].pools:
@@ -286,17 +295,18 @@ class World:
                 use[number] += 1
                 use[number, task] += 1
         if self.limit is not None:
-            assert use["server"] <= self.limit
+            assert use["server"] <= self.limit or self.seized
             assert self.dispatcher.free == self.limit - use["server"]
         for pool, size in self.pools.items():
             assert self.dispatcher.pools[pool].free == size - use[pool]
         for machine, job in zip(self.machines, self.jobs, strict=True):
             number = machine.run_id
-            assert job.max_parallel is None or use[number] <= job.max_parallel
+            assert job.max_parallel is None or use[number] <= job.max_parallel or self.seized
             waiting = sum(number == run for run, _ in self.taken)
-            assert machine.live == (use[number] - waiting if not machine.is_over else 0)
+            executing = use[number] - waiting + len(machine.lent)
+            assert machine.live == (executing if not machine.is_over else 0)
             for task, shape in enumerate(job.tasks):
-                assert shape.max_parallel is None or use[number, task] <= shape.max_parallel
+                assert shape.max_parallel is None or use[number, task] <= shape.max_parallel or self.seized
                 assert shape.mapped or use[number, task] <= 1
 
     def check_journal(self, machine, note):
@@ -412,7 +422,7 @@ class World:
         used = Counter(
             machine.task_of(unit)
             for number, unit in [*self.live, *self.taken]
-            if number == machine.run_id and unit not in machine.stuck
+            if number == machine.run_id and unit not in machine.stuck and unit not in machine.lent
         )
         full = job.max_parallel is not None and used.total() >= job.max_parallel
         for unit in range(len(states)):
@@ -485,6 +495,7 @@ class Player:
         acts = ["request"] if self.control else []
         acts += ["start"] * any(machine.state == RUN_QUEUED for machine in world.machines)
         acts += ["end"] * 6 + ["timeout", "checkpoint", "grace"] * self.control if live else []
+        acts += ["lend", "lend", "reclaim", "reclaim", "seize"] if live and self.control else []
         acts += ["due"] * bool(world.due) + ["work"] * 3 * bool(busy) + ["begin"] * 4 * bool(world.taken)
         if not acts:
             return False
@@ -513,11 +524,23 @@ class Player:
 
     def disturb(self, act, key):
         machine, unit = self.world.machines[key[0]], key[1]
+        lent = unit in machine.lent
         if act == "checkpoint":
             before = machine.state
             held = machine.checkpoint(unit)
             assert held == (before in (RUN_PAUSING, RUN_PAUSED) and machine.task_states[unit] == RUNNING)
+        elif act == "lend":
+            assert machine.lend(unit) == (
+                machine.task_states[unit] == RUNNING and unit not in machine.stuck and not lent
+            )
+            machine.hold_waiting(unit)
+        elif act == "reclaim":
+            machine.reclaim(unit)
+        elif act == "seize":
+            self.world.seized = self.world.seized or lent
+            machine.seize(unit)
         elif act == "grace":
+            self.world.seized = self.world.seized or lent
             if key in self.world.asked:
                 machine.grace_over(unit)
         else:

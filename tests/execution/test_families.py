@@ -1,0 +1,263 @@
+"""A run and the runs that its bodies start: what is asked of it reaches them, and they never wait for each other in vain."""
+
+import contextlib
+
+import anyio
+import pytest
+from patience import PATIENCE
+
+import scattersphere.tasks
+from scattersphere import JobDefinition, RunnableTask, RunState, Server, TaskState
+
+trio = pytest.importorskip("trio")
+pytest.importorskip("trio.testing")
+
+KIDS: list = []
+
+
+class Parent(RunnableTask):
+    """Start a child and wait for it."""
+
+    async def run(self, context):
+        child = await context.start("kid")
+        KIDS.append(child)
+        await child.wait()
+        return child.state.value
+
+
+class LateParent(RunnableTask):
+    """Start a child when it is itself asked to end, or after so many seconds."""
+
+    async def run(self, context):
+        try:
+            await anyio.sleep(5)
+        finally:
+            with anyio.CancelScope(shield=True):
+                KIDS.append(await context.start("kid"))
+
+
+class Slow(RunnableTask):
+    """Take ten seconds."""
+
+    async def run(self, context):
+        for _ in range(10):
+            await anyio.sleep(1)
+            await context.checkpoint()
+
+
+class Quick(RunnableTask):
+    """Return at once."""
+
+    async def run(self, context):
+        return context.run_id
+
+
+class Recursive(RunnableTask):
+    """Start the own job again."""
+
+    async def run(self, context):
+        child = await context.start("rec")
+        await child.wait()
+        if not child.succeeded:
+            raise RuntimeError(next(iter(child.tasks.values())).failure.message)
+
+
+class Two(RunnableTask):
+    """Wait for two children at once."""
+
+    async def run(self, context):
+        async with anyio.create_task_group() as group:
+            for _ in range(2):
+                group.start_soon((await context.start("kid")).wait)
+
+
+class Impatient(RunnableTask):
+    """Wait for a child for two seconds, then cancel it."""
+
+    async def run(self, context):
+        child = await context.start("kid")
+        with contextlib.suppress(TimeoutError):
+            await child.wait(2)
+        child.cancel()
+        await child.wait()
+        return child.state.value
+
+
+def virtually(main, *, kid="Slow", **options):
+    async def run():
+        KIDS.clear()
+        async with Server(**{"pools": {"db": 9}, **options}) as server:
+            server.register_tasks("std", scattersphere.tasks.ALL)
+            server.register_tasks("app", [Parent, LateParent, Slow, Quick, Recursive, Two, Impatient])
+            server.define(JobDefinition.build("kid").task("k", kid, pool="db").done())
+            server.define(JobDefinition.build("rec").task("r", "Recursive").done())
+            server.define(JobDefinition.build("short", timeout=2).task("p", "Parent").done())
+            server.define(JobDefinition.build("tries").task("p", "Parent", timeout=2).done())
+            tidy = JobDefinition.build("tidy").task("a", "Slow").task("p", "Parent", finally_=True)
+            server.define(tidy.done())
+            return await main(server)
+
+    return trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize("verb", ["stop", "cancel", "kill"])
+def test_what_ends_a_run_ends_the_runs_that_its_bodies_started(verb):
+    async def main(server):
+        run = await server.start_task("Parent")
+        await trio.sleep(1.5)
+        getattr(run, verb)("enough")
+        await run.wait(60)
+        await trio.testing.wait_all_tasks_blocked()
+        (kid,) = KIDS
+        assert kid.state.ended
+        assert kid.state in {RunState.CANCELLED, RunState.STOPPED, RunState.SUCCEEDED}
+        assert kid.reason == "its parent, run 1, is ending"
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("job", ["short", "tries"])
+def test_a_timeout_of_a_run_or_of_an_attempt_ends_the_runs_that_it_started(job):
+    async def main(server):
+        run = await (await server.start(job)).wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert run.state is RunState.FAILED
+        assert KIDS[0].state is RunState.CANCELLED
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("verb", ["stop", "cancel", "kill"])
+def test_a_child_that_is_started_after_the_request_has_the_same_fate(verb):
+    async def main(server):
+        run = await server.start_task("LateParent")
+        await trio.sleep(1)
+        getattr(run, verb)()
+        await run.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        (kid,) = KIDS
+        assert kid.state is (RunState.STOPPED if verb == "stop" else RunState.CANCELLED)
+        assert all(task.state is TaskState.CANCELLED and not task.attempts for task in kid.tasks.values())
+
+    virtually(main)
+
+
+def test_a_child_that_is_started_during_a_pause_is_held_until_it_is_resumed():
+    async def main(server):
+        run = await server.start_task("LateParent")
+        await trio.sleep(1)
+        run.pause()
+        await trio.sleep(10)
+        (kid,) = KIDS
+        assert kid.state is RunState.PAUSED
+        assert not kid.tasks["k"].attempts
+
+    virtually(main)
+
+
+def test_a_finally_task_may_start_a_child_after_a_cancel_and_waits_for_its_end():
+    async def main(server):
+        run = await server.start("tidy")
+        await trio.sleep(1)
+        run.cancel()
+        await run.wait()
+        assert run.state is RunState.CANCELLED
+        assert run.results["p"] == "succeeded"
+        assert KIDS[0].succeeded
+
+    virtually(main)
+
+
+def test_a_parent_is_paused_when_its_child_is():
+    async def main(server):
+        run = await server.start_task("Parent")
+        await trio.sleep(1.5)
+        run.pause()
+        assert run.state is RunState.PAUSING  # the child has not come to its checkpoint
+        await trio.sleep(10)
+        assert run.state is KIDS[0].state is RunState.PAUSED
+        run.resume()
+        await run.wait()
+        assert run.succeeded
+        assert run.results["Parent"] == "succeeded"
+
+    virtually(main)
+
+
+def test_a_job_that_starts_itself_gets_an_error_at_the_sixteenth_level_that_names_the_chain():
+    async def main(server):
+        run = await (await server.start("rec")).wait()
+        assert run.state is RunState.FAILED
+        assert len(server.runs) == 17
+        message = run.tasks["r"].failure.message
+        assert "child runs may be nested 16 deep" in message
+        assert "rec#1/r > rec#2/r > rec#3/r" in message
+        assert "rec#17" in message
+
+    virtually(main)
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_parallel": 1}, {"pools": {"db": 1}}], ids=["of the server", "of a pool"]
+)
+@pytest.mark.parametrize("task", ["Parent", "Two", "Impatient"])
+def test_a_parent_lends_its_places_while_it_waits_for_its_child(options, task):
+    async def main(server):
+        server.define(JobDefinition.build("par", max_parallel=1).task("p", task, pool="db").done())
+        one, two = await server.start("par"), await server.start("par")
+        await one.wait(1000)
+        await two.wait(1000)
+        assert one.succeeded, one.explain()
+        assert two.succeeded, two.explain()
+        dispatcher = server._executor.dispatcher
+        assert dispatcher.free == options.get("max_parallel", dispatcher.free)
+        assert dispatcher.pools["db"].free == options.get("pools", {"db": 9})["db"]
+
+    virtually(main, **options)
+
+
+def test_a_parent_goes_on_only_when_it_has_its_place_again():
+    async def main(server):
+        server.define(JobDefinition.build("par").task("p", "Parent", pool="db").done())
+        server.define(JobDefinition.build("other").task("o", "Slow", pool="db").done())
+        run = await server.start("par")
+        await trio.sleep(0.5)
+        other = await server.start("other")  # waits for the child's place, and the parent for its own
+        await run.wait()
+        assert run.succeeded
+        assert (run.ended_at - run.started_at).total_seconds() == pytest.approx(20)  # it came second
+        await other.wait()
+        assert other.succeeded
+
+    virtually(main, pools={"db": 1})
+
+
+@pytest.mark.parametrize("verb", ["stop", "cancel", "kill"])
+def test_a_parent_that_is_ended_while_it_waits_for_its_place_leaves_all_places_free(verb):
+    async def main(server):
+        server.define(JobDefinition.build("par").task("p", "Parent", pool="db").done())
+        server.define(JobDefinition.build("other").task("o", "Slow", pool="db", priority=5).done())
+        run = await server.start("par")
+        await trio.sleep(0.5)
+        other = await server.start("other")
+        await trio.sleep(9.7)  # the child has ended, and the more important one has its place
+        assert KIDS[0].succeeded
+        assert run.tasks["p"].state is TaskState.RUNNING
+        getattr(run, verb)()
+        await run.wait()
+        await other.wait()
+        assert other.succeeded
+        assert run.state is (RunState.SUCCEEDED if verb == "stop" else RunState.CANCELLED)
+        assert server._executor.dispatcher.pools["db"].free == 1
+
+    virtually(main, pools={"db": 1})
+
+
+@pytest.mark.anyio
+async def test_run_job_needs_no_second_place():
+    async with Server(max_parallel=1) as server:
+        server.register_tasks("std", scattersphere.tasks.ALL)
+        server.register_tasks("app", [Quick])
+        server.define(JobDefinition.build("kid").task("k", "Quick").done())
+        run = await (await server.start_task("RunJob", {"job": "kid"})).wait(PATIENCE)
+        assert run.succeeded, run.explain()
