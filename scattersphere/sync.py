@@ -6,7 +6,12 @@ What a run has come to can still be read when the Server is closed.
 
 from __future__ import annotations
 
+import atexit
+import inspect
+import os
 import threading
+import warnings
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -20,7 +25,6 @@ from scattersphere.syncrun import SyncRun, SyncRuns, following
 from scattersphere.syncschedules import SyncSchedule, SyncSchedules
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from concurrent.futures import Future
     from pathlib import Path
@@ -43,7 +47,7 @@ _LOOK = 0.5
 """Seconds after which a waiting thread looks for a Ctrl-C that it has slept through."""
 
 
-def _result(future: Future[Any]) -> Any:
+def _result(future: Future[T]) -> T:
     """Wait for a future.
 
     A signal that comes between CPython's last look for one and its going to sleep is not seen before something
@@ -55,11 +59,52 @@ def _result(future: Future[Any]) -> Any:
     return future.result()
 
 
+class _Raised:
+    """SystemExit or the like, raised by a call: on the thread of the loop it would end the loop, so it is carried over."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+async def _carried(function: Callable[[], Any], cancelled: type[BaseException]) -> Any:
+    try:
+        value = function()
+        return await value if inspect.isawaitable(value) else value
+    except (Exception, cancelled):
+        raise
+    except BaseException as error:  # noqa: BLE001 - SystemExit and the like: the caller's, who gets it
+        return _Raised(error)
+
+
+_entered: set[SyncServer] = set()
+"""Those that were not closed yet."""
+
+
+def _close_all() -> None:
+    """Close what was forgotten, while the interpreter still can: a daemon thread would be gone without a word."""
+    for server in list(_entered):
+        if server.home == os.getpid():
+            warnings.warn(
+                f"{server!r} was not closed: use `with SyncServer() as server`, or `close()`; it is closed now",
+                ResourceWarning,
+                stacklevel=1,
+            )
+            with suppress(Exception):
+                server.close()
+
+
+try:
+    # `atexit` is too late: no thread can be started there any more, and closing needs some.
+    threading._register_atexit(_close_all)  # type: ignore[attr-defined]  # noqa: SLF001 - as concurrent.futures does
+except (AttributeError, RuntimeError):  # not in this Python; imported while the program ends
+    atexit.register(_close_all)
+
+
 class SyncServer(ForkGuard):
     """A Server in a thread. Takes the arguments of `Server`; used with `with`, from any thread but its own.
 
     Ctrl-C ends the call that waits, and leaves `with`, which cancels the runs; a second one, while they have their
-    grace, kills them.
+    grace, kills them. One that was forgotten is closed when the program ends.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -85,10 +130,12 @@ class SyncServer(ForkGuard):
             self._hosting, _ = portal.start_task(self._host)
             self._portal = portal
             self._stack = stack.pop_all()
+        _entered.add(self)
         return self
 
     async def _host(self, *, task_status: Started[None]) -> None:
         self._thread = threading.get_ident()
+        self._cancelled = anyio.get_cancelled_exc_class()
         async with self._server:
             task_status.started()
             await self._leave.wait()
@@ -107,16 +154,26 @@ class SyncServer(ForkGuard):
         if portal is None or hosting is None or self._closed:
             return
         self._closed = True
-        with self._stack:
-            try:
-                portal.start_task_soon(self._leave.set)
-                _result(hosting)
-            except KeyboardInterrupt:
-                portal.start_task_soon(self._leave.set)
-                portal.start_task_soon(self._kill_all)
-                _result(hosting)
-                raise
-        self._portal = None
+        try:
+            with self._stack:
+                try:
+                    self._soon(portal, self._leave.set)
+                    _result(hosting)
+                except KeyboardInterrupt:
+                    self._soon(portal, self._leave.set)
+                    self._soon(portal, self._kill_all)
+                    _result(hosting)
+                    raise
+                except CancelledError:
+                    pass  # something has ended the loop from inside: the Server was closed with it
+        finally:
+            self._portal = None
+            _entered.discard(self)
+
+    @staticmethod
+    def _soon(portal: BlockingPortal, function: Callable[[], object]) -> None:
+        with suppress(RuntimeError):  # its thread has gone
+            portal.start_task_soon(function)
 
     def _kill_all(self) -> None:
         for run in self._server.runs.values():
@@ -139,7 +196,10 @@ class SyncServer(ForkGuard):
         return self._server
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call or await `function` on the loop's thread, and wait; an interrupt cancels it there."""
+        """Call or await `function` on the loop's thread, and wait; an interrupt cancels it there.
+
+        What it raises is raised here, SystemExit too, and harms nothing there.
+        """
         return self._ask(self.portal, lambda: function(*args, **kwargs))
 
     def follow(self, function: Callable[[], Any]) -> Any:
@@ -166,14 +226,19 @@ class SyncServer(ForkGuard):
         if threading.get_ident() == self._thread:
             raise ConflictError("on the SyncServer's own thread nothing may block: use its `server` there")
         try:
-            future = portal.start_task_soon(function)
+            future: Future[Any] = portal.start_task_soon(_carried, function, self._cancelled)
         except RuntimeError as error:
             raise self._not_running() from error
         try:
-            return _result(future)
+            value = _result(future)
+        except CancelledError as error:
+            raise self._not_running() from error
         except BaseException:
             future.cancel()
             raise
+        if isinstance(value, _Raised):
+            raise value.error
+        return value
 
     # ---- code
 

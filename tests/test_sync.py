@@ -419,3 +419,76 @@ def test_several_servers_in_one_process():
             server.define(JobDefinition.build(name).task("sum", "Add", args={"a": 1}).done())
         assert (one.start("one").wait(PATIENCE).id, two.start("two").wait(PATIENCE).id) == (1, 1)
         assert list(one.definitions) == ["one"]
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), BaseException("odd")])
+def test_what_ends_a_program_is_raised_where_it_was_asked_for_and_ends_no_loop(error):
+    async def fail():
+        raise error
+
+    def fail_at_once():
+        raise error
+
+    with SyncServer() as server:
+        server.register_tasks("app", [Wait, Add])
+        run = server.start_task("Wait")
+        for function in (fail, fail_at_once):
+            with pytest.raises(type(error)) as raised:
+                server.call(function)
+            assert raised.value is error
+        assert run.state is RunState.RUNNING
+        assert server.start_task("Add", {"a": 1}).wait(PATIENCE).succeeded
+    assert run.state is RunState.CANCELLED
+
+
+def test_a_loop_that_the_host_ended_from_inside_was_closed_and_that_is_said():
+    with SyncServer(grace=1) as server:
+        server.register_tasks("app", [Wait])
+        run = server.start_task("Wait")
+        ended = server.portal.start_task_soon(sys.exit, 3)
+        with pytest.raises(SystemExit):
+            ended.result(PATIENCE)
+        deadline = time.monotonic() + PATIENCE
+        while not run.state.ended and time.monotonic() < deadline:
+            time.sleep(0.01)
+        with pytest.raises(ClosedError, match="has ended"):
+            server.start_task("Wait")
+    assert run.state is RunState.CANCELLED
+
+
+@pytest.mark.parametrize(
+    "entered", ["server.__enter__()", "stack = ExitStack(); stack.enter_context(server)"]
+)
+def test_one_that_was_forgotten_is_closed_when_the_program_ends_and_leaves_no_program_running(
+    tmp_path, entered
+):
+    script = tmp_path / "script.py"
+    script.write_text(
+        dedent(f"""
+        import sys
+        from contextlib import ExitStack
+        import scattersphere.tasks
+        from scattersphere import SyncServer
+
+        server = SyncServer(snapshot_folder={str(tmp_path)!r})
+        {entered}
+        server.register_tasks("std", scattersphere.tasks.ALL)
+        sleep = [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(600)"]
+        run = server.start_task("Shell", {{"command": sleep}})
+        print(next(run.follow_logs()).message, flush=True)
+        """)
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "default", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "ResourceWarning" in done.stderr
+    assert "use `with SyncServer() as server`" in done.stderr
+    assert "Traceback" not in done.stderr
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)
+    assert [each.name for each in tmp_path.iterdir()] == ["script.py"]

@@ -8,13 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
 
-from scattersphere.errors import ScattersphereError
+from scattersphere.errors import NonRetryableError, ScattersphereError
 from scattersphere.task import RunnableTask, TaskContext
 from scattersphere.tasks.group import ProcessGroup
 
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 LINE_LIMIT = 16 * 1024
 """Characters of a line, after which the log goes on in the next one."""
 CHUNK = 8 * 1024
-"""Bytes that are read at once: a flood of short lines may not hold the loop for long."""
+"""Bytes that are read at once."""
+FED = 64 * 1024
+"""Bytes that are written at once: what a pipe takes."""
+SLICE = 0.005
+"""Seconds of writing lines, before the loop has a turn: a chunk may hold as many lines as bytes."""
 LAST_OUTPUT = 1.0
 """Seconds to wait for the end of the output when the program and its group have gone: somebody who left
 the group may still hold the pipe."""
@@ -61,13 +66,14 @@ class Shell(RunnableTask):
 
     async def run(self, context: TaskContext) -> dict[str, Any]:
         """Run the program to its end."""
+        given = self._check()
         out, err = _Tail(self.keep), _Tail(self.keep)
         process = await self._open()
         code = -1
         group = ProcessGroup(process, self.terminate_seconds, lambda: context.grace_left)
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_feed, process, self.input)
+                tasks.start_soon(_feed, process, given)
                 tasks.start_soon(_log_lines, process.stdout, context, logging.INFO, out)
                 tasks.start_soon(_log_lines, process.stderr, context, logging.WARNING, err)
                 code = await process.wait()
@@ -81,6 +87,26 @@ class Shell(RunnableTask):
                 f"{_how(code)}, accepted are {self.ok}; last words: {tail[-LAST_WORDS:]}",
             )
         return {"exit_code": code, "stdout": out.text(), "stderr": err.text()}
+
+    def _check(self) -> bytes | None:
+        """Return the input as bytes. Raises `NonRetryableError` for what no program can be given."""
+        words = [self.command] if isinstance(self.command, str) else self.command
+        if not words or not words[0].strip():
+            raise NonRetryableError(
+                'command is empty: write a program and its arguments, as ["ls", "-l"], or a line for the shell'
+            )
+        if any("\0" in word for word in (*words, *self.env, *self.env.values(), self.cwd or "")):
+            raise NonRetryableError("command, env and cwd cannot hold the character NUL")
+        if any(not name or "=" in name for name in self.env):
+            raise NonRetryableError('env: the name of a variable is not empty and holds no "="')
+        try:
+            # What the system gave us as a name that is not UTF-8 goes back to it as it was.
+            return None if self.input is None else self.input.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            character = ord(self.input[error.start]) if self.input else 0
+            raise NonRetryableError(
+                f"input: character {error.start} is U+{character:04X}, one half of a pair, and no text"
+            ) from None
 
     async def _open(self) -> Process:
         return await anyio.open_process(
@@ -119,11 +145,14 @@ class _Tail:
         return "".join(self._parts)[-self._keep :] if self._keep > 0 else ""
 
 
-async def _feed(process: Process, text: str | None) -> None:
-    if process.stdin is None or text is None:
+async def _feed(process: Process, given: bytes | None) -> None:
+    if process.stdin is None or given is None:
         return
     try:
-        await process.stdin.send(text.encode())
+        for start in range(
+            0, len(given), FED
+        ):  # the loop moves what it could not send yet: little, but not megabytes
+            await process.stdin.send(given[start : start + FED])
         await process.stdin.aclose()
     except (anyio.BrokenResourceError, anyio.ClosedResourceError):
         return  # the program does not read its input: its right
@@ -141,8 +170,12 @@ async def _log_lines(stream: ByteReceiveStream | None, context: TaskContext, lev
             text, going_on = decoder.decode(b"", final=True), False
         tail.add(text)
         *lines, pending = (pending + text).split("\n")
+        end = time.perf_counter() + SLICE
         for line in lines:
             _log(context, level, line.rstrip("\r"))
+            if time.perf_counter() > end:
+                await anyio.lowlevel.checkpoint()
+                end = time.perf_counter() + SLICE
         if len(pending) > LINE_LIMIT or (pending and not going_on):
             _log(context, level, pending)
             pending = ""

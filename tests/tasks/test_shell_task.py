@@ -1,8 +1,10 @@
 """Shell runs real processes, on both loops: what it reports, and that it leaves none behind."""
 
 import os
+import re
 import signal
 import sys
+import time
 from pathlib import Path
 
 import anyio
@@ -12,6 +14,7 @@ from patience import PATIENCE
 import scattersphere.tasks
 from scattersphere import JobDefinition, RunState, Server, TaskState
 from scattersphere.errors import NoSuchTaskError
+from scattersphere.tasks import Shell
 
 pytestmark = pytest.mark.anyio
 
@@ -247,3 +250,76 @@ async def test_closing_the_server_ends_the_programs():
     await gone(child_of(run))
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)  # noqa: ASYNC222 - it does not wait; no zombie either: there is no child left
+
+
+@pytest.mark.blocks_loop  # what is asserted is processor time, not the wall's
+async def test_a_flood_of_short_lines_gives_the_loop_its_turns(server):
+    turns = []
+
+    async def look():
+        while True:
+            began = time.thread_time()
+            await anyio.lowlevel.checkpoint()
+            turns.append(time.thread_time() - began)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(look)
+        run = await finished(server, python("print('\\n' * 20_000)"))
+        group.cancel_scope.cancel()
+    assert run.succeeded
+    # Seconds of processor; 8,192 lines are read at once and cost 0.2 and more, and a slice is 0.005.
+    assert max(turns) < 0.1
+
+
+async def test_much_input_is_given_whole(server):
+    run = await finished(
+        server,
+        {
+            "command": [sys.executable, "-c", "import sys; print(len(sys.stdin.read()))"],
+            "input": "x" * 1_000_000,
+        },
+    )
+    assert run.results["Shell"]["stdout"].strip() == "1000000"
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ({"command": []}, "command is empty"),
+        ({"command": ""}, "command is empty"),
+        ({"command": "  "}, "command is empty"),
+        ({"command": ["", "x"]}, "command is empty"),
+        ({"command": ["echo", "a\0b"]}, "NUL"),
+        ({"command": ["echo"], "env": {"": "1"}}, "the name of a variable"),
+        ({"command": ["echo"], "env": {"a=b": "1"}}, "the name of a variable"),
+        ({"command": ["cat"], "input": "ab\ud83d"}, r"character 2 is U\+D83D"),
+    ],
+)
+async def test_what_no_program_can_be_given_is_told_in_words_and_not_tried_again(args, words):
+    class Retried(Shell):
+        command: list[str] | str = ""
+        input: str | None = args.get(
+            "input"
+        )  # a definition cannot hold such text, a program's own default can
+
+    async with Server() as server:
+        bundle = server.register_tasks("own", [Retried])
+        path = next(iter(bundle.tasks))
+        given = {name: value for name, value in args.items() if name != "input"}
+        job = JobDefinition.build("j").task("t", path, args=given, retry={"max_attempts": 3})
+        server.define(job.done())
+        run = await (await server.start("j")).wait(PATIENCE)
+        assert run.tasks["t"].attempts == 1
+        assert re.search(words, run.tasks["t"].failure.message)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names there are text")
+async def test_a_name_that_is_not_utf8_goes_back_to_the_program_as_it_was():
+    class Name(Shell):
+        command: list[str] | str = "od -An -tx1"
+        input: str | None = os.fsdecode(b"a\xff")
+
+    async with Server() as server:
+        bundle = server.register_tasks("own", [Name])
+        run = await (await server.start_task(next(iter(bundle.tasks)))).wait(PATIENCE)
+        assert run.results[next(iter(run.tasks))]["stdout"].split() == ["61", "ff"]
