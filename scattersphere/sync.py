@@ -60,7 +60,7 @@ def _result(future: Future[T]) -> T:
 
 
 class _Raised:
-    """SystemExit or the like, raised by a call: on the thread of the loop it would end the loop, so it is carried over."""
+    """SystemExit or the like, raised by a call: there it would end the loop, so it is carried over."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
