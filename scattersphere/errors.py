@@ -27,6 +27,8 @@
     ├── ForkedError              the Server was made before `fork`
     ├── MissingExtraError        a package that an extra brings is not installed (also an ImportError)
     ├── WrongLoopError           used in another thread or event loop than the one that entered it
+    ├── RunFailedError           a run that was waited for by `run` did not succeed; `.run` is it
+    ├── TaskFailedError          a failure of which only the text is had
     ├── EngineError              a defect of the engine itself
     ├── NonRetryableError        raised by a task: fail now, whatever attempts are left
     └── TaskCrashedError         raised by a task: what carried it out has died
@@ -36,7 +38,7 @@ Each class has a stable `code`, the word that the wire protocol uses.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -224,6 +226,31 @@ class WrongLoopError(ScattersphereError):
     """A Server or a run is used in another thread or event loop than the one that entered it; both are named."""
 
     code = "conflict"
+
+
+class RunFailedError(ScattersphereError):
+    """A run did not succeed: it failed, crashed, was cancelled or stopped. `.run` is the run.
+
+    The cause is the exception of the task that failed first, where there is one.
+    """
+
+    code = "run-failed"
+
+    def __init__(self, message: str, run: Any = None) -> None:
+        self.run: Any = run
+        """The `Run`; the `SyncRun` where a SyncServer raises it."""
+        super().__init__(message)
+
+
+class TaskFailedError(ScattersphereError):
+    """Stands for what a task raised where only its text is had. `type` names the class, `details` is the traceback."""
+
+    code = "run-failed"
+
+    def __init__(self, message: str, type: str = "", details: str = "") -> None:  # noqa: A002 - as in `Failure.type`
+        self.type = type
+        self.details = details
+        super().__init__(message)
 
 
 class EngineError(ScattersphereError):

@@ -33,7 +33,7 @@ from scattersphere.hosting.settings import checked
 from scattersphere.jobs.bundled import BundledJobs
 from scattersphere.jobs.claims import Claims
 from scattersphere.jobs.files import JobFiles
-from scattersphere.jobs.jobs import Jobs, job_of_task
+from scattersphere.jobs.jobs import Jobs, definition_of, job_of_task
 from scattersphere.jobs.reruns import PINNED
 from scattersphere.jobs.starting import Starter
 from scattersphere.model.arguments import check_count, check_mapping, check_text
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.backends.protocol import Backend
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.run import Run
+    from scattersphere.model.builder import JobBuilder
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.logs import LogLine
     from scattersphere.model.problem import Problem
@@ -314,20 +315,20 @@ class Server(AsyncResource):
         """The defined jobs, by name."""
         return MappingProxyType(self._jobs)
 
-    def define(self, definition: JobDefinition, *, replace: bool = False) -> JobDefinition:
+    def define(self, definition: JobDefinition | JobBuilder, *, replace: bool = False) -> JobDefinition:
         """Take up a definition and return it resolved: each task's bundle filled in where known.
 
         Never loads code. Raises `DefinitionError` with everything that is wrong, `ExistsError`.
         """
         self._check_loop()
-        return self._claims.define(definition, replace=replace)
+        return self._claims.define(definition_of(definition), replace=replace)
 
     def undefine(self, name: str) -> None:
         """Forget a job; its runs go on. Raises `NoSuchJobError`."""
         self._check_loop()
         self._claims.undefine(name)
 
-    def validate(self, definition: JobDefinition | str | bytes) -> list[Problem]:
+    def validate(self, definition: JobDefinition | JobBuilder | str | bytes) -> list[Problem]:
         """Return everything that is wrong with a definition or its text, by itself and against the code here."""
         return self._jobs.validate(definition)
 
@@ -410,15 +411,35 @@ class Server(AsyncResource):
         return {attempt.label: self._executor.where(attempt) for attempt in self._executor.stuck}
 
     async def start(
-        self, job: str, params: Mapping[str, Any] | None = None, *, key: str | None = None
+        self,
+        job: str | JobDefinition | JobBuilder,
+        params: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
     ) -> Run:
-        """Start a run of a defined job.
+        """Start a run of a defined job, or of a definition that is not taken up; return it at once.
 
-        Raises `NoSuchJobError`, `UnresolvedError`, `DefinitionError` for wrong parameters, `BusyError`,
-        `ConflictError` where `key` stands for another job or other parameters.
+        Raises `NoSuchJobError`, `UnresolvedError`, `DefinitionError` for wrong parameters or a wrong definition,
+        `BusyError`, `ConflictError` where `key` stands for another job or other parameters.
         """
         self._require_open()
-        return self._starter.start(self._jobs.named(job), params, key)
+        return self._starter.start(self._jobs.named_or_given(job), params, key)
+
+    async def run(
+        self,
+        job: str | JobDefinition | JobBuilder,
+        params: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - as `Run.wait` has it
+    ) -> Run:
+        """Do as `start`, wait for the end, and return the run if it has succeeded: `(await server.run("job")).result`.
+
+        Raises `RunFailedError` (`.run` is the run, the cause what its first failed task raised) unless it has
+        succeeded; `TimeoutError` after `timeout` seconds, when the run goes on; and what `start` raises.
+        """
+        run = await self.start(job, params, key=key)
+        return (await run.wait(timeout)).raise_if_failed()
 
     async def start_task(
         self, path: str, args: Mapping[str, Any] | None = None, *, key: str | None = None
@@ -429,6 +450,18 @@ class Server(AsyncResource):
         check_mapping(args, "args")
         args = dict(args or {})
         return self._starter.start(job_of_task(self.registry.find(path), args), None, key, args=args)
+
+    async def run_task(
+        self,
+        path: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - as `Run.wait` has it
+    ) -> Run:
+        """Do as `start_task`, and then as `run`: `(await server.run_task("etl.Count", {"day": 3})).result`."""
+        run = await self.start_task(path, args, key=key)
+        return (await run.wait(timeout)).raise_if_failed()
 
     async def rerun(self, run_id: int, *, from_failed: bool = True, code: str = PINNED) -> Run:
         """Start a new run of the plan of an ended run, with its parameters; `parent` is the old one's id.
@@ -442,9 +475,11 @@ class Server(AsyncResource):
         self._require_open()
         return await self._starter.rerun(run_id, from_failed=from_failed, code=code, alive=self._require_open)
 
-    async def _start_child(self, attempt: Attempt, job: str, params: Mapping[str, Any] | None) -> Run:
+    async def _start_child(
+        self, attempt: Attempt, job: str | JobDefinition, params: Mapping[str, Any] | None
+    ) -> Run:
         self._require_open(draining=True)  # a run that may finish may start what it needs for that
-        return self._starter.start(self._jobs.named(job), params, child_of=attempt)
+        return self._starter.start(self._jobs.named_or_given(job), params, child_of=attempt)
 
     # ---- what happens
 

@@ -11,37 +11,35 @@ import inspect
 import os
 import threading
 import warnings
+from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Final, ParamSpec, Self, TypeVar
 
 import anyio
 from anyio.from_thread import start_blocking_portal
 
+from scattersphere._blocking import Value, blocking, calling, reading, same_as, streaming
 from scattersphere._lifecycle import ForkGuard
 from scattersphere.errors import ClosedError, ConflictError
 from scattersphere.server import Server
-from scattersphere.syncrun import SyncRun, SyncRuns, following
+from scattersphere.syncrun import SyncRun, SyncRuns
 from scattersphere.syncschedules import SyncSchedule, SyncSchedules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from concurrent.futures import Future
-    from pathlib import Path
     from types import TracebackType
 
     from anyio.abc import TaskStatus as Started
     from anyio.from_thread import BlockingPortal
 
+    from scattersphere.execution.run import Run
+    from scattersphere.model.builder import JobBuilder
     from scattersphere.model.definition import JobDefinition
-    from scattersphere.model.events import Event
-    from scattersphere.model.logs import LogLine
-    from scattersphere.model.problem import Problem
-    from scattersphere.registry.records import Bundle
-    from scattersphere.registry.registry import TaskRegistry
     from scattersphere.remote.listener import Listening
-    from scattersphere.task import RunnableTask
 
+P = ParamSpec("P")
 T = TypeVar("T")
 _LOOK = 0.5
 """Seconds after which a waiting thread looks for a Ctrl-C that it has slept through."""
@@ -76,6 +74,21 @@ async def _carried(function: Callable[[], Any], cancelled: type[BaseException]) 
         return _Raised(error)
 
 
+def _of_server(get: Callable[[Server], T], *, at_once: bool = False) -> Value[Server, T]:
+    return Value(get, at_once=at_once)
+
+
+def starting(
+    method: Callable[Concatenate[Server, P], Awaitable[Run]],
+) -> Callable[Concatenate[Any, P], SyncRun]:
+    """Return a method that starts a run as `method` of the Server does, and gives its blocking twin."""
+
+    def twin(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> SyncRun:
+        return SyncRun(self.call(method, self.server, *args, **kwargs), self)
+
+    return same_as(method, twin)
+
+
 _entered: set[SyncServer] = set()
 """Those that were not closed yet."""
 
@@ -107,8 +120,10 @@ class SyncServer(ForkGuard):
     grace, kills them. One that was forgotten is closed when the program ends.
     """
 
+    _original_class: ClassVar[type] = Server
+
     def __init__(self, **options: Any) -> None:
-        self._server = Server(**options)
+        self._original = Server(**options)
         self._stack = ExitStack()
         self._portal: BlockingPortal | None = None
         self._hosting: Future[None] | None = None
@@ -116,8 +131,12 @@ class SyncServer(ForkGuard):
         self._thread = 0
         self._closed = False
 
+    @property
+    def _door(self) -> SyncServer:
+        return self
+
     def __repr__(self) -> str:
-        return f"<SyncServer of {self.read(lambda: repr(self._server))}>"
+        return f"<SyncServer of {self.read(lambda: repr(self._original))}>"
 
     # ---- life
 
@@ -136,7 +155,7 @@ class SyncServer(ForkGuard):
     async def _host(self, *, task_status: Started[None]) -> None:
         self._thread = threading.get_ident()
         self._cancelled = anyio.get_cancelled_exc_class()
-        async with self._server:
+        async with self._original:
             task_status.started()
             await self._leave.wait()
 
@@ -176,7 +195,7 @@ class SyncServer(ForkGuard):
             portal.start_task_soon(function)
 
     def _kill_all(self) -> None:
-        for run in self._server.runs.values():
+        for run in self._original.runs.values():
             if not run.state.ended:
                 run.kill("interrupted while the server was closing")
 
@@ -193,7 +212,7 @@ class SyncServer(ForkGuard):
     @property
     def server(self) -> Server:
         """The Server itself; touch it only through `portal`."""
-        return self._server
+        return self._original
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call or await `function` on the loop's thread, and wait; an interrupt cancels it there.
@@ -240,163 +259,79 @@ class SyncServer(ForkGuard):
             raise value.error
         return value
 
-    # ---- code
+    # ---- what a Server does
 
-    @property
-    def registry(self) -> TaskRegistry:
-        """See `Server.registry`. Its views may be read from any thread; they may change meanwhile."""
-        return self._server.registry
+    registry: Final = _of_server(lambda server: server.registry, at_once=True)
+    register: Final = blocking(Server.register)
+    register_tasks: Final = calling(Server.register_tasks)
+    deregister: Final = blocking(Server.deregister)
+    reload: Final = blocking(Server.reload)
+    bundle_logs: Final = reading(Server.bundle_logs)
 
-    def register(
-        self, path: str | os.PathLike[str], *, name: str | None = None, watch: bool = True
-    ) -> Bundle:
-        """See `Server.register`."""
-        bundle: Bundle = self.call(self._server.register, path, name=name, watch=watch)
-        return bundle
+    definitions: Final = _of_server(lambda server: dict(server.definitions))
+    problems: Final = _of_server(lambda server: dict(server.problems))
+    unresolved: Final = _of_server(lambda server: server.unresolved)
+    define: Final = calling(Server.define)
+    undefine: Final = calling(Server.undefine)
+    load: Final = blocking(Server.load)
+    load_all: Final = blocking(Server.load_all)
+    save: Final = calling(Server.save)
+    validate: Final = calling(Server.validate)
 
-    def register_tasks(self, name: str, classes: Iterable[type[RunnableTask]]) -> Bundle:
-        """See `Server.register_tasks`."""
-        bundle: Bundle = self.call(self._server.register_tasks, name, classes)
-        return bundle
+    unschedule: Final = calling(Server.unschedule)
 
-    def deregister(self, name: str, *, force: bool = False, require_idle: bool = False) -> None:
-        """See `Server.deregister`."""
-        self.call(self._server.deregister, name, force=force, require_idle=require_idle)
-
-    def reload(self, name: str) -> Bundle:
-        """See `Server.reload`."""
-        bundle: Bundle = self.call(self._server.reload, name)
-        return bundle
-
-    def bundle_logs(self, tail: int | None = None) -> list[LogLine]:
-        """See `Server.bundle_logs`."""
-        return self.read(lambda: self._server.bundle_logs(tail))
-
-    # ---- jobs
-
-    @property
-    def definitions(self) -> Mapping[str, JobDefinition]:
-        """The defined jobs, by name, as they are now."""
-        return self.read(lambda: dict(self._server.definitions))
-
-    @property
-    def problems(self) -> Mapping[Path, str]:
-        """See `Server.problems`, as they are now."""
-        return self.read(lambda: dict(self._server.problems))
-
-    @property
-    def unresolved(self) -> Mapping[str, tuple[Problem, ...]]:
-        """See `Server.unresolved`, as they are now."""
-        return self.read(lambda: self._server.unresolved)
-
-    def define(self, definition: JobDefinition, *, replace: bool = False) -> JobDefinition:
-        """See `Server.define`."""
-        resolved: JobDefinition = self.call(self._server.define, definition, replace=replace)
-        return resolved
-
-    def undefine(self, name: str) -> None:
-        """See `Server.undefine`."""
-        self.call(self._server.undefine, name)
-
-    def load(self, path: str | os.PathLike[str], *, replace: bool = False) -> JobDefinition:
-        """See `Server.load`."""
-        definition: JobDefinition = self.call(self._server.load, path, replace=replace)
-        return definition
-
-    def load_all(self) -> list[JobDefinition]:
-        """See `Server.load_all`."""
-        definitions: list[JobDefinition] = self.call(self._server.load_all)
-        return definitions
-
-    def save(self, name: str, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> None:
-        """See `Server.save`."""
-        self.call(self._server.save, name, path, overwrite=overwrite)
-
-    def validate(self, definition: JobDefinition | str | bytes) -> list[Problem]:
-        """See `Server.validate`."""
-        problems: list[Problem] = self.call(self._server.validate, definition)
-        return problems
-
-    # ---- schedules
+    def schedule(self, job: str, name: str, **fields: Any) -> SyncSchedule:
+        """See `Server.schedule`."""
+        return SyncSchedule(self.call(self._original.schedule, job, name, **fields), self)
 
     @property
     def schedules(self) -> SyncSchedules:
         """See `Server.schedules`."""
-        return SyncSchedules(self, self._server.schedules)
+        return SyncSchedules(self, self._original.schedules)
 
-    def schedule(self, job: str, name: str, **fields: Any) -> SyncSchedule:
-        """See `Server.schedule`."""
-        return SyncSchedule(self.call(self._server.schedule, job, name, **fields), self)
+    stuck: Final = _of_server(lambda server: server.stuck)
+    start: Final = starting(Server.start)
+    start_task: Final = starting(Server.start_task)
+    rerun: Final = starting(Server.rerun)
+    drain: Final = blocking(Server.drain)
 
-    def unschedule(self, job: str, name: str) -> None:
-        """See `Server.unschedule`."""
-        self.call(self._server.unschedule, job, name)
+    events: Final = streaming(Server.events)
+    last_event: Final = _of_server(lambda server: server.last_event)
+    logs: Final = reading(Server.logs)
+    stats: Final = reading(Server.stats)
 
-    # ---- runs
+    def run(
+        self,
+        job: str | JobDefinition | JobBuilder,
+        params: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        timeout: float | None = None,
+    ) -> SyncRun:
+        """See `Server.run`."""
+        return self.start(job, params, key=key).wait(timeout).raise_if_failed()
+
+    def run_task(
+        self,
+        path: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        timeout: float | None = None,
+    ) -> SyncRun:
+        """See `Server.run_task`."""
+        return self.start_task(path, args, key=key).wait(timeout).raise_if_failed()
 
     @property
     def runs(self) -> SyncRuns:
         """The live runs and the kept ended ones, by id. Raises `NoSuchRunError`."""
-        return SyncRuns(self, self._server.runs)
-
-    @property
-    def stuck(self) -> dict[str, str]:
-        """See `Server.stuck`."""
-        return self.read(lambda: self._server.stuck)
-
-    def run(self, run_id: int) -> SyncRun:
-        """Return a live or kept run. Raises `NoSuchRunError`."""
-        return self.runs[run_id]
-
-    def start(self, job: str, params: Mapping[str, Any] | None = None, *, key: str | None = None) -> SyncRun:
-        """See `Server.start`."""
-        return SyncRun(self.call(self._server.start, job, params, key=key), self)
-
-    def start_task(
-        self, path: str, args: Mapping[str, Any] | None = None, *, key: str | None = None
-    ) -> SyncRun:
-        """See `Server.start_task`."""
-        return SyncRun(self.call(self._server.start_task, path, args, key=key), self)
-
-    def rerun(self, run_id: int, *, from_failed: bool = True, code: str = "pinned") -> SyncRun:
-        """See `Server.rerun`."""
-        return SyncRun(self.call(self._server.rerun, run_id, from_failed=from_failed, code=code), self)
-
-    def drain(self) -> None:
-        """See `Server.drain`."""
-        self.call(self._server.drain)
-
-    # ---- what happens
-
-    def events(self, since: int = 0) -> Iterator[Event]:
-        """See `Server.events`: blocks for the next one, and ends when the Server is closed."""
-        return following(self, lambda: self._server.events(since))
-
-    @property
-    def last_event(self) -> int:
-        """See `Server.last_event`."""
-        return self.read(lambda: self._server.last_event)
-
-    def logs(
-        self,
-        *,
-        run: int | None = None,
-        job: str | Callable[[str], bool] | None = None,
-        level: int = 0,
-        tail: int | None = None,
-    ) -> list[LogLine]:
-        """See `Server.logs`."""
-        return self.read(lambda: self._server.logs(run=run, job=job, level=level, tail=tail))
-
-    def stats(self) -> dict[str, float]:
-        """See `Server.stats`."""
-        return self.read(self._server.stats)
+        return SyncRuns(self, self._original.runs)
 
     def listen(self, **options: Any) -> Listening:
         """See `Server.listen`: returns when sessions can come in. Closing the Server closes it."""
 
         async def opened() -> Listening:
-            return await self._server.listen(**options)
+            return await self._original.listen(**options)
 
         listening: Listening = self.call(opened)
         return listening

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
+from scattersphere._blocking import Value, calling, reading
 from scattersphere._lifecycle import ForkGuard
+from scattersphere.schedules.scheduler import Schedule
 from scattersphere.syncrun import SyncRun
 
 if TYPE_CHECKING:
     import datetime as dt
 
-    from scattersphere.model.schedules import ScheduleDefinition
+    from scattersphere._blocking import Door
     from scattersphere.schedules.backfill import Backfill
-    from scattersphere.schedules.occurrences import ScheduleState
-    from scattersphere.schedules.scheduler import Schedule
-    from scattersphere.syncrun import Door
+
+T = TypeVar("T")
+
+
+def _of_schedule(get: Callable[[Schedule], T], *, at_once: bool = False) -> Value[Schedule, T]:
+    return Value(get, at_once=at_once)
 
 
 class SyncSchedule(ForkGuard):
     """A `Schedule` whose methods block. May be used from any thread."""
+
+    _original_class: ClassVar[type] = Schedule
 
     def __init__(self, schedule: Schedule, door: Door) -> None:
         self._original = schedule
@@ -29,56 +36,18 @@ class SyncSchedule(ForkGuard):
     def __repr__(self) -> str:
         return self._door.read(lambda: repr(self._original))
 
-    @property
-    def job(self) -> str:
-        """The name of its job."""
-        return self._original.job
-
-    @property
-    def name(self) -> str:
-        """Its name in the job's `schedules`."""
-        return self._original.name
-
-    @property
-    def definition(self) -> ScheduleDefinition:
-        """What the job's definition says of it."""
-        return self._original.definition
-
-    @property
-    def state(self) -> ScheduleState:
-        """What is remembered of it."""
-        return self._original.state
-
-    @property
-    def enabled(self) -> bool:
-        """See `Schedule.enabled`."""
-        return self._original.enabled
-
-    @property
-    def paused(self) -> bool:
-        """See `Schedule.paused`."""
-        return self._original.paused
-
-    @property
-    def previous(self) -> dt.datetime | None:
-        """See `Schedule.previous`."""
-        return self._door.read(lambda: self._original.previous)
-
-    def words(self) -> str:
-        """See `Schedule.words`."""
-        return self._door.read(self._original.words)
-
-    def next(self, n: int = 1) -> list[dt.datetime]:
-        """See `Schedule.next`."""
-        return self._door.read(lambda: self._original.next(n))
-
-    def pause(self) -> None:
-        """See `Schedule.pause`."""
-        self._door.call(self._original.pause)
-
-    def resume(self) -> None:
-        """See `Schedule.resume`."""
-        self._door.call(self._original.resume)
+    job: Final = _of_schedule(lambda schedule: schedule.job, at_once=True)
+    name: Final = _of_schedule(lambda schedule: schedule.name, at_once=True)
+    definition: Final = _of_schedule(lambda schedule: schedule.definition, at_once=True)
+    state: Final = _of_schedule(lambda schedule: schedule.state, at_once=True)
+    enabled: Final = _of_schedule(lambda schedule: schedule.enabled, at_once=True)
+    paused: Final = _of_schedule(lambda schedule: schedule.paused, at_once=True)
+    previous: Final = _of_schedule(lambda schedule: schedule.previous)
+    words: Final = reading(Schedule.words)
+    next: Final = reading(Schedule.next)
+    pause: Final = calling(Schedule.pause)
+    resume: Final = calling(Schedule.resume)
+    as_dict: Final = reading(Schedule.as_dict)
 
     def run_now(self, params: Mapping[str, Any] | None = None) -> SyncRun:
         """See `Schedule.run_now`."""
@@ -95,10 +64,6 @@ class SyncSchedule(ForkGuard):
 
         made: Backfill = self._door.call(made_up)
         return made
-
-    def as_dict(self) -> dict[str, Any]:
-        """See `Schedule.as_dict`."""
-        return self._door.read(self._original.as_dict)
 
 
 class SyncSchedules(Mapping[tuple[str, str], SyncSchedule]):

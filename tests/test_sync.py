@@ -94,7 +94,6 @@ def test_the_names_are_the_same():
         "follow",
         "portal",
         "read",
-        "run",
         "server",
     }
 

@@ -72,7 +72,7 @@ async def test_a_disk_that_hangs_is_given_five_minutes(scattersphere: Rehearsal)
 async def test_nothing_is_sent_when_there_is_no_total(scattersphere: Rehearsal) -> None:
     """What stands behind a failure does not start."""
     scattersphere.fail("total", attempt=None, error=OverflowError("too much"))
-    run = await scattersphere.run("nightly.json", {"orders": "orders.csv"})
+    run = await (await scattersphere.start("nightly.json", {"orders": "orders.csv"}))
     scattersphere.assert_states(run, {"total": "failed", "send": "upstream_failed"})
     assert "OverflowError: too much" in run.explain()
 

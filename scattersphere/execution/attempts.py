@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextvars
 import threading
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any
 
 from scattersphere.errors import TaskCrashedError
 from scattersphere.execution import progress
 from scattersphere.execution.attempt import Attempt
 from scattersphere.execution.backends.protocol import Call, Ending, Outcome
+from scattersphere.execution.backends.remotefailure import kept_error
 from scattersphere.execution.body import Invocation, finished, outcome_of, retryable, run_on_loop
 from scattersphere.execution.execution import Failure
 from scattersphere.execution.logs.failures import format_failure
@@ -364,11 +366,13 @@ class AttemptDriver:
             self._died(attempt, Outcome(Ending.DIED, error=exc))
             return
         execution = attempt.execution
-        failure = Failure(type(exc).__qualname__, _message(exc), text)
+        error = kept_error(exc, text, is_freed=attempt.planned.task_class.is_freed)
+        failure = Failure(type(exc).__qualname__, _message(exc), text, error)
         if attempt.unit not in execution.machine.stuck:
             execution.note_failure(attempt, failure)
             attempt.log.error("%s", text.rstrip() or failure)
         self.over(attempt, FAILED, None, retryable=retryable(exc, attempt.planned.definition.retry))
+        clear_frames(error.__traceback__)  # what the locals of the body hold is not kept with the run
 
     def over(self, attempt: Attempt, kind: int, value: Any, *, retryable: bool = True) -> None:
         """Tell the machine how an attempt ended."""

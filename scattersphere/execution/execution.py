@@ -72,11 +72,15 @@ class Engine(Protocol):
 
 @attrs.frozen
 class Failure:
-    """Why an attempt failed: text only, since an exception object would keep the code's version alive."""
+    """Why an attempt failed, as text; `error` is the exception itself where it is had.
+
+    Of a bundle's code it is not: it would keep the version alive.
+    """
 
     type: str
     message: str
     traceback: str = attrs.field(default="", repr=False)
+    error: BaseException | None = attrs.field(default=None, repr=False, eq=False)
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type

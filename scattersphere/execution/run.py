@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
@@ -20,6 +20,7 @@ from scattersphere.execution.execution import NEVER, Failure
 from scattersphere.execution.machine.codes import TASK_STATES
 from scattersphere.execution.reused import Reused
 from scattersphere.execution.views.explain import explain
+from scattersphere.execution.views.outcome import exceptions_of, failed_error, result_of
 from scattersphere.execution.views.pictures import run_nodes, run_page, title_of, trace
 from scattersphere.execution.views.statistics import statistics
 from scattersphere.model.arguments import check_count, check_seconds
@@ -281,6 +282,34 @@ class Run(ForkGuard):
         return Results(self._execution)
 
     @property
+    def result(self) -> Any:
+        """What the run came to: the result of the one task that no other waits for, or a mapping of those of several.
+
+        Raises `RunStateError` before the end, `RunFailedError` unless it has succeeded, `KeyError` where that one
+        result was dropped (`keep_results: false`) or its task skipped.
+        """
+        self.raise_if_failed()
+        return result_of(self._execution, self.results)
+
+    @property
+    def failures(self) -> Mapping[str, BaseException]:
+        """The exceptions of the tasks that failed, by name, the first one first; `tasks[...].failure` has the text.
+
+        It is the very exception that the task raised, with the user's own frames. Of the code of a bundle it is a
+        stand-in of the same name, message and bases, whose note is the traceback: the exception would keep the
+        version of the code alive.
+        """
+        return MappingProxyType(exceptions_of(self._execution))
+
+    def raise_if_failed(self) -> Self:
+        """Raise `RunFailedError` if the run has ended and did not succeed; return it otherwise."""
+        if self.state.ended and not self.succeeded:
+            error = failed_error(self._execution)
+            error.run = self
+            raise error
+        return self
+
+    @property
     def stuck(self) -> dict[str, str]:
         """The attempts that refuse to end, and where each stands ("file.py:12 in run")."""
         return {
@@ -343,13 +372,17 @@ class Run(ForkGuard):
 
     # ---- watching
 
-    async def wait(self, timeout: float | None = None) -> Run:  # noqa: ASYNC109 - the name is the contract
+    async def wait(self, timeout: float | None = None) -> Self:  # noqa: ASYNC109 - the name is the contract
         """Wait for the end and return this run. Raises `TimeoutError` after `timeout` seconds."""
         check_seconds(timeout, "timeout", optional=True, endless=True)
         self._check_stream()
         if not await self._executor.finish(self._execution, timeout):
             raise TimeoutError(f"run {self.id} is still {self.state} after {timeout:g} s")
         return self
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        """Wait for the end: `await run` is `await run.wait()`."""
+        return self.wait().__await__()
 
     def events(self, since: int = 0) -> AsyncIterator[Event]:
         """Yield the events above number `since`, from the first one on, until the run has ended."""

@@ -18,7 +18,7 @@ from scattersphere.errors import (
 )
 from scattersphere.execution.planning import code_problems, compile_plan
 from scattersphere.model.arguments import check_text, describe
-from scattersphere.model.builder import literal
+from scattersphere.model.builder import JobBuilder, literal
 from scattersphere.model.definition import JobDefinition, TaskDefinition
 
 if TYPE_CHECKING:
@@ -92,22 +92,38 @@ class Jobs(Mapping[str, JobDefinition]):
         return self[name]
 
     @suggestion_budget()
-    def define(self, definition: JobDefinition, *, replace: bool) -> JobDefinition:
+    def define(self, definition: JobDefinition | JobBuilder, *, replace: bool) -> JobDefinition:
         """Take up a definition; return it with each task's bundle filled in where it is known.
 
         Raises `DefinitionError` with everything that is wrong, `ExistsError`.
         """
-        _check_kind(definition)
+        resolved = self.resolved(definition)
+        if resolved.name in self._definitions and not replace:
+            raise ExistsError(f"job {resolved.name!r} is defined already; pass replace=True")
+        self._keep(resolved)
+        return resolved
+
+    def resolved(self, definition: JobDefinition | JobBuilder) -> JobDefinition:
+        """Return a definition that is right, with each task's bundle filled in where it is known; take nothing up.
+
+        Raises `DefinitionError` with everything that is wrong.
+        """
+        definition = definition_of(definition)
         read, problems = checked(definition)
         if read is not None:
             problems += self._pool_problems(read)
         if problems or read is None:
             raise DefinitionError(placed(definition, problems), source=source_of(definition))
-        if read.name in self._definitions and not replace:
-            raise ExistsError(f"job {read.name!r} is defined already; pass replace=True")
-        resolved = self._resolve(read)
-        self._keep(resolved)
-        return resolved
+        return self._resolve(read)
+
+    def identity(self, definition: JobDefinition) -> str:
+        """Return what a start key stands for: the name of a job, or a definition that is none and is run once."""
+        own = self._definitions.get(definition.name) is not definition
+        return f"{definition.name}@{definition.digest}" if own else definition.name
+
+    def named_or_given(self, job: str | JobDefinition | JobBuilder) -> JobDefinition:
+        """Return the job of this name, or the definition that is given itself. Raises as `named` and `resolved` do."""
+        return self.resolved(job) if isinstance(job, JobDefinition | JobBuilder) else self.named(job)
 
     def _keep(self, resolved: JobDefinition) -> None:
         self._definitions[resolved.name] = resolved
@@ -187,7 +203,7 @@ class Jobs(Mapping[str, JobDefinition]):
             self.on_change(name, None)
 
     @suggestion_budget()
-    def validate(self, definition: JobDefinition | str | bytes) -> list[Problem]:
+    def validate(self, definition: JobDefinition | JobBuilder | str | bytes) -> list[Problem]:
         """Return everything that is wrong with a definition, by itself and against the code here.
 
         Of a text all problems have their places, in its order.
@@ -198,7 +214,7 @@ class Jobs(Mapping[str, JobDefinition]):
             except DefinitionError as exc:  # it is no JSON
                 return list(exc.problems)
             return self._all_problems(reading)
-        _check_kind(definition)
+        definition = definition_of(definition)
         read, problems = checked(definition)
         if read is not None:
             problems += self._server_problems(read, problems)
@@ -287,9 +303,13 @@ def job_of_task(found: TaskClass, args: Mapping[str, Any]) -> JobDefinition:
     return JobDefinition(name=name, tasks={name: task})
 
 
-def _check_kind(definition: object) -> None:
-    if not isinstance(definition, JobDefinition):
+def definition_of(given: object) -> JobDefinition:
+    """Return a definition, finished where a builder is given. Raises `TypeError` for anything else."""
+    if isinstance(given, JobBuilder):
+        return given.done()
+    if not isinstance(given, JobDefinition):
         raise TypeError(
-            f"a JobDefinition is wanted, not {describe(definition)}; "
+            f"a JobDefinition is wanted, not {describe(given)}; "
             "make one with JobDefinition.loads(text), JobDefinition.load(path) or JobDefinition.build(name)"
         )
+    return given

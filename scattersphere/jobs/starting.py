@@ -56,7 +56,7 @@ class Starter:
         check_mapping(overrides, "params")
         check_text(key, "key", optional=True)
         params = resolve_params(definition, overrides or {})
-        request = None if key is None else Request(definition.name, dict(params), args)
+        request = None if key is None else Request(self._jobs.identity(definition), dict(params), args)
         if key is not None and request is not None:
             known = self._keys.find(key, request)
             if known is not None:

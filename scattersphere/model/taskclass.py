@@ -54,6 +54,11 @@ class TaskClass:
         return f"<TaskClass {self.full_path}({needs})>"
 
     @property
+    def is_freed(self) -> bool:
+        """Whether its code goes with its version: that of a bundle's files does, that of the host does not."""
+        return getattr(self.version, "namespace", None) is not None
+
+    @property
     def full_path(self) -> str:
         """`bundle:path`, which is never ambiguous."""
         return f"{self.bundle}:{self.path}"

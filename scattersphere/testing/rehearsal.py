@@ -272,8 +272,12 @@ class Rehearsal:
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - as `Run.wait` has it
     ) -> Run:
-        """Start a job, wait for its end and return its run. Raises `TimeoutError` after `timeout` seconds."""
-        return await (await self.start(job, params)).wait(timeout)
+        """Start a job, wait for its end and return its run: for jobs that are to succeed.
+
+        Raises `RunFailedError` unless it has succeeded, with what the first failed task raised as its cause;
+        `TimeoutError` after `timeout` seconds. Where it is to fail, write `await (await scattersphere.start(job))`.
+        """
+        return (await (await self.start(job, params)).wait(timeout)).raise_if_failed()
 
     async def run_task(
         self,
@@ -282,9 +286,13 @@ class Rehearsal:
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - as `Run.wait` has it
     ) -> Run:
-        """Run one task by its path, wait for its end and return its run."""
+        """Run one task by its path, wait for its end and return its run. Raises `RunFailedError` as `run` does."""
+        return (await (await self.start_task(path, args)).wait(timeout)).raise_if_failed()
+
+    async def start_task(self, path: str, args: Mapping[str, Any] | None = None) -> Run:
+        """Start a run of one task, known by its path, and return it at once."""
         server = await self.open()
-        return await (await server.start_task(path, args)).wait(timeout)
+        return await server.start_task(path, args)
 
     # ---- schedules
 

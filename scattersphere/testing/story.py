@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
+from scattersphere._blocking import ready
 from scattersphere.model.events import EventKind
-from scattersphere.syncrun import ready
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -86,7 +86,7 @@ def test_a_thread_that_works_too_long_is_timed_out_all_the_same(backend):
         async with Rehearsal() as rehearsal:
             rehearsal.register_tasks("app", [Work])
             builder = JobDefinition.build("j").task("w", "Work", args={"seconds": 600}, timeout=0.05)
-            run = await rehearsal.run(builder)
+            run = await (await rehearsal.start(builder))
             assert run.state is RunState.FAILED
             assert "took longer than 0.05 s" in run.explain()
 

@@ -143,7 +143,7 @@ async def test_a_fake_that_raises_fails_its_task_and_is_retried():
     async with Rehearsal() as rehearsal:
         rehearsal.register_tasks("app", [Flaky])
         fake = rehearsal.fake("Flaky", boom)
-        run = await rehearsal.run(job("Flaky", retry=RETRY))
+        run = await (await rehearsal.start(job("Flaky", retry=RETRY)))
         assert "ValueError: from the fake" in run.explain()
         assert len(fake.calls) == 3
 
@@ -211,7 +211,9 @@ async def test_a_failure_may_meet_every_attempt(task):
     async with Rehearsal() as rehearsal:
         rehearsal.register_tasks("app", [Flaky, Threaded])
         rehearsal.fail(task.lower(), attempt=None, error=InjectedError)
-        run = await rehearsal.run(job(task, "Flaky" if task == "Threaded" else "Threaded", retry=RETRY))
+        run = await (
+            await rehearsal.start(job(task, "Flaky" if task == "Threaded" else "Threaded", retry=RETRY))
+        )
         assert run.state is RunState.FAILED
         assert run.tasks[task.lower()].attempts == 3
 
@@ -221,10 +223,10 @@ async def test_a_crash_is_a_crash_and_may_be_tried_again(task):
     async with Rehearsal() as rehearsal:
         rehearsal.register_tasks("app", [Flaky, Threaded])
         rehearsal.crash(task.lower())
-        run = await rehearsal.run(job(task, retry={**RETRY, "retry_on": ["OSError"]}))
+        run = await (await rehearsal.start(job(task, retry={**RETRY, "retry_on": ["OSError"]})))
         assert run.results[task.lower()] == 2
         assert "crashed: its process died" in run.logs()[0].message
-        run = await rehearsal.run(job(task))
+        run = await (await rehearsal.start(job(task)))
         rehearsal.assert_states(run, {task.lower(): "crashed"})
 
 
@@ -263,7 +265,7 @@ async def test_an_injection_can_be_meant_for_one_instance_of_a_map():
     async with Rehearsal() as rehearsal:
         rehearsal.register_tasks("app", [Echo])
         rehearsal.fail("e", index=1)
-        run = await rehearsal.run(JobDefinition.build("m").task("e", "Echo", map={"n": [1, 2, 3]}))
+        run = await (await rehearsal.start(JobDefinition.build("m").task("e", "Echo", map={"n": [1, 2, 3]})))
         assert [status.state for status in run.tasks.instances("e")] == ["succeeded", "failed", "succeeded"]
 
 
@@ -373,7 +375,7 @@ async def test_the_story_tells_runs_and_logs(project):
         await rehearsal.register("bundles/etl.py")
         rehearsal.fail("load", error=KeyError("rows"))
         builder = JobDefinition.build("nightly").task("load", "etl.LoadDay", args={"day": "2026-01-01"})
-        run = await rehearsal.run(builder)
+        run = await (await rehearsal.start(builder))
         assert run.state is RunState.FAILED
         during = rehearsal.story()
     for story in (during, rehearsal.story()):
@@ -422,10 +424,10 @@ async def test_a_rehearsal_can_be_held_again_and_forgets_what_was_asked_for_insi
     rehearsal.fake("Flaky", lambda: "outside")
     for _ in range(2):
         async with rehearsal:
-            assert (await rehearsal.run(job("Flaky"))).results["flaky"] == "outside"
+            assert (await (await rehearsal.start(job("Flaky")))).results["flaky"] == "outside"
             rehearsal.fake("Flaky", lambda: "inside")
             rehearsal.fail("flaky", attempt=1, error=ValueError("x"))
-            assert (await rehearsal.run(job("Flaky"))).state is RunState.FAILED
+            assert (await (await rehearsal.start(job("Flaky")))).state is RunState.FAILED
 
 
 async def test_the_same_seed_gives_the_same_jitter():
@@ -487,6 +489,6 @@ class Container(RunnableTask):
 async def test_a_task_may_say_itself_that_it_has_crashed():
     async with Rehearsal() as rehearsal:
         rehearsal.register_tasks("app", [Container])
-        run = await rehearsal.run(job("Container"))
+        run = await (await rehearsal.start(job("Container")))
         rehearsal.assert_states(run, container="crashed")
         assert "the container is gone" in run.explain()

@@ -7,12 +7,16 @@ travels is its description, and a stand-in is made of it that has the same name,
 from __future__ import annotations
 
 import builtins
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from scattersphere import errors
 from scattersphere.execution.logs.failures import FAILURE_LIMIT, format_failure, shorten, text_of
+from scattersphere.execution.logs.frames import is_engine_file
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 _KNOWN = {
     ("builtins", name): value
@@ -57,6 +61,25 @@ class RemoteFailure:
         failure = made(self.message)
         failure.args = (self.message,)
         return failure
+
+
+def kept_error(exc: BaseException, text: str, *, is_freed: bool) -> BaseException:
+    """Return what may be kept of an exception as long as its run: itself, or a stand-in where it would hold a version.
+
+    The engine's frames are taken off the traceback of the host's own.
+    """
+    if not is_freed:
+        own = _user_traceback(exc.__traceback__)
+        return exc.with_traceback(own) if own is not None else exc
+    stand_in = RemoteFailure.of(exc, text).rebuild()
+    stand_in.add_note(text)
+    return stand_in
+
+
+def _user_traceback(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None and is_engine_file(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    return trace
 
 
 def _nearest(known: list[type[BaseException]]) -> tuple[type[BaseException], ...]:
