@@ -95,7 +95,8 @@ class Value(Generic[R, T]):
 
     def __set_name__(self, owner: type, name: str) -> None:
         original: type = owner.__dict__["_original_class"]
-        self.__doc__ = inspect.getdoc(getattr(original, name))
+        told = getattr(original, name, None)
+        self.__doc__ = inspect.getdoc(told) if told is not None else f"See `{original.__name__}.{name}`."
 
     @overload
     def __get__(self, twin: None, owner: type) -> Self: ...

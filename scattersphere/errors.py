@@ -234,7 +234,7 @@ class RunFailedError(ScattersphereError):
     The cause is the exception of the task that failed first, where there is one.
     """
 
-    code = "run-failed"
+    code = "conflict"
 
     def __init__(self, message: str, run: Any = None) -> None:
         self.run: Any = run
@@ -245,7 +245,7 @@ class RunFailedError(ScattersphereError):
 class TaskFailedError(ScattersphereError):
     """Stands for what a task raised where only its text is had. `type` names the class, `details` is the traceback."""
 
-    code = "run-failed"
+    code = "conflict"
 
     def __init__(self, message: str, type: str = "", details: str = "") -> None:  # noqa: A002 - as in `Failure.type`
         self.type = type
