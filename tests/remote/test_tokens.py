@@ -5,6 +5,7 @@ import json
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -237,13 +238,24 @@ def test_patterns_that_were_narrowed_in_the_file_end_what_was_proved_before(file
     assert file.current(file.find(token))
 
 
-def test_another_file_of_the_same_size_and_time_in_its_place_is_noticed(file, tmp_path):
+def test_another_file_of_the_same_size_and_times_in_its_place_is_noticed(file, tmp_path, monkeypatch):
+    """A clock of the file system may go on in steps of milliseconds, in which much can be done."""
+    real = os.fstat
+
+    def coarse(descriptor):
+        status = real(descriptor)
+        names = ("st_mode", "st_uid", "st_size", "st_ino", "st_dev")
+        return SimpleNamespace(
+            st_mtime_ns=1, st_ctime_ns=1, **{name: getattr(status, name) for name in names}
+        )
+
     token = file.create("ann", Role.ADMIN)
-    status = file.path.stat()
     other = tmp_path / "other.json"
     other.write_text(file.path.read_text().replace("ann", "bob"))
     other.chmod(0o600)
-    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    monkeypatch.setattr(os, "fstat", coarse)
+    file.refresh()
+    assert file.find(token).user == "ann"
     other.replace(file.path)
     file.refresh()
     assert file.find(token).user == "bob"
