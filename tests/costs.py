@@ -35,7 +35,7 @@ SLOW: dict[str, str] = {
     "tests/benchmarks/*": "benchmarks are run, in small",
     "tests/remote/test_load.py::*": "a thousand sessions",
     "tests/execution/machine/test_machine_mass.py::*": "100,000 tasks",
-    "tests/execution/test_mass_moves.py::*": "20,000 tasks",
+    "tests/execution/test_mass_moves.py::*": "thousands of tasks, in many turns",
     "tests/registry/test_real_wheels.py::*": "real wheels are loaded",
     "*::*thousand_reloads*": "a thousand reloads",
     "*::*twenty_failing_loads*": "twenty collections of all that there is",
@@ -49,6 +49,24 @@ SLOW: dict[str, str] = {
     "*::*kill_9*": "processes that are killed at any moment",
     "*::*200_runs_side_by_side*": "200 runs in processes",
     "*::*wheel_holds*": "builds a wheel",
+    # Cases of one kind, of which others are kept: a process each.
+    "tests/cli/test_run.py::*a_bad_file_ends_with_3*": "a missing file is kept",
+    "tests/cli/test_run.py::*wrong_command_line_2*": "a parameter that is right is kept",
+    "tests/execution/backends/test_direct.py::*what_could_keep_the_loop_waiting*": "a small call is kept",
+    "tests/execution/backends/test_processes.py::*async_body*": "plain bodies are kept",
+    "tests/execution/backends/test_processes.py::*breaks_its_pipes*": "deaths are kept",
+    "tests/execution/backends/test_processes.py::*cancel_before*": "kills are kept",
+    "tests/execution/backends/test_processes.py::*cannot_be_sent*": "exceptions that come back are kept",
+    "tests/execution/backends/test_processes.py::*child_runs_are_refused*": "asks a process",
+    "tests/execution/backends/test_processes.py::*environment_of_the_moment*": "asks a process",
+    "tests/execution/backends/test_processes.py::*forked_child*": "deaths are kept",
+    "tests/execution/backends/test_processes.py::*kill_reaches_what*": "kills are kept",
+    "tests/execution/backends/test_processes.py::*large_values*": "large values",
+    "tests/execution/backends/test_processes.py::*main_program*": "a program of its own",
+    "tests/execution/backends/test_processes.py::*many_versions*": "many versions",
+    "tests/execution/backends/test_processes.py::*prints_are*": "logged lines are kept",
+    "tests/execution/backends/test_processes.py::*warm*": "a pool of processes",
+    "tests/registry/test_library_lookups.py::*-zip]": "folders are kept",
     # The second loop, where the loop is not the subject.
     "tests/registry/*trio*": "one loop is enough",
     "tests/execution/backends/*trio*": "the same",
@@ -59,6 +77,7 @@ SLOW: dict[str, str] = {
     "tests/test_server_processes.py::*trio*": "the same",
     "tests/test_server_capture.py::*trio*": "the same",
     "tests/tasks/test_shell_task.py::*trio*": "the same",
+    "tests/remote/test_hostile.py::*trio*": "the same",
 }
 """Which tests `make test` leaves out, by a pattern of their names, and why they are dear."""
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 SLEEP = 1.0
 """Seconds that a turn may sleep."""
 
-WORK = 50
-"""How many times the reference work a turn may do: about what took a second where this was first thought of."""
+WORK = 80
+"""How many times the reference work a turn may do: that is a second or more of processor on machines of 2026."""
 
 WORTH_A_LOOK = 0.25
 """Seconds after which a turn is looked at closely, which costs several times the reference work."""

@@ -18,7 +18,7 @@ def suite(pytester: pytest.Pytester) -> pytest.Pytester:
         "conftest": {"LEAVING = 30.0": "LEAVING = 0.1"},
         "loopwatch": {
             "SLEEP = 1.0": "SLEEP = 0.3",
-            "WORK = 50": "WORK = 15",
+            "WORK = 80": "WORK = 15",
             "WORTH_A_LOOK = 0.25": "WORTH_A_LOOK = 0.05",
         },
         "costs": {"DEAR = 1.0": "DEAR = 0.2", "SLOW: dict[str, str] = {": 'SLOW = {"*known*": "",'},

@@ -8,6 +8,7 @@ import threading
 import time
 
 import attrs
+import loopwatch
 import pytest
 from loopwatch import FRESH, SLEEP, WORK, Clocks, LoopWatch, Reading, reference
 
@@ -114,7 +115,7 @@ def test_a_reading_from_before_the_turn_makes_no_turn_longer_than_it_was():
     watch.begin()
     clocks.go_on(FRESH * 0.9, computed=FRESH * 0.9)
     watch.begin()  # the first reading still stands for the beginning of this turn
-    clocks.go_on(1.0, computed=1.0)
+    clocks.go_on(WORK * clocks.unit, computed=WORK * clocks.unit)
     watch.end("turn")
     assert watch.worst == pytest.approx(1.0)
 
@@ -185,7 +186,9 @@ def test_a_thread_that_ends_in_a_turn_does_not_make_it_longer():
     assert 0 < watch.worst <= seconds / SLEEP
 
 
-def test_a_turn_that_really_computes_is_found():
-    watch, _ = held(lambda: compute(1.5 * WORK))
+def test_a_turn_that_really_computes_is_found(monkeypatch):
+    monkeypatch.setattr(loopwatch, "WORK", 15)
+    monkeypatch.setattr(loopwatch, "WORTH_A_LOOK", 0.0)
+    watch, _ = held(lambda: compute(30))
     assert watch.worst > 1
     assert watch.verdict.startswith("computed")
