@@ -124,7 +124,10 @@ class Bundle:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What was odd about the current version, but no reason to refuse it."""
-        found = (*self.current.warnings, *self.current.notes) if self.current else ()
+        found: tuple[str, ...] = ()
+        if self.current is not None:
+            seen = self.current.namespace.warnings if self.current.namespace else ()
+            found = tuple(dict.fromkeys((*self.current.warnings, *self.current.notes, *seen)))
         return (*found, crowd) if (crowd := self.crowd()) else found
 
     def crowd(self) -> str:

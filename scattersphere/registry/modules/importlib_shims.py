@@ -1,4 +1,4 @@
-"""What a bundle's code gets when it imports `importlib`: names in strings then follow the bundle too."""
+"""What a bundle's code gets when it imports `importlib`: names in strings mean the bundle's own modules too."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import importlib.resources
 import importlib.util
 import re
 import sys
-from functools import wraps
-from importlib.metadata import Distribution, EntryPoints, PathDistribution
+from functools import reduce, wraps
+from importlib.metadata import Distribution, EntryPoint, EntryPoints, PathDistribution
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from scattersphere.registry.snapshots.layout import normal_name
+from scattersphere.registry.modules.name_shims import NAMED, NamesShim, RunpyShim, SysShim
+from scattersphere.registry.snapshots.layout import EXTENSION_SUFFIXES, normal_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableSequence
@@ -74,12 +75,55 @@ class MetadataShim(ModuleType):
         return EntryPoints(entries).select(**params)
 
     def _own(self) -> Iterator[tuple[str, Distribution]]:
+        """Yield the distributions that the bundle brings and that really run: one with C code comes from the host."""
         namespace = self._namespace
         for file in namespace.digests:
             match = _METADATA.fullmatch(file)
             if match is not None:
-                name = normal_name(match[1].partition("-")[0])
-                yield name, PathDistribution(namespace.folder / f"{match[1]}.dist-info")
+                found = BundleDistribution(namespace, match[1])
+                if found.runs():
+                    yield normal_name(match[1].partition("-")[0]), found
+
+
+class BundleDistribution(PathDistribution):
+    """A distribution that a bundle brings; its entry points load the bundle's modules."""
+
+    def __init__(self, namespace: ModuleNamespace, stem: str) -> None:
+        super().__init__(namespace.folder / f"{stem}.dist-info")
+        self._namespace = namespace
+
+    @property
+    def entry_points(self) -> EntryPoints:
+        """The entry points, which load what the bundle has."""
+        return EntryPoints(BundleEntryPoint(entry, self._namespace) for entry in super().entry_points)
+
+    def runs(self) -> bool:
+        """Whether its modules are those that an import in the bundle gives; so too if it has none."""
+        names = [line.split(",")[0].strip('"') for line in (self.read_text("RECORD") or "").splitlines()]
+        tops = {
+            name.partition("/")[0].partition(".")[0]
+            for name in names
+            if name.endswith((".py", *EXTENSION_SUFFIXES))
+        }
+        return not tops or not tops.isdisjoint(self._namespace.own)
+
+
+class BundleEntryPoint(EntryPoint):
+    """An entry point of a bundle's distribution."""
+
+    _namespace: ModuleNamespace
+
+    def __init__(self, entry: EntryPoint, namespace: ModuleNamespace) -> None:
+        super().__init__(entry.name, entry.value, entry.group)
+        vars(self).update(_namespace=namespace, dist=entry.dist)
+
+    def load(self) -> Any:
+        """Return what it names, from the bundle's own modules if they have it."""
+        match = self.pattern.match(self.value)
+        if match is None:
+            raise ValueError(f"the entry point {self.name} = {self.value!r} names nothing that can be loaded")
+        module = self._namespace.shims.importlib.import_module(match["module"])
+        return reduce(getattr, filter(None, (match["attr"] or "").split(".")), module)
 
 
 RESOURCE_FUNCTIONS = frozenset(
@@ -146,6 +190,19 @@ class UtilShim(ModuleType):
         return spec
 
 
+def _with_top_replaced(name: str, slug: str) -> str:
+    """Return the name that is meant where code has put another top-level name into the place of its own.
+
+    `"toolz" + __name__[__name__.index("."):]` in a module `tlz.curried` is to be `toolz.curried`; the private name
+    has its first dot elsewhere.
+    """
+    head, mark, tail = name.partition(f".bundles.{slug}.")
+    if not mark or head == "scattersphere":
+        return name
+    _, dot, below = tail.partition(".")
+    return f"{head}{dot}{below}"
+
+
 class ImportlibShim(ModuleType):
     """`importlib`, where `import_module("etl.util")` means the bundle's own `etl.util`."""
 
@@ -163,22 +220,45 @@ class ImportlibShim(ModuleType):
     def import_module(self, name: str, package: str | None = None) -> ModuleType:
         """Import a module by name, relative to `package` if it begins with dots."""
         namespace = self._namespace
+        name = _with_top_replaced(name, namespace.slug)
         if name.startswith("."):
             package = namespace.full(package) if package else package
         elif not namespace.owns(name):
-            imported: ModuleType = namespace.host_import(importlib.import_module, name)
-            return imported
+            return namespace.shims.instead_of(namespace.host_import(importlib.import_module, name))
         else:
             name = namespace.prefix + name
         module: ModuleType = namespace.guarded(importlib.import_module, name, package)
         return module
 
+
+class Shims:
+    """What the code of one version gets in place of some modules of the standard library."""
+
+    def __init__(self, namespace: ModuleNamespace) -> None:
+        self.importlib: ImportlibShim = ImportlibShim(namespace)
+        self._namespace = namespace
+        self._made: dict[str, ModuleType] = {
+            "importlib": self.importlib,
+            "importlib.metadata": self.importlib.metadata,
+            "importlib.resources": self.importlib.resources,
+            "importlib.util": self.importlib.util,
+            "sys": SysShim(namespace),
+        }
+
     def instead_of(self, module: ModuleType) -> ModuleType:
         """Return what the import statement that gave `module` gives in a bundle."""
-        if module is importlib:
-            return self
-        if module is importlib.metadata:
-            return self.metadata
-        if module is importlib.util:
-            return self.util
-        return self.resources if module is importlib.resources else module
+        name = getattr(module, "__name__", None)
+        if name not in SHIMMED or sys.modules.get(name) is not module:
+            return module
+        made = self._made.get(name)
+        if made is None:
+            shim = RunpyShim if name == "runpy" else NamesShim
+            made = self._made[name] = shim(self._namespace, module)
+        return made
+
+
+SHIMMED = (
+    frozenset({"importlib", "importlib.metadata", "importlib.resources", "importlib.util", "sys", "runpy"})
+    | NAMED.keys()
+)
+"""Modules that resolve names in strings."""

@@ -52,6 +52,8 @@ class Suspect:
         if isinstance(thing, types.FunctionType):
             built_in: dict[str, Any] = getattr(thing, "__builtins__", {})  # typeshed does not know it
             return self.marked(built_in.get(CANARY))
+        if isinstance(thing, tuple):  # a key of several parts
+            return any(self.owns(part, nesting - 1) for part in thing)
         if isinstance(thing, types.MethodType):
             return self.owns(thing.__func__, nesting - 1) or self.owns(thing.__self__, nesting - 1)
         if isinstance(thing, partial):

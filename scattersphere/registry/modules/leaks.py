@@ -149,6 +149,7 @@ CURES = {
     "hook": "take it out in on_release, or use scattersphere.replace_attribute",
     "patched method": "undo it in on_release: scattersphere.replace_attribute",
     "global": "take it out in on_release: scattersphere.replace_attribute, replace_item",
+    "holder in C code": "no code of the bundle can undo it: take the library that keeps it from the host, by shared=",
     "module entry": "name it below the bundle's own package",
 }
 

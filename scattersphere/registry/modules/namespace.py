@@ -22,15 +22,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 from scattersphere.registry.loader import undisturbed
 from scattersphere.registry.modules.code_cache import compiled_apart
-from scattersphere.registry.modules.importlib_shims import ImportlibShim
+from scattersphere.registry.modules.forward_refs import Forgetfulness
+from scattersphere.registry.modules.importlib_shims import Shims
+from scattersphere.registry.modules.registrations import Registrations
+from scattersphere.undo import replace_item
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
     from pathlib import Path
     from types import CodeType
 
     from scattersphere.registry.modules.code_cache import CodeCache
     from scattersphere.registry.snapshots.layout import ModuleFile
+    from scattersphere.undo import Replacement
 
 
 def clear_typing_caches() -> None:
@@ -101,7 +105,12 @@ class ModuleNamespace:
             "__import__": self._import,
             CANARY: self.canary,
         }
-        self._importlib = ImportlibShim(self)
+        self.shims: Shims = Shims(self)
+        self.taken: list[Replacement[object]] = []
+        """Entries of the process's tables that the version's code has made or replaced."""
+        self.registrations: Registrations = Registrations()
+        self.warnings: list[str] = []
+        """What the code was seen to do, at import or since, that reaches out of the version."""
 
     def owns(self, name: str) -> bool:
         """Whether an absolute import of `name` by the bundle's code means a module of the bundle."""
@@ -125,6 +134,11 @@ class ModuleNamespace:
         spec = self.find_spec(self.prefix + logical)
         if spec is not None and isinstance(spec.loader, SnapshotLoader):
             spec.loader.get_code(spec.name)
+
+    def enter(self, table: MutableMapping[str, Any], key: str, value: object, what: str) -> None:
+        """Let code of the version change an entry of a table of the process: with a warning, undone at release."""
+        self.taken.append(replace_item(table, key, value))
+        self.warnings.append(f"the code sets {what}: all of the program gets it")
 
     def guarded(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function that imports; an ImportError then speaks of logical names."""
@@ -178,9 +192,7 @@ class ModuleNamespace:
             module = self.guarded(plain, self.prefix + name, globals, locals, fromlist, 0)
             return self._checked(module, fromlist) if fromlist else self._top(name)
         module = self.host_import(plain, name, globals, locals, fromlist or (), 0)
-        if name.partition(".")[0] == "importlib":
-            return self._importlib.instead_of(module)
-        return module
+        return self.shims.instead_of(module) if type(module) is ModuleType else module
 
     def _top(self, name: str) -> ModuleType:
         return sys.modules[self.prefix + name.partition(".")[0]]
@@ -203,9 +215,10 @@ class ModuleNamespace:
         """Find the version's own package or a module in it."""
         if fullname == self.name:
             return self._package_spec(fullname, self.folder)
-        module = self.modules.get(fullname.removeprefix(self.prefix))
+        logical = fullname.removeprefix(self.prefix)
+        module = self.modules.get(logical)
         if module is None:
-            return None
+            return self._spec_by_own_finder(fullname, logical)
         if not module.file:
             return self._package_spec(fullname, self.folder / (module.folder or ""))
         path = f"{self._below}{module.file}"
@@ -215,6 +228,17 @@ class ModuleNamespace:
             loader=SnapshotLoader(fullname, path, self, self.digests[module.file]),
             submodule_search_locations=None if module.folder is None else [f"{self._below}{module.folder}"],
         )
+
+    def _spec_by_own_finder(self, fullname: str, logical: str) -> importlib.machinery.ModuleSpec | None:
+        """Ask the finders that the bundle's code has put into `sys.meta_path`, by the name that they know."""
+        for finder in list(sys.meta_path):
+            own = type(finder).__module__.startswith(self.prefix)
+            find = getattr(finder, "find_spec", None) if own else None
+            spec: importlib.machinery.ModuleSpec | None = find(logical, None, None) if find else None
+            if spec is not None:
+                spec.name = fullname
+                return spec
+        return None
 
     def _package_spec(self, fullname: str, folder: Path) -> importlib.machinery.ModuleSpec:
         """Return the spec of a package without `__init__.py`."""
@@ -226,6 +250,7 @@ class ModuleNamespace:
     def let_go(self) -> None:
         """Stop holding what the version's own code holds, so that it can be freed."""
         self.released = True
+        self.taken.clear()
         self.canary = None
         self.builtins = {}
 
@@ -267,11 +292,14 @@ class SnapshotLoader(importlib.machinery.SourceFileLoader):
         if not namespace.loading:  # a lazy import at run time; while loading, the loader clears them
             clear_typing_caches()
         vars(module)["__builtins__"] = namespace.builtins
+        before = namespace.registrations.seen()
         try:
             exec(self.get_code(module.__name__), vars(module))  # noqa: S102 - this is what an import is
         except BaseException:
             namespace.half_imported[module.__name__] = module  # what it did so far may have to be undone
             raise
+        finally:
+            namespace.registrations.note(before)
 
 
 class FolderLoader:
@@ -303,6 +331,7 @@ class BundleFinder:
         self._namespaces: dict[str, ModuleNamespace] = {}
         self._lock = threading.Lock()
         self._last = 0
+        self._forgetfulness = Forgetfulness()
         self.attach: Callable[[str], ModuleNamespace | None] | None = None
         """In a child process: fetch a version that the parent loaded."""
 
@@ -335,9 +364,11 @@ class BundleFinder:
             self._namespaces.pop(namespace.slug, None)
             if not self._namespaces and self.attach is None and self in sys.meta_path:
                 sys.meta_path.remove(self)
+                self._forgetfulness.end()
 
     def install(self) -> None:
         """Stand first: the names below the prefix are nobody else's."""
+        self._forgetfulness.begin()
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
 

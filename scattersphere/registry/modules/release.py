@@ -13,6 +13,7 @@ import sys
 import typing
 from typing import TYPE_CHECKING, Any
 
+from scattersphere.registry.modules.leak_checks import Suspect
 from scattersphere.registry.modules.namespace import FINDER, PARENT, ModuleNamespace, clear_typing_caches
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ def release(namespace: ModuleNamespace) -> None:
     # Overloads are kept by module name, with strong references.
     _drop_keys(getattr(typing, "_overload_registry", {}), namespace.prefix)
     clear_typing_caches()
+    suspect = Suspect(namespace.slug, namespace.prefix, namespace.logical)
+    namespace.registrations.take_out(suspect)
+    for undo in reversed(namespace.taken):
+        undo()
     namespace.let_go()
 
 

@@ -1,0 +1,179 @@
+"""Names in strings that a bundle's code resolves mean its own modules, and never silently the host's."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import anyio.to_thread
+import pytest
+from bundlefiles import job, write
+
+pytestmark = pytest.mark.anyio
+
+FILES = {
+    "etl/__init__.py": "",
+    "etl/util.py": "VALUE = {v}\ndef get(): return VALUE\nif __name__ == '__main__': RESULT = 'run ' + str(VALUE)\n",
+    "etl/tool.py": "from etl import util\nRESULT = util.VALUE, __name__\n",
+    "etl/data/words.txt": "words {v}",
+}
+
+
+@pytest.fixture(autouse=True)
+def host_etl(monkeypatch):
+    """The host has modules of the same names, which no string in the bundle may mean."""
+    for name in ("etl", "etl.util"):
+        module = types.ModuleType(name)
+        module.VALUE = "host"
+        module.__path__ = []
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+async def results(registry, tmp_path, body, *, before="", versions=(1, 2)):
+    """Return what a task returns in two versions that are both in memory."""
+    found = []
+    for number in versions:
+        place = write(tmp_path, {**FILES, "etl/main.py": job(body, before)}, v=number) / "etl"
+        bundle = await (registry.register(place) if number == versions[0] else registry.reload("etl"))
+        registry.pin(number, [bundle.current])
+        found.append(bundle.current.tasks["etl.main.Job"])
+    return [await anyio.to_thread.run_sync(task.cls().run, None) for task in found]
+
+
+RESOLVERS = {
+    "sys.modules": "import etl.util, sys\nreturn sys.modules['etl.util'].VALUE",
+    "sys.modules.get": "import etl.util\nfrom sys import modules\nreturn modules.get('etl.util').VALUE",
+    "a loop over sys.modules": (
+        "import etl.util, sys\nreturn {n: m.VALUE for n, m in sys.modules.copy().items() if n == 'etl.util'}['etl.util']"
+    ),
+    "pkgutil.resolve_name": "import pkgutil\nreturn pkgutil.resolve_name('etl.util:get')()",
+    "pkgutil.get_data": "import pkgutil\nreturn int(pkgutil.get_data('etl', 'data/words.txt').split()[1])",
+    "pydoc.locate": "import pydoc\nreturn pydoc.locate('etl.util.VALUE')",
+    "runpy.run_module": "import runpy\nreturn runpy.run_module('etl.tool')['RESULT'][0]",
+    "runpy.run_path": ("import etl.tool, runpy\nreturn runpy.run_path(etl.tool.__file__)['RESULT'][0]"),
+    "importlib.import_module": "from importlib import import_module\nreturn import_module('etl.util').VALUE",
+    "import_module of importlib": (
+        "from importlib import import_module\nreturn import_module('importlib').import_module('etl.util').VALUE"
+    ),
+    "__import__": "return __import__('etl.util').util.VALUE",
+    "importlib.util": (
+        "import importlib.util\nspec = importlib.util.find_spec('etl.util')\n"
+        "module = importlib.util.module_from_spec(spec)\nspec.loader.exec_module(module)\nreturn module.VALUE"
+    ),
+    "another top-level name before its own": (
+        "from importlib import import_module\npackage, dot, rest = __name__.partition('.')\n"
+        "return import_module('etl' + dot + rest).__name__ == __name__ and import_module('etl.util').VALUE"
+    ),
+}
+
+
+@pytest.mark.parametrize("way", RESOLVERS)
+async def test_a_name_means_the_bundles_own_module_in_each_version(registry, tmp_path, way):
+    assert await results(registry, tmp_path, RESOLVERS[way]) == [1, 2]
+
+
+async def test_walk_packages_tells_the_names_that_the_author_knows(registry, tmp_path):
+    body = "import etl, pkgutil\nreturn sorted(i.name for i in pkgutil.walk_packages(etl.__path__, 'etl.'))"
+    assert await results(registry, tmp_path, body, versions=(1,)) == [["etl.main", "etl.tool", "etl.util"]]
+
+
+async def test_a_module_that_code_runs_has_the_name_that_it_asked_for(registry, tmp_path):
+    body = "import runpy\nreturn runpy.run_module('etl.util', run_name='__main__')['RESULT']"
+    assert await results(registry, tmp_path, body) == ["run 1", "run 2"]
+
+
+async def test_what_code_enters_under_a_new_name_is_its_own_in_each_version(registry, tmp_path):
+    before = (
+        "import sys, types\nextra = types.ModuleType('extra_of_etl')\nextra.VALUE = {v}\n"
+        "sys.modules['extra_of_etl'] = extra\nsys.modules['etl.made'] = extra\n"
+    )
+    body = "import extra_of_etl\nreturn extra_of_etl.VALUE, sys.modules['etl.made'].VALUE, 'etl.made' in sys.modules"
+    assert await results(registry, tmp_path, body, before=before) == [(1, 1, True), (2, 2, True)]
+    assert "extra_of_etl" not in sys.modules
+    assert "etl.made" not in sys.modules
+
+
+async def test_a_module_of_the_host_that_code_replaces_is_warned_of_and_put_back(registry, tmp_path):
+    import colorsys
+
+    before = "import sys, types\nsys.modules['colorsys'] = types.ModuleType('colorsys')\n"
+    await results(registry, tmp_path, "return 1", before=before)
+    assert sys.modules["colorsys"] is not colorsys
+    (warning,) = registry.bundles["etl"].warnings
+    assert "sys.modules['colorsys'], which is the host's" in warning
+    await registry.deregister("etl")
+    for run in (2, 1):
+        registry.unpin(run)
+    assert sys.modules["colorsys"] is colorsys
+
+
+async def test_a_finder_of_the_bundle_is_asked_by_the_names_that_it_knows(registry, tmp_path):
+    """As toolz makes `tlz`: each module of it by a finder of its own in `sys.meta_path`."""
+    before = """
+import sys, types
+from importlib.machinery import ModuleSpec
+class Finder:
+    def find_spec(self, name, path, target=None):
+        return ModuleSpec(name, self) if name.startswith("etl.made_") else None
+    def create_module(self, spec): return types.ModuleType(spec.name)
+    def exec_module(self, module): module.VALUE = {v}
+sys.meta_path.append(Finder())
+"""
+    finders = list(sys.meta_path)
+    body = "import etl.made_up\nreturn etl.made_up.VALUE"
+    assert await results(registry, tmp_path, body, before=before) == [1, 2]
+    await registry.deregister("etl")
+    for run in (2, 1):
+        registry.unpin(run)
+    assert [finder for finder in sys.meta_path if finder not in finders] == []
+
+
+async def test_the_rest_of_sys_is_the_real_one(registry, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "scattersphere_test", None, raising=False)
+    body = (
+        "import sys, types\nsys.scattersphere_test = sys.path\n"
+        "return isinstance(sys, types.ModuleType) and sys.maxsize, 'path' in dir(sys), sys._getframe(0).f_code.co_name"
+    )
+    assert await results(registry, tmp_path, body, versions=(1,)) == [(sys.maxsize, True, "run")]
+    assert sys.scattersphere_test is sys.path
+
+
+PLUG = {
+    "plug/__init__.py": "V = 'bundle'\nclass Deep:\n    inner = 'deep'\n",
+    "plug-2.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: plug\nVersion: 2.0\n",
+    "plug-2.0.dist-info/RECORD": "plug/__init__.py,,\n",
+    "plug-2.0.dist-info/entry_points.txt": "[my.group]\nx = plug:V\ny = plug:Deep.inner\nz = plug\n",
+}
+
+
+@pytest.mark.parametrize("host_has_it", [True, False])
+async def test_entry_points_load_the_bundles_module(registry, tmp_path, monkeypatch, host_has_it):
+    if host_has_it:
+        module = types.ModuleType("plug")
+        module.V = "host"
+        monkeypatch.setitem(sys.modules, "plug", module)
+    body = (
+        "from importlib.metadata import entry_points, distribution\n"
+        "loaded = {e.name: e.load() for e in entry_points(group='my.group')}\n"
+        "(one,) = distribution('plug').entry_points.select(name='x')\n"
+        "return loaded['x'], loaded['y'], loaded['z'].V, one.load(), one.dist.version"
+    )
+    write(tmp_path / "b", {**PLUG, "main.py": job(body)})
+    task = (await registry.register(tmp_path / "b")).current.tasks["main.Job"]
+    assert task.cls().run(None) == ("bundle", "deep", "bundle", "bundle", "2.0")
+
+
+async def test_the_release_of_a_library_is_that_of_what_runs(registry, tmp_path):
+    """`attrs` with a C extension in the bundle comes from the host, and so does its number."""
+    import importlib.metadata
+
+    files = {
+        "attr/__init__.py": "",
+        "attr/fast.so": "",
+        "attrs-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: attrs\nVersion: 1.0\n",
+        "attrs-1.0.dist-info/RECORD": "attr/__init__.py,,\nattr/fast.so,,\n",
+        "main.py": job("from importlib.metadata import version\nreturn version('attrs')"),
+    }
+    bundle = await registry.register(write(tmp_path / "b", files))
+    release = importlib.metadata.version("attrs")
+    assert bundle.current.tasks["main.Job"].cls().run(None) == release
