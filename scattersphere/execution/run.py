@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from itertools import islice
 from types import MappingProxyType
@@ -21,7 +22,14 @@ from scattersphere.execution.machine.codes import TASK_STATES
 from scattersphere.execution.reused import Reused
 from scattersphere.execution.views.explain import explain
 from scattersphere.execution.views.outcome import exceptions_of, failed_error, result_of
-from scattersphere.execution.views.pictures import run_nodes, run_page, title_of, trace
+from scattersphere.execution.views.pictures import (
+    RunPicture,
+    run_nodes,
+    run_page,
+    run_picture,
+    title_of,
+    trace,
+)
 from scattersphere.execution.views.statistics import statistics
 from scattersphere.model.arguments import check_count, check_seconds
 from scattersphere.model.states import RunState, TaskState
@@ -275,6 +283,15 @@ class Run(ForkGuard):
     def tasks(self) -> Tasks:
         """Where each task is, by name."""
         return Tasks(self._execution)
+
+    @property
+    def counts(self) -> Mapping[TaskState, int]:
+        """How many tasks are in each state; quick, however many there are."""
+        return Counter(TASK_STATES[code] for code in self._task_codes)
+
+    def picture(self) -> RunPicture:
+        """Return what pictures of the run show; `scattersphere.pictures` draws it. May be called in any thread."""
+        return run_picture(self._execution, self._executor.clock())
 
     @property
     def results(self) -> Results:

@@ -185,22 +185,29 @@ def symbols(states: set[str]) -> str:
 
 _AGAIN = '<symbol id="ss-again" viewBox="0 0 16 16">' + LOOKS["up_for_retry"].icon + "</symbol>"
 _HATCHES = _AGAIN + "".join(
-    f'<pattern id="ss-hatch-{name}" class="is-{state}" width="{size}" height="{size}" patternUnits="userSpaceOnUse" '
-    f'patternTransform="rotate(45)"><path class="below" d="M0 0h{size}v{size}H0z"/>'
-    f'<path class="stripe" stroke-width="3" d="M0 0v{size}"/></pattern>'
-    for name, state, size in (("dead", "upstream_failed", 8), ("bad", "failed", 6), ("hold", "paused", 8))
+    f'<pattern id="ss-hatch-{name}" width="{size}" height="{size}" patternUnits="userSpaceOnUse" '
+    f'patternTransform="rotate(45)"><path class="ss-{name}-below" d="M0 0h{size}v{size}H0z"/>'
+    f'<path class="ss-{name}-stripe" stroke-width="3" d="M0 0v{size}"/></pattern>'
+    for name, size in (("dead", 8), ("bad", 6), ("hold", 8))
 )
 
 
-def stylesheet(scope: str = ".scattersphere") -> str:
-    """Return the CSS of all pictures below an element of class `scope`: by day, and where the reader wants it by night.
+def stylesheet(scope: str = ".scattersphere", root: str = "") -> str:
+    """Return the CSS of all pictures below an element that `scope` selects: by day, and by night where one wants it.
 
-    Colours are written out, not put into variables, so that viewers of SVG other than browsers show them.
+    `root` selects the element that has `data-theme`, where that is not the scope itself. Colours are written out, not
+    put into variables, so that viewers of SVG other than browsers show them.
     """
+
+    def themed(condition: str) -> str:
+        return f"{root}{condition} {scope}" if root else f"{scope}{condition}"
+
+    owner, no_light, dark = root or scope, ":not([data-theme=light])", "[data-theme=dark]"
+    night = _hatch_rules(owner + no_light, "dark") + _rules(themed(no_light), "dark")
     return (
-        f"{_CUT}{_rules(scope, 'light')}"
-        f"@media(prefers-color-scheme:dark){{{_rules(f'{scope}:not([data-theme=light])', 'dark')}}}"
-        f"{_rules(f'{scope}[data-theme=dark]', 'dark')}"
+        f"{_CUT}{_hatch_rules('', 'light')}{_rules(scope, 'light')}"
+        f"@media(prefers-color-scheme:dark){{{night}}}"
+        f"{_hatch_rules(owner + dark, 'dark')}{_rules(themed(dark), 'dark')}"
     )
 
 
@@ -209,6 +216,33 @@ _CUT = (
     "stroke-linecap:round;stroke-linejoin:round}"
 )
 """What is cut out of an icon. A `<use>` is a tree of its own, so no scope may stand before the class."""
+
+
+def _hatch_rules(before: str, theme: Theme) -> str:
+    """Return the rules of hatchings, which stand where the icons do: outside of the pictures that use them."""
+    dead, bad, wait = (INKS[kind][theme] for kind in ("dead", "bad", "wait"))
+    rules = (
+        f".ss-dead-below{{fill:{dead.ground}}}",
+        f".ss-dead-stripe{{stroke:{dead.fill};stroke-opacity:.18}}",
+        ".ss-bad-below{fill:none}",
+        f".ss-bad-stripe{{stroke:{bad.ground};stroke-opacity:.7}}",
+        ".ss-hold-below{fill:none}",
+        f".ss-hold-stripe{{stroke:{wait.fill};stroke-opacity:.35}}",
+    )
+    return "".join(f"{before} {rule}".lstrip() for rule in rules)
+
+
+def state_variables() -> str:
+    """Return CSS that gives each class `is-STATE` its ink, fill and ground as `--c`, `--f` and `--b`."""
+    return "".join(
+        f".is-{state}{{"
+        + "".join(
+            f"--{name}:light-dark({getattr(INKS[look.inks]['light'], kind)},{getattr(INKS[look.inks]['dark'], kind)});"
+            for name, kind in (("c", "ink"), ("f", "fill"), ("b", "ground"))
+        )
+        + "}"
+        for state, look in LOOKS.items()
+    )
 
 
 def _rules(scope: str, theme: Theme) -> str:
@@ -250,12 +284,6 @@ def _states(theme: Theme) -> Iterator[str]:
     yield f".is-crashed .card{{fill:{crash.ground};stroke:{crash.fill};stroke-width:2}}"
     yield f".is-up_for_retry .card{{fill:{wait.ground};stroke:{wait.fill};stroke-dasharray:6 2}}"
     yield f".is-upstream_failed .card{{fill:url(#ss-hatch-dead);stroke:{dead.fill};stroke-dasharray:4 3}}"
-    yield f".is-upstream_failed .below{{fill:{dead.ground}}}"
-    yield ".is-failed .below{fill:none}"
-    yield ".is-paused .below{fill:none}"
-    yield f".is-upstream_failed .stripe{{stroke:{dead.fill};stroke-opacity:.18}}"
-    yield f".is-failed .stripe{{stroke:{bad.ground};stroke-opacity:.7}}"
-    yield f".is-paused .stripe{{stroke:{wait.fill};stroke-opacity:.35}}"
     yield f".again{{color:{wait.ink};fill:{wait.ink}}}"
     yield f".now{{stroke:{busy.fill};stroke-width:1.5}}"
     yield ".hatch{fill:url(#ss-hatch-bad)}"

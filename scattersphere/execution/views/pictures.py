@@ -6,6 +6,7 @@ import heapq
 import itertools
 import json
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -68,8 +69,21 @@ def _progress(execution: Execution, number: int, instances: list[int]) -> Progre
     )
 
 
-def run_page(execution: Execution, now: float) -> str:
-    """Return a run as HTML, for a notebook."""
+@attrs.frozen
+class RunPicture:
+    """All that pictures of a run show: its tasks and what they wait for, when each executed, when it was paused."""
+
+    title: str
+    state: str
+    nodes: list[Node]
+    upstreams: Mapping[str, tuple[str, ...]]
+    rows: list[Row]
+    lasted: Lasted
+    pauses: list[Span]
+
+
+def run_picture(execution: Execution, now: float) -> RunPicture:
+    """Return what pictures show of a run at a time of the loop's clock. It may be called in any thread."""
     run_slices, attempts = _slices(execution, now)
     origin, ended = execution.created_at, execution.state.ended
     rows: dict[int, list[Attempt]] = {}
@@ -81,17 +95,31 @@ def run_page(execution: Execution, now: float) -> str:
         rows.setdefault(task, []).append(Attempt(found.start - origin, until, state))
     end = max((found.end for found in attempts), default=now) if ended else now
     nodes = run_nodes(execution)
-    return run_html(
-        f"run {execution.id} of {execution.plan.job}",
-        str(execution.state),
-        nodes,
-        execution.plan.definition.upstreams,
+    return RunPicture(
+        title=f"run {execution.id} of {execution.plan.job}",
+        state=str(execution.state),
+        nodes=nodes,
+        upstreams=execution.plan.definition.upstreams,
         rows=[
             Row(node.name, node.state or "none", _merged(rows.get(number, []), mapped=node.mapped))
             for number, node in enumerate(nodes)
         ],
         lasted=Lasted(end - origin, ended),
         pauses=[Span(s.start - origin, s.end - origin) for s in run_slices if s.state == "paused"],
+    )
+
+
+def run_page(execution: Execution, now: float) -> str:
+    """Return a run as HTML, for a notebook."""
+    found = run_picture(execution, now)
+    return run_html(
+        found.title,
+        found.state,
+        found.nodes,
+        found.upstreams,
+        rows=found.rows,
+        lasted=found.lasted,
+        pauses=found.pauses,
         failures=dict(itertools.islice(_failures(execution), _FAILURES)),
     )
 
@@ -99,7 +127,7 @@ def run_page(execution: Execution, now: float) -> str:
 def _failures(execution: Execution) -> Iterator[tuple[str, str]]:
     """Name the tasks and instances that ended failed, each with its traceback."""
     machine = execution.machine
-    for unit, failure in execution.failures.items():
+    for unit, failure in list(execution.failures.items()):
         if str(TASK_STATES[machine.task_states[unit]]) in {"failed", "crashed"}:
             index = machine.index_of(unit)
             name = execution.plan.tasks[machine.task_of(unit)].name

@@ -1,0 +1,355 @@
+"""What the pages show of a Server, for one principal: plain values for the templates, nothing of HTML."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from scattersphere.model.logs import LEVEL_NAMES
+from scattersphere.model.states import RunState, TaskState
+from scattersphere.pictures.labels import duration
+from scattersphere.remote.front import Front
+from scattersphere.remote.roles import Principal, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from scattersphere.execution.run import Run, TaskStatus
+    from scattersphere.model.definition import JobDefinition
+    from scattersphere.model.logs import LogLine
+
+FAILED = frozenset({RunState.FAILED, RunState.CRASHED})
+WAITING = frozenset({RunState.QUEUED, RunState.PAUSED})
+DAY = dt.timedelta(hours=24)
+PAGE = 50
+"""Runs on a page of the list."""
+LINES, EVENTS, ROWS = 500, 30, 60
+"""Lines of a log, events, and rows of a timeline on the page of a run."""
+
+
+@attrs.frozen
+class Look:
+    """The Server as one principal sees it: what is hidden is not there."""
+
+    front: Front
+    principal: Principal
+
+    @property
+    def server(self) -> Any:
+        """The Server itself."""
+        return self.front.server
+
+    def may(self, role: Role) -> bool:
+        """Whether the principal has at least this role."""
+        return self.principal.role.covers(role)
+
+    def runs(self) -> list[Run]:
+        """Return the runs that it sees, the newest first."""
+        runs = self.server.runs
+        found = (runs[number] for number in sorted(runs, reverse=True))
+        return [run for run in found if self.front.sees_run(self.principal, run)]
+
+    def jobs(self) -> dict[str, JobDefinition]:
+        """Return the definitions that it sees, by name."""
+        found: Mapping[str, JobDefinition] = self.server.definitions
+        return {name: found[name] for name in sorted(found) if self.principal.sees_job(name)}
+
+    def bundles(self) -> list[Any]:
+        """Return the bundles that it sees, but the host's own classes."""
+        found = self.server.registry.bundles
+        return [found[name] for name in sorted(found) if self.principal.sees_bundle(name)]
+
+
+# ---- runs in lists
+
+
+@attrs.frozen
+class RunRow:
+    """A run in a list."""
+
+    id: int
+    job: str
+    state: str
+    why: str
+    created: dt.datetime
+    started: dt.datetime | None
+    took: str
+    counts: dict[str, int]
+    total: int
+    since: int | None
+    """Seconds since 1970 from which a live run's time is counted."""
+
+    @property
+    def ended(self) -> int:
+        """How many tasks have ended."""
+        return sum(count for state, count in self.counts.items() if TaskState(state).ended)
+
+
+def run_row(run: Run) -> RunRow:
+    """Return a run as a list shows it."""
+    now = dt.datetime.now(dt.UTC)
+    begin = run.started_at or run.created_at
+    live = not run.state.ended
+    return RunRow(
+        id=run.id,
+        job=run.job,
+        state=str(run.state),
+        why=first_line(run.reason),
+        created=run.created_at,
+        started=run.started_at,
+        took=duration(max(0.0, ((run.ended_at or now) - begin).total_seconds())),
+        counts={str(state): count for state, count in run.counts.items()},
+        total=len(run.tasks),
+        since=int(begin.timestamp()) if live and run.state is RunState.RUNNING else None,
+    )
+
+
+def first_line(text: str, most: int = 200) -> str:
+    """Return the first line of a text, cut."""
+    line = text.strip().partition("\n")[0]
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def last_line(text: str, most: int = 200) -> str:
+    """Return the last line of a traceback: what went wrong."""
+    lines = text.strip().splitlines()
+    return first_line(lines[-1], most) if lines else ""
+
+
+def what_failed(run: Run) -> str:
+    """Return which task failed and with what, of the first that did."""
+    for name, status in failed_tasks(run, 1):
+        return f"{name}: {last_line(str(status.failure))}" if status.failure is not None else name
+    return first_line(run.reason)
+
+
+def failed_tasks(run: Run, most: int) -> list[tuple[str, TaskStatus]]:
+    """Return the tasks and instances that failed, in the order of the definition."""
+    bad = {TaskState.FAILED, TaskState.CRASHED}
+    if not any(run.counts.get(state) for state in bad):
+        return []
+    found: list[tuple[str, TaskStatus]] = []
+    for name in run.tasks:
+        status = run.tasks[name]
+        if status.state in bad:
+            instance = next((one for one in run.tasks.instances(name) if one.state in bad), None)
+            found.append((name, status) if instance is None else (f"{name}[{instance.index}]", instance))
+            if len(found) == most:
+                break
+    return found
+
+
+def overview(look: Look) -> dict[str, Any]:
+    """Return what the first page shows: what runs, what failed last, what needs a look."""
+    now = dt.datetime.now(dt.UTC)
+    runs = look.runs()
+    day = [run for run in runs if now - run.created_at < DAY]
+    live = [run for run in runs if not run.state.ended]
+    failed = [run for run in runs if run.state in FAILED]
+    return {
+        "running": sum(run.state not in WAITING for run in live),
+        "waiting": sum(run.state in WAITING for run in live),
+        "failed_day": sum(run.state in FAILED for run in day),
+        "day": len(day),
+        "active": [run_row(run) for run in live[:PAGE]],
+        "active_more": max(0, len(live) - PAGE),
+        "failed": [(run_row(run), what_failed(run)) for run in failed[:8]],
+        "problems": problems(look),
+        "hours": by_hour(day, now),
+        "nothing": not runs and not look.jobs(),
+    }
+
+
+def by_hour(runs: Iterable[Run], now: dt.datetime) -> list[Counter[str]]:
+    """Return how the runs of the last 24 hours are, by the hour in which they were started."""
+    hours = [Counter[str]() for _ in range(24)]
+    for run in runs:
+        ago = int((now - run.created_at).total_seconds() // 3600)
+        hours[23 - min(max(ago, 0), 23)][str(run.state)] += 1
+    return hours
+
+
+@attrs.frozen
+class Problem:
+    """Something that somebody should look at."""
+
+    state: str
+    what: str
+    where: str
+    page: str
+    why: str
+
+
+def problems(look: Look) -> list[Problem]:
+    """Return what is wrong with bundles, jobs and what executes."""
+    found = [
+        Problem("failed", "Bundle broken", bundle.name, "bundles", last_line(bundle.error))
+        for bundle in look.bundles()
+        if bundle.error
+    ]
+    for job, lacks in look.server.unresolved.items():
+        if look.principal.sees_job(job):
+            found.append(
+                Problem("up_for_retry", "Job waits for code", job, f"jobs/{job}", str(lacks[0].message))
+            )
+    if look.principal.unbounded:
+        found += [
+            Problem("failed", "File not taken up", path.name, "bundles", first_line(message))
+            for path, message in look.server.problems.items()
+        ]
+    for run in look.runs():
+        for label, place in run.stuck.items():
+            found.append(Problem("crashed", "Attempt stuck", label, f"runs/{run.id}", f"still in {place}"))
+    return found[:20]
+
+
+# ---- lists
+
+
+def runs_page(look: Look, query: Mapping[str, str]) -> dict[str, Any]:
+    """Return a page of runs, filtered by the query: job, state, before (a number)."""
+    runs = look.runs()
+    job, state = query.get("job", ""), query.get("state", "")
+    of_job = [run for run in runs if job in {"", run.job}]
+    counts = Counter(str(run.state) for run in of_job)
+    chosen = [run for run in of_job if state in {"", str(run.state)}]
+    before = _number(query.get("before"))
+    rest = [run for run in chosen if before is None or run.id < before]
+    shown = rest[:PAGE]
+    return {
+        "rows": [(run_row(run), what_failed(run) if run.state in FAILED else "") for run in shown],
+        "counts": counts,
+        "total": len(of_job),
+        "matching": len(chosen),
+        "first": len(chosen) - len(rest) + 1,
+        "older": shown[-1].id if len(rest) > PAGE else None,
+        "job": job,
+        "state": state,
+        "jobs": sorted({run.job for run in runs}),
+    }
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else None  # noqa: PLR2004
+
+
+@attrs.frozen
+class JobRow:
+    """A job in the list."""
+
+    name: str
+    description: str
+    tasks: int
+    bundles: str
+    lacks: str
+    recent: list[RunRow]
+    median: str
+
+
+def jobs_page(look: Look, query: Mapping[str, str]) -> dict[str, Any]:
+    """Return the jobs, those that a search names."""
+    find = query.get("q", "").casefold()
+    recent: dict[str, list[Run]] = {}
+    for run in look.runs():
+        recent.setdefault(run.job, []).append(run)
+    unresolved = look.server.unresolved
+    rows = []
+    for name, job in look.jobs().items():
+        if find and find not in name.casefold() and find not in job.description.casefold():
+            continue
+        last = recent.get(name, [])[:20]
+        took = sorted(
+            (run.ended_at - run.started_at).total_seconds() for run in last if run.ended_at and run.started_at
+        )
+        lacks = str(unresolved[name][0].message) if name in unresolved else ""
+        rows.append(
+            JobRow(
+                name=name,
+                description=first_line(job.description),
+                tasks=len(job.tasks),
+                bundles=", ".join(sorted({task.bundle for task in job.tasks.values() if task.bundle})[:3]),
+                lacks=first_line(lacks),
+                recent=[run_row(run) for run in reversed(last)],
+                median=duration(took[len(took) // 2]) if took else "",
+            )
+        )
+    return {"jobs": rows, "q": query.get("q", "")}
+
+
+@attrs.frozen
+class VersionRow:
+    """A version of a bundle."""
+
+    label: str
+    current: bool
+    runs: list[int]
+
+
+def bundles_page(look: Look) -> dict[str, Any]:
+    """Return the bundles with their versions, who holds them, and what is wrong."""
+    rows = []
+    sees = look.front.sees_run_number(look.principal)
+    for bundle in look.bundles():
+        older = bundle.versions
+        versions = []
+        if bundle.current is not None:
+            of_current = bundle.runs.difference(*older.values())
+            versions.append(VersionRow(bundle.current.label, True, sorted(filter(sees, of_current))))
+        versions += [
+            VersionRow(version.label, False, sorted(filter(sees, runs)))
+            for version, runs in reversed(list(older.items()))
+        ]
+        rows.append(
+            {
+                "name": bundle.name,
+                "kind": str(bundle.kind),
+                "file": str(bundle.path) if bundle.path is not None and look.principal.unbounded else "",
+                "label": bundle.current.label if bundle.current else "",
+                "loaded": bundle.loaded_at,
+                "error": (bundle.error or "").strip(),
+                "error_line": last_line(bundle.error or ""),
+                "warnings": list(bundle.warnings),
+                "versions": versions,
+                "tasks": [
+                    {
+                        "path": path,
+                        "summary": task.summary,
+                        "parameters": ", ".join(f"{p.name}: {p.type_name}" for p in task.parameters.values()),
+                    }
+                    for path, task in sorted(bundle.tasks.items())
+                ],
+                "reloads": bundle.path is not None,
+            }
+        )
+    return {"bundles": rows}
+
+
+# ---- one run
+
+
+def log_rows(lines: Iterable[LogLine], *, level: int = 0, find: str = "") -> list[dict[str, Any]]:
+    """Return lines as the log shows them, those of a level and with a text."""
+    wanted = find.casefold()
+    return [
+        {
+            "time": f"{line.time:%H:%M:%S}.{line.time.microsecond // 1000:03}",
+            "level": LEVEL_NAMES.get(line.level, str(line.level)).lower(),
+            "task": line.place or "run",
+            "text": line.message,
+        }
+        for line in lines
+        if line.level >= level and (not wanted or wanted in line.message.casefold())
+    ]
+
+
+def shown_value(value: object) -> str:
+    """Return a parameter or a result as a short text."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        text = repr(value)
+    return first_line(text, 500)

@@ -1,0 +1,252 @@
+"""Who comes in, and from where: one-time links, cookies, the Host and Origin of requests, headers against misuse.
+
+Every request goes through `Guard` first. It knows no page and no run; a page that changes something asks
+`read_form`, which checks the token of the form.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+import attrs
+
+from scattersphere.remote.roles import Principal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping
+
+    Scope = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+    Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+Authorize = Callable[[Any], Awaitable[Principal | None]]
+"""Given the scope of a request (ASGI), says who it is from; None for nobody."""
+
+CODE_LIFE = 60.0
+"""Seconds for which a one-time link holds."""
+IDLE = 12 * 3600.0
+"""Seconds without a request after which a browser must log in again."""
+MOST = 1000
+"""Codes, and browsers, that are known at once; the oldest goes first."""
+FORM = 256 * 1024
+"""Bytes of a form."""
+COOKIE = "scattersphere"
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+class RefusedError(Exception):
+    """A request that is not carried out: an HTTP status and what to tell."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+def _hidden(secret: str) -> bytes:
+    """Return what is kept of a secret: who reads our memory's dump logs in nowhere."""
+    return hashlib.blake2b(secret.encode(), digest_size=16).digest()
+
+
+@attrs.define
+class _Browser:
+    principal: Principal
+    seen: float
+
+
+class Links:
+    """One-time codes that log a browser in, and the browsers that are logged in. `clock` gives seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._codes: dict[bytes, tuple[Principal, float]] = {}
+        self._browsers: dict[bytes, _Browser] = {}
+
+    def new_code(self, principal: Principal) -> str:
+        """Return a code that logs one browser in within a minute: the end of the link `/login?code=...`."""
+        code = secrets.token_urlsafe(24)
+        _bound(self._codes)
+        self._codes[_hidden(code)] = principal, self._clock() + CODE_LIFE
+        return code
+
+    def log_in(self, code: str) -> str | None:
+        """Take a code; return the secret of a cookie, or None for one that is wrong, old or used."""
+        principal, until = self._codes.pop(_hidden(code), (None, 0.0))
+        if principal is None or until < self._clock():
+            return None
+        secret = secrets.token_urlsafe(32)
+        _bound(self._browsers)
+        self._browsers[_hidden(secret)] = _Browser(principal, self._clock())
+        return secret
+
+    def find(self, secret: str) -> Principal | None:
+        """Return whom a cookie stands for."""
+        key = _hidden(secret)
+        browser = self._browsers.get(key)
+        if browser is None:
+            return None
+        if self._clock() - browser.seen > IDLE:
+            del self._browsers[key]
+            return None
+        browser.seen = self._clock()
+        return browser.principal
+
+    def log_out(self, secret: str) -> None:
+        """Forget a browser."""
+        self._browsers.pop(_hidden(secret), None)
+
+
+def _bound(entries: dict[bytes, Any]) -> None:
+    while len(entries) >= MOST:
+        del entries[next(iter(entries))]
+
+
+class Guard:
+    """ASGI middleware: lets requests in that come from somebody, by a right name, and are no other site's doing."""
+
+    def __init__(
+        self,
+        inner: Any,
+        *,
+        authorize: Authorize | None,
+        links: Links | None,
+        hosts: tuple[str, ...],
+        refuse: Any,
+    ) -> None:
+        self._inner = inner
+        self._authorize = authorize
+        self._links = links
+        self._hosts = None if authorize is not None else frozenset((*LOOPBACK, *hosts))
+        self._refuse = refuse
+        self._key = secrets.token_bytes(32)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; a web socket is closed, the lifespan is the inner application's."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._inner(scope, receive, send)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        cookie = cookies_of(headers).get(COOKIE, "")
+        state = scope.setdefault("state", {})
+        state["principal"], state["csrf"] = None, self._csrf(cookie)
+        answer = _with_headers(send, self._fresh_cookie(scope, cookie, state))
+        try:
+            self._check_origin(scope, headers)
+            state["principal"] = await self._principal(scope, cookie)
+        except RefusedError as refused:
+            await self._refuse(scope, receive, answer, refused)
+            return
+        await self._inner(scope, receive, answer)
+
+    def _check_origin(self, scope: Scope, headers: Mapping[str, str]) -> None:
+        host = headers.get("host", "")
+        if self._hosts is not None and _name_of(host) not in self._hosts:
+            raise RefusedError(421, f"this server is not called {_name_of(host)!r}: start it with that host")
+        if scope["method"] in SAFE:
+            return
+        origin = headers.get("origin")
+        if origin is None:  # all browsers send it with a POST; one that hides it tells where it comes from
+            same = headers.get("sec-fetch-site", "") in {"same-origin", "none"}
+        else:
+            same = origin == f"{scope.get('scheme', 'http')}://{host}"
+        if not same:
+            raise RefusedError(403, "this request comes from another site")
+
+    async def _principal(self, scope: Scope, cookie: str) -> Principal | None:
+        if self._authorize is not None:
+            return await self._authorize(scope)
+        return self._links.find(cookie) if self._links is not None and cookie else None
+
+    def _csrf(self, cookie: str) -> str:
+        return hmac.new(self._key, cookie.encode(), "sha256").hexdigest()[:32] if cookie else ""
+
+    def _fresh_cookie(self, scope: Scope, cookie: str, state: dict[str, Any]) -> str | None:
+        """Return the header of a new cookie for a browser that is let in by its host's rights and has none yet.
+
+        It is what the token of its forms hangs on.
+        """
+        if cookie or self._authorize is None:
+            return None
+        secret = secrets.token_urlsafe(32)
+        state["csrf"] = self._csrf(secret)
+        return cookie_header(scope, secret)
+
+
+def cookie_header(scope: Scope, secret: str) -> str:
+    """Return a `Set-Cookie` for the pages alone: no script reads it, no other site's request carries it."""
+    path = scope.get("root_path", "") or "/"
+    secure = "; Secure" if scope.get("scheme") == "https" else ""
+    return f"{COOKIE}={secret}; Path={path}; HttpOnly; SameSite=Strict{secure}"
+
+
+def cookies_of(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the cookies of a request."""
+    pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
+    return {name: value for name, equals, value in pairs if equals}
+
+
+def _name_of(host: str) -> str:
+    """Return the name in a `Host` header without its port; "" for what is no host at all."""
+    found = _HOST.fullmatch(host)
+    return found[1].lower() if found else ""
+
+
+def _with_headers(send: Send, cookie: str | None) -> Send:
+    async def answer(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            present = {name.lower() for name, _ in message.get("headers", ())}
+            more = [
+                (name.encode(), value.encode())
+                for name, value in HEADERS.items()
+                if name.encode() not in present
+            ]
+            if b"cache-control" not in present:
+                more.append((b"cache-control", b"no-store"))
+            if cookie is not None:
+                more.append((b"set-cookie", cookie.encode()))
+            message["headers"] = [*message.get("headers", ()), *more]
+        await send(message)
+
+    return answer
+
+
+async def read_form(receive: Receive, csrf: str) -> dict[str, str]:
+    """Return the fields of a form that was sent by one of our pages; raises `RefusedError` for any other."""
+    body = bytearray()
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RefusedError(400, "the browser has gone")
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > FORM:
+            raise RefusedError(413, f"the form has more than {FORM:,} bytes")
+    try:
+        text = body.decode("utf-8")
+        fields = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=1000, strict_parsing=bool(text)))
+    except ValueError:
+        raise RefusedError(400, "this is no form") from None
+    if not csrf or not hmac.compare_digest(fields.pop("csrf", ""), csrf):
+        raise RefusedError(403, "the form is not one of this page, or too old: load the page again")
+    return fields

@@ -1,0 +1,134 @@
+"""Server-sent events of pages: the regions of a page as they change, at most a few times a second.
+
+A message is `{"put": {id: HTML}, "append": {id: HTML}}`, rendered as the page itself is, off the loop. The latest
+wins: a reader that is slow gets fewer messages, never a queue of them. What does not change is not sent. The format:
+https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+from starlette.responses import StreamingResponse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from scattersphere.execution.run import Run
+    from scattersphere.web.content import Look
+    from scattersphere.web.runpage import Query
+
+GAP = 0.25
+"""Seconds between two messages of one page."""
+ALIVE = 15.0
+"""Seconds after which a comment is sent, so that proxies keep the stream and a reader that has gone is noticed."""
+BURST = 200
+"""Lines of a log in one message; more at once, and the page shows the last of them."""
+
+
+def _response(stream: AsyncIterator[bytes]) -> StreamingResponse:
+    # A proxy must neither keep nor gather what it passes on.
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+
+def _message(put: dict[str, str], append: dict[str, str]) -> bytes:
+    data = json.dumps({"put": put, "append": append}, ensure_ascii=False)
+    return b"event: page\ndata: " + data.encode() + b"\n\n"
+
+
+class _Changes:
+    """Regions as they were sent last, so that only what changed is sent."""
+
+    def __init__(self) -> None:
+        self._sent: dict[str, str] = {}
+
+    def of(self, parts: dict[str, str]) -> dict[str, str]:
+        changed = {name: html for name, html in parts.items() if self._sent.get(name) != html}
+        self._sent |= changed
+        return changed
+
+
+def run_stream(
+    run: Run, query: Query, parts: Callable[[], dict[str, str]], lines: Callable[[list[Any]], str]
+) -> StreamingResponse:
+    """Stream the page of a run until the run has ended. `parts` and `lines` render; they are called in a thread."""
+    return _response(_run_messages(run, query, parts, lines))
+
+
+async def _run_messages(
+    run: Run, query: Query, parts: Callable[[], dict[str, str]], lines: Callable[[list[Any]], str]
+) -> AsyncIterator[bytes]:
+    changes = _Changes()
+    woken, waiting = anyio.Event(), list[Any]()
+    over = False
+
+    async def follow() -> None:
+        nonlocal over
+        task = query.task if query.of_task and query.task in run.tasks else None
+        async with anyio.create_task_group() as group:
+            group.start_soon(follow_lines, task)
+            async for _ in run.events(since=run.last_event):
+                woken.set()
+            group.cancel_scope.cancel()
+        over = True
+        woken.set()
+
+    async def follow_lines(task: str | None) -> None:
+        async for line in run.follow_logs(task, tail=0):
+            waiting.append(line)
+            del waiting[:-BURST]
+            woken.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(follow)
+        try:
+            while True:
+                if not over:
+                    with anyio.move_on_after(ALIVE):
+                        await woken.wait()
+                ended = over
+                if not woken.is_set():
+                    yield b": alive\n\n"
+                    continue
+                woken = anyio.Event()
+                found, waiting[:] = list(waiting), []
+                put = changes.of(await anyio.to_thread.run_sync(parts))
+                append = {"log-lines": await anyio.to_thread.run_sync(lines, found)} if found else {}
+                yield _message(put, append)
+                if ended:
+                    yield b"event: ended\ndata:\n\n"
+                    return
+                await anyio.sleep(GAP)
+        finally:
+            group.cancel_scope.cancel()
+
+
+def table_stream(look: Look, parts: Callable[[], dict[str, str]]) -> StreamingResponse:
+    """Stream a page of many runs: drawn again at events of the Server. `parts` renders, in a thread."""
+    return _response(_table_messages(look, parts))
+
+
+async def _table_messages(look: Look, parts: Callable[[], dict[str, str]]) -> AsyncIterator[bytes]:
+    changes = _Changes()
+    woken = anyio.Event()
+
+    async def follow() -> None:
+        async for _ in look.server.events():
+            woken.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(follow)
+        try:
+            while True:
+                with anyio.move_on_after(4 * GAP):  # counts of tasks move between the events of runs
+                    await woken.wait()
+                woken = anyio.Event()
+                put = changes.of(await anyio.to_thread.run_sync(parts))
+                yield _message(put, {}) if put else b": alive\n\n"
+                await anyio.sleep(2 * GAP)
+        finally:
+            group.cancel_scope.cancel()

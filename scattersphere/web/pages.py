@@ -1,0 +1,457 @@
+"""The pages: which address shows what, and what a form does. Rendered on the server, readable without a script."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from functools import lru_cache
+from importlib.metadata import version
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import anyio.to_thread
+import jinja2
+from markupsafe import Markup
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from scattersphere.errors import DefinitionError, ScattersphereError
+from scattersphere.pictures import charts
+from scattersphere.pictures.labels import duration, words
+from scattersphere.pictures.looks import LOOKS, state_variables, stylesheet, symbols
+from scattersphere.pictures.nodes import nodes_of
+from scattersphere.pictures.svg import graph
+from scattersphere.remote.front import Front
+from scattersphere.remote.roles import Role
+from scattersphere.web import content, fields, runpage
+from scattersphere.web.guard import Guard, RefusedError, cookie_header, cookies_of, read_form
+from scattersphere.web.live import run_stream, table_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from scattersphere.execution.run import Run
+    from scattersphere.server import Server
+    from scattersphere.web.guard import Authorize, Links
+
+_HERE = files("scattersphere.web")
+NAV = (("Overview", ""), ("Jobs", "jobs"), ("Runs", "runs"), ("Bundles", "bundles"))
+KEPT = "public, max-age=31536000, immutable"
+VERBS = frozenset({"pause", "resume", "stop", "cancel", "kill"})
+CODES = {
+    "no-such-run": 404,
+    "no-such-job": 404,
+    "no-such-bundle": 404,
+    "no-such-task": 404,
+    "forbidden": 403,
+    "invalid-job": 422,
+    "bad-args": 422,
+}
+"""The status for an error, by its code; all others are conflicts."""
+REGIONS = {
+    "run-state": "run-state",
+    "run-buttons": "run-buttons",
+    "run-failure": "run-failure",
+    "run-facts": "run-facts",
+    "task": "run-task",
+    "gantt": "run-timeline",
+}
+"""The parts of the page of a run that are drawn again as it goes on, and their templates."""
+
+
+@lru_cache(maxsize=1)
+def assets() -> dict[str, tuple[bytes, str]]:
+    """Return the static files by name, each with its type; the colours of states come from the pictures' table."""
+    style = (_HERE / "static" / "style.css").read_text("utf-8")
+    style += state_variables() + stylesheet(".picture", ":root") + stylesheet(".picture-plot", ":root")
+    return {
+        "style.css": (style.encode(), "text/css; charset=utf-8"),
+        "page.js": ((_HERE / "static" / "page.js").read_bytes(), "text/javascript; charset=utf-8"),
+        "icon.svg": ((_HERE / "static" / "icon.svg").read_bytes(), "image/svg+xml"),
+    }
+
+
+@lru_cache(maxsize=1)
+def stamp() -> str:
+    """Return what changes when a static file does: part of its address, so that browsers may keep it for good."""
+    return hashlib.blake2b(b"".join(data for data, _ in assets().values()), digest_size=6).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def templates() -> jinja2.Environment:
+    """Return the templates; every value is escaped where it is put in."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("scattersphere.web"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    own = (_HERE / "templates" / "symbols.html").read_text("utf-8")
+    sprite = f'<svg width="0" height="0" class="unseen" aria-hidden="true">{symbols(set(LOOKS))}{own}</svg>'
+    environment.globals.update(
+        words=words,
+        duration=duration,
+        nav=NAV,
+        sprite=Markup(sprite),  # noqa: S704 - our own files
+        stamp=stamp(),
+        version=version("scattersphere"),
+        bar=lambda counts: Markup(charts.bar(counts)),  # noqa: S704 - escaped where it is drawn
+        columns=lambda values: Markup(charts.columns(values, label="Runs by hour")),  # noqa: S704 - the same
+        strip=_strip,
+        query=lambda **parts: urlencode({name: value for name, value in parts.items() if value}),
+        notice=None,
+        live="",
+    )
+    return environment
+
+
+def _strip(rows: list[content.RunRow], base: str) -> Markup:
+    runs = [(str(row.id), row.state, float(row.ended + 1)) for row in rows]
+    return Markup(charts.strip(runs, lambda name: f"{base}/runs/{name}"))  # noqa: S704 - escaped where it is drawn
+
+
+def make_app(
+    server: Server, *, authorize: Authorize | None, links: Links | None, hosts: tuple[str, ...]
+) -> Guard:
+    """Return the pages as an ASGI application."""
+    pages = Pages(Front(server=server), links)
+    return Guard(pages.application(), authorize=authorize, links=links, hosts=hosts, refuse=pages.refuse)
+
+
+class Pages:
+    """The handlers of all addresses."""
+
+    def __init__(self, front: Front, links: Links | None) -> None:
+        self._front = front
+        self._links = links
+
+    def application(self) -> Starlette:
+        """Return the routes. Static files, the log-in and the health of the process need no rights."""
+
+        def page(path: str, handler: Callable[..., Any], method: str = "GET") -> Route:
+            return Route(path, self._with_rights(handler), methods=[method])
+
+        return Starlette(
+            routes=[
+                Route("/static/{name}", self.static),
+                Route("/login", self.login, methods=["GET", "POST"]),
+                page("/", self.overview),
+                page("/live", self.overview_live),
+                page("/go", self.go),
+                page("/theme", self.theme, "POST"),
+                page("/logout", self.logout, "POST"),
+                page("/jobs", self.jobs),
+                page("/jobs/{job}", self.job),
+                page("/jobs/{job}/runs", self.start, "POST"),
+                page("/runs", self.runs),
+                page("/runs/{run:int}", self.run),
+                page("/runs/{run:int}/live", self.run_live),
+                page("/runs/{run:int}/log.txt", self.log_text),
+                page("/runs/{run:int}/{verb}", self.act, "POST"),
+                page("/bundles", self.bundles),
+                page("/bundles/{bundle}/reload", self.reload, "POST"),
+            ],
+            exception_handlers={
+                404: self._not_found,
+                RefusedError: self._refused,
+                ScattersphereError: self._error,
+            },
+        )
+
+    # ---- rights and errors
+
+    def _with_rights(self, handler: Callable[..., Any]) -> Callable[[Request], Any]:
+        async def handle(request: Request) -> Response:
+            principal = request.state.principal
+            if principal is None:
+                raise RefusedError(
+                    401, "Open the link that the server printed, or ask whoever runs it for one."
+                )
+            answer: Response = await handler(request, content.Look(self._front, principal))
+            return answer
+
+        return handle
+
+    async def refuse(self, scope: Any, receive: Any, send: Any, refused: RefusedError) -> None:
+        """Answer a request that the guard refuses."""
+        request = Request(scope, receive)
+        await (await self._refused(request, refused))(scope, receive, send)
+
+    async def _refused(self, request: Request, error: Exception) -> Response:
+        status = error.status if isinstance(error, RefusedError) else 500
+        title = {401: "Please log in", 403: "Refused", 404: "Not found"}.get(status, "This did not work")
+        return self._lone(request, status, title, str(error))
+
+    async def _not_found(self, request: Request, error: Exception) -> Response:
+        del error
+        return self._lone(request, 404, "Not found", "There is no such page.")
+
+    async def _error(self, request: Request, error: Exception) -> Response:
+        code = getattr(error, "code", "internal")
+        status = CODES.get(code, 409)
+        return self._lone(request, status, "Not found" if status == 404 else "This did not work", str(error))  # noqa: PLR2004
+
+    def _lone(self, request: Request, status: int, title: str, message: str) -> Response:
+        base = request.scope.get("root_path", "")
+        page = templates().get_template("lone.html")
+        link = f"{base}/" if getattr(request.state, "principal", None) else ""
+        text = page.render(
+            title=title, message=message, theme=_theme(request), base=base, link=link, link_words="Overview"
+        )
+        return HTMLResponse(text, status)
+
+    async def _show(
+        self, request: Request, look: content.Look, template: str, here: str, **values: Any
+    ) -> Response:
+        """Render off the loop: a large page takes longer than a turn may."""
+        common = self._common(request, look) | {"here": here} | values
+        page = templates().get_template(template)
+        return HTMLResponse(await anyio.to_thread.run_sync(lambda: page.render(**common)))
+
+    def _common(self, request: Request, look: content.Look) -> dict[str, Any]:
+        return {
+            "base": request.scope.get("root_path", ""),
+            "theme": _theme(request),
+            "principal": look.principal,
+            "token": request.state.csrf,
+            "runner": look.may(Role.RUNNER),
+            "operator": look.may(Role.OPERATOR),
+        }
+
+    # ---- coming in
+
+    async def static(self, request: Request) -> Response:
+        """Give a file that never changes under its address."""
+        found = assets().get(request.path_params["name"])
+        if found is None:
+            return await self._not_found(request, Exception())
+        data, kind = found
+        return Response(data, media_type=kind, headers={"cache-control": KEPT})
+
+    async def login(self, request: Request) -> Response:
+        """Take the code of a one-time link. A preview of the link (HEAD) does not use it up."""
+        base = request.scope.get("root_path", "")
+        if self._links is None:
+            return await self._not_found(request, Exception())
+        if request.method != "GET":
+            return self._lone(request, 405, "This did not work", "Open the link in a browser.")
+        secret = self._links.log_in(request.query_params.get("code", ""))
+        if secret is None:
+            return self._lone(
+                request, 401, "This link does not hold", "It holds for a minute, and once. Ask for another."
+            )
+        answer = RedirectResponse(f"{base}/", 303)
+        answer.raw_headers.append((b"set-cookie", cookie_header(request.scope, secret).encode()))
+        return answer
+
+    async def logout(self, request: Request, look: content.Look) -> Response:
+        """Forget this browser."""
+        del look
+        await read_form(request.receive, request.state.csrf)
+        if self._links is not None:
+            self._links.log_out(cookies_of(request.headers).get("scattersphere", ""))
+        return self._lone(request, 200, "Logged out", "This browser is forgotten.")
+
+    async def theme(self, request: Request, look: content.Look) -> Response:
+        """Choose light, dark, or as the system; a cookie, so that the first byte is in the right theme."""
+        del look
+        chosen = (await read_form(request.receive, request.state.csrf)).get("theme", "")
+        answer = _back(request)
+        path = request.scope.get("root_path", "") or "/"
+        if chosen in {"light", "dark", ""}:
+            answer.set_cookie("theme", chosen, max_age=365 * 86400, path=path, samesite="strict")
+        return answer
+
+    async def go(self, request: Request, look: content.Look) -> Response:
+        """Go to a run by its number, or to a job by its name."""
+        base, find = request.scope.get("root_path", ""), request.query_params.get("q", "").strip().lstrip("#")
+        if find.isdecimal() and find.isascii() and len(find) < 19:  # noqa: PLR2004 - no run has more digits
+            return RedirectResponse(f"{base}/runs/{find}", 303)
+        if find in look.jobs():
+            return RedirectResponse(f"{base}/jobs/{find}", 303)
+        return RedirectResponse(f"{base}/jobs?{urlencode({'q': find})}", 303)
+
+    # ---- pages
+
+    async def overview(self, request: Request, look: content.Look) -> Response:
+        """Show what runs, what failed last, what needs a look."""
+        base = request.scope.get("root_path", "")
+        return await self._show(
+            request, look, "overview.html", "Overview", live=f"{base}/live", **content.overview(look)
+        )
+
+    async def overview_live(self, request: Request, look: content.Look) -> Response:
+        """Stream the overview as it changes."""
+        common = self._common(request, look)
+        page = templates().get_template("overview-live.html")
+        return table_stream(look, lambda: {"overview": page.render(**common, **content.overview(look))})
+
+    async def jobs(self, request: Request, look: content.Look) -> Response:
+        """Show the jobs."""
+        return await self._show(
+            request, look, "jobs.html", "Jobs", **content.jobs_page(look, request.query_params)
+        )
+
+    async def job(self, request: Request, look: content.Look) -> Response:
+        """Show a job, with the form that starts it."""
+        return await self._job(request, look)
+
+    async def _job(
+        self,
+        request: Request,
+        look: content.Look,
+        *,
+        typed: Mapping[str, str] | None = None,
+        wrong: Mapping[str, str] | None = None,
+        refused: str = "",
+    ) -> Response:
+        name = request.path_params["job"]
+        job = self._front.job(look.principal, name)
+        picture = await anyio.to_thread.run_sync(lambda: graph(nodes_of(job.tasks), job.upstreams, fit=760))
+        answer = await self._show(
+            request,
+            look,
+            "job.html",
+            "Jobs",
+            job=job,
+            graph=Markup(picture),  # noqa: S704 - escaped where it is drawn
+            text=job.dumps(),
+            lacks=look.server.unresolved.get(name, ()),
+            recent=[content.run_row(run) for run in look.runs() if run.job == name][:10],
+            fields=fields.fields_of(job, typed, wrong),
+            refused=refused,
+        )
+        if typed is not None:
+            answer.status_code = 422
+        return answer
+
+    async def start(self, request: Request, look: content.Look) -> Response:
+        """Start a run from the form; what is wrong is said beside its field."""
+        typed = await read_form(request.receive, request.state.csrf)
+        _need(look, Role.RUNNER)
+        name = request.path_params["job"]
+        job = self._front.job(look.principal, name)
+        if self._front.covers_code(look.principal, job) is not None:
+            raise RefusedError(403, f"Job {name} uses code that you may not run.")
+        params, wrong = fields.read(job, typed)
+        if not wrong:
+            key = typed.get("key", "").strip()
+            try:
+                run = await self._front.server.start(
+                    name, params, key=json.dumps([look.principal.user, name, key]) if key else None
+                )
+            except DefinitionError as error:
+                wrong = {problem.path.partition(".")[2]: problem.message for problem in error.problems}
+            except ScattersphereError as error:
+                return await self._job(request, look, typed=typed, refused=str(error))
+            else:
+                return RedirectResponse(f"{request.scope.get('root_path', '')}/runs/{run.id}", 303)
+        return await self._job(request, look, typed=typed, wrong=wrong, refused="look at " + ", ".join(wrong))
+
+    async def runs(self, request: Request, look: content.Look) -> Response:
+        """Show the runs, filtered and by pages; the address says which."""
+        found = content.runs_page(look, request.query_params)
+        found["chosen_state"] = found.pop("state")
+        return await self._show(request, look, "runs.html", "Runs", **found)
+
+    def _run(self, request: Request, look: content.Look) -> Run:
+        return self._front.run(look.principal, request.path_params["run"])
+
+    async def run(self, request: Request, look: content.Look) -> Response:
+        """Show a run: what went wrong first, then its graph, timeline and log."""
+        run, query = self._run(request, look), runpage.Query.of(request.query_params)
+        found = await anyio.to_thread.run_sync(runpage.whole_page, look, run, query)
+        live = (
+            ""
+            if run.state.ended
+            else f"{request.scope.get('root_path', '')}/runs/{run.id}/live?{request.query_params}"
+        )
+        events = await runpage.last_events(run)
+        return await self._show(request, look, "run.html", "Runs", live=live, events=events, **found)
+
+    async def run_live(self, request: Request, look: content.Look) -> Response:
+        """Stream the parts of a run's page as they change, and the lines of its log."""
+        run, query = self._run(request, look), runpage.Query.of(request.query_params)
+        common = self._common(request, look)
+
+        def parts() -> dict[str, str]:
+            values = common | runpage.live_parts(look, run, query)
+            shown = {
+                region: templates().get_template(f"{name}.html").render(**values)
+                for region, name in REGIONS.items()
+                if region != "task" or values["chosen"] is not None
+            }
+            return shown | {"dag": str(values["graph"])}
+
+        def lines(found: list[Any]) -> str:
+            rows = content.log_rows(found, level=query.level, find=query.find)
+            return templates().get_template("run-lines.html").render(lines=rows)
+
+        return run_stream(run, query, parts, lines)
+
+    async def log_text(self, request: Request, look: content.Look) -> Response:
+        """Give the kept log as text."""
+        run = self._run(request, look)
+        text = await anyio.to_thread.run_sync(lambda: "".join(f"{line}\n" for line in run.logs()))
+        return PlainTextResponse(text)
+
+    async def act(self, request: Request, look: content.Look) -> Response:
+        """Ask something of a run, or run it again."""
+        form = await read_form(request.receive, request.state.csrf)
+        _need(look, Role.RUNNER)
+        run, verb, base = (
+            self._run(request, look),
+            request.path_params["verb"],
+            request.scope.get("root_path", ""),
+        )
+        if verb in {"rerun", "rerun-all"}:
+            if self._front.covers_code(look.principal, run.definition) is not None:
+                raise RefusedError(403, f"Run {run.id} uses code that you may not run.")
+            again = await self._front.server.rerun(run.id, from_failed=verb == "rerun")
+            self._front.note_rerun(run, again)
+            return RedirectResponse(f"{base}/runs/{again.id}", 303)
+        if verb not in VERBS:
+            return await self._not_found(request, Exception())
+        reason = form.get("reason", "").strip()[:200]
+        said = f"{look.principal.user}: {reason}" if reason else f"by {look.principal.user}"
+        if verb in {"pause", "resume"}:
+            getattr(run, verb)()
+        else:
+            getattr(run, verb)(said)
+        return RedirectResponse(f"{base}/runs/{run.id}", 303)
+
+    async def bundles(self, request: Request, look: content.Look) -> Response:
+        """Show the bundles: their versions, who holds them, what is wrong."""
+        return await self._show(request, look, "bundles.html", "Bundles", **content.bundles_page(look))
+
+    async def reload(self, request: Request, look: content.Look) -> Response:
+        """Load a bundle's files again."""
+        await read_form(request.receive, request.state.csrf)
+        _need(look, Role.OPERATOR)
+        bundle = self._front.bundle(look.principal, request.path_params["bundle"])
+        with suppress(ScattersphereError):  # the page shows what is wrong
+            await self._front.server.reload(bundle.name)
+        return RedirectResponse(f"{request.scope.get('root_path', '')}/bundles", 303)
+
+
+def _need(look: content.Look, role: Role) -> None:
+    if not look.may(role):
+        raise RefusedError(403, f"This needs the role {role}; yours is {look.principal.role}.")
+
+
+def _theme(request: Request) -> str:
+    theme = request.cookies.get("theme", "")
+    return theme if theme in {"light", "dark"} else ""
+
+
+def _back(request: Request) -> Response:
+    """Go back to the page that sent the form, as long as it is one of ours."""
+    base = request.scope.get("root_path", "")
+    came = request.headers.get("referer", "")
+    own = f"{request.scope.get('scheme', 'http')}://{request.headers.get('host', '')}{base}/"
+    return RedirectResponse(came if came.startswith(own) else f"{base}/", 303)

@@ -1,0 +1,65 @@
+"""A Server with pages for a browser, as a program: it prints its address, then a link for each line that it reads."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+
+import anyio
+import uvicorn
+
+from scattersphere import JobDefinition, RunnableTask, Server, web
+from scattersphere.remote.roles import Principal, Role
+from scattersphere.web.guard import Links
+
+
+class Step(RunnableTask):
+    n: int = 5
+
+    async def run(self, context):
+        for number in range(1, self.n + 1):
+            context.log.info("step %d", number)
+            await anyio.sleep(0.2)
+
+
+class Wait(RunnableTask):
+    async def run(self, context):
+        while True:
+            await context.checkpoint()
+            await anyio.sleep(0.05)
+
+
+class Look(RunnableTask):
+    async def run(self, context):
+        row = {"id": 1}
+        return row["customer_id"]
+
+
+async def main():
+    steps = JobDefinition.build("steps", params={"n": 5}).task("first", "Step", args={"n": {"$param": "n"}})
+    jobs = [
+        steps.task("second", "Step", args={"n": 1}, depends_on=["first"]).done(),
+        JobDefinition.build("slow").task("wait", "Wait").done(),
+        JobDefinition.build("bad").task("look", "Look").task("after", "Step", depends_on=["look"]).done(),
+    ]
+    links = Links(time.monotonic)
+    async with Server() as server:
+        server.register_tasks("app", [Step, Wait, Look])
+        for job in jobs:
+            server.define(job)
+        listening = socket.create_server(("127.0.0.1", 0))
+        pages = uvicorn.Server(uvicorn.Config(web.app(server, links=links), log_level="warning"))
+        async with anyio.create_task_group() as group:
+            group.start_soon(pages.serve, [listening])
+            print(f"http://127.0.0.1:{listening.getsockname()[1]}")  # noqa: T201
+            while await anyio.to_thread.run_sync(sys.stdin.readline):
+                code = links.new_code(Principal(user="ada", role=Role.OPERATOR))
+                print(f"/login?code={code}")  # noqa: T201
+            pages.should_exit = True
+            for run in server.runs.values():
+                if not run.state.ended:
+                    run.cancel()
+
+
+anyio.run(main)

@@ -1,0 +1,390 @@
+"""The pages: what each shows in each state, who sees and does what, and that no text of a user becomes a page's own."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+
+import anyio
+import httpx
+import pytest
+
+from scattersphere import JobDefinition, Parameter, RunnableTask, Server, web
+from scattersphere.model.states import RunState, TaskState
+from scattersphere.remote.roles import Principal, Role
+
+pytestmark = pytest.mark.anyio
+EVIL = "</title></script></textarea><script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}"
+
+
+class Work(RunnableTask):
+    value: int = 1
+
+    async def run(self, context):
+        context.log.info("worked on %d", self.value)
+        return self.value
+
+
+class Fail(RunnableTask):
+    text: str = "boom"
+
+    async def run(self, context):
+        context.log.warning(self.text)
+        raise ValueError(self.text)
+
+
+class Hang(RunnableTask):
+    async def run(self, context):
+        context.log.info("hanging")
+        await anyio.sleep_forever()
+
+
+JOB = (
+    JobDefinition.build("night", description="At night", params={"n": 3, "on": True, "names": ["a"]})
+    .task("find", "Work", args={"value": {"$param": "n"}})
+    .task("each", "Work", map={"value": [1, 2, 3]}, depends_on=["find"])
+    .done()
+)
+
+
+def browser(server, role=Role.OPERATOR, patterns=(), prefix=""):
+    async def authorize(scope):
+        return Principal(user="ada", role=role, patterns=patterns)
+
+    app = web.app(server, authorize=authorize)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False, root_path=prefix)
+    base = "http://localhost"
+    return httpx.AsyncClient(
+        transport=transport, base_url=base, headers={"Origin": base}, follow_redirects=True
+    )
+
+
+def furnish(server, *jobs):
+    server.register_tasks("app", [Work, Fail, Hang])
+    for job in jobs:
+        server.define(job)
+
+
+async def press(client, page, path, **fields):
+    token = page.text.split('name="csrf" value="')[1].split('"')[0]
+    return await client.post(path, data={"csrf": token, **fields})
+
+
+async def until(condition):
+    while not condition():
+        await anyio.lowlevel.checkpoint()
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects what a browser would run or load, and checks that tags are closed in order."""
+
+    VOID = frozenset({"meta", "link", "input", "br", "img", "path", "rect", "circle", "line", "use"})
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.found, self.links = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.found += [tag] if tag in {"script", "img", "iframe", "object", "style"} else []
+        self.found += [name for name, _ in attrs if name.startswith("on") or name == "style"]
+        self.links += [value for name, value in attrs if name in {"href", "src", "action"} and tag != "use"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open[-1:] == [tag]
+            self.open.pop()
+
+
+def read(page, status=200):
+    assert page.status_code == status, page.text[:500]
+    reader = Reader()
+    reader.feed(page.text)
+    assert not reader.open
+    assert reader.found in ([], ["script"])  # our own one
+    return reader
+
+
+async def test_with_nothing_there_each_page_says_so():
+    async with Server() as server:
+        client = browser(server)
+        for path, words in [
+            ("/", "Nothing here yet"),
+            ("/jobs", "No job yet"),
+            ("/runs", "No  run"),
+            ("/bundles", "No bundles"),
+        ]:
+            page = await client.get(path)
+            read(page)
+            assert words in page.text
+        read(await client.get("/nowhere"), 404)
+        read(await client.get("/runs/7"), 404)
+        read(await client.get("/jobs/none"), 404)
+
+
+async def test_a_run_is_started_from_the_form_and_shown():
+    async with Server() as server:
+        furnish(server, JOB)
+        client = browser(server)
+        form = await client.get("/jobs/night")
+        read(form)
+        assert 'name="p.n" inputmode="decimal" value="3"' in form.text
+        assert 'name="p.on" checked' in form.text
+        page = await press(client, form, "/jobs/night/runs", **{"p.n": "5", "p.names": '["b"]'})
+        assert page.url.path == "/runs/1"
+        run = await server.runs[1].wait()
+        assert dict(run.params) == {"n": 5, "on": False, "names": ["b"]}
+        page = await client.get("/runs/1?task=each&of=task&level=20&find=worked")
+        read(page)
+        assert "worked on 2" in page.text
+        assert "worked on 5" not in page.text  # that is another task's line
+        assert "[2]" in page.text
+        assert "night" in (await client.get("/runs?job=night&state=succeeded")).text
+        assert (await client.get("/go?q=1")).url.path == "/runs/1"
+        assert (await client.get("/go?q=night")).url.path == "/jobs/night"
+
+
+async def test_what_is_wrong_is_said_beside_its_field_and_nothing_typed_is_lost():
+    async with Server() as server:
+        furnish(server, JOB)
+        client = browser(server)
+        form = await client.get("/jobs/night")
+        page = await press(client, form, "/jobs/night/runs", **{"p.n": '"x"', "p.names": "[1,", "p.on": "on"})
+        read(page, 422)
+        assert "is no JSON" in page.text
+        assert "[1," in page.text
+        page = await press(client, form, "/jobs/night/runs", **{"p.n": '"x"', "p.names": "[1]"})
+        read(page, 422)
+        assert re.search(r'id="e-n">.*must be of type integer', page.text)
+        assert not server.runs
+
+
+async def test_secrets_are_neither_shown_nor_filled_in():
+    job = (
+        JobDefinition.build("s", params={"token": Parameter(type="string", secret=True, default="hunter2")})
+        .task("a", "Work")
+        .done()
+    )
+    async with Server() as server:
+        furnish(server, job)
+        client = browser(server)
+        form = await client.get("/jobs/s")
+        assert 'type="password"' in form.text
+        page = await press(client, form, "/jobs/s/runs", **{"p.token": "s3cret-value"})
+        await server.runs[1].wait()
+        for path in ("/runs/1", "/runs", "/", "/runs/1/log.txt"):
+            assert "s3cret-value" not in (await client.get(path)).text
+        assert "***" in page.text
+
+
+async def test_a_failure_is_the_first_thing_on_the_page_with_its_traceback():
+    job = JobDefinition.build("bad").task("a", "Fail").task("b", "Work", depends_on=["a"]).done()
+    async with Server() as server:
+        furnish(server, job)
+        await (await server.start("bad")).wait()
+        client = browser(server)
+        page = await client.get("/runs/1")
+        read(page)
+        assert page.text.index("a failed: ValueError: boom") < page.text.index('id="graph"')
+        assert "raise ValueError(self.text)" in page.text
+        assert "a: ValueError: boom" in (await client.get("/")).text
+        again = await press(client, page, "/runs/1/rerun")
+        assert again.url.path == "/runs/2"
+
+
+async def test_a_run_is_paused_resumed_stopped_cancelled_and_killed_from_its_page():
+    job = JobDefinition.build("slow").task("a", "Hang").done()
+    async with Server(grace=30) as server:
+        furnish(server, job)
+        client = browser(server)
+        for number, verb, state in [
+            (1, "cancel", RunState.CANCELLED),
+            (2, "kill", RunState.CANCELLED),
+            (3, "stop", RunState.STOPPED),
+        ]:
+            run = await server.start("slow")
+            await until(lambda run=run: run.tasks["a"].state is TaskState.RUNNING)
+            page = await client.get(f"/runs/{number}")
+            read(page)
+            page = await press(client, page, f"/runs/{number}/pause")
+            assert run.state is RunState.PAUSING
+            assert "Resume" in page.text
+            await press(client, page, f"/runs/{number}/resume")
+            assert run.state is RunState.RUNNING
+            await press(client, page, f"/runs/{number}/{verb}", reason="for a test")
+            if verb == "stop":
+                assert run.state is RunState.STOPPING
+                run.cancel()
+            await run.wait()
+            assert run.state is state or verb == "stop"
+        assert "ada: for a test" in (await client.get("/runs/1")).text
+        late = await press(client, page, "/runs/1/cancel")
+        read(late, 409)
+
+
+async def test_a_viewer_looks_and_does_nothing():
+    async with Server() as server:
+        furnish(server, JOB)
+        await (await server.start("night")).wait()
+        client = browser(server, Role.VIEWER)
+        page = await client.get("/runs/1")
+        assert "You may look at this run" in page.text
+        assert "Start a run" not in (await client.get("/jobs/night")).text
+        for path in ("/jobs/night/runs", "/runs/1/cancel", "/runs/1/rerun", "/bundles/app/reload"):
+            read(await press(client, page, path), 403)
+        assert len(server.runs) == 1
+
+
+async def test_what_a_token_does_not_cover_does_not_exist():
+    hidden = JobDefinition.build("hidden").task("a", "Fail").done()
+    async with Server() as server:
+        furnish(server, JOB, hidden)
+        await (await server.start("hidden")).wait()
+        await (await server.start("night")).wait()
+        client = browser(server, patterns=("job:night", "bundle:app"))
+        for path in ("/", "/jobs", "/runs", "/bundles", "/go?q=hidden"):
+            page = await client.get(path)
+            assert "hidden" not in page.text.replace('value="hidden"', "").replace(
+                'type="hidden"', ""
+            ).replace("aria-hidden", "")
+        page = await client.get("/runs/1")
+        nothing = await client.get("/runs/99")
+        assert page.text.replace("no run 1", "no run 99") == nothing.text
+        read(await press(client, await client.get("/"), "/jobs/hidden/runs"), 404)
+
+
+async def test_no_text_of_a_user_or_a_task_becomes_part_of_a_page():
+    job = JobDefinition(
+        name="evil",
+        description=EVIL,
+        params={"text": EVIL},
+        tasks=JobDefinition.build("x")
+        .task("a", "Fail", args={"text": {"$param": "text"}})
+        .task("b", "Work", depends_on=["a"])
+        .done()
+        .tasks,
+    )
+    async with Server() as server:
+        furnish(server, job)
+        run = await (await server.start("evil", {"text": EVIL})).wait()
+        assert run.state is RunState.FAILED
+        client = browser(server)
+        for path in (
+            "/",
+            "/runs",
+            "/runs/1",
+            "/jobs",
+            "/jobs/evil",
+            "/runs/1?task=" + EVIL,
+            "/runs/1?find=" + EVIL,
+            "/runs?job=" + EVIL,
+            "/jobs?q=" + EVIL,
+        ):
+            page = await client.get(path)
+            read(page)
+            assert "<script>alert" not in page.text
+            assert "49" not in re.findall(r"onerror=alert\(1\)&gt;(\d\d)", page.text)
+        stream = await client.get("/runs/1/live")
+        data = [json.loads(line[6:]) for line in stream.text.splitlines() if line.startswith("data: {")]
+        assert data
+        assert "<script>alert" not in "".join(html for message in data for html in message["put"].values())
+        log = await client.get("/runs/1/log.txt")
+        assert log.headers["content-type"].startswith("text/plain")
+
+
+async def test_below_a_prefix_every_address_has_it():
+    async with Server() as server:
+        furnish(server, JOB)
+        await (await server.start("night")).wait()
+        client = browser(server, prefix="/ops/jobs")
+        for path in ("/", "/runs", "/jobs", "/jobs/night", "/runs/1?task=each", "/bundles"):
+            page = await client.get(path)
+            for link in read(page).links:
+                assert link.startswith(("/ops/jobs/", "?", "#")), link
+            assert "Path=/ops/jobs" in (await client.get(path)).headers.get("set-cookie", "Path=/ops/jobs")
+
+
+async def test_a_broken_bundle_and_a_job_without_its_code_are_on_the_first_page(tmp_path):
+    (tmp_path / "good.py").write_text(
+        "from scattersphere import RunnableTask\nclass T(RunnableTask):\n    async def run(self, context): ...\n"
+    )
+    async with Server(bundle_roots=[tmp_path]) as server:
+        job = JobDefinition.build("later").task("a", "etl.Load", bundle="etl").done()
+        server.define(job)
+        (tmp_path / "good.py").write_text("def (\n")
+        client = browser(server, Role.ADMIN)
+        page = await press(client, await client.get("/bundles"), "/bundles/good/reload")
+        read(page)
+        assert "cannot be loaded" in page.text
+        assert "SyntaxError" in page.text
+        page = await client.get("/")
+        assert "Bundle broken" in page.text
+        assert "Job waits for code" in page.text
+        assert "no bundle" in (await client.get("/jobs/later")).text
+
+
+async def test_a_stream_tells_of_a_run_until_it_has_ended():
+    job = JobDefinition.build("slow").task("a", "Hang").done()
+    async with Server() as server:
+        furnish(server, job)
+        run = await server.start("slow")
+        await until(lambda: run.tasks["a"].state is TaskState.RUNNING)
+        client = browser(server)
+        answers = []
+        async with anyio.create_task_group() as group:
+
+            async def listen():
+                answers.append(await client.get("/runs/1/live"))
+
+            group.start_soon(listen)
+            await until(lambda: run.last_event and server.stats()["live"])
+            await anyio.wait_all_tasks_blocked()
+            run.cancel("enough")
+        text = answers[0].text
+        assert answers[0].headers["content-type"].startswith("text/event-stream")
+        assert text.endswith("event: ended\ndata:\n\n")
+        regions = {}
+        for line in text.splitlines():
+            if line.startswith("data: {"):
+                regions |= json.loads(line[6:])["put"]
+        assert "cancelled" in regions["run-state"]
+        assert "Run what did not succeed" in regions["run-buttons"]
+
+
+async def test_ten_thousand_tasks_are_a_page_of_a_few_hundred_kilobytes():
+    builder = JobDefinition.build("big")
+    for number in range(10_000):
+        builder = builder.task(f"t{number}", "Work", depends_on=[f"t{number - 100}"] if number >= 100 else [])
+    async with Server() as server:
+        furnish(server, builder.done())
+        await (await server.start("big")).wait()
+        page = await browser(server).get("/runs/1")
+        read(page)
+        assert len(page.content) < 400_000
+
+
+async def test_a_page_of_twenty_tasks_is_small_over_the_wire():
+    import gzip
+
+    builder = JobDefinition.build("twenty")
+    for number in range(20):
+        builder = builder.task(
+            f"task_{number}", "Work", depends_on=[f"task_{number - 4}"] if number > 3 else []
+        )
+    async with Server() as server:
+        furnish(server, builder.done())
+        await (await server.start("twenty")).wait()
+        client = browser(server)
+        page = await client.get("/runs/1")
+        style = re.search(r'href="([^"]*style\.css[^"]*)"', page.text)[1]
+        script = re.search(r'src="([^"]*page\.js[^"]*)"', page.text)[1]
+        parts = [page.content, (await client.get(style)).content, (await client.get(script)).content]
+        assert sum(len(gzip.compress(part)) for part in parts) < 60_000
+        assert parts[2].count(b"\n") <= 200
