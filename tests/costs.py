@@ -31,7 +31,9 @@ SLOW: dict[str, str] = {
     "tests/cli/test_dev.py::*": "a server and its watcher in a process",
     "tests/cli/test_pipes.py::*": "the same with pipes",
     "tests/cli/test_definitions_cli.py::*": "a command for each case",
+    "tests/web/test_browser.py::*": "a browser for each window",
     # Thousands of something.
+    "*::*ten_thousand_tasks_are_a_page*": "a run and a page of ten thousand tasks",
     "tests/benchmarks/*": "benchmarks are run, in small",
     "tests/remote/test_load.py::*": "a thousand sessions",
     "tests/execution/machine/test_machine_mass.py::*": "100,000 tasks",

@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from scattersphere.errors import MissingExtraError
+from scattersphere.web.guard import Links
 
 if TYPE_CHECKING:
     from scattersphere.server import Server
-    from scattersphere.web.guard import Authorize, Links
+    from scattersphere.web.guard import Authorize
 
-__all__ = ["app"]
+__all__ = ["Links", "app"]
 
 
 def app(
