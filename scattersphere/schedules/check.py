@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import zoneinfo
 from typing import TYPE_CHECKING, Any
 
 from scattersphere._json import quote
 from scattersphere._text import nearest
 from scattersphere.model.forms import NAME
-from scattersphere.schedules.cron import expression_fault
+from scattersphere.schedules.cron import NEVER, expression_fault
 from scattersphere.schedules.occurrences import (
     LITERAL,
     SCHEDULED,
@@ -29,8 +30,10 @@ Fault = tuple[tuple[str | int, ...], str, str | None]
 
 MOST_SCHEDULES = 100
 """Schedules of one job."""
-MOST_TIMES = 10_000
+MOST_TIMES = 1_000
 """Entries of one "at"."""
+NEVERS_FOUND = 3
+"""Expressions without any date that are told of at once: each is looked for through fifty years."""
 _FORM = '"2026-12-24T18:00:00+01:00"'
 
 
@@ -39,27 +42,31 @@ def schedule_faults(job: JobDefinition) -> Iterator[Fault]:
     if len(job.schedules) > MOST_SCHEDULES:
         yield ("schedules",), f"{len(job.schedules):,} schedules are more than {MOST_SCHEDULES}", None
         return
+    nevers = 0
     for name, schedule in job.schedules.items():
         path = ("schedules", name)
         if not NAME.fullmatch(name):
             words = "letters, digits, _ . and -, at most 128, not beginning with . or -"
             yield path, f"{quote(name)} is no name; a name has {words}", None
-        faults = [*_timing_faults(schedule), *_number_faults(schedule), *_param_faults(schedule.params)]
+        timing = list(_timing_faults(schedule, looks_for_a_date=nevers < NEVERS_FOUND))
+        nevers += any(words.startswith(NEVER) for _, words, _ in timing)
+        faults = [*timing, *_number_faults(schedule), *_param_faults(schedule.params)]
         yield from (((*path, *place), words, meant) for place, words, meant in faults)
         if not faults:
             yield from _empty_window(job.name, name, schedule)
 
 
-def _timing_faults(schedule: ScheduleDefinition) -> Iterator[Fault]:
+def _timing_faults(schedule: ScheduleDefinition, *, looks_for_a_date: bool) -> Iterator[Fault]:
     given = [word for word in ("cron", "every", "at") if getattr(schedule, word) not in (None, ())]
     if not given:
         yield (), 'does not say when: write one of "cron", "every" and "at"', None
     elif len(given) > 1:
         yield (given[1],), f'"{given[0]}" stands here too: only one of them says when', None
     yield from zone_fault(schedule.zone)
-    wrong = None if schedule.cron is None else expression_fault(schedule.cron)
-    if wrong is not None:
-        yield ("cron",), *wrong
+    if schedule.cron is not None:
+        wrong = expression_fault(schedule.cron, looks_for_a_date=looks_for_a_date)
+        if wrong is not None:
+            yield ("cron",), *wrong
     if len(schedule.at) > MOST_TIMES:
         yield ("at",), f"{len(schedule.at):,} times are more than {MOST_TIMES:,}", None
         return
@@ -82,12 +89,17 @@ def _window_faults(schedule: ScheduleDefinition) -> Iterator[Fault]:
         yield ("stop",), "lies before start", None
 
 
+@functools.cache
+def _known_zones() -> frozenset[str]:
+    return frozenset(zoneinfo.available_timezones())
+
+
 def zone_fault(zone: str) -> Iterator[Fault]:
     """Yield what is wrong with the name of a time zone."""
     try:
         zoneinfo.ZoneInfo(zone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        zones = zoneinfo.available_timezones()
+        zones = _known_zones()
         city = zone.strip().replace(" ", "_").casefold()
         ending = sorted(known for known in zones if known.casefold().rpartition("/")[2] == city)
         hint = "" if zones else "; no time zone is known here: pip install 'scattersphere[schedules]'"

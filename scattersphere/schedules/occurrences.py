@@ -288,9 +288,12 @@ def _due_times(
     while found is not None and table.due(found) <= now:
         if len(times) == most:
             newest = _newest(table, now, wanted)
-            first = times[0]
-            before = table.previous(newest[0]) or first
-            return newest, MissedTimes(first=first, last=before, count=most, more=True, reason="")
+            counted = sum(time < newest[0] for time in times)
+            before = table.previous(newest[0])
+            if not counted or before is None:
+                return newest, None
+            cut = MissedTimes(first=times[0], last=before, count=counted, more=counted == most, reason="")
+            return newest, cut
         times.append(found)
         found = table.next(found)
     return times, None

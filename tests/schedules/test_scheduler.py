@@ -467,3 +467,89 @@ def test_restarted_at_any_instant_each_occurrence_happens_once(
         assert sorted(times) == wanted  # never silently not
     else:
         assert set(times) <= set(wanted)
+
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("go"), st.sampled_from([0, 1, 30, 299, 600, 3700, 50_000])),
+        st.tuples(st.just("step"), st.sampled_from([-4000, -30, 30, 4000, 300_000])),
+        st.tuples(
+            st.sampled_from(["pause", "resume", "refuse", "accept", "end", "redefine", "code"]), st.just(0)
+        ),
+    ),
+    max_size=25,
+)
+
+
+@given(
+    st.sampled_from(["skip", "last", "all"]),
+    st.sampled_from(
+        [{"every": 600}, {"cron": "*/10 * * * *", "jitter": 400}, {"cron": "0 3 * * *", "zone": "Asia/Tokyo"}]
+    ),
+    st.sampled_from([{}, {"catch_up_within": 0}, {"catch_up_within": 5000}]),
+    st.booleans(),
+    OPERATIONS,
+)
+def test_whatever_happens_each_time_is_started_once_or_missed_once(
+    policy: str,
+    timing: dict[str, Any],
+    within: dict[str, Any],
+    at_once: bool,
+    operations: list[tuple[str, int]],
+) -> None:
+    fields = {**timing, **within, "missed": policy}
+    at = world("2026-01-01T00:00", **fields)
+    at.ends_at_once = at_once
+    schedule = at.scheduler["job", "it"]
+    for what, seconds in operations:
+        looks = at.looks
+        if what == "go":
+            at.go(seconds)
+            assert at.looks - looks <= 3 * (seconds / LOOK + len(at.runs) + 100)  # it never spins
+        elif what == "step":
+            at.step(seconds)
+        elif what == "redefine":
+            at.define("job", {"it": {**fields, "params": {"n": len(at.runs)}}})
+        elif what == "refuse":
+            at.refuse = BusyError("busy")
+        elif what == "accept":
+            at.refuse = None
+        elif what == "code":
+            at.scheduler.try_again()
+        elif what == "end":
+            for run in [run for run in at.runs if not run.state.ended][:3]:
+                at.end(run)
+        else:
+            getattr(schedule, what)()
+    times = [run.scheduled.time for run in at.runs]
+    assert len(set(times)) == len(times)
+    state = schedule.state
+    assert state.fired == len(times)
+    wanted = 0
+    time = schedule.table.next(utc("2026-01-01T00:00"))
+    while time is not None and time <= state.last:
+        wanted += 1
+        time = schedule.table.next(time)
+    told = state.fired + state.missed + len(state.pending)
+    assert told == wanted or (told < wanted and any("more than" in words for words in at.missed))
+
+
+@pytest.mark.anyio
+async def test_a_backfill_of_an_undefined_schedule_ends_with_the_reason() -> None:
+    at = world("2026-01-01T12:30", every=3600)
+    at.ends_at_once = False
+    schedule = at.scheduler["job", "it"]
+    backfill = await schedule.backfill(utc("2026-01-01T00:00"), utc("2026-01-01T03:00"))
+    at.scheduler.undefine("job")
+    assert (await backfill.wait()).reason == "the schedule is no longer defined"
+    assert repr(backfill) == "<Backfill of 3 times, 1 started, 1 live>"
+    with pytest.raises(NoSuchScheduleError):
+        await schedule.run_now()
+
+
+def test_a_defect_in_one_schedule_ends_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    at = World("2026-01-01T00:00", {"job": {"bad": {"every": 60}, "good": {"every": 60}}})
+    at.scheduler["job", "bad"].table = None  # type: ignore[assignment]
+    at.go(200)
+    assert len(at.fired) == 3
+    assert "bad of job: looked at again" in caplog.text
