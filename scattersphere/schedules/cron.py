@@ -158,10 +158,11 @@ def _refused(text: str, *, looks_for_a_date: bool) -> tuple[str, str | None] | N
     """Return what cronsim has against an expression in which nothing else is wrong."""
     try:
         cronsim = load_cronsim()
-        times = cronsim.CronSim(" ".join(fields_of(text)), _CALENDAR_REPEATS)
-        found = next(times, None) if looks_for_a_date else times
     except MissingExtraError as error:
         return str(error), None
+    try:
+        times = cronsim.CronSim(" ".join(fields_of(text)), _CALENDAR_REPEATS)
+        found = next(times, None) if looks_for_a_date else times
     except cronsim.CronSimError as error:
         if "day-of-month" not in str(error):
             return f"is no cron expression: {error}", None

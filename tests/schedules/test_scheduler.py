@@ -487,40 +487,24 @@ OPERATIONS = st.lists(
         [{"every": 600}, {"cron": "*/10 * * * *", "jitter": 400}, {"cron": "0 3 * * *", "zone": "Asia/Tokyo"}]
     ),
     st.sampled_from([{}, {"catch_up_within": 0}, {"catch_up_within": 5000}]),
-    st.booleans(),
+    st.integers(0, 1),
     OPERATIONS,
 )
 def test_whatever_happens_each_time_is_started_once_or_missed_once(
     policy: str,
     timing: dict[str, Any],
     within: dict[str, Any],
-    at_once: bool,
+    at_once: int,
     operations: list[tuple[str, int]],
 ) -> None:
     fields = {**timing, **within, "missed": policy}
     at = world("2026-01-01T00:00", **fields)
-    at.ends_at_once = at_once
+    at.ends_at_once = bool(at_once)
     schedule = at.scheduler["job", "it"]
     for what, seconds in operations:
         looks = at.looks
-        if what == "go":
-            at.go(seconds)
-            assert at.looks - looks <= 3 * (seconds / LOOK + len(at.runs) + 100)  # it never spins
-        elif what == "step":
-            at.step(seconds)
-        elif what == "redefine":
-            at.define("job", {"it": {**fields, "params": {"n": len(at.runs)}}})
-        elif what == "refuse":
-            at.refuse = BusyError("busy")
-        elif what == "accept":
-            at.refuse = None
-        elif what == "code":
-            at.scheduler.try_again()
-        elif what == "end":
-            for run in [run for run in at.runs if not run.state.ended][:3]:
-                at.end(run)
-        else:
-            getattr(schedule, what)()
+        at.do(what, seconds, fields)
+        assert at.looks - looks <= 3 * (seconds / LOOK + len(at.runs) + 100)  # it never spins
     times = [run.scheduled.time for run in at.runs]
     assert len(set(times)) == len(times)
     state = schedule.state

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere.errors import BusyError
 from scattersphere.model.schedules import ScheduleDefinition
 from scattersphere.schedules.occurrences import ScheduledFor, ScheduleState
 from scattersphere.schedules.scheduler import Clocks, Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 def utc(text: str) -> dt.datetime:
@@ -133,6 +134,22 @@ class World:
     def step(self, seconds: float) -> None:
         """Set the wall clock, or let the machine sleep: the monotonic clock knows nothing of either."""
         self.wall += dt.timedelta(seconds=seconds)
+
+    def do(self, what: str, seconds: int, fields: dict[str, Any]) -> None:
+        """Let something happen to the schedule "it" of "job"."""
+        schedule = self.scheduler["job", "it"]
+        operations: dict[str, Callable[[], Any]] = {
+            "go": lambda: self.go(seconds),
+            "step": lambda: self.step(seconds),
+            "pause": schedule.pause,
+            "resume": schedule.resume,
+            "code": self.scheduler.try_again,
+            "redefine": lambda: self.define("job", {"it": {**fields, "params": {"n": len(self.runs)}}}),
+            "refuse": lambda: setattr(self, "refuse", BusyError("busy")),
+            "accept": lambda: setattr(self, "refuse", None),
+            "end": lambda: [self.end(run) for run in [run for run in self.runs if not run.state.ended][:3]],
+        }
+        operations[what]()
 
     @property
     def fired(self) -> list[str]:
