@@ -132,7 +132,9 @@ class AttemptDriver:
 
     # ---- starting
 
-    def start(self, execution: Execution, units: list[int], now: float, end: float) -> float:
+    def start(
+        self, execution: Execution, units: list[int], now: float, end: float
+    ) -> float:
         """Start attempts for units that were taken; return the time. From `end` on the others wait in `_begun`.
 
         The hot path: what is the same for all units is looked up once, and calls are inlined.
@@ -140,7 +142,7 @@ class AttemptDriver:
         machine = execution.machine
         tasks, attempts = execution.plan.tasks, machine.attempts
         start_body, body, clock, size = self.start_body, self._body, self.clock, execution.plan.size
-        self._now, lent = now, machine.lent
+        self._now, lent, context = now, machine.lent, execution.context
         while units:
             unit = units.pop()
             if lent and unit in lent:
@@ -148,12 +150,22 @@ class AttemptDriver:
                 continue
             planned = tasks[unit if unit < size else machine.task_of(unit)]
             attempt = Attempt(execution, unit, planned, attempts[unit] + 1)
-            current_attempt.set(attempt)
+            if context is None:
+                current_attempt.set(attempt)
+            else:  # that of who called `start`: each attempt has a copy of its own
+                own = context.copy()
+                own.run(current_attempt.set, attempt)
             if not planned.on_loop:
-                self._hand_over(attempt)
+                if context is None:
+                    self._hand_over(attempt)
+                else:
+                    own.run(self._hand_over, attempt)
             else:
                 self._starting = attempt
-                handle = start_body(body(attempt), planned.name)
+                if context is None:
+                    handle = start_body(body(attempt), planned.name)
+                else:
+                    handle = own.run(start_body, body(attempt), planned.name)
                 self._starting = None
                 if handle is not None:
                     attempt.handle = handle

@@ -26,6 +26,7 @@ from scattersphere.model.states import RunState, TaskState
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Iterator, Mapping
+    from contextvars import Context
 
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.backends.protocol import BackendTraits
@@ -97,6 +98,7 @@ class Execution:
         "borrowed",
         "children",
         "commands",
+        "context",
         "created_at",
         "depth",
         "earlier",
@@ -176,6 +178,8 @@ class Execution:
         self.before: RunState | None = RunState.QUEUED
         self.secrets: frozenset[str] = frozenset()
         self.key: str | None = None
+        self.context: Context | None = None
+        """The context variables of who called `start`, while the run lives; None where they are the Server's own."""
         self.scheduled: ScheduledFor | None = None
         """By which schedule it was started, and for when."""
         self.parent: int | None = None

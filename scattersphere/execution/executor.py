@@ -9,6 +9,7 @@ a run in `requests.py`; this is the top of those layers.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import datetime as dt
 import functools
 import logging
@@ -139,6 +140,7 @@ class JobExecutor(Obedience):
         self.start_body: Callable[[Coroutine[Any, Any, None], str], Any] = loop.start
         self._pace: Pace = Pace(loop.starts_a_turn)
         self._loop_home = LoopHome()
+        self._context = contextvars.copy_context()
         self._thread = threading.get_ident()
         try:
             for backend in self.backends.values():
@@ -205,6 +207,7 @@ class JobExecutor(Obedience):
             self.dispatcher,
             keep_events=self.keep_events,
         )
+        execution.context = self._context_of_caller()
         execution.created_at, execution.epoch = loop.clock(), self.wall_clock.epoch()
         if child_of is not None:
             execution.parent, execution.is_child = child_of.run_id, True
@@ -224,6 +227,14 @@ class JobExecutor(Obedience):
             self.request(replaced, "cancel", f"replaced by run {execution.id}", None)
         self.admit()
         return execution
+
+    def _context_of_caller(self) -> contextvars.Context | None:
+        """Return a copy of the present context; None where it holds just what that of the Server holds."""
+        present, own = contextvars.copy_context(), self._context
+        # By identity: values are the user's, and what their `==` does is theirs.
+        if len(present) == len(own) and all(own.get(name, own) is value for name, value in present.items()):
+            return None
+        return present
 
     def make_log(self, execution: Execution) -> None:
         """Give a run its log: now, because most runs of small tasks neither write nor are asked for one."""
@@ -397,6 +408,7 @@ class JobExecutor(Obedience):
         self.admission.leave(execution)
         self._forget_timers(execution)
         execution.elements.clear()
+        execution.context = None  # what it holds is kept no longer than what runs
         starter = execution.started_by
         if starter is not None and execution in starter.execution.children:
             starter.execution.children.remove(execution)
