@@ -132,7 +132,7 @@ class AttemptDriver:
 
     # ---- starting
 
-    def start(  # noqa: C901, PLR0912 - the hot path
+    def start(  # noqa: PLR0912 - the hot path
         self, execution: Execution, units: list[int], now: float, end: float
     ) -> float:
         """Start attempts for units that were taken; return the time. From `end` on the others wait in `_begun`.
