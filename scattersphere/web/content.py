@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import zoneinfo
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +161,7 @@ def overview(look: Look) -> dict[str, Any]:
         "failed": [(run_row(run), what_failed(run)) for run in failed[:8]],
         "problems": problems(look),
         "hours": by_hour(day, now),
+        "next": next_firing(look),
         "nothing": not runs and not look.jobs(),
     }
 
@@ -326,6 +328,83 @@ def bundles_page(look: Look) -> dict[str, Any]:
             }
         )
     return {"bundles": rows}
+
+
+# ---- schedules
+
+
+@attrs.frozen
+class ScheduleRow:
+    """A schedule: when it fires, in the zone that it is written in and in UTC, and how its last run went."""
+
+    job: str
+    name: str
+    state: str
+    said: str
+    words: str
+    expression: str
+    zone: str
+    next: list[tuple[str, str, str]]
+    missed: int
+    last: RunRow | None
+    paused: bool
+    defined: bool
+
+
+def schedules_page(look: Look, times: int = 5) -> dict[str, Any]:
+    """Return the schedules of the jobs that it sees, the next to fire first."""
+    rows = [_schedule_row(look, schedule, times) for schedule in schedules_of(look)]
+    return {"schedules": rows}
+
+
+def schedules_of(look: Look) -> list[Any]:
+    """Return the schedules that it sees: those that fire next first, those that fire no more last."""
+    found = [each for (job, _), each in look.server.schedules.items() if look.principal.sees_job(job)]
+    never = dt.datetime.max.replace(tzinfo=dt.UTC)
+    return sorted(
+        found, key=lambda each: (not each.fires, next(iter(each.next()), never), each.job, each.name)
+    )
+
+
+def _schedule_row(look: Look, schedule: Any, times: int) -> ScheduleRow:
+    zone = zoneinfo.ZoneInfo(schedule.definition.zone or "UTC")
+    now = dt.datetime.now(dt.UTC)
+    last = look.server.runs.get(schedule.last_run)
+    state = "paused" if schedule.paused else "queued" if schedule.fires else "stopped"
+    definition = schedule.definition
+    expression = definition.cron or (
+        f"every {definition.every:g} s" if definition.every else ", ".join(definition.at or ())
+    )
+    return ScheduleRow(
+        job=schedule.job,
+        name=schedule.name,
+        state=state,
+        said="paused" if schedule.paused else "waits" if schedule.fires else "off",
+        words=schedule.words(),
+        expression=expression,
+        zone=definition.zone or "UTC",
+        next=[
+            (
+                f"{time.astimezone(zone):%a %d %b, %H:%M:%S}",
+                f"{time:%H:%M:%S}",
+                duration(max(0.0, (time - now).total_seconds())),
+            )
+            for time in (schedule.next(times) if schedule.fires else ())
+        ],
+        missed=schedule.state.missed,
+        last=run_row(last) if last is not None else None,
+        paused=schedule.paused,
+        defined=schedule.is_defined,
+    )
+
+
+def next_firing(look: Look) -> tuple[str, str, str] | None:
+    """Return the time, in UTC, of the schedule that fires next, what it starts, and in how long."""
+    for schedule in schedules_of(look):
+        for time in schedule.next() if schedule.fires else ():
+            left = max(0.0, (time - dt.datetime.now(dt.UTC)).total_seconds())
+            return f"{time:%H:%M}", f"{schedule.job} / {schedule.name}", duration(left)
+    return None
 
 
 # ---- one run

@@ -39,7 +39,13 @@ if TYPE_CHECKING:
     from scattersphere.web.guard import Authorize, Links
 
 _HERE = files("scattersphere.web")
-NAV = (("Overview", ""), ("Jobs", "jobs"), ("Runs", "runs"), ("Bundles", "bundles"))
+NAV = (
+    ("Overview", ""),
+    ("Jobs", "jobs"),
+    ("Runs", "runs"),
+    ("Bundles", "bundles"),
+    ("Schedules", "schedules"),
+)
 KEPT = "public, max-age=31536000, immutable"
 VERBS = frozenset({"pause", "resume", "stop", "cancel", "kill"})
 CODES = {
@@ -47,6 +53,7 @@ CODES = {
     "no-such-job": 404,
     "no-such-bundle": 404,
     "no-such-task": 404,
+    "no-such-schedule": 404,
     "forbidden": 403,
     "invalid-job": 422,
     "bad-args": 422,
@@ -155,6 +162,8 @@ class Pages:
                 page("/runs/{run:int}/{verb}", self.act, "POST"),
                 page("/bundles", self.bundles),
                 page("/bundles/{bundle}/reload", self.reload, "POST"),
+                page("/schedules", self.schedules),
+                page("/schedules/{job}/{name}/{verb}", self.act_on_schedule, "POST"),
             ],
             exception_handlers={
                 404: self._not_found,
@@ -437,6 +446,31 @@ class Pages:
         with suppress(ScattersphereError):  # the page shows what is wrong
             await self._front.server.reload(bundle.name)
         return RedirectResponse(f"{request.scope.get('root_path', '')}/bundles", 303)
+
+    async def schedules(self, request: Request, look: content.Look) -> Response:
+        """Show the schedules: when each fires next, and how it went last."""
+        return await self._show(request, look, "schedules.html", "Schedules", **content.schedules_page(look))
+
+    async def act_on_schedule(self, request: Request, look: content.Look) -> Response:
+        """Pause or resume a schedule, or start its job at once."""
+        await read_form(request.receive, request.state.csrf)
+        _need(look, Role.RUNNER)
+        name, verb, base = (
+            request.path_params["name"],
+            request.path_params["verb"],
+            request.scope.get("root_path", ""),
+        )
+        job = self._front.job(look.principal, request.path_params["job"])
+        if self._front.covers_code(look.principal, job) is not None:
+            raise RefusedError(403, f"Job {job.name} uses code that you may not run.")
+        schedule = self._front.server.schedules[job.name, name]
+        if verb == "run-now":
+            run = await schedule.run_now()
+            return RedirectResponse(f"{base}/runs/{run.id}", 303)
+        if verb not in {"pause", "resume"}:
+            return await self._not_found(request, Exception())
+        (schedule.pause if verb == "pause" else schedule.resume)()
+        return RedirectResponse(f"{base}/schedules", 303)
 
 
 def _need(look: content.Look, role: Role) -> None:

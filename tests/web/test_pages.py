@@ -120,6 +120,7 @@ async def test_with_nothing_there_each_page_says_so():
             ("/jobs", "No job yet"),
             ("/runs", "No  run"),
             ("/bundles", "No bundles"),
+            ("/schedules", "No schedules"),
         ]:
             page = await client.get(path)
             read(page)
@@ -309,6 +310,38 @@ async def test_below_a_prefix_every_address_has_it():
             for link in read(page).links:
                 assert link.startswith(("/ops/jobs/", "?", "#")), link
             assert "Path=/ops/jobs" in (await client.get(path)).headers.get("set-cookie", "Path=/ops/jobs")
+
+
+async def test_schedules_show_their_next_times_and_are_paused_resumed_and_run_at_once():
+    job = (
+        JobDefinition.build(
+            "clock", schedules={"slow": {"every": 86400}, "off": {"every": 60, "enabled": False}}
+        )
+        .task("a", "Work")
+        .done()
+    )
+    async with Server() as server:
+        furnish(server, job)
+        client = browser(server)
+        page = await client.get("/schedules")
+        read(page)
+        assert "clock</a> / slow" in page.text
+        assert "Nothing more" in page.text  # of the one that is switched off
+        assert "clock / slow" in (await client.get("/")).text
+        page = await press(client, page, "/schedules/clock/slow/pause")
+        read(page)
+        assert server.schedules["clock", "slow"].paused
+        page = await press(client, page, "/schedules/clock/slow/resume")
+        assert not server.schedules["clock", "slow"].paused
+        page = await press(client, page, "/schedules/clock/slow/run-now")
+        assert page.url.path == "/runs/1"
+        await server.runs[1].wait()
+        assert "#1" in (await client.get("/schedules")).text
+        read(await press(client, page, "/schedules/clock/none/pause"), 404)
+        hidden = browser(server, patterns=("job:other",))
+        page = await hidden.get("/schedules")
+        assert "clock" not in page.text
+        read(await press(hidden, page, "/schedules/clock/slow/pause"), 404)
 
 
 async def test_a_broken_bundle_and_a_job_without_its_code_are_on_the_first_page(tmp_path):
