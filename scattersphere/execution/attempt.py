@@ -27,17 +27,21 @@ CHECK_ON_LOOP = (
     "as long as the run is paused; write `await context.checkpoint()` instead"
 )
 
+NO_GATES: dict[Any, Any] = {}
+NO_THREADS: frozenset[int] = frozenset()
+"""Of most attempts; never changed."""
+
 
 class Attempt(TaskContext):
     """Few slots, filled when needed: one of these is made for each no-op task of a large job."""
 
     __slots__ = (
-        "_gate",
         "asked",
         "attempt_number",
         "awaiting",
         "began_at",
         "execution",
+        "gates",
         "grace",
         "handle",
         "killed",
@@ -46,6 +50,7 @@ class Attempt(TaskContext):
         "place",
         "planned",
         "remaining",
+        "threads",
         "unit",
         "waits_for",
     )
@@ -72,7 +77,10 @@ class Attempt(TaskContext):
         """The child runs for whose end it waits at this moment; its places are lent meanwhile."""
         self.place: anyio.Event | None = None
         """Set when it has its places again."""
-        self._gate: Any = None
+        self.gates: dict[Any, Any] = NO_GATES
+        """Where its tasks and threads wait during a pause, and which of them."""
+        self.threads: frozenset[int] = NO_THREADS
+        """The threads that have called `check()`."""
         self.own_log: logging.LoggerAdapter[logging.Logger] | None = None
         """The logger that was made for it. It knows the attempt: dropped at the end, no work for the collector."""
 
@@ -162,34 +170,33 @@ class Attempt(TaskContext):
 
     async def checkpoint(self) -> None:
         await anyio.lowlevel.checkpoint()
-        while self.execution.machine.checkpoint(self.unit):
-            gate = self._gate = anyio.Event()
-            self.execution.engine.held(self)
-            await gate.wait()
-            self._gate = None
+        engine, machine = self.execution.engine, self.execution.machine
+        while machine.holds(self.unit):
+            gate = anyio.Event()
+            engine.holds.hold(self, gate, engine.loop.current())
+            try:
+                await gate.wait()
+            finally:
+                engine.holds.leave(self, gate)
 
     def check(self) -> None:
-        if self.execution.engine.on_loop():
+        engine, ident = self.execution.engine, threading.get_ident()
+        if engine.on_loop():
             raise RuntimeError(CHECK_ON_LOOP)
-        if self.asked is None and self.execution.pausing:
-            gate = self._gate = threading.Event()
-            self.execution.engine.soon(self.execution.engine.guard, self.execution, self._hold, gate)
+        self.threads = self.threads | {ident} if ident not in self.threads else self.threads
+        while self.asked is None and self.execution.pausing:
+            gate = threading.Event()
+            engine.soon(engine.guard, self.execution, self._hold, gate, ident)
             gate.wait()
-            self._gate = None
         if self.asked is not None:
             raise TaskCancelled(f"{self.label}: {self.asked}")
 
-    def _hold(self, gate: threading.Event) -> None:
+    def _hold(self, gate: threading.Event, ident: int) -> None:
         """On the loop's thread: let the machine decide whether the thread must wait."""
-        if self.execution.machine.checkpoint(self.unit):
-            self.execution.engine.held(self)
+        if self.execution.machine.holds(self.unit):
+            self.execution.engine.holds.hold(self, gate, ident)
         else:
             gate.set()
-
-    def release(self) -> None:
-        """Let a held body go on."""
-        if self._gate is not None:
-            self._gate.set()
 
     @property
     def grace_left(self) -> float | None:

@@ -29,6 +29,7 @@ from scattersphere.execution.alarms import SLICE
 from scattersphere.execution.backends.protocol import LOOP_TRAITS, BackendTraits
 from scattersphere.execution.backlog import Backlog
 from scattersphere.execution.execution import Execution
+from scattersphere.execution.holds import Holds
 from scattersphere.execution.logs.failures import format_failure
 from scattersphere.execution.logs.runlog import RunLog, current_attempt
 from scattersphere.execution.logs.spill import LogFolder
@@ -95,6 +96,7 @@ class JobExecutor(Obedience):
         self.takes_prints = takes_prints
         self.instance: str = secrets.token_hex(4)
         self.timers: Timers = Timers()
+        self.holds: Holds = Holds(self)
         self.admission: Admission = Admission(max_runs, queue_limit)
         self.running: dict[int, Execution] = {}
         self.stuck: dict[Attempt, Execution] = {}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.execution import Execution
+    from scattersphere.execution.holds import Holds
     from scattersphere.model.definition import RetryPolicy
 
 RECANCEL = 1.0
@@ -26,6 +27,7 @@ class Interruptions(AttemptDriver):
     """Carries out the machine's commands about attempts that do not just end by themselves."""
 
     grace: float
+    holds: Holds
     random: Callable[[], float] = staticmethod(random.random)
     """Gives the part of a retry's delay that is waited for; tests put a seeded one here."""
 
@@ -71,7 +73,7 @@ class Interruptions(AttemptDriver):
         return self.grace if own is None else own
 
     def _interrupt(self, attempt: Attempt, *, kill: bool) -> None:
-        attempt.release()
+        self.holds.release(attempt)
         if attempt.awaiting is not None:
             attempt.awaiting.interrupt()
         if attempt.handle is None:
@@ -123,13 +125,17 @@ class Interruptions(AttemptDriver):
         attempt = execution.live.get(unit)
         if attempt is None:
             return
-        attempt.release()
+        self.holds.release(attempt)
+        self.go_on(attempt)
+
+    def go_on(self, attempt: Attempt) -> None:
+        """Let the timeout of an attempt go on that is not held any more."""
         if attempt.remaining is not None:
             rest, attempt.remaining = attempt.remaining, None
-            attempt.late = self.call_later(execution, rest, lambda: self.attempt_timed_out(attempt))
+            attempt.late = self.call_later(attempt.execution, rest, lambda: self._time_out(attempt))
 
-    def held(self, attempt: Attempt) -> None:
-        """An attempt waits at a checkpoint: its timeout stands still."""
+    def stand_still(self, attempt: Attempt) -> None:
+        """All of an attempt waits at checkpoints: its timeout stands still."""
         timeout = attempt.planned.definition.timeout
         if attempt.late is not None:
             attempt.remaining = attempt.late.when - self.clock()
@@ -138,6 +144,8 @@ class Interruptions(AttemptDriver):
         elif timeout is not None:
             when = self.timers.forget(attempt, timeout)
             attempt.remaining = None if when is None else when - self.clock()
+        if timeout is not None and not attempt.planned.on_loop and attempt.began_at is None:
+            attempt.remaining = within(timeout)  # it is held before its first step
         self.obey(attempt.execution)
 
     def attempt_timed_out(self, attempt: Attempt) -> None:
@@ -150,6 +158,9 @@ class Interruptions(AttemptDriver):
                     attempt.execution, rest, lambda: self.attempt_timed_out(attempt)
                 )
                 return
+        self._time_out(attempt)
+
+    def _time_out(self, attempt: Attempt) -> None:
         attempt.execution.machine.attempt_timeout(attempt.unit)
         self.obey(attempt.execution)
 

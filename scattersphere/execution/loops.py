@@ -22,13 +22,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from scattersphere.execution.eagertasks import can_start_eagerly, eager_task
 from scattersphere.execution.logs.failures import is_from_file
 from scattersphere.execution.logs.frames import user_place_in
-from scattersphere.execution.trioplaces import TrioCalmer, TrioPlace
+from scattersphere.execution.logs.runlog import current_attempt
+from scattersphere.execution.trioplaces import TrioCalmer, TrioPlace, tasks_below
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Collection, Coroutine, Mapping
     from types import FrameType
 
     import trio
+
+    from scattersphere.execution.attempt import Attempt
 
 
 class Loop(Protocol):
@@ -97,6 +100,17 @@ class Loop(Protocol):
         """Say at which line a suspended body stands."""
         ...
 
+    def current(self) -> Any:
+        """Return the task that executes now, of whatever library made it."""
+        ...
+
+    def at_work(self, held: Mapping[Attempt, Collection[Any]]) -> set[Attempt]:
+        """Return which of these attempts have a task that is neither held nor waits for its own children.
+
+        `held` says which of their tasks wait at a checkpoint.
+        """
+        ...
+
     def pass_on(self, exc: BaseException) -> None:
         """Hand a KeyboardInterrupt that a body ended with on to the host, if it was a real Ctrl-C."""
 
@@ -123,8 +137,49 @@ def line_of(coroutine: Any) -> str:
     return user_place_in(reversed(frames))
 
 
+_JOINS = (
+    ("/asyncio/taskgroups.py", "aexit"),
+    ("/asyncio/tasks.py", "_wait"),
+    ("/asyncio/threads.py", "to_thread"),
+    ("/anyio/_backends/_asyncio.py", "__aexit__"),
+    ("/anyio/_backends/_asyncio.py", "run_sync_in_worker_thread"),
+    ("/trio/_core/_run.py", "_nested_child_finished"),
+    ("/trio/_threads.py", "to_thread_run_sync"),
+    ("/execution/requests.py", "finish"),
+)
+"""Where a task waits for others of its body: files and functions of the libraries, and ours of child runs."""
+
+
+def joins(coroutine: Any) -> bool:
+    """Whether a suspended task waits for other tasks or threads of its own."""
+    links = 0
+    while coroutine is not None and links < DEEPEST_CHAIN:
+        code = getattr(coroutine, "cr_code", None) or getattr(coroutine, "gi_code", None)
+        if code is not None and any(
+            code.co_filename.endswith(path) and name in code.co_name for path, name in _JOINS
+        ):
+            return True
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
+        links += 1
+    return False
+
+
+def _context_of(task: asyncio.Task[Any]) -> contextvars.Context:
+    """Return the context of a task. Before 3.12 it is found among what the task refers to, where it comes first."""
+    if sys.version_info >= (3, 12):
+        return task.get_context()
+    found = getattr(task, "_context", None) or next(
+        (thing for thing in gc.get_referents(task) if isinstance(thing, contextvars.Context)), None
+    )
+    return found or contextvars.Context()
+
+
 DEEPEST_CHAIN = 1_000
 """Links of an await chain that are followed; a deeper one is named by what was seen of it."""
+
+
+_OTHERS: tuple[type, ...] = (asyncio.Task, vars(asyncio.tasks)["_GatheringFuture"])
+"""What a task awaits that waits for other tasks."""
 
 
 class AsyncioLoop:
@@ -230,6 +285,19 @@ class AsyncioLoop:
 
     def where(self, handle: asyncio.Task[None]) -> str:
         return line_of(handle.get_coro())
+
+    def current(self) -> asyncio.Task[Any] | None:
+        return asyncio.current_task(self._loop)
+
+    def at_work(self, held: Mapping[Attempt, Collection[Any]]) -> set[Attempt]:
+        busy: set[Attempt] = set()
+        for task in asyncio.all_tasks(self._loop):
+            attempt: Any = _context_of(task).get(current_attempt)
+            if attempt not in held or attempt in busy or task in held[attempt]:
+                continue
+            if not (joins(task.get_coro()) or isinstance(getattr(task, "_fut_waiter", None), _OTHERS)):
+                busy.add(attempt)
+        return busy
 
     def pass_on(self, exc: BaseException) -> None:
         pass  # `asyncio.run` cancels the host's main task first, and only a second Ctrl-C can end up in a body
@@ -379,6 +447,18 @@ class TrioLoop:
 
     def where(self, handle: TrioPlace) -> str:
         return line_of(handle.body)
+
+    def current(self) -> trio.lowlevel.Task:
+        return self._trio.lowlevel.current_task()
+
+    def at_work(self, held: Mapping[Attempt, Collection[Any]]) -> set[Attempt]:
+        return {
+            attempt
+            for attempt, waiting in held.items()
+            if attempt.planned.on_loop
+            and attempt.handle is not None
+            and any(task not in waiting and not joins(task.coro) for task in tasks_below(attempt.handle.task))
+        }
 
     def pass_on(self, exc: BaseException) -> None:
         if is_from_file(exc, _TRIOS_HANDLER):

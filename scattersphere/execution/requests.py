@@ -179,7 +179,7 @@ class Requests(Interruptions):
         if all(child.state is RunState.PAUSED or child.state.ended for child in children):
             machine.hold_waiting(attempt.unit)
             if attempt.unit in machine.held:
-                self.held(attempt)
+                self.stand_still(attempt)
 
     def arm_run_timeout(self, execution: Execution) -> None:
         """Start or continue the clock of the run's own timeout."""

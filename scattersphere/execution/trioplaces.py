@@ -158,10 +158,11 @@ def _steps(place: TrioPlace) -> int:
     """Count the steps that a body's tasks have made so far."""
     # trio counts them for its own testing functions; there is no public way to know. Without it nothing is calmed.
     points = ("_schedule_points", "_cancel_points")
-    return sum(getattr(task, point, 0) for task in _tasks(place.task) for point in points)
+    return sum(getattr(task, point, 0) for task in tasks_below(place.task) for point in points)
 
 
-def _tasks(task: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:
+def tasks_below(task: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:
+    """Yield a task and all that live in its nurseries, and in theirs."""
     todo = [] if task is None else [task]
     while todo:
         task = todo.pop()

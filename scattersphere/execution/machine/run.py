@@ -376,9 +376,13 @@ class RunMachine(Consequences):
         self._finish(unit, CANCELLED if asked == BY_CANCEL else FAILED)
         self._carry()
 
+    def holds(self, unit: int) -> bool:
+        """Whether what comes to a checkpoint of an attempt is to wait there; may be read from any thread."""
+        return self._is_holding() and self.task_states[unit] == RUNNING
+
     def checkpoint(self, unit: int) -> bool:
-        """Ask whether to hold an attempt here, until ("release", unit) or its cancel."""
-        if not self._is_holding() or self.task_states[unit] != RUNNING:
+        """Count an attempt as held, all of it, until ("release", unit) or its cancel. False: it need not wait."""
+        if not self.holds(unit):
             return False
         self.held.add(unit)
         self._carry()
