@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import types
 
@@ -242,6 +243,17 @@ async def test_a_local_variable_of_the_host_is_named(registry, tmp_path, host):
     found = registry.leaks("a")
     assert any(leak.kind == "frame" and "test_a_local_variable" in leak.holder for leak in found), found
     assert held is not None
+
+
+async def test_the_holder_is_named_where_the_host_has_frozen_its_heap(registry, tmp_path, host):
+    """As is advised before a fork: gc shows nothing of what is frozen."""
+    source = f"{HEAD}\nhost.result = Thing()\nclass Job(RunnableTask):\n    def run(self, context): ...\n"
+    (tmp_path / "a.py").write_text(source)
+    await registry.register(tmp_path / "a.py")
+    gc.freeze()
+    await registry.deregister("a")
+    (leak,) = registry.leaks("a")
+    assert (leak.kind, leak.holder) == ("global", f"{HOST}.result -> an instance of a.Thing")
 
 
 async def test_a_version_that_nothing_holds_is_no_leak(registry, tmp_path, host):
