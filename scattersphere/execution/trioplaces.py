@@ -26,6 +26,10 @@ SPINNING = 40
 GAP, GAP_MOST = 1.0, 60.0
 """Seconds until a shielded body sees its cancellation again; doubled each time."""
 
+LOOK, LOOK_MOST = 0.05, 1.0
+"""Seconds after which a body that did not unwind is looked at again: it may have been behind a shield of its own, and
+begin to spin when that is over. Doubled each time."""
+
 
 class TrioPlace:
     """Holds one attempt's body, inside a scope that is cancelled; stands in `places` until the body has ended.
@@ -120,10 +124,11 @@ class TrioCalmer:
     async def _look(self, nursery: trio.Nursery) -> None:
         """One look at all that were cancelled in the same turn."""
         for place, before in await self._pass_turns():
-            if place.body is not None and _steps(place) - before >= SPINNING:
-                nursery.start_soon(self._calm, place, name="scattersphere-calmer")
-            else:
+            if place.body is None:
                 self._watched.discard(place)
+            else:
+                spins = _steps(place) - before >= SPINNING
+                nursery.start_soon(self._keep, place, spins, name="scattersphere-calmer")
 
     async def _pass_turns(self) -> list[tuple[TrioPlace, int]]:
         import trio  # noqa: PLC0415 - an optional dependency
@@ -139,19 +144,40 @@ class TrioCalmer:
                 await trio.lowlevel.checkpoint()
         return places
 
-    async def _calm(self, place: TrioPlace) -> None:
+    async def _keep(self, place: TrioPlace, spins: bool) -> None:  # noqa: FBT001 - trio starts it
+        """Look at a place until its body has ended; calm it from when it spins."""
         import trio  # noqa: PLC0415 - an optional dependency
 
-        gap = GAP
+        pause = LOOK
         with trio.CancelScope(shield=True):
-            place.hide()
-            while not await place.wait_ended(gap):
-                gap = min(gap * 2, GAP_MOST)
-                place.show()
-                for _ in range(TURNS):
-                    await trio.lowlevel.checkpoint()
-                place.hide()
+            while not spins:
+                before = _steps(place)
+                if await place.wait_ended(pause):
+                    break
+                pause = min(pause * 2, LOOK_MOST)
+                spins = _steps(place) - before >= SPINNING and await _spins(place)
+            else:
+                await self._calm(place)
         self._watched.discard(place)
+
+    async def _calm(self, place: TrioPlace) -> None:
+        gap = GAP
+        place.hide()
+        while not await place.wait_ended(gap):
+            gap = min(gap * 2, GAP_MOST)
+            place.show()
+            await _spins(place)
+            place.hide()
+
+
+async def _spins(place: TrioPlace) -> bool:
+    """Look whether a body goes round and round while the loop has some turns."""
+    import trio  # noqa: PLC0415 - an optional dependency
+
+    before = _steps(place)
+    for _ in range(TURNS):
+        await trio.lowlevel.checkpoint()
+    return _steps(place) - before >= SPINNING
 
 
 def _steps(place: TrioPlace) -> int:

@@ -69,6 +69,48 @@ async def test_a_body_that_leaves_a_scope_open_harms_no_other():
             assert run.results["good"] == "fine"
 
 
+class Swallows(RunnableTask):
+    """Refuse to be cancelled: behind a shield first, then openly, as often as the loop turns."""
+
+    shielded: bool
+
+    async def run(self, context):
+        if self.shielded:
+            with trio.CancelScope(shield=True):
+                await LEAVE_SHIELD.wait()
+        while not DONE.is_set():
+            try:
+                await DONE.wait()
+            except trio.Cancelled:
+                SEEN.append("cancelled")
+
+
+@pytest.mark.parametrize("shielded", [True, False])
+def test_a_body_that_swallows_its_cancel_is_shown_it_with_growing_gaps_also_after_a_shield(shielded):
+    global LEAVE_SHIELD, DONE
+    turns = 20_000
+
+    async def main():
+        SEEN.clear()
+        async with Server(grace=10_000) as server:  # after which it would be cancelled again
+            server.register_tasks("app", [Swallows])
+            run = await server.start_task("Swallows", {"shielded": shielded})
+            await trio.testing.wait_all_tasks_blocked()
+            run.cancel()
+            for _ in range(200):  # more turns than a body may take to unwind
+                await trio.lowlevel.checkpoint()
+            LEAVE_SHIELD.set()
+            for _ in range(turns):
+                await trio.lowlevel.checkpoint()
+            DONE.set()
+            await run.wait()
+        # Once a turn is what trio does. Here time passes a hundred times as fast, so that gaps are few turns.
+        assert 0 < SEEN.count("cancelled") < turns / 2
+
+    LEAVE_SHIELD, DONE = trio.Event(), trio.Event()
+    trio.run(main, clock=trio.testing.MockClock(rate=100))
+
+
 def test_a_program_that_ends_without_closing_its_server_does_end(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
