@@ -10,6 +10,7 @@ import anyio
 import anyio.lowlevel
 
 from scattersphere.errors import TaskCancelled
+from scattersphere.model.frozen import plain_copy
 from scattersphere.task import TaskContext
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Attempt(TaskContext):
         "killed",
         "late",
         "own_log",
+        "own_params",
         "place",
         "planned",
         "remaining",
@@ -81,6 +83,8 @@ class Attempt(TaskContext):
         """Where its tasks and threads wait during a pause, and which of them."""
         self.threads: frozenset[int] = NO_THREADS
         """The threads that have called `check()`."""
+        self.own_params: dict[str, Any] | None = None
+        """The parameters of the run as its body sees them: what it changes in them is nobody else's."""
         self.own_log: logging.LoggerAdapter[logging.Logger] | None = None
         """The logger that was made for it. It knows the attempt: dropped at the end, no work for the collector."""
 
@@ -131,7 +135,9 @@ class Attempt(TaskContext):
 
     @property
     def params(self) -> Mapping[str, Any]:
-        return MappingProxyType(self.execution.params)
+        if self.own_params is None:
+            self.own_params = plain_copy(self.execution.params)
+        return MappingProxyType(self.own_params)
 
     @property
     def results(self) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 from array import array
 from collections import deque
@@ -21,6 +22,7 @@ from scattersphere.execution.machine.record import PIECE
 from scattersphere.execution.machine.run import Answer, RunMachine, Verdict
 from scattersphere.execution.timers import within
 from scattersphere.model.definition import INSTANCES
+from scattersphere.model.frozen import plain_copy
 from scattersphere.model.states import RunState, TaskState
 
 if TYPE_CHECKING:
@@ -90,6 +92,13 @@ class Failure:
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
+
+
+def _own_copy(value: Any) -> Any:
+    return value if type(value) in _NEVER_CHANGED else copy.deepcopy(value)
+
+
+_NEVER_CHANGED = frozenset({bool, int, float, str, bytes, type(None)})
 
 
 class Execution:
@@ -240,7 +249,9 @@ class Execution:
     @property
     def shown_params(self) -> Mapping[str, Any]:
         """The parameters as people may see them."""
-        return {name: "***" if name in self.secrets else value for name, value in self.params.items()}
+        return {
+            name: "***" if name in self.secrets else plain_copy(value) for name, value in self.params.items()
+        }
 
     def descends_from(self, attempt: Attempt) -> bool:
         """Whether the attempt, or a run that it has started, has started this run."""
@@ -286,7 +297,7 @@ class Execution:
             if type(values) not in (list, tuple):
                 raise TypeError(f"map.{key} needs a list, not {type(values).__name__}")
             parameter = planned.task_class.parameters.get(key)
-            lists[key] = values
+            lists[key] = list(values)  # whoever made it may change it while the map goes over it
             if parameter is not None and not template.has_result:
                 lists[key] = [parameter.structure(value) for value in values]
         lengths = {len(values) for values in lists.values()}
@@ -329,7 +340,11 @@ class Execution:
         index = attempt.index
         if index is not None:
             lists = self.elements[self.machine.task_of(attempt.unit)]
-            element = {key: values[index] for key, values in lists.items()}
+            # Elements of an upstream's result are passed by reference, as results are; others are each attempt's own.
+            element = {
+                key: lists[key][index] if template.has_result else _own_copy(lists[key][index])
+                for key, template in attempt.planned.mapped
+            }
         return attempt.planned.arguments(self.params, self.result, element)
 
     def label_of(self, unit: int) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from scattersphere._mapping import LiveMapping
 from scattersphere.errors import NoSuchRunError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from scattersphere.execution.run import Run
 
 
-class RunArchive(Mapping[int, "Run"]):
+class RunArchive(LiveMapping[int, "Run"]):
     """Keeps at most `keep` ended runs, none for longer than `keep_for` seconds.
 
     Only whole ended runs are evicted, in the order in which they ended. `on_evict` is told of each.
@@ -44,7 +46,7 @@ class RunArchive(Mapping[int, "Run"]):
             raise NoSuchRunError(f"no run {run_id!r}; {kept}") from None
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._runs)
+        return iter(list(self._runs))
 
     def __len__(self) -> int:
         return len(self._runs)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from weakref import WeakSet
 
 from scattersphere._json import RawProblem, quote
+from scattersphere._mapping import LiveMapping
 from scattersphere._text import Suggester, did_you_mean, suggestion_budget
 from scattersphere.codec import checked, placed, read_definition, untold, with_tasks
 from scattersphere.errors import (
@@ -22,6 +22,8 @@ from scattersphere.model.builder import JobBuilder, literal
 from scattersphere.model.definition import JobDefinition, TaskDefinition
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
     from scattersphere.codec.load import DefinitionReading
     from scattersphere.execution.backends.protocol import BackendTraits
     from scattersphere.execution.plan import Plan
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Jobs(Mapping[str, JobDefinition]):
+class Jobs(LiveMapping[str, JobDefinition]):
     """Definitions by name; a missing one raises `NoSuchJobError`. Never loads code.
 
     A plan is kept for each job until the code changes, since compiling a large one costs more than
@@ -81,7 +83,7 @@ class Jobs(Mapping[str, JobDefinition]):
         return self._definitions.get(key, default)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._definitions)
+        return iter(list(self._definitions))
 
     def __len__(self) -> int:
         return len(self._definitions)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere.model.frozen import plain_copy
+
 if TYPE_CHECKING:
     from scattersphere.model.definition import TaskDefinition
 
@@ -116,7 +118,7 @@ def compile_argument(value: Any) -> Template:
     kind = reference_kind(value)
     if kind == "$literal":
         literal = value["$literal"]
-        return Template(True, False, False, lambda _params, _result_of: literal)
+        return Template(True, False, False, lambda _params, _result_of: plain_copy(literal))
     if kind == "$param":
         return Template(False, False, False, _param(value["$param"]))
     if kind == "$result":
@@ -149,7 +151,7 @@ def _compound(parts: list[Template], fill: Fill) -> Template:
 def _param(name: str) -> Fill:
     def fill(params: Mapping[str, Any], _result_of: Callable[[str], Any]) -> Any:
         try:
-            return params[name]
+            return plain_copy(params[name])  # what a body changes is its own
         except KeyError:
             raise MissingValueError(f"there is no parameter {name!r}") from None
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from scattersphere._mapping import LiveMapping
 from scattersphere._text import did_you_mean
 from scattersphere.errors import AmbiguousTaskError, NoSuchTaskError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from scattersphere.model.taskclass import TaskClass, TaskParameter
     from scattersphere.registry.records import Bundle
 
@@ -54,7 +56,7 @@ def bundle_words(bundle: Bundle) -> list[str]:
     return lines + [f"{'':12}  warning: {warning}" for warning in bundle.warnings]
 
 
-class BundleListing(Mapping[str, "Bundle"]):
+class BundleListing(LiveMapping[str, "Bundle"]):
     """The bundles by name: read-only, always up to date, readable in a REPL."""
 
     def __init__(self, bundles: Mapping[str, Bundle]) -> None:
@@ -64,7 +66,7 @@ class BundleListing(Mapping[str, "Bundle"]):
         return self._bundles[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._bundles)
+        return iter(list(self._bundles))
 
     def __len__(self) -> int:
         return len(self._bundles)
@@ -93,7 +95,7 @@ SHOWN = 200
 """Characters of a name that a message quotes."""
 
 
-class TaskIndex(Mapping[str, "TaskClass"]):
+class TaskIndex(LiveMapping[str, "TaskClass"]):
     """The current task classes: by path, or by `bundle:path` where two bundles hold the path."""
 
     def __init__(self) -> None:
@@ -105,7 +107,7 @@ class TaskIndex(Mapping[str, "TaskClass"]):
         return self._shown[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._shown)
+        return iter(list(self._shown))
 
     def __len__(self) -> int:
         return len(self._shown)

@@ -272,7 +272,7 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         return f"no schedule {name!r} in job {job!r}{did_you_mean(name, self._by_job[job])}"
 
     def __iter__(self) -> Iterator[Key]:
-        return iter(self._schedules)
+        return iter(list(self._schedules))
 
     def __len__(self) -> int:
         return len(self._schedules)
