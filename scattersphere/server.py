@@ -23,7 +23,7 @@ from scattersphere.errors import (
 )
 from scattersphere.execution.backends.processes import ProcessBackend
 from scattersphere.execution.backends.threads import ThreadBackend
-from scattersphere.execution.events.streams import EventFeed
+from scattersphere.execution.events.streams import EventFeed, FeedStream
 from scattersphere.execution.executor import JobExecutor
 from scattersphere.execution.instruments import Instruments
 from scattersphere.execution.logs.spill import LogFolder
@@ -37,7 +37,7 @@ from scattersphere.jobs.jobs import Jobs, definition_of, job_of_task
 from scattersphere.jobs.reruns import PINNED
 from scattersphere.jobs.starting import Starter
 from scattersphere.model.arguments import check_count, check_mapping, check_text
-from scattersphere.model.events import Event, EventKind
+from scattersphere.model.events import EventKind
 from scattersphere.model.schedules import ScheduleDefinition
 from scattersphere.pictures.notebook import table_html
 from scattersphere.registry.folders import BundleFolders
@@ -48,7 +48,7 @@ from scattersphere.schedules.scheduler import Clocks, Schedule, Scheduler
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.backends.protocol import Backend
@@ -483,7 +483,7 @@ class Server(AsyncResource):
 
     # ---- what happens
 
-    def events(self, since: int = 0) -> AsyncIterator[Event]:
+    def events(self, since: int = 0) -> FeedStream:
         """Yield what happens to bundles, jobs and runs, from number `since` on, as long as it is kept."""
         check_count(since, "since", least=0)
         self._check_loop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from scattersphere.execution.plan import Plan
     from scattersphere.execution.views.statistics import RunStatistics
     from scattersphere.model.definition import JobDefinition
-    from scattersphere.model.events import Event
     from scattersphere.model.logs import LogLine
     from scattersphere.schedules.occurrences import ScheduledFor
 
@@ -191,6 +190,13 @@ def status_of(execution: Execution, unit: int) -> TaskStatus:
         reused=execution.reused.get(name) if index is None else None,
         stuck=unit in machine.stuck,
     )
+
+
+def _check_choice(index: int | None, attempt: int | None, tail: int | None) -> None:
+    """Check which lines of a log are wanted. Raises `TypeError`, `ArgumentError`."""
+    check_count(index, "index", least=0, optional=True)
+    check_count(attempt, "attempt", optional=True)
+    check_count(tail, "tail", least=0, optional=True)
 
 
 class Run(ForkGuard):
@@ -401,7 +407,7 @@ class Run(ForkGuard):
         """Wait for the end: `await run` is `await run.wait()`."""
         return self.wait().__await__()
 
-    def events(self, since: int = 0) -> AsyncIterator[Event]:
+    def events(self, since: int = 0) -> EventStream:
         """Yield the events above number `since`, from the first one on, until the run has ended."""
         check_count(since, "since", least=0)
         self._check_stream()
@@ -418,9 +424,7 @@ class Run(ForkGuard):
         """Return the kept log lines, oldest first, of the run or of one task, instance or attempt."""
         if task is not None:
             task_number(self._execution, task)
-        check_count(index, "index", least=0, optional=True)
-        check_count(attempt, "attempt", optional=True)
-        check_count(tail, "tail", least=0, optional=True)
+        _check_choice(index, attempt, tail)
         return self._execution.log.lines(task=task, index=index, attempt=attempt, tail=tail)
 
     def follow_logs(
@@ -430,9 +434,10 @@ class Run(ForkGuard):
         index: int | None = None,
         attempt: int | None = None,
         tail: int | None = None,
-    ) -> AsyncIterator[LogLine]:
+    ) -> LogStream:
         """Yield the lines that `logs` returns, then those to come, until the run has ended."""
         self._check_stream()
+        _check_choice(index, attempt, tail)
         return LogStream(self._execution, task, index, attempt, tail)
 
     @property

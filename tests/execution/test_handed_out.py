@@ -14,8 +14,8 @@ class Spoils(RunnableTask):
     """Tell all that it was given, change all of it, and fail the first time."""
 
     anything: Any = None
-    table: dict[str, Any] = {}
-    rows: list[Any] = []
+    table: dict[str, Any] = {}  # noqa: RUF012 - each instance has its own
+    rows: list[Any] = []  # noqa: RUF012 - as above
     element: Any = None
 
     async def run(self, context):

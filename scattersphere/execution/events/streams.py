@@ -157,8 +157,8 @@ class LogStream(Stream["LogLine"]):
             lines, self._number = execution.log.since(self._number)
             self._ready.extend(filter(self._is_wanted, lines))
             if self._tail is not None:  # only of what is there already
-                self._ready, self._tail = deque(self._ready, maxlen=self._tail), None
-                self._ready = deque(self._ready)
+                ready, self._tail = list(self._ready)[-self._tail :] if self._tail else (), None
+                self._ready = deque(ready)
             if not self._ready:
                 if ended:
                     raise StopAsyncIteration
@@ -225,7 +225,7 @@ class EventFeed:
         for event in self._waiting:
             event.set()
 
-    def read(self, since: int = 0) -> Stream[Event]:
+    def read(self, since: int = 0) -> FeedStream:
         """Yield events above `since`; a `lagged` event stands for those that are gone."""
         return FeedStream(self, since)
 

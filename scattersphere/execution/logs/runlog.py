@@ -181,7 +181,7 @@ class RunLog:
             if self._size > self.limit_bytes:
                 self._drop_oldest()
             spill, listener = self._spill, self.listener
-            if spill is not None and not spill.write(entry):
+            if spill is not None and not spill.write(self.last_number, entry):
                 self.append(logging.WARNING, f"the log is no longer written to {spill}: {spill.error}")
         if listener is not None:
             listener()
@@ -217,8 +217,10 @@ class RunLog:
     ) -> list[LogLine]:
         """Return the kept lines in order, those that match all that is given, and of them the last `tail`.
 
-        Where older lines were dropped, the first one returned says how many, unless `tail` hides it.
+        Where lines are gone, dropped or missing from the file, a line in their place says how many, unless `tail`
+        hides it.
         """
+        tail = None if tail is None else min(tail, self.last_number)
 
         def fits(entry: Entry) -> bool:
             return (
@@ -237,30 +239,35 @@ class RunLog:
             chosen = list(filter(fits, chosen))
         elif len(chosen) >= tail:
             return list(map(self._line, chosen))
-        older, missing = self._older(1, first)
-        spilled: Iterable[Entry] = filter(fits, older)
+        older: Iterable[LogLine | Entry] = (
+            each for each in self._older(1, first) if isinstance(each, LogLine) or fits(each)
+        )
         if tail is not None:
-            spilled = deque(spilled, maxlen=tail - len(chosen))
-        return [*self._marker(missing), *map(self._line, spilled), *map(self._line, chosen)]
+            older = _last(older, tail - len(chosen))
+        return [*map(self._line, older), *map(self._line, chosen)]
 
     def since(self, number: int) -> tuple[list[LogLine], int]:
         """Return the lines after line `number`, and the number to ask with the next time: for followers.
 
-        Starts with a marker if lines in between were dropped.
+        A marker stands for lines in between that are gone.
         """
         with self._guard:
             first, last = self._first_number, self.last_number
             entries = list(itertools.islice(self._entries, max(0, number + 1 - first), None))
-        older, missing = self._older(number + 1, first)
-        return [*self._marker(missing), *map(self._line, older), *map(self._line, entries)], max(last, number)
+        older = self._older(number + 1, first)
+        return [*map(self._line, older), *map(self._line, entries)], max(last, number)
 
-    def _older(self, number: int, first: int) -> tuple[Iterator[Entry], int]:
-        """Return the lines from `number` up to before `first` out of the file, and how many are nowhere."""
-        spill, wanted = self._spill, max(0, first - number)
-        if spill is None or not wanted:
-            return iter(()), wanted
-        there = max(0, min(first - 1, spill.written) - number + 1)
-        return spill.read(number, first - 1), wanted - there
+    def _older(self, number: int, first: int) -> Iterator[Entry | LogLine]:
+        """Yield the lines from `number` up to before `first` out of the file; a marker where they are nowhere."""
+        if self._spill is not None:
+            written = min(first, self._spill.written + 1)
+            for found, entry in self._spill.read(number, written - 1):
+                yield from self._missing(found - number, entry[0])
+                yield entry
+                number = found + 1
+            yield from self._missing(written - number)
+            number = max(number, written)
+        yield from self._marker(first - number)
 
     def __iter__(self) -> Iterator[LogLine]:
         return iter(self.lines())
@@ -295,27 +302,45 @@ class RunLog:
 
     def _marker(self, count: int) -> list[LogLine]:
         """Return the line that stands for so many dropped ones; none for none."""
-        if not count or self._dropped is None:
+        if count <= 0 or self._dropped is None:
             return []
-        lines = "line" if count == 1 else "lines"
-        message = f"... {count} older {lines} dropped; the limit is {self.limit_bytes} bytes"
         return [
-            LogLine(
-                time=self._dropped,
-                run=self.run,
-                task="",
-                level=logging.WARNING,
-                logger=ENGINE_LOGGER,
-                message=message,
-            )
+            self._note(count, self._dropped, f"older {{}} dropped; the limit is {self.limit_bytes} bytes")
         ]
 
-    def _line(self, entry: Entry) -> LogLine:
+    def _missing(self, count: int, when: float | None = None) -> list[LogLine]:
+        """Return the line that stands for so many which others have taken out of the file, before one of `when`."""
+        if count <= 0 or self._dropped is None:
+            return []
+        time = self._dropped if when is None else datetime.fromtimestamp(when, UTC)
+        return [self._note(count, time, f"{{}} missing: {self._spill} was cut, removed or changed by others")]
+
+    def _note(self, count: int, time: datetime, words: str) -> LogLine:
+        message = f"... {count} {words.format('line' if count == 1 else 'lines')}"
+        return LogLine(
+            time=time, run=self.run, task="", level=logging.WARNING, logger=ENGINE_LOGGER, message=message
+        )
+
+    def _line(self, entry: Entry | LogLine) -> LogLine:
+        if isinstance(entry, LogLine):
+            return entry
         when, task, index, attempt, level, logger, message = entry
         return LogLine(
             time=datetime.fromtimestamp(when, UTC), run=self.run, task=task, index=index,
             attempt=attempt, level=level, logger=logger, message=message,
         )  # fmt: skip
+
+
+def _last(found: Iterable[LogLine | Entry], count: int) -> Iterable[LogLine | Entry]:
+    """Return the last `count` entries, with the markers among them."""
+    kept: deque[LogLine | Entry] = deque()
+    entries = 0
+    for each in found:
+        kept.append(each)
+        entries += not isinstance(each, LogLine)
+        while entries > count:
+            entries -= not isinstance(kept.popleft(), LogLine)
+    return kept
 
 
 def task_logger(attempt: LoggedAttempt) -> logging.LoggerAdapter[logging.Logger]:

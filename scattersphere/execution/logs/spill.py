@@ -1,12 +1,14 @@
 """The whole log of a run in a file, beside the part of it that memory holds.
 
 A line is an object of JSON, so that it can be read back exactly, and so that programs which collect logs
-understand it.
+understand it. It bears its number: others may cut, empty or remove the file meanwhile (logrotate, a cleaner of
+/tmp), and what is then missing can be told.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -14,7 +16,6 @@ from typing import TYPE_CHECKING, TextIO
 from scattersphere.model.logs import LEVEL_NAMES
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator
 
 Entry = tuple[float, str, "int | None", int, int, str, str]
@@ -37,18 +38,21 @@ class Spill:
     def __str__(self) -> str:
         return str(self.path)
 
-    def write(self, entry: Entry) -> bool:
-        """Write one line, unless it is ended. False if the file cannot be written; `error` says why."""
+    def write(self, number: int, entry: Entry) -> bool:
+        """Write line `number`, unless it is ended. False if the file cannot be written; `error` says why."""
         if self._ended:
             return True
         try:
             if self._file is None:
                 # Line buffered: whoever reads the file meanwhile, or after a crash, sees whole lines.
                 # What cannot be encoded, a lone surrogate, becomes its escape, which is JSON too.
-                self._file = self.path.open(
-                    "w", encoding="utf-8", errors="backslashreplace", buffering=1, newline="\n"
-                )
-            self._file.write(_as_json(entry) + "\n")
+                # At the end, wherever that is: who empties the file meanwhile gets no hole into it.
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+                self._file = open(  # noqa: SIM115, PTH123 - until `close`; no path but a descriptor
+                    os.open(self.path, flags, 0o666),
+                    "w", encoding="utf-8", errors="backslashreplace", buffering=1, newline="\n",
+                )  # fmt: skip
+            self._file.write(_as_json(number, entry) + "\n")
         except OSError as exc:
             self.error = str(exc)
             self.close()
@@ -56,19 +60,19 @@ class Spill:
         self.written += 1
         return True
 
-    def read(self, first: int, last: int) -> Iterator[Entry]:
-        """Yield the lines from number `first` to `last`, as far as they can be read. The log's begin at 1."""
+    def read(self, first: int, last: int) -> Iterator[tuple[int, Entry]]:
+        """Yield the lines from number `first` to `last` with their numbers, those of them that are there, in order."""
         if first > min(last, self.written):
             return
         try:
-            with self.path.open(encoding="utf-8", newline="\n") as file:
-                for number, line in enumerate(file, 1):
-                    if number > last:
-                        return
-                    if number >= first:
-                        yield _as_entry(line)
-        except (OSError, ValueError):
-            return  # somebody has removed or changed it: the marker in the log says how many lines are missing
+            with self.path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+                for line in file:
+                    found = _as_entry(line)
+                    if found is not None and first <= found[0] <= last:
+                        first = found[0] + 1
+                        yield found
+        except OSError:
+            return  # somebody has removed it: the marker in the log says how many lines are missing
 
     def close(self) -> None:
         """Write no more. What was written can be read."""
@@ -88,9 +92,10 @@ class Spill:
             self.path.unlink(missing_ok=True)
 
 
-def _as_json(entry: Entry) -> str:
+def _as_json(number: int, entry: Entry) -> str:
     when, task, index, attempt, level, logger, message = entry
     row = {
+        "line": number,
         "time": datetime.fromtimestamp(when, UTC).isoformat(timespec="microseconds"),
         "level": LEVEL_NAMES.get(level, level),
         "task": task,
@@ -102,11 +107,22 @@ def _as_json(entry: Entry) -> str:
     return json.dumps({key: value for key, value in row.items() if value is not None}, ensure_ascii=False)
 
 
-def _as_entry(line: str) -> Entry:
-    row = json.loads(line)
-    when = datetime.fromisoformat(row["time"]).timestamp()
-    level: int = _LEVELS.get(row["level"]) or row["level"]
-    return when, row["task"], row.get("index"), row["attempt"], level, row["logger"], row["message"]
+def _as_entry(line: str) -> tuple[int, Entry] | None:
+    """Read a line back; None for what no log has written, or only half."""
+    try:
+        row = json.loads(line)
+        when = datetime.fromisoformat(row["time"]).timestamp()
+        level = _LEVELS.get(row["level"], row["level"])
+        entry = (when, row["task"], row.get("index"), row["attempt"], level, row["logger"], row["message"])
+        number = row["line"]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    kinds = zip((number, *entry), _KINDS, strict=True)
+    return (number, entry) if all(isinstance(value, kind) for value, kind in kinds) else None
+
+
+_KINDS = (int, float, str, int | None, int, int, str, str)
+"""Of a line's number, and of the parts of an entry."""
 
 
 class LogFolder:

@@ -100,12 +100,84 @@ async def test_lines_read_from_the_file_are_equal_to_those_of_memory(tmp_path):
     small.discard()
 
 
-async def test_a_file_that_somebody_has_removed_is_no_error(tmp_path):
+GAP = " was cut, removed or changed by others"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (lambda file: file.unlink(), ["... 47 lines missing", 47, 48, 49]),
+        (lambda file: file.write_text(""), ["... 47 lines missing", 47, 48, 49]),
+        (lambda file: file.write_text("[]\n{}\n3\nnull\n[[[\n" * 20), ["... 47 lines missing", 47, 48, 49]),
+        (lambda file: file.write_text("[" * 100_000), ["... 47 lines missing", 47, 48, 49]),
+        (lambda file: file.write_bytes(b"\xff\x00" * 99), ["... 47 lines missing", 47, 48, 49]),
+        (
+            lambda file: file.write_text(file.read_text()[: file.read_text().index("\n") + 11]),
+            [0, "... 46 lines missing", 47, 48, 49],
+        ),
+        (
+            lambda file: file.write_text("".join(file.read_text().splitlines(keepends=True)[1::2])),
+            None,
+        ),
+    ],
+    ids=["removed", "emptied", "other JSON", "deep JSON", "bytes", "cut", "every second line"],
+)
+async def test_a_marker_stands_where_others_have_taken_lines_out_of_the_file(tmp_path, spoil, expected):
     log = filled(tmp_path / "1.jsonl")
-    (tmp_path / "1.jsonl").unlink()
-    assert numbers(log.lines(tail=2)) == [48, 49]
-    assert numbers(log.lines())[-1] == 49
+    spoil(tmp_path / "1.jsonl")
+
+    def shown(lines):
+        return [
+            line.message.partition(":")[0] if line.message.startswith("...") else numbers([line])[0]
+            for line in lines
+        ]
+
+    found = shown(log.lines())
+    if expected is None:
+        marker = "... 1 line missing"
+        expected = [each for number in range(1, 47, 2) for each in (marker, number)] + [marker, 47, 48, 49]
+    assert found == expected
+    assert shown(log.since(0)[0]) == expected
+    assert shown(log.lines(tail=2)) == [48, 49]
+    assert all(GAP in line.message for line in log.lines() if line.message.startswith("..."))
+    times = [line.time for line in log.lines()]
+    assert times == sorted(times)
     log.discard()
+
+
+async def test_a_file_that_was_emptied_meanwhile_gets_the_lines_that_come_after_it(tmp_path):
+    log = filled(tmp_path / "1.jsonl", 25)
+    with (tmp_path / "1.jsonl").open("r+") as file:  # as logrotate's copytruncate does
+        file.truncate()
+    for count in range(25, 50):
+        log.append(20, f"line {count}", task="a")
+    marker, *lines = log.lines()
+    assert marker.message.startswith("... 25 lines missing")
+    assert numbers(lines) == list(range(25, 50))
+    log.discard()
+
+
+@pytest.mark.parametrize("tail", [0, 50, 51, 10**30])
+async def test_a_tail_may_be_longer_than_anything(tmp_path, tail):
+    log = filled(tmp_path / "1.jsonl")
+    assert numbers(log.lines(tail=tail)) == list(range(50 - min(tail, 50), 50))
+    log.discard()
+    async with Server() as server:
+        server.register_tasks("app", [Talk])
+        run = await (await server.start_task("Talk", {"times": 3})).wait()
+        assert len(run.logs(tail=tail)) == min(tail, 3)
+        assert len([line async for line in run.follow_logs(tail=tail)]) == min(tail, 3)
+        assert len(server.logs(tail=tail)) == min(tail, 2)
+        assert server.bundle_logs(tail=tail) == []
+
+
+@pytest.mark.parametrize("arguments", [{"tail": -1}, {"index": -1}, {"attempt": 0}])
+async def test_who_follows_lines_is_told_what_is_wrong_at_once(arguments):
+    async with Server() as server:
+        server.register_tasks("app", [Talk])
+        run = await (await server.start_task("Talk", {"times": 3})).wait()
+        with pytest.raises(ValueError, match="is at least"):
+            run.follow_logs(**arguments)
 
 
 @pytest.fixture
