@@ -10,7 +10,16 @@ sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "Scattersphere"
 author = "The Scattersphere developers"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_click", "lifecycle", "commands", "fields", "dst"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx_click",
+    "lifecycle",
+    "commands",
+    "fields",
+    "annotations",
+    "dst",
+]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "Scattersphere"

@@ -7,22 +7,18 @@ checkers see the constructor and a wrong declaration is refused where it stands.
 from __future__ import annotations
 
 import abc
-import copy
 import inspect
-from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform, get_origin
+from typing import TYPE_CHECKING, Any, dataclass_transform
 
 import attrs
 
-from scattersphere.errors import TaskDeclarationError
+from scattersphere._declarations import HOOKS, declare
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Mapping
 
     from scattersphere.model.states import TaskState
-
-HOOKS = frozenset({"run", "clean_up", "on_exception", "on_finished", "on_status_change"})
-"""Names that a parameter may not have."""
 
 
 class TaskContext(abc.ABC):
@@ -107,62 +103,6 @@ class TaskContext(abc.ABC):
         return None
 
 
-def _fresh(value: Any, *, init: bool) -> Any:
-    """Give each instance its own copy of a mutable default (attrs would share it)."""
-
-    def make() -> Any:
-        return copy.deepcopy(value)
-
-    return attrs.field(factory=make, init=init)
-
-
-def _refuse(cls: type, name: str, why: str) -> TaskDeclarationError:
-    return TaskDeclarationError(f"{cls.__qualname__}.{name}: {why}")
-
-
-def _is_classvar(annotation: Any) -> bool:
-    # With postponed annotations only the text is there.
-    text = annotation if isinstance(annotation, str) else ""
-    return (
-        annotation is ClassVar
-        or get_origin(annotation) is ClassVar
-        or text.startswith(("ClassVar", "typing.ClassVar", "t.ClassVar"))
-    )
-
-
-def _plain_data(value: Any) -> bool:
-    return isinstance(value, bool | int | float | str | bytes | list | dict | set | tuple)
-
-
-def _prepare(cls: type) -> None:
-    """Check the declaration of `cls` and shape its attributes for attrs."""
-    annotations = inspect.get_annotations(cls)
-    if "__init__" in cls.__dict__:
-        raise _refuse(cls, "__init__", "declare parameters as annotated attributes instead")
-    for name, annotation in annotations.items():
-        if name in HOOKS:
-            raise _refuse(cls, name, "a parameter may not be called like a hook")
-        if not _is_classvar(annotation):
-            _shape_attribute(cls, name)
-    for name, value in list(cls.__dict__.items()):
-        if not name.startswith("_") and name not in annotations and _plain_data(value):
-            raise _refuse(
-                cls, name, f"annotate it to make it a parameter: {name}: {type(value).__name__} = ..."
-            )
-
-
-def _shape_attribute(cls: type, name: str) -> None:
-    """Make state out of `_name`, and fresh copies out of mutable defaults."""
-    value = cls.__dict__.get(name, attrs.NOTHING)
-    if not name.startswith("_"):
-        if isinstance(value, list | dict | set | bytearray):
-            setattr(cls, name, _fresh(value, init=True))
-    elif value is attrs.NOTHING:
-        setattr(cls, name, attrs.field(init=False))
-    elif _plain_data(value) or value is None:
-        setattr(cls, name, _fresh(value, init=False))
-
-
 @dataclass_transform(kw_only_default=True, field_specifiers=(attrs.field,))
 class RunnableTask(abc.ABC):
     """A unit of work. Subclass it, annotate its parameters, write `run`.
@@ -183,12 +123,7 @@ class RunnableTask(abc.ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "__slots__" in cls.__dict__ and "__attrs_attrs__" in cls.__dict__:
-            return  # the slotted twin that a user's own @attrs.define has just made
-        _prepare(cls)
-        # slots=False: a slotted twin would leave the first class behind in __subclasses__.
-        # eq=False: instances are compared by identity and stay hashable.
-        attrs.define(cls, slots=False, kw_only=True, eq=False, auto_attribs=True)
+        declare(cls, RunnableTask)
 
     @abc.abstractmethod
     def run(self, context: TaskContext) -> Any:

@@ -21,6 +21,7 @@ from scattersphere import (
     TaskState,
     TriggerRule,
 )
+from scattersphere.codec import annotations
 from scattersphere.model.fields import rows
 from scattersphere.model.forms import COMMENT
 from scattersphere.model.schedules import ScheduleDefinition
@@ -47,6 +48,20 @@ def test_each_key_of_a_definition_file_is_explained_by_its_row(cls: type) -> Non
         table = ext["rows"](cls)
         assert [key for key, *_ in table] == [key for key in rows(cls) if key != COMMENT]
         assert all(all(row) for row in table)
+
+
+def test_the_table_of_annotations_is_made_from_the_code_and_its_examples_are_right() -> None:
+    assert "```{annotations}\n" in page("reference/definition.md")
+    pytest.importorskip("docutils")
+    ext = runpy.run_path(str(DOCS / "_ext" / "annotations.py"))
+    structurer = annotations.make_structurer()
+    shown = [annotation for _, annotation, _ in ext["SHOWN"]]
+    for written, annotation, example in ext["SHOWN"]:
+        faults: list[tuple[str, str]] = []
+        structurer.adapter(annotation).check(example, "", faults)
+        assert (not faults) == structurer.adapter(annotation).has_json, written
+    assert set(annotations._SIMPLE) <= set(shown)
+    assert all(all(row) for row in ext["rows"]())
 
 
 def test_each_rule_is_explained() -> None:

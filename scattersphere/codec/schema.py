@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from scattersphere.codec.annotations import annotation_schema
 from scattersphere.codec.dump import SCHEMA_KEY
 from scattersphere.codec.parameters import JSON_KINDS
-from scattersphere.codec.schemaparts import annotation_schema
 from scattersphere.model.definition import JobDefinition
 from scattersphere.model.fields import FORMAT, Record, Records, Row, newer_rows, record_schema
 from scattersphere.model.forms import (

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scattersphere.codec.values import Structurer, make_structurer
+from scattersphere._declarations import check_declared
+from scattersphere.codec.annotations import Structurer, make_structurer
 from scattersphere.errors import BundleLoadError, BundleRefusedError, ConflictError, TaskDeclarationError
 from scattersphere.model.taskclass import TaskClass
 from scattersphere.registry.records import BundleVersion
@@ -25,6 +26,7 @@ __all__ = ["Structurer", "describe", "make_structurer", "task_class"]
 
 def describe(cls: type[RunnableTask], structurer: Structurer) -> Mapping[str, TaskParameter]:
     """Return the parameters of `cls`; BundleLoadError names the class whose annotations mean nothing."""
+    check_declared(cls)
     try:
         return structurer.parameters(cls)
     except (NameError, TypeError, AttributeError, SyntaxError) as error:

@@ -10,6 +10,7 @@ import typing
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, NewType, NotRequired, TypedDict
 
@@ -19,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scattersphere import RunnableTask
-from scattersphere.codec.values import make_structurer
+from scattersphere.codec.annotations import make_structurer
 
 
 class Colour(enum.Enum):
@@ -54,13 +55,46 @@ class Row(TypedDict):
     note: NotRequired[str]
 
 
+T = typing.TypeVar("T")
+
+
+@dataclasses.dataclass
+class Box(typing.Generic[T]):
+    v: T
+
+
+class Ints(Box[int]):
+    """Of whole numbers."""
+
+
+class Pair(typing.NamedTuple):
+    x: int
+    y: int
+    label: str = ""
+
+
+class Perm(enum.Flag):
+    R = 1
+    W = 2
+
+
+@attrs.define
+class Above:
+    n: int = attrs.field(validator=attrs.validators.gt(0))
+
+
+@attrs.define
+class Below:
+    n: int = attrs.field(validator=attrs.validators.lt(0))
+
+
 UserId = NewType("UserId", int)
 DEEP = "/children/0/value"
 ANY_UUID = "12345678-1234-5678-1234-567812345678"
 
 
 def faults(annotation, value):
-    kind = make_structurer().kind(annotation)
+    kind = make_structurer().adapter(annotation)
     found = []
     kind.check(value, "", found)
     return found
@@ -106,10 +140,20 @@ def faults(annotation, value):
         (Row, {"id": 1}, {"id": 1}),
         (list[Point] | Point, {"x": 1}, Point(1)),
         (Any, {"a": [1]}, {"a": [1]}),
+        (dict[int, str], {"1": "a", "-2": "b"}, {1: "a", -2: "b"}),
+        (Pair, [1, 2], Pair(1, 2)),
+        (Pair, [1, 2, "c"], Pair(1, 2, "c")),
+        (Perm, 3, Perm.R | Perm.W),
+        (Literal[Colour.RED], "red", Colour.RED),
+        (Box[int], {"v": 1}, Box(1)),
+        (Ints, {"v": 1}, Ints(1)),
+        (Above | Below, {"n": -1}, Below(-1)),
+        (Above | Below, {"n": 1}, Above(1)),
+        (IPv4Address, "192.0.2.1", IPv4Address("192.0.2.1")),
     ],
 )
 def test_json_is_taken_and_built(annotation, value, built):
-    kind = make_structurer().kind(annotation)
+    kind = make_structurer().adapter(annotation)
     assert faults(annotation, value) == []
     result = kind.build(value)
     assert result == built
@@ -135,7 +179,24 @@ def test_json_is_taken_and_built(annotation, value, built):
         (Level, True, ("", "must be one of 1, not true")),
         (dict[str, int], [1], ("", "must be an object, not a list")),
         (dict[str, int], {"a/b": "1"}, ("/a~1b", 'must be a whole number, not the string "1"')),
-        (dict[int, str], {"1": "a"}, ("/1", 'must be a whole number, not the string "1"')),
+        (dict[int, str], {"x": "a"}, ("/x", 'must be a whole number in quotes, not the string "x"')),
+        (dict[int, str], {"01": "a"}, ("/01", 'must be a whole number in quotes, not the string "01"')),
+        (Pair, [1], ("", "must be a list of 2 to 3, not a list")),
+        (Pair, {"x": 1}, ("", "must be a list of 2 to 3, not an object")),
+        (Perm, 4, ("", "must be a sum of 1 (R) + 2 (W), not the number 4")),
+        (Perm, "R", ("", 'must be a sum of 1 (R) + 2 (W), not the string "R"')),
+        (
+            Literal[Colour.RED],
+            "rad",
+            ("", "must be one of 'red', not the string \"rad\"; did you mean 'red'?"),
+        ),
+        (Box[int], {"v": "a"}, ("/v", 'must be a whole number, not the string "a"')),
+        (Ints, {"v": "a"}, ("/v", 'must be a whole number, not the string "a"')),
+        (
+            IPv4Address,
+            "192.0.2.256",
+            ("", 'must be an IPv4 address such as "192.0.2.1", not the string "192.0.2.256"'),
+        ),
         (set[Any], [[1]], ("/0", "a list cannot be in a set")),
         (tuple[int, str], [1], ("", "must be a list of 2, not a list")),
         (tuple[()], [1], ("", "must be a list of 0, not a list")),
@@ -165,7 +226,7 @@ def test_what_json_does_not_mean_is_refused_where_it_stands(annotation, value, f
 
 @pytest.mark.parametrize("annotation", [bytes, complex, Callable[[], int], list[bytes], type("Own", (), {})])
 def test_what_has_no_json_form_can_only_be_fed_by_a_result(annotation):
-    kind = make_structurer().kind(annotation)
+    kind = make_structurer().adapter(annotation)
     assert not kind.has_json
     assert all("the whole $result of a task" in words for _, words in faults(annotation, ["x"]))
     assert faults(annotation, ["x"])
@@ -185,7 +246,7 @@ def test_each_attempt_gets_containers_of_its_own(annotation):
         Line: {"start": {"x": 1}},
         Row: {"id": 1},
     }[annotation]
-    build = make_structurer().kind(annotation).build
+    build = make_structurer().adapter(annotation).build
     before, first, second = repr(value), build(value), build(value)
     assert first == second
     if hasattr(first, "children"):
@@ -237,7 +298,23 @@ def test_whatever_passes_the_check_is_built_without_an_error(annotation, value):
     wrapped = typing.Union[annotation, list[annotation], dict[str, annotation]]  # noqa: UP007 - made here
     for tried in (annotation, wrapped):
         if not faults(tried, value):
-            make_structurer().kind(tried).build(value)
+            make_structurer().adapter(tried).build(value)
+
+
+def test_pydantic_models_judge_json_themselves():
+    pydantic = pytest.importorskip("pydantic")
+
+    class Model(pydantic.BaseModel):
+        n: int = pydantic.Field(gt=0)
+        day: dt.date = dt.date(2026, 1, 1)
+
+    adapter = make_structurer().adapter(list[Model])
+    assert adapter.build([{"n": 1, "day": "2026-11-23"}]) == [Model(n=1, day=dt.date(2026, 11, 23))]
+    assert faults(list[Model], [{"n": "1"}]) == [
+        ("/0/n", f"{Model.__qualname__}: Input should be a valid integer")
+    ]
+    assert faults(Model, {"n": 0}) == [("/n", f"{Model.__qualname__}: Input should be greater than 0")]
+    assert faults(Model, 5)[0][0] == ""
 
 
 class Greet(RunnableTask):
