@@ -261,7 +261,10 @@ class RunMachine(Consequences):
     def ok(self, unit: int, value: Any) -> None:
         """Note that an attempt has returned `value` (the hot path; `ended` does the same, step by step)."""
         shape, states = self.shape, self.task_states
-        if not (self._smooth and states[unit] == RUNNING and unit < shape.size and shape.easy[unit]):
+        if (
+            not (self._smooth and states[unit] == RUNNING and unit < shape.size and shape.easy[unit])
+            or self.lent
+        ):
             self.ended(unit, SUCCEEDED, value)
             return
         states[unit] = SUCCEEDED
