@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from scattersphere.errors import BusyError
 from scattersphere.model.states import Overlap, RunState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from scattersphere.execution.execution import Execution
     from scattersphere.model.definition import JobDefinition
+
+NAMED = 3
+"""Runs that are named of those that have the slots."""
 
 
 class Admission:
@@ -70,9 +76,24 @@ class Admission:
         elif execution in self._queue:
             self._queue.remove(execution)
 
+    def waits_for(self, execution: Execution) -> str:
+        """Say which slot a queued run waits for, and who has it."""
+        job = execution.plan.definition
+        if self._job_full(job):
+            holders = [each for each in self._inside.values() if each.plan.job == job.name]
+            return f"a slot of its job (max_runs {job.max_runs}), {_held(holders)}"
+        if self._full:
+            return f"a slot of the server (max_runs {self._max_runs}), {_held(self._inside.values())}"
+        return "its turn"
+
     @property
     def _full(self) -> bool:
         return self._max_runs is not None and len(self._inside) >= self._max_runs
 
     def _job_full(self, job: JobDefinition) -> bool:
         return job.max_runs is not None and self._by_job[job.name] >= job.max_runs
+
+
+def _held(runs: Iterable[Execution]) -> str:
+    names = [f"{run.plan.job}#{run.id}" for run in islice(runs, NAMED + 1)]
+    return f"held by {', '.join(names[:NAMED])}{' and others' if len(names) > NAMED else ''}"

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.progress import Gauge
     from scattersphere.execution.reused import Reused
     from scattersphere.execution.timers import Timer
+    from scattersphere.execution.views.waits import Waits
     from scattersphere.schedules.occurrences import ScheduledFor
 
 _SUCCEEDED = TASK_STATES.index(TaskState.SUCCEEDED)
@@ -63,6 +64,7 @@ class Engine(Protocol):
     clock: Callable[[], float]
     traits: dict[str, BackendTraits]
     holds: Holds
+    waits: Waits
 
     @property
     def loop(self) -> Loop: ...

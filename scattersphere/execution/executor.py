@@ -39,6 +39,7 @@ from scattersphere.execution.machine.dispatcher import Dispatcher
 from scattersphere.execution.obedience import Obedience
 from scattersphere.execution.pace import Pace
 from scattersphere.execution.timers import Timer, Timers
+from scattersphere.execution.views.waits import Waits
 from scattersphere.execution.wallclock import WallClock
 from scattersphere.model.events import EventKind, run_event
 from scattersphere.model.states import RunState
@@ -97,6 +98,7 @@ class JobExecutor(Obedience):
         self.instance: str = secrets.token_hex(4)
         self.timers: Timers = Timers()
         self.holds: Holds = Holds(self)
+        self.waits: Waits = Waits(self)
         self.admission: Admission = Admission(max_runs, queue_limit)
         self.running: dict[int, Execution] = {}
         self.stuck: dict[Attempt, Execution] = {}

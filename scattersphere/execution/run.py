@@ -63,6 +63,8 @@ class TaskStatus:
     failure: Failure | None
     """Why it failed last; None where it succeeded after all."""
     stuck: bool
+    waits_for: str = ""
+    """What it waits for, and who has it: `a place in pool db (1 of 1, held by par#1/p)`; "" where it does not wait."""
     reused: Reused | None = None
     """Where its result comes from, if the run has not made it itself."""
 
@@ -189,6 +191,7 @@ def status_of(execution: Execution, unit: int) -> TaskStatus:
         failure=None if state is TaskState.SUCCEEDED else execution.failures.get(unit),
         reused=execution.reused.get(name) if index is None else None,
         stuck=unit in machine.stuck,
+        waits_for=execution.engine.waits.of_task(execution, unit),
     )
 
 
@@ -284,6 +287,11 @@ class Run(ForkGuard):
     def reason(self) -> str:
         """All causes for which it is ending or has ended early; "" where there are none."""
         return "; ".join(self._execution.machine.causes)
+
+    @property
+    def waits_for(self) -> str:
+        """What the run itself waits for: a slot, and who has it, or a resume; "" where it does not wait."""
+        return self._execution.engine.waits.of_run(self._execution)
 
     @property
     def tasks(self) -> Tasks:

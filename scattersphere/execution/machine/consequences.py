@@ -128,6 +128,10 @@ class Consequences(RunRecord):
         """The next unit that a sweep looks at; -1 without a sweep."""
         self._decisions: deque[int] = deque()
 
+    def is_admitted(self, task: int) -> bool:
+        """Whether its rule is met, though tasks above it have not ended."""
+        return bool(self._admitted[task])
+
     def compacting(self) -> Iterator[None]:
         """Give back the work lists of an ended run too."""
         yield from super().compacting()

@@ -63,7 +63,7 @@ class Dispatcher:
     def __init__(self, limit: int | None = None, pools: Mapping[str, int] | None = None) -> None:
         self.limited: bool = limit is not None
         self.free: int = UNLIMITED if limit is None else limit
-        self.pools: dict[str, Gate] = {name: Gate(size) for name, size in (pools or {}).items()}
+        self.pools: dict[str, Gate] = {name: Gate(size, _what(name)) for name, size in (pools or {}).items()}
         self._levels: dict[int, Level] = {}
         self._order: list[Level] = []
         self._listed = 0
@@ -100,7 +100,7 @@ class Dispatcher:
         """Return the gate of a pool; a new name has no limit."""
         gate = self.pools.get(name)
         if gate is None:
-            gate = self.pools[name] = Gate(None)
+            gate = self.pools[name] = Gate(None, _what(name))
         return gate
 
     def set_pool(self, name: str, size: int | None) -> None:
@@ -243,3 +243,8 @@ class Dispatcher:
         level = self._levels[priority] = Level(priority)
         insort(self._order, level, key=lambda level: -level.priority)
         return level
+
+
+def _what(pool: str) -> str:
+    kind, colon, name = pool.partition(":")
+    return f"{kind} {name}" if colon else f"pool {pool}"

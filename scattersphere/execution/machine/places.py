@@ -20,9 +20,11 @@ UNLIMITED = 1 << 60
 class Gate:
     """`free` places of `limit`, and the lanes that wait for one, by priority and then in order."""
 
-    __slots__ = ("free", "limit", "waiting")
+    __slots__ = ("free", "limit", "waiting", "what")
 
-    def __init__(self, limit: int | None) -> None:
+    def __init__(self, limit: int | None, what: str = "") -> None:
+        self.what: str = what
+        """Its name, for people."""
         self.limit: int = UNLIMITED if limit is None else limit
         self.free: int = self.limit
         self.waiting: dict[int, OrderedDict[Lane, None]] = {}

@@ -149,7 +149,9 @@ class RunRecord:
         self._readers = Readers(shape) if shape.drops_results else None
         self._instance_task: list[int] = []
         self._instance_index: list[int] = []
-        self._run_gate = None if shape.max_parallel is None else Gate(shape.max_parallel)
+        self._run_gate = (
+            None if shape.max_parallel is None else Gate(shape.max_parallel, "its run (max_parallel)")
+        )
         self._turns: dict[int, Turn] = {}
         self._lanes: dict[int, Lane] = {}
         self._hot: Lane | None = None
@@ -176,6 +178,22 @@ class RunRecord:
     def finals_phase(self) -> bool:
         """Whether all normal tasks have ended, so that finally-tasks may run."""
         return self._finals_phase
+
+    @property
+    def started(self) -> bool:
+        """Whether the run has ever had a slot."""
+        return self._started
+
+    # ---- what waits for what
+
+    def full_gate(self, unit: int) -> Gate | None:
+        """Return the gate at which a unit waits for a place; None where there are places in all of its gates."""
+        lane = self._lane_of(unit)
+        return lane.parked_at or next((gate for gate in lane.gates if gate.free <= 0), None)
+
+    def gates_of(self, unit: int) -> tuple[Gate, ...]:
+        """Return the gates in which an attempt has a place."""
+        return self._lane_of(unit).gates
 
     def task_of(self, unit: int) -> int:
         """Return the task that the unit is, or is an instance of."""
@@ -260,7 +278,7 @@ class RunRecord:
                 turn = self._turns[lane_shape.priority] = Turn(cast("RunMachine", self), lane_shape.priority)
             own = () if self._run_gate is None else (self._run_gate,)
             if lane_shape.max_parallel is not None:
-                own = (*own, Gate(lane_shape.max_parallel))
+                own = (*own, Gate(lane_shape.max_parallel, "its task (max_parallel)"))
             shared = tuple(self.dispatcher.pool(name) for name in lane_shape.pools)
             lane = self._lanes[number] = Lane(turn, own, shared, mapped=lane_shape.mapped)
         return lane

@@ -91,6 +91,8 @@ class _Story:
             words += f"; started by run {run.parent}" if run.is_child else f"; run {run.parent} again"
         if run.scheduled is not None:
             words += f"; by {run.scheduled}"
+        if waits := run.engine.waits.of_run(run):
+            words += f"\nwaits for {waits}"
         if run.params:
             params = ", ".join(f"{name}={_short(value)}" for name, value in run.shown_params.items())
             words += f"\nwith {_cut(params)}"
@@ -179,6 +181,8 @@ class _Story:
         if number in machine.stuck:
             words.append("stuck")
         words += self._why(number, state)
+        if waits := execution.engine.waits.of_task(execution, number):
+            words.append(f"waits for {waits}")
         words += self._progress(number)
         words += self._place(number)
         return ", ".join(words)

@@ -201,7 +201,7 @@ def test_a_live_run_says_how_far_it_is_and_where_it_stands():
     assert re.fullmatch(
         r"a > running for 2\.00 s, 3 of 10 rows, at .*test_explain.py:\d+ in run", tree_of(text)[0]
     )
-    assert tree_of(text)[1] == "↓ b . pending"
+    assert tree_of(text)[1] == "↓ b . pending, waits for a"
 
 
 def test_a_timeout_a_skipped_task_and_an_allowed_failure_say_so():
