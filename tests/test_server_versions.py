@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import anyio
 import pytest
 
@@ -83,3 +85,35 @@ async def test_a_file_that_code_wrote_at_import_is_told_of_at_its_release_at_the
         await server.register(tmp_path / "a.py", watch=False)
         await server.deregister("a")
     assert "has written cache.bin beside itself, in the private copy of a@" in caplog.text
+
+
+PROGRAM = """
+import anyio, sys
+from pathlib import Path
+from scattersphere import Server
+
+CODE = '''
+import anyio.to_process
+from scattersphere import RunnableTask
+def work(x): return VERSION, x + 1
+class Job(RunnableTask):
+    async def run(self, context): return await anyio.to_process.run_sync(work, 1)
+'''
+
+async def main(file):
+    async with Server() as server:
+        for version in (1, 2):
+            file.write_text(CODE.replace("VERSION", str(version)))
+            await (server.register(file, watch=False) if version == 1 else server.reload(file.stem))
+            run = await (await server.start_task("a.Job")).wait()
+            print(run.results["a.Job"])
+
+anyio.run(main, Path(sys.argv[1]), backend=sys.argv[2])
+"""
+
+
+async def test_a_worker_of_anyio_sees_the_version_that_its_task_has(tmp_path, anyio_backend_name):
+    """In a program of its own: the pool of such workers lives as long as its loop."""
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "a.py"), anyio_backend_name]
+    done = await anyio.run_process(command, cwd=tmp_path)
+    assert done.stdout.decode().split("\n")[:2] == ["(1, 2)", "(2, 2)"]

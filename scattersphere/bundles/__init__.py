@@ -15,7 +15,7 @@ import sys
 
 def _is_child_process() -> bool:
     """Whether this process was started by one that may hold loaded versions."""
-    if "SCATTERSPHERE_STORE" in os.environ:
+    if "SCATTERSPHERE_STORE" in os.environ or "anyio.to_process" in sys.orig_argv:
         return True
     process = sys.modules.get("multiprocessing.process")
     if process is None:
@@ -26,7 +26,9 @@ def _is_child_process() -> bool:
 
 def _attach() -> None:
     # By name: this package stands above the registry and may know nothing of it, except here.
-    importlib.import_module("scattersphere.registry.modules.children").attach()
+    children = importlib.import_module("scattersphere.registry.modules.children")
+    if hasattr(children, "attach"):  # else its import has led here, and it attaches at its end
+        children.attach()
 
 
 def _after_fork() -> None:
@@ -35,7 +37,9 @@ def _after_fork() -> None:
         _attach()
 
 
-if _is_child_process():
+attaches: bool = _is_child_process()
+
+if attaches:
     _attach()
 elif hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

@@ -13,6 +13,7 @@ from scattersphere.errors import BundleRefusedError, ExistsError, ScattersphereE
 from scattersphere.registry.snapshots.layout import UNSCANNED
 from scattersphere.registry.snapshots.scan import (
     IGNORE_FILE,
+    VENV_MARK,
     Signature,
     SourceLimits,
     changed_files,
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from scattersphere.registry.registry import TaskRegistry
 
 BUNDLE_ENDINGS = frozenset({".py", ".zip", ".whl"})
+
+MODULES = ("*.py", "*/*.py", "src/*/*.py")
+"""What makes a bundle of a folder: modules, packages with or without `__init__.py`, a project with `src`."""
 
 
 @attrs.frozen
@@ -74,7 +78,7 @@ def _is_bundle(path: Path) -> bool:
     if any(fnmatchcase(path.stem, pattern) for pattern in UNSCANNED):
         return False
     if path.is_dir():
-        return any(path.glob("*.py")) or any(path.glob("*/__init__.py"))
+        return not (path / VENV_MARK).exists() and any(any(path.glob(pattern)) for pattern in MODULES)
     return path.suffix in BUNDLE_ENDINGS and path.is_file()
 
 

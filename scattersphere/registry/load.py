@@ -5,8 +5,12 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import os
 import re
+import sys
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, PathDistribution
+from importlib.metadata import version as version_of_host
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,7 +98,7 @@ def task_classes(module: ModuleType, logical: str) -> Iterator[tuple[str, type[R
 
 def _is_task(cls: type) -> bool:
     """Do what `issubclass` does, without the search through all other task classes that an ABC makes."""
-    return RunnableTask in cls.__mro__
+    return any(base is RunnableTask for base in cls.__mro__)  # a metaclass may compare as it likes
 
 
 def _classes(namespace: Mapping[str, object], module: str, outer: str) -> Iterator[type]:
@@ -311,11 +315,15 @@ class Load:
 
     def _namespace_of(self, snapshot: Snapshot) -> ModuleNamespace:
         layout = snapshot.layout
-        for top, file in layout.compiled.items():
-            if importlib.util.find_spec(top) is None:
+        for name, file in layout.compiled.items():
+            if not _host_has(name):
+                distribution = distribution_of(snapshot, name)
+                wanted = (
+                    f"{distribution[0]!r} ({distribution[1]} in the bundle)" if distribution else repr(name)
+                )
                 raise BundleRefusedError(
                     f"bundle {self.name!r}: {file} is a C extension. Such code cannot be loaded twice or "
-                    f"freed, so it must come from the host: install {top!r} there"
+                    f"freed, so it must come from the host: install {wanted} there"
                 )
         return ModuleNamespace(
             bundle=self.name,
@@ -326,6 +334,7 @@ class Load:
             own=layout.own(self.settings.shared),
             digests=snapshot.files,
             code=self.settings.code,
+            hosted=[name for name in layout.compiled if "." in name],
         )
 
     def _import_all(self, namespace: ModuleNamespace, snapshot: Snapshot) -> list[str]:
@@ -372,16 +381,54 @@ class Load:
         return found
 
 
+def _host_has(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ImportError:  # not even what is above it
+        return False
+
+
+def distribution_of(snapshot: Snapshot, name: str) -> tuple[str, str] | None:
+    """Return the distribution that brings the module `name` into a bundle, as people call it, and its release."""
+    path = name.replace(".", "/")
+    for file in snapshot.files:
+        if not re.fullmatch(r"[^/]+\.dist-info/RECORD", file):
+            continue
+        lines = (snapshot.folder / file).read_text("utf-8", "replace").splitlines()
+        if any(line.strip('"').startswith((f"{path}/", f"{path}.")) for line in lines):
+            metadata = PathDistribution((snapshot.folder / file).parent).metadata
+            return metadata["Name"] or file.partition("-")[0], metadata["Version"] or "?"
+    return None
+
+
+def _releases(snapshot: Snapshot, name: str) -> str:
+    """Say which release the host has of what the bundle has another copy of."""
+    distribution = distribution_of(snapshot, name)
+    if distribution is None:
+        return ""
+    title, release = distribution
+    with suppress(PackageNotFoundError):
+        return f" ({title} {version_of_host(title)}; the bundle's is {release})"
+    return f" (the bundle's is {title} {release})"
+
+
 def _notices(snapshot: Snapshot) -> list[str]:
     layout = snapshot.layout
+    below = str(snapshot.folder)
     return [
         *snapshot.warnings,
+        *(
+            f"the code puts its own folder {os.path.relpath(entry, below)!r} into sys.path, where all of the program "
+            f"finds it until the version is released: import from that folder as from a package instead"
+            for entry in sys.path
+            if str(entry).startswith(below)
+        ),
         *(
             f"module {name} has the name of a module of the host: `import {name}` gives the host's"
             for name in sorted(layout.shadowed())
         ),
         *(
-            f"{top} contains the C extension {file}: the host's {top} is used instead"
-            for top, file in sorted(layout.compiled.items())
+            f"{name} contains the C extension {file}: the host's {name} is used instead{_releases(snapshot, name)}"
+            for name, file in sorted(layout.compiled.items())
         ),
     ]

@@ -71,7 +71,11 @@ def _is_private_group(user: int, group: int) -> bool:
     import pwd  # noqa: PLC0415 - POSIX only
 
     try:
-        name, found = pwd.getpwuid(user).pw_name, grp.getgrgid(group)
+        name = pwd.getpwuid(user).pw_name
+    except KeyError:  # a container that knows the user by number alone
+        name = ""
+    try:
+        found = grp.getgrgid(group)
     except KeyError:
-        return False
-    return found.gr_name == name and set(found.gr_mem) <= {name}
+        return user == group
+    return (user == group or found.gr_name == name) and set(found.gr_mem) <= {name}

@@ -69,3 +69,19 @@ def test_the_only_distribution_beside_own_modules_is_a_dependency():
     layout = lay_out(files, {"click-8.dist-info": "click/__init__.py,,\nclick/_winconsole.py,,"}, bundle="b")
     assert layout.dependencies == {"click"}
     assert list(layout.scanned()) == ["job"]
+
+
+def test_a_package_that_several_distributions_share_comes_from_the_host_only_where_it_has_c_code():
+    layout = lay_out(
+        [
+            "acme/jobs.py",
+            "acme/fast.cpython-311-x86_64-linux-gnu.so",
+            "acme/deep/__init__.py",
+            "acme/deep/c/x.so",
+        ]
+    )
+    assert set(layout.compiled) == {"acme.fast", "acme.deep"}
+    assert layout.own() == {"acme"}
+    assert list(layout.scanned()) == ["acme.jobs"]
+    assert lay_out(["acme/__init__.py", "acme/jobs.py", "acme/fast.so"]).compiled == {"acme": "acme/fast.so"}
+    assert lay_out(["acme/fast.so"]).compiled == {"acme": "acme/fast.so"}

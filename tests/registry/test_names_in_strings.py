@@ -177,3 +177,30 @@ async def test_the_release_of_a_library_is_that_of_what_runs(registry, tmp_path)
     bundle = await registry.register(write(tmp_path / "b", files))
     release = importlib.metadata.version("attrs")
     assert bundle.current.tasks["main.Job"].cls().run(None) == release
+
+
+async def test_a_folder_of_its_own_in_sys_path_gives_each_version_its_own_library_and_is_taken_out(
+    registry, tmp_path
+):
+    before = list(sys.path)
+    head = "import os, sys\nsys.path.insert(0, os.path.join(os.path.dirname(__file__), 'vendor'))\nimport vlib.deep\nfrom vlib import V\n"
+    found = []
+    for number in (1, 2):
+        files = {
+            "etl/__init__.py": "",
+            "etl/vendor/vlib/__init__.py": "V = {v}\n",
+            "etl/vendor/vlib/deep.py": "import vlib\nDEEP = vlib.V\n",
+            "etl/main.py": job("import vlib\nreturn V, vlib.V, vlib.deep.DEEP", head),
+        }
+        place = write(tmp_path, files, v=number) / "etl"
+        bundle = await (registry.register(place) if number == 1 else registry.reload("etl"))
+        registry.pin(number, [bundle.current])
+        found.append(bundle.current.tasks["etl.main.Job"])
+        (warning,) = bundle.warnings
+        assert "'etl/vendor' into sys.path" in warning
+    assert [task.cls().run(None) for task in found] == [(1, 1, 1), (2, 2, 2)]
+    assert "vlib" not in sys.modules
+    await registry.deregister("etl")
+    for run in (1, 2):
+        registry.unpin(run)
+    assert sys.path == before

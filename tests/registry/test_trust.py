@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -87,6 +88,35 @@ def test_a_group_of_one_user_alone_is_nobody_else(root, monkeypatch):
     refuse_untrusted(root / "etl.py")
     (root / "etl.py").chmod(0o646)
     assert "chmod" in refusal(root / "etl.py")
+
+
+@pytest.mark.parametrize(
+    ("user", "group", "members", "private"),
+    [
+        ((1000, "ada"), (1000, "ada"), [], True),
+        ((1000, "ada"), (1000, "ada"), ["ada"], True),
+        ((1000, "ada"), (1007, "ada"), [], True),
+        ((1000, "ada"), (1000, "ada"), ["ada", "bob"], False),
+        ((1000, "ada"), (50, "staff"), [], False),
+        ((1000, None), (1000, None), [], True),
+        ((1000, None), (50, "staff"), [], False),
+        ((0, "root"), (0, "root"), [], False),
+    ],
+)
+def test_a_private_group_is_that_of_the_user_without_other_members(
+    monkeypatch, user, group, members, private
+):
+    import grp
+    import pwd
+
+    def known(entry):
+        if entry[1] is None:
+            raise KeyError(entry[0])
+        return SimpleNamespace(pw_name=entry[1], gr_name=entry[1], gr_mem=members)
+
+    monkeypatch.setattr(pwd, "getpwuid", lambda number: known(user))
+    monkeypatch.setattr(grp, "getgrgid", lambda number: known(group))
+    assert trust._is_private_group.__wrapped__(user[0], group[0]) is private
 
 
 # ---------------------------------------------------------------- every way asks the same rule

@@ -72,7 +72,7 @@ class Canary:
 class ModuleNamespace:
     """The modules of one bundle version."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a child process reads from a file, field by field
         self,
         *,
         bundle: str,
@@ -83,6 +83,7 @@ class ModuleNamespace:
         own: Collection[str],
         digests: Mapping[str, bytes],
         code: CodeCache,
+        hosted: Collection[str] = (),
     ) -> None:
         self.bundle = bundle
         self.slug = slug
@@ -93,6 +94,8 @@ class ModuleNamespace:
         self.shown_as = shown_as
         self.modules = modules
         self.own: frozenset[str] = frozenset(own)
+        self.hosted: frozenset[str] = frozenset(hosted)
+        """Modules below own packages that come from the host all the same."""
         self.digests = digests
         self.code = code
         self.released: bool = False
@@ -191,8 +194,24 @@ class ModuleNamespace:
         if self.owns(name):
             module = self.guarded(plain, self.prefix + name, globals, locals, fromlist, 0)
             return self._checked(module, fromlist) if fromlist else self._top(name)
+        if hacked := self._by_path(name):
+            module = self.guarded(plain, self.prefix + hacked, globals, locals, fromlist, 0)
+            top = hacked.removesuffix(name.removeprefix(name.partition(".")[0]))
+            return self._checked(module, fromlist) if fromlist else sys.modules[self.prefix + top]
         module = self.host_import(plain, name, globals, locals, fromlist or (), 0)
         return self.shims.instead_of(module) if type(module) is ModuleType else module
+
+    def _by_path(self, name: str) -> str | None:
+        """Return the logical name of a module that code reaches by a folder of its own in `sys.path`; None without one.
+
+        The host would import it, once, for all versions.
+        """
+        for entry in sys.path:
+            if isinstance(entry, str) and entry.startswith(self._below):
+                folder = entry[len(self._below) :].strip(os.sep).replace(os.sep, ".")
+                if f"{folder}.{name.partition('.')[0]}" in self.modules:
+                    return f"{folder}.{name}"
+        return None
 
     def _top(self, name: str) -> ModuleType:
         return sys.modules[self.prefix + name.partition(".")[0]]
@@ -216,6 +235,9 @@ class ModuleNamespace:
         if fullname == self.name:
             return self._package_spec(fullname, self.folder)
         logical = fullname.removeprefix(self.prefix)
+        if logical in self.hosted:
+            loader = cast("importlib.machinery.SourceFileLoader", HostLoader(logical))
+            return importlib.machinery.ModuleSpec(fullname, loader)
         module = self.modules.get(logical)
         if module is None:
             return self._spec_by_own_finder(fullname, logical)
@@ -319,6 +341,20 @@ class FolderLoader:
     def get_resource_reader(self, _fullname: str) -> FileReader:
         """Let `importlib.resources` read the folder."""
         return FileReader(cast("Any", self))
+
+
+class HostLoader:
+    """Stands for a module that a package of the bundle shares with the host: it gives the host's own."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        """Leave it to the import system to make one, which nobody gets."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put the host's module into its place: the import system takes what stands there."""
+        sys.modules[module.__name__] = importlib.import_module(self._name)
 
 
 class BundleFinder:

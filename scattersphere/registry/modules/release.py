@@ -32,6 +32,8 @@ def release(namespace: ModuleNamespace) -> None:
     clear_typing_caches()
     suspect = Suspect(namespace.slug, namespace.prefix, namespace.logical)
     namespace.registrations.take_out(suspect)
+    for entry in [entry for entry in sys.path if str(entry).startswith(str(namespace.folder))]:
+        sys.path.remove(entry)
     for undo in reversed(namespace.taken):
         undo()
     namespace.let_go()

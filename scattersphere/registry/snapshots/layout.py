@@ -42,13 +42,19 @@ class Layout:
     tops: frozenset[str]
     """All importable top-level names."""
     compiled: Mapping[str, str]
-    """Top-level names that contain C extensions, each with one of the files."""
+    """Names that contain C extensions, each with one of the files: top-level ones, or, in a package without
+    `__init__.py`, which many distributions may share, those below it (`acme.fast`)."""
     dependencies: frozenset[str]
     """Top-level names of vendored distributions: importable, never searched for tasks."""
 
     def own(self, shared: Iterable[str] = ()) -> frozenset[str]:
         """Return the top-level names that resolve inside the bundle rather than in the host."""
         return self.tops - ALWAYS_HOST - frozenset(shared) - self.compiled.keys()
+
+    def is_compiled(self, name: str) -> bool:
+        """Whether a module comes from the host, as it has C code or lies in something that has."""
+        parts = name.split(".") if self.compiled else []
+        return any(".".join(parts[:depth]) in self.compiled for depth in range(1, len(parts) + 1))
 
     def shadowed(self) -> frozenset[str]:
         """Return own modules whose absolute import gives the host's module of that name."""
@@ -64,7 +70,7 @@ class Layout:
         passed_over = self.dependencies | self.compiled.keys() | {"scattersphere", *shared}
         for name in sorted(self.modules):
             parts = name.split(".")
-            if parts[0] in passed_over or not self.modules[name].file:
+            if parts[0] in passed_over or not self.modules[name].file or self.is_compiled(name):
                 continue
             if any(_UNSCANNED.match(part) for part in parts):
                 continue
@@ -83,22 +89,35 @@ def lay_out(files: Iterable[str], records: Mapping[str, str] | None = None, *, b
     bundle itself records no dependencies: the one of its name, or the only one if it holds all there is.
     """
     modules: dict[str, ModuleFile] = {}
-    compiled: dict[str, str] = {}
+    extensions: dict[str, str] = {}
     for file in sorted(files):
         folder, _, base = file.rpartition("/")
         stem, dot, ending = base.rpartition(".")
         top = file.partition("/")[0].partition(".")[0]
         if f".{ending}" in EXTENSION_SUFFIXES and stem and top.isidentifier():
-            compiled.setdefault(top, file)
+            extensions.setdefault(".".join([*filter(None, folder.split("/")), stem.partition(".")[0]]), file)
         elif dot and ending == "py":
             parts = folder.split("/") if folder else []
             if stem.isidentifier() and all(part.isidentifier() for part in parts):
                 _add_module(modules, file, parts, stem)
     # What lies in a folder beside a module of the folder's name cannot be imported.
     reachable = {name: module for name, module in modules.items() if _is_reachable(name, modules)}
-    tops = frozenset(name.partition(".")[0] for name in reachable) | compiled.keys()
+    compiled: dict[str, str] = {}
+    for name, file in extensions.items():
+        compiled.setdefault(_distributed_as(name, reachable), file)
+    tops = frozenset(name.partition(".")[0] for name in (*reachable, *compiled))
     dependencies = _dependencies(records or {}, bundle, tops) & tops
     return Layout(modules=reachable, tops=tops, compiled=compiled, dependencies=dependencies)
+
+
+def _distributed_as(name: str, modules: Mapping[str, ModuleFile]) -> str:
+    """Return the nearest name above a C extension that one distribution has for itself."""
+    parts = name.split(".")
+    for depth in range(1, len(parts)):
+        above = ".".join(parts[:depth])
+        if above not in modules or modules[above].file:
+            return above
+    return name
 
 
 def _add_module(modules: dict[str, ModuleFile], file: str, folders: list[str], stem: str) -> None:

@@ -219,9 +219,23 @@ def scan(path: Path, limits: SourceLimits) -> Scan:
         if not stat.S_ISREG(status.st_mode):
             raise BundleRefusedError(f"{path.name}: not a regular file (a device, a pipe or a socket)")
         return Scan([Found("", os.fspath(path), status)], [])
-    root = os.path.realpath(path)
+    root = source_root(os.path.realpath(path))
     walk = _Walk(root, limits)
     return Scan(list(walk.folder(root, "", ())), walk.left_out)
+
+
+PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
+
+SOURCES = "src"
+
+
+def source_root(folder: str) -> str:
+    """Return the folder of a project's sources: `src` in it, where it is laid out so, else the folder itself."""
+    sources = os.path.join(folder, SOURCES)  # noqa: PTH118 - plain strings, as in the walk
+    if not os.path.isdir(sources) or os.path.exists(os.path.join(sources, "__init__.py")):  # noqa: PTH110, PTH112, PTH118
+        return folder
+    is_project = any(os.path.isfile(os.path.join(folder, name)) for name in PROJECT_FILES)  # noqa: PTH113, PTH118
+    return sources if is_project else folder
 
 
 class _Walk:

@@ -36,6 +36,7 @@ from scattersphere.registry.snapshots.scan import (
     shown_names,
     signature,
     signature_of,
+    source_root,
 )
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -145,6 +146,8 @@ def _read(
         if kind in {BundleKind.MODULE, BundleKind.PACKAGE}:
             _check_module_name(path, kind)
             prefix, shown = path.name if kind is BundleKind.MODULE else f"{path.name}/", path.parent
+        elif (sources := source_root(os.path.realpath(path))) != os.path.realpath(path):
+            shown = path / Path(sources).name
         files = _copy(found.files, target, prefix, limits, pool)
     snapshot = _snapshot_of(files, target, kind=kind, shown_as=str(shown), name=name)
     left_out = (f"left out: {shown_names(found.left_out)}",) if found.left_out else ()
