@@ -236,7 +236,7 @@ def main() -> None:
         process, _, out = stack.enter_context(child(SERVER, Path(folder, "tokens.json")))
         port, token = out.readline().split()
         healthy = Healthy(int(port), token)
-        healthy.ask("run one")
+        healthy.ask("start one")
         quiet = healthy.pings(2.0, process.pid)
         before = resident_kb(process.pid)
         crowd, crowd_in, crowd_out = stack.enter_context(child(CROWD, port, token, count, seconds))
@@ -248,7 +248,7 @@ def main() -> None:
         os.sched_setaffinity(process.pid, {first})
         for pid in (os.getpid(), crowd.pid) if others else ():
             os.sched_setaffinity(pid, others)
-        chatter = healthy.ask("run-task Chatter")["result"]["run"]
+        chatter = healthy.ask("start-task Chatter")["result"]["run"]
         _, _, follower_out = stack.enter_context(child(FOLLOWER, port, token, chatter, seconds))
         crowd_in.write("go\n")
         crowd_in.flush()

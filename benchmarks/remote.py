@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PING = b'{"cmd":"ping","args":{},"id":"0123456789012345678901234567890123"}\n'
-RUN = b'{"cmd":"run","args":{"job":"one"},"id":"01234567890123456789012345678901"}\n'
+RUN = b'{"cmd":"start","args":{"job":"one"},"id":"01234567890123456789012345678901"}\n'
 CLIENTS, IN_FLIGHT = 50, 100
 ROUNDS = 3
 GOALS = {"1 client": 0.7, f"{IN_FLIGHT} in flight": 0.5, f"{CLIENTS} clients": 0.7}
@@ -199,7 +199,7 @@ def beside_a_follower(found: Target, seconds: float) -> None:
     if others:
         os.sched_setaffinity(0, others)
     healthy = load.Healthy(found.port, found.token)
-    run = healthy.ask("run-task Chatter")["result"]["run"]
+    run = healthy.ask("start-task Chatter")["result"]["run"]
     with load.child(load.FOLLOWER, found.port, found.token, run, 2 * seconds) as (_, _, out):
         words, reached = load.describe(healthy.pings(2 * seconds, found.pid))
         followed = json.loads(out.readline())

@@ -22,11 +22,11 @@ from scattersphere import (
     TriggerRule,
 )
 from scattersphere.codec import annotations
+from scattersphere.commands.errors import CODES
+from scattersphere.commands.table import COMMANDS
 from scattersphere.model.fields import rows
 from scattersphere.model.forms import COMMENT
 from scattersphere.model.schedules import ScheduleDefinition
-from scattersphere.remote.commands import COMMANDS
-from scattersphere.remote.errors import CODES
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
-from scattersphere.remote.commands import COMMANDS
-from scattersphere.remote.manual import usage
+from scattersphere.commands.help import usage
+from scattersphere.commands.table import COMMANDS
 
 
 def rows() -> list[tuple[str, str, str]]:

@@ -12,10 +12,12 @@ import anyio
 import attrs
 import click
 
+from scattersphere.commands.arguments import Definition
+from scattersphere.commands.errors import RequestError
+from scattersphere.commands.table import find_command
 from scattersphere.errors import ConflictError, ScattersphereError
 from scattersphere.model.logs import make_block
 from scattersphere.model.states import RunState
-from scattersphere.remote.arguments import Definition
 from scattersphere.remote.client import (
     NONSENSE,
     TOKEN_VARIABLE,
@@ -24,11 +26,9 @@ from scattersphere.remote.client import (
     connect,
     find_token,
 )
-from scattersphere.remote.errors import RequestError
 from scattersphere.remote.following import following
 from scattersphere.remote.jsontext import parse
 from scattersphere.remote.render import as_json, one_line, problem_lines, to_log, to_table
-from scattersphere.remote.requests import find_command
 from scattersphere.remote.words import arguments_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ DEPTH = 96
 FOLLOW = frozenset({"-f", "--follow"})
 TOKEN_WANTED = f"auth-required: a token is wanted: give --token-file FILE, or set {TOKEN_VARIABLE}"
 REFUSED, WRONG, NO_CONNECTION, INVALID, INTERRUPTED = 1, 2, 3, 3, 130
-OUTCOMES = frozenset({"run", "wait", "result"})
+OUTCOMES = frozenset({"run", "run-task", "wait", "result"})
 """Commands that are asked for how a run ended."""
 UNSUCCESSFUL = frozenset(state for state in RunState if state.ended and state is not RunState.SUCCEEDED)
 
@@ -128,7 +128,7 @@ def compile_words(words: tuple[str, ...], *, as_lines: bool) -> Asked:
     follow = name == "logs" and any(word in FOLLOW for word in rest)
     if follow:
         rest = [word for word in rest if word not in FOLLOW]
-    elif name == "run":  # here as for a file: `run nightly -p day=2026-11-23`
+    elif name in {"run", "start"}:  # here as for a file: `run nightly -p day=2026-11-23`
         rest = [word.removeprefix("-p") for word in rest if word != "-p"]
     # The shell has split and unquoted already; a definition is one word as it stands.
     text = " ".join(rest) if command.whole else " ".join(_quoted(word) for word in rest)

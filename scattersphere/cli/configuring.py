@@ -13,7 +13,7 @@ from scattersphere._text import did_you_mean
 from scattersphere.errors import ConflictError
 
 if TYPE_CHECKING:
-    from scattersphere.remote.limits import Limits
+    from scattersphere.commands.limits import Limits
 
 HIGHEST = 2**53
 
@@ -61,7 +61,7 @@ def limits_of(file: Path, table: Any) -> Limits:
 
     Raises `click.BadParameter`, with all that is wrong at once.
     """
-    from scattersphere.remote.limits import Limits  # noqa: PLC0415 - `--help` stays quick
+    from scattersphere.commands.limits import Limits  # noqa: PLC0415 - `--help` stays quick
 
     if not isinstance(table, dict):
         raise click.BadParameter(f'{file}: "limits" is a table: [limits]')

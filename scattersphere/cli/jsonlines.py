@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from scattersphere.cli.pipes import write_to_nowhere
+from scattersphere.commands.views import event_view, run_view
 from scattersphere.remote.render import as_json
-from scattersphere.remote.views import event_view, run_view
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

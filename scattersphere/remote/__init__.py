@@ -4,14 +4,14 @@
 `connect` is the client's side, `following` gives events over connections that break.
 """
 
+from scattersphere.commands.access import Role
+from scattersphere.commands.errors import ListenError
+from scattersphere.commands.limits import Limits
+from scattersphere.commands.tokens import TokenFile
 from scattersphere.remote.client import DisconnectedError, RemoteClient, RemoteError, connect, find_token
-from scattersphere.remote.errors import ListenError
 from scattersphere.remote.following import following
-from scattersphere.remote.limits import Limits
 from scattersphere.remote.listener import Listening
 from scattersphere.remote.listening import listen
-from scattersphere.remote.roles import Role
-from scattersphere.remote.tokens import TokenFile
 
 __all__ = [
     "DisconnectedError",

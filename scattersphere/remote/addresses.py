@@ -17,7 +17,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from scattersphere.remote.errors import ListenError
+from scattersphere.commands.errors import ListenError
 
 BACKLOG = 4_096
 """Connections that the system keeps until they are accepted (it may keep fewer): a burst beyond it is lost."""

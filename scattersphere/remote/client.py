@@ -1,7 +1,7 @@
 """A client of the line protocol: typed, pipelining, with events as async iterators.
 
-`connect` gives a `RemoteClient`. Many requests may be under way at once, from many tasks: replies come
-in order, so each is given to the oldest that waits. Events go to their subscription.
+`connect` gives a `RemoteClient`. Many requests may be under way at once, from many tasks: each reply says to
+which of them it is. Events go to their subscription.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ REPLY_TIME = 30.0
 """Seconds for a reply that has nothing to wait for."""
 LONGEST_TIME = 3_600.0
 """Seconds for a command that may take long: code is loaded, a run is waited for."""
-_LONG = frozenset({"register", "deregister", "reload", "load", "rerun", "run", "wait"})
+_LONG = frozenset({"register", "deregister", "reload", "load", "rerun", "run", "run-task", "wait"})
+PROTOCOL = 2
 NONSENSE = "no server of Scattersphere"
 SHOWN = 4_000
 _CODE = re.compile(r"[a-z][a-z0-9-]{0,63}", re.ASCII)
@@ -137,7 +138,10 @@ class RemoteClient:
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
         self._rest = bytearray()
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: dict[int, _Waiting] = {}
+        self._abandoned: set[int] = set()
+        """Requests whose caller was cancelled: their replies are still to come."""
+        self._sent = 0
         self._events: dict[int, Events] = {}
         self._early: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
         self._sending = anyio.Lock()
@@ -157,7 +161,11 @@ class RemoteClient:
         async with self._sending:  # the order of the queue is the order on the wire
             if self.closed is not None:
                 raise DisconnectedError(self.closed)
-            self._waiting.append(waiting)
+            self._sent += 1
+            number = (
+                self._sent
+            )  # the server counts the requests of a session, and each reply says which it is to
+            self._waiting[number] = waiting
             # Half a request would spoil the next one, so that a cancellation waits for the other half; but
             # not for a server that has stopped reading.
             with anyio.move_on_after(SEND_TIME, shield=True) as scope:
@@ -167,19 +175,32 @@ class RemoteClient:
                     self._end("gone")
             if scope.cancelled_caught:
                 self._end("timeout")
-        with anyio.move_on_after(_patience(command, given)):
-            await waiting.done.wait()
+        try:
+            with anyio.move_on_after(_patience(command, given)):
+                await waiting.done.wait()
+        finally:
+            if self._waiting.pop(number, None) is not None:
+                self._abandoned.add(number)
         if waiting.message is None:
-            self._end("timeout")  # replies come in order: without this one none can be told from another
+            self._end("timeout")
             raise DisconnectedError(self.closed or "gone")
         if "error" in waiting.message:
             raise RemoteError(waiting.message["error"])
         result: dict[str, Any] = waiting.message["result"]
         return result
 
-    async def run(self, job: str, params: dict[str, Any] | None = None, *, key: str | None = None) -> int:
+    async def start(self, job: str, params: dict[str, Any] | None = None, *, key: str | None = None) -> int:
         """Start a run of a job and return its number."""
-        return whole_number(await self.call("run", job=job, params=params, key=key), "run")
+        return whole_number(await self.call("start", job=job, params=params, key=key), "run")
+
+    async def run(
+        self, job: str, params: dict[str, Any] | None = None, *, key: str | None = None
+    ) -> dict[str, Any]:
+        """Run a job, wait for the end of its run, and return its number (`run`) and `state`.
+
+        Requests that are made meanwhile are answered meanwhile.
+        """
+        return await self.call("run", job=job, params=params, key=key)
 
     async def wait(self, run: int, timeout: float | None = None) -> str:  # noqa: ASYNC109 - the server's limit
         """Wait for the end of a run, for at most `timeout` seconds, and return its state."""
@@ -210,6 +231,8 @@ class RemoteClient:
         greeting = message.get("scattersphere")
         if not isinstance(greeting, dict) or not isinstance(greeting.get("instance"), str):
             raise _nonsense()
+        if PROTOCOL not in (spoken if isinstance(spoken := greeting.get("protocol"), list) else ()):
+            raise DisconnectedError(f"it does not speak protocol {PROTOCOL}")
         self.greeting = greeting
 
     async def read_for_ever(self) -> None:
@@ -252,12 +275,18 @@ class RemoteClient:
     def _dispatch(self, message: dict[str, Any]) -> None:
         if "event" in message:
             self._dispatch_event(message)
-        elif self._waiting and ("result" in message or "error" in message):
-            waiting = self._waiting.popleft()
-            waiting.message = message
-            waiting.done.set()
+        elif "result" in message or "error" in message:
+            number = whole_number(message, "n")
+            if number in self._abandoned:
+                self._abandoned.discard(number)
+            elif number in self._waiting:
+                waiting = self._waiting.pop(number)
+                waiting.message = message
+                waiting.done.set()
+            else:
+                raise _nonsense()  # a reply that nobody has asked for
         else:
-            raise _nonsense()  # a reply that nobody has asked for
+            raise _nonsense()
 
     def _dispatch_event(self, event: dict[str, Any]) -> None:
         number = whole_number(event, "sub")
@@ -272,8 +301,9 @@ class RemoteClient:
     def _end(self, code: str) -> None:
         if self.closed is None:
             self.closed = code
-        while self._waiting:
-            self._waiting.popleft().done.set()
+        for waiting in self._waiting.values():
+            waiting.done.set()
+        self._waiting.clear()
         for events in self._events.values():
             events.wake()
 

@@ -14,23 +14,21 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import attrs
 
+from scattersphere.commands.access import Principal
+from scattersphere.commands.errors import wire_error
+from scattersphere.commands.gateway import Context, SourceAuthenticator
+from scattersphere.commands.views import event_view, kind_of, stamp
 from scattersphere.model.events import EventKind
-from scattersphere.remote.errors import wire_error
-from scattersphere.remote.gate import SourceGate
-from scattersphere.remote.handlers import HANDLERS
-from scattersphere.remote.handlers.scene import Scene
-from scattersphere.remote.roles import Principal
 from scattersphere.remote.session import Call, Session
 from scattersphere.remote.streams import GONE, close, send_eof
-from scattersphere.remote.views import event_view, kind_of, stamp
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from anyio.abc import ByteStream, TaskGroup
 
+    from scattersphere.commands.gateway import Gateway
     from scattersphere.model.events import Event
-    from scattersphere.remote.front import Front
 
 CHUNK = 65_536
 TURN = 64
@@ -53,18 +51,18 @@ class Connection:
     """Serves one stream until either side ends it."""
 
     def __init__(
-        self, front: Front, stream: ByteStream, peer: Peer, name: str, clock: Callable[[], float]
+        self, gateway: Gateway, stream: ByteStream, peer: Peer, name: str, clock: Callable[[], float]
     ) -> None:
         self.peer: str = peer.name
         self.since: str = str(stamp(dt.datetime.now(dt.UTC)))
-        self._front = front
+        self._gateway = gateway
         self._clock = clock
         self._stream = stream
         self.session: Session = Session(
             name=name,
-            instance=front.instance,
-            gate=SourceGate(front, peer.source, clock),
-            limits=front.limits,
+            instance=gateway.instance,
+            gate=SourceAuthenticator(gateway, peer.source, clock),
+            limits=gateway.limits,
             now=clock(),
             principal=peer.principal,
             observe=self._observe,
@@ -185,8 +183,10 @@ class Connection:
                     return
                 now = self._clock()
                 continue  # requests waited for the room that there is now
-            if call.command.slow and self._tasks is not None:
+            if (call.command.slow or call.command.late) and self._tasks is not None:
                 self._tasks.start_soon(self._carry_out_slowly, call)
+                if call.command.late:
+                    continue
                 await self.flush()
                 return
             await self._carry_out(call, now)
@@ -194,7 +194,7 @@ class Connection:
     async def _carry_out_slowly(self, call: Call) -> None:
         # A wait ends with its client. What changes things is carried through, whoever is still there:
         # a bundle is registered or it is not.
-        with anyio.CancelScope(shield=call.command.name != "wait"):
+        with anyio.CancelScope(shield=not call.command.late):
             await self._carry_out(call, None)
         await self._advance()
         self.notice()
@@ -202,12 +202,12 @@ class Connection:
 
     async def _carry_out(self, call: Call, now: float | None) -> None:
         """Do it and reply. `now` where the command does not wait: the time is then still the same."""
-        scene = Scene(self._front, call.principal, self, call.in_words)
+        context = Context(self._gateway, call.principal, self, call.in_words)
         try:
-            result = await HANDLERS[call.command.handler](scene, call.arguments)
+            result = await call.command.handler(context, **call.arguments)
             self.session.answer(call, result, self._clock() if now is None else now)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the client gets a reply, and the session lives
-            error = wire_error(exc) or self._front.incident(exc)
+            error = wire_error(exc) or self._gateway.incident(exc)
             self.session.refuse(call, error, self._clock())
         finally:
             starts, self._ready = self._ready, []
@@ -255,7 +255,7 @@ class Connection:
         self,
         events: AsyncIterator[Event],
         kinds: frozenset[str],
-        shown: Callable[[Event, Principal], bool],
+        shown: Callable[[Principal, Event], bool],
     ) -> int:
         """Send events from now on, after the reply; return the subscription's number."""
         number = self.session.subscribe()
@@ -279,7 +279,7 @@ class Connection:
         scope: anyio.CancelScope,
         events: AsyncIterator[Event],
         kinds: frozenset[str],
-        shown: Callable[[Event, Principal], bool],
+        shown: Callable[[Principal, Event], bool],
     ) -> None:
         session, since_turn, now = self.session, 0, self._clock()
         with scope:
@@ -287,7 +287,7 @@ class Connection:
                 async for event in events:
                     principal = session.principal
                     wanted = event.kind is EventKind.LAGGED or kind_of(event) in kinds
-                    if wanted and principal is not None and shown(event, principal):
+                    if wanted and principal is not None and shown(principal, event):
                         session.event(number, event_view(event, number), now)
                         self._send_soon()
                     since_turn += 1
@@ -296,7 +296,7 @@ class Connection:
                         await self._have_a_turn()
                         now = self._clock()
             except Exception as exc:  # noqa: BLE001 - the other subscriptions and the session go on
-                self._front.incident(exc)
+                self._gateway.incident(exc)
             session.event(number, {"event": "end", "sub": number}, self._clock())
         self._pumps.pop(number, None)
         await self.flush()
@@ -321,14 +321,29 @@ class Connection:
 
     # ---- audit
 
-    def _observe(self, name: str, arguments: Any, outcome: str, result: Any) -> None:
+    @property
+    def principal(self) -> Principal | None:
+        """Who the session acts for."""
+        return self.session.principal
+
+    @property
+    def requests(self) -> int:
+        """How many requests it has made."""
+        return self.session.requests
+
+    @property
+    def follows(self) -> int:
+        """How many subscriptions it has."""
+        return self.session.follows
+
+    def _observe(self, name: str, arguments: Mapping[str, Any] | None, outcome: str, result: Any) -> None:
         if outcome == "ok" and name in _UNREMARKABLE:
             return
         self._audit(name, _object(arguments, result), outcome)
 
     def _audit(self, command: str, object_: str, outcome: str) -> None:
         principal = self.session.principal
-        self._front.audit.record(
+        self._gateway.audit.record(
             session=self.session.name,
             peer=self.peer,
             user=principal.user if principal is not None else None,
@@ -342,10 +357,10 @@ _OBJECTS = ("job", "run", "bundle", "task", "name", "path", "file", "subscriptio
 """Members that name what a command was about. None of them can hold a secret."""
 
 
-def _object(arguments: Any, result: Any) -> str:
+def _object(arguments: Mapping[str, Any] | None, result: Any) -> str:
     for name in _OBJECTS:
         value = result.get(name) if isinstance(result, dict) else None
-        value = getattr(arguments, name, None) if value is None else value
+        value = arguments.get(name) if value is None and arguments is not None else value
         if isinstance(value, str | int):
             return f"{name} {str(value)[:128]}"
     return ""

@@ -19,7 +19,10 @@ _BLANKS = b" \t\r"
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\xc2[\x80-\x9f]")
 """C0 but TAB, DEL, and C1 as UTF-8 writes it: what can steer a terminal."""
 _HTTP = re.compile(rb" HTTP/[0-9]\.[0-9]$")
-_OPENINGS = frozenset(b"{abcdefghijklmnopqrstuvwxyz")
+_OPENINGS = frozenset(b"{?abcdefghijklmnopqrstuvwxyz")
+_IAC, _OPTIONS, _LOWEST = 255, range(251, 255), 240
+_TIMING_MARK, _NO_TIMING_MARK = b"\xfd\x06", b"\xff\xfc\x06"
+"""Telnet's bytes (RFC 854). No UTF-8 has any byte from 0xF8 on, so that nothing else can be meant by the first."""
 _COMMENT = ord("#")
 
 
@@ -66,6 +69,7 @@ class Framer:
         self._begun = False
         self._dropping = False
         self._ended = False
+        self._answers = b""
 
     @property
     def lines(self) -> int:
@@ -100,6 +104,30 @@ class Framer:
             self._rest[:] = others.pop()
             self._lines += others
 
+    def telnet_answers(self) -> bytes:
+        """Return what telnet is to be answered, once."""
+        answers, self._answers = self._answers, b""
+        return answers
+
+    def _without_telnet(self, raw: bytes) -> bytes:
+        """Return a line without what the program telnet sends at Ctrl-C, and refuse its timing mark.
+
+        It shows nothing any more until its DO TIMING-MARK is answered. What was typed before Ctrl-C is not wanted.
+        """
+        kept, at = bytearray(), 0
+        while (found := raw.find(_IAC, at)) >= 0:
+            kept += raw[at:found]
+            order = raw[found + 1 : found + 3]
+            if len(order) == 2 and order[0] in _OPTIONS:  # noqa: PLR2004 - what is asked, and of which option
+                self._answers += _NO_TIMING_MARK if order == _TIMING_MARK else b""
+                at = found + 3
+            elif order and order[0] >= _LOWEST:
+                kept.clear()
+                at = found + 2
+            else:  # its second byte came as urgent data
+                at = found + 1
+        return bytes(kept + raw[at:])
+
     def end(self) -> None:
         """Take note that nothing more will come."""
         self._ended = True
@@ -119,6 +147,8 @@ class Framer:
             return self._judged(raw, whole=False) or _too_long(raw, limit)
         if self._first:
             return self._judged(raw) or _line(raw)
+        if _IAC in raw:
+            raw = self._without_telnet(raw)
         return _blank(raw) or _line(raw)
 
     def _forget(self) -> None:

@@ -13,7 +13,7 @@ import math
 import re
 from typing import Any
 
-from scattersphere.remote.errors import RequestError
+from scattersphere.commands.errors import RequestError
 
 _STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"?')
 _SURROGATE = re.compile("[\ud800-\udfff]")

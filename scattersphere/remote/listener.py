@@ -14,14 +14,13 @@ from anyio.abc import SocketStream, UNIXSocketStream
 from anyio.streams.tls import TLSStream
 
 from scattersphere._owntask import whole
+from scattersphere.commands.access import Principal, Role
+from scattersphere.commands.errors import ListenError
+from scattersphere.commands.gateway import PEER, Gateway, log
 from scattersphere.execution.loops import current_loop
 from scattersphere.remote import addresses
 from scattersphere.remote.connection import Connection, Peer
-from scattersphere.remote.errors import ListenError
-from scattersphere.remote.front import Front, log
-from scattersphere.remote.gate import PEER
 from scattersphere.remote.render import as_json
-from scattersphere.remote.roles import Principal, Role
 from scattersphere.remote.streams import GONE, UnixStream, close
 
 if TYPE_CHECKING:
@@ -50,14 +49,14 @@ class Listening:
 
     def __init__(
         self,
-        front: Front,
+        gateway: Gateway,
         *,
         tcp: Iterable[str] = (),
         unix: Iterable[str | os.PathLike[str]] = (),
         sockets: Iterable[socket.socket] = (),
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.front = front
+        self.gateway = gateway
         self._wanted = (tuple(tcp), tuple(unix), tuple(sockets))
         self.tls = tls
         self._sockets: list[socket.socket] = []
@@ -111,9 +110,9 @@ class Listening:
 
     def _bind(self) -> None:
         tcp, unix, given = self._wanted
-        safe = {"tokens": self.front.tokens is not None, "tls": self.tls is not None}
-        if self.front.tokens is not None:
-            self.front.tokens.refresh()
+        safe = {"tokens": self.gateway.tokens is not None, "tls": self.tls is not None}
+        if self.gateway.tokens is not None:
+            self.gateway.tokens.refresh()
         if not (tcp or unix or given):
             raise ListenError("say where to listen: tcp=, unix= or sockets=")
         if self.tls is not None:
@@ -167,20 +166,20 @@ class Listening:
                 sessions.cancel_scope.cancel()
         except Exception as exc:  # noqa: BLE001 - a defect of ours may not end the host's program, nor pass in silence
             self._failure = exc
-            self.front.incident(exc)
+            self.gateway.incident(exc)
         finally:
             self._close_sockets()
             self._ended.set()
 
     def _broken(self, exc: BaseException) -> None:
         self._failure = exc
-        self.front.incident(exc)
+        self.gateway.incident(exc)
         self._closing.set()
 
     async def _say_goodbye(self) -> None:
         for connection in list(self._connections):
             connection.close("shutting-down")
-        with anyio.move_on_after(self.front.limits.close_time):
+        with anyio.move_on_after(self.gateway.limits.close_time):
             while self._connections:
                 self._wake = anyio.Event()
                 await self._wake.wait()
@@ -227,7 +226,7 @@ class Listening:
             try:
                 peer = self._peer(accepted)
                 if (refusal := self._full(peer.source)) is not None:
-                    self.front.refused += 1
+                    self.gateway.refused += 1
                     await self._turn_away(accepted, refusal, tls=tls)
                     return
                 source = peer.source
@@ -237,7 +236,7 @@ class Listening:
                 return  # it went before it was served: no news
             await self._serve(stream, peer, tls=tls)
         except Exception as exc:  # noqa: BLE001 - one connection's defect is its own
-            self.front.incident(exc)
+            self.gateway.incident(exc)
         finally:
             if source is not None:
                 self._leave(source)
@@ -248,7 +247,7 @@ class Listening:
                     await close(stream)
 
     def _full(self, source: str) -> str | None:
-        limits = self.front.limits
+        limits = self.gateway.limits
         if sum(self._sources.values()) >= limits.sessions:
             return f"there are {limits.sessions} sessions already"
         if self._sources.get(source, 0) >= limits.sessions_of_source:
@@ -271,7 +270,7 @@ class Listening:
             return
         self._turned_away += 1
         try:
-            with anyio.move_on_after(self.front.limits.linger):
+            with anyio.move_on_after(self.gateway.limits.linger):
                 while True:
                     await anyio.wait_readable(accepted)
                     if not accepted.recv(65_536):
@@ -286,10 +285,10 @@ class Listening:
                 return
             stream = secure
         self._numbers += 1
-        name = f"{self.front.instance}-{self._numbers}"
-        connection = Connection(self.front, stream, peer, name, self._loop.clock)
+        name = f"{self.gateway.instance}-{self._numbers}"
+        connection = Connection(self.gateway, stream, peer, name, self._loop.clock)
         self._connections.add(connection)
-        self.front.sessions[connection.session.name] = connection
+        self.gateway.sessions[connection.session.name] = connection
         self._wake.set()
         try:
             if self._closing.is_set():
@@ -297,12 +296,12 @@ class Listening:
             await connection.serve()
         finally:
             self._connections.discard(connection)
-            del self.front.sessions[connection.session.name]
+            del self.gateway.sessions[connection.session.name]
             self._wake.set()
 
     async def _handshake(self, stream: ByteStream) -> TLSStream | None:
         """Shake hands within the time for authentication; a plaintext probe is no news for the log."""
-        with anyio.move_on_after(self.front.limits.auth_time):
+        with anyio.move_on_after(self.gateway.limits.auth_time):
             try:
                 return await TLSStream.wrap(
                     stream, server_side=True, ssl_context=self.tls, standard_compatible=False
@@ -336,7 +335,7 @@ class Listening:
                 try:
                     connection.check(now)
                 except Exception as exc:  # noqa: BLE001 - one session's defect may not end the watch over all
-                    self.front.incident(exc)
+                    self.gateway.incident(exc)
                     connection.drop()
 
     def _until_next(self) -> float:
@@ -344,9 +343,9 @@ class Listening:
         return min(SWEEP, max(0.0, min(due, default=SWEEP) - anyio.current_time()))
 
     def _refresh_tokens(self) -> None:
-        if self.front.tokens is not None:
+        if self.gateway.tokens is not None:
             try:
-                self.front.tokens.refresh()
+                self.gateway.tokens.refresh()
             except ListenError as exc:  # nobody's token holds until it is mended
                 if str(exc) != self._token_trouble:  # once, and not every second
                     log.warning("%s", exc)

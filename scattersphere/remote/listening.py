@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scattersphere.remote.audit import Audit, NoAudit
-from scattersphere.remote.front import Front
-from scattersphere.remote.limits import Limits
+from scattersphere.commands.audit import Audit, NoAudit
+from scattersphere.commands.gateway import Gateway
+from scattersphere.commands.limits import Limits
+from scattersphere.commands.tokens import TokenFile
 from scattersphere.remote.listener import Listening
-from scattersphere.remote.tokens import TokenFile
 
 if TYPE_CHECKING:
     import os
@@ -41,7 +41,7 @@ def listen(  # noqa: PLR0913 - each is a choice of the operator's, by name
     `job_folder` are the only places that sessions can name. `on_shutdown` is called by `shutdown`.
     Opening raises `ListenError` where it would be unsafe or an address cannot be used.
     """
-    front = Front(
+    gateway = Gateway(
         server=server,
         limits=limits or Limits(),
         tokens=tokens if tokens is None or isinstance(tokens, TokenFile) else TokenFile(tokens),
@@ -51,7 +51,7 @@ def listen(  # noqa: PLR0913 - each is a choice of the operator's, by name
         on_shutdown=on_shutdown,
     )
     return Listening(
-        front,
+        gateway,
         tcp=(tcp,) if isinstance(tcp, str) else tcp,
         unix=() if unix is None else (unix,),
         sockets=sockets,

@@ -12,8 +12,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scattersphere.commands.errors import RequestError
 from scattersphere.model.logs import make_printable
-from scattersphere.remote.errors import RequestError
 
 CELL = 60
 """Characters of a table's cell."""

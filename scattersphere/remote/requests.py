@@ -8,15 +8,16 @@ from typing import Any
 
 import attrs
 
-from scattersphere._text import did_you_mean
+from scattersphere.commands.arguments import Definition, read
+from scattersphere.commands.errors import RequestError
+from scattersphere.commands.table import Command, find_command, unknown_command
 from scattersphere.remote import words
-from scattersphere.remote.arguments import Definition, declared, read
-from scattersphere.remote.commands import COMMANDS, Command
-from scattersphere.remote.errors import RequestError
 from scattersphere.remote.jsontext import parse, spans
 
 _MEMBERS = frozenset({"cmd", "args", "id"})
 _VERB = re.compile(r"[ \t]*([a-z][a-z0-9_-]{0,31})(?:[ \t]+|$)", re.ASCII)
+ALIASES = {"exit": "quit", "bye": "quit", "logout": "quit"}
+"""What people type in other programs; `?` is `help`."""
 ID_CHARACTERS = 64
 ID_INTEGER = 2**53
 DEFINITION_DEPTH = 64
@@ -36,8 +37,8 @@ class Request:
     _read: Callable[[], dict[str, Any]] = attrs.field(repr=False)
     in_words: bool = False
 
-    def arguments(self) -> Any:
-        """Return the instance of the command's argument class. Raises `RequestError`."""
+    def arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments of the command's handler. Raises `RequestError`."""
         return read(self.command.arguments, self._read())
 
 
@@ -54,6 +55,8 @@ def read_request(text: str, *, depth: int, partial: bool = False) -> Request:
     start = text.lstrip(" \t")
     if start.startswith("{"):
         return _from_json(text, depth, partial=partial)
+    if start.startswith("?"):
+        return _from_words(f"help {start[1:]}", depth)
     if "a" <= start[:1] <= "z":
         return _from_words(text, depth)
     error = RequestError("bad-request", "a request begins with { or a lower-case letter; type: help")
@@ -65,7 +68,7 @@ def _from_words(text: str, depth: int) -> Request:
     if verb is None:
         raise NamedRequestError(unknown_command(text.split(maxsplit=1)[0]), None)
     try:
-        command = find_command(verb[1])
+        command = find_command(ALIASES.get(verb[1], verb[1]))
     except RequestError as exc:
         raise NamedRequestError(exc, None) from None
     rest, column = text[verb.end() :], verb.end() + 1
@@ -80,7 +83,7 @@ def _from_json(text: str, depth: int, *, partial: bool) -> Request:
         command, args = _checked(members)
     except RequestError as exc:
         raise NamedRequestError(exc, id_) from None
-    if isinstance(args.get("definition"), dict) and "definition" in declared(command.arguments):
+    if isinstance(args.get("definition"), dict) and "definition" in command.arguments:
         return Request(command, id_, lambda: args | {"definition": _definition(text)})
     return Request(command, id_, lambda: args)
 
@@ -125,17 +128,3 @@ def _definition(text: str) -> Definition:
     first, _ = spans(text)["args"]
     start, end = spans(text, first)["definition"]
     return Definition(text[start:end], start + 1)
-
-
-def find_command(name: str) -> Command:
-    """Return a row of the table. Raises `RequestError` (`unknown-command`) with a suggestion."""
-    command = COMMANDS.get(name)
-    if command is None:
-        raise unknown_command(name)
-    return command
-
-
-def unknown_command(name: str) -> RequestError:
-    """Return the error for a name that is not in the table."""
-    hint = did_you_mean(name, COMMANDS, quote="'") or "; type: help"
-    return RequestError("unknown-command", f"no command {name[:32]!r}{hint}")

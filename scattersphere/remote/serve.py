@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING
 import anyio
 import attrs
 
+from scattersphere.commands.access import Role
+from scattersphere.commands.audit import AuditFile
+from scattersphere.commands.errors import ListenError
+from scattersphere.commands.limits import Limits
+from scattersphere.commands.tokens import TokenFile
 from scattersphere.errors import ConflictError, ScattersphereError
 from scattersphere.model.events import EventKind
 from scattersphere.model.logs import make_block
 from scattersphere.model.states import RunState
-from scattersphere.remote.audit import AuditFile
-from scattersphere.remote.errors import ListenError
-from scattersphere.remote.limits import Limits
 from scattersphere.remote.listener import load_certificate, server_context
 from scattersphere.remote.listening import listen
-from scattersphere.remote.roles import Role
-from scattersphere.remote.tokens import TokenFile
 from scattersphere.server import Server
 from scattersphere.task import RunnableTask
 
@@ -134,7 +134,7 @@ def _reread(
     listening: Listening, options: ServeOptions, audit: AuditFile | None, complain: Callable[[str], None]
 ) -> None:
     """Read tokens, certificate and limits again, and open the audit anew; what is wrong is left as it was."""
-    front = listening.front
+    front = listening.gateway
 
     def limits() -> None:
         if options.reread_limits is not None:

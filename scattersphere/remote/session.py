@@ -1,7 +1,8 @@
 """A session, pure: bytes and the time go in, bytes and calls to be made come out.
 
 It knows no socket, no clock and no server. The driver (`connection.py`) feeds what it received,
-carries out each `Call`, one at a time and in order, and sends what `take` returns. So every rule
+carries out each `Call`, and sends what `take` returns. Calls are made one at a time and answered in order, but for
+those whose command is `late`: they may be answered after later ones. So every rule
 of the protocol (one reply for each request, in order; nothing before authentication; limits; the
 last words) is tested without a loop, and at any cut of the input.
 """
@@ -9,37 +10,22 @@ last words) is tested without a loop, and at any cut of the input.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere.remote.answers import ANSWERS, PROTOCOLS
-from scattersphere.remote.commands import Command
-from scattersphere.remote.errors import RequestError, wire_error
+from scattersphere.commands.access import Principal, Role
+from scattersphere.commands.errors import RequestError, wire_error
+from scattersphere.commands.handlers.session import PROTOCOLS
+from scattersphere.commands.limits import Bucket
+from scattersphere.commands.table import Command
 from scattersphere.remote.framing import Fault, Framer, Ignored, Line
-from scattersphere.remote.rates import Bucket
-from scattersphere.remote.render import as_json
+from scattersphere.remote.render import RENDERERS, as_json
 from scattersphere.remote.requests import NamedRequestError, Request, read_request
-from scattersphere.remote.roles import Principal, Role
 
 if TYPE_CHECKING:
-    from scattersphere.remote.limits import Limits
-
-
-class Gate(Protocol):
-    """How a session proves who it acts for. Made by the listener for each connection."""
-
-    def blocked(self) -> float:
-        """Return for how many seconds this source may not try, because of earlier failures."""
-        ...
-
-    def authenticate(self, token: str) -> Principal | None:
-        """Return who the token stands for. A failure is remembered against the source."""
-        ...
-
-    def current(self, principal: Principal) -> bool:
-        """Return whether what the principal was proved with still holds."""
-        ...
+    from scattersphere.commands.handlers.session import Authenticator
+    from scattersphere.commands.limits import Limits
 
 
 @attrs.frozen(eq=False)
@@ -52,13 +38,23 @@ class Call:
     n: int
     id: str | int | None
     command: Command
-    arguments: Any
+    arguments: dict[str, Any]
     principal: Principal
     in_words: bool = False
 
 
 Observer = Callable[[str, Any, str, Any], None]
-"""Told of each command: its name, arguments (None where they were not read), outcome, result."""
+"""Told of each command: its name, arguments (None where they cannot be read), outcome, result."""
+
+
+def _named(request: Request | None) -> dict[str, Any] | None:
+    """Return the arguments of a request that was refused, for the audit: what it was about is named there."""
+    if request is None or any(taken.secret for taken in request.command.arguments.values()):
+        return None
+    try:
+        return request.arguments()
+    except RequestError:
+        return None
 
 
 def _nobody(_name: str, _arguments: Any, _outcome: str, _result: Any) -> None:
@@ -76,7 +72,7 @@ class Session:
         *,
         name: str,
         instance: str,
-        gate: Gate,
+        gate: Authenticator,
         limits: Limits,
         now: float,
         principal: Principal | None,
@@ -94,6 +90,7 @@ class Session:
         self._started = self._active = self._line_began = now
         self.tries = 0
         self._call: Call | None = None
+        self._late: dict[int, Call] = {}
         self._follows: set[int] = set()
         self._last_follow = 0
         self.render: Callable[[Mapping[str, Any]], bytes] = as_json
@@ -157,7 +154,7 @@ class Session:
             found.append((self._started + self.limits.auth_time, "auth-required"))
         if self._framer.inside_line and self.wants_input:
             found.append((self._line_began + self.limits.line_time, "timeout"))
-        if self._call is None and not self._follows:
+        if self._call is None and not self._late and not self._follows:
             found.append((self._active + self.limits.idle, "idle"))
         return min(found, default=None)
 
@@ -190,8 +187,10 @@ class Session:
             return None  # it is under way; calls are made one at a time
         while self.closed is None and self._call is None and self._size <= self.limits.output:
             frame = self._framer.next(self.line_limit)
+            if answers := self._framer.telnet_answers():
+                self._put(answers)
             if frame is None:
-                if self._framer.exhausted:
+                if self._framer.exhausted and not self._late:
                     self.close("end")
                 return None
             late = self._bucket.take(now)
@@ -199,7 +198,11 @@ class Session:
                 self._overrun(frame, late)
             elif not isinstance(frame, Ignored):
                 self._overruns = 0
-                self._call = self._request(frame)
+                call = self._request(frame)
+                if call is not None and call.command.late:
+                    self._late[call.n] = call
+                    return call
+                self._call = call
         return self._call
 
     def _overrun(self, frame: Line | Fault | Ignored, late: float) -> None:
@@ -236,10 +239,13 @@ class Session:
             request = read_request(frame.text, depth=self.limits.depth, partial=frame.partial)
             id_ = request.id
             arguments = self._admitted(request, frame)
-            answer = ANSWERS.get(request.command.name)
-            if answer is None:
-                return Call(n, id_, request.command, arguments, self.known(), request.in_words)
-            result = answer(self, arguments)
+            command = request.command
+            if not command.in_session:
+                if command.late and len(self._late) >= self.limits.late:
+                    message = f"{self.limits.late} requests that wait are under way; their replies come first"
+                    raise RequestError("busy", message)  # noqa: TRY301 - it is answered as the others are
+                return Call(n, id_, command, arguments, self.known(), request.in_words)
+            result: Any = command.handler(self, **arguments)
             self._reply(n, id_, "result", result)
             self._observe(request.command.name, arguments, "ok", result)
             if request.command.name == "quit":
@@ -247,7 +253,7 @@ class Session:
         except RequestError as exc:
             id_ = exc.id if isinstance(exc, NamedRequestError) else id_
             self._reply(n, id_, "error", wire_error(exc))
-            self._observe(request.command.name if request else "", None, exc.code, None)
+            self._observe(request.command.name if request else "", _named(request), exc.code, None)
             self._after_error(exc)
         return None
 
@@ -260,19 +266,23 @@ class Session:
     def _admitted(self, request: Request, frame: Line) -> Any:
         """Check the right to the command, and only then read its arguments."""
         command = request.command
-        if not command.before_auth:
-            principal = self.known()
-            if not self.gate.current(principal):
-                raise RequestError("auth-failed", "the token was revoked or has expired")
-            if command.role is not None and not principal.role.covers(command.role):
-                raise RequestError("forbidden", f"{command.name} needs the role {command.role}")
-            if command.whole_server and not principal.unbounded:
-                raise RequestError("forbidden", f"{command.name} needs rights on the whole server")
+        self._check_right(command)
         if len(frame.text) > self.limits.line and command.whole is None:
             raise RequestError(
                 "line-too-long", f"only a definition may have more than {self.limits.line} bytes"
             )
         return request.arguments()
+
+    def _check_right(self, command: Command) -> None:
+        if command.before_auth:
+            return
+        principal = self.known()
+        if not self.gate.current(principal):
+            raise RequestError("auth-failed", "the token was revoked or has expired")
+        if command.role is not None and not principal.role.covers(command.role):
+            raise RequestError("forbidden", f"{command.name} needs the role {command.role}")
+        if command.whole_server and not principal.unbounded:
+            raise RequestError("forbidden", f"{command.name} needs rights on the whole server")
 
     def _after_error(self, exc: RequestError) -> None:
         if exc.code == "auth-failed" and (self.principal or self.tries >= self.limits.auth_tries):
@@ -280,19 +290,43 @@ class Session:
 
     # ---- output
 
+    def write_as(self, output: str) -> None:
+        """Write replies in this format from now on."""
+        self.render = RENDERERS[output]
+
     def answer(self, call: Call, result: Any, now: float) -> None:
         """Reply to a call. Too late, after a close, it is dropped: the close has replied."""
-        if self._call is call:
-            self._reply(call.n, call.id, "result", result)
-            self._call, self._active = None, now
-            self._observe(call.command.name, call.arguments, "ok", result)
+        if not self._ended(call, now):
+            return
+        if call.command.late and (refusal := self._lost_right(call)) is not None:
+            self._reply(call.n, call.id, "error", wire_error(refusal))
+            self._observe(call.command.name, call.arguments, refusal.code, None)
+            return
+        self._reply(call.n, call.id, "result", result)
+        self._observe(call.command.name, call.arguments, "ok", result)
 
     def refuse(self, call: Call, error: dict[str, Any], now: float) -> None:
         """Reply to a call with an error."""
-        if self._call is call:
+        if self._ended(call, now):
             self._reply(call.n, call.id, "error", error)
-            self._call, self._active = None, now
             self._observe(call.command.name, call.arguments, error["code"], None)
+
+    def _ended(self, call: Call, now: float) -> bool:
+        """Take note that a call has ended; return whether its reply is still wanted."""
+        if self._call is call:
+            self._call = None
+        elif self._late.pop(call.n, None) is None:
+            return False
+        self._active = now
+        return True
+
+    def _lost_right(self, call: Call) -> RequestError | None:
+        """Look at the rights again: a reply that comes late may come to who may not see it any more."""
+        try:
+            self._check_right(call.command)
+        except RequestError as exc:
+            return exc
+        return None
 
     def subscribe(self) -> int:
         """Return the number of a new subscription. Raises `RequestError` (`busy`)."""
@@ -321,11 +355,12 @@ class Session:
         """Say the last words. A call that is under way is answered first."""
         if self.closed is not None:
             return
-        if self._call is not None:
-            error = {"code": "shutting-down" if code == "shutting-down" else "cancelled"}
-            error["message"] = "the session was closed before the command had ended"
-            self._reply(self._call.n, self._call.id, "error", error)
-            self._call = None
+        error = {"code": "shutting-down" if code == "shutting-down" else "cancelled"}
+        error["message"] = "the session was closed before the command had ended"
+        for call in [*self._late.values(), *([] if self._call is None else [self._call])]:
+            self._reply(call.n, call.id, "error", error)
+        self._call = None
+        self._late.clear()
         self._follows.clear()
         bye = {"code": code} | ({"message": message} if message else {})
         self._put(self.render({"bye": bye}))

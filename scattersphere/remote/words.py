@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere.remote.arguments import Argument, Definition, Kind, declared, from_word
-from scattersphere.remote.errors import RequestError
+from scattersphere.commands.arguments import Argument, Definition, Kind, from_word
+from scattersphere.commands.errors import RequestError
 from scattersphere.remote.jsontext import parse
 
 if TYPE_CHECKING:
-    from scattersphere.remote.commands import Command
+    from scattersphere.commands.table import Command
 
 _KEY = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]{0,127})(:?=)", re.ASCII)
 _OPTION = re.compile(r"([a-z_]+)=(true|false)[ \t]+", re.ASCII)
@@ -86,7 +86,7 @@ def _quoted(line: str, at: int) -> tuple[str, int]:
 
 def arguments_of(command: Command, rest: str, column: int, depth: int) -> dict[str, Any]:
     """Return the arguments in the rest of a line, which begins at `column` of it, as JSON has them."""
-    arguments = {name: taken for name, (taken, _) in declared(command.arguments).items()}
+    arguments = command.arguments
     if command.whole is not None:
         return _whole(command, rest, column, arguments)
     return _Reader(command, arguments, depth).read(split(rest))

@@ -2,8 +2,8 @@
 
 import json
 
-from scattersphere.remote.limits import Limits
-from scattersphere.remote.roles import Principal, Role
+from scattersphere.commands.access import Principal, Role
+from scattersphere.commands.limits import Limits
 from scattersphere.remote.session import Session
 
 TOKENS = {f"{role}-token": Principal(user=f"a-{role}", role=role) for role in Role}

@@ -59,7 +59,7 @@ def test_the_verbs_of_the_protocol_from_a_shell(tmp_path):
     with shell_server(tmp_path) as server:
         where, env = f"127.0.0.1:{server.port}", {"SCATTERSPHERE_TOKEN": server.token}
         assert "greetings.Greet" in shell("-c", where, "tasks", **env).stdout
-        assert shell("-c", where, "run-task", "greetings.Greet", "name=a b", **env).stdout == "run: 1\n"
+        assert shell("-c", where, "start-task", "greetings.Greet", "name=a b", **env).stdout == "run: 1\n"
         assert shell("-c", where, "wait", "1", **env).stdout == "run: 1\nstate: succeeded\n"
         said = shell("-c", where, "--json", "result", "1", **env).stdout
         assert json.loads(said)["result"]["results"] == {"greetings.Greet": "hello a b"}
@@ -78,12 +78,12 @@ def test_the_verbs_of_the_protocol_from_a_shell(tmp_path):
         assert 'with n="Zoë"' in told
         assert "↓ b" in told
         assert "run 1" in shell("-c", f"unix:{server.unix}", "explain", "1", SCATTERSPHERE_TOKEN="").stdout
-        assert shell("-c", where, "run-task", "greetings.Trip", **env).stdout == "run: 3\n"
+        assert shell("-c", where, "start-task", "greetings.Trip", **env).stdout == "run: 3\n"
         assert shell("-c", where, "wait", "3", status=1, **env).stdout == "run: 3\nstate: failed\n"
         assert "state: failed" in shell("-c", where, "result", "3", status=1, **env).stdout
         wrong = definition.replace("greetings.Greet", "greetings.Gret")
         assert "did you mean" in shell("-c", where, "validate", wrong, status=3, **env).stdout
-        told = shell("-c", where, "run-task", "greetings.Trip", "n=1", status=1, **env).stderr
+        told = shell("-c", where, "start-task", "greetings.Trip", "n=1", status=1, **env).stderr
         assert "Trip takes no 'n'" in told.splitlines()[1]
         assert "Example: run nightly" in shell("-c", where, "help", "run", **env).stdout
     refused = shell("-c", where, "runs", status=3, **env).stderr
@@ -118,10 +118,10 @@ def test_a_server_behind_tls_from_a_shell_and_an_authority_that_is_not_trusted(t
 def test_the_log_of_all_runs_is_followed_from_a_shell(tmp_path):
     with shell_server(tmp_path) as server:
         where, env = f"127.0.0.1:{server.port}", {"SCATTERSPHERE_TOKEN": server.token}
-        shell("-c", where, "run-task", "greetings.Greet", "name=ann", **env)
+        shell("-c", where, "start-task", "greetings.Greet", "name=ann", **env)
         command = [sys.executable, "-m", "scattersphere", "-c", where, "logs", "tail=1", "-f"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | env) as follower:
             assert "#1: greetings.Greet succeeded" in follower.stdout.readline()
-            shell("-c", where, "run-task", "greetings.Greet", "name=bob", **env)
+            shell("-c", where, "start-task", "greetings.Greet", "name=bob", **env)
             assert "run-queued greetings.Greet#2" in follower.stdout.readline()
             follower.kill()

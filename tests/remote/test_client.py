@@ -37,8 +37,8 @@ async def test_many_tasks_share_one_connection_and_each_gets_its_own_reply(front
 async def test_events_are_an_async_iterator_up_to_the_end(front):
     async with connect(where(front), token=front.tokens["admin"]) as client:
         await define(client, "hi", text="x")
-        run = await client.run("hi", key="once")
-        assert await client.run("hi", key="once") == run
+        run = await client.start("hi", key="once")
+        assert await client.start("hi", key="once") == run
         assert await client.wait(run, 10) == "succeeded"
         events = await client.follow(run, since=0)
         seen = [event["seq"] async for event in events]
@@ -61,7 +61,7 @@ async def test_a_refusal_keeps_its_code(front):
 async def test_who_waits_is_told_of_the_end_of_the_connection(front):
     async with connect(where(front), token=front.tokens["admin"]) as client:
         await define(client, "long", "Forever")
-        run = await client.run("long")
+        run = await client.start("long")
         events = await client.follow(run)
         await front.listening.aclose()
         with pytest.raises(DisconnectedError, match="shutting-down"):
@@ -73,12 +73,12 @@ async def test_who_waits_is_told_of_the_end_of_the_connection(front):
 async def test_following_goes_on_over_breaks_with_no_event_lost_or_doubled(front):
     async with connect(where(front), token=front.tokens["admin"]) as client:
         await define(client, "long", "Forever")
-        run = await client.run("long")
+        run = await client.start("long")
         follow = following(where(front), run, since=0, token=front.tokens["viewer"], pause=0.01)
         async with follow as events:
             seen = [await anext(events)]
             for command in ("pause", "resume", "pause", "cancel"):
-                for connection in front.listening.front.sessions.values():
+                for connection in front.listening.gateway.sessions.values():
                     if connection.session.principal.user == "a-viewer":
                         connection.drop()
                 await client.call(command, run=run)
@@ -102,7 +102,7 @@ async def test_following_ends_where_the_server_was_started_anew(front):
     """The numbers of its runs are others: going on would show the events of a stranger."""
     port = where(front)
     async with following(port, None, token=front.tokens["viewer"], pause=0.01) as events:
-        await until(lambda: any(c.session.follows for c in front.listening.front.sessions.values()))
+        await until(lambda: any(c.session.follows for c in front.listening.gateway.sessions.values()))
         await front.server.aclose()
         async with Server() as server, server.listen(tcp=port, tokens=front.file):
             with pytest.raises(DisconnectedError, match="started anew"):
@@ -112,7 +112,7 @@ async def test_following_ends_where_the_server_was_started_anew(front):
 async def test_following_gives_up_after_its_patience(front):
     follow = following(where(front), None, token=front.tokens["viewer"], pause=0.01, patience=0.05)
     async with follow as events:
-        await until(lambda: any(c.session.follows for c in front.listening.front.sessions.values()))
+        await until(lambda: any(c.session.follows for c in front.listening.gateway.sessions.values()))
         await front.server.aclose()
         with pytest.raises(OSError, match="connect"):
             await anext(events)
@@ -121,12 +121,12 @@ async def test_following_gives_up_after_its_patience(front):
 async def test_who_leaves_early_leaves_nothing_behind_and_keeps_his_own_error(front):
     async def leave_early():
         async with following(where(front), None, token=front.tokens["viewer"]):
-            await until(lambda: front.listening.front.sessions)
+            await until(lambda: front.listening.gateway.sessions)
             raise KeyError("mine")
 
     with pytest.raises(KeyError, match="mine"):
         await leave_early()
-    await until(lambda: not front.listening.front.sessions)
+    await until(lambda: not front.listening.gateway.sessions)
 
 
 async def test_a_server_that_speaks_something_else_is_told_apart():

@@ -24,8 +24,8 @@ from sessions import Driver, codes
 from wire import TASKS, Client, connected, job, port_of, served, until
 
 from scattersphere import Server
+from scattersphere.commands.errors import CODES
 from scattersphere.remote import Limits, Role, TokenFile
-from scattersphere.remote.errors import CODES
 
 pytestmark = pytest.mark.anyio
 
@@ -119,8 +119,8 @@ class Venue:
         return len(anyio.get_running_tasks()), descriptors()
 
     async def settled(self, *, anything=False):
-        front = self.listening.front
-        front.penalties._sources.clear()
+        front = self.listening.gateway
+        front.backoff._sources.clear()
         await until(lambda: len(front.sessions) == 1 and sum(self.listening._sources.values()) == 1)
         if not anything:
             await until(lambda: self.counted() <= self.baseline)
@@ -228,7 +228,7 @@ async def test_memory_is_back_after_all_of_it(tmp_path, authority, monkeypatch, 
             async with venue.client() as client:
                 await attack(client.stream, data)
                 await client.rest_of_it()
-            venue.listening.front.penalties._sources.clear()
+            venue.listening.gateway.backoff._sources.clear()
         await venue.settled()
         gc.collect()
         return sys.getallocatedblocks()
@@ -261,7 +261,7 @@ async def test_a_client_that_never_reads_is_dropped_and_its_memory_with_it(tmp_p
                         await client.stream.send(b"help\n" * 100)
                 except anyio.BrokenResourceError:
                     pass
-        await until(lambda: len(front.listening.front.sessions) == 1)
+        await until(lambda: len(front.listening.gateway.sessions) == 1)
         assert await healthy.ok("ping") == {"pong": True}
 
 
@@ -270,7 +270,7 @@ async def test_resets_at_any_moment_are_no_news(front, caplog):
         with socket.create_connection(("127.0.0.1", port_of(front.listening))) as raw:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             raw.sendall(f"auth {front.tokens['admin']}\nfollow\nhelp\n".encode()[: count * 8])
-    await until(lambda: not front.listening.front.sessions)
+    await until(lambda: not front.listening.gateway.sessions)
     async with front.client() as client:
         assert await client.ok("ping") == {"pong": True}
     assert "Traceback" not in caplog.text
@@ -280,8 +280,8 @@ async def test_many_connections_that_say_nothing_leave_room_for_their_neighbours
     limits = attrs.evolve(Limits(), auth_time=0.3, sessions_of_source=10)
     async with served(tmp_path, limits=limits) as front:
         silent = [await anyio.connect_tcp("127.0.0.1", port_of(front.listening)) for _ in range(10)]
-        await until(lambda: not front.listening.front.sessions)
-        front.listening.front.limits = Limits()  # to come in takes its time
+        await until(lambda: not front.listening.gateway.sessions)
+        front.listening.gateway.limits = Limits()  # to come in takes its time
         async with front.client() as client:
             assert await client.ok("ping") == {"pong": True}
         for stream in silent:

@@ -12,7 +12,7 @@ from scattersphere.remote import DisconnectedError, RemoteError, connect
 from scattersphere.remote import client as clients
 from scattersphere.remote.client import Events, RemoteClient, read_message
 
-GREETING = b'{"scattersphere":{"protocol":[1],"auth":["token"],"session":"s","instance":"i","limits":{"line":4096}}}\n'
+GREETING = b'{"scattersphere":{"protocol":[2],"auth":["token"],"session":"s","instance":"i","limits":{"line":4096}}}\n'
 AUTH = b'{"n":1,"result":{"user":"a","role":"admin"}}\n'
 ESC = b"\\u001b]0;pwned\\u0007\\u001b[31mRED\\u202e"
 
@@ -28,8 +28,8 @@ NONSENSE = {
     "an empty object": [b"{}\n"],
     "a string": [b'"bye"\n'],
     "an odd greeting": [b'{"scattersphere":5}\n'],
-    "a greeting without an instance": [b'{"scattersphere":{"protocol":[1]}}\n'],
-    "an instance that is no text": [b'{"scattersphere":{"protocol":[1],"instance":5}}\n'],
+    "a greeting without an instance": [b'{"scattersphere":{"protocol":[2]}}\n'],
+    "an instance that is no text": [b'{"scattersphere":{"protocol":[2],"instance":5}}\n'],
     "an odd bye": [GREETING, b'{"bye":5}\n'],
     "a bye without a code": [GREETING, b'{"bye":{}}\n'],
     "a bye with escapes": [GREETING, b'{"bye":{"code":"' + ESC + b'"}}\n'],
@@ -154,7 +154,7 @@ async def test_a_reply_that_lacks_what_its_command_gives_is_nonsense(result):
             await client.follow()
     async with Hostile(said) as address, connect(address, token="ss1_x") as client:
         with pytest.raises(DisconnectedError, match="no server"):
-            await client.run("job")
+            await client.start("job")
 
 
 @given(st.binary(max_size=64) | st.text().map(str.encode))

@@ -25,7 +25,7 @@ async def define(client, name, task="Say", **args):
 
 async def test_a_session_from_greeting_to_goodbye(front):
     async with front.client(None) as client:
-        assert client.greeting["scattersphere"]["protocol"] == [1]
+        assert client.greeting["scattersphere"]["protocol"] == [2]
         assert await client.ok("ping") == {"pong": True}
         assert await client.code("jobs") == "auth-required"
         assert await client.ok(f"auth {front.tokens['admin']}") == {"user": "a-admin", "role": "admin"}
@@ -44,7 +44,7 @@ async def test_jobs_are_defined_run_watched_and_told(front):
         } in rows
         assert await define(client, "hi", text="x") == {"job": "hi", "state": "ready", "problems": []}
         assert (await client.ok("jobs"))["jobs"][0]["state"] == "ready"
-        assert await client.ok("run hi") == {"run": 1}
+        assert await client.ok("start hi") == {"run": 1}
         assert await client.ok("wait 1") == {"run": 1, "state": "succeeded"}
         status = await client.ok("status 1")
         assert (status["state"], status["counts"]) == ("succeeded", {"succeeded": 1})
@@ -56,20 +56,20 @@ async def test_jobs_are_defined_run_watched_and_told(front):
         assert [row["run"] for row in (await client.ok("runs hi succeeded"))["runs"]] == [1]
         assert (await client.ok("job hi"))["definition"]["name"] == "hi"
         assert await client.ok("undefine hi") == {"job": "hi"}
-        assert await client.code("run hi") == "no-such-job"
+        assert await client.code("start hi") == "no-such-job"
 
 
 async def test_a_run_is_paused_resumed_stopped_and_cancelled(front):
     async with front.client() as client:
         await define(client, "long", "Forever")
-        await client.ok("run long")
+        await client.ok("start long")
         assert (await client.ok("pause 1"))["state"] in {"pausing", "paused"}
         assert (await client.ok("resume 1"))["state"] == "running"
         assert (await client.ok("cancel 1 enough"))["state"] in {"cancelling", "cancelled"}
         assert (await client.ok("wait 1"))["state"] == "cancelled"
         assert "enough (a-admin)" in (await client.ok("status 1"))["reason"]
         assert await client.code("pause 1") == "conflict"
-        await client.ok("run long")
+        await client.ok("start long")
         await client.ok("kill 2")
         assert (await client.ok("wait 2"))["state"] == "cancelled"
 
@@ -77,7 +77,7 @@ async def test_a_run_is_paused_resumed_stopped_and_cancelled(front):
 async def test_a_failure_is_explained(front):
     async with front.client() as client:
         await define(client, "bad", "Boom")
-        await client.ok("run bad")
+        await client.ok("start bad")
         assert (await client.ok("wait 1"))["state"] == "failed"
         assert "ValueError: boom" in (await client.ok("explain 1"))["text"]
         assert await client.code("result 1 only") == "conflict"
@@ -85,17 +85,17 @@ async def test_a_failure_is_explained(front):
 
 async def test_one_task_runs_by_itself_and_a_key_gives_the_same_run(front):
     async with front.client() as client:
-        assert await client.ok("run-task Say text=a key=k") == {"run": 1}
-        assert await client.ok("run-task Say text=a key=k") == {"run": 1}
-        assert await client.ok("run-task Say text=a") == {"run": 2}
+        assert await client.ok("start-task Say text=a key=k") == {"run": 1}
+        assert await client.ok("start-task Say text=a key=k") == {"run": 1}
+        assert await client.ok("start-task Say text=a") == {"run": 2}
     async with front.client("operator") as other:
-        assert await other.ok("run-task Say text=a key=k") == {"run": 3}
+        assert await other.ok("start-task Say text=a key=k") == {"run": 3}
 
 
 async def test_following_a_run_gives_its_events_then_the_end(front):
     async with front.client() as client:
         await define(client, "hi")
-        await client.ok("run hi")
+        await client.ok("start hi")
         await client.ok("wait 1")
         reply = await client.ok("follow 1 since=0")
         assert reply == {"subscription": 1, "run": 1, "state": "succeeded", "next": 1}
@@ -113,7 +113,7 @@ async def test_following_a_run_gives_its_events_then_the_end(front):
 async def test_kinds_filter_and_the_numbers_show_the_gaps(front):
     async with front.client() as client:
         await define(client, "hi")
-        await client.ok("run hi")
+        await client.ok("start hi")
         await client.ok("wait 1")
         await client.ok("follow 1 kinds=progress since=0")
         (event, end) = (await client.read(), await client.read())
@@ -126,7 +126,7 @@ async def test_the_servers_stream_tells_of_jobs_and_runs_as_they_happen(front):
     async with front.client() as watcher, front.client() as client:
         await watcher.ok("follow kinds=jobs,runs")
         await define(client, "hi")
-        await client.ok("run hi")
+        await client.ok("start hi")
         seen = []
         while "run-ended" not in seen:
             seen.append((await watcher.read())["event"])
@@ -140,7 +140,7 @@ async def test_a_slow_reader_is_told_what_it_missed_and_others_are_not_slowed(tm
     limits = attrs.evolve(Limits(), output=2_000)
     async with served(tmp_path, limits=limits) as front, front.client() as client:
         await define(client, "long", "Forever")
-        await client.ok("run long")
+        await client.ok("start long")
         await client.ok("follow 1")
         async with front.client() as other:
             assert await other.ok("ping") == {"pong": True}
@@ -149,7 +149,7 @@ async def test_a_slow_reader_is_told_what_it_missed_and_others_are_not_slowed(tm
 async def test_a_wait_is_cut_short_by_its_time_and_does_not_block_others(front):
     async with front.client() as client, front.client() as other:
         await define(client, "long", "Forever")
-        await client.ok("run long")
+        await client.ok("start long")
         assert await client.code("wait 1 timeout=0.01") == "timeout"
         await client.send("wait 1")
         assert await other.ok("cancel 1") == {"run": 1, "state": "cancelling"}
@@ -159,29 +159,29 @@ async def test_a_wait_is_cut_short_by_its_time_and_does_not_block_others(front):
 async def test_a_half_close_is_answered_in_full(front):
     async with front.client() as client:
         await define(client, "hi")
-        await client.send("run hi", "wait 1", "runs")
+        await client.send("start hi", "wait 1", "runs")
         await client.stream.send_eof()
         *replies, bye = await client.rest_of_it()
-        assert [reply["n"] for reply in replies] == [3, 4, 5]
-        assert replies[1]["result"]["state"] == "succeeded"
+        assert [reply["n"] for reply in replies] == [3, 5, 4]  # `wait` is answered when it is over
+        assert replies[2]["result"]["state"] == "succeeded"
         assert bye == {"bye": {"code": "end"}}
 
 
 async def test_a_client_that_vanishes_leaves_its_runs_and_nothing_else(front):
     async with front.client() as client:
         await define(client, "long", "Forever")
-        await client.ok("run long")
+        await client.ok("start long")
         await client.ok("follow 1")
     async with front.client() as client:
-        await until(lambda: len(front.listening.front.sessions) == 1)
+        await until(lambda: len(front.listening.gateway.sessions) == 1)
         assert (await client.ok("status 1"))["state"] == "running"
 
 
 async def test_closing_says_goodbye_and_the_port_is_free_at_once(front):
     async with front.client() as client:
         await define(client, "long", "Forever")
-        await client.ok("run long")
-        (record,) = front.listening.front.sessions.values()
+        await client.ok("start long")
+        (record,) = front.listening.gateway.sessions.values()
         before = record.session.requests
         await client.send("wait 1")
         await until(lambda: record.session.requests > before)
@@ -240,7 +240,7 @@ async def test_who_does_not_authenticate_in_time_has_to_go(tmp_path):
 async def test_an_idle_session_is_ended_and_one_that_follows_is_not(tmp_path):
     async with served(tmp_path) as front, front.client() as idle, front.client() as follower:
         await follower.ok("follow")
-        for record in front.listening.front.sessions.values():
+        for record in front.listening.gateway.sessions.values():
             record.session.limits = attrs.evolve(Limits(), idle=0.1)  # not before: to come in takes its time
         await idle.ok("ping")  # the deadline is looked up anew after each command
         assert await idle.rest_of_it() == [{"bye": {"code": "idle"}}]
@@ -276,18 +276,18 @@ async def test_problems_come_once_and_a_number_typed_as_text_gets_a_suggestion(f
     async with front.client() as client:
         definition = {**job("n"), "params": {"n": {"type": "integer"}}}
         await client.ok("define " + json.dumps(definition))
-        error = (await client.ask("run n n=10"))["error"]
+        error = (await client.ask("start n n=10"))["error"]
         assert "\n" not in error["message"]
         assert [problem["suggestion"] for problem in error["problems"]] == ["n:=10"]
         error = (await client.ask('{"cmd":"run","args":{"job":"n","params":{"n":"10"}}}'))["error"]
         assert "suggestion" not in error["problems"][0]
-        assert await client.ok("run n n:=10") == {"run": 1}
+        assert await client.ok("start n n:=10") == {"run": 1}
 
 
 async def test_logs_tell_from_where_to_follow(front):
     async with front.client() as client:
         await define(client, "long", "Forever")
-        await client.ok("run long")
+        await client.ok("start long")
         following = (await client.ok("logs 1"))["next"]
         await client.ok("cancel 1")
         assert (await client.ok(f"follow 1 since={following - 1}"))["next"] == following
@@ -318,8 +318,8 @@ async def test_a_burst_of_connects_is_kept_until_it_is_accepted_and_each_hears_a
             await anyio.wait_readable(client)
             message = json.loads(client.recv(4_096).splitlines()[0])
             told.append("busy" if "error" in message else "greeted")
-        assert told.count("greeted") == front.listening.front.limits.sessions_of_source
-        assert front.listening.front.refused == told.count("busy")
+        assert told.count("greeted") == front.listening.gateway.limits.sessions_of_source
+        assert front.listening.gateway.refused == told.count("busy")
     finally:
         for client in clients:
             client.close()
@@ -357,7 +357,7 @@ async def test_a_flood_of_refused_connections_costs_a_number_and_no_line_of_the_
                 )
                 each.close()
             await anyio.lowlevel.checkpoint()
-        await until(lambda: front.listening.front.refused > 50)
+        await until(lambda: front.listening.gateway.refused > 50)
         assert (await client.ok("stats"))["refused"] > 50
     assert [record for record in caplog.records if record.name.startswith("scattersphere.remote")] == []
 

@@ -38,8 +38,8 @@ async def test_a_hundred_sessions_get_each_reply_once_in_order_beside_a_follower
     async with served(tmp_path, limits=MANY) as front, front.client() as admin:
         for definition in (job("long", "Forever"), job("hi"), job("talk", "Talk", lines=LINES)):
             await admin.ok("define " + json.dumps(definition))
-        await admin.ok("run long")
-        await admin.ok("run talk")
+        await admin.ok("start long")
+        await admin.ok("start talk")
         follow = await admin.ok("follow 2 kinds=log since=0")
         finished = []
 
@@ -111,7 +111,7 @@ async def main():
                 return replies[1]["result"]["run"]
             runs = await asyncio.gather(*(ask(*each) for each in open_))
             assert sorted(runs) == list(range(1, COUNT + 1))
-            assert len(listening.front.sessions) == COUNT
+            assert len(listening.gateway.sessions) == COUNT
             for _, _, writer in open_:
                 writer.close()
             print(json.dumps({"sessions": len(open_), "bytes_each": each}))

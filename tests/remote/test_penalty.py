@@ -1,10 +1,10 @@
 """Failures cost time, more each time, and memory that does not grow."""
 
-from scattersphere.remote.penalty import FORGET_AFTER, LONGEST_WAIT, SOURCES, Penalties
+from scattersphere.commands.limits import FORGET_AFTER, LONGEST_WAIT, SOURCES, AuthBackoff
 
 
 def test_three_failures_are_free_then_each_doubles_the_wait():
-    penalties, now, waits = Penalties(), 0.0, []
+    penalties, now, waits = AuthBackoff(), 0.0, []
     for _ in range(16):
         penalties.failed("a", now)
         waits.append(penalties.blocked("a", now))
@@ -16,7 +16,7 @@ def test_three_failures_are_free_then_each_doubles_the_wait():
 
 
 def test_a_success_and_a_long_time_clear_a_source():
-    penalties = Penalties()
+    penalties = AuthBackoff()
     for _ in range(5):
         penalties.failed("a", 0.0)
     penalties.succeeded("a")
@@ -28,7 +28,7 @@ def test_a_success_and_a_long_time_clear_a_source():
 
 
 def test_many_sources_cost_no_memory():
-    penalties = Penalties()
+    penalties = AuthBackoff()
     for number in range(SOURCES + 100):
         penalties.failed(f"s{number}", 0.0)
     assert len(penalties) == SOURCES

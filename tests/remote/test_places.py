@@ -3,16 +3,19 @@
 import os
 
 import pytest
+from wire import served
 
-from scattersphere.remote.errors import RequestError
-from scattersphere.remote.places import bundle_file, job_file
+from scattersphere.commands.errors import RequestError
+from scattersphere.commands.paths import bundle_file, job_file
+
+GOOD = "from scattersphere import RunnableTask\nclass T(RunnableTask):\n    def run(self, context): ...\n"
 
 
 @pytest.fixture
 def root(tmp_path):
     folder = tmp_path / "root"
     folder.mkdir(mode=0o755)
-    (folder / "etl.py").write_text("x = 1\n")
+    (folder / "etl.py").write_text(GOOD)
     (folder / "etl.py").chmod(0o644)
     return folder
 
@@ -57,41 +60,60 @@ def test_a_path_is_no_name(root, name):
     assert code(bundle_file, name, [root]) == "bad-args"
 
 
-def test_a_link_may_lead_within_the_root_and_not_out_of_it(root, tmp_path):
+@pytest.fixture
+async def registering(root, tmp_path):
+    async with served(tmp_path, bundle_roots=[root]) as front, front.client() as client:
+
+        async def register(name):
+            reply = await client.ask(f"register {name}")
+            assert "result" in reply or str(root) not in reply["error"]["message"].removeprefix(f"{root}: ")
+            return "ok" if "result" in reply else reply["error"]["code"]
+
+        yield register
+
+
+@pytest.mark.anyio
+async def test_a_link_may_lead_within_the_root_and_not_out_of_it(root, tmp_path, registering):
     """The incident class: symlinks."""
     (tmp_path / "secret.py").write_text("")
     (root / "out.py").symlink_to(tmp_path / "secret.py")
     (root / "up.py").symlink_to("..")
     (root / "self").symlink_to(".")
-    (root / "in.py").symlink_to("etl.py")
+    (root / "inside.py").symlink_to("etl.py")
+    (root / "etl.py").write_text(GOOD)
     for name in ("out.py", "up.py", "self"):
-        assert code(bundle_file, name, [root]) == "forbidden"
-    assert bundle_file("in.py", [root]).name == "in.py"
+        assert await registering(name) == "forbidden", name
+    assert await registering("inside.py") == "ok"
 
 
-@pytest.mark.parametrize("mode", [0o664, 0o646, 0o666])
-def test_a_file_that_others_may_write_is_refused(root, mode):
+@pytest.mark.anyio
+@pytest.mark.parametrize("mode", [0o646, 0o666])
+async def test_a_file_that_others_may_write_is_refused(root, mode, registering):
     (root / "etl.py").chmod(mode)
-    assert code(bundle_file, "etl.py", [root]) == "forbidden"
+    assert await registering("etl.py") == "forbidden"
 
 
-def test_folders_up_to_the_root_and_inside_the_bundle_count_and_those_above_do_not(root, tmp_path):
+@pytest.mark.anyio
+async def test_folders_up_to_the_root_and_inside_the_bundle_count(root, registering):
     package = root / "pkg"
     package.mkdir(mode=0o755)
+    (package / "__init__.py").write_text(GOOD)
     (package / "mod.py").write_text("")
-    (package / "mod.py").chmod(0o644)
-    tmp_path.chmod(0o777)
-    assert bundle_file("pkg", [root]) == package
+    for each in package.iterdir():
+        each.chmod(0o644)
     (package / "mod.py").chmod(0o666)
-    assert code(bundle_file, "pkg", [root]) == "forbidden"
+    assert await registering("pkg") == "forbidden"
     (package / "mod.py").chmod(0o644)
     root.chmod(0o777)
-    assert code(bundle_file, "pkg", [root]) == "forbidden"
+    assert await registering("pkg") == "forbidden"
+    root.chmod(0o755)
+    assert await registering("pkg") == "ok"
 
 
-def test_pipes_and_sockets_are_no_bundles(root):
+@pytest.mark.anyio
+async def test_pipes_and_sockets_are_no_bundles(root, registering):
     os.mkfifo(root / "pipe.py", 0o600)
-    assert code(bundle_file, "pipe.py", [root]) == "forbidden"
+    assert await registering("pipe.py") == "forbidden"
 
 
 def test_a_job_is_a_file_of_its_name_in_the_folder(root, tmp_path):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scattersphere.commands.errors import RequestError
 from scattersphere.remote import render
-from scattersphere.remote.errors import RequestError
 from scattersphere.remote.render import RENDERERS, as_json, as_pretty, as_table, to_log
 
 TEXT = st.text(st.characters(codec="utf-8"))

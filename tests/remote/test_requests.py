@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scattersphere.remote.arguments import Definition
-from scattersphere.remote.commands import COMMANDS
-from scattersphere.remote.errors import RequestError
+from scattersphere.commands.arguments import Definition
+from scattersphere.commands.errors import RequestError
+from scattersphere.commands.table import COMMANDS
 from scattersphere.remote.jsontext import parse, spans
 from scattersphere.remote.requests import NamedRequestError, read_request
 from scattersphere.remote.words import Word, split
@@ -28,14 +28,14 @@ def error(line, **more):
     ("words", "args"),
     [
         (
-            "run nightly day=2026-11-23 retries:=3",
+            "start nightly day=2026-11-23 retries:=3",
             {"job": "nightly", "params": {"day": "2026-11-23", "retries": 3}},
         ),
         (
-            "run nightly key=k x:='{\"a\": [1, 2]}'",
+            "start nightly key=k x:='{\"a\": [1, 2]}'",
             {"job": "nightly", "key": "k", "params": {"x": {"a": [1, 2]}}},
         ),
-        ("run 'two words' say=\"a 'b' \\\"c\\\"\"", {"job": "two words", "params": {"say": "a 'b' \"c\""}}),
+        ("start 'two words' say=\"a 'b' \\\"c\\\"\"", {"job": "two words", "params": {"say": "a 'b' \"c\""}}),
         ("runs nightly failed limit=5", {"job": "nightly", "state": "failed", "limit": 5}),
         ("deregister etl force", {"name": "etl", "force": True}),
         ("deregister etl require_idle=true", {"name": "etl", "require_idle": True}),
@@ -60,10 +60,10 @@ def test_a_definition_is_read_from_its_own_characters():
         + "}}"
     )
     read = arguments(line)
-    assert read.definition == Definition(text, line.index(text) + 1)
-    assert read.replace is True
+    assert read["definition"] == Definition(text, line.index(text) + 1)
+    assert read["replace"] is True
     line = "define  replace=true   " + text + "  "
-    assert arguments(line) == type(read)(definition=Definition(text, line.index(text) + 1), replace=True)
+    assert arguments(line) == {"definition": Definition(text, line.index(text) + 1), "replace": True}
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_a_definition_is_read_from_its_own_characters():
         ("status 1_7", "bad-args", "run"),
         ("status 17 18", "bad-args", None),
         ("status run=17 run=17", "bad-args", "run"),
-        ("run a x=1 x=2", "bad-args", "x"),
-        ("run a x:={", "bad-request", None),
-        ("run a params=x", "bad-args", "params"),
+        ("start a x=1 x=2", "bad-args", "x"),
+        ("start a x:={", "bad-request", None),
+        ("start a params=x", "bad-args", "params"),
         ("stop 17 'open", "bad-request", None),
         ("stop 17 a\\", "bad-request", None),
         ("define", "bad-args", "definition"),
@@ -142,14 +142,14 @@ def test_nothing_in_words_is_expanded():
     """The incident class: argument expansion."""
     text = "$HOME ${X} $(id) `id` ~ * ? {a,b} !! @f %x% \\$y"
     assert [word.text for word in split(text)] == [*text.split()[:-1], "$y"]
-    assert arguments("stop 1 '$(id) `id` {a,b}'").reason == "$(id) `id` {a,b}"
-    assert arguments("run a x=@/etc/passwd y=~ z=*").params == {"x": "@/etc/passwd", "y": "~", "z": "*"}
+    assert arguments("stop 1 '$(id) `id` {a,b}'")["reason"] == "$(id) `id` {a,b}"
+    assert arguments("start a x=@/etc/passwd y=~ z=*")["params"] == {"x": "@/etc/passwd", "y": "~", "z": "*"}
 
 
 def test_a_quoted_word_is_positional_even_with_an_equals_sign():
     assert split("a'b'c") == [Word("abc", 1)]
-    assert arguments("stop 1 'a=b'").reason == "a=b"
-    assert arguments("run a x='y=z'").params == {"x": "y=z"}
+    assert arguments("stop 1 'a=b'")["reason"] == "a=b"
+    assert arguments("start a x='y=z'")["params"] == {"x": "y=z"}
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=8), max_size=6))

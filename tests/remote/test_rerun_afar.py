@@ -24,7 +24,7 @@ async def test_the_new_run_its_parent_and_what_was_reused_are_told(front):
     definition["tasks"]["broken"] = {"task": "OnceBroken", "depends_on": ["only"]}
     async with front.client() as client:
         await client.ok("define " + json.dumps(definition))
-        assert await client.ok("run j") == {"run": 1}
+        assert await client.ok("start j") == {"run": 1}
         assert (await client.ok("wait 1"))["state"] == "failed"
         again = await client.ok("rerun 1")
         assert {"run": again["run"], "parent": again["parent"]} == {"run": 2, "parent": 1}
@@ -43,7 +43,7 @@ async def test_the_new_run_its_parent_and_what_was_reused_are_told(front):
 async def test_a_live_run_is_a_conflict(front):
     async with front.client() as client:
         await client.ok("define " + json.dumps(job("j", "Forever")))
-        await client.ok("run j")
+        await client.ok("start j")
         reply = await client.ask("rerun 1")
         assert reply["error"]["code"] == "conflict"
         assert "it can be run again when it has ended" in reply["error"]["message"]
@@ -59,7 +59,7 @@ async def test_who_saw_the_run_of_a_task_sees_its_rerun(front):
     Say2.__qualname__ = "Say2"
     front.server.register_tasks("etl", [Say2])
     async with front.client("bounded") as client:
-        assert await client.ok("run-task Say2") == {"run": 1}
+        assert await client.ok("start-task Say2") == {"run": 1}
         await client.ok("wait 1")
         assert (await client.ok("rerun 1"))["run"] == 2
         assert (await client.ok("status 2"))["run"] == 2

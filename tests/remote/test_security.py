@@ -15,9 +15,9 @@ import trustme
 from wire import TASKS, closed, connected, job, over_unix, port_of, served
 
 from scattersphere import Server
+from scattersphere.commands.audit import AuditFile
 from scattersphere.errors import ConflictError
 from scattersphere.remote import ListenError, Role, TokenFile, listen
-from scattersphere.remote.audit import AuditFile
 
 pytestmark = pytest.mark.anyio
 
@@ -88,7 +88,7 @@ async def test_what_is_hidden_answers_exactly_as_what_is_absent(front):
     async with front.client() as admin:
         await admin.ok("define " + json.dumps(job("secret")))
         await admin.ok("define " + json.dumps(job("nightly1")))
-        await admin.ok("run secret")
+        await admin.ok("start secret")
         await admin.ok("wait 1")
     async with front.client("bounded") as client:
 
@@ -103,15 +103,15 @@ async def test_what_is_hidden_answers_exactly_as_what_is_absent(front):
             assert replies[0] == replies[1]
 
         await same("job secret", "job absent", "secret", "absent")
-        await same("run secret", "run absent", "secret", "absent")
+        await same("start secret", "start absent", "secret", "absent")
         await same("undefine secret", "undefine absent", "secret", "absent")
         await same("save secret", "save absent", "secret", "absent")
         await same("bundles app", "bundles zzz", "app", "zzz")
         await same("deregister app", "deregister zzz", "app", "zzz")
         await same("tasks app", "tasks zzz", "app", "zzz")
         await same("task Say", "task Zzz", "Say", "Zzz")
-        await same("run-task Say", "run-task Zzz", "Say", "Zzz")
-        await same("run-task app:Say", "run-task zzz:Say", "app", "zzz")
+        await same("start-task Say", "start-task Zzz", "Say", "Zzz")
+        await same("start-task app:Say", "start-task zzz:Say", "app", "zzz")
         for verb in (
             "status",
             "logs",
@@ -136,12 +136,14 @@ async def test_what_is_hidden_answers_exactly_as_what_is_absent(front):
 async def test_rights_are_checked_when_a_job_is_defined_and_again_when_it_is_run(front):
     async with front.client() as admin, front.client("bounded") as client:
         await admin.ok("define " + json.dumps(job("nightly1")))
-        assert await client.code("run nightly1") == "forbidden"  # its code is in a bundle that is not covered
+        assert (
+            await client.code("start nightly1") == "forbidden"
+        )  # its code is in a bundle that is not covered
         assert await client.code("define " + json.dumps(job("other"))) == "forbidden"
         early = job("nightly3")
         early["tasks"]["only"]["bundle"] = "etl"
         assert (await client.ok("define " + json.dumps(early)))["state"] == "unresolved"
-        assert await client.code("run nightly3") == "conflict"
+        assert await client.code("start nightly3") == "conflict"
 
 
 async def test_events_of_what_is_hidden_do_not_arrive(front):
@@ -168,7 +170,7 @@ async def test_the_audit_names_who_did_what_and_no_secret(tmp_path):
             definition = job("hi")
             definition["params"] = {"password": "default"}
             await client.ok("define " + json.dumps(definition))
-            await client.ask("run hi password=hunter2")
+            await client.ask("start hi password=hunter2")
             await client.ask("shutdown")
             async with front.client(None) as stranger:
                 await stranger.ask("auth ss1_wrong")
@@ -180,7 +182,7 @@ async def test_the_audit_names_who_did_what_and_no_secret(tmp_path):
     done = [(record["user"], record["command"], record["object"], record["outcome"]) for record in records]
     assert ("a-operator", "auth", "user a-operator", "ok") in done
     assert ("a-operator", "define", "job hi", "ok") in done
-    assert ("a-operator", "run", "job hi", "ok") in done or ("a-operator", "run", "run 1", "ok") in done
+    assert ("a-operator", "start", "job hi", "ok") in done or ("a-operator", "start", "run 1", "ok") in done
     assert ("a-operator", "shutdown", "", "forbidden") in done
     assert (None, "auth", "", "auth-failed") in done
     assert all(record["peer"].startswith("127.0.0.1:") for record in records)
@@ -314,7 +316,7 @@ async def test_a_broken_token_file_shuts_people_out_and_never_ends_the_listener(
         assert await stranger.code(f"auth {front.tokens['admin']}") == "auth-failed"
         front.file.path.write_text(text)
         front.file.path.chmod(0o600)
-        front.listening.front.penalties.succeeded("127.0.0.1")
+        front.listening.gateway.backoff.succeeded("127.0.0.1")
         await stranger.ok(f"auth {front.tokens['admin']}")
     assert "Traceback" not in caplog.text
 
@@ -339,7 +341,7 @@ async def test_keys_are_unique_by_user_and_job(tmp_path):
             for name in ("one", "two"):
                 await first.ok("define " + json.dumps(job(name)))
             for client, key in ((first, "b/c"), (second, "c")):
-                for line in (f"run one key={key}", f"run two key={key}", f"run-task Say key={key}"):
+                for line in (f"start one key={key}", f"start two key={key}", f"start-task Say key={key}"):
                     number = (await client.ok(line))["run"]
                     assert await client.ok(line) == {"run": number}
                     runs.add(number)

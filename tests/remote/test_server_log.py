@@ -11,7 +11,7 @@ pytestmark = pytest.mark.anyio
 async def some_runs(client):
     for name in ("nightly", "secret"):
         await client.ok("define " + json.dumps(job(name)))
-        number = (await client.ok(f"run {name}"))["run"]
+        number = (await client.ok(f"start {name}"))["run"]
         await client.ok(f"wait {number}")
 
 
@@ -37,7 +37,7 @@ async def test_the_servers_log_goes_on_in_its_stream(front):
     async with front.client() as client:
         await some_runs(client)
         after = (await client.ok("logs"))["next"]
-        await client.ok("run nightly")
+        await client.ok("start nightly")
         follow = await client.ok(f"follow kinds=runs since={after - 1}")
         assert follow["next"] == after
         event = await client.read()

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sessions import TOKENS, FakeGate
 
-from scattersphere.remote.errors import CODES, RequestError
+from scattersphere.commands.errors import CODES, RequestError
+from scattersphere.commands.limits import Limits
 from scattersphere.remote.framing import Fault, Framer, Ignored, Line
-from scattersphere.remote.limits import Limits
 from scattersphere.remote.session import Session
 
 LIMITS = attrs.evolve(

@@ -67,7 +67,7 @@ def test_the_documented_session_happens_as_it_is_written(server, name):
 def test_a_script_of_two_commands_gets_both_replies(server):
     done = subprocess.run(
         [program("nc"), "-N", "127.0.0.1", str(server.port)],
-        input=f"auth {server.token}\nrun-task greetings.Greet name=x\nruns\n",
+        input=f"auth {server.token}\nstart-task greetings.Greet name=x\nruns\n",
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -116,7 +116,7 @@ def test_a_first_signal_lets_runs_clean_up_and_a_second_one_kills_them(server):
     write(server.bundles / "stubborn.py", STUBBORN)
     subprocess.run(
         [program("nc"), "-NU", str(server.unix)],
-        input="register stubborn.py\nrun-task stubborn.Stubborn\n",
+        input="register stubborn.py\nstart-task stubborn.Stubborn\n",
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -140,7 +140,7 @@ def test_shutdown_ends_it_too(server):
 def test_a_failed_run_is_one_line_on_standard_error(server):
     subprocess.run(
         [program("nc"), "-NU", str(server.unix)],
-        input="run-task greetings.Trip\nwait 1\n",
+        input="start-task greetings.Trip\nwait 1\n",
         text=True,
         timeout=PATIENCE,
         check=True,

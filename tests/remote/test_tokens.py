@@ -9,10 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from scattersphere.commands import tokens
+from scattersphere.commands.tokens import digest_of
 from scattersphere.errors import ConflictError, ExistsError, NotFoundError
-from scattersphere.remote import ListenError, Role, TokenFile, find_token, tokens
+from scattersphere.remote import ListenError, Role, TokenFile, find_token
 from scattersphere.remote.serve import create_token, list_tokens, revoke_token
-from scattersphere.remote.tokens import digest_of
 
 
 @pytest.fixture

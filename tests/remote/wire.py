@@ -9,6 +9,9 @@ from patience import PATIENCE
 from scattersphere import RunnableTask, Server
 from scattersphere.remote import Role, TokenFile
 
+TELNET_ANSWER = b"\xff\xfc\x06"
+"""What telnet is told at Ctrl-C: we mark no time."""
+
 
 class Say(RunnableTask):
     """Say something."""
@@ -100,7 +103,7 @@ class Client:
                 while True:
                     data += await self.stream.receive()
             except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-                return [json.loads(line) for line in data.splitlines()]
+                return [json.loads(line) for line in data.replace(TELNET_ANSWER, b"").splitlines()]
 
 
 async def until(condition):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from scattersphere.remote.arguments import Argument, Kind, declared
-
-if TYPE_CHECKING:
-    from scattersphere.remote.commands import Command
+from scattersphere.commands.arguments import Argument, Kind
+from scattersphere.commands.table import GROUPS, Command
 
 _INTRODUCTION = (
     'Type a command with its arguments, or a JSON object: {"cmd": "run", "args": {"job": "hi"}}.',
@@ -16,29 +14,45 @@ _INTRODUCTION = (
 )
 
 
+_TITLES = {
+    "session": "This session",
+    "code": "Bundles and tasks",
+    "jobs": "Jobs",
+    "runs": "Runs",
+    "events": "Events",
+    "host": "The server",
+}
+
+
 def overview(allowed: list[Command]) -> list[str]:
-    """Return the lines of `help`: what this session may use."""
+    """Return the lines of `help`: what this session may use, by what it is about."""
     width = max(len(command.name) for command in allowed)
-    return [*_INTRODUCTION, *(f"  {command.name:<{width}}  {command.help}" for command in allowed)]
+    lines = list(_INTRODUCTION)
+    for group in GROUPS:
+        rows = [command for command in allowed if command.group == group]
+        if rows:
+            lines += ["", f"{_TITLES[group]}:"]
+            lines += [f"  {command.name:<{width}}  {command.help}" for command in rows]
+    return lines
 
 
 def usage(command: Command) -> str:
     """Return a command with its arguments, those in brackets optional."""
     words, last = [command.name], [f"[{command.extra.upper()} AS NAME=VALUE...]"] if command.extra else []
-    for name, (taken, required) in declared(command.arguments).items():
+    for name, taken in command.arguments.items():
         if name == command.whole:
             last = [name.upper()]
         elif name != command.extra:
             shown = f"{name}=true" if taken.kind is Kind.FLAG and command.whole else name.upper()
-            words.append(shown if required else f"[{shown}]")
+            words.append(shown if taken.required else f"[{shown}]")
     return " ".join(words + last)
 
 
 def explain_command(command: Command) -> list[str]:
     """Return the lines of `help COMMAND`."""
     lines = [usage(command), f"  {command.help}."]
-    for name, (taken, required) in declared(command.arguments).items():
-        lines.append(f"  {name}: {_kind(taken)}{'' if required else ', optional'}; {taken.help}")
+    for name, taken in command.arguments.items():
+        lines.append(f"  {name}: {_kind(taken)}{'' if taken.required else ', optional'}; {taken.help}")
     if command.role is not None:
         lines.append(f"  Needs the role {command.role}.")
     return [*lines, f"  Example: {command.example}"]
@@ -58,11 +72,11 @@ def listing(allowed: list[Command]) -> list[dict[str, Any]]:
 
 def schema_of(command: Command) -> dict[str, Any]:
     """Return the JSON Schema of a request."""
-    arguments = declared(command.arguments)
+    arguments = command.arguments
     args = {
         "type": "object",
-        "properties": {name: _property(taken) for name, (taken, _) in arguments.items()},
-        "required": [name for name, (_, required) in arguments.items() if required],
+        "properties": {name: _property(taken) for name, taken in arguments.items()},
+        "required": [name for name, taken in arguments.items() if taken.required],
         "additionalProperties": False,
     }
     return {

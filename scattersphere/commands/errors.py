@@ -1,4 +1,4 @@
-"""What goes wrong on the wire, and how every error of the engine is told there."""
+"""Errors of commands: their stable codes, and how every error of the engine is told outside."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CODES = frozenset(
         "internal",
     }
 )
-"""The stable codes of protocol 1."""
+"""The stable codes."""
 
 SHOWN_PROBLEMS = 100
 SHOWN_MESSAGE = 4_000

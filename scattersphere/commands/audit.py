@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from scattersphere.remote.errors import ListenError
+from scattersphere.commands.errors import ListenError
 
 _MODE = 0o600
 

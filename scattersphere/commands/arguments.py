@@ -1,4 +1,4 @@
-"""Declaring and reading the arguments of commands: attrs classes whose fields say what they take.
+"""Declaring and reading the arguments of commands: the annotated parameters of a handler say what they take.
 
 Reading is strict. JSON values are taken as they are (`"5"` is no integer, `true` no number); the
 text of word commands is converted by the field's kind and nothing else.
@@ -6,25 +6,23 @@ text of word commands is converted by the field's kind and nothing else.
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
+from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
 from scattersphere._text import did_you_mean
-from scattersphere.remote.errors import RequestError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from scattersphere.commands.errors import RequestError
 
 TEXT_LIMIT = 4_096
 """Characters of a text argument: names, reasons, tokens."""
 _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?", re.ASCII)
-
-A = TypeVar("A")
 
 
 class Kind(StrEnum):
@@ -47,62 +45,105 @@ class Definition:
     column: int
 
 
+@attrs.frozen
+class Arg:
+    """What a parameter of a handler means to who gives it; it stands in the parameter's annotation."""
+
+    help: str
+    low: float | None = attrs.field(default=None, kw_only=True)
+    high: float | None = attrs.field(default=None, kw_only=True)
+    choices: tuple[str, ...] = attrs.field(default=(), kw_only=True)
+    """Words of a list that are allowed; those of a text are its `Literal` or its enum."""
+    secret: bool = attrs.field(default=False, kw_only=True)
+
+
 @attrs.frozen(kw_only=True)
 class Argument:
-    """What a field of an argument class takes."""
+    """An argument of a command, as it is found in the signature of its handler."""
 
     kind: Kind
     help: str
+    required: bool
+    default: Any = None
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
+    make: Callable[[Any], Any] | None = None
+    """The enum that a text becomes a member of."""
+    secret: bool = False
 
 
-def argument(
-    kind: Kind,
-    help_: str,
-    *,
-    default: Any = attrs.NOTHING,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    secret: bool = False,
-) -> Any:
-    """Declare a field. Without a default it is required; a secret one is in no `repr`."""
-    taken = Argument(kind=kind, help=help_, low=low, high=high, choices=choices)
-    return attrs.field(default=default, repr=not secret, metadata={"argument": taken})
+def arguments_of(handler: Callable[..., Any]) -> dict[str, Argument]:
+    """Return the arguments that a handler declares: its keyword-only parameters, in their order."""
+    hints = get_type_hints(handler, include_extras=True)
+    return {
+        name: _declared(hints[name], parameter.default)
+        for name, parameter in inspect.signature(handler).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
 
 
-_DECLARED: dict[type[Any], dict[str, tuple[Argument, bool]]] = {}
-"""What was found of each class of the table of commands: every request asks for it."""
+def _declared(hint: Any, default: Any) -> Argument:
+    annotated, said = get_args(hint)[:2]
+    wanted = [
+        each
+        for each in (get_args(annotated) if _is_union(annotated) else (annotated,))
+        if each is not NoneType
+    ]
+    (kind,) = wanted
+    choices, make = said.choices, None
+    if get_origin(kind) is Literal:
+        choices, kind = get_args(kind), str
+    elif isinstance(kind, type) and issubclass(kind, StrEnum):
+        choices, make, kind = tuple(map(str, kind)), kind, str
+    required = default is inspect.Parameter.empty
+    return Argument(
+        kind=_KINDS[get_origin(kind) or kind],
+        help=said.help,
+        required=required,
+        default=None if required else default,
+        low=said.low,
+        high=said.high,
+        choices=choices,
+        make=make,
+        secret=said.secret,
+    )
 
 
-def declared(cls: type[Any]) -> dict[str, tuple[Argument, bool]]:
-    """Return the arguments of a class by name, in order, and whether each is required."""
-    found = _DECLARED.get(cls)
-    if found is None:
-        found = _DECLARED[cls] = {
-            field.name: (field.metadata["argument"], field.default is attrs.NOTHING)
-            for field in attrs.fields(cls)
-        }
-    return found
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in {Union, UnionType}
 
 
-def read(cls: type[A], values: Mapping[str, Any]) -> A:
-    """Make an instance from JSON values. Raises `RequestError` (`bad-args`) naming the field."""
-    arguments = declared(cls)
+_KINDS: dict[Any, Kind] = {
+    str: Kind.TEXT,
+    int: Kind.INTEGER,
+    float: Kind.NUMBER,
+    bool: Kind.FLAG,
+    dict: Kind.OBJECT,
+    list: Kind.WORDS,
+    Definition: Kind.DEFINITION,
+}
+
+
+def read(arguments: Mapping[str, Argument], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments for a handler. Raises `RequestError` (`bad-args`) naming the field."""
     if not values and not arguments:
-        return cls()
+        return {}
     if not values.keys() <= arguments.keys():
         name = next(name for name in values if name not in arguments)
         raise RequestError("bad-args", _unknown(name, arguments), field=name[:64])
-    for name, (taken, required) in arguments.items():
+    found = {}
+    for name, taken in arguments.items():
         if name in values:
-            if fault := _fault(taken, values[name]):
+            value = values[name]
+            if fault := _fault(taken, value):
                 raise RequestError("bad-args", f"{name} {fault}", field=name)
-        elif required:
+            found[name] = value if taken.make is None else taken.make(value)
+        elif taken.required:
             raise RequestError("bad-args", f"{name} is missing: {taken.help}", field=name)
-    return cls(**values)
+        else:
+            found[name] = taken.default
+    return found
 
 
 def _unknown(name: str, arguments: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from scattersphere.model.logs import LEVEL_NAMES
 if TYPE_CHECKING:
     import datetime as dt
 
+    from scattersphere.commands.access import Principal
     from scattersphere.execution.run import Run, TaskStatus
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.events import Event
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from scattersphere.model.taskclass import TaskClass
     from scattersphere.registry.records import Bundle
     from scattersphere.registry.registry import TaskRegistry
-    from scattersphere.remote.roles import Principal
 
 SHOWN_TASKS = 1_000
 """Tasks of a run that `status` lists; the counts cover all."""

@@ -52,6 +52,10 @@ class Principal:
         """Whether it may use its role on the server as a whole."""
         return not self.patterns
 
+    def may_use(self, role: Role | None, *, whole_server: bool) -> bool:
+        """Whether it may use a command that needs `role`, or one about the server as a whole."""
+        return (role is None or self.role.covers(role)) and (self.unbounded or not whole_server)
+
     def sees_job(self, name: str) -> bool:
         """Whether jobs of this name, and their runs, exist for it."""
         return self._matches("job:", name)

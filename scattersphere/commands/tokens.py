@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere.commands.access import PATTERN, Principal, Role
+from scattersphere.commands.errors import ListenError
 from scattersphere.errors import ConflictError, ExistsError, NotFoundError
-from scattersphere.remote.errors import ListenError
-from scattersphere.remote.roles import PATTERN, Principal, Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,70 @@
+"""Subscriptions to what happens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from scattersphere.commands.access import Role
+from scattersphere.commands.arguments import Arg
+from scattersphere.commands.errors import RequestError
+from scattersphere.commands.gateway import Context
+from scattersphere.commands.table import Reply, command
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+RUN_KINDS = ("state", "log", "progress")
+SERVER_KINDS = ("bundles", "jobs", "runs")
+
+
+@command(
+    "follow",
+    role=Role.VIEWER,
+    example="follow 17 kinds=state,log",
+    method="GET",
+    path="/events",
+    idempotent=True,
+    streaming=True,
+)
+async def follow(
+    context: Context,
+    *,
+    run: Annotated[int | None, Arg("a run; without it the server's own stream", low=1)] = None,
+    kinds: Annotated[
+        list[str] | None, Arg("only these kinds, with commas between", choices=RUN_KINDS + SERVER_KINDS)
+    ] = None,
+    since: Annotated[int | None, Arg("the number of the last event that you have", low=0)] = None,
+) -> Reply:
+    """Be told what happens, as it happens."""
+    gateway, follower = context.gateway, context.follower
+    if run is None:
+        server = gateway.server
+        # In this stream the moves are those of runs.
+        wanted = frozenset(
+            "state" if kind == "runs" else kind for kind in _kinds(kinds, SERVER_KINDS, "the server")
+        )
+        since = server.last_event if since is None else since
+        number = follower.follow(server.events(since), wanted, gateway.sees_event)
+        return {"subscription": number, "next": since + 1}
+    found = context.run(run)
+    wanted = _kinds(kinds, RUN_KINDS, "a run")
+    since = found.last_event if since is None else since
+    number = follower.follow(found.events(since), wanted, lambda _, __: True)
+    return {"subscription": number, "run": found.id, "state": str(found.state), "next": since + 1}
+
+
+def _kinds(asked: Sequence[str] | None, offered: tuple[str, ...], what: str) -> frozenset[str]:
+    wrong = [kind for kind in asked or () if kind not in offered]
+    if wrong:
+        message = f"{what} has the kinds {', '.join(offered)}, not {wrong[0]!r}"
+        raise RequestError("bad-args", message, field="kinds")
+    return frozenset(asked or offered)
+
+
+@command("unfollow", role=Role.VIEWER, example="unfollow 1", idempotent=True)
+async def unfollow(
+    context: Context, *, subscription: Annotated[int, Arg("the number that `follow` gave", low=1)]
+) -> Reply:
+    """End a subscription."""
+    context.follower.unfollow(subscription)
+    return {"subscription": subscription}

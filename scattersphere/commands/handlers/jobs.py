@@ -1,0 +1,177 @@
+"""Definitions: shown, checked, taken up, forgotten, saved and loaded."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import attrs
+
+from scattersphere.commands import views
+from scattersphere.commands.access import Principal, Role
+from scattersphere.commands.arguments import Arg, Definition
+from scattersphere.commands.errors import RequestError, wire_problems
+from scattersphere.commands.gateway import Context, Gateway
+from scattersphere.commands.paths import job_file
+from scattersphere.commands.table import Reply, command
+from scattersphere.errors import DefinitionError
+from scattersphere.model.definition import JobDefinition
+from scattersphere.model.problem import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+JobName = Annotated[str, Arg("the name of a job")]
+Text = Annotated[Definition, Arg("a job definition, on one line")]
+Replace = Annotated[bool, Arg("replace a job of this name")]
+EXAMPLE = '{"format": 1, "name": "hi", "tasks": {"a": {"task": "Greet"}}}'
+
+
+@command("jobs", role=Role.VIEWER, example="jobs", method="GET", path="/jobs", idempotent=True)
+async def jobs(context: Context) -> Reply:
+    """List the defined jobs."""
+    server = context.gateway.server
+    return {
+        "jobs": [
+            views.job_row(definition, server.registry)
+            for name, definition in server.definitions.items()
+            if context.principal.sees_job(name)
+        ]
+    }
+
+
+@command("job", role=Role.VIEWER, example="job nightly", method="GET", path="/jobs/{name}", idempotent=True)
+async def job(context: Context, *, name: JobName) -> Reply:
+    """Show a job's definition."""
+    definition = context.gateway.job(context.principal, name, "name")
+    shown = json.loads(definition.dumps())
+    found = {"job": definition.name, "digest": definition.digest, "definition": shown}
+    lacking = context.gateway.server.unresolved.get(definition.name, ())
+    # The words may suggest names of other bundles: those are for who sees them all.
+    return found | ({"problems": wire_problems(lacking)} if lacking and context.principal.unbounded else {})
+
+
+@command(
+    "define", role=Role.OPERATOR, example=f"define {EXAMPLE}", method="POST", path="/jobs", whole="definition"
+)
+async def define(context: Context, *, definition: Text, replace: Replace = False) -> Reply:
+    """Define a job."""
+    gateway, principal = context.gateway, context.principal
+    read = _read(definition)
+    _refuse_uncovered(gateway, principal, read)
+    if read.name in gateway.server.definitions and not replace:
+        raise RequestError(
+            "exists", f"job {read.name!r} is defined already; pass replace=true", field="replace"
+        )
+    resolved = gateway.server.define(read, replace=replace)
+    row = views.job_row(resolved, gateway.server.registry)
+    lacking: list[Problem] = []
+    if row["state"] == "unresolved":
+        lacking = _moved(gateway.server.validate(definition.text), definition)
+    return {"job": resolved.name, "state": row["state"], "problems": wire_problems(lacking)}
+
+
+@command(
+    "validate",
+    role=Role.VIEWER,
+    example=f"validate {EXAMPLE}",
+    method="POST",
+    path="/validate",
+    idempotent=True,
+    whole="definition",
+)
+async def validate(context: Context, *, definition: Text) -> Reply:
+    """Tell everything that is wrong with a definition."""
+    server, principal = context.gateway.server, context.principal
+    try:
+        read = _read(definition)
+    except DefinitionError as exc:
+        # What the code has to say could name tasks that a bounded token does not see.
+        told = _moved(server.validate(definition.text), definition) if principal.unbounded else exc.problems
+        return {"problems": wire_problems(told)}
+    uncovered = context.gateway.uncovered(principal, read)
+    if uncovered is not None:
+        return {"problems": wire_problems([_uncovered(uncovered, read)])}
+    return {"problems": wire_problems(_moved(server.validate(definition.text), definition))}
+
+
+def _read(definition: Definition) -> JobDefinition:
+    """Read a definition; the columns of problems become those of the line that the client sent."""
+    try:
+        return JobDefinition.loads(definition.text)
+    except DefinitionError as exc:
+        raise DefinitionError(_moved(exc.problems, definition), source=exc.source) from None
+
+
+def _moved(problems: Iterable[Problem], definition: Definition) -> list[Problem]:
+    return [
+        attrs.evolve(problem, column=(problem.column or 1) + definition.column - 1)
+        if problem.line == 1
+        else problem
+        for problem in problems
+    ]
+
+
+def _uncovered(name: str, definition: JobDefinition) -> Problem:
+    path = definition.tasks[name].task
+    return Problem(f"tasks.{name}.task", f'no task "{path[:128]}" in the bundles that your token covers')
+
+
+def _refuse_uncovered(gateway: Gateway, principal: Principal, definition: JobDefinition) -> bool:
+    """Judge a definition that is to be taken up; return whether it brings code that would be loaded."""
+    if not principal.sees_job(definition.name):
+        message = f"your token covers no job of the name {definition.name[:64]!r}"
+        raise RequestError("forbidden", message, field="definition")
+    brings_code = gateway.check_bundles(principal, definition.bundles.items())
+    uncovered = None if brings_code else gateway.uncovered(principal, definition)
+    if uncovered is not None:
+        raise DefinitionError([_uncovered(uncovered, definition)], source=definition.name)
+    return brings_code
+
+
+@command("undefine", role=Role.OPERATOR, example="undefine nightly", method="DELETE", path="/jobs/{job}")
+async def undefine(context: Context, *, job: JobName) -> Reply:
+    """Forget a job; its runs go on."""
+    context.gateway.job(context.principal, job)
+    context.gateway.server.undefine(job)
+    return {"job": job}
+
+
+@command(
+    "save", role=Role.OPERATOR, example="save nightly overwrite=true", method="POST", path="/jobs/{job}/save"
+)
+async def save(
+    context: Context,
+    *,
+    job: JobName,
+    overwrite: Annotated[bool, Arg("replace a file that was changed since it was loaded")] = False,
+) -> Reply:
+    """Save a job in the operator's folder."""
+    gateway = context.gateway
+    definition = gateway.job(context.principal, job)
+    place = job_file(job, gateway.job_folder)
+    # What lies in the folder is loaded when the server starts, and the code that it names with it.
+    gateway.check_bundles(context.principal, definition.bundles.items())
+    gateway.server.save(job, place, overwrite=overwrite)
+    return {"job": job, "file": place.name}
+
+
+@command(
+    "load", role=Role.OPERATOR, example="load nightly", method="POST", path="/jobs/{job}/load", slow=True
+)
+async def load(context: Context, *, job: JobName, replace: Replace = False) -> Reply:
+    """Load a job from the operator's folder."""
+    gateway, principal = context.gateway, context.principal
+    place = job_file(job, gateway.job_folder)
+    if not principal.sees_job(job) or not place.is_file():
+        raise RequestError("no-such-job", f"no file {place.name!r} in the job folder", field="job")
+    definition = JobDefinition.load(place)
+    if definition.name != job:
+        message = f"the file {place.name!r} holds the job {definition.name!r}"
+        raise RequestError("conflict", message, field="job")
+    if _refuse_uncovered(gateway, principal, definition):
+        resolved = await gateway.server.load(place, replace=replace)
+    else:  # no code comes with it
+        resolved = gateway.server.define(definition, replace=replace)
+    state = views.job_row(resolved, gateway.server.registry)["state"]
+    return {"job": resolved.name, "file": place.name, "state": state}

@@ -1,0 +1,61 @@
+"""Masking: the values of secret parameters in errors that leave, for whoever reads them may not know them."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from scattersphere.codec import secret_names
+from scattersphere.errors import DefinitionError, ScattersphereError, UnresolvedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from scattersphere.model.definition import JobDefinition
+
+BARE = 4
+"""Characters of a secret that is also masked where it stands without quotes: shorter ones are in many words."""
+QUOTED = 200
+"""Characters of a value that messages quote."""
+
+
+@contextmanager
+def masked(definition: JobDefinition, params: Mapping[str, Any]) -> Iterator[None]:
+    """Replace the values of secret parameters in the errors of this tree that are raised inside."""
+    try:
+        yield
+    except ScattersphereError as exc:
+        names = secret_names(definition) & params.keys()
+        texts = sorted({text for name in names for text in _texts(params[name])}, key=len, reverse=True)
+        if texts:
+            exc.args = tuple(_mask(each, texts) if isinstance(each, str) else each for each in exc.args)
+            if isinstance(exc, DefinitionError | UnresolvedError):
+                exc.problems = tuple(
+                    attrs.evolve(problem, message=_mask(problem.message, texts), suggestion=None)
+                    for problem in exc.problems
+                )
+        raise
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield how a value, and what is inside it, may stand in a message."""
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
+    elif isinstance(value, str | int | float) and not isinstance(value, bool) and value != "":
+        text = str(value)
+        yield from (repr(value), json.dumps(value), *([text] if len(text) >= BARE else []))
+        if len(text) > QUOTED:
+            yield text[:QUOTED]
+
+
+def _mask(text: str, secrets: list[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
