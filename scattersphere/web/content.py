@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere.commands.access import Principal, Role
+from scattersphere.commands.gateway import Gateway
 from scattersphere.model.logs import LEVEL_NAMES
 from scattersphere.model.states import RunState, TaskState
 from scattersphere.pictures.labels import duration
-from scattersphere.remote.front import Front
-from scattersphere.remote.roles import Principal, Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,13 +36,13 @@ LINES, EVENTS, ROWS = 500, 30, 60
 class Look:
     """The Server as one principal sees it: what is hidden is not there."""
 
-    front: Front
+    gateway: Gateway
     principal: Principal
 
     @property
     def server(self) -> Any:
         """The Server itself."""
-        return self.front.server
+        return self.gateway.server
 
     def may(self, role: Role) -> bool:
         """Whether the principal has at least this role."""
@@ -52,7 +52,7 @@ class Look:
         """Return the runs that it sees, the newest first."""
         runs = self.server.runs
         found = (runs[number] for number in sorted(runs, reverse=True))
-        return [run for run in found if self.front.sees_run(self.principal, run)]
+        return [run for run in found if self.gateway.sees_run(self.principal, run)]
 
     def jobs(self) -> dict[str, JobDefinition]:
         """Return the definitions that it sees, by name."""
@@ -294,7 +294,7 @@ class VersionRow:
 def bundles_page(look: Look) -> dict[str, Any]:
     """Return the bundles with their versions, who holds them, and what is wrong."""
     rows = []
-    sees = look.front.sees_run_number(look.principal)
+    sees = look.gateway.sees_run_number(look.principal)
     for bundle in look.bundles():
         older = bundle.versions
         versions = []

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 
 import attrs
 
-from scattersphere.remote.roles import Principal
+from scattersphere.commands.access import Principal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping

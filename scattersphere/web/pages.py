@@ -19,14 +19,14 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from scattersphere.commands.access import Role
+from scattersphere.commands.gateway import Gateway
 from scattersphere.errors import DefinitionError, ScattersphereError
 from scattersphere.pictures import charts
 from scattersphere.pictures.labels import duration, words
 from scattersphere.pictures.looks import LOOKS, state_variables, stylesheet, symbols
 from scattersphere.pictures.nodes import nodes_of
 from scattersphere.pictures.svg import graph
-from scattersphere.remote.front import Front
-from scattersphere.remote.roles import Role
 from scattersphere.web import content, fields, runpage
 from scattersphere.web.guard import Guard, RefusedError, cookie_header, cookies_of, read_form
 from scattersphere.web.live import run_stream, table_stream
@@ -126,15 +126,15 @@ def make_app(
     server: Server, *, authorize: Authorize | None, links: Links | None, hosts: tuple[str, ...]
 ) -> Guard:
     """Return the pages as an ASGI application."""
-    pages = Pages(Front(server=server), links)
+    pages = Pages(Gateway(server=server), links)
     return Guard(pages.application(), authorize=authorize, links=links, hosts=hosts, refuse=pages.refuse)
 
 
 class Pages:
     """The handlers of all addresses."""
 
-    def __init__(self, front: Front, links: Links | None) -> None:
-        self._front = front
+    def __init__(self, gateway: Gateway, links: Links | None) -> None:
+        self._gateway = gateway
         self._links = links
 
     def application(self) -> Starlette:
@@ -181,7 +181,7 @@ class Pages:
                 raise RefusedError(
                     401, "Open the link that the server printed, or ask whoever runs it for one."
                 )
-            answer: Response = await handler(request, content.Look(self._front, principal))
+            answer: Response = await handler(request, content.Look(self._gateway, principal))
             return answer
 
         return handle
@@ -320,7 +320,7 @@ class Pages:
         refused: str = "",
     ) -> Response:
         name = request.path_params["job"]
-        job = self._front.job(look.principal, name)
+        job = self._gateway.job(look.principal, name)
         picture = await anyio.to_thread.run_sync(lambda: graph(nodes_of(job.tasks), job.upstreams, fit=760))
         answer = await self._show(
             request,
@@ -344,14 +344,14 @@ class Pages:
         typed = await read_form(request.receive, request.state.csrf)
         _need(look, Role.RUNNER)
         name = request.path_params["job"]
-        job = self._front.job(look.principal, name)
-        if self._front.covers_code(look.principal, job) is not None:
+        job = self._gateway.job(look.principal, name)
+        if self._gateway.uncovered(look.principal, job) is not None:
             raise RefusedError(403, f"Job {name} uses code that you may not run.")
         params, wrong = fields.read(job, typed)
         if not wrong:
             key = typed.get("key", "").strip()
             try:
-                run = await self._front.server.start(
+                run = await self._gateway.server.start(
                     name, params, key=json.dumps([look.principal.user, name, key]) if key else None
                 )
             except DefinitionError as error:
@@ -369,7 +369,7 @@ class Pages:
         return await self._show(request, look, "runs.html", "Runs", **found)
 
     def _run(self, request: Request, look: content.Look) -> Run:
-        return self._front.run(look.principal, request.path_params["run"])
+        return self._gateway.run(look.principal, request.path_params["run"])
 
     async def run(self, request: Request, look: content.Look) -> Response:
         """Show a run: what went wrong first, then its graph, timeline and log."""
@@ -419,10 +419,9 @@ class Pages:
             request.scope.get("root_path", ""),
         )
         if verb in {"rerun", "rerun-all"}:
-            if self._front.covers_code(look.principal, run.definition) is not None:
+            if self._gateway.uncovered(look.principal, run.definition) is not None:
                 raise RefusedError(403, f"Run {run.id} uses code that you may not run.")
-            again = await self._front.server.rerun(run.id, from_failed=verb == "rerun")
-            self._front.note_rerun(run, again)
+            again = await self._gateway.server.rerun(run.id, from_failed=verb == "rerun")
             return RedirectResponse(f"{base}/runs/{again.id}", 303)
         if verb not in VERBS:
             return await self._not_found(request, Exception())
@@ -442,9 +441,9 @@ class Pages:
         """Load a bundle's files again."""
         await read_form(request.receive, request.state.csrf)
         _need(look, Role.OPERATOR)
-        bundle = self._front.bundle(look.principal, request.path_params["bundle"])
+        bundle = self._gateway.bundle(look.principal, request.path_params["bundle"])
         with suppress(ScattersphereError):  # the page shows what is wrong
-            await self._front.server.reload(bundle.name)
+            await self._gateway.server.reload(bundle.name)
         return RedirectResponse(f"{request.scope.get('root_path', '')}/bundles", 303)
 
     async def schedules(self, request: Request, look: content.Look) -> Response:

@@ -10,12 +10,12 @@ from urllib.parse import quote
 import attrs
 from markupsafe import Markup
 
+from scattersphere.commands.access import Role
 from scattersphere.model.events import EventKind
 from scattersphere.model.states import TaskState
 from scattersphere.pictures.labels import duration, words
 from scattersphere.pictures.svg import graph
 from scattersphere.pictures.timeline import timeline
-from scattersphere.remote.roles import Role
 from scattersphere.web.content import (
     EVENTS,
     LINES,

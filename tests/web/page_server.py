@@ -10,7 +10,7 @@ import anyio
 import uvicorn
 
 from scattersphere import JobDefinition, RunnableTask, Server, web
-from scattersphere.remote.roles import Principal, Role
+from scattersphere.commands.access import Principal, Role
 from scattersphere.web.guard import Links
 
 

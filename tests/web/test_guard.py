@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from scattersphere import JobDefinition, RunnableTask, Server, web
-from scattersphere.remote.roles import Principal, Role
+from scattersphere.commands.access import Principal, Role
 from scattersphere.web.guard import CODE_LIFE, FORM, IDLE, MOST, Links
 
 ADA = Principal(user="ada", role=Role.OPERATOR)

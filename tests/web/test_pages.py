@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from scattersphere import JobDefinition, Parameter, RunnableTask, Server, web
+from scattersphere.commands.access import Principal, Role
 from scattersphere.model.states import RunState, TaskState
-from scattersphere.remote.roles import Principal, Role
 
 pytestmark = pytest.mark.anyio
 EVIL = "</title></script></textarea><script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}"
