@@ -459,10 +459,10 @@ class Pages:
             request.path_params["verb"],
             request.scope.get("root_path", ""),
         )
-        job = self._front.job(look.principal, request.path_params["job"])
-        if self._front.covers_code(look.principal, job) is not None:
+        job = self._gateway.job(look.principal, request.path_params["job"])
+        if self._gateway.uncovered(look.principal, job) is not None:
             raise RefusedError(403, f"Job {job.name} uses code that you may not run.")
-        schedule = self._front.server.schedules[job.name, name]
+        schedule = self._gateway.server.schedules[job.name, name]
         if verb == "run-now":
             run = await schedule.run_now()
             return RedirectResponse(f"{base}/runs/{run.id}", 303)
