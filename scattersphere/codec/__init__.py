@@ -1,6 +1,6 @@
 """JSON and the model: strict, located, with suggestions."""
 
-from scattersphere.codec.collecting import collection_paused
+from scattersphere.codec._gc import gc_paused
 from scattersphere.codec.dump import digest_definition, dumps_definition
 from scattersphere.codec.load import (
     check_definition,
@@ -21,10 +21,10 @@ from scattersphere.codec.schema import definition_schema
 __all__ = [
     "check_definition",
     "checked",
-    "collection_paused",
     "definition_schema",
     "digest_definition",
     "dumps_definition",
+    "gc_paused",
     "load_definition",
     "loads_definition",
     "placed",

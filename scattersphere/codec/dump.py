@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from scattersphere.codec.collecting import collection_paused
+from scattersphere.codec._gc import gc_paused
 from scattersphere.model.definition import JobDefinition, TaskDefinition
 from scattersphere.model.fields import format_of, rows, write_record
 from scattersphere.model.forms import COMMENT
@@ -50,7 +50,7 @@ def _with_comments(
 
 def dumps_definition(definition: JobDefinition) -> str:
     """Return the JSON text of a definition. Raises `TypeError` and `ValueError` for what JSON lacks."""
-    with collection_paused(tasks=len(definition.tasks)):
+    with gc_paused(tasks=len(definition.tasks)):
         return json.dumps(to_value(definition), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

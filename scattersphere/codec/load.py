@@ -21,7 +21,7 @@ from scattersphere._json import (
     unwritable,
 )
 from scattersphere._text import suggestion_budget
-from scattersphere.codec.collecting import collection_paused
+from scattersphere.codec._gc import gc_paused
 from scattersphere.codec.converter import UNREAD, read_record
 from scattersphere.codec.dump import JOB_COMMENTS, SCHEMA_KEY, TASK_COMMENTS, dumps_definition, to_value
 from scattersphere.codec.validate import Unread, validate
@@ -136,7 +136,7 @@ class DefinitionReading:
 
 def read_definition(text: str | bytes, *, source: str | None = None) -> DefinitionReading:
     """Read a definition, right or wrong. Raises `DefinitionError` only where the text is no JSON."""
-    with collection_paused(characters=len(text)), suggestion_budget():
+    with gc_paused(characters=len(text)), suggestion_budget():
         try:
             content = decode(text)
             parsed = parse(content)
@@ -219,7 +219,7 @@ def checked(definition: JobDefinition) -> tuple[JobDefinition | None, list[RawPr
     problems = _comment_problems(definition) + unwritable(value)
     if problems:
         return None, problems
-    with collection_paused(tasks=len(value["tasks"])), suggestion_budget():
+    with gc_paused(tasks=len(value["tasks"])), suggestion_budget():
         made, problems = read(value)
     return (None if made is None else with_origin(made, definition.origin)), problems
 

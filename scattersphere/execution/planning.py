@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from scattersphere._json import Path, RawProblem
 from scattersphere._text import Suggester, suggestion_budget
-from scattersphere.codec import collection_paused, placed
+from scattersphere.codec import gc_paused, placed
 from scattersphere.codec.converter import UNREAD
 from scattersphere.errors import AmbiguousTaskError, NotFoundError, UnresolvedError, listing
 from scattersphere.execution.binding import Binder, Known
@@ -39,7 +39,7 @@ def compile_plan(
 
     Raises `UnresolvedError` whose problems name everything that the code lacks or refuses.
     """
-    with collection_paused(tasks=len(definition.tasks)):
+    with gc_paused(tasks=len(definition.tasks)):
         planner = _Planner(find, known_backends, stand_in)
         planner.add_all(definition)
         if planner.problems:

@@ -16,7 +16,7 @@ _LARGE = 50_000
 
 
 @contextmanager
-def collection_paused(*, characters: int = 0, tasks: int = 0) -> Iterator[None]:
+def gc_paused(*, characters: int = 0, tasks: int = 0) -> Iterator[None]:
     """Make many objects without the collector's looking at them meanwhile, if there are many."""
     paused = (characters > _LARGE or tasks > _MANY) and gc.isenabled()
     if paused:
