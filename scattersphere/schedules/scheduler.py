@@ -26,6 +26,7 @@ from scattersphere.errors import (
     ConflictError,
     NoSuchScheduleError,
     ScattersphereError,
+    UnresolvedError,
 )
 from scattersphere.model.events import EventKind
 from scattersphere.model.schedules import MissedPolicy
@@ -533,6 +534,11 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         except ClosedError as error:
             self._stopped = True
             return _Refusal(str(error), error)
+        except UnresolvedError as error:
+            # The problems may name bundles that not everybody sees who sees the event.
+            count = len(error.problems)
+            words = f"it lacks code ({count} problem{'' if count == 1 else 's'}; see `unresolved`)"
+            return _Refusal(words, error)
         except ScattersphereError as error:
             return _Refusal(" ".join(str(error).split())[:REASON], error)
         except Exception as error:  # noqa: BLE001 - a defect of one job ends no other's schedule

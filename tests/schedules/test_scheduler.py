@@ -19,6 +19,7 @@ from scattersphere import (
     NoSuchScheduleError,
     UnresolvedError,
 )
+from scattersphere.model.problem import Problem
 from scattersphere.schedules.scheduler import AT_A_TIME, LOOK
 
 pytestmark = pytest.mark.needs("cronsim")
@@ -159,11 +160,12 @@ def test_a_refused_start_is_tried_again_when_code_has_come() -> None:
 
 def test_a_start_refused_for_too_long_is_missed_with_the_reason() -> None:
     at = world("2026-01-01T00:30", every=3600, catch_up_within=600)
-    at.refuse = UnresolvedError("bundle 'etl' is not registered")
+    at.refuse = UnresolvedError("no", [Problem("tasks.load.task", "no task", suggestion="secret.Load")])
     at.until("2026-01-01T01:09")
     assert at.missed == []
     at.until("2026-01-01T01:10:01")
-    assert at.missed == ["2026-01-01T01:00:00Z was missed: bundle 'etl' is not registered"]
+    words = "it lacks code (1 problem; see `unresolved`)"
+    assert at.missed == [f"2026-01-01T01:00:00Z was missed: {words}"]
     at.refuse = None
     at.until("2026-01-01T02:00:01")
     assert at.fired == ["01 02:00"]
@@ -375,7 +377,7 @@ async def test_a_backfill_waits_while_the_job_is_busy_and_says_what_is_refused()
     at.refuse = UnresolvedError("no code")
     at.go(LOOK)
     assert backfill.ended
-    assert list(backfill.refused.values()) == ["no code", "no code"]
+    assert [words.split(" (")[0] for words in backfill.refused.values()] == ["it lacks code"] * 2
 
 
 @pytest.mark.anyio
