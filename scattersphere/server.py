@@ -27,6 +27,7 @@ from scattersphere.execution.events.streams import EventFeed, FeedStream
 from scattersphere.execution.executor import JobExecutor
 from scattersphere.execution.instruments import Instruments
 from scattersphere.execution.logs.spill import LogFolder
+from scattersphere.execution.views.news import BundleNews, tell_ended_run, tell_failed_file, tell_failed_task
 from scattersphere.execution.views.runbook import RunBook
 from scattersphere.execution.watchdog import BLOCKED_SECONDS
 from scattersphere.hosting.settings import checked
@@ -79,11 +80,12 @@ class Server(AsyncResource):
     for how many seconds; `log_limit` the bytes of each run's log that stay in memory, and with `log_folder`
     all of it is in a file there too, until the run is evicted. `threads` and `processes` bound the workers
     (None: one process for each core).
-    `grace` is the seconds that a cancelled attempt has to clean up. With `capture_print` what tasks
-    print goes into the logs of their runs. A task that blocks the event loop for `blocked_after` seconds is
-    named (None: nobody watches). `snapshot_folder` takes the copies of loaded code, which the temporary
-    folder takes otherwise. Limits that are None do not limit. With `fire_schedules=False` schedules start nothing by
-    themselves: two Servers with the same jobs would start everything twice.
+    `grace` is the seconds that a cancelled attempt has to clean up. With `capture_print` what tasks print goes
+    into the logs of their runs, and what the loggers in `capture_loggers` write while a task runs. A task that
+    blocks the event loop for `blocked_after` seconds is named (None: nobody watches). `snapshot_folder` takes
+    the copies of loaded code, which the temporary folder takes otherwise. Limits that are None do not limit.
+    With `fire_schedules=False` schedules start nothing by themselves: two Servers with the same jobs would
+    start everything twice.
     """
 
     @checked
@@ -104,6 +106,7 @@ class Server(AsyncResource):
         log_folder: str | os.PathLike[str] | None = None,
         keep_events: int = 10_000,
         capture_print: bool = False,
+        capture_loggers: Iterable[str] = (),
         blocked_after: float | None = BLOCKED_SECONDS,
         shared: Iterable[str] = (),
         bundle_limits: SourceLimits = SourceLimits(),  # noqa: B008 - frozen
@@ -121,6 +124,7 @@ class Server(AsyncResource):
         self._feed = EventFeed(keep_events)
         self._log_folder = LogFolder(log_folder)
         self._book = RunBook()
+        self._told = BundleNews()
         self._registry = TaskRegistry(
             shared=shared,
             limits=bundle_limits,
@@ -151,6 +155,7 @@ class Server(AsyncResource):
             on_move=self._run_moved,
             on_idle=lambda execution: self.registry.unpin(execution.id),
             on_blocked=self._task_blocked,
+            on_failed=tell_failed_task,
         )
         self._instruments = Instruments(
             self._executor,
@@ -158,6 +163,7 @@ class Server(AsyncResource):
             capture_print=capture_print,
             blocked_after=blocked_after,
             log_limit=log_limit,
+            capture_loggers=capture_loggers,
         )
         self._executor.child_starter = self._start_child
         self._bundles = BundleFolders(
@@ -548,15 +554,20 @@ class Server(AsyncResource):
             self._files.bundle_removed()
         self._scheduler.try_again()
         self._feed.add(EventKind(event.kind), bundle=event.bundle, message=event.error or event.label)
+        self._told.bundle(event)
 
     def _job_failed(self, file: Path, message: str) -> None:
         self._feed.add(EventKind.JOB_FAILED, job=file.stem, message=message)
+        tell_failed_file(file, message)
 
     def _run_moved(self, execution: Execution, kind: EventKind) -> None:
         now = self._executor.wall_clock.now()
         self._feed.moved(kind, execution.id, execution.plan.job, execution.state, now)
         self._book.moved(execution, kind, now)
+        if kind is EventKind.RUN_STARTED:
+            self._instruments.look()
         if kind is EventKind.RUN_ENDED:
+            tell_ended_run(execution)
             self._starter.ended(execution)
             self._scheduler.run_ended(execution.id, execution.plan.job)
 

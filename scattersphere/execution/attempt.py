@@ -115,6 +115,11 @@ class Attempt(TaskContext):
         return self.planned.name
 
     @property
+    def bundle(self) -> str:
+        """The name of the bundle that its class comes from."""
+        return self.planned.task_class.bundle
+
+    @property
     def index(self) -> int | None:
         return self.execution.machine.index_of(self.unit)
 

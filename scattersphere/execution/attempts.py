@@ -7,6 +7,7 @@ file; what it needs of them is declared at the top of the class.
 from __future__ import annotations
 
 import contextvars
+import logging
 import threading
 from traceback import clear_frames
 from typing import TYPE_CHECKING, Any
@@ -19,13 +20,13 @@ from scattersphere.execution.backends.remotefailure import kept_error
 from scattersphere.execution.body import Invocation, finished, outcome_of, retryable, run_on_loop
 from scattersphere.execution.execution import Failure
 from scattersphere.execution.logs.failures import format_failure
+from scattersphere.execution.logs.hostlog import pass_on
 from scattersphere.execution.logs.runlog import current_attempt, task_logger
 from scattersphere.execution.machine.codes import CANCELLED, CRASHED, FAILED, PENDING, UP_FOR_RETRY
 from scattersphere.execution.timers import within
 from scattersphere.model.events import EventKind
 
 if TYPE_CHECKING:
-    import logging
     from collections import deque
     from collections.abc import Callable, Coroutine, Mapping
 
@@ -53,6 +54,7 @@ class AttemptDriver:
     clock: Callable[[], float]
     on_idle: Callable[[Execution], None] | None
     on_blocked: Callable[[Attempt, str], None] | None
+    on_failed: Callable[[Attempt], None] | None
     blocking: deque[tuple[Attempt, str]]
     """Attempts that block the loop, as the watchdog's thread finds them, until the loop turns again."""
     child_starter: Callable[[Attempt, str, Mapping[str, Any] | None], Any]
@@ -369,7 +371,7 @@ class AttemptDriver:
             return
         text = str(outcome.error or "its process ended")
         attempt.execution.failures[attempt.unit] = Failure("Crashed", text)
-        attempt.log.error("crashed: %s", text)
+        attempt.run_log.append_for(attempt, logging.ERROR, f"crashed: {text}")
         self.over(attempt, CRASHED, None)
 
     def fail(self, attempt: Attempt, exc: BaseException, text: str) -> None:
@@ -382,7 +384,7 @@ class AttemptDriver:
         failure = Failure(type(exc).__qualname__, _message(exc), text, error)
         if attempt.unit not in execution.machine.stuck:
             execution.note_failure(attempt, failure)
-            attempt.log.error("%s", text.rstrip() or failure)
+            attempt.run_log.append_for(attempt, logging.ERROR, text.rstrip() or str(failure))
         self.over(attempt, FAILED, None, retryable=retryable(exc, attempt.planned.definition.retry))
         clear_frames(error.__traceback__)  # what the locals of the body hold is not kept with the run
 
@@ -396,14 +398,18 @@ class AttemptDriver:
                 f"took longer than {limit:g} s" if limit is not None else "the finally-tasks took too long"
             )
             execution.failures[attempt.unit] = Failure("TimeoutError", words)
-            attempt.log.error("%s", words)
+            attempt.run_log.append_for(attempt, logging.ERROR, words)
         if attempt.unit not in execution.machine.stuck:
             execution.mark(execution.ended, attempt.unit, self.clock())
         self._forget(attempt)
         attempt.own_log = None
         if execution.gauges:
             progress.close(self, attempt)
+        is_late = attempt.unit in execution.machine.stuck
         execution.machine.ended(attempt.unit, kind, value, retryable=retryable)
+        has_failed = not is_late and execution.machine.task_states[attempt.unit] in (FAILED, CRASHED)
+        if has_failed and self.on_failed is not None:
+            self.on_failed(attempt)
         self.written(execution, self.clock())
         self.obey(execution)
         self.wake()
@@ -432,7 +438,7 @@ class AttemptDriver:
 
     def logger_for(self, attempt: Attempt) -> logging.LoggerAdapter[logging.Logger]:
         """Return the logger of an attempt."""
-        return task_logger(attempt)
+        return task_logger(attempt, pass_on)
 
     def on_loop(self) -> bool:
         """Whether this is the loop's own thread."""

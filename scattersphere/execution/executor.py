@@ -81,6 +81,7 @@ class JobExecutor(Obedience):
         on_move: Callable[[Execution, EventKind], None] | None = None,
         on_idle: Callable[[Execution], None] | None = None,
         on_blocked: Callable[[Attempt, str], None] | None = None,
+        on_failed: Callable[[Attempt], None] | None = None,
     ) -> None:
         self.backends: dict[str, Backend] = dict(backends)
         of_others = {name: BackendTraits.of(backend) for name, backend in self.backends.items()}
@@ -93,6 +94,7 @@ class JobExecutor(Obedience):
         self.on_move = on_move
         self.on_idle = on_idle
         self.on_blocked = on_blocked
+        self.on_failed = on_failed
         self.blocking: deque[tuple[Attempt, str]] = deque()
         self.takes_prints = takes_prints
         self.instance: str = secrets.token_hex(4)

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 from scattersphere.execution.attempt import Attempt
 from scattersphere.execution.logs.capture import BUNDLES_LOGGER, capture_bundle_loggers, capture_print
 from scattersphere.execution.logs.frames import logical_names
+from scattersphere.execution.logs.hostlog import Capture
 from scattersphere.execution.logs.runlog import RunLog, format_record
 from scattersphere.execution.watchdog import Blocked, LoopWatchdog, warn
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from scattersphere.execution.executor import JobExecutor
 
@@ -41,6 +42,7 @@ class Instruments:
         capture_print: bool,
         blocked_after: float | None,
         log_limit: int,
+        capture_loggers: Iterable[str] = (),
     ) -> None:
         self.strays: RunLog = RunLog(NO_RUN, limit_bytes=log_limit)
         """What bundles logged outside any attempt: while they were imported, or in threads of their own."""
@@ -48,12 +50,14 @@ class Instruments:
         self._owns = owns
         self._captures_print = capture_print
         self._blocked_after = blocked_after
+        self._capture = Capture(capture_loggers, self._is_ours)
         self._attached = ExitStack()
 
     def open(self) -> None:
         """Attach everything; on the loop's thread, when the executor is open."""
         with ExitStack() as stack:
             stack.enter_context(capture_bundle_loggers(stray=self._stray))
+            stack.enter_context(self._capture.attached())
             if self._captures_print:
                 stack.enter_context(capture_print())
             if self._blocked_after is not None:
@@ -63,6 +67,13 @@ class Instruments:
     def close(self) -> None:
         """Take everything off."""
         self._attached.close()
+
+    def look(self) -> None:
+        """Attach again what the host's `logging.config` has taken off: a run begins."""
+        self._capture.look()
+
+    def _is_ours(self, attempt: object) -> bool:
+        return isinstance(attempt, Attempt) and attempt.execution.engine is self._executor
 
     def late_line(self, level: int, message: str, logger: str, ago: float) -> None:
         """Keep a line of a worker process that belongs to no attempt any more; for any thread."""

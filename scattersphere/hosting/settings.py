@@ -64,7 +64,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     _check_history(settings["history"])
     _check_backends(settings["backends"])
     _check_folder(settings["log_folder"])
-    for name in ("bundle_roots", "shared"):
+    for name in ("bundle_roots", "shared", "capture_loggers"):
         _check_several(settings[name], name)
     if not isinstance(settings["bundle_limits"], SourceLimits):
         limits = describe(settings["bundle_limits"])

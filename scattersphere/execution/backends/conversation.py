@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import pickle
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from scattersphere.errors import TaskCancelled
 from scattersphere.execution.backends.order import dumps
 from scattersphere.execution.backends.protocol import Ending, Outcome
 from scattersphere.execution.backends.wire import Kind
 from scattersphere.execution.logs.failures import text_of
+from scattersphere.execution.logs.hostlog import pass_on_line
+from scattersphere.execution.logs.runlog import TASK_LOGGER
 
 if TYPE_CHECKING:
     from scattersphere.execution.backends.processhandle import ProcessHandle
     from scattersphere.execution.backends.remotefailure import RemoteFailure
     from scattersphere.execution.backends.workerprocess import WorkerProcess
+    from scattersphere.execution.logs.runlog import LoggedAttempt
 
 
 def take(handle: ProcessHandle, worker: WorkerProcess, kind: Kind, payload: bytes) -> Outcome | None:
@@ -103,3 +106,5 @@ def _log_line(
             level, message, task=context.task, index=context.index, attempt=context.attempt,
             logger=logger, ago=ago,
         )  # fmt: skip
+        if logger == TASK_LOGGER:
+            pass_on_line(cast("LoggedAttempt", context), level, message)

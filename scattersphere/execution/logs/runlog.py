@@ -24,7 +24,7 @@ from scattersphere.model.logs import LogLine
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, MutableMapping
 
 LOG_LIMIT = 1024 * 1024
 """Bytes that the log of a run may take in memory (design, section 8)."""
@@ -343,17 +343,34 @@ def _last(found: Iterable[LogLine | Entry], count: int) -> Iterable[LogLine | En
     return kept
 
 
-def task_logger(attempt: LoggedAttempt) -> logging.LoggerAdapter[logging.Logger]:
-    """Make the logger of one attempt; the executor calls it when `context.log` is first used."""
-    return logging.LoggerAdapter(_AttemptLogger(attempt), {})
+def task_logger(
+    attempt: LoggedAttempt, pass_on: Callable[[LoggedAttempt, logging.LogRecord], None] | None = None
+) -> logging.LoggerAdapter[logging.Logger]:
+    """Make the logger of one attempt; the executor calls it when `context.log` is first used.
+
+    `pass_on` is given each record when it is in the log of the run.
+    """
+    return _AttemptAdapter(_AttemptLogger(attempt, pass_on), {})
+
+
+class _AttemptAdapter(logging.LoggerAdapter[logging.Logger]):
+    """Hands on what a task gives as `extra`; the inherited one drops it."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        return msg, kwargs
 
 
 class _AttemptLogger(logging.Logger):
-    """A logger outside the tree of loggers: it knows its attempt, and no handler of the host sees it."""
+    """A logger outside the tree of loggers: it knows its attempt, and asks nothing of the host's settings."""
 
-    def __init__(self, attempt: LoggedAttempt) -> None:
+    def __init__(
+        self,
+        attempt: LoggedAttempt,
+        pass_on: Callable[[LoggedAttempt, logging.LogRecord], None] | None,
+    ) -> None:
         super().__init__(TASK_LOGGER, attempt.run_log.level)
         self._attempt = attempt
+        self._pass_on = pass_on
 
     # What a task says, and why it failed, is kept whatever the host's logging is set to: not the inherited methods,
     # which ask `logging.disable` and `logging.setLogRecordFactory`.
@@ -362,11 +379,16 @@ class _AttemptLogger(logging.Logger):
         return level >= self.level
 
     def makeRecord(self, *args: Any, **_: Any) -> logging.LogRecord:  # noqa: N802 -- as above
-        name, level, path, line, message, arguments, error, function, _extra, stack = args
-        return logging.LogRecord(name, level, path, line, message, arguments, error, function, stack)
+        name, level, path, line, message, arguments, error, function, extra, stack = args
+        record = logging.LogRecord(name, level, path, line, message, arguments, error, function, stack)
+        for key, value in (extra or {}).items():
+            vars(record).setdefault(key, value)
+        return record
 
     def handle(self, record: logging.LogRecord) -> None:
         write_record(self._attempt, record, logger=TASK_LOGGER)
+        if self._pass_on is not None:
+            self._pass_on(self._attempt, record)
 
 
 def write_record(attempt: LoggedAttempt, record: logging.LogRecord, *, logger: str | None = None) -> None:
