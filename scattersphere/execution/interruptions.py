@@ -168,7 +168,7 @@ class Interruptions(AttemptDriver):
         """Let the machine know when the back-off of a failed attempt is over."""
         machine = execution.machine
         policy = execution.plan.tasks[machine.task_of(unit)].definition.retry
-        wait = back_off(policy, machine.attempts[unit])
+        wait = back_off(policy, machine.counted(unit))
         if policy.jitter:
             wait *= self.random()
 

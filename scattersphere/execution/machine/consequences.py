@@ -85,6 +85,7 @@ class Consequences(RunRecord):
         "_failed_below",
         "_finals_over",
         "_killed",
+        "_lost",
         "_other_below",
         "_reasons",
         "_swept",
@@ -115,6 +116,8 @@ class Consequences(RunRecord):
         """Whether the finally-tasks of a cancelled run have used up their time."""
         self._reasons: dict[int, int] = {}
         self._killed: set[int] = set()
+        self._lost: dict[int, int] = {}
+        """How many attempts in a row have lost their place, by unit."""
         self._failed_below: dict[int, int] = {}
         self._other_below: dict[int, int] = {}
         self._carrying = False

@@ -97,6 +97,7 @@ class RunRecord:
         "dispatcher",
         "failed",
         "finals_left",
+        "forgiven",
         "held",
         "journal",
         "left",
@@ -108,6 +109,7 @@ class RunRecord:
         "shape",
         "state",
         "stuck",
+        "suspended",
         "task_states",
     )
 
@@ -121,6 +123,10 @@ class RunRecord:
         self.results: list[Any] = [None] * shape.size
         self.stuck: set[int] = set()
         self.held: set[int] = set()
+        self.forgiven: dict[int, int] = {}
+        """How many attempts of a unit do not count, where there are any."""
+        self.suspended: bool = False
+        """Whether nothing begins any more, because the Server is being closed with a journal."""
         self.lent: set[int] = set()
         """Attempts that have lent their places while they wait for a child run."""
         self._reclaiming: set[int] = set()
@@ -252,7 +258,7 @@ class RunRecord:
         self.state = new
         self.journal.append(~new)
         self.out.append(("run", new))
-        self._smooth = new == RUN_RUNNING and self._clean
+        self._smooth = new == RUN_RUNNING and self._clean and not self.suspended
 
     def _drop_results(self, ended: int) -> None:
         """A task has ended: drop the results that it was the last to read, and its own if nobody may."""
@@ -294,7 +300,7 @@ class RunRecord:
             self.dispatcher.enlist(lane)
 
     def _is_holding(self) -> bool:
-        return self.state in (RUN_PAUSING, RUN_PAUSED)
+        return self.state in (RUN_PAUSING, RUN_PAUSED) or self.suspended
 
     def _withdraw(self, *, forget: bool) -> None:
         """Take all lanes from the dispatcher, and with `forget` drop what they hold."""
@@ -307,6 +313,8 @@ class RunRecord:
                 self._put_back(unit)
 
     def _enlist_all(self) -> None:
+        if self.suspended:
+            return
         for lane in self._lanes.values():
             if lane.queue and lane.idle:
                 self.dispatcher.enlist(lane)

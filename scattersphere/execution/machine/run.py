@@ -6,7 +6,7 @@ them the driver carries out what is in `out`, and calls `work` in slices while `
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from scattersphere.errors import RunStateError
 from scattersphere.execution.machine.codes import (
@@ -14,6 +14,7 @@ from scattersphere.execution.machine.codes import (
     CANCELLING,
     CRASHED,
     FAILED,
+    FAILURE_CODES,
     PENDING,
     RUN_CANCELLED,
     RUN_CANCELLING,
@@ -42,11 +43,21 @@ from scattersphere.execution.machine.consequences import (
     Consequences,
     Verdict,
 )
+from scattersphere.execution.machine.facts import RunFacts, UnitFacts
+from scattersphere.execution.machine.record import MapProgress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from scattersphere.execution.machine.dispatcher import Dispatcher
     from scattersphere.execution.machine.places import Lane
+    from scattersphere.execution.machine.shape import Shape
 
 __all__ = ["Answer", "RunMachine", "Verdict"]
+
+
+LOST_IN_A_ROW = 3
+"""So often an attempt of a unit may lose its place, one after the other, until that is its own fault."""
 
 
 class RunMachine(Consequences):
@@ -310,7 +321,12 @@ class RunMachine(Consequences):
         if self.task_states[unit] not in (RUNNING, CANCELLING):
             return
         self._leave(unit)
+        self._conclude(unit, kind, value, retryable=retryable)
+
+    def _conclude(self, unit: int, kind: int, value: Any, *, retryable: bool = True) -> None:
+        """Draw the conclusions from the end of an attempt that has no places any more."""
         kind, asked = self._read_ending(unit, kind)
+        self._lost.pop(unit, None)
         if kind in (FAILED, CRASHED) and retryable and asked != BY_CANCEL and self._has_attempts_left(unit):
             if self._may_start_again(unit):
                 self._move(unit, UP_FOR_RETRY)
@@ -336,7 +352,11 @@ class RunMachine(Consequences):
         return kind, asked
 
     def _has_attempts_left(self, unit: int) -> bool:
-        return self.attempts[unit] < self.shape.tasks[self.task_of(unit)].max_attempts
+        return self.counted(unit) < self.shape.tasks[self.task_of(unit)].max_attempts
+
+    def counted(self, unit: int) -> int:
+        """Return how many attempts of a unit count."""
+        return self.attempts[unit] - self.forgiven.get(unit, 0)
 
     def _may_start_again(self, unit: int) -> bool:
         """Finally-tasks are no business of a stop or a cancel, and neither are their retries."""
@@ -381,7 +401,7 @@ class RunMachine(Consequences):
 
     def holds(self, unit: int) -> bool:
         """Whether what comes to a checkpoint of an attempt is to wait there; may be read from any thread."""
-        return self._is_holding() and self.task_states[unit] == RUNNING
+        return self.state in (RUN_PAUSING, RUN_PAUSED) and self.task_states[unit] == RUNNING
 
     def checkpoint(self, unit: int) -> bool:
         """Count an attempt as held, all of it, until ("release", unit) or its cancel. False: it need not wait."""
@@ -394,6 +414,179 @@ class RunMachine(Consequences):
     def asked_of(self, unit: int) -> str:
         """Return why an attempt was asked to end: "cancel" or "timeout"."""
         return "timeout" if self._reasons.get(unit) == BY_TIMEOUT else "cancel"
+
+    # ---- places that are lost, and runs that are taken up again
+
+    def suspend(self) -> None:
+        """Begin nothing from now on. The state does not change: the run is to be taken up again later."""
+        if not self.is_over:
+            self.suspended = True
+            self._smooth = False
+            self._withdraw(forget=False)
+
+    def interrupted(self, unit: int) -> None:
+        """Note that an attempt has lost its place: by a suspend, a restart, a machine that is gone.
+
+        It does not count, and is tried again at once; the third in a row is a crash. What is withheld by now is
+        not tried again.
+        """
+        if unit in self.stuck:
+            self.end_of_stuck(unit)
+        elif self.task_states[unit] in (RUNNING, CANCELLING) and unit not in self._maps:
+            self._leave(unit)
+            self._interrupt(unit)
+            self._carry()
+
+    def _interrupt(self, unit: int) -> None:
+        if self.task_states[unit] == CANCELLING or not self._may_start_again(unit):
+            if self.task_states[unit] == RUNNING:
+                self._withheld = self._withheld or self.level != NO_REQUEST
+                self._finish(unit, CANCELLED)
+            else:
+                self._conclude(unit, CANCELLED, None)
+            return
+        self.forgiven[unit] = self.forgiven.get(unit, 0) + 1
+        lost = self._lost[unit] = self._lost.get(unit, 0) + 1
+        if lost >= LOST_IN_A_ROW:
+            self._finish(unit, CRASHED)
+            return
+        self._move(unit, UP_FOR_RETRY)
+        self._uneven = True
+        self._push(unit)
+
+    def facts(self) -> RunFacts:
+        """Return what a journal has to keep of the run."""
+        size, states = self.shape.size, self.task_states
+        return RunFacts(
+            state=self.state,
+            started=self._started,
+            level=self.level,
+            causes=tuple(self.causes),
+            timed_out_first=self.first_cause_is_timeout,
+            failing_fast=self._tripped,
+            finals_over=self._finals_over,
+            withheld=self._withheld,
+            widths={task: progress.width for task, progress in self._maps.items()},
+            cut=frozenset(task for task, progress in self._maps.items() if progress.cut),
+            units=tuple(
+                UnitFacts(
+                    task=self.task_of(unit),
+                    index=self.index_of(unit),
+                    state=states[unit],
+                    attempts=self.attempts[unit],
+                    forgiven=self.forgiven.get(unit, 0),
+                    result=self.results[unit],
+                    timed_out=self._reasons.get(unit) == BY_TIMEOUT,
+                )
+                for unit in range(len(states))
+                if unit >= size or states[unit] != PENDING or self.attempts[unit]
+            ),
+        )
+
+    @classmethod
+    def restore(
+        cls, shape: Shape, facts: RunFacts, run_id: int, dispatcher: Dispatcher, ask: Callable[[int], Answer]
+    ) -> Self:
+        """Make a machine that goes on where these facts were taken; what executed then was interrupted.
+
+        Its journal begins with what follows. `out` says what is to be done: `("retry", unit)` for each back-off that
+        was not over.
+        """
+        machine = cls(shape, run_id, dispatcher, ask)
+        machine.state, machine._started, machine.level = facts.state, facts.started, facts.level
+        machine.causes = list(facts.causes)
+        machine.first_cause_is_timeout, machine._tripped = facts.timed_out_first, facts.failing_fast
+        machine._finals_over, machine._withheld = facts.finals_over, facts.withheld
+        machine._uneven = True
+        machine._maps = {task: MapProgress(width) for task, width in facts.widths.items()}
+        live = [machine._restore_unit(each) for each in facts.units]
+        machine._derive(facts.cut)
+        if machine.is_over:
+            return machine
+        if facts.started and (facts.level or facts.failing_fast or facts.finals_over):
+            machine._start_sweep()
+        for task, progress in machine._maps.items():
+            if machine.task_states[task] < TASK_ENDED_FROM:
+                machine._admitted[task] = 1
+                if progress.next < progress.width and machine._may_start_again(task):
+                    machine._push(task)
+        for unit in live:
+            if unit >= 0 and unit not in machine._maps:
+                machine._go_on(unit)
+        if facts.started:
+            machine._decisions.extend(
+                task for task in range(shape.size) if machine.task_states[task] == PENDING
+            )
+            machine._carry()
+        return machine
+
+    def _restore_unit(self, facts: UnitFacts) -> int:
+        """Take over what is known of a unit; return its number, or -1 if it has ended."""
+        unit = facts.task if facts.index is None else self._new_instance(facts.task, self._maps[facts.task])
+        if facts.index is not None:
+            self._instance_index[-1] = facts.index
+        self.task_states[unit], self.attempts[unit] = facts.state, facts.attempts
+        self.results[unit] = facts.result
+        if facts.forgiven:
+            self.forgiven[unit] = facts.forgiven
+        if facts.state == CANCELLING and unit not in self._maps:
+            self._reasons[unit] = BY_TIMEOUT if facts.timed_out else BY_CANCEL
+        return unit if facts.state < TASK_ENDED_FROM else -1
+
+    def _derive(self, cut: frozenset[int]) -> None:
+        """Count anew what follows from the states of all units."""
+        self._derive_maps(cut)
+        shape, states = self.shape, self.task_states
+        for task in range(shape.size):
+            if states[task] >= TASK_ENDED_FROM:
+                self._count_ended(task, states[task])
+        for task in range(shape.size):
+            if states[task] >= TASK_ENDED_FROM:
+                self._waited[task] = -1  # see `reuse`
+        self._finals_phase = self._started and not self.left
+        self._smooth = False
+
+    def _derive_maps(self, cut: frozenset[int]) -> None:
+        shape, states = self.shape, self.task_states
+        for task, progress in self._maps.items():
+            progress.next = max(
+                (self._instance_index[unit - shape.size] + 1 for unit in progress.units), default=0
+            )
+            ended = [states[unit] for unit in progress.units if states[unit] >= TASK_ENDED_FROM]
+            progress.cut = task in cut
+            progress.left = (progress.next if progress.cut else progress.width) - len(ended)
+            if progress.cut:
+                progress.next = progress.width
+            progress.failed = FAILED in ended or CRASHED in ended
+            progress.withdrawn = CANCELLED in ended
+
+    def _count_ended(self, task: int, state: int) -> None:
+        shape = self.shape
+        if shape.tasks[task].finally_:
+            self.finals_left -= 1
+        else:
+            self.left -= 1
+        if state in (FAILED, CRASHED) and not shape.tasks[task].allow_failure:
+            self.failed = True
+        self._clean = self._clean and state == SUCCEEDED
+        counts = self._failed_below if state in FAILURE_CODES else self._other_below
+        for below in shape.successors[task]:
+            self._waited[below] -= 1
+            if state != SUCCEEDED:
+                counts[below] = counts.get(below, 0) + 1
+        if self._readers is not None:
+            self._readers.ended(task)
+
+    def _go_on(self, unit: int) -> None:
+        """Let a unit go on that had begun: what executed was interrupted, what waited waits."""
+        state = self.task_states[unit]
+        if state in (RUNNING, CANCELLING):
+            self._interrupt(unit)
+        elif state == UP_FOR_RETRY:
+            self._back_off.add(unit)
+            self.out.append(("retry", unit))
+        elif self._may_start_again(unit):  # an instance that was taken and had not begun
+            self._push(unit)
 
     # ---- places
 
@@ -442,7 +635,7 @@ class RunMachine(Consequences):
 
     def hold_waiting(self, unit: int) -> None:
         """Count an attempt as held during a pause: all the runs for which it waits are paused."""
-        if unit in self.lent and self._is_holding() and self.task_states[unit] == RUNNING:
+        if unit in self.lent and self.holds(unit):
             self.held.add(unit)
             self._carry()
 

@@ -125,7 +125,7 @@ class World:
     """Several runs, one dispatcher, and the attempts that execute at this moment."""
 
     def __init__(self, jobs_, *, limit=None, pools=None, take=4, at_once=256, machine=RunMachine, late=False):
-        kind = type("Machine", (machine,), {"at_once": at_once, "__slots__": ()})
+        kind = self.kind = type("Machine", (machine,), {"at_once": at_once, "__slots__": ()})
         self.dispatcher = Dispatcher(limit, pools)
         self.limit, self.pools, self.width = limit, dict(pools or {}), take
         self.jobs = list(jobs_)
@@ -221,13 +221,57 @@ class World:
             and unit not in machine.stuck
             and not shape.finally_
             and "stop" in self.notes[number].requested
-            and machine.attempts[unit] < shape.max_attempts
+            and machine.counted(unit) < shape.max_attempts
         ):
             self.notes[number].denied_retry = True
         if kind == SUCCEEDED:
             machine.ok(unit, ("value", unit))
         else:
             machine.ended(unit, kind, None, retryable)
+
+    def lose(self, key):
+        """The place of an attempt is gone."""
+        self.live.remove(key)
+        self.asked.discard(key)
+        self.killed.discard(key)
+        self.seized = self.seized or bool(self.machines[key[0]].lent)
+        self.machines[key[0]].interrupted(key[1])
+
+    def suspend(self, ends):
+        """Close with a journal: nothing begins, some attempts end, the others are interrupted; then it is taken up."""
+        for machine in self.machines:
+            machine.suspend()
+        for key in sorted(self.live):
+            if key in self.live and ends():
+                self.end(key, SUCCEEDED)
+            elif key in self.live:
+                self.lose(key)
+            for machine in self.machines:
+                while machine.work(3):
+                    pass
+            self.obey()
+            assert self.dispatcher.take(8) is None, "something begins after a suspend"
+        self.cut()
+
+    def cut(self):
+        """The process dies: nothing is left but the facts, and new machines go on from there."""
+        facts = [machine.facts() for machine in self.machines]
+        self.dispatcher = Dispatcher(self.limit, self.pools)
+        self.machines = [
+            self.kind.restore(job.shape(), each, number, self.dispatcher, job.answers.__getitem__)
+            for number, (job, each) in enumerate(zip(self.jobs, facts, strict=True))
+        ]
+        for things in (self.live, self.asked, self.killed, self.due, self.taken):
+            things.clear()
+        self.seized = False
+        for machine, each, note in zip(self.machines, facts, self.notes, strict=True):
+            note.read, note.run_state = 0, each.state
+            size, instances = len(self.jobs[machine.run_id].tasks), 0
+            note.states = {}
+            for unit in each.units:
+                number = unit.task if unit.index is None else size + instances
+                instances += unit.index is not None
+                note.states[number] = unit.state
 
     # ---- the promises
 
@@ -237,7 +281,7 @@ class World:
         assert (machine.run_id, unit) not in self.live, "two live attempts"
         assert machine.state in (RUN_RUNNING, RUN_STOPPING, RUN_CANCELLING)
         assert states[unit] == RUNNING
-        assert 1 <= machine.attempts[unit] <= shape.max_attempts
+        assert 1 <= machine.counted(unit) <= shape.max_attempts
         requested = self.notes[machine.run_id].requested
         if shape.finally_:
             assert "kill" not in requested
@@ -478,8 +522,8 @@ class World:
 class Player:
     """Plays a world at random: `data` decides what happens next."""
 
-    def __init__(self, world, data, *, control=True):
-        self.world, self.data, self.control = world, data, control
+    def __init__(self, world, data, *, control=True, cuts=False):
+        self.world, self.data, self.control, self.cuts = world, data, control, cuts
 
     def choose(self, options):
         return self.data.draw(st.sampled_from(options))
@@ -499,8 +543,11 @@ class Player:
         acts += ["due"] * bool(world.due) + ["work"] * 3 * bool(busy) + ["begin"] * 4 * bool(world.taken)
         if not acts:
             return False
+        acts += ["cut", "suspend", *["lose"] * bool(live)] if self.cuts else []
         act = self.choose(acts)
-        if act == "end":
+        if act in ("cut", "suspend", "lose"):
+            self.strike(act, live)
+        elif act == "end":
             kinds = [SUCCEEDED] * 4 + [FAILED, CRASHED, CANCELLED]
             world.end(self.choose(live), self.choose(kinds), retryable=self.choose([True, True, False]))
         elif act == "begin":
@@ -517,6 +564,14 @@ class Player:
             self.disturb(act, self.choose(live))
         world.pump()
         return True
+
+    def strike(self, act, live):
+        if act == "cut":
+            self.world.cut()
+        elif act == "suspend":
+            self.world.suspend(lambda: self.choose([True, False]))
+        else:
+            self.world.lose(self.choose(live))
 
     def fire(self, key):
         self.world.due.discard(key)
