@@ -19,6 +19,7 @@ _TITLES = {
     "code": "Bundles and tasks",
     "jobs": "Jobs",
     "runs": "Runs",
+    "schedules": "Schedules",
     "events": "Events",
     "host": "The server",
 }

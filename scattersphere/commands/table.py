@@ -55,7 +55,7 @@ class Command:
 
 COMMANDS: dict[str, Command] = {}
 """All commands by name; `scattersphere.commands.handlers` fills it."""
-GROUPS = ("session", "code", "jobs", "runs", "events", "host")
+GROUPS = ("session", "code", "jobs", "runs", "schedules", "events", "host")
 """The modules of `handlers`, in the order in which help shows their commands."""
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from scattersphere.registry.records import Bundle
     from scattersphere.registry.registry import TaskRegistry
 
+_OF_JOBS = {EventKind.JOB_DEFINED, EventKind.JOB_UNDEFINED, EventKind.JOB_FAILED}
 SHOWN_TASKS = 1_000
 """Tasks of a run that `status` lists; the counts cover all."""
 FAILURE_TEXT = 2_000
@@ -133,6 +134,7 @@ def run_view(run: Run) -> dict[str, Any]:
     view = run_row(run)
     view |= _present(created=stamp(run.created_at), parent=run.parent, stuck=run.stuck or None)
     view["definition"] = run.definition.digest
+    view |= _present(scheduled=None if run.scheduled is None else str(run.scheduled))
     return view | {"params": shown(dict(run.params)), "counts": counts, "tasks": tasks}
 
 
@@ -174,6 +176,7 @@ def event_view(event: Event, number: int) -> dict[str, Any]:
         attempt=event.attempt,
         state=str(event.state) if event.state is not None else None,
         bundle=event.bundle,
+        schedule=event.schedule,
         message=event.message,
         done=event.done,
         total=event.total,
@@ -185,7 +188,7 @@ def kind_of(event: Event) -> str:
     """Return the word that `follow kinds=` has for an event."""
     if event.bundle is not None:
         return "bundles"
-    if event.kind in {EventKind.JOB_DEFINED, EventKind.JOB_UNDEFINED, EventKind.JOB_FAILED}:
+    if event.schedule is not None or event.kind in _OF_JOBS:
         return "jobs"
     if event.kind is EventKind.LOG:
         return "log"

@@ -14,7 +14,7 @@ from scattersphere.model.arguments import check_count, describe
 if TYPE_CHECKING:
     from scattersphere.schedules.occurrences import Timetable
 
-MOST = 10_000
+MOST = 1_000
 """Times of one backfill."""
 
 

@@ -116,6 +116,7 @@ class Schedule:
         self.live: set[int] = set()
         """Its runs that have not ended."""
         self.backfills: list[Backfill] = []
+        self._said: tuple[Timetable, str] | None = None
         self.last_run: int | None = None
         """The id of the newest run that it started."""
 
@@ -149,7 +150,9 @@ class Schedule:
 
     def words(self) -> str:
         """Say in words when it fires: "at 02:30 every day (Europe/Berlin)"."""
-        return self.table.words()
+        if self._said is None or self._said[0] is not self.table:
+            self._said = self.table, self.table.words()
+        return self._said[1]
 
     def next(self, n: int = 1) -> list[dt.datetime]:
         """Return the next `n` times, fewer where there are no more; also of one that is paused.
@@ -197,7 +200,8 @@ class Schedule:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what there is to say of it, as JSON takes it."""
-        following = self.next()
+        known = self.upcoming is not None and self.fires and self.upcoming > self._scheduler.now()
+        following = [self.upcoming] if known and self.upcoming is not None else self.next()
         return {
             "job": self.job,
             "name": self.name,

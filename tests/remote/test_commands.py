@@ -54,7 +54,8 @@ def test_what_changes_things_is_posted_and_what_looks_is_got_and_each_has_its_ow
 def test_the_commands_of_protocol_2_are_there():
     names = """hello auth ping whoami help commands schema quit output drop bundles tasks task register
         deregister reload jobs job define validate undefine save load start run start-task run-task runs status
-        result explain pause resume stop cancel kill rerun wait logs follow unfollow stats sessions shutdown"""
+        result explain pause resume stop cancel kill rerun wait logs follow unfollow
+        schedules next pause-schedule resume-schedule backfill stats sessions shutdown"""
     assert set(COMMANDS) >= {*names.split()}
     assert {name for name, row in COMMANDS.items() if row.late} == {"run", "run-task", "wait"}
 
@@ -75,6 +76,7 @@ def test_help_is_text_by_groups():
         "Bundles and tasks:",
         "Jobs:",
         "Runs:",
+        "Schedules:",
         "Events:",
         "The server:",
     ]

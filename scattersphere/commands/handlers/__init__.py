@@ -4,6 +4,6 @@ A handler gets a `Context` and its arguments, and returns the result as JSON or 
 their codes (`errors.wire_error`).
 """
 
-from scattersphere.commands.handlers import code, events, host, jobs, runs, session
+from scattersphere.commands.handlers import code, events, host, jobs, runs, schedules, session
 
-__all__ = ["code", "events", "host", "jobs", "runs", "session"]
+__all__ = ["code", "events", "host", "jobs", "runs", "schedules", "session"]
