@@ -115,8 +115,8 @@ class Gateway:
         run = self.server.runs.get(number)
         if run is not None:
             return self.sees_run(principal, run)
-        # Of what is gone it is not known whether it was a run of one task: the names of classes have dots.
-        return principal.sees_job(job) and (job in self.server.definitions or "." not in job)
+        # Of a run that is gone it is not known whether it was one of a task, which has the name of its class.
+        return principal.sees_job(job) and job in self.server.definitions
 
     def sees_event(self, principal: Principal, event: Event) -> bool:
         """Whether an event of the server's stream exists for a principal."""

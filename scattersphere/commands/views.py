@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from scattersphere.codec.shown import shown
@@ -124,13 +125,8 @@ def run_row(run: Run) -> dict[str, Any]:
 
 def run_view(run: Run) -> dict[str, Any]:
     """Return a run and its tasks."""
-    counts: dict[str, int] = {}
-    tasks: list[dict[str, Any]] = []
-    for name in run.tasks:
-        task = run.tasks[name]
-        counts[str(task.state)] = counts.get(str(task.state), 0) + 1
-        if len(tasks) < SHOWN_TASKS:
-            tasks.append(_task_status(task))
+    counts = {str(state): number for state, number in run.counts.items()}  # of all, without looking at each
+    tasks = [_task_status(run.tasks[name]) for name in islice(run.tasks, SHOWN_TASKS)]
     view = run_row(run)
     view |= _present(created=stamp(run.created_at), parent=run.parent, stuck=run.stuck or None)
     view["definition"] = run.definition.digest

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import attrs
+from anyio import to_thread
 
 from scattersphere.commands import views
 from scattersphere.commands.access import Principal, Role
@@ -19,11 +20,14 @@ from scattersphere.model.definition import JobDefinition
 from scattersphere.model.problem import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 JobName = Annotated[str, Arg("the name of a job")]
 Text = Annotated[Definition, Arg("a job definition, on one line")]
 Replace = Annotated[bool, Arg("replace a job of this name")]
+MANY_TASKS, LONG_TEXT = 1_000, 64 << 10
+"""Tasks, and characters, of a definition that is read or written on the event loop: some 10 ms."""
+T = TypeVar("T")
 EXAMPLE = '{"format": 1, "name": "hi", "tasks": {"a": {"task": "Greet"}}}'
 
 
@@ -44,7 +48,11 @@ async def jobs(context: Context) -> Reply:
 async def job(context: Context, *, name: JobName) -> Reply:
     """Show a job's definition."""
     definition = context.gateway.job(context.principal, name, "name")
-    shown = json.loads(definition.dumps())
+    text = await _apart(len(definition.tasks), MANY_TASKS, definition.dumps)
+    if len(text) > context.gateway.limits.output:
+        message = f"the definition has {len(text)} characters, more than {context.gateway.limits.output}"
+        raise RequestError("too-large", f"{message}; `save` it, and look at the file")
+    shown = json.loads(text)
     found = {"job": definition.name, "digest": definition.digest, "definition": shown}
     lacking = context.gateway.server.unresolved.get(definition.name, ())
     # The words may suggest names of other bundles: those are for who sees them all.
@@ -57,7 +65,7 @@ async def job(context: Context, *, name: JobName) -> Reply:
 async def define(context: Context, *, definition: Text, replace: Replace = False) -> Reply:
     """Define a job."""
     gateway, principal = context.gateway, context.principal
-    read = _read(definition)
+    read = await _apart(len(definition.text), LONG_TEXT, _read, definition)
     _refuse_uncovered(gateway, principal, read)
     if read.name in gateway.server.definitions and not replace:
         raise RequestError(
@@ -84,7 +92,7 @@ async def validate(context: Context, *, definition: Text) -> Reply:
     """Tell everything that is wrong with a definition."""
     server, principal = context.gateway.server, context.principal
     try:
-        read = _read(definition)
+        read = await _apart(len(definition.text), LONG_TEXT, _read, definition)
     except DefinitionError as exc:
         # What the code has to say could name tasks that a bounded token does not see.
         told = _moved(server.validate(definition.text), definition) if principal.unbounded else exc.problems
@@ -93,6 +101,11 @@ async def validate(context: Context, *, definition: Text) -> Reply:
     if uncovered is not None:
         return {"problems": wire_problems([_uncovered(uncovered, read)])}
     return {"problems": wire_problems(_moved(server.validate(definition.text), definition))}
+
+
+async def _apart(size: int, limit: int, work: Callable[..., T], *args: Any) -> T:
+    """Do work on a definition, in a thread where it is large: nobody else's session is to wait for it."""
+    return work(*args) if size <= limit else await to_thread.run_sync(work, *args)
 
 
 def _read(definition: Definition) -> JobDefinition:
