@@ -1,6 +1,5 @@
 """JSON and the model: strict, located, with suggestions."""
 
-from scattersphere.codec._gc import gc_paused
 from scattersphere.codec.dump import digest_definition, dumps_definition
 from scattersphere.codec.load import (
     check_definition,
@@ -24,7 +23,6 @@ __all__ = [
     "definition_schema",
     "digest_definition",
     "dumps_definition",
-    "gc_paused",
     "load_definition",
     "loads_definition",
     "placed",

@@ -15,13 +15,13 @@ from scattersphere._json import (
     RawProblem,
     decode,
     describe,
+    gc_paused,
     locate,
     parse,
     show_path,
     unwritable,
 )
 from scattersphere._text import suggestion_budget
-from scattersphere.codec._gc import gc_paused
 from scattersphere.codec.converter import UNREAD, read_record
 from scattersphere.codec.dump import JOB_COMMENTS, SCHEMA_KEY, TASK_COMMENTS, dumps_definition, to_value
 from scattersphere.codec.validate import Unread, validate
@@ -30,6 +30,7 @@ from scattersphere.files import atomic_write
 from scattersphere.model.definition import FileOrigin, JobDefinition, TaskDefinition
 from scattersphere.model.fields import FORMAT, newer_keys
 from scattersphere.model.forms import COMMENT
+from scattersphere.model.frozen import changed, freeze
 from scattersphere.model.problem import Problem
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def read(value: Any) -> tuple[JobDefinition | None, list[RawProblem]]:
     tasks = _read_tasks(rest.pop("tasks", {}), unread, problems)
     job, found = read_record(rest, JobDefinition, {"name": "_"})
     unread.job = {str(problem.path[0]) for problem in found if len(problem.path) == 1}
-    job = attrs.evolve(job, tasks=tasks, comments=comments)
+    job = changed(job, tasks=freeze(tasks), comments=freeze(comments))
     unread.schedules = {
         str(problem.path[1]) for problem in found if problem.path[:1] == ("schedules",) != problem.path
     }
@@ -114,7 +115,7 @@ def _read_task(item: Any) -> tuple[TaskDefinition, list[RawProblem]]:
         return TaskDefinition(task=UNREAD), [RawProblem((), f"must be an object, not {describe(item)}")]
     rest, comments = _without_comments(item, TASK_COMMENTS)
     task, problems = read_record(rest, TaskDefinition, {"task": UNREAD})
-    return (task.evolve(comments=comments) if comments else task), problems
+    return (changed(task, comments=freeze(comments)) if comments else task), problems
 
 
 # ---- texts and files
@@ -188,18 +189,13 @@ def _digest(content: bytes) -> bytes:
 
 def with_origin(definition: JobDefinition, origin: FileOrigin | None) -> JobDefinition:
     """Return a copy that comes from a file; what was checked stays so."""
-    return _copy(definition, origin=origin)
+    return changed(definition, origin=origin)
 
 
 def with_tasks(definition: JobDefinition, tasks: Mapping[str, TaskDefinition]) -> JobDefinition:
     """Return a copy whose tasks name their bundles: it differs in nothing that was checked."""
-    return _copy(definition, tasks=tasks)
-
-
-def _copy(definition: JobDefinition, **changes: Any) -> JobDefinition:
-    copy = definition.evolve(**changes)
-    kept = ("checked", "upstreams", "upstream_indices")
-    vars(copy).update({name: vars(definition)[name] for name in kept if name in vars(definition)})
+    copy = changed(definition, tasks=freeze(tasks))
+    vars(copy).pop("digest", None)
     return copy
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from scattersphere._json import Path, RawProblem
+from scattersphere._json import Path, RawProblem, gc_paused
 from scattersphere._text import Suggester, suggestion_budget
-from scattersphere.codec import gc_paused, placed
+from scattersphere.codec import placed
 from scattersphere.codec.converter import UNREAD
 from scattersphere.errors import AmbiguousTaskError, NotFoundError, UnresolvedError, listing
 from scattersphere.execution.binding import Binder, Known

@@ -20,6 +20,7 @@ from scattersphere.execution.planning import code_problems, compile_plan
 from scattersphere.model.arguments import check_text, describe
 from scattersphere.model.builder import JobBuilder, literal
 from scattersphere.model.definition import JobDefinition, TaskDefinition
+from scattersphere.model.frozen import changed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -181,7 +182,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
                     found[path] = self._known(path, definition.bundles)
                 task_class = found[path]
                 if task_class is not None:
-                    tasks[name] = task.evolve(task=task_class.path, bundle=task_class.bundle)
+                    tasks[name] = changed(task, task=task_class.path, bundle=task_class.bundle)
         return with_tasks(definition, tasks)
 
     def _known(self, path: str, bundles: Iterable[str]) -> TaskClass | None:

@@ -30,7 +30,7 @@ from scattersphere.model.forms import (
     TypeName,
     Variable,
 )
-from scattersphere.model.frozen import FrozenDict, freeze, plain_copy
+from scattersphere.model.frozen import FrozenDict, copies, freeze, member, names, plain_copy
 from scattersphere.model.references import upstreams
 from scattersphere.model.schedules import ScheduleDefinition
 from scattersphere.model.states import Durability, Overlap, RunRestart, TaskRestart, TriggerRule
@@ -43,44 +43,8 @@ from scattersphere.pictures.tree import tree
 
 if TYPE_CHECKING:
     import os
-    from enum import StrEnum
 
     from scattersphere.model.builder import JobBuilder
-
-# Converters leave what they cannot convert as it is: the checks say what is wrong with it, and where.
-
-
-def _names(value: Any) -> Any:
-    if type(value) is tuple:
-        return value
-    return tuple(value) if isinstance(value, list | tuple | set | frozenset) else value
-
-
-def _member(kind: type[StrEnum], value: Any) -> Any:
-    if type(value) is str and value in kind._value2member_map_:
-        return kind(value)
-    return value
-
-
-def _trigger_rule(value: Any) -> Any:
-    return _member(TriggerRule, value)
-
-
-def _task_restart(value: Any) -> Any:
-    return _member(TaskRestart, value)
-
-
-def _overlap(value: Any) -> Any:
-    return _member(Overlap, value)
-
-
-def _durability(value: Any) -> Any:
-    return _member(Durability, value)
-
-
-def _run_restart(value: Any) -> Any:
-    return _member(RunRestart, value)
-
 
 Json = Mapping[str, Any]
 """A JSON object whose values belong to the user."""
@@ -112,7 +76,7 @@ class RetryPolicy:
     max_delay: float = attrs.field(default=300, metadata=says(Number(0), "Seconds of the longest wait."))
     jitter: bool = attrs.field(default=True, metadata=says(Flag(), "Wait a random part of it."))
     retry_on: tuple[str, ...] = attrs.field(
-        default=(), converter=_names, metadata=says(Names(), "Exception names; none means every Exception.")
+        default=(), converter=names, metadata=says(Names(), "Exception names; none means every Exception.")
     )
     comment: Any = attrs.field(default=NO_COMMENT, metadata=COMMENT_ROW)
 
@@ -174,7 +138,7 @@ class TaskDefinition:
     )
     depends_on: tuple[str, ...] = attrs.field(
         default=(),
-        converter=_names,
+        converter=names,
         metadata=says(Names(unique=True), "Tasks that must end before; a $result implies it."),
     )
     run_if: Any = attrs.field(
@@ -184,7 +148,7 @@ class TaskDefinition:
     )
     trigger_rule: TriggerRule | None = attrs.field(
         default=None,
-        converter=_trigger_rule,
+        converter=member,
         metadata=says(
             OrNull(OneOf(TriggerRule)), "When it starts; all_success where nothing is said.", shapes_plan=True
         ),
@@ -228,7 +192,7 @@ class TaskDefinition:
     )
     on_restart: TaskRestart = attrs.field(
         default=TaskRestart.RETRY,
-        converter=_task_restart,
+        converter=member,
         metadata=says(
             OneOf(TaskRestart),
             "When the program died while it executed: run it again, or let it have crashed.",
@@ -266,12 +230,6 @@ class FileOrigin:
     digest: bytes
 
 
-def _params(value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        return value
-    return FrozenDict({name: plain_copy(item) for name, item in value.items()})
-
-
 @attrs.frozen(kw_only=True, slots=False)
 class JobDefinition:
     """A DAG of tasks described by data; immutable, so that any number of runs may share it.
@@ -297,7 +255,7 @@ class JobDefinition:
     )
     overlap: Overlap = attrs.field(
         default=Overlap.QUEUE,
-        converter=_overlap,
+        converter=member,
         metadata=says(
             OneOf(Overlap),
             "What a start beyond max_runs does: it waits, is refused, or takes the place of the oldest.",
@@ -311,7 +269,7 @@ class JobDefinition:
     )
     durability: Durability = attrs.field(
         default=Durability.STRICT,
-        converter=_durability,
+        converter=member,
         metadata=says(
             OneOf(Durability),
             "What a crash of the program may take from a run, where the Server has a journal.",
@@ -321,7 +279,7 @@ class JobDefinition:
     )
     on_restart: RunRestart = attrs.field(
         default=RunRestart.RECOVER,
-        converter=_run_restart,
+        converter=member,
         metadata=says(
             OneOf(RunRestart),
             "When the program comes back: go on with an unfinished run, or let it have crashed.",
@@ -341,7 +299,7 @@ class JobDefinition:
     comment: Any = attrs.field(default=NO_COMMENT, metadata=COMMENT_ROW)
     params: Json = attrs.field(
         factory=dict,
-        converter=_params,
+        converter=copies,
         metadata=says(
             Records(Parameter, "run parameters", plain=True),
             "Run parameters: a plain default, or the long form.",

@@ -1,11 +1,17 @@
-"""Values that a definition keeps: objects that nobody can change, and copies that nobody else holds."""
+"""Values that a definition keeps: objects that nobody can change, and copies that nobody else holds.
+
+Converters leave what they cannot convert as it is: the checks say what is wrong with it, and where.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 
+from scattersphere.model.states import Durability, Overlap, RunRestart, TaskRestart, TriggerRule
+
 K = TypeVar("K")
+T = TypeVar("T")
 V = TypeVar("V")
 
 COPY_DEPTH = 256
@@ -64,3 +70,34 @@ def plain_copy(value: Any, depth: int = COPY_DEPTH) -> Any:
             for key, child in value.items()
         }
     return [plain_copy(child, depth - 1) if type(child) in _COPIED else child for child in value]
+
+
+def copies(value: Any) -> Any:
+    """Return a mapping of what looks like JSON as a `FrozenDict` of copies; anything else as it is."""
+    if not isinstance(value, Mapping):
+        return value
+    return FrozenDict({name: plain_copy(item) for name, item in value.items()})
+
+
+def names(value: Any) -> Any:
+    """Return a collection as a tuple; anything else as it is."""
+    if type(value) is tuple:
+        return value
+    return tuple(value) if isinstance(value, list | tuple | set | frozenset) else value
+
+
+_MEMBERS: Mapping[str, Any] = {
+    str(one): one for kind in (TriggerRule, Overlap, Durability, TaskRestart, RunRestart) for one in kind
+}
+
+
+def member(value: Any) -> Any:
+    """Return the member of an enumeration that a string names; anything else as it is."""
+    return _MEMBERS.get(value, value) if type(value) is str else value
+
+
+def changed(item: T, **values: Any) -> T:
+    """Return a copy of a frozen instance with other values, which are right already: none is converted or copied."""
+    copy = object.__new__(type(item))
+    vars(copy).update(vars(item), **values)
+    return copy

@@ -22,7 +22,7 @@ from scattersphere.model.schedules import ScheduleDefinition
 CLASSES = [JobDefinition, TaskDefinition, RetryPolicy, Parameter, ScheduleDefinition]
 ROW = """
     tags: tuple[str, ...] = attrs.field(
-        default=(), converter=_names, metadata=says(Names("tag"), "Words to find it by.", since=3)
+        default=(), converter=names, metadata=says(Names("tag"), "Words to find it by.", since=3)
     )
     timeout: float"""
 PROGRAM = """

@@ -8,7 +8,7 @@ import gc
 import pytest
 
 from scattersphere import DefinitionError, JobDefinition
-from scattersphere.codec import gc_paused
+from scattersphere._json import gc_paused
 
 
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"name": "x", "tasks": {}}' + " " * 200_000])
