@@ -268,13 +268,13 @@ class BundleFolders:
         self.restless.pop(watched.path, None)
         if watched.root is not None:
             self._withdrawn.add(watched.path)
-        if name in self._registry.bundles:
+        if name in self._registry.bundles or self._registry.is_registering(name):
             await self._registry.deregister(name)
         self._look_again()
 
     def waits_for(self, name: str) -> bool:
-        """Whether a bundle of this name is registered as soon as its file comes back."""
-        return name in self._watched
+        """Whether a bundle of this name is being registered, or will be as soon as its file comes back."""
+        return name in self._watched or self._registry.is_registering(name)
 
     def watches(self, watched: WatchedBundle) -> bool:
         """Whether it is still wanted."""

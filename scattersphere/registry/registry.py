@@ -60,7 +60,8 @@ class _Registering:
     def __init__(self, real_path: str) -> None:
         self.real_path = real_path
         self.ended = anyio.Event()
-        self.withdrawn = False
+        self.withdrawals = 0
+        """How often it was deregistered meanwhile: what was asked for before comes to nothing."""
 
 
 class TaskRegistry:
@@ -141,7 +142,10 @@ class TaskRegistry:
         while (other := self._registering.get(name)) is not None:
             if other.real_path != real:
                 raise ExistsError(f"a bundle {name!r} is being registered from {other.real_path}")
+            asked = other.withdrawals
             await other.ended.wait()
+            if other.withdrawals != asked:
+                raise BundleLoadError(f"bundle {name!r} was deregistered while it was loading")
         if (there := self._already(name, real)) is not None:
             return there
         registering = self._registering[name] = _Registering(real)
@@ -150,6 +154,10 @@ class TaskRegistry:
         finally:
             del self._registering[name]
             registering.ended.set()
+
+    def is_registering(self, name: str) -> bool:
+        """Whether a bundle of that name is being loaded for the first time."""
+        return name in self._registering
 
     def expect(self, path: Path, name: str) -> Bundle:
         """List the bundle at `path` before anything of it was loaded; `reload` does that. Raises ExistsError."""
@@ -184,7 +192,7 @@ class TaskRegistry:
         """
         registering = self._registering.get(name)
         if registering is not None:
-            registering.withdrawn = True
+            registering.withdrawals += 1
             await registering.ended.wait()
             return
         bundle = self._bundle(name)
@@ -333,7 +341,7 @@ class TaskRegistry:
         except BundleError as error:
             self._emit(BundleEventKind.FAILED, name, error=_text(error))
             raise
-        if registering.withdrawn or self._versions.closed:
+        if registering.withdrawals or self._versions.closed:
             self._versions.drop_unpublished(version)
             self._versions.refuse_if_closed()
             raise BundleLoadError(f"bundle {name!r} was deregistered while it was loading")
