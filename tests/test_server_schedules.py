@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextvars
 import datetime as dt
 import json
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from patience import PATIENCE
 from virtualtime import both_loops, run_virtually
 
 from scattersphere import DefinitionError, JobDefinition, RunnableTask, Server, TaskContext
@@ -112,6 +114,7 @@ def test_schedules_follow_define_replace_and_undefine(backend: str) -> None:
     run_virtually(backend, main)
 
 
+@pytest.mark.needs("cronsim")
 @both_loops
 def test_a_schedule_made_in_code_is_part_of_the_definition(backend: str) -> None:
     async def main() -> None:
@@ -249,6 +252,50 @@ def test_an_idle_server_sleeps_until_the_next_time_in_virtual_time(backend: str)
 
 
 @pytest.mark.anyio
+async def test_in_real_time_the_wall_is_looked_at() -> None:
+    async with server_with() as server:
+        server.define(job(schedule={"every": 1}))
+        with anyio.fail_after(PATIENCE):
+            async for event in server.events():
+                if event.kind is EventKind.SCHEDULE_FIRED:
+                    break
+        run = server.runs[event.run]
+        assert run.scheduled is not None
+        assert run.scheduled.time is not None
+        assert abs((run.created_at - run.scheduled.time).total_seconds()) < PATIENCE
+        server.undefine("job")
+        await run.wait()
+
+
+who: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody")
+
+
+class Who(RunnableTask):
+    """Say whose context it is."""
+
+    async def run(self, context: TaskContext) -> str:
+        return who.get()
+
+
+@both_loops
+def test_what_schedules_start_has_the_context_of_the_server(backend: str) -> None:
+    async def main() -> None:
+        async with server_with(Who) as server:
+            server.define(job(task="Who"))
+            who.set("somebody")
+            schedule = server.schedules["job", "hourly"]
+            schedule.pause()
+            schedule.resume()
+            await anyio.sleep(3600)
+            since = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+            await (await schedule.backfill(since, since + dt.timedelta(hours=2))).wait()
+            runs = list(server.runs.values())
+            assert [(await run.wait()).results["t"] for run in runs] == ["nobody"] * 3
+
+    run_virtually(backend, main)
+
+
+@pytest.mark.anyio
 async def test_the_job_folder_brings_and_takes_schedules(tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text(job().dumps())
     async with Server(job_folder=tmp_path) as server:
@@ -260,6 +307,7 @@ async def test_the_job_folder_brings_and_takes_schedules(tmp_path: Path) -> None
         assert not server.schedules
 
 
+@pytest.mark.needs("cronsim")
 @pytest.mark.anyio
 async def test_a_wrong_schedule_in_code_is_a_located_problem() -> None:
     async with server_with() as server:

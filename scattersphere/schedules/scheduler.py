@@ -193,8 +193,8 @@ class Schedule:
     ) -> Backfill:
         """Start a run for each time from `since` on and before `until`, at most `max_parallel` at once, in order.
 
-        Returns at once; `await backfill.wait()`. A time for which a kept run was started is not run again. With
-        `dry_run` nothing is started: `.times` says what would be. Raises `ArgumentError`.
+        Returns at once, before the first of them; `await backfill.wait()`. A time for which a kept run was started
+        is not run again. With `dry_run` nothing is started: `.times` says what would be. Raises `ArgumentError`.
         """
         return self._scheduler.backfill(self, since, until, max_parallel=max_parallel, dry_run=dry_run)
 
@@ -449,8 +449,9 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
             backfill.end("a dry run" if dry_run else "there is no such time")
             return backfill
         schedule.backfills.append(backfill)
-        self._go_on(schedule, backfill)
-        self._push(schedule)
+        self._push(
+            schedule, at=0.0
+        )  # from the next look on: in the Server's context, as all that schedules start
         self._arm()
         return backfill
 

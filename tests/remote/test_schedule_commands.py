@@ -49,7 +49,7 @@ async def test_a_backfill_starts_runs_that_say_why_they_are_there(front):
         span = "2026-03-01T00:00:00Z 2026-03-01T02:00:00Z"
         planned = await client.ok(f"backfill hi hourly {span} dry_run=true")
         assert planned["times"] == ["2026-03-01T00:00:00Z", "2026-03-01T01:00:00Z"]
-        assert planned["runs"] == []
+        assert planned["started"] is False
         assert len((await client.ok(f"backfill hi hourly {span} 2"))["times"]) == 2
         await until(lambda: len(front.server.runs) == 2)
         assert (await client.ok("wait 1"))["state"] == "succeeded"

@@ -335,6 +335,7 @@ async def test_a_backfill_starts_runs_in_order_some_at_once() -> None:
     schedule = at.scheduler["job", "it"]
     backfill = await schedule.backfill(utc("2026-01-01T00:00"), utc("2026-01-01T05:00"), max_parallel=2)
     assert len(backfill.times) == 5
+    at.go(0)
     assert at.fired == ["01 00:00", "01 01:00"]
     assert not backfill.ended
     while len(at.runs) < 5:
@@ -362,7 +363,9 @@ async def test_a_backfill_starts_nothing_twice_and_a_dry_run_nothing() -> None:
     assert [f"{time:%H:%M}" for time in dry.times] == ["00:00", "01:00", "02:00"]
     assert dry.ended
     assert len(at.runs) == 2
-    backfill = await (await schedule.backfill(since, until)).wait()
+    backfill = await schedule.backfill(since, until)
+    at.go(0)
+    await backfill.wait()
     assert at.fired == ["01 01:00", "01 02:00", "01 00:00"]
     assert list(backfill.runs.values()) == [3, 1, 2]
 
@@ -373,6 +376,7 @@ async def test_a_backfill_waits_while_the_job_is_busy_and_says_what_is_refused()
     at.refuse = BusyError("busy")
     schedule = at.scheduler["job", "it"]
     backfill = await schedule.backfill(utc("2026-01-01T00:00"), utc("2026-01-01T02:00"))
+    at.go(1)
     assert not backfill.ended
     at.refuse = UnresolvedError("no code")
     at.go(LOOK)
@@ -526,6 +530,7 @@ async def test_a_backfill_of_an_undefined_schedule_ends_with_the_reason() -> Non
     at.ends_at_once = False
     schedule = at.scheduler["job", "it"]
     backfill = await schedule.backfill(utc("2026-01-01T00:00"), utc("2026-01-01T03:00"))
+    at.go(0)
     at.scheduler.undefine("job")
     assert (await backfill.wait()).reason == "the schedule is no longer defined"
     assert repr(backfill) == "<Backfill of 3 times, 1 started, 1 live>"

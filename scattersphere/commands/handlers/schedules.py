@@ -126,8 +126,7 @@ async def backfill(
         "job": job,
         "schedule": schedule,
         "times": [show_instant(time) for time in made.times],
-        "runs": list(made.runs.values()),
-        "refused": {show_instant(time): words for time, words in made.refused.items()},
+        "started": not dry_run,
     }
 
 
