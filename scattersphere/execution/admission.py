@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -25,14 +25,17 @@ class Admission:
     def __init__(self, max_runs: int | None, queue_limit: int) -> None:
         self._max_runs = max_runs
         self._queue_limit = queue_limit
-        self._queue: deque[Execution] = deque()
+        self._queues: dict[tuple[str, int | None], dict[int, Execution]] = {}
+        """What waits, by job and its `max_runs`, then by id, which is the order in which they came. Where a job is at
+        its limit none of its queue is looked at: there may be ten thousand."""
+        self._queued = 0
         self._inside: dict[int, Execution] = {}
         self._by_job: Counter[str] = Counter()
 
     @property
     def queued(self) -> int:
         """How many runs wait."""
-        return len(self._queue)
+        return self._queued
 
     def check(self, job: JobDefinition, *, child: bool) -> None:
         """Raise `BusyError` where a further run of `job` can be neither started nor queued."""
@@ -41,17 +44,20 @@ class Admission:
         if self._job_full(job) and job.overlap is Overlap.REFUSE:
             raise BusyError(f"job {job.name!r} runs already {job.max_runs} time(s), which is its max_runs")
         full = self._job_full(job) or self._full
-        if full and len(self._queue) >= self._queue_limit:
-            raise BusyError(f"{len(self._queue)} runs are queued, which is the queue_limit; try later")
+        if full and self._queued >= self._queue_limit:
+            raise BusyError(f"{self._queued} runs are queued, which is the queue_limit; try later")
 
     def enter(self, execution: Execution) -> list[Execution]:
         """Queue a run. Return the runs that it replaces (overlap "replace")."""
-        self._queue.append(execution)
         job = execution.plan.definition
+        self._queues.setdefault((job.name, job.max_runs), {})[execution.id] = execution
+        self._queued += 1
         if job.overlap is not Overlap.REPLACE or not self._job_full(job):
             return []
         same = [other for other in self._inside.values() if other.plan.job == job.name]
-        waiting = [other for other in self._queue if other.plan.job == job.name and other is not execution]
+        queues = [queue for (name, _), queue in self._queues.items() if name == job.name]
+        waiting = [other for queue in queues for other in queue.values() if other is not execution]
+        waiting.sort(key=lambda other: other.id)
         surplus = len(same) + len(waiting) + 1 - (job.max_runs or 1)
         return (same + waiting)[:surplus]
 
@@ -59,13 +65,29 @@ class Admission:
         """Take the next run that may start out of the queue, or None."""
         if self._full:
             return None
-        for execution in self._queue:
-            if execution.state is RunState.QUEUED and not self._job_full(execution.plan.definition):
-                self._queue.remove(execution)
-                self._inside[execution.id] = execution
-                self._by_job[execution.plan.job] += 1
-                return execution
-        return None
+        firsts = [
+            next((one for one in queue.values() if one.state is RunState.QUEUED), None)
+            for (name, max_runs), queue in self._queues.items()
+            if max_runs is None or self._by_job[name] < max_runs
+        ]
+        found = min(filter(None, firsts), key=lambda one: one.id, default=None)
+        if found is not None:
+            self._take_out(found)
+            self._inside[found.id] = found
+            self._by_job[found.plan.job] += 1
+        return found
+
+    def _take_out(self, execution: Execution) -> bool:
+        """Take a run out of its queue. Return whether it was there."""
+        job = execution.plan.definition
+        key = job.name, job.max_runs
+        queue = self._queues.get(key, {})
+        if queue.pop(execution.id, None) is None:
+            return False
+        self._queued -= 1
+        if not queue:
+            del self._queues[key]
+        return True
 
     def leave(self, execution: Execution) -> None:
         """A run has ended, wherever it was."""
@@ -73,8 +95,8 @@ class Admission:
             self._by_job[execution.plan.job] -= 1
             if not self._by_job[execution.plan.job]:
                 del self._by_job[execution.plan.job]
-        elif execution in self._queue:
-            self._queue.remove(execution)
+        else:
+            self._take_out(execution)
 
     def waits_for(self, execution: Execution) -> str:
         """Say which slot a queued run waits for, and who has it."""

@@ -98,3 +98,23 @@ def test_leaving_while_queued_frees_the_place_in_the_queue():
     admission.enter(waiting)
     admission.leave(waiting)
     assert admission.queued == 0
+
+
+def test_ten_thousand_runs_of_a_job_at_its_limit_cost_the_others_nothing():
+    """Else each start looks at all that wait: 10,000 of them took half a minute."""
+    looks = []
+
+    class Waiting(SimpleNamespace):
+        @property
+        def state(self):
+            looks.append(self.id)
+            return RunState.QUEUED
+
+    admission = Admission(None, 10_000)
+    for number in range(1, 1_001):
+        admission.enter(Waiting(id=number, plan=SimpleNamespace(job="single", definition=SINGLE)))
+        assert taken(admission) == ([1] if number == 1 else [])
+    admission.enter(run(2_000, FREE))
+    assert taken(admission) == [2_000]
+    assert len(looks) < 10
+    assert admission.queued == 999
