@@ -28,34 +28,36 @@ CHECK_ON_LOOP = (
     "as long as the run is paused; write `await context.checkpoint()` instead"
 )
 
-NO_GATES: dict[Any, Any] = {}
-NO_THREADS: frozenset[int] = frozenset()
-"""Of most attempts; never changed."""
-
 
 class Attempt(TaskContext):
-    """Few slots, filled when needed: one of these is made for each no-op task of a large job."""
+    """Few slots: one of these is made for each no-op task of a large job. What most never have stands in the class."""
 
-    __slots__ = (
-        "asked",
-        "attempt_number",
-        "awaiting",
-        "began_at",
-        "execution",
-        "gates",
-        "grace",
-        "handle",
-        "killed",
-        "late",
-        "own_log",
-        "own_params",
-        "place",
-        "planned",
-        "remaining",
-        "threads",
-        "unit",
-        "waits_for",
-    )
+    __slots__ = ("__dict__", "attempt_number", "execution", "handle", "planned", "unit")
+
+    awaiting: Invocation | None = None
+    """What has the loop await something for a body that is no coroutine."""
+    began_at: float | None = None
+    """When its backend has begun it; None on the loop, where the machine knows at once."""
+    asked: str | None = None
+    """None, or why it was asked to end: "cancel" or "timeout"."""
+    killed: bool = False
+    grace: Timer | None = None
+    remaining: float | None = None
+    """Seconds left of the timeout while it stands still."""
+    late: Timer | None = None
+    """The timeout of an attempt that was held: it left the order in which attempts expire."""
+    waits_for: tuple[Execution, ...] = ()
+    """The child runs for whose end it waits at this moment; its places are lent meanwhile."""
+    place: anyio.Event | None = None
+    """Set when it has its places again."""
+    gates: Mapping[Any, Any] = MappingProxyType({})
+    """Where its tasks and threads wait during a pause, and which of them."""
+    threads: frozenset[int] = frozenset()
+    """The threads that have called `check()`."""
+    own_params: dict[str, Any] | None = None
+    """The parameters of the run as its body sees them: what it changes in them is nobody else's."""
+    own_log: logging.LoggerAdapter[logging.Logger] | None = None
+    """The logger that was made for it. It knows the attempt: dropped at the end, no work for the collector."""
 
     def __init__(self, execution: Execution, unit: int, planned: PlannedTask, number: int) -> None:
         self.execution: Execution = execution
@@ -63,30 +65,6 @@ class Attempt(TaskContext):
         self.planned: PlannedTask = planned
         self.attempt_number: int = number
         self.handle: Any = None
-        self.awaiting: Invocation | None = None
-        """What has the loop await something for a body that is no coroutine."""
-        self.began_at: float | None = None
-        """When its backend has begun it; None on the loop, where the machine knows at once."""
-        self.asked: str | None = None
-        """None, or why it was asked to end: "cancel" or "timeout"."""
-        self.killed: bool = False
-        self.grace: Timer | None = None
-        self.remaining: float | None = None
-        """Seconds left of the timeout while it stands still."""
-        self.late: Timer | None = None
-        """The timeout of an attempt that was held: it left the order in which attempts expire."""
-        self.waits_for: tuple[Execution, ...] = ()
-        """The child runs for whose end it waits at this moment; its places are lent meanwhile."""
-        self.place: anyio.Event | None = None
-        """Set when it has its places again."""
-        self.gates: dict[Any, Any] = NO_GATES
-        """Where its tasks and threads wait during a pause, and which of them."""
-        self.threads: frozenset[int] = NO_THREADS
-        """The threads that have called `check()`."""
-        self.own_params: dict[str, Any] | None = None
-        """The parameters of the run as its body sees them: what it changes in them is nobody else's."""
-        self.own_log: logging.LoggerAdapter[logging.Logger] | None = None
-        """The logger that was made for it. It knows the attempt: dropped at the end, no work for the collector."""
 
     def __repr__(self) -> str:
         return f"<Attempt {self.attempt} of {self.label}>"

@@ -186,18 +186,23 @@ class AttemptDriver:
         execution, unit = attempt.execution, attempt.unit
         if not execution.machine.begin(unit):
             return False
-        # Where the loop starts tasks a turn later, time has passed, and it is to be kept track of from now on.
+        if attempt.handle is None and unit < execution.plan.size and not execution.borrowed:
+            execution.started[unit] = self._now
+            execution.journal.stamp(self._now)  # what the body does comes later
+            return True
+        return self._unusual_first_step(attempt)
+
+    def _unusual_first_step(self, attempt: Attempt) -> bool:
+        """Do so for instances, and where the loop starts tasks a turn later."""
+        execution = attempt.execution
         late = attempt.handle is not None
         now = self.clock() if late else self._now
-        if unit < execution.plan.size:
-            execution.started[unit] = now
-        else:
-            execution.mark(execution.started, unit, now)
-        execution.journal.stamp(now)  # what the body does comes later
+        execution.mark(execution.started, attempt.unit, now)
+        execution.journal.stamp(now)
         if execution.borrowed and self._ended_with_taken_result(attempt):
             return False
         if late:
-            execution.live[unit] = attempt
+            execution.live[attempt.unit] = attempt
             self._suspended(attempt, now)
         return True
 
@@ -305,7 +310,8 @@ class AttemptDriver:
             execution.mark(execution.ended, unit, now)
         if attempt.handle is not None:
             self._forget(attempt)
-        attempt.own_log = None
+        if attempt.own_log is not None:
+            attempt.own_log = None
         if execution.gauges:
             progress.close(self, attempt)
         machine.ok(unit, value)
@@ -402,7 +408,8 @@ class AttemptDriver:
         if attempt.unit not in execution.machine.stuck:
             execution.mark(execution.ended, attempt.unit, self.clock())
         self._forget(attempt)
-        attempt.own_log = None
+        if attempt.own_log is not None:
+            attempt.own_log = None
         if execution.gauges:
             progress.close(self, attempt)
         is_late = attempt.unit in execution.machine.stuck

@@ -14,6 +14,7 @@ from scattersphere.execution.binding import Binder, Known
 from scattersphere.execution.machine.shape import Shape, TaskShape
 from scattersphere.execution.plan import Plan, PlannedTask
 from scattersphere.model.fields import awaiting
+from scattersphere.model.forms import places_of
 from scattersphere.model.references import compile_argument
 from scattersphere.model.taskclass import LOOP, TaskClass
 
@@ -180,6 +181,7 @@ class _Planner:
             bool(task.map),
             task.run_if is not True,
             task.pool,
+            tuple(task.needs.items()),
             backend,
             task.max_parallel,
             task.priority,
@@ -195,6 +197,7 @@ class _Planner:
                 mapped=bool(task.map),
                 conditional=task.run_if is not True,
                 pools=_pools(task.pool, backend),
+                needs=tuple((name, places_of(amount)) for name, amount in task.needs.items()),
                 max_parallel=task.max_parallel,
                 priority=task.priority,
                 allow_failure=task.allow_failure,

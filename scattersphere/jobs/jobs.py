@@ -20,6 +20,7 @@ from scattersphere.execution.planning import code_problems, compile_plan
 from scattersphere.model.arguments import check_text, describe
 from scattersphere.model.builder import JobBuilder, literal
 from scattersphere.model.definition import JobDefinition, TaskDefinition
+from scattersphere.model.forms import places_of
 from scattersphere.model.frozen import changed
 
 if TYPE_CHECKING:
@@ -153,23 +154,28 @@ class Jobs(LiveMapping[str, JobDefinition]):
         return known[1]
 
     def _pool_problems(self, definition: JobDefinition) -> list[RawProblem]:
-        wrong = [
-            (name, task.pool)
-            for name, task in definition.tasks.items()
-            if task.pool is not None and task.pool not in self._pools
-        ]
-        if not wrong:
-            return []
+        problems: list[RawProblem] = []
+        for name, task in definition.tasks.items():
+            if task.pool is not None and task.pool not in self._pools:
+                problems.append(self._no_pool(("tasks", name, "pool"), task.pool))
+            for pool, amount in task.needs.items():
+                place = ("tasks", name, "needs", pool)
+                if pool not in self._pools:
+                    problems.append(self._no_pool(place, pool))
+                    continue
+                size, places = self._pools[pool], places_of(amount) + (pool == task.pool)
+                if places > size:
+                    words = (
+                        f"needs {places:,} places of pool {pool}, which has {size:,}: it could never start"
+                    )
+                    problems.append(RawProblem(place, words))
+        return problems
+
+    def _no_pool(self, place: tuple[str, ...], pool: str) -> RawProblem:
         known = ", ".join(sorted(self._pools)) or "none"
-        suggest = Suggester(self._pools)
-        return [
-            RawProblem(
-                ("tasks", name, "pool"),
-                f"no pool {quote(pool)}; this Server has {known}",
-                suggest.nearest(pool),
-            )
-            for name, pool in wrong
-        ]
+        return RawProblem(
+            place, f"no pool {quote(pool)}; this Server has {known}", Suggester(self._pools).nearest(pool)
+        )
 
     def _resolve(self, definition: JobDefinition) -> JobDefinition:
         """Return a copy in which each task names its bundle, where that is known."""

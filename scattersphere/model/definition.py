@@ -180,7 +180,6 @@ class TaskDefinition:
             "Places of pools that an attempt takes, all at once.",
             since=2,
             shapes_plan=True,
-            awaits="pools with amounts",
         ),
     )
     priority: int = attrs.field(

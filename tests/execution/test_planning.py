@@ -136,7 +136,6 @@ def test_each_field_of_a_policy_that_shapes_the_plan_does(find):
             "params.p.env",
             "reading secrets from the environment",
         ),
-        ({"tasks": {"t": {"task": "Count", "needs": {"gpu": 1}}}}, "tasks.t.needs", "pools with amounts"),
         (
             {"tasks": {"t": {"task": "Count", "on_restart": "fail"}}},
             "tasks.t.on_restart",

@@ -2,8 +2,8 @@
 
 Higher priority first; runs of equal priority take turns; no limit is ever exceeded; and a place
 that becomes free is offered on until somebody takes it or nobody waits. That last promise rests on
-one invariant, kept by `offer`: a gate with a free place and waiting lanes is used by at least one
-lane that is listed, and whichever way that lane leaves the list, it passes the offer on.
+one invariant, kept by `offer`: a gate with as many free places as the first of its waiting lanes needs is used by at
+least one lane that is listed, and whichever way that lane leaves the list, it passes the offer on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from bisect import insort
 from collections import deque
 from typing import TYPE_CHECKING
 
-from scattersphere.execution.machine.places import UNLIMITED, Gate, Lane, Turn
+from scattersphere.execution.machine.places import UNLIMITED, Gate, Lane, Needs, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -154,13 +154,14 @@ class Dispatcher:
     def _take_limited(self, machine: RunMachine, lane: Lane, limit: int) -> list[int]:
         """Take units of a lane that needs places, as many as there are; park it if there is none."""
         for gate in lane.gates:
-            if gate.free <= 0 and lane.queue:
+            amount = lane.amounts[gate]
+            if lane.queue and (gate.free < amount or gate.is_before(lane)):
                 gate.park(lane)
                 return []
-            limit = 1 if gate.waiting else min(limit, gate.free)
+            limit = 1 if gate.waiting else min(limit, gate.free // amount)
         units = machine.take(lane, limit)
-        for gate in lane.gates:
-            gate.free -= len(units)
+        for gate, amount in lane.needs:
+            gate.free -= amount * len(units)
         lane.offered = False
         return units
 
@@ -215,26 +216,30 @@ class Dispatcher:
                 self.offer(lane.gates)
             lane.idle = True
 
-    def give_back(self, gates: tuple[Gate, ...]) -> None:
-        """Free a place in each of these gates."""
-        for gate in gates:
-            gate.free += 1
-        self.offer(gates)
+    def give_back(self, needs: Needs) -> None:
+        """Free so many places in each of these gates."""
+        for gate, amount in needs:
+            gate.free += amount
+        for gate, _ in needs:
+            self._offer(gate)
 
-    def seize(self, gates: tuple[Gate, ...]) -> None:
-        """Take a place of each of these gates and of the server, whether there is one or not."""
+    def seize(self, needs: Needs) -> None:
+        """Take places of these gates and one of the server, whether there are any or not."""
         if self.limited:
             self.free -= 1
-        for gate in gates:
-            gate.free -= 1
+        for gate, amount in needs:
+            gate.free -= amount
 
     def offer(self, gates: tuple[Gate, ...]) -> None:
-        """Offer a free place of each gate to the lane that waits for it first."""
+        """Offer free places of each gate to the lane that waits for them first."""
         for gate in gates:
-            lane = gate.next_waiting()
-            if lane is not None:
-                lane.offered = True
-                self.enlist(lane, first=True)
+            self._offer(gate)
+
+    def _offer(self, gate: Gate) -> None:
+        lane = gate.next_waiting()
+        if lane is not None:
+            lane.offered = True
+            self.enlist(lane, first=True)
 
     def _new_level(self, priority: int) -> Level:
         if len(self._order) >= KEPT_LEVELS:

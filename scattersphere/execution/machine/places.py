@@ -60,12 +60,24 @@ class Gate:
         lane.parked_at = None
 
     def next_waiting(self) -> Lane | None:
-        """Take out the lane that a free place is offered to, if there is both."""
+        """Take out the lane that free places are offered to: who waits first, if there are as many as it needs."""
         if self.free <= 0 or not self.waiting:
             return None
         lane = next(iter(self.waiting[max(self.waiting)]))
+        if lane.amounts[self] > self.free:
+            return None
         self.forget(lane)
         return lane
+
+    def is_before(self, lane: Lane) -> bool:
+        """Whether somebody of at least its priority waits for more than is free: smaller ones do not overtake."""
+        if not self.waiting or lane.offered or (top := max(self.waiting)) < lane.priority:
+            return False
+        return next(iter(self.waiting[top])).amounts[self] > self.free
+
+
+Needs = tuple[tuple[Gate, int], ...]
+"""How many places of which gates a unit takes, all at once."""
 
 
 class Turn:
@@ -90,9 +102,11 @@ class Lane:
     """
 
     __slots__ = (
+        "amounts",
         "gates",
         "idle",
         "mapped",
+        "needs",
         "offered",
         "own",
         "parked_at",
@@ -103,12 +117,14 @@ class Lane:
         "turn",
     )
 
-    def __init__(self, turn: Turn, own: tuple[Gate, ...], shared: tuple[Gate, ...], *, mapped: bool) -> None:
+    def __init__(self, turn: Turn, own: Needs, shared: Needs, *, mapped: bool) -> None:
         self.turn: Turn = turn
         self.priority: int = turn.priority
-        self.own: tuple[Gate, ...] = own
-        self.shared: tuple[Gate, ...] = shared
-        self.gates: tuple[Gate, ...] = own + shared
+        self.own: Needs = own
+        self.shared: Needs = shared
+        self.needs: Needs = own + shared
+        self.amounts: dict[Gate, int] = dict(self.needs)
+        self.gates: tuple[Gate, ...] = tuple(self.amounts)
         self.mapped: bool = mapped
         self.plain: bool = not (self.gates or mapped)
         self.queue: deque[int] = deque()

@@ -24,7 +24,7 @@ from scattersphere.execution.machine.codes import (
     TASK_ALLOWED,
     TASK_STATES,
 )
-from scattersphere.execution.machine.places import Gate, Lane, Turn
+from scattersphere.execution.machine.places import Gate, Lane, Needs, Turn
 from scattersphere.execution.machine.readers import DROPPED, Readers
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class RunRecord:
     def full_gate(self, unit: int) -> Gate | None:
         """Return the gate at which a unit waits for a place; None where there are places in all of its gates."""
         lane = self._lane_of(unit)
-        return lane.parked_at or next((gate for gate in lane.gates if gate.free <= 0), None)
+        return lane.parked_at or next((gate for gate, amount in lane.needs if gate.free < amount), None)
 
     def gates_of(self, unit: int) -> tuple[Gate, ...]:
         """Return the gates in which an attempt has a place."""
@@ -282,10 +282,10 @@ class RunRecord:
             if turn is None:
                 # Records are only ever made as the base of a RunMachine.
                 turn = self._turns[lane_shape.priority] = Turn(cast("RunMachine", self), lane_shape.priority)
-            own = () if self._run_gate is None else (self._run_gate,)
+            own: Needs = () if self._run_gate is None else ((self._run_gate, 1),)
             if lane_shape.max_parallel is not None:
-                own = (*own, Gate(lane_shape.max_parallel, "its task (max_parallel)"))
-            shared = tuple(self.dispatcher.pool(name) for name in lane_shape.pools)
+                own = (*own, (Gate(lane_shape.max_parallel, "its task (max_parallel)"), 1))
+            shared = tuple((self.dispatcher.pool(name), amount) for name, amount in lane_shape.pools)
             lane = self._lanes[number] = Lane(turn, own, shared, mapped=lane_shape.mapped)
         return lane
 

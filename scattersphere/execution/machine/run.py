@@ -287,7 +287,7 @@ class RunMachine(Consequences):
         if dispatcher.limited:
             dispatcher.free += 1
         if shape.gated:
-            dispatcher.give_back(self._lane_of(unit).gates)
+            dispatcher.give_back(self._lane_of(unit).needs)
         below = shape.successors[unit]
         if below:
             waited = self._waited
@@ -631,7 +631,7 @@ class RunMachine(Consequences):
             self.take_back(unit)
             return
         self.take_back(unit)
-        self.dispatcher.seize(lane.gates)
+        self.dispatcher.seize(lane.needs)
 
     def hold_waiting(self, unit: int) -> None:
         """Count an attempt as held during a pause: all the runs for which it waits are paused."""
@@ -653,8 +653,8 @@ class RunMachine(Consequences):
         if dispatcher.limited:
             dispatcher.free += 1
         lane = self._lane_of(unit)
-        if lane.gates:
-            dispatcher.give_back(lane.gates)
+        if lane.needs:
+            dispatcher.give_back(lane.needs)
 
     def _give_up(self, unit: int) -> None:
         self.seize(unit)

@@ -41,6 +41,8 @@ class TaskShape:
     mapped: bool = False
     conditional: bool = False
     pools: tuple[str, ...] = ()
+    needs: tuple[tuple[str, int], ...] = ()
+    """Pools of which it takes so many places, besides one of each in `pools`; all of them at once or none."""
     max_parallel: int | None = None
     priority: int = 0
     allow_failure: bool = False
@@ -52,7 +54,8 @@ class LaneShape:
     """Tasks that need exactly the same places: if one of them cannot start, none of them can."""
 
     priority: int
-    pools: tuple[str, ...]
+    pools: tuple[tuple[str, int], ...]
+    """Names, and how many places of each."""
     mapped: bool
     owner: int | None
     max_parallel: int | None
@@ -210,7 +213,10 @@ _ALL_SUCCESS = TriggerRule.ALL_SUCCESS
 
 def _lane(task: TaskShape, owner: int | None) -> LaneShape:
     bound = None if owner is None else task.max_parallel
-    return LaneShape(task.priority, tuple(dict.fromkeys(task.pools)), task.mapped, owner, bound)
+    pools = dict.fromkeys(task.pools, 1)
+    for name, amount in task.needs:
+        pools[name] = pools.get(name, 0) + amount
+    return LaneShape(task.priority, tuple(pools.items()), task.mapped, owner, bound)
 
 
 def _successors(waits: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
@@ -230,6 +236,8 @@ def _check(tasks: Sequence[TaskShape], waits: Sequence[tuple[int, ...]], max_par
         index, upstream = next((i, u) for i, found in enumerate(waits) for u in found if not 0 <= u < size)
         raise ValueError(f"task {index} depends on task {upstream}, but there are {size} tasks")
     for index, (task, upstreams) in enumerate(zip(tasks, waits, strict=True)):
+        if any(amount < 1 for _, amount in task.needs):
+            raise ValueError(f"task {index}: what it needs of a pool is at least 1")
         if task.max_attempts < 1 or (task.max_parallel is not None and task.max_parallel < 1):
             raise ValueError(f"task {index}: max_attempts and max_parallel are at least 1")
         if upstreams:

@@ -97,6 +97,7 @@ def jobs(draw, max_tasks=7, *, plain=False):
                 mapped=mapped,
                 conditional=answer is not None and (not mapped or draw(st.booleans())),
                 pools=draw(st.sampled_from([(), (), (), ("a",), ("b",), ("a", "b"), ("unheard of",)])),
+                needs=draw(st.sampled_from([(), (), (), (("a", 2),), (("b", 1), ("a", 1)), (("b", 2),)])),
                 max_parallel=draw(st.sampled_from([None, None, 1, 2])),
                 priority=draw(st.sampled_from([0, 0, 0, 5, -1])),
                 allow_failure=draw(st.integers(0, 4)) == 0,
@@ -105,6 +106,19 @@ def jobs(draw, max_tasks=7, *, plain=False):
         )
     limit = None if plain else draw(st.sampled_from([None, None, 1, 2]))
     return Job(tuple(tasks), answers, limit, not plain and draw(st.integers(0, 5)) == 0)
+
+
+def needs_of(task):
+    """How many places of which pools a task takes."""
+    needs = Counter(dict.fromkeys(task.pools, 1))
+    needs.update(dict(task.needs))
+    return needs
+
+
+def lacks(gate, amount):
+    """Whether there are too few places, or somebody waits for more than there are and is not overtaken."""
+    first = next(iter(gate.waiting[max(gate.waiting)])) if gate.waiting else None
+    return gate.free < amount or (first is not None and first.amounts[gate] > gate.free)
 
 
 @attrs.define(eq=False)
@@ -333,8 +347,8 @@ class World:
                 continue
             task = machine.task_of(unit)
             use["server"] += 1
-            for pool in self.jobs[number].tasks[task].pools:
-                use[pool] += 1
+            for pool, amount in needs_of(self.jobs[number].tasks[task]).items():
+                use[pool] += amount
             if unit not in machine.stuck:
                 use[number] += 1
                 use[number, task] += 1
@@ -472,9 +486,16 @@ class World:
         for unit in range(len(states)):
             task = machine.task_of(unit)
             shape = job.tasks[task]
-            gates = [self.dispatcher.pools[pool] for pool in shape.pools if pool in self.pools]
+            gates = [
+                (self.dispatcher.pools[pool], n) for pool, n in needs_of(shape).items() if pool in self.pools
+            ]
             bound = shape.mapped and shape.max_parallel is not None and used[task] >= shape.max_parallel
-            if full or bound or any(gate.free <= 0 for gate in gates) or (machine.run_id, unit) in self.taken:
+            if (
+                full
+                or bound
+                or any(lacks(gate, n) for gate, n in gates)
+                or (machine.run_id, unit) in self.taken
+            ):
                 continue
             assert not self.could_start(machine, job, unit), f"idle: unit {unit} of run {machine.run_id}"
 

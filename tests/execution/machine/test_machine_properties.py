@@ -27,7 +27,7 @@ def test_every_promise_holds_in_every_interleaving(data):
     world = World(
         data.draw(st.lists(jobs(), min_size=1, max_size=3)),
         limit=data.draw(st.sampled_from([None, None, 1, 2, 3])),
-        pools={"a": data.draw(st.integers(1, 2)), "b": data.draw(st.integers(1, 2))},
+        pools={"a": data.draw(st.integers(3, 4)), "b": data.draw(st.integers(3, 4))},
         take=data.draw(st.sampled_from([1, 2, 32])),
         at_once=data.draw(st.sampled_from([1, 2, 256])),
         late=data.draw(st.booleans()),
@@ -42,7 +42,7 @@ def test_terminal_states_do_not_depend_on_order_limits_or_priorities(data):
     world = World(
         data.draw(st.lists(jobs(), min_size=1, max_size=2)),
         limit=data.draw(st.sampled_from([None, 1, 2])),
-        pools={"a": 1, "b": 1},
+        pools={"a": 3, "b": 3},
         take=data.draw(st.sampled_from([1, 32])),
     )
     play(data, world, 30, control=False)
@@ -81,7 +81,7 @@ def test_the_hot_path_writes_the_same_journal_as_the_general_path(data):
     hand = Recorded(data)
     worlds = []
     for machine in (RunMachine, GeneralMachine):
-        world = World(jobs_, limit=limit, pools={"a": 2, "b": 1}, take=take, machine=machine)
+        world = World(jobs_, limit=limit, pools={"a": 3, "b": 3}, take=take, machine=machine)
         play(hand, world, 30, control=control)
         hand = Recorded(answers=hand.given)
         worlds.append(world)
@@ -100,7 +100,7 @@ def test_cut_any_interleaving_anywhere_restore_and_go_on_every_promise_holds(dat
     world = World(
         data.draw(st.lists(jobs(), min_size=1, max_size=3)),
         limit=data.draw(st.sampled_from([None, None, 1, 2, 3])),
-        pools={"a": data.draw(st.integers(1, 2)), "b": data.draw(st.integers(1, 2))},
+        pools={"a": data.draw(st.integers(3, 4)), "b": data.draw(st.integers(3, 4))},
         take=data.draw(st.sampled_from([1, 2, 32])),
         at_once=data.draw(st.sampled_from([1, 2, 256])),
         late=data.draw(st.booleans()),
@@ -115,7 +115,7 @@ def test_a_run_that_was_cut_and_restored_comes_to_the_same_end(data):
     world = World(
         data.draw(st.lists(jobs(), min_size=1, max_size=2)),
         limit=data.draw(st.sampled_from([None, 1, 2])),
-        pools={"a": 1, "b": 1},
+        pools={"a": 3, "b": 3},
         take=data.draw(st.sampled_from([1, 32])),
         late=data.draw(st.booleans()),
     )
@@ -125,7 +125,7 @@ def test_a_run_that_was_cut_and_restored_comes_to_the_same_end(data):
 @budget(100)
 @given(st.data())
 def test_facts_are_whole_a_run_restored_without_anything_to_interrupt_has_the_same(data):
-    world = World(data.draw(st.lists(jobs(), min_size=1, max_size=2)), pools={"a": 1, "b": 1})
+    world = World(data.draw(st.lists(jobs(), min_size=1, max_size=2)), pools={"a": 3, "b": 3})
     play(data, world, data.draw(st.integers(0, 20)))
     before = [machine.facts() for machine in world.machines]
     world.cut()
