@@ -75,7 +75,11 @@ def read_record(
     So a task with a mistyped key still tells that it waits for a task that is not there. `needed` stands in for the
     fields that must be given.
     """
-    read, rest, problems = _READERS[cls], value, list[RawProblem]()
+    try:
+        return _READERS[cls](value), []
+    except Exception:  # noqa: BLE001 - whatever it is, the others say exactly what and where
+        read = _EXACT_READERS[cls]
+    rest, problems = value, list[RawProblem]()
     for turn in range(3):
         try:
             return read(rest), problems
@@ -92,12 +96,14 @@ MISSING = "is missing"
 
 def _without(value: Mapping[str, Any], paths: Collection[Path]) -> dict[str, Any]:
     """Return a copy of `value` without what stands at `paths`."""
-    left = dict(value)
+    left, own = dict(value), set[Path]()
     for path in paths:
         holder: Any = left
-        for step in path[:-1]:
-            inner = holder[step]
-            holder[step] = dict(inner) if type(inner) is dict else list(inner)
+        for length, step in enumerate(path[:-1], 1):
+            if path[:length] not in own:
+                own.add(path[:length])
+                inner = holder[step]
+                holder[step] = dict(inner) if type(inner) is dict else list(inner)
             holder = holder[step]
         if isinstance(holder, list):
             index: Any = path[-1]
@@ -153,9 +159,13 @@ def _unknown_keys(error: ForbiddenExtraKeysError, path: Path) -> list[RawProblem
 _Reader = Callable[..., Any]
 
 
-def _make_readers() -> Mapping[type, _Reader]:
-    """Return what reads the JSON objects of each class of definitions. cattrs writes the code."""
-    converter, readers = Converter(forbid_extra_keys=True, detailed_validation=True), dict[type, _Reader]()
+def _make_readers(*, exact: bool) -> Mapping[type, _Reader]:
+    """Return what reads the JSON objects of each class of definitions. cattrs writes the code.
+
+    Only `exact` ones say where something is wrong, and find all of it; the others are faster.
+    """
+    converter = Converter(forbid_extra_keys=True, detailed_validation=exact)
+    readers = dict[type, _Reader]()
 
     def teach(cls: type) -> _Reader:
         overrides = {field.name: override(omit=True) for field in attrs.fields(cls)}
@@ -194,4 +204,5 @@ def _read_records(form: Records, read: _Reader, value: Any, _: Any) -> dict[str,
     return found
 
 
-_READERS = _make_readers()
+_READERS = _make_readers(exact=False)
+_EXACT_READERS = _make_readers(exact=True)

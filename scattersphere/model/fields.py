@@ -7,8 +7,9 @@ Schema and the tables of the reference are made from these rows; `rows` raises w
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -229,9 +230,19 @@ def awaiting(item: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
             yield here, row.awaits
         elif isinstance(row.json, Record):
             yield from awaiting(content, here)
-        else:
+        elif isinstance(row.json, Records):
+            asked, defaults = _awaited_values(row.json.cls)
             for name, inside in content.items():
-                yield from awaiting(inside, (*here, name))
+                if isinstance(inside, row.json.cls) and asked(inside) != defaults:
+                    yield from awaiting(inside, (*here, name))
+
+
+@cache
+def _awaited_values(cls: type) -> tuple[Callable[[Any], Any], Any]:
+    """Return what gives the values of a class that await something, and their defaults: most instances have those."""
+    found = _awaiting_rows(cls)
+    get = attrgetter(*[row.name for row in found])
+    return get, found[0].default if len(found) == 1 else tuple([row.default for row in found])
 
 
 @cache
