@@ -43,7 +43,7 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", "") and "PYTHONPYCACHEPREFIX" not i
     _byte_code = tempfile.TemporaryDirectory(prefix="byte-code-")
     os.environ["PYTHONPYCACHEPREFIX"] = _byte_code.name
 
-hypothesis.settings.register_profile("default", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("default", deadline=None, max_examples=30)
 hypothesis.settings.register_profile(
     "ci", deadline=None, max_examples=100, derandomize=True, print_blob=True
 )  # the same cases each time: a red CI means that this change broke something
