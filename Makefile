@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest --quiet
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all lint format types imports snippets examples docs check bench packaged wheel clean
+.PHONY: help venv demo test fuzz test-all lint format types imports snippets examples docs check bench packaged wheel clean
 
 help: ## show these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2>/dev/null || true
@@ -69,6 +69,11 @@ snippets: $(STAMP) ## run what the README and the documentation show
 
 bench: $(STAMP) ## measure the cost of a task against hand-written loops (minutes)
 	@$(BIN)/python -m benchmarks dispatch
+
+FUZZ ?= 600
+fuzz: $(STAMP) ## fuzz what reads the bytes of strangers, FUZZ seconds altogether (Linux)
+	@$(PIP) install --group fuzz
+	@$(BIN)/python -m fuzz $(FUZZ)
 
 packaged: ## test the wheel with the lowest dependencies, then without the extras (minutes)
 	@.ci/packaged $(PYTHON)

@@ -365,3 +365,16 @@ def test_a_blocking_program_has_the_same():
         assert run.statistics.attempts == 1
         assert server.logs(tail=1)[0].message.startswith("Add succeeded in ")
         assert run.state is RunState.SUCCEEDED
+
+
+async def test_one_job_that_runs_all_the_time_does_not_take_the_history_of_the_others():
+    """One runner evicted everybody's history in 16 s."""
+    async with Server(history=(6, 3600)) as server:
+        server.register_tasks("app", [Silent])
+        for name in ("often", "rare", "once"):
+            server.define(JobDefinition.build(name).task("a", "Silent").done())
+        for name in ("once", "rare", "often", "rare", *["often"] * 40):
+            await (await server.start(name)).wait()
+        kept = [run.job for run in server.runs.values()]
+        assert (kept.count("once"), kept.count("rare"), kept.count("often")) == (1, 2, 3)
+        assert max(server.runs) == 44

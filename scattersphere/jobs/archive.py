@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import TYPE_CHECKING
 
 from scattersphere._mapping import LiveMapping
@@ -18,7 +17,9 @@ if TYPE_CHECKING:
 class RunArchive(LiveMapping[int, "Run"]):
     """Keeps at most `keep` ended runs, none for longer than `keep_for` seconds.
 
-    Only whole ended runs are evicted, in the order in which they ended. `on_evict` is told of each.
+    Only whole ended runs are evicted: what is too old, in the order in which they ended; of what is too many, the
+    oldest of the job that has the most, so that one job that runs all the time does not take the others' history.
+    `on_evict` is told of each.
     `remind(when, callback)` has `callback(now)` called at `when`: age needs no new run to take effect.
     """
 
@@ -35,7 +36,13 @@ class RunArchive(LiveMapping[int, "Run"]):
         self._remind = remind
         self._reminded = False
         self._runs: dict[int, Run] = {}
-        self._ended: deque[tuple[float, Run]] = deque()
+        self._ended: dict[int, tuple[float, Run]] = {}
+        """The ended ones, oldest first."""
+        self._shares: dict[str, dict[int, None]] = {}
+        """The numbers of the ended ones by job, oldest first."""
+        self._jobs_with: dict[int, dict[str, None]] = {}
+        """The jobs by how many ended runs they have, so that the largest share is found at once."""
+        self._most = 0
         self.evicted: int = 0
 
     def __getitem__(self, run_id: int) -> Run:
@@ -63,19 +70,47 @@ class RunArchive(LiveMapping[int, "Run"]):
 
     def ended(self, run: Run, now: float) -> None:
         """A run has ended at `now`; evict what is too much or too old."""
-        self._ended.append((now, run))
+        self._ended[run.id] = (now, run)
+        share = self._shares.setdefault(run.job, {})
+        share[run.id] = None
+        self._count(run.job, len(share) - 1, len(share))
         self.evict(now)
 
     def evict(self, now: float) -> None:
         """Let go of ended runs beyond the limits, and look again when the next one is too old."""
-        while self._ended and (len(self._ended) > self._keep or now - self._ended[0][0] >= self._keep_for):
-            _, run = self._ended.popleft()
-            self._runs.pop(run.id, None)
-            self.evicted += 1
-            self._on_evict(run)
+        while self._ended and now - self._oldest() >= self._keep_for:
+            self._evict(next(iter(self._ended)))
+        while len(self._ended) > self._keep:
+            job = next(iter(self._jobs_with[self._most]))
+            self._evict(next(iter(self._shares[job])))
         if self._ended and not self._reminded and self._keep_for < math.inf:
             self._reminded = True
-            self._remind(self._ended[0][0] + self._keep_for, self._look_again)
+            self._remind(self._oldest() + self._keep_for, self._look_again)
+
+    def _oldest(self) -> float:
+        return next(iter(self._ended.values()))[0]
+
+    def _count(self, job: str, before: int, now: int) -> None:
+        """Note how many ended runs of a job are kept now."""
+        if before:
+            del self._jobs_with[before][job]
+        if now:
+            self._jobs_with.setdefault(now, {})[job] = None
+        self._most = max(self._most, now)
+        while self._most and not self._jobs_with.get(self._most):
+            self._jobs_with.pop(self._most, None)
+            self._most -= 1
+
+    def _evict(self, number: int) -> None:
+        _, run = self._ended.pop(number)
+        share = self._shares[run.job]
+        del share[number]
+        self._count(run.job, len(share) + 1, len(share))
+        if not share:
+            del self._shares[run.job]
+        self._runs.pop(number, None)
+        self.evicted += 1
+        self._on_evict(run)
 
     def _look_again(self, now: float) -> None:
         self._reminded = False

@@ -1,0 +1,31 @@
+"""`python -m fuzz.one TARGET SECONDS`: one target, with atheris (the group `fuzz`)."""
+
+from __future__ import annotations
+
+import sys
+
+import atheris
+
+with atheris.instrument_imports(include=["scattersphere"]):
+    from fuzz.__main__ import corpus
+    from fuzz.targets import TARGETS
+
+
+def main() -> None:
+    """Fuzz; a finding is written to the current folder, and ends the process with an error."""
+    name, seconds = sys.argv[1:3]
+    with corpus(name) as folder:
+        options = [
+            sys.argv[0],
+            folder,
+            f"-max_total_time={seconds}",
+            "-verbosity=0",
+            "-max_len=4096",
+            "-timeout=5",
+        ]
+        atheris.Setup(options, TARGETS[name][0])
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
