@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from scattersphere import JobDefinition, RunnableTask, Server, TaskContext
-from scattersphere.execution.eagertasks import can_start_eagerly, eager_task
+from scattersphere.execution.loops.asyncio import can_start_eagerly, eager_task
 
 seen: ContextVar[str] = ContextVar("seen", default="nothing")
 
