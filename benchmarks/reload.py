@@ -83,7 +83,7 @@ def work_{i}(values, *, factor={i}, label="{label}"):
 '''
 
 TASK = """
-from scattersphere.task import RunnableTask
+from scattersphere.runnable import RunnableTask
 from {package}.m1 import work_1
 
 class Job(RunnableTask):
@@ -198,7 +198,7 @@ async def measure(root: Path, samples: int, modules: int) -> dict[str, list[Cost
 async def register_another(registry: TaskRegistry, root: Path) -> None:
     """Register a bundle that is not measured."""
     (root / "another.py").write_text(
-        "from scattersphere.task import RunnableTask\n"
+        "from scattersphere.runnable import RunnableTask\n"
         "class Job(RunnableTask):\n    def run(self, context): ...\n"
     )
     await registry.register(root / "another.py")
@@ -275,7 +275,7 @@ def weight() -> tuple[int, float]:
 
 async def many(root: Path, bundles: int, classes: int) -> Iterator[str]:
     """Register many bundles with many tasks each; return what people then do, and how long it takes."""
-    text = "from scattersphere.task import RunnableTask\n" + "".join(
+    text = "from scattersphere.runnable import RunnableTask\n" + "".join(
         f"class T{i}(RunnableTask):\n    x: int = {i}\n    def run(self, context): ...\n"
         for i in range(classes)
     )

@@ -45,6 +45,7 @@ if _TYPE_CHECKING:
     from scattersphere.execution.reused import Reused
     from scattersphere.execution.run import Run, TaskStatus
     from scattersphere.execution.views.statistics import RunStatistics, TaskStatistics
+    from scattersphere.functions import TaskFunction, task
     from scattersphere.model.builder import JobBuilder, literal, param, result
     from scattersphere.model.definition import JobDefinition, Parameter, RetryPolicy, TaskDefinition
     from scattersphere.model.events import Event, EventKind
@@ -53,6 +54,7 @@ if _TYPE_CHECKING:
     from scattersphere.model.schedules import MissedPolicy, ScheduleDefinition
     from scattersphere.model.states import Overlap, RunState, TaskState, TriggerRule
     from scattersphere.registry.snapshots.scan import SourceLimits
+    from scattersphere.runnable import RunnableTask, TaskContext
     from scattersphere.schedules.backfill import Backfill
     from scattersphere.schedules.occurrences import ScheduledFor
     from scattersphere.schedules.scheduler import Schedule
@@ -60,7 +62,6 @@ if _TYPE_CHECKING:
     from scattersphere.sync import SyncServer
     from scattersphere.syncrun import SyncRun
     from scattersphere.syncschedules import SyncSchedule
-    from scattersphere.task import RunnableTask, TaskContext
     from scattersphere.undo import replace_attribute, replace_item
     from scattersphere.watching.debounce import WatchDelays
 
@@ -120,6 +121,7 @@ __all__ = [
     "TaskDeclarationError",
     "TaskDefinition",
     "TaskFailedError",
+    "TaskFunction",
     "TaskState",
     "TaskStatistics",
     "TaskStatus",
@@ -132,6 +134,7 @@ __all__ = [
     "replace_attribute",
     "replace_item",
     "result",
+    "task",
 ]
 
 _HOMES = {
@@ -187,7 +190,8 @@ _HOMES = {
     "scattersphere.sync": ["SyncServer"],
     "scattersphere.syncrun": ["SyncRun"],
     "scattersphere.syncschedules": ["SyncSchedule"],
-    "scattersphere.task": ["RunnableTask", "TaskContext"],
+    "scattersphere.functions": ["TaskFunction", "task"],
+    "scattersphere.runnable": ["RunnableTask", "TaskContext"],
     "scattersphere.undo": ["replace_attribute", "replace_item"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -38,6 +38,7 @@ from scattersphere.jobs.jobs import Jobs, definition_of, job_of_task
 from scattersphere.jobs.reruns import PINNED
 from scattersphere.jobs.starting import Starter
 from scattersphere.model.arguments import check_count, check_mapping, check_text
+from scattersphere.model.builder import path_of
 from scattersphere.model.events import EventKind
 from scattersphere.model.schedules import ScheduleDefinition
 from scattersphere.pictures.notebook import table_html
@@ -55,14 +56,15 @@ if TYPE_CHECKING:
     from scattersphere.execution.backends.protocol import Backend
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.run import Run
+    from scattersphere.functions import TaskFunction
     from scattersphere.model.builder import JobBuilder
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.logs import LogLine
     from scattersphere.model.problem import Problem
     from scattersphere.registry.records import Bundle, BundleEvent
     from scattersphere.remote.listener import Listening
+    from scattersphere.runnable import RunnableTask
     from scattersphere.schedules.occurrences import ScheduledFor
-    from scattersphere.task import RunnableTask
     from scattersphere.watching.debounce import WatchDelays
 
 THREADS = 40
@@ -287,7 +289,9 @@ class Server(AsyncResource):
         self._require_open()
         return await self._bundles.register(path, name=name, watch=watch)
 
-    def register_tasks(self, name: str, classes: Iterable[type[RunnableTask]]) -> Bundle:
+    def register_tasks(
+        self, name: str, classes: Iterable[type[RunnableTask] | TaskFunction[..., Any]]
+    ) -> Bundle:
         """Offer the host's own classes under the bundle `name`. Raises `ExistsError`."""
         self._check_loop()
         return self.registry.register_tasks(name, classes)
@@ -448,18 +452,23 @@ class Server(AsyncResource):
         return (await run.wait(timeout)).raise_if_failed()
 
     async def start_task(
-        self, path: str, args: Mapping[str, Any] | None = None, *, key: str | None = None
+        self,
+        path: str | type[RunnableTask] | TaskFunction[..., Any],
+        args: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
     ) -> Run:
         """Start a run of one task, known by its path, with literal arguments."""
         self._require_open()
-        check_text(path, "the path of a task")
+        known: str = path_of(path)
+        check_text(known, "the path of a task")
         check_mapping(args, "args")
         args = dict(args or {})
-        return self._starter.start(job_of_task(self.registry.find(path), args), None, key, args=args)
+        return self._starter.start(job_of_task(self.registry.find(known), args), None, key, args=args)
 
     async def run_task(
         self,
-        path: str,
+        path: str | type[RunnableTask] | TaskFunction[..., Any],
         args: Mapping[str, Any] | None = None,
         *,
         key: str | None = None,

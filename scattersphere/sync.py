@@ -35,9 +35,11 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
     from scattersphere.execution.run import Run
+    from scattersphere.functions import TaskFunction
     from scattersphere.model.builder import JobBuilder
     from scattersphere.model.definition import JobDefinition
     from scattersphere.remote.listener import Listening
+    from scattersphere.runnable import RunnableTask
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -313,7 +315,7 @@ class SyncServer(ForkGuard):
 
     def run_task(
         self,
-        path: str,
+        path: str | type[RunnableTask] | TaskFunction[..., Any],
         args: Mapping[str, Any] | None = None,
         *,
         key: str | None = None,

@@ -31,7 +31,7 @@ from scattersphere.model.forms import REFERENCE_SCHEMA, VALUE_SCHEMA
 from scattersphere.model.taskclass import TaskParameter
 
 if TYPE_CHECKING:
-    from scattersphere.task import RunnableTask
+    from scattersphere.runnable import RunnableTask
 
 Faults = list[tuple[str, str]]
 """(RFC 6901 pointer inside the value, what is wrong)."""

@@ -11,7 +11,7 @@ import anyio.lowlevel
 
 from scattersphere.errors import TaskCancelled
 from scattersphere.model.frozen import plain_copy
-from scattersphere.task import TaskContext
+from scattersphere.runnable import TaskContext
 
 if TYPE_CHECKING:
     import logging

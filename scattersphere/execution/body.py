@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.loops import Loop
     from scattersphere.model.definition import RetryPolicy
-    from scattersphere.task import RunnableTask
+    from scattersphere.runnable import RunnableTask
 
 CLEAN_UP_LIMIT = 10.0
 """Seconds that `clean_up` may take (design, section 8)."""

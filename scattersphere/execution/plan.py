@@ -14,7 +14,7 @@ from scattersphere.execution.machine.shape import Shape
 from scattersphere.model.definition import JobDefinition, TaskDefinition
 from scattersphere.model.references import Template
 from scattersphere.model.taskclass import LOOP, TaskClass, TaskParameter
-from scattersphere.task import RunnableTask
+from scattersphere.runnable import RunnableTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable

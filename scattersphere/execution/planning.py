@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from scattersphere._json import Path, RawProblem, gc_paused
 from scattersphere._text import Suggester, suggestion_budget
@@ -13,14 +15,13 @@ from scattersphere.errors import AmbiguousTaskError, NotFoundError, UnresolvedEr
 from scattersphere.execution.binding import Binder, Known
 from scattersphere.execution.machine.shape import Shape, TaskShape
 from scattersphere.execution.plan import Plan, PlannedTask
+from scattersphere.model.definition import RetryPolicy
 from scattersphere.model.fields import awaiting
 from scattersphere.model.forms import places_of
 from scattersphere.model.references import compile_argument
 from scattersphere.model.taskclass import LOOP, TaskClass
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from scattersphere.execution.backends.protocol import BackendTraits
     from scattersphere.model.definition import JobDefinition, TaskDefinition
 
@@ -78,6 +79,20 @@ def _plan(definition: JobDefinition, planner: _Planner) -> Plan:
     )
 
 
+def _with_options(task: TaskDefinition, task_class: TaskClass) -> TaskDefinition:
+    """Return the task with what its class says of how it wants to be run, where the definition does not say it."""
+    options = getattr(task_class.cls, "__task_options__", None)
+    if not options:
+        return task
+    unsaid = {name: value for name, value in options.items() if getattr(task, name) == _UNSAID[name]}
+    if isinstance(unsaid.get("retry"), Mapping):
+        unsaid["retry"] = RetryPolicy(**unsaid["retry"])
+    return attrs.evolve(task, **unsaid)
+
+
+_UNSAID = {"backend": None, "retry": RetryPolicy(), "timeout": None}
+
+
 class _Planner:
     """Plans the tasks of one definition, and collects the problems."""
 
@@ -109,6 +124,7 @@ class _Planner:
         if known is None:
             return
         task_class = known.task_class
+        task = _with_options(task, task_class)
         backend = known.backend
         if task.backend is not None:
             backend = task.backend

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 if TYPE_CHECKING:
-    from scattersphere.task import RunnableTask
+    from scattersphere.runnable import RunnableTask
 
 
 @attrs.frozen(kw_only=True)

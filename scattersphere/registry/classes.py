@@ -13,7 +13,7 @@ from scattersphere.codec.annotations import Structurer, make_structurer
 from scattersphere.errors import BundleLoadError, BundleRefusedError, ConflictError, TaskDeclarationError
 from scattersphere.model.taskclass import TaskClass
 from scattersphere.registry.records import BundleVersion
-from scattersphere.task import RunnableTask, is_async, overridden_hooks
+from scattersphere.runnable import RunnableTask, is_async, overridden_hooks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

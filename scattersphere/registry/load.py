@@ -36,7 +36,7 @@ from scattersphere.registry.snapshots.scan import SourceLimits
 from scattersphere.registry.snapshots.snapshot import Snapshot, adopt_snapshot, copy_snapshot, take_snapshot
 from scattersphere.registry.snapshots.store import SnapshotStore
 from scattersphere.registry.trust import refuse_untrusted
-from scattersphere.task import RunnableTask
+from scattersphere.runnable import RunnableTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping

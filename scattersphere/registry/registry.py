@@ -43,10 +43,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from scattersphere.functions import TaskFunction
     from scattersphere.model.taskclass import TaskClass
     from scattersphere.registry.modules.leaks import Leak
     from scattersphere.registry.modules.namespace import ModuleNamespace
-    from scattersphere.task import RunnableTask
+    from scattersphere.runnable import RunnableTask
 
 _log = logging.getLogger("scattersphere.registry")
 
@@ -171,7 +172,9 @@ class TaskRegistry:
         bundle = self._bundles[name] = self._make_bundle(name, path, kind)
         return bundle
 
-    def register_tasks(self, name: str, classes: Iterable[type[RunnableTask]]) -> Bundle:
+    def register_tasks(
+        self, name: str, classes: Iterable[type[RunnableTask] | TaskFunction[..., Any]]
+    ) -> Bundle:
         """Register classes of the host as the bundle `name`; the path of each is its qualified name.
 
         Raises ExistsError if the name is taken, TaskDeclarationError for what is no task class.

@@ -28,8 +28,8 @@ from scattersphere.model.logs import make_block
 from scattersphere.model.states import RunState
 from scattersphere.remote.listener import load_certificate, server_context
 from scattersphere.remote.listening import listen
+from scattersphere.runnable import RunnableTask
 from scattersphere.server import Server
-from scattersphere.task import RunnableTask
 
 if TYPE_CHECKING:
     import os

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 
-from scattersphere.task import RunnableTask, TaskContext
+from scattersphere.runnable import RunnableTask, TaskContext
 
 
 class Delay(RunnableTask):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from scattersphere.errors import ScattersphereError
-from scattersphere.task import RunnableTask, TaskContext
+from scattersphere.runnable import RunnableTask, TaskContext
 
 if TYPE_CHECKING:
     from scattersphere.execution.run import Run

@@ -16,7 +16,7 @@ import anyio
 import anyio.lowlevel
 
 from scattersphere.errors import NonRetryableError, ScattersphereError
-from scattersphere.task import RunnableTask, TaskContext
+from scattersphere.runnable import RunnableTask, TaskContext
 from scattersphere.tasks.group import ProcessGroup
 
 if TYPE_CHECKING:

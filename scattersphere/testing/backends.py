@@ -31,7 +31,7 @@ from scattersphere.execution.body import Invocation
 from scattersphere.execution.logs.runlog import RunLog, current_attempt, task_logger
 from scattersphere.execution.loops import current_loop
 from scattersphere.model.taskclass import TaskClass
-from scattersphere.task import TaskContext, is_async, overridden_hooks
+from scattersphere.runnable import TaskContext, is_async, overridden_hooks
 from scattersphere.testing import bodies
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.backends.protocol import Backend, Handle
-    from scattersphere.task import RunnableTask
+    from scattersphere.runnable import RunnableTask
 
 PATIENCE = 30.0
 """Seconds after which a check no longer waits: much more than any backend needs, even to start a process."""

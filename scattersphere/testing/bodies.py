@@ -10,10 +10,10 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scattersphere.task import RunnableTask
+from scattersphere.runnable import RunnableTask
 
 if TYPE_CHECKING:
-    from scattersphere.task import TaskContext
+    from scattersphere.runnable import TaskContext
 
 PAUSE = 0.002
 """Seconds between looks of a body that waits for something."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from scattersphere.execution.plan import PlannedTask
     from scattersphere.model.taskclass import TaskClass, TaskParameter
-    from scattersphere.task import RunnableTask, TaskContext
+    from scattersphere.runnable import RunnableTask, TaskContext
 
 CONTEXT = "context"
 """A parameter of this name gets the `TaskContext`, unless the real task has a parameter that is called so."""

@@ -11,7 +11,7 @@ from scattersphere.errors import TaskCrashedError
 from scattersphere.testing.fakes import subclass
 
 if TYPE_CHECKING:
-    from scattersphere.task import RunnableTask, TaskContext
+    from scattersphere.runnable import RunnableTask, TaskContext
 
 
 class InjectedError(RuntimeError):

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from scattersphere.execution.run import Run
     from scattersphere.registry.records import Bundle
+    from scattersphere.runnable import RunnableTask
     from scattersphere.schedules.scheduler import Schedule
     from scattersphere.server import Server
-    from scattersphere.task import RunnableTask
     from scattersphere.testing.clocks import HeldClock
 
     Job = str | os.PathLike[str] | JobDefinition | JobBuilder

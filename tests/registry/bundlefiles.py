@@ -12,7 +12,7 @@ ETL = {
     "etl/__init__.py": "",
     "etl/util.py": "VERSION = {v}\ndef twice(x): return 2 * x\n",
     "etl/load.py": """
-        from scattersphere.task import RunnableTask
+        from scattersphere.runnable import RunnableTask
         from etl import util
         class LoadDay(RunnableTask):
             '''Load one day.
@@ -43,7 +43,7 @@ def write(root: Path, files: dict[str, str], **values: object) -> Path:
 def task_module(value: object, *, before: str = "") -> str:
     """Return the text of a module with one task, `Job`, whose run returns `value`."""
     return (
-        f"{before}\nfrom scattersphere.task import RunnableTask\n"
+        f"{before}\nfrom scattersphere.runnable import RunnableTask\n"
         f"class Job(RunnableTask):\n    def run(self, context): return {value!r}\n"
     )
 
@@ -52,7 +52,7 @@ def job(body: str, before: str = "") -> str:
     """Return a module with one task whose run executes `body`."""
     lines = "\n        ".join(body.strip().splitlines())
     return f"""{before}
-from scattersphere.task import RunnableTask
+from scattersphere.runnable import RunnableTask
 class Job(RunnableTask):
     def run(self, context):
         {lines}

@@ -20,7 +20,7 @@ from scattersphere.errors import (
 )
 from scattersphere.registry.registry import TaskRegistry
 from scattersphere.registry.snapshots.archives import export
-from scattersphere.task import RunnableTask
+from scattersphere.runnable import RunnableTask
 
 pytestmark = pytest.mark.anyio
 

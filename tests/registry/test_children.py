@@ -25,7 +25,7 @@ FILES = {
     "etl/util.py": "VALUE = {v}\n",
     "etl/main.py": """
         import multiprocessing
-        from scattersphere.task import RunnableTask
+        from scattersphere.runnable import RunnableTask
         def work(sender):
             from etl.util import VALUE
             sender.send(VALUE)

@@ -13,8 +13,8 @@ SOURCE = """
 import abc
 import attrs
 from dataclasses import dataclass
-from scattersphere.task import RunnableTask
-from scattersphere.task import RunnableTask as Renamed
+from scattersphere.runnable import RunnableTask
+from scattersphere.runnable import RunnableTask as Renamed
 
 class Base(RunnableTask):
     day: str

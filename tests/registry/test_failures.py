@@ -63,7 +63,7 @@ async def test_odd_errors_are_told_all_the_same(registry, tmp_path, code):
 
 async def test_a_wrong_declaration_of_a_task_is_an_error_with_its_place(registry, tmp_path):
     (tmp_path / "a.py").write_text(
-        "from scattersphere.task import RunnableTask\nclass J(RunnableTask):\n    run: int\n"
+        "from scattersphere.runnable import RunnableTask\nclass J(RunnableTask):\n    run: int\n"
     )
     assert "a parameter may not be called like a hook" in str(await failure(registry, tmp_path / "a.py"))
 

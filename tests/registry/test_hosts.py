@@ -7,7 +7,7 @@ import abc
 import pytest
 
 from scattersphere.errors import BundleRefusedError, TaskDeclarationError
-from scattersphere.task import RunnableTask
+from scattersphere.runnable import RunnableTask
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,7 @@ from bundlefiles import PACKAGE, job, task_module, write
 
 from scattersphere.errors import BundleLoadError, BundleRefusedError
 from scattersphere.registry.registry import TaskRegistry
-from scattersphere.task import RunnableTask
+from scattersphere.runnable import RunnableTask
 
 pytestmark = pytest.mark.anyio
 

@@ -20,7 +20,7 @@ HOST = "scattersphere_test_host"
 
 HEAD = f"""
 import {HOST} as host
-from scattersphere.task import RunnableTask
+from scattersphere.runnable import RunnableTask
 class Thing:
     def method(self): ...
 def function(*args): ...

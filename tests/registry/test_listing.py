@@ -9,7 +9,7 @@ from bundlefiles import ETL, task_module, write
 
 from scattersphere.errors import BundleLoadError
 from scattersphere.registry.index import ROWS, rows
-from scattersphere.task import RunnableTask
+from scattersphere.runnable import RunnableTask
 
 pytestmark = pytest.mark.anyio
 

@@ -197,7 +197,7 @@ async def test_loading_does_not_deadlock_with_imports_of_the_host_and_of_running
     """Four threads import lazily from a running version while versions come and go."""
     files = {
         "etl/__init__.py": "",
-        "etl/main.py": "from scattersphere.task import RunnableTask\nclass Job(RunnableTask):\n"
+        "etl/main.py": "from scattersphere.runnable import RunnableTask\nclass Job(RunnableTask):\n"
         "    def run(self, context):\n        import importlib\n"
         "        return [importlib.import_module(f'etl.m{i}').VALUE for i in range(20)]\n",
         **{f"etl/m{i}.py": "import etl.main, json, decimal\nVALUE = {v}\n" for i in range(20)},

@@ -17,7 +17,7 @@ FILES = {
     "etl/__init__.py": "",
     "etl/main.py": """
         import logging
-        from scattersphere.task import RunnableTask
+        from scattersphere.runnable import RunnableTask
         class Oops(Exception): ...
         def fail():
             raise Oops("no")  # version {v}

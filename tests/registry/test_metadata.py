@@ -14,7 +14,7 @@ ASK = """
 import importlib.metadata, importlib
 from importlib import metadata
 from importlib.metadata import PackageNotFoundError, distributions, entry_points, files, requires, version
-from scattersphere.task import RunnableTask
+from scattersphere.runnable import RunnableTask
 class Job(RunnableTask):
     def run(self, context):
         try:

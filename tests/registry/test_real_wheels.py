@@ -18,7 +18,7 @@ from wheelfiles import OLD_PACKAGING, bundle_of, installed, unpacked
 from scattersphere.registry.registry import TaskRegistry
 
 JOB = """
-from scattersphere.task import RunnableTask
+from scattersphere.runnable import RunnableTask
 {imports}
 class Job(RunnableTask):
     def run(self, context):
@@ -112,7 +112,7 @@ SHOW = """
 from importlib.metadata import version
 import packaging, packaging.version
 from packaging.version import Version
-from scattersphere.task import RunnableTask
+from scattersphere.runnable import RunnableTask
 class Job(RunnableTask):
     def run(self, context):
         from packaging.specifiers import SpecifierSet  # lazily: of the same release

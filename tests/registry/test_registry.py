@@ -20,7 +20,7 @@ from scattersphere.errors import (
 )
 from scattersphere.registry.records import MANY_VERSIONS
 from scattersphere.registry.registry import TaskRegistry
-from scattersphere.task import RunnableTask
+from scattersphere.runnable import RunnableTask
 
 pytestmark = pytest.mark.anyio
 

@@ -21,7 +21,7 @@ from scattersphere.registry.registry import TaskRegistry
 CODE = {
     "__init__.py": "",
     "main.py": """
-from scattersphere.task import RunnableTask
+from scattersphere.runnable import RunnableTask
 class Job(RunnableTask):
     def run(self, context):
         from etl.test_late import VALUE

@@ -77,7 +77,7 @@ FILES = {
     "etl/base.py": "VALUE = {v}\n",
     "etl/main.py": """
         import collections.abc, inspect, pkgutil, typing
-        from scattersphere.task import RunnableTask
+        from scattersphere.runnable import RunnableTask
         import etl
         from etl import m0
         class Job(RunnableTask):

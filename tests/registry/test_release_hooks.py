@@ -101,7 +101,7 @@ async def test_modules_are_told_in_the_reverse_of_their_order_and_can_still_impo
 async def test_a_thread_and_a_logging_handler_that_a_bundle_undoes_are_no_leak(registry, tmp_path):
     code = """
         import logging, threading
-        from scattersphere.task import RunnableTask
+        from scattersphere.runnable import RunnableTask
         stop = threading.Event()
         class Handler(logging.Handler): ...
         handler = Handler()

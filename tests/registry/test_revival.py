@@ -12,7 +12,7 @@ from bundlefiles import ETL, task_module, write
 
 from scattersphere.errors import BundleRefusedError, ConflictError, NoSuchBundleError, NoSuchTaskError
 from scattersphere.registry.registry import TaskRegistry
-from scattersphere.task import RunnableTask
+from scattersphere.runnable import RunnableTask
 
 pytestmark = pytest.mark.anyio
 

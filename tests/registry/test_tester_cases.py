@@ -21,7 +21,7 @@ from scattersphere.registry.snapshots.store import SnapshotStore, user_folder
 
 pytestmark = pytest.mark.anyio
 
-HEAD = "from scattersphere.task import RunnableTask\n"
+HEAD = "from scattersphere.runnable import RunnableTask\n"
 
 
 def archive(path, files, **values):

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 CODE = """
 from __future__ import annotations
 import functools, inspect, typing
-from scattersphere.task import RunnableTask
+from scattersphere.runnable import RunnableTask
 class Item:
     v = {v!r}
 def handle(x: typing.Optional["Item"], y: "list[Item]" = ()) -> typing.Dict[str, "Item"]: ...

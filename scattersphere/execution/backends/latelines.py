@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scattersphere.task import TaskContext
+    from scattersphere.runnable import TaskContext
 
 LateLine = Callable[[int, str, str, float], None]
 """Takes level, message and logger of a line that no run takes, and how many seconds ago it was written."""

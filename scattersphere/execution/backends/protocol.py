@@ -15,7 +15,7 @@ import attrs
 
 from scattersphere.model.definition import RetryPolicy
 from scattersphere.model.taskclass import TaskClass
-from scattersphere.task import TaskContext
+from scattersphere.runnable import TaskContext
 
 NO_RETRY = RetryPolicy()
 

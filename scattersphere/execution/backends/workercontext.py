@@ -25,7 +25,7 @@ from scattersphere.execution.logs.runlog import LINE_LIMIT, task_logger
 from scattersphere.execution.loops import current_loop, line_of
 from scattersphere.execution.progress import checked
 from scattersphere.model.definition import RetryPolicy
-from scattersphere.task import RunnableTask, TaskContext
+from scattersphere.runnable import RunnableTask, TaskContext
 
 if TYPE_CHECKING:
     import logging

@@ -15,7 +15,7 @@ from pathlib import Path
 import anyio
 
 from scattersphere.errors import NonRetryableError
-from scattersphere.task import RunnableTask
+from scattersphere.runnable import RunnableTask
 
 
 class DataError(LookupError):

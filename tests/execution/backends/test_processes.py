@@ -20,7 +20,7 @@ from scattersphere.execution.backends.processes import ProcessBackend, core_coun
 from scattersphere.execution.backends.protocol import Backend, Ending
 from scattersphere.execution.backends.wire import Kind
 from scattersphere.execution.backends.workerprocess import WorkerProcess
-from scattersphere.task import RunnableTask
+from scattersphere.runnable import RunnableTask
 from scattersphere.testing.backends import CheckContext, Stage
 from scattersphere.testing.bodies import Echo, Obey, Refuse
 

@@ -18,7 +18,7 @@ from patience import PATIENCE
 from scattersphere.execution.backends import lanes
 from scattersphere.execution.backends.protocol import Backend, Ending
 from scattersphere.execution.backends.threads import THREAD_LIMIT, ThreadBackend
-from scattersphere.task import RunnableTask
+from scattersphere.runnable import RunnableTask
 from scattersphere.testing.backends import Stage
 from scattersphere.testing.bodies import Echo, Refuse
 

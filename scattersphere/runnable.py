@@ -7,6 +7,7 @@ checkers see the constructor and a wrong declaration is refused where it stands.
 from __future__ import annotations
 
 import abc
+import functools
 import inspect
 from typing import TYPE_CHECKING, Any, dataclass_transform
 
@@ -124,10 +125,15 @@ class RunnableTask(abc.ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         declare(cls, RunnableTask)
+        if _takes_no_context(cls.run):
+            cls.run = _without_context(cls.run)  # type: ignore[method-assign]
 
     @abc.abstractmethod
-    def run(self, context: TaskContext) -> Any:
-        """Do the work and return the task's result. Raise to fail."""
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Do the work and return the task's result. Raise to fail.
+
+        Write `run(self, context: TaskContext)`, or `run(self)` where the context is not needed.
+        """
 
     def on_finished(self) -> Any:
         """Be told that `run` returned."""
@@ -140,6 +146,34 @@ class RunnableTask(abc.ABC):
 
     def clean_up(self) -> Any:
         """Release what the attempt holds; called after every attempt, cancelled ones too."""
+
+
+def _takes_no_context(run: Any) -> bool:
+    """Whether it is a function whose one parameter is `self`."""
+    if not inspect.isfunction(run):
+        return False
+    code = run.__code__
+    return code.co_argcount == 1 and not code.co_kwonlyargcount and not code.co_flags & _VARIADIC
+
+
+_VARIADIC = inspect.CO_VARARGS
+
+
+def _without_context(run: Any) -> Any:
+    """Return a `run` that is handed the context and drops it, for one that takes none."""
+    if inspect.iscoroutinefunction(run):
+
+        @functools.wraps(run)
+        async def run_async(self: Any, _context: TaskContext | None = None) -> Any:
+            return await run(self)
+
+        return run_async
+
+    @functools.wraps(run)
+    def run_plain(self: Any, _context: TaskContext | None = None) -> Any:
+        return run(self)
+
+    return run_plain
 
 
 RUN_HOOKS: tuple[str, ...] = tuple(sorted(HOOKS - {"run"}))
