@@ -81,8 +81,8 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a task class of a function: `@task`, or `@task(backend="process", retry={"max_attempts": 3})`.
 
     Its parameters become those of the task, with annotations and defaults; one called `context` is handed the
-    `TaskContext`. An `async def` runs on the loop, a `def` in a thread. The options are defaults, which a definition may
-    override. `.func` is the function itself. Raises `TaskDeclarationError` for what cannot be a task.
+    `TaskContext`. An `async def` runs on the loop, a `def` in a thread. The options are defaults, which a
+    definition may override. `.func` is the function itself. Raises `TaskDeclarationError` for what cannot be a task.
     """
     if unknown := options.keys() - OPTIONS:
         raise TypeError(f"task() has no option {min(unknown)!r}; it has {', '.join(sorted(OPTIONS))}")
