@@ -430,10 +430,12 @@ class Execution:
 
     def tell_end(self) -> None:
         """Wake those who wait for the end, and for the last events."""
-        self.tell()
-        waiters, self.waiters = self.waiters, NO_WAITERS
-        for waiter in waiters:
-            waiter.set()
+        try:
+            self.tell()
+        finally:
+            waiters, self.waiters = self.waiters, NO_WAITERS
+            for waiter in waiters:
+                waiter.set()
 
     async def changed(self) -> None:
         """Wait for the next `tell()`. All who wait share one event of the loop."""

@@ -418,7 +418,7 @@ class JobExecutor(Obedience):
         starter = execution.started_by
         if starter is not None and execution in starter.execution.children:
             starter.execution.children.remove(execution)
-        execution.tell_end()
+        self.guard(execution, execution.tell_end)
         self.guard(execution, self._settle, execution)
         self.admit()
 
