@@ -17,8 +17,8 @@ from scattersphere.commands.tokens import TokenFile
 from scattersphere.errors import ScattersphereError
 from scattersphere.model.definition import JobDefinition
 from scattersphere.registry.snapshots.archives import unpack
-from scattersphere.registry.snapshots.content import SourcePool
 from scattersphere.registry.snapshots.scan import SourceLimits
+from scattersphere.registry.snapshots.store import SourcePool
 from scattersphere.remote.client import Events, RemoteClient, read_message
 from scattersphere.remote.framing import Fault, Framer
 from scattersphere.remote.render import RENDERERS

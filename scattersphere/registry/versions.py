@@ -31,10 +31,9 @@ from scattersphere.registry.modules.leaks import Leak, ReleasedVersions
 from scattersphere.registry.modules.release import release
 from scattersphere.registry.modules.release_hooks import ON_RELEASE, call_hooks
 from scattersphere.registry.records import RUNS_SHOWN, BundleVersion
-from scattersphere.registry.snapshots.content import check_digest
 from scattersphere.registry.snapshots.scan import shown_names
 from scattersphere.registry.snapshots.snapshot import written_into
-from scattersphere.registry.snapshots.store import SnapshotStore
+from scattersphere.registry.snapshots.store import SnapshotStore, check_digest
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable

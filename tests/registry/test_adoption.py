@@ -153,7 +153,7 @@ async def test_code_that_fails_where_it_is_adopted_says_so_and_leaves_nothing(re
 
 async def test_names_stay_what_they_are_whatever_a_later_release_leaves_out(elsewhere):
     """What is no part of a bundle is decided when it is read, and never again."""
-    from scattersphere.registry.snapshots.content import digest_of, digest_of_all
+    from scattersphere.registry.snapshots.store import digest_of, digest_of_all
 
     files = {
         "job.py": task_module(1).encode(),

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from scattersphere.errors import BundleRefusedError
 from scattersphere.registry.snapshots.archives import unpack
-from scattersphere.registry.snapshots.content import SourcePool
 from scattersphere.registry.snapshots.scan import SourceLimits
+from scattersphere.registry.snapshots.store import SourcePool
 
 
 def zipped(path, *entries):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scattersphere.errors import BundleRefusedError
-from scattersphere.registry.snapshots.content import (
+from scattersphere.registry.snapshots.store import (
     SourcePool,
     check_digest,
     digest_of,

@@ -108,7 +108,7 @@ async def test_a_zip_in_mid_copy_leaves_the_last_good_version(registry, tmp_path
 
 
 async def test_a_full_or_read_only_disk_is_an_error_and_changes_nothing(registry, tmp_path, monkeypatch):
-    from scattersphere.registry.snapshots import content
+    from scattersphere.registry.snapshots import store as content
 
     file = write(tmp_path, {"a.py": task_module(1)}) / "a.py"
     bundle = await registry.register(file)

@@ -12,7 +12,6 @@ import zlib
 from typing import TYPE_CHECKING
 
 from scattersphere.errors import BundleRefusedError
-from scattersphere.registry.snapshots.content import SourcePool, refuse_clashes
 from scattersphere.registry.snapshots.scan import (
     IGNORE_FILE,
     IgnorePatterns,
@@ -20,6 +19,7 @@ from scattersphere.registry.snapshots.scan import (
     is_ignored,
     patterns_of,
 )
+from scattersphere.registry.snapshots.store import SourcePool, refuse_clashes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

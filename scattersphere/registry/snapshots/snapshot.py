@@ -18,13 +18,6 @@ import attrs
 
 from scattersphere.errors import BundleRefusedError
 from scattersphere.registry.snapshots import archives
-from scattersphere.registry.snapshots.content import (
-    SourcePool,
-    digest_of,
-    digest_of_all,
-    refuse_clashes,
-    size_of,
-)
 from scattersphere.registry.snapshots.layout import Layout, lay_out
 from scattersphere.registry.snapshots.scan import (
     CODE_ENDING,
@@ -37,6 +30,13 @@ from scattersphere.registry.snapshots.scan import (
     signature,
     signature_of,
     source_root,
+)
+from scattersphere.registry.snapshots.store import (
+    SourcePool,
+    digest_of,
+    digest_of_all,
+    refuse_clashes,
+    size_of,
 )
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
