@@ -1,0 +1,134 @@
+"""The dearest request of every command, at its largest: a neighbour is answered meanwhile, and the work has its bounds.
+
+Not by the clock, which tells of the machine: the size of what is rendered, the steps of suggestions and the number of
+objects that are looked at are counted. `python -m benchmarks.load` measures the times.
+"""
+
+import json
+
+import anyio
+import pytest
+from wire import job, served
+
+from scattersphere import _text
+from scattersphere.commands import views
+from scattersphere.commands.table import COMMANDS
+from scattersphere.execution import run as runs
+from scattersphere.remote import render
+
+pytestmark = pytest.mark.anyio
+
+TASKS = 3_000
+LONG = "look_alike_" * 9
+WIDE = [{f"{number:x}": ""} for number in range(3_000)]
+
+
+def big(name, *, wrong=False):
+    tasks = {f"{LONG}{number:05d}": {"task": "Say"} for number in range(TASKS)}
+    if wrong:
+        for name_, task in list(tasks.items())[:200]:
+            task["depends_on"] = [name_[1:]]
+    return {"format": 1, "name": name, "tasks": tasks}
+
+
+ODD = LONG[1:] + "x"
+DEAREST = {
+    "hello": {"protocol": 2},
+    "ping": {},
+    "help": {"command": ODD},
+    "whoami": {},
+    "commands": {},
+    "schema": {},
+    "output": {"format": "json"},
+    "bundles": {"name": ODD},
+    "tasks": {"bundle": ODD},
+    "task": {"path": ODD},
+    "register": {"file": "absent.py"},
+    "deregister": {"name": ODD},
+    "reload": {"name": ODD},
+    "jobs": {},
+    "job": {"name": "big"},
+    "define": {"definition": big("wrong", wrong=True)},
+    "validate": {"definition": big("wrong", wrong=True)},
+    "undefine": {"job": ODD},
+    "save": {"job": ODD},
+    "load": {"job": ODD},
+    "start": {"job": ODD, "params": {"data": WIDE}},
+    "run": {"job": ODD},
+    "start-task": {"task": ODD},
+    "run-task": {"task": ODD},
+    "runs": {"limit": 1_000},
+    "status": {"run": 1},
+    "result": {"run": 1, "task": ODD},
+    "explain": {"run": 1},
+    "pause": {"run": 1},
+    "resume": {"run": 1},
+    "stop": {"run": 1, "reason": "x" * 4_000},
+    "cancel": {"run": 1, "reason": "\n" * 4_000},
+    "kill": {"run": 1},
+    "rerun": {"run": 99},
+    "wait": {"run": 1, "timeout": 3_600},
+    "logs": {"run": 1, "tail": 10_000},
+    "follow": {"run": 1, "since": 0, "kinds": ["log"]},
+    "unfollow": {"subscription": 1},
+    "stats": {},
+    "sessions": {},
+    "drop": {"role": "viewer"},
+}
+ELSEWHERE = {"auth", "quit", "shutdown"}
+"""They take a word or nothing, and end something."""
+
+
+def test_every_command_is_in_the_catalogue():
+    assert DEAREST.keys() | ELSEWHERE >= {name for name, row in COMMANDS.items() if row.group in GROUPS}
+
+
+GROUPS = {"session", "code", "jobs", "runs", "events", "host"}
+
+
+@pytest.mark.blocks_loop("definitions of thousands of tasks are checked on the loop by the Server itself")
+async def test_the_dearest_requests_leave_their_neighbour_its_turns(tmp_path, monkeypatch):
+    steps, looked, rendered = [0], [0], [0]
+    real = _text.Suggester.nearest
+
+    def nearest(self, word):
+        before = self._budget.left
+        found = real(self, word)
+        steps[0] += before - self._budget.left
+        return found
+
+    monkeypatch.setattr(_text.Suggester, "nearest", nearest)
+    status = runs.Tasks.__getitem__
+    monkeypatch.setattr(
+        runs.Tasks,
+        "__getitem__",
+        lambda self, name: looked.__setitem__(0, looked[0] + 1) or status(self, name),
+    )
+    cell = render._cell
+    monkeypatch.setattr(
+        render, "_cell", lambda *args, **more: rendered.__setitem__(0, rendered[0] + 1) or cell(*args, **more)
+    )
+    (tmp_path / "jobs").mkdir(mode=0o755)
+    served_ = served(tmp_path, job_folder=tmp_path / "jobs")
+    async with served_ as front, front.client() as client, front.client() as neighbour:
+        sent = 1  # `auth`
+        for definition in (big("big"), job("hi")):
+            sent += 1
+            await client.ok(json.dumps({"cmd": "define", "args": {"definition": definition}}))
+        await (await front.server.start("big")).wait()
+        for output in ("json", "table"):
+            for name, args in ({"output": {"format": output}} | DEAREST).items():
+                if name == "drop" or (output == "table" and name in {"follow", "unfollow"}):
+                    continue
+                steps[0] = looked[0] = rendered[0] = 0
+                sent += 1
+                args_ = {"format": output} if name == "output" else args
+                async with anyio.create_task_group() as group:
+                    group.start_soon(client.send, json.dumps({"cmd": name, "args": args_}))
+                    assert await neighbour.ok("ping") == {"pong": True}
+                heads = (f"-- {sent}".encode(), f'{{"n":{sent},'.encode())
+                while not (await client.line()).startswith(heads):
+                    pass
+                assert steps[0] <= 3 * (_text.STEPS + len(LONG)), name
+                assert looked[0] <= views.SHOWN_TASKS, name
+                assert rendered[0] <= render.CELLS + 50_000, name
