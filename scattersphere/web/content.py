@@ -78,11 +78,16 @@ class RunRow:
     why: str
     created: dt.datetime
     started: dt.datetime | None
-    took: str
+    seconds: float
     counts: dict[str, int]
     total: int
     since: int | None
     """Seconds since 1970 from which a live run's time is counted."""
+
+    @property
+    def took(self) -> str:
+        """How long it took, or takes so far, in words."""
+        return duration(self.seconds)
 
     @property
     def ended(self) -> int:
@@ -102,7 +107,7 @@ def run_row(run: Run) -> RunRow:
         why=first_line(run.reason),
         created=run.created_at,
         started=run.started_at,
-        took=duration(max(0.0, ((run.ended_at or now) - begin).total_seconds())),
+        seconds=max(0.0, ((run.ended_at or now) - begin).total_seconds()),
         counts={str(state): count for state, count in run.counts.items()},
         total=len(run.tasks),
         since=int(begin.timestamp()) if live and run.state is RunState.RUNNING else None,

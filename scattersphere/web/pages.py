@@ -118,7 +118,7 @@ def templates() -> jinja2.Environment:
 
 
 def _strip(rows: list[content.RunRow], base: str) -> Markup:
-    runs = [(str(row.id), row.state, float(row.ended + 1)) for row in rows]
+    runs = [(str(row.id), row.state, row.seconds) for row in rows]
     return Markup(charts.strip(runs, lambda name: f"{base}/runs/{name}"))  # noqa: S704 - escaped where it is drawn
 
 
