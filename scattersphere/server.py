@@ -20,6 +20,7 @@ from scattersphere._text import did_you_mean
 from scattersphere.errors import (
     BundleBusyError,
     NoSuchBundleError,
+    ScattersphereError,
 )
 from scattersphere.execution.backends.processes import ProcessBackend
 from scattersphere.execution.backends.threads import ThreadBackend
@@ -199,6 +200,15 @@ class Server(AsyncResource):
         live = len(self._executor.running)
         state = "closed" if self._closed else f"{live} live runs"
         return f"<Server: {state}, {len(self._jobs)} jobs, {len(self._registry.bundles)} bundles>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes work: it was entered, and is neither draining nor closed."""
+        try:
+            self._require_open()
+        except ScattersphereError:
+            return False
+        return True
 
     def _repr_html_(self) -> str:
         """Show the newest runs in a notebook."""

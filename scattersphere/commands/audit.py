@@ -11,9 +11,12 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from scattersphere.commands.errors import ListenError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _MODE = 0o600
 
@@ -81,3 +84,17 @@ class AuditFile:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+
+_OBJECTS = ("job", "run", "bundle", "task", "name", "path", "file", "subscription", "user")
+"""Members that name what a command was about. None of them can hold a secret."""
+
+
+def named_object(arguments: Mapping[str, Any] | None, result: Any) -> str:
+    """Return what a command was about: a name or a number from its result, else from its arguments."""
+    for name in _OBJECTS:
+        value = result.get(name) if isinstance(result, dict) else None
+        value = arguments.get(name) if value is None and arguments is not None else value
+        if isinstance(value, str | int):
+            return f"{name} {str(value)[:128]}"
+    return ""

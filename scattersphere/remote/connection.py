@@ -15,6 +15,7 @@ import anyio
 import attrs
 
 from scattersphere.commands.access import Principal
+from scattersphere.commands.audit import named_object
 from scattersphere.commands.errors import wire_error
 from scattersphere.commands.gateway import Context, SourceAuthenticator
 from scattersphere.commands.views import event_view, kind_of, stamp
@@ -339,7 +340,7 @@ class Connection:
     def _observe(self, name: str, arguments: Mapping[str, Any] | None, outcome: str, result: Any) -> None:
         if outcome == "ok" and name in _UNREMARKABLE:
             return
-        self._audit(name, _object(arguments, result), outcome)
+        self._audit(name, named_object(arguments, result), outcome)
 
     def _audit(self, command: str, object_: str, outcome: str) -> None:
         principal = self.session.principal
@@ -351,19 +352,6 @@ class Connection:
             object=object_,
             outcome=outcome,
         )
-
-
-_OBJECTS = ("job", "run", "bundle", "task", "name", "path", "file", "subscription", "user")
-"""Members that name what a command was about. None of them can hold a secret."""
-
-
-def _object(arguments: Mapping[str, Any] | None, result: Any) -> str:
-    for name in _OBJECTS:
-        value = result.get(name) if isinstance(result, dict) else None
-        value = arguments.get(name) if value is None and arguments is not None else value
-        if isinstance(value, str | int):
-            return f"{name} {str(value)[:128]}"
-    return ""
 
 
 def _pieces(data: bytes) -> list[bytes]:

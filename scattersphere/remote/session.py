@@ -18,7 +18,7 @@ from scattersphere.commands.access import Principal, Role
 from scattersphere.commands.errors import RequestError, wire_error
 from scattersphere.commands.handlers.session import PROTOCOLS
 from scattersphere.commands.limits import Bucket
-from scattersphere.commands.table import Command
+from scattersphere.commands.table import Command, check_right
 from scattersphere.remote.framing import Fault, Framer, Ignored, Line
 from scattersphere.remote.render import RENDERERS, as_json
 from scattersphere.remote.requests import NamedRequestError, Request, read_request
@@ -279,10 +279,7 @@ class Session:
         principal = self.known()
         if not self.gate.current(principal):
             raise RequestError("auth-failed", "the token was revoked or has expired")
-        if command.role is not None and not principal.role.covers(command.role):
-            raise RequestError("forbidden", f"{command.name} needs the role {command.role}")
-        if command.whole_server and not principal.unbounded:
-            raise RequestError("forbidden", f"{command.name} needs rights on the whole server")
+        check_right(principal, command)
 
     def _after_error(self, exc: RequestError) -> None:
         if exc.code == "auth-failed" and (self.principal or self.tries >= self.limits.auth_tries):

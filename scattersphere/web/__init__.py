@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from scattersphere.commands.limits import Limits
 from scattersphere.errors import MissingExtraError
 from scattersphere.web.guard import Links
 
 if TYPE_CHECKING:
+    from scattersphere.commands.tokens import TokenFile
     from scattersphere.server import Server
     from scattersphere.web.guard import Authorize
 
@@ -22,20 +24,29 @@ def app(
     *,
     authorize: Authorize | None = None,
     links: Links | None = None,
+    tokens: TokenFile | None = None,
+    limits: Limits | None = None,
     hosts: tuple[str, ...] = (),
 ) -> Any:
-    """Return the pages as an ASGI application, which can be mounted below any path of Starlette or FastAPI.
+    """Return pages and HTTP API as an ASGI application, which can be mounted below any path of Starlette or FastAPI.
 
-    Who may see and do what is decided by `authorize(scope)`, which is awaited for each request and returns a
-    `Principal` or None; or by `links`, whose one-time addresses log a browser in. One of the two must be given: nobody
-    comes in by default. `hosts` are the names by which browsers may call it beside those of this machine's loopback
-    (DNS rebinding); an `authorize` of yours is asked whatever the name. Raises `MissingExtraError` without the extra,
-    ValueError if neither or both are given.
+    Nobody comes in by default. Who may see and do what is decided by `authorize(scope)`, which is awaited for each
+    request and returns a `Principal` or None; or by `links`, whose one-time addresses log a browser in. `tokens` lets
+    programs in beside either, or alone, that send `Authorization: Bearer`; `limits` bounds what each user may ask.
+    `hosts` are the names by which browsers may call it beside those of this machine's loopback (DNS rebinding); an
+    `authorize` of yours is asked whatever the name. Raises `MissingExtraError` without the extra, ValueError if nobody
+    could come in or both of the first are given.
     """
-    if (authorize is None) == (links is None):
+    if authorize is not None and links is not None:
         raise ValueError("web.app: give either authorize= (your own rights) or links= (one-time addresses)")
+    if authorize is None and links is None and tokens is None:
+        raise ValueError(
+            "web.app: nobody could come in: give authorize= (your own rights), links= or tokens="
+        )
     try:
         from scattersphere.web.pages import make_app  # noqa: PLC0415 - the extra is imported unasked by nobody
     except ImportError as error:
         raise MissingExtraError(f"{error}; the pages need: pip install 'scattersphere[web]'") from error
-    return make_app(server, authorize=authorize, links=links, hosts=hosts)
+    return make_app(
+        server, authorize=authorize, links=links, tokens=tokens, limits=limits or Limits(), hosts=hosts
+    )

@@ -37,6 +37,8 @@ MOST = 1000
 FORM = 256 * 1024
 """Bytes of a form."""
 COOKIE = "scattersphere"
+API = "/api/v1"
+"""What lies below is for programs: it gives no cookie, and answers refusals with problem documents."""
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -129,10 +131,12 @@ class Guard:
         *,
         authorize: Authorize | None,
         links: Links | None,
+        tokens: Callable[[str, str], Principal | None],
         hosts: tuple[str, ...],
         refuse: Any,
     ) -> None:
         self._inner = inner
+        self._tokens = tokens
         self._authorize = authorize
         self._links = links
         self._hosts = None if authorize is not None else frozenset((*LOOPBACK, *hosts))
@@ -151,12 +155,24 @@ class Guard:
         state["principal"], state["csrf"] = None, self._csrf(cookie)
         answer = _with_headers(send, self._fresh_cookie(scope, cookie, state))
         try:
-            self._check_origin(scope, headers)
-            state["principal"] = await self._principal(scope, cookie)
+            token = _bearer(headers)
+            if token is not None:
+                # No browser sends it by itself, so no other site can have it sent.
+                state["principal"] = self._by_token(scope, token)
+            else:
+                self._check_origin(scope, headers)
+                state["principal"] = await self._principal(scope, cookie)
         except RefusedError as refused:
             await self._refuse(scope, receive, answer, refused)
             return
         await self._inner(scope, receive, answer)
+
+    def _by_token(self, scope: Scope, token: str) -> Principal:
+        peer = scope.get("client")
+        principal = self._tokens(token, peer[0] if peer else "")
+        if principal is None:
+            raise RefusedError(401, "this token does not hold")
+        return principal
 
     def _check_origin(self, scope: Scope, headers: Mapping[str, str]) -> None:
         host = headers.get("host", "")
@@ -166,7 +182,9 @@ class Guard:
             return
         origin = headers.get("origin")
         if origin is None:  # all browsers send it with a POST; one that hides it tells where it comes from
-            same = headers.get("sec-fetch-site", "") in {"same-origin", "none"}
+            # A program that is no browser tells nothing, and sends no cookie that another site could make use of.
+            told = headers.get("sec-fetch-site")
+            same = "cookie" not in headers if told is None else told in {"same-origin", "none"}
         else:
             same = origin == f"{scope.get('scheme', 'http')}://{host}"
         if not same:
@@ -185,11 +203,18 @@ class Guard:
 
         It is what the token of its forms hangs on.
         """
-        if cookie or self._authorize is None:
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if cookie or self._authorize is None or path.startswith(API):
             return None
         secret = secrets.token_urlsafe(32)
         state["csrf"] = self._csrf(secret)
         return cookie_header(scope, secret)
+
+
+def _bearer(headers: Mapping[str, str]) -> str | None:
+    """Return the token that a program sends; None where it sends none."""
+    kind, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else None
 
 
 def cookie_header(scope: Scope, secret: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import version
@@ -16,11 +17,11 @@ import jinja2
 from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from scattersphere.commands.access import Role
-from scattersphere.commands.gateway import Gateway
+from scattersphere.commands.gateway import Gateway, SourceAuthenticator
 from scattersphere.errors import DefinitionError, ScattersphereError
 from scattersphere.pictures import charts
 from scattersphere.pictures.labels import duration, words
@@ -28,12 +29,17 @@ from scattersphere.pictures.looks import LOOKS, state_variables, stylesheet, sym
 from scattersphere.pictures.nodes import nodes_of
 from scattersphere.pictures.svg import graph
 from scattersphere.web import content, fields, runpage
-from scattersphere.web.guard import Guard, RefusedError, cookie_header, cookies_of, read_form
+from scattersphere.web.api import Api, refusal
+from scattersphere.web.guard import API, Guard, RefusedError, cookie_header, cookies_of, read_form
 from scattersphere.web.live import run_stream, table_stream
+from scattersphere.web.openapi import openapi
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from scattersphere.commands.access import Principal
+    from scattersphere.commands.limits import Limits
+    from scattersphere.commands.tokens import TokenFile
     from scattersphere.execution.run import Run
     from scattersphere.server import Server
     from scattersphere.web.guard import Authorize, Links
@@ -123,11 +129,26 @@ def _strip(rows: list[content.RunRow], base: str) -> Markup:
 
 
 def make_app(
-    server: Server, *, authorize: Authorize | None, links: Links | None, hosts: tuple[str, ...]
+    server: Server,
+    *,
+    authorize: Authorize | None,
+    links: Links | None,
+    tokens: TokenFile | None,
+    limits: Limits,
+    hosts: tuple[str, ...],
 ) -> Guard:
-    """Return the pages as an ASGI application."""
-    pages = Pages(Gateway(server=server), links)
-    return Guard(pages.application(), authorize=authorize, links=links, hosts=hosts, refuse=pages.refuse)
+    """Return the pages and the API as an ASGI application."""
+    gateway = Gateway(server=server, tokens=tokens, limits=limits)
+    pages = Pages(gateway, links)
+
+    def find(token: str, source: str) -> Principal | None:
+        """Return who a token stands for; whoever guesses must wait longer each time."""
+        who = SourceAuthenticator(gateway, source, time.monotonic)
+        return None if who.blocked() else who.authenticate(token)
+
+    return Guard(
+        pages.application(), authorize=authorize, links=links, tokens=find, hosts=hosts, refuse=pages.refuse
+    )
 
 
 class Pages:
@@ -136,6 +157,7 @@ class Pages:
     def __init__(self, gateway: Gateway, links: Links | None) -> None:
         self._gateway = gateway
         self._links = links
+        self._api = Api(gateway)
 
     def application(self) -> Starlette:
         """Return the routes. Static files, the log-in and the health of the process need no rights."""
@@ -145,6 +167,11 @@ class Pages:
 
         return Starlette(
             routes=[
+                Route("/healthz", self.health),
+                Route("/readyz", self.ready),
+                page("/api/docs", self.api_page),
+                page("/api/openapi.json", self.openapi),
+                *self._api.routes(),
                 Route("/static/{name}", self.static),
                 Route("/login", self.login, methods=["GET", "POST"]),
                 page("/", self.overview),
@@ -192,6 +219,10 @@ class Pages:
         await (await self._refused(request, refused))(scope, receive, send)
 
     async def _refused(self, request: Request, error: Exception) -> Response:
+        if request.url.path.removeprefix(request.scope.get("root_path", "")).startswith(API) and isinstance(
+            error, RefusedError
+        ):
+            return refusal(error)
         status = error.status if isinstance(error, RefusedError) else 500
         title = {401: "Please log in", 403: "Refused", 404: "Not found"}.get(status, "This did not work")
         return self._lone(request, status, title, str(error))
@@ -231,6 +262,36 @@ class Pages:
             "runner": look.may(Role.RUNNER),
             "operator": look.may(Role.OPERATOR),
         }
+
+    # ---- for programs
+
+    async def health(self, request: Request) -> Response:
+        """Tell that the process answers."""
+        del request
+        return PlainTextResponse("ok\n")
+
+    async def ready(self, request: Request) -> Response:
+        """Tell whether runs can be started: 503 before the Server is entered and once it closes."""
+        del request
+        open_ = self._gateway.server.is_open
+        return PlainTextResponse("ready\n" if open_ else "not ready\n", 200 if open_ else 503)
+
+    async def openapi(self, request: Request, look: content.Look) -> Response:
+        """Give the description of the API, for programs that make clients of it."""
+        del look
+        return JSONResponse(openapi(request.scope.get("root_path", "")))
+
+    async def api_page(self, request: Request, look: content.Look) -> Response:
+        """Show the description of the API to people."""
+        document = openapi(request.scope.get("root_path", ""))
+        operations = [
+            {"method": method.upper(), "path": path, **operation, "arguments": _arguments(operation)}
+            for path, methods in document["paths"].items()
+            for method, operation in methods.items()
+        ]
+        used = {tag for operation in operations for tag in operation["tags"]}
+        tags = [tag for tag in document["tags"] if tag["name"] in used]
+        return await self._show(request, look, "api.html", "API", tags=tags, operations=operations)
 
     # ---- coming in
 
@@ -470,6 +531,12 @@ class Pages:
             return await self._not_found(request, Exception())
         (schedule.pause if verb == "pause" else schedule.resume)()
         return RedirectResponse(f"{base}/schedules", 303)
+
+
+def _arguments(operation: dict[str, Any]) -> str:
+    names = [parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "query"]
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    return ", ".join([*names, *body.get("properties", {})])
 
 
 def _need(look: content.Look, role: Role) -> None:

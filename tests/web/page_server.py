@@ -1,16 +1,20 @@
-"""A Server with pages for a browser, as a program: it prints its address, then a link for each line that it reads."""
+"""A Server with pages and the API, as a program: it prints its address and a token, then a link for each line read."""
 
 from __future__ import annotations
 
 import socket
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import anyio
 import uvicorn
 
 from scattersphere import JobDefinition, RunnableTask, Server, web
 from scattersphere.commands.access import Principal, Role
+from scattersphere.commands.limits import Limits
+from scattersphere.remote import TokenFile
 from scattersphere.web.guard import Links
 
 
@@ -36,23 +40,27 @@ class Look(RunnableTask):
         return row["customer_id"]
 
 
-async def main():
+async def main(folder):
     steps = JobDefinition.build("steps", params={"n": 5}).task("first", "Step", args={"n": {"$param": "n"}})
     jobs = [
         steps.task("second", "Step", args={"n": 1}, depends_on=["first"]).done(),
         JobDefinition.build("slow").task("wait", "Wait").done(),
         JobDefinition.build("bad").task("look", "Look").task("after", "Step", depends_on=["look"]).done(),
     ]
-    links = Links(time.monotonic)
+    links, limits = Links(time.monotonic), Limits(rate=1e6, burst=10**6)
+    tokens = TokenFile(folder / "tokens.json")
     async with Server() as server:
         server.register_tasks("app", [Step, Wait, Look])
         for job in jobs:
             server.define(job)
         listening = socket.create_server(("127.0.0.1", 0))
-        pages = uvicorn.Server(uvicorn.Config(web.app(server, links=links), log_level="warning"))
+        pages = uvicorn.Server(
+            uvicorn.Config(web.app(server, links=links, tokens=tokens, limits=limits), log_level="warning")
+        )
         async with anyio.create_task_group() as group:
             group.start_soon(pages.serve, [listening])
             print(f"http://127.0.0.1:{listening.getsockname()[1]}")  # noqa: T201
+            print(tokens.create("tests", Role.ADMIN))  # noqa: T201
             while await anyio.to_thread.run_sync(sys.stdin.readline):
                 code = links.new_code(Principal(user="ada", role=Role.OPERATOR))
                 print(f"/login?code={code}")  # noqa: T201
@@ -62,4 +70,5 @@ async def main():
                     run.cancel()
 
 
-anyio.run(main)
+with tempfile.TemporaryDirectory() as scratch:
+    anyio.run(main, Path(scratch))

@@ -35,6 +35,7 @@ def address(tmp_path_factory):
     ) as process:
         try:
             base = process.stdout.readline().strip()
+            process.stdout.readline()  # a token, for programs
 
             def link():
                 process.stdin.write("link\n")

@@ -82,7 +82,7 @@ def test_codes_and_browsers_are_bounded():
 
 
 def test_nobody_comes_in_by_default():
-    with pytest.raises(ValueError, match="give either authorize="):
+    with pytest.raises(ValueError, match="nobody could come in"):
         web.app(Server())
     with pytest.raises(ValueError, match="give either authorize="):
         web.app(Server(), links=Links(Clock()), authorize=object())

@@ -1,0 +1,496 @@
+"""The HTTP API: each command of the table that has a method and a path is a route, with the same code behind it.
+
+Rights, arguments, masking, limits and the audit are those of `scattersphere.commands`; here are only addresses, JSON
+and statuses. Errors are problem documents (RFC 9457) with the codes of the commands; `Idempotency-Key` is the key of a
+start; events are server-sent events that go on after `Last-Event-ID`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+import anyio
+import attrs
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from scattersphere import _json
+from scattersphere.commands import handlers
+from scattersphere.commands.arguments import Definition, Kind, from_word, read
+from scattersphere.commands.audit import named_object
+from scattersphere.commands.errors import RequestError, wire_error
+from scattersphere.commands.gateway import Context
+from scattersphere.commands.limits import Bucket
+from scattersphere.commands.table import COMMANDS, Command, check_right
+from scattersphere.commands.views import event_view, kind_of
+from scattersphere.model.events import EventKind
+from scattersphere.web.guard import API
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Mapping
+
+    from starlette.requests import Request
+
+    from scattersphere.commands.access import Principal
+    from scattersphere.commands.arguments import Argument
+    from scattersphere.commands.gateway import Gateway
+    from scattersphere.model.events import Event
+    from scattersphere.web.guard import RefusedError
+
+PROBLEM = "application/problem+json"
+STATUS = {
+    "bad-request": 400,
+    "bad-utf8": 400,
+    "too-deep": 400,
+    "bad-args": 422,
+    "invalid-job": 422,
+    "auth-required": 401,
+    "auth-failed": 401,
+    "forbidden": 403,
+    "no-such-bundle": 404,
+    "no-such-job": 404,
+    "no-such-run": 404,
+    "no-such-schedule": 404,
+    "no-such-task": 404,
+    "unknown-command": 404,
+    "exists": 409,
+    "conflict": 409,
+    "too-large": 413,
+    "rate-limited": 429,
+    "busy": 503,
+    "shutting-down": 503,
+    "unsupported": 409,
+    "timeout": 504,
+    "cancelled": 409,
+    "internal": 500,
+}
+"""The status of each code of the commands that can be answered here."""
+ALIVE = 15.0
+"""Seconds without an event after which a stream sends a comment."""
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+USERS = 10_000
+"""Users whose rate is remembered."""
+_ = handlers  # importing it fills the table
+_STARTS = frozenset({"start", "start-task", "rerun"})
+_MAKES = frozenset({"define", "register"})
+
+
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,3})?")
+_NAME = re.compile(r"\{(\w+)\}")
+
+
+def rows() -> list[Command]:
+    """Return the commands that are routes, in the order of the table. Streams have addresses of their own."""
+    return [
+        row
+        for row in COMMANDS.values()
+        if row.method and row.path and not row.in_session and not row.streaming
+    ]
+
+
+@attrs.frozen
+class Address:
+    """A path, the names in it, and the command of each method there."""
+
+    path: str
+    names: tuple[str, ...]
+    methods: dict[str, Command]
+
+    def arguments(self, row: Command) -> dict[str, str]:
+        """Return the argument of a command for each name in the path: two commands may name one place otherwise."""
+        return dict(zip(self.names, _NAME.findall(str(row.path)), strict=True))
+
+
+def addresses() -> list[Address]:
+    """Return all addresses; longer paths first, and words before names, so that no name swallows a verb."""
+    found: dict[str, Address] = {}
+    for row in rows():
+        shape = _NAME.sub("{}", str(row.path))
+        if shape not in found:
+            found[shape] = Address(str(row.path), tuple(_NAME.findall(str(row.path))), {})
+        found[shape].methods[str(row.method)] = row
+    return sorted(found.values(), key=lambda each: (-each.path.count("/"), "{" in each.path, each.path))
+
+
+def made_by(row: Command) -> tuple[int, ...]:
+    """Return the statuses with which a command is answered when it was carried out."""
+    if row.name in _STARTS:
+        return 200, 201
+    return (201,) if row.name in _MAKES else (200,)
+
+
+class Api:
+    """The routes of the API over one gateway."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+        self._late: dict[str, int] = {}
+
+    def routes(self) -> list[Route]:
+        """Return the routes, and one that tells of what is none."""
+        return [
+            Route(f"{API}/events", self._counted(self.server_events), methods=METHODS),
+            Route(f"{API}/runs/{{run:int}}/events", self._counted(self.run_events), methods=METHODS),
+            *(Route(API + _typed(address), self._route(address), methods=METHODS) for address in addresses()),
+            Route(f"{API}/{{rest:path}}", self._nowhere, methods=METHODS),
+        ]
+
+    # ---- a request
+
+    def _route(self, address: Address) -> Any:
+        async def handle(request: Request) -> Response:
+            row = address.methods.get("GET" if request.method == "HEAD" else request.method)
+            if row is None:
+                return not_allowed(address.methods)
+            principal: Principal | None = request.state.principal
+            values: dict[str, Any] = {}
+            newest = max(self._gateway.server.runs, default=0)
+            try:
+                principal = self._admitted(request, row)
+                values = await _values(row, address, request, self._gateway.limits.definition)
+                result = await self._called(row, principal, read(row.arguments, values))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a document
+                return self._refused(request, row.name, principal, values, error)
+            self._record(request, row.name, principal, values, "ok", result)
+            return self._answer(row, request, result, newest)
+
+        return handle
+
+    def _admitted(self, request: Request, row: Command) -> Principal:
+        principal = _known(request)
+        self._spend(principal)
+        check_right(principal, row)
+        return principal
+
+    def _spend(self, principal: Principal) -> None:
+        """Count a request of a user. Raises `RequestError` (`rate-limited`)."""
+        now, limits = time.monotonic(), self._gateway.limits
+        bucket = self._buckets.pop(principal.user, None) or Bucket(limits.rate, limits.burst, now)
+        self._buckets[principal.user] = bucket
+        if len(self._buckets) > USERS:
+            self._buckets.popitem(last=False)
+        if late := bucket.take(now):
+            message = f"more than {limits.rate:g} requests a second; try again in {late:.2f} s"
+            raise RequestError("rate-limited", message, retry_after=round(late, 3))
+
+    async def _called(self, row: Command, principal: Principal, arguments: dict[str, Any]) -> dict[str, Any]:
+        context = Context(self._gateway, principal, _NoFollower())
+        if not row.late:
+            reply: dict[str, Any] = await row.handler(context, **arguments)
+            return reply
+        waiting = self._late.get(principal.user, 0)
+        if waiting >= self._gateway.limits.late:
+            raise RequestError(
+                "busy", f"{waiting} requests that wait are under way; their replies come first"
+            )
+        self._late[principal.user] = waiting + 1
+        try:
+            reply = await row.handler(context, **arguments)
+        finally:
+            left = self._late[principal.user] - 1
+            if left:
+                self._late[principal.user] = left
+            else:
+                del self._late[principal.user]
+        return reply
+
+    def _answer(self, row: Command, request: Request, result: dict[str, Any], newest: int) -> Response:
+        """Reply; 201 for what is new, and it is nothing new where a key gave the run that there was."""
+        if row.name not in _STARTS:
+            return JSONResponse(result, made_by(row)[0])
+        location = f"{request.scope.get('root_path', '')}{API}/runs/{result['run']}"
+        return JSONResponse(result, 201 if result["run"] > newest else 200, headers={"location": location})
+
+    def _refused(
+        self,
+        request: Request,
+        name: str,
+        principal: Principal | None,
+        values: Mapping[str, Any],
+        error: Exception,
+    ) -> Response:
+        document = wire_error(error) or self._gateway.incident(error)
+        self._record(request, name, principal, values, str(document["code"]), None)
+        return problem(document)
+
+    def _record(
+        self,
+        request: Request,
+        name: str,
+        principal: Principal | None,
+        values: Mapping[str, Any],
+        outcome: str,
+        result: Any,
+    ) -> None:
+        client = request.client
+        self._gateway.audit.record(
+            session="http",
+            peer=f"{client.host}:{client.port}" if client is not None else "",
+            user=principal.user if principal is not None else None,
+            command=name,
+            object=named_object(values, result),
+            outcome=outcome,
+        )
+
+    async def _nowhere(self, request: Request) -> Response:
+        return problem(
+            {
+                "code": "unknown-command",
+                "message": f"there is no {request.url.path[:200]}; see /api/openapi.json",
+            }
+        )
+
+    # ---- events
+
+    def _counted(self, handler: Any) -> Any:
+        follow = COMMANDS["follow"]
+
+        async def handle(request: Request) -> Response:
+            if request.method not in {"GET", "HEAD"}:
+                return not_allowed(["GET"])
+            try:
+                answer: Response = await handler(request, self._admitted(request, follow))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a document
+                return self._refused(request, "follow", request.state.principal, request.path_params, error)
+            return answer
+
+        return handle
+
+    async def server_events(self, request: Request, principal: Principal) -> Response:
+        """Stream what happens to bundles, jobs and runs, from now on or after `Last-Event-ID`."""
+        server = self._gateway.server
+        since = _since(request, server.last_event)
+        events = server.events(since)
+        return _stream(
+            _messages(events, lambda event: self._gateway.sees_event(principal, event), _kinds(request))
+        )
+
+    async def run_events(self, request: Request, principal: Principal) -> Response:
+        """Stream what happens to a run, from its first event on or after `Last-Event-ID`, to its end."""
+        run = self._gateway.run(principal, request.path_params["run"])
+        return _stream(_messages(run.events(_since(request, 0)), lambda _: True, _kinds(request)))
+
+
+class _NoFollower:
+    """There are no subscriptions here: a stream is a request of its own."""
+
+    def follow(self, *_: Any) -> int:
+        raise RequestError("unsupported", "follow events at /events or /runs/RUN/events")
+
+    def unfollow(self, number: int) -> None:
+        raise RequestError("unsupported", f"there is no subscription {number}")
+
+
+def _known(request: Request) -> Principal:
+    principal: Principal | None = request.state.principal
+    if principal is None:
+        raise RequestError("auth-required", "send a token (Authorization: Bearer ...), or log in with a link")
+    return principal
+
+
+def _typed(address: Address) -> str:
+    """Return a path with the types of its arguments, so that `/runs/x` is no run."""
+    path = address.path
+    row = next(iter(address.methods.values()))
+    for name, argument in address.arguments(row).items():
+        if row.arguments[argument].kind is Kind.INTEGER:
+            path = path.replace(f"{{{name}}}", f"{{{name}:int}}")
+    return path
+
+
+# ---- reading
+
+
+async def _values(row: Command, address: Address, request: Request, most: int) -> dict[str, Any]:
+    """Return the arguments of a request: from its path, its query and its body. Raises `RequestError`."""
+    named = address.arguments(row)
+    values = {named[name]: value for name, value in request.path_params.items()}
+    for name, word in _query(request):
+        if name in values or name not in row.arguments:
+            raise RequestError(
+                "bad-args", f"no argument {name[:64]!r} in the query of {row.name}", field=name[:64]
+            )
+        values[name] = _from_query(name, row.arguments[name], word)
+    body = await _body(request, most)
+    if row.whole is not None:
+        if not body:
+            raise RequestError("bad-request", "the body is empty: send a definition")
+        values[row.whole] = Definition(_text(body), 1)
+    elif body:
+        values |= _object(body, values)
+    key = request.headers.get("idempotency-key")
+    if key is not None and "key" in row.arguments:
+        values.setdefault("key", key)
+    return values
+
+
+def _from_query(name: str, taken: Argument, word: str) -> Any:
+    """Convert a word of the query; numbers may be written as JSON writes them."""
+    if taken.kind is Kind.NUMBER and _NUMBER.fullmatch(word):
+        return float(word)
+    return from_word(name, taken, word)
+
+
+def _query(request: Request) -> list[tuple[str, str]]:
+    text = request.url.query
+    try:
+        return parse_qsl(
+            text, keep_blank_values=True, strict_parsing=bool(text), max_num_fields=100, errors="strict"
+        )
+    except ValueError:
+        raise RequestError("bad-request", "the query is not NAME=VALUE&... in UTF-8") from None
+
+
+async def _body(request: Request, most: int) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            raise RequestError("too-large", f"a request may have {most:,} bytes")
+    return bytes(body)
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError("bad-utf8", f"the body is not UTF-8: byte {error.start}") from None
+
+
+def _object(body: bytes, values: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        found = _json.loads(_text(body))
+    except _json.JsonTextError as error:
+        raise RequestError("bad-request", f"the body is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise RequestError("bad-request", "the body must be a JSON object: the arguments by name")
+    twice = next((name for name in found if name in values), None)
+    if twice is not None:
+        raise RequestError("bad-args", f"{twice[:64]} is in the address already", field=twice[:64])
+    return found
+
+
+# ---- writing
+
+
+def problem(error: Mapping[str, Any]) -> Response:
+    """Return an error of the commands as a problem document (RFC 9457); its members are kept."""
+    code = str(error["code"])
+    status = STATUS.get(code, 400)
+    document = {
+        "type": f"urn:scattersphere:error:{code}",
+        "title": code.replace("-", " "),
+        "status": status,
+        "detail": error["message"],
+        **{name: value for name, value in error.items() if name != "message"},
+    }
+    headers = {"www-authenticate": "Bearer"} if status == 401 else {}  # noqa: PLR2004
+    if "retry_after" in error:
+        headers["retry-after"] = str(max(1, round(float(error["retry_after"]))))
+    return JSONResponse(document, status, headers=headers, media_type=PROBLEM)
+
+
+def not_allowed(methods: Collection[str]) -> Response:
+    """Return the answer to a method that an address does not take; it names those that it takes."""
+    found = sorted({*methods, *(["HEAD"] if "GET" in methods else [])})
+    document = {
+        "type": "urn:scattersphere:error:bad-request",
+        "title": "bad request",
+        "status": 405,
+        "detail": f"this address takes {', '.join(found)}",
+        "code": "bad-request",
+    }
+    return JSONResponse(document, 405, headers={"allow": ", ".join(found)}, media_type=PROBLEM)
+
+
+def refusal(error: RefusedError) -> Response:
+    """Return what the guard refuses, as a problem document."""
+    codes = {401: "auth-required", 403: "forbidden", 413: "too-large"}
+    code = codes.get(error.status, "bad-request")
+    document = {
+        "type": f"urn:scattersphere:error:{code}",
+        "title": code.replace("-", " "),
+        "status": error.status,
+        "detail": str(error),
+        "code": code,
+    }
+    return JSONResponse(document, error.status, media_type=PROBLEM)
+
+
+# ---- streams
+
+
+def _since(request: Request, otherwise: int) -> int:
+    word = request.headers.get("last-event-id") or request.query_params.get("since") or ""
+    if not word:
+        return otherwise
+    if not (word.isascii() and word.isdigit() and len(word) < 19):  # noqa: PLR2004 - no stream has more
+        raise RequestError(
+            "bad-args", f"since must be the number of an event, not {word[:32]!r}", field="since"
+        )
+    return int(word)
+
+
+def _kinds(request: Request) -> frozenset[str] | None:
+    words = request.query_params.get("kinds")
+    return frozenset(words.split(",")) if words else None
+
+
+def _stream(messages: AsyncIterator[bytes]) -> Response:
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return StreamingResponse(messages, media_type="text/event-stream", headers=headers)
+
+
+async def _messages(events: Any, seen: Any, kinds: frozenset[str] | None) -> AsyncIterator[bytes]:
+    """Yield events as server-sent events, each with its number, and a comment where nothing happens."""
+    iterator = aiter(events)
+    pending: list[Event | None] = []
+    woken = anyio.Event()
+    room = anyio.Semaphore(256, max_value=256)
+    """Events that wait for the reader: when it is slow they wait in their run, which keeps a bounded number."""
+
+    async def fetch() -> None:
+        async for event in iterator:
+            await room.acquire()
+            pending.append(event)
+            woken.set()
+        pending.append(None)
+        woken.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(fetch)
+        try:
+            while True:
+                with anyio.move_on_after(ALIVE):
+                    await woken.wait()
+                if not pending:
+                    yield b": alive\n\n"
+                    continue
+                woken = anyio.Event()
+                batch, pending[:] = list(pending), []
+                out = bytearray()
+                for event in batch:
+                    if event is None:
+                        yield bytes(out) + b"event: end\ndata: {}\n\n"
+                        return
+                    room.release()
+                    wanted = event.kind is EventKind.LAGGED or kinds is None or kind_of(event) in kinds
+                    if wanted and seen(event):
+                        out += _message(event)
+                if out:
+                    yield bytes(out)
+        finally:
+            group.cancel_scope.cancel()
+
+
+def _message(event: Event) -> bytes:
+    view = event_view(event, 0)
+    del view["sub"]
+    data = json.dumps(view, ensure_ascii=False).encode()
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, str(event.kind).encode(), data)

@@ -1,0 +1,234 @@
+"""The API described in OpenAPI 3.1, made from the table of commands (https://spec.openapis.org/oas/v3.1.0)."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from scattersphere.commands.arguments import Kind
+from scattersphere.commands.errors import CODES
+from scattersphere.web.api import PROBLEM, STATUS, addresses, made_by
+from scattersphere.web.guard import API
+
+if TYPE_CHECKING:
+    from scattersphere.commands.arguments import Argument
+    from scattersphere.commands.table import Command
+    from scattersphere.web.api import Address
+
+GROUPS = {
+    "code": "Bundles and the tasks in them",
+    "jobs": "Definitions of jobs",
+    "runs": "Runs: started, controlled, looked at",
+    "events": "What happens, as it happens",
+    "host": "The server as a whole",
+    "schedules": "When jobs start by themselves",
+}
+ERRORS = {
+    400: "The request cannot be read",
+    401: "Nobody, or a token that does not hold",
+    403: "Not with this role, or not for these objects",
+    404: "There is no such thing, or not for you",
+    405: "Another method is meant",
+    409: "The state of things forbids it",
+    413: "Too large",
+    422: "An argument is wrong; `problems` says which",
+    429: "Too many requests; `Retry-After` says when to try again",
+    500: "A defect; the log of the server has its number",
+    503: "Too busy, or shutting down",
+    504: "It took too long",
+}
+_SSE = "text/event-stream"
+
+
+def openapi(root: str) -> dict[str, Any]:
+    """Return the document; `root` is the path that the application is mounted below."""
+    paths: dict[str, dict[str, Any]] = {}
+    for address in addresses():
+        paths[f"{API}{address.path}"] = {
+            method.lower(): _operation(row, address) for method, row in address.methods.items()
+        }
+    paths[f"{API}/events"] = {
+        "get": _stream("server-events", "Be told what happens to bundles, jobs and runs", [])
+    }
+    run = [{"name": "run", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 1}}]
+    paths[f"{API}/runs/{{run}}/events"] = {"get": _stream("run-events", "Be told what happens to a run", run)}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Scattersphere",
+            "version": version("scattersphere"),
+            "description": "Jobs, runs and bundles: the commands, rights and codes of the line protocol.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": root or "/"}],
+        "tags": [{"name": name, "description": words} for name, words in GROUPS.items()],
+        "security": [{"token": []}, {"cookie": []}],
+        "paths": dict(sorted(paths.items())),
+        "components": {
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "cookie": {"type": "apiKey", "in": "cookie", "name": "scattersphere"},
+            },
+            "schemas": {"Problem": _PROBLEM},
+            "responses": {str(status): _refusal(words) for status, words in ERRORS.items()},
+        },
+    }
+
+
+def _operation(row: Command, address: Address) -> dict[str, Any]:
+    parameters, members, required = [], {}, []
+    places = {argument: name for name, argument in address.arguments(row).items()}
+    for name, taken in row.arguments.items():
+        schema = _schema(taken)
+        if name in places:
+            parameters.append(
+                {
+                    "name": places[name],
+                    "in": "path",
+                    "required": True,
+                    "description": taken.help,
+                    "schema": schema,
+                }
+            )
+        elif row.method in {"GET", "DELETE"} or row.whole is not None:
+            if name != row.whole:
+                parameters.append(_query(name, taken, schema))
+        else:
+            members[name] = schema | {"description": taken.help}
+            if taken.required:
+                required.append(name)
+    if "key" in row.arguments:
+        words = "The same key gives the same run: a request that is sent again starts nothing twice"
+        parameters.append(
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "description": words,
+                "schema": {"type": "string", "maxLength": 200},
+            }
+        )
+    operation: dict[str, Any] = {
+        "operationId": row.name,
+        "summary": row.help,
+        "tags": [row.group],
+        "parameters": parameters,
+        "responses": _responses(row),
+    }
+    if row.role is not None:
+        operation["description"] = f"Needs the role `{row.role}`."
+    if row.whole is not None:
+        # Any text is answered, with what is wrong with it as a definition.
+        words = "A job definition; its schema is that of `scattersphere schema`"
+        operation["requestBody"] = {
+            "required": True,
+            "description": words,
+            "content": {"application/json": {"schema": {}}},
+        }
+    elif members:
+        body = {"type": "object", "properties": members, "additionalProperties": False}
+        operation["requestBody"] = {
+            "required": bool(required),
+            "content": {"application/json": {"schema": body | ({"required": required} if required else {})}},
+        }
+    return operation
+
+
+def _query(name: str, taken: Argument, schema: dict[str, Any]) -> dict[str, Any]:
+    style = {"style": "form", "explode": False} if taken.kind is Kind.WORDS else {}
+    return {
+        "name": name,
+        "in": "query",
+        "required": taken.required,
+        "description": taken.help,
+        "schema": schema,
+        **style,
+    }
+
+
+def _schema(taken: Argument) -> dict[str, Any]:
+    kind = Kind.OBJECT if taken.kind is Kind.DEFINITION else taken.kind
+    schema: dict[str, Any] = {"type": str(kind)}
+    if kind is Kind.WORDS:
+        schema["items"] = {"type": "string", **({"enum": list(taken.choices)} if taken.choices else {})}
+    elif taken.choices:
+        schema["enum"] = list(taken.choices)
+    if kind is Kind.TEXT and not taken.choices:
+        schema["maxLength"] = 4_096
+    bounds = {"minimum": taken.low, "maximum": taken.high}
+    schema |= {word: limit for word, limit in bounds.items() if limit is not None}
+    if taken.default is not None:
+        schema["default"] = (
+            taken.default if isinstance(taken.default, bool | int | float) else str(taken.default)
+        )
+    return schema
+
+
+def _responses(row: Command) -> dict[str, Any]:
+    done = {"description": row.help, "content": {"application/json": {"schema": {"type": "object"}}}}
+    return {
+        **{str(status): done for status in made_by(row)},
+        **{str(status): {"$ref": f"#/components/responses/{status}"} for status in ERRORS},
+    }
+
+
+def _stream(name: str, words: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
+    number = {"type": "integer", "minimum": 0}
+    return {
+        "operationId": name,
+        "summary": words,
+        "tags": ["events"],
+        "description": "Server-sent events. Send the `id` of the last one as `Last-Event-ID`: the rest follows.",
+        "parameters": [
+            *parameters,
+            {
+                "name": "since",
+                "in": "query",
+                "description": "The number of the last event that you have",
+                "schema": number,
+            },
+            {
+                "name": "kinds",
+                "in": "query",
+                "description": "Only these, with commas between",
+                "schema": {"type": "string"},
+            },
+            {"name": "Last-Event-ID", "in": "header", "description": "As `since`", "schema": number},
+        ],
+        "responses": {
+            "200": {"description": words, "content": {_SSE: {"schema": {"type": "string"}}}},
+            **{str(status): {"$ref": f"#/components/responses/{status}"} for status in ERRORS},
+        },
+    }
+
+
+def _refusal(words: str) -> dict[str, Any]:
+    return {"description": words, "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+
+
+_PROBLEM: dict[str, Any] = {
+    "type": "object",
+    "description": "A problem document (RFC 9457). `code` is stable; `detail` is for people.",
+    "required": ["type", "title", "status", "detail", "code"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"type": "string", "enum": sorted(CODES & STATUS.keys())},
+        "field": {"type": "string"},
+        "problems": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["path", "message"],
+                "properties": {
+                    "path": {"type": "string"},
+                    "message": {"type": "string"},
+                    "suggestion": {"type": "string"},
+                    "line": {"type": "integer"},
+                    "column": {"type": "integer"},
+                },
+            },
+        },
+    },
+}

@@ -1,0 +1,268 @@
+"""The HTTP API: each command of the table at its address, with its rights, arguments, codes and keys."""
+
+from __future__ import annotations
+
+import json
+
+import anyio
+import httpx
+import pytest
+
+from scattersphere import JobDefinition, RunnableTask, Server, web
+from scattersphere.commands.access import Principal, Role
+from scattersphere.commands.limits import Limits
+from scattersphere.commands.table import COMMANDS
+from scattersphere.model.states import TaskState
+from scattersphere.remote import TokenFile
+from scattersphere.web.api import STATUS, rows
+from scattersphere.web.guard import API
+from scattersphere.web.openapi import openapi
+
+pytestmark = pytest.mark.anyio
+
+
+class Work(RunnableTask):
+    value: int = 1
+
+    async def run(self, context):
+        context.log.info("worked")
+        return self.value
+
+
+class Hang(RunnableTask):
+    async def run(self, context):
+        await anyio.sleep_forever()
+
+
+JOB = (
+    JobDefinition.build("night", params={"n": 3}).task("one", "Work", args={"value": {"$param": "n"}}).done()
+)
+SLOW = JobDefinition.build("slow").task("one", "Hang").done()
+
+
+def furnish(server):
+    server.register_tasks("app", [Work, Hang])
+    server.define(JOB)
+    server.define(SLOW)
+
+
+def client(server, role=Role.ADMIN, patterns=(), prefix="", **more):
+    async def authorize(scope):
+        return None if role is None else Principal(user="ada", role=role, patterns=patterns)
+
+    app = web.app(server, authorize=authorize, **more)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False, root_path=prefix)
+    return httpx.AsyncClient(transport=transport, base_url=f"http://localhost{prefix}{API}")
+
+
+def told(answer):
+    """Return status and code of a problem document, and which field or paths it names."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    document = answer.json()
+    assert document["status"] == answer.status_code
+    assert document["detail"]
+    return (
+        answer.status_code,
+        document["code"],
+        document.get("field") or [p["path"] for p in document.get("problems", [])],
+    )
+
+
+def test_every_command_with_an_address_is_a_route_and_each_code_has_a_status():
+    described = openapi("")["paths"]
+    for row in rows():
+        operations = [
+            operation["operationId"] for methods in described.values() for operation in methods.values()
+        ]
+        assert operations.count(row.name) == 1
+    left = {name for name, row in COMMANDS.items() if row.method and not row.in_session} - {
+        row.name for row in rows()
+    }
+    assert left == {"follow"}  # streams have addresses of their own
+    assert all(400 <= status < 600 for status in STATUS.values())
+
+
+async def test_a_job_is_defined_started_watched_and_forgotten():
+    async with Server() as server:
+        furnish(server)
+        api = client(server, prefix="/ops")
+        text = JobDefinition.build("new").task("a", "Work").done().dumps()
+        answer = await api.post("/jobs", content=text)
+        assert (answer.status_code, answer.json()["job"]) == (201, "new")
+        assert told(await api.post("/jobs", content=text)) == (409, "exists", "replace")
+        assert (await api.post("/jobs?replace=true", content=text)).status_code == 201
+        answer = await api.post("/jobs/night/runs", json={"params": {"n": 5}})
+        assert (answer.status_code, answer.json()) == (201, {"run": 1})
+        assert answer.headers["location"] == f"/ops{API}/runs/1"
+        assert (await api.get("/runs/1/wait?timeout=60")).json()["state"] == "succeeded"
+        assert (await api.get("/runs/1")).json()["params"] == {"n": 5}
+        assert (await api.get("/runs/1/result?task=one")).json()["result"] == 5
+        assert [
+            run["run"] for run in (await api.get("/runs?job=night&state=succeeded&limit=5")).json()["runs"]
+        ] == [1]
+        assert (await api.get("/logs?run=1&tail=1")).json()["lines"][0]["message"]
+        assert (await api.delete("/jobs/new")).status_code == 200
+        assert told(await api.get("/jobs/new")) == (404, "no-such-job", "name")
+
+
+async def test_a_request_that_is_sent_again_with_its_key_starts_nothing_twice():
+    async with Server() as server:
+        furnish(server)
+        api = client(server)
+        send = {"json": {"params": {"n": 1}}, "headers": {"Idempotency-Key": "k"}}
+        first, again = await api.post("/jobs/night/runs", **send), await api.post("/jobs/night/runs", **send)
+        assert (first.status_code, again.status_code) == (201, 200)
+        assert first.json() == again.json() == {"run": 1}
+        send["json"] = {"params": {"n": 2}}
+        assert told(await api.post("/jobs/night/runs", **send))[:2] == (409, "conflict")
+
+
+async def test_verbs_may_be_repeated_on_a_live_run_and_conflict_with_an_ended_one():
+    async with Server() as server:
+        furnish(server)
+        api = client(server)
+        run = await server.start("slow")
+        while run.tasks["one"].state is not TaskState.RUNNING:
+            await anyio.lowlevel.checkpoint()
+        for verb in ("pause", "pause", "resume", "resume", "stop", "stop", "cancel", "cancel"):
+            assert (await api.post(f"/runs/{run.id}/{verb}")).status_code == 200, verb
+        await run.wait()
+        assert told(await api.post(f"/runs/{run.id}/pause"))[:2] == (409, "conflict")
+        assert told(await api.post("/runs/99/pause")) == (404, "no-such-run", "run")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "more", "said"),
+    [
+        ("POST", "/jobs/night/runs", {"json": {"parms": {}}}, (422, "bad-args", "parms")),
+        ("POST", "/jobs/night/runs", {"json": {"job": "slow"}}, (422, "bad-args", "job")),
+        ("POST", "/jobs/night/runs", {"json": {"params": {"n": "x", "m": 1}}}, (422, "invalid-job", ["params.m", "params.n"])),
+        ("POST", "/jobs/night/runs", {"content": b"{"}, (400, "bad-request", [])),
+        ("POST", "/jobs/night/runs", {"content": b"[]"}, (400, "bad-request", [])),
+        ("POST", "/jobs/night/runs", {"content": b'{"key": "a", "key": "b"}'}, (400, "bad-request", [])),
+        ("POST", "/jobs/night/runs", {"content": b'{"key": NaN}'}, (400, "bad-request", [])),
+        ("POST", "/jobs/night/runs", {"content": b"\xff"}, (400, "bad-utf8", [])),
+        ("POST", "/jobs/nihgt/runs", {}, (404, "no-such-job", "job")),
+        ("POST", "/jobs", {"content": b"{}"}, (422, "invalid-job", ["name"])),
+        ("GET", "/runs?limit=0", {}, (422, "bad-args", "limit")),
+        ("GET", "/runs?limit=x", {}, (422, "bad-args", "limit")),
+        ("GET", "/runs?state=ended", {}, (422, "bad-args", "state")),
+        ("GET", "/runs?colour=red", {}, (422, "bad-args", "colour")),
+        ("GET", "/runs?%ff", {}, (400, "bad-request", [])),
+        ("GET", "/runs/x", {}, (404, "unknown-command", [])),
+        ("GET", "/nowhere", {}, (404, "unknown-command", [])),
+        ("POST", "/nowhere", {}, (404, "unknown-command", [])),
+        ("PUT", "/jobs/night", {}, (405, "bad-request", [])),
+        ("POST", "/runs/1/events", {}, (405, "bad-request", [])),
+        ("POST", "/validate", {}, (400, "bad-request", [])),
+        ("GET", "/runs/1/wait?timeout=-1e-3", {}, (422, "bad-args", "timeout")),
+        ("GET", "/runs/1/events?since=x", {}, (404, "no-such-run", "run")),
+        ("GET", "/events?since=x", {}, (422, "bad-args", "since")),
+    ],
+)  # fmt: skip
+async def test_what_is_wrong_is_told_with_its_place(method, path, more, said):
+    async with Server() as server:
+        furnish(server)
+        assert told(await client(server).request(method, path, **more)) == said
+
+
+async def test_a_method_that_is_not_meant_is_told_which_are():
+    async with Server() as server:
+        furnish(server)
+        api = client(server)
+        assert (await api.options("/jobs/night")).headers["allow"] == "DELETE, GET, HEAD"
+        assert (await api.put("/runs/1/cancel")).headers["allow"] == "POST"
+
+
+async def test_rights_are_those_of_the_commands():
+    async with Server() as server:
+        furnish(server)
+        run = await server.start("slow")
+        assert told(await client(server, None).get("/runs"))[:2] == (401, "auth-required")
+        viewer = client(server, Role.VIEWER)
+        assert (await viewer.get("/runs/1")).status_code == 200
+        assert told(await viewer.post("/runs/1/cancel"))[:2] == (403, "forbidden")
+        bounded = client(server, patterns=("job:night", "bundle:app"))
+        assert (
+            told(await bounded.get("/runs/1"))
+            == told(await bounded.get("/runs/99"))
+            == (404, "no-such-run", "run")
+        )
+        assert told(await bounded.get("/runs/1/events"))[:2] == (404, "no-such-run")
+        assert [job["name"] for job in (await bounded.get("/jobs")).json()["jobs"]] == ["night"]
+        assert told(await bounded.get("/stats"))[:2] == (403, "forbidden")
+        run.cancel()
+
+
+async def test_a_program_comes_in_with_a_token_and_whoever_guesses_waits(tmp_path):
+    tokens = TokenFile(tmp_path / "tokens.json")
+    secret = tokens.create("ci", Role.RUNNER)
+    async with Server() as server:
+        furnish(server)
+        transport = httpx.ASGITransport(web.app(server, tokens=tokens), raise_app_exceptions=False)
+        api = httpx.AsyncClient(transport=transport, base_url=f"http://any.example{API}")
+        assert told(await api.get("/runs", headers={"Host": "localhost"}))[:2] == (401, "auth-required")
+        api.headers["Authorization"] = f"Bearer {secret}"
+        assert (await api.post("/jobs/night/runs")).status_code == 201
+        assert told(await api.delete("/jobs/night"))[:2] == (403, "forbidden")
+        api.headers["Authorization"] = "Bearer guess"
+        for _ in range(5):
+            assert told(await api.get("/runs"))[0] == 401
+        api.headers["Authorization"] = f"Bearer {secret}"
+        assert told(await api.get("/runs"))[0] == 401  # this address must wait now, whatever it sends
+
+
+async def test_too_many_requests_of_a_user_are_told_when_to_try_again():
+    async with Server() as server:
+        furnish(server)
+        api = client(server, limits=Limits(rate=0.001, burst=3))
+        for _ in range(3):
+            assert (await api.get("/jobs")).status_code == 200
+        late = await api.get("/jobs")
+        assert told(late)[:2] == (429, "rate-limited")
+        assert int(late.headers["retry-after"]) > 900
+
+
+async def test_events_of_a_run_go_on_where_a_reader_left_off():
+    async with Server() as server:
+        furnish(server)
+        await (await server.start("night")).wait()
+        api = client(server)
+        text = (await api.get("/runs/1/events")).text
+        events = [
+            dict(line.split(": ", 1) for line in block.splitlines()) for block in text.strip().split("\n\n")
+        ]
+        assert events[0]["event"] == "run-started"
+        assert [event["event"] for event in events][-2:] == ["run-ended", "end"]
+        assert json.loads(events[0]["data"])["run"] == 1
+        rest = (await api.get("/runs/1/events", headers={"Last-Event-ID": events[-3]["id"]})).text
+        assert rest.count("event: ") == 2
+        states = (await api.get("/runs/1/events?kinds=log")).text
+        assert "event: log" in states
+        assert "task-started" not in states
+
+
+async def test_a_form_of_another_site_cannot_use_the_api_with_a_browsers_cookie():
+    async with Server() as server:
+        furnish(server)
+        api = client(server)
+        await api.get("/jobs")  # the cookie that the pages' forms hang on
+        for headers in (
+            {"Origin": "https://evil.example"},
+            {"Sec-Fetch-Site": "cross-site"},
+            {"Cookie": "session=1"},
+        ):
+            answer = await api.post("/jobs/night/runs", headers=headers)
+            assert told(answer)[:2] == (403, "forbidden")
+        assert not server.runs
+
+
+async def test_health_and_readiness():
+    server = Server()
+    app = web.app(server, tokens=TokenFile.__new__(TokenFile))
+    http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
+    assert (await http.get("/healthz")).text == "ok\n"
+    assert (await http.get("/readyz")).status_code == 503
+    async with server:
+        assert (await http.get("/readyz")).status_code == 200
+    assert (await http.get("/readyz")).status_code == 503
