@@ -57,7 +57,7 @@ if _TYPE_CHECKING:
     from scattersphere.runnable import RunnableTask, TaskContext
     from scattersphere.schedules.backfill import Backfill
     from scattersphere.schedules.occurrences import ScheduledFor
-    from scattersphere.schedules.scheduler import Schedule
+    from scattersphere.schedules.schedule import Schedule
     from scattersphere.server import Server
     from scattersphere.sync import SyncServer
     from scattersphere.syncrun import SyncRun
@@ -185,7 +185,7 @@ _HOMES = {
     "scattersphere.watching.debounce": ["WatchDelays"],
     "scattersphere.schedules.backfill": ["Backfill"],
     "scattersphere.schedules.occurrences": ["ScheduledFor"],
-    "scattersphere.schedules.scheduler": ["Schedule"],
+    "scattersphere.schedules.schedule": ["Schedule"],
     "scattersphere.server": ["Server"],
     "scattersphere.sync": ["SyncServer"],
     "scattersphere.syncrun": ["SyncRun"],

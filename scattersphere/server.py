@@ -47,7 +47,7 @@ from scattersphere.registry.folders import BundleFolders
 from scattersphere.registry.records import BundleEventKind
 from scattersphere.registry.registry import TaskRegistry
 from scattersphere.registry.snapshots.scan import SourceLimits
-from scattersphere.schedules.scheduler import Clocks, Schedule, Scheduler
+from scattersphere.schedules.scheduler import Clocks, Scheduler
 
 if TYPE_CHECKING:
     import os
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from scattersphere.remote.listener import Listening
     from scattersphere.runnable import RunnableTask
     from scattersphere.schedules.occurrences import ScheduledFor
+    from scattersphere.schedules.schedule import Schedule
     from scattersphere.watching.debounce import WatchDelays
 
 THREADS = 40

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from scattersphere._blocking import Value, calling, reading
 from scattersphere._lifecycle import ForkGuard
-from scattersphere.schedules.scheduler import Schedule
+from scattersphere.schedules.schedule import Schedule
 from scattersphere.syncrun import SyncRun
 
 if TYPE_CHECKING:

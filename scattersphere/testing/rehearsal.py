@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.run import Run
     from scattersphere.registry.records import Bundle
     from scattersphere.runnable import RunnableTask
-    from scattersphere.schedules.scheduler import Schedule
+    from scattersphere.schedules.schedule import Schedule
     from scattersphere.server import Server
     from scattersphere.testing.clocks import HeldClock
 

@@ -10,7 +10,7 @@ from scattersphere.commands.errors import RequestError
 from scattersphere.commands.gateway import Context
 from scattersphere.commands.table import Reply, command
 from scattersphere.schedules.occurrences import read_instant
-from scattersphere.schedules.scheduler import Schedule
+from scattersphere.schedules.schedule import Schedule
 from scattersphere.schedules.triggers import show_instant
 
 if TYPE_CHECKING:
