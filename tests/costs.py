@@ -69,6 +69,8 @@ SLOW: dict[str, str] = {
     "tests/execution/backends/test_processes.py::*many_versions*": "many versions",
     "tests/execution/backends/test_processes.py::*prints_are*": "logged lines are kept",
     "tests/execution/backends/test_processes.py::*warm*": "a pool of processes",
+    "tests/test_server_bad_tasks.py::*process*": "tests/test_server_processes.py has one of each kind",
+    "tests/test_server_capture.py::*process*": "the same",
     "tests/registry/test_library_lookups.py::*-zip]": "folders are kept",
     # The second loop, where the loop is not the subject.
     "tests/registry/*trio*": "one loop is enough",
