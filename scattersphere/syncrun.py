@@ -53,6 +53,8 @@ class SyncRun(ForkGuard):
     results: Final = _of_run(lambda run: dict(run.results))
     failures: Final = _of_run(lambda run: run.failures)
     tasks: Final = _of_run(lambda run: dict(run.tasks))
+    counts: Final = _of_run(lambda run: run.counts)
+    waits_for: Final = _of_run(lambda run: run.waits_for)
     stuck: Final = _of_run(lambda run: run.stuck)
     last_event: Final = _of_run(lambda run: run.last_event)
     statistics: Final = _of_run(lambda run: run.statistics)
@@ -67,10 +69,12 @@ class SyncRun(ForkGuard):
     follow_logs: Final = streaming(Run.follow_logs)
     logs: Final = reading(Run.logs)
     explain: Final = reading(Run.explain)
+    as_dict: Final = reading(Run.as_dict)
     to_mermaid: Final = reading(Run.to_mermaid)
     to_dot: Final = reading(Run.to_dot)
     to_svg: Final = reading(Run.to_svg)
     to_tree: Final = reading(Run.to_tree)
+    picture: Final = reading(Run.picture)
     to_trace: Final = reading(Run.to_trace)
 
     @property

@@ -32,6 +32,7 @@ from scattersphere.execution.views.pictures import (
 )
 from scattersphere.execution.views.statistics import statistics
 from scattersphere.model.arguments import check_count, check_seconds
+from scattersphere.model.dicts import iso
 from scattersphere.model.states import RunState, TaskState
 from scattersphere.pictures.dot import dot
 from scattersphere.pictures.mermaid import mermaid
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.plan import Plan
     from scattersphere.execution.views.statistics import RunStatistics
     from scattersphere.model.definition import JobDefinition
+    from scattersphere.model.dicts import RunDict, TaskStatusDict
     from scattersphere.model.logs import LogLine
     from scattersphere.schedules.occurrences import ScheduledFor
 
@@ -75,9 +77,30 @@ class TaskStatus:
             return None
         return (self.ended_at - self.started_at).total_seconds()
 
+    def as_dict(self) -> TaskStatusDict:
+        """Return it as plain data."""
+        failure = self.failure
+        return {
+            "name": self.name,
+            "index": self.index,
+            "state": str(self.state),
+            "attempts": self.attempts,
+            "started_at": iso(self.started_at),
+            "ended_at": iso(self.ended_at),
+            "seconds": self.seconds,
+            "failure": None
+            if failure is None
+            else {"type": failure.type, "message": failure.message, "traceback": failure.traceback},
+            "stuck": self.stuck,
+        }
+
 
 SHOWN_RESULT, SHOWN_RESULTS = 64 * 1024, 256 * 1024
 """Characters of one result, and of all results of a run, in a view."""
+
+
+WHOLE = 1 << 40
+"""Characters that no result has."""
 
 
 class Results(Mapping[str, Any]):
@@ -106,6 +129,10 @@ class Results(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"<Results of {', '.join(self) or 'no task yet'}>"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all results as plain data, whole: `{"repr": ...}` stands for what has no JSON form."""
+        return {name: shown(self[name], WHOLE) for name in self}
 
     def shown_of(self, name: str, limit: int = SHOWN_RESULT) -> Any:
         """Return a result as others may see it: JSON data of about `limit` characters, or `{"repr": ...}`.
@@ -311,6 +338,25 @@ class Run(ForkGuard):
     def results(self) -> Results:
         """The results of the tasks that succeeded, by name."""
         return Results(self._execution)
+
+    def as_dict(self) -> RunDict:
+        """Return the run, its tasks and its results as plain data: `json.dumps(run.as_dict())`."""
+        return {
+            "id": self.id,
+            "job": self.job,
+            "state": str(self.state),
+            "succeeded": self.succeeded,
+            "reason": self.reason,
+            "parent": self.parent,
+            "key": self.key,
+            "created_at": self.created_at.isoformat(),
+            "started_at": iso(self.started_at),
+            "ended_at": iso(self.ended_at),
+            "params": {name: shown(value, WHOLE) for name, value in self.params.items()},
+            "tasks": {name: status.as_dict() for name, status in self.tasks.items()},
+            "results": self.results.as_dict(),
+            "stuck": self.stuck,
+        }
 
     @property
     def result(self) -> Any:

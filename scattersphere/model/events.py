@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import datetime as dt  # noqa: TC003 - who asks for the types of the fields finds it here
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from scattersphere.model.logs import LEVEL_NAMES, make_printable
 from scattersphere.model.states import RunState, TaskState
+
+if TYPE_CHECKING:
+    from scattersphere.model.dicts import EventDict
 
 
 class EventKind(StrEnum):
@@ -104,6 +107,18 @@ class Event(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<Event {self.seq} {self._words()}>"
+
+    def as_dict(self) -> EventDict:
+        """Return it as plain data; what it does not say is left out."""
+        said: dict[str, Any] = {
+            name: value for name, value in self._asdict().items() if value not in (None, "", 0)
+        }
+        said |= {"seq": self.seq, "time": self.time.isoformat(), "kind": str(self.kind)}
+        said |= {name: str(said[name]) for name in ("state",) if name in said}
+        said |= {
+            name: value for name in ("index", "done", "total") if (value := getattr(self, name)) is not None
+        }
+        return cast("EventDict", said)
 
     def _words(self) -> str:
         parts = [str(self.kind)]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import attrs
+
+if TYPE_CHECKING:
+    from scattersphere.model.dicts import LogLineDict
 
 LEVEL_NAMES = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 """The standard levels; others are shown as their number."""
@@ -43,6 +47,19 @@ class LogLine:
     """The logger's name, with logical module names; `task` for `context.log`."""
     message: str
     """May hold several lines: a traceback does."""
+
+    def as_dict(self) -> LogLineDict:
+        """Return it as plain data."""
+        return {
+            "time": self.time.isoformat(),
+            "run": self.run,
+            "task": self.task,
+            "index": self.index,
+            "attempt": self.attempt,
+            "level": self.level,
+            "logger": self.logger,
+            "message": self.message,
+        }
 
     @property
     def place(self) -> str:

@@ -12,6 +12,7 @@ import attrs
 
 from scattersphere.errors import ConflictError
 from scattersphere.model.definition import JobDefinition
+from scattersphere.model.dicts import BundleDict  # noqa: TC001 - as its neighbours, whose classes attrs looks at
 from scattersphere.model.taskclass import TaskClass
 from scattersphere.registry.index import bundle_words
 from scattersphere.registry.modules.leaks import Leak
@@ -104,6 +105,22 @@ class Bundle:
 
     def __str__(self) -> str:
         return "\n".join(bundle_words(self))
+
+    def as_dict(self) -> BundleDict:
+        """Return it as plain data."""
+        current = self.current
+        return {
+            "name": self.name,
+            "path": None if self.path is None else str(self.path),
+            "kind": str(self.kind),
+            "version": None if current is None else current.label,
+            "digest": None if current is None else current.digest,
+            "error": self.error,
+            "loaded_at": None if self.loaded_at is None else self.loaded_at.isoformat(),
+            "tasks": list(self.tasks),
+            "runs": sorted(self.runs),
+            "warnings": list(self.warnings),
+        }
 
     @property
     def versions(self) -> Mapping[BundleVersion, frozenset[int]]:

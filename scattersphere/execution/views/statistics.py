@@ -19,10 +19,12 @@ from scattersphere.execution.machine.codes import (
     TASK_ENDED_FROM,
     TASK_STATES,
 )
+from scattersphere.model.dicts import iso
 from scattersphere.model.states import RunState, TaskState, TriggerRule
 
 if TYPE_CHECKING:
     from scattersphere.execution.execution import Execution
+    from scattersphere.model.dicts import RunStatisticsDict, TaskStatisticsDict
 
 _MASK = (1 << STATE_BITS) - 1
 
@@ -45,6 +47,19 @@ class TaskStatistics:
     running: float
     """Seconds in which its attempts executed, summed up; up to now for one that executes."""
 
+    def as_dict(self) -> TaskStatisticsDict:
+        """Return them as plain data."""
+        return {
+            "name": self.name,
+            "state": str(self.state),
+            "attempts": self.attempts,
+            "queued_at": iso(self.queued_at),
+            "started_at": iso(self.started_at),
+            "ended_at": iso(self.ended_at),
+            "waiting": self.waiting,
+            "running": self.running,
+        }
+
 
 @attrs.frozen(kw_only=True)
 class RunStatistics:
@@ -64,6 +79,22 @@ class RunStatistics:
     states: Mapping[TaskState, int]
     """How many tasks are in each state."""
     tasks: Mapping[str, TaskStatistics]
+
+    def as_dict(self) -> RunStatisticsDict:
+        """Return them as plain data."""
+        return {
+            "run": self.run,
+            "job": self.job,
+            "state": str(self.state),
+            "queued_at": self.queued_at.isoformat(),
+            "started_at": iso(self.started_at),
+            "ended_at": iso(self.ended_at),
+            "waiting": self.waiting,
+            "running": self.running,
+            "attempts": self.attempts,
+            "states": {str(state): count for state, count in self.states.items()},
+            "tasks": {name: task.as_dict() for name, task in self.tasks.items()},
+        }
 
     def __str__(self) -> str:
         head = (
