@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere.errors import BundleRefusedError, ExistsError, ScattersphereError
+from scattersphere.errors import BundleLoadError, BundleRefusedError, ExistsError, ScattersphereError
 from scattersphere.registry.snapshots.layout import UNSCANNED
 from scattersphere.registry.snapshots.scan import (
     IGNORE_FILE,
@@ -164,6 +164,13 @@ class WatchedRoot(WatchedPath):
         self._bundles.listed(self, None)
 
 
+@attrs.define(eq=False)
+class _FirstLook:
+    """A look at what is to be registered, before the registry knows of it."""
+
+    withdrawn: bool = False
+
+
 class BundleFolders:
     """Registers bundles and keeps them up to date.
 
@@ -188,6 +195,7 @@ class BundleFolders:
         self._roots = [WatchedRoot(self, _absolute(root)) for root in roots]
         self._watched: dict[str, WatchedBundle] = {}
         self._withdrawn: set[Path] = set()
+        self._looking: dict[str, list[_FirstLook]] = {}
 
     @property
     def problems(self) -> Mapping[Path, str]:
@@ -217,7 +225,7 @@ class BundleFolders:
     async def register(self, path: str | os.PathLike[str], *, name: str | None, watch: bool) -> Bundle:
         """Register a bundle, and watch it from then on."""
         place = _absolute(path)
-        seen = await self._look(place) if watch else None
+        seen = await self._first_look(place, name) if watch else None
         before = set(self._registry.bundles)
         bundle = await self._registry.register(place, name=name)
         if bundle.current is None:  # it was adopted, and did not load: now its error is raised
@@ -228,6 +236,23 @@ class BundleFolders:
         if watch and bundle.path is not None and bundle.name not in self._watched:
             self._watch(bundle.path, bundle.name, None, seen)
         return bundle
+
+    async def _first_look(self, place: Path, name: str | None) -> Hashable | None:
+        """Look at what is to be registered; BundleLoadError if it is deregistered meanwhile."""
+        name = default_name(place) if name is None else name
+        check_name(name)
+        look = _FirstLook()
+        looks = self._looking.setdefault(name, [])
+        looks.append(look)
+        try:
+            seen = await self._look(place)
+        finally:
+            looks.remove(look)
+            if not looks and self._looking.get(name) is looks:
+                del self._looking[name]
+        if look.withdrawn:
+            raise BundleLoadError(f"bundle {name!r} was deregistered while it was loading")
+        return seen
 
     async def expect(self, path: Path, name: str) -> None:
         """Register the bundle at `path`, now or when it comes; an error in it is kept in the bundle.
@@ -260,9 +285,13 @@ class BundleFolders:
 
     async def deregister(self, name: str) -> None:
         """Withdraw a bundle, and watch it no longer; in a root, until its file has gone and come again."""
+        looks = self._looking.get(name, [])
+        for look in looks:
+            look.withdrawn = True
         watched = self._watched.pop(name, None)
         if watched is None or self.watcher is None:
-            await self._registry.deregister(name)
+            if name in self._registry.bundles or self._registry.is_registering(name) or not looks:
+                await self._registry.deregister(name)
             return
         self.watcher.remove(watched)
         self.restless.pop(watched.path, None)
@@ -274,7 +303,7 @@ class BundleFolders:
 
     def waits_for(self, name: str) -> bool:
         """Whether a bundle of this name is being registered, or will be as soon as its file comes back."""
-        return name in self._watched or self._registry.is_registering(name)
+        return name in self._watched or name in self._looking or self._registry.is_registering(name)
 
     def watches(self, watched: WatchedBundle) -> bool:
         """Whether it is still wanted."""
