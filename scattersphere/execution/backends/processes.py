@@ -14,20 +14,18 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING
 
-from scattersphere.execution.backends.direct import DirectCalls
-from scattersphere.execution.backends.idleworkers import IdleWorkers
-from scattersphere.execution.backends.lanes import Lanes
-from scattersphere.execution.backends.order import make_order
-from scattersphere.execution.backends.processhandle import ProcessHandle
-from scattersphere.execution.backends.processlane import ProcessLane
 from scattersphere.execution.backends.protocol import Ending, Outcome
+from scattersphere.execution.backends.threads import DaemonThreadPool
+from scattersphere.execution.backends.wire import make_message
+from scattersphere.execution.backends.workerlane import DirectCalls, ProcessHandle, WorkerLane
+from scattersphere.execution.backends.workerprocess import IdleWorkers
 from scattersphere.execution.loops import TrioLoop, current_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from scattersphere.execution.backends.latelines import LateLine
     from scattersphere.execution.backends.protocol import Call, Host
+    from scattersphere.execution.backends.workerprocess import LateLine
 
 
 def core_count() -> int:
@@ -62,9 +60,9 @@ class ProcessBackend:
         self._workers = workers
         self._numbers = itertools.count(1)
         self._library = "asyncio"
-        self._lanes: Lanes[ProcessHandle] = Lanes(
+        self._lanes: DaemonThreadPool[ProcessHandle] = DaemonThreadPool(
             "process",
-            lambda: ProcessLane(workers, lambda: self._closing),
+            lambda: WorkerLane(workers, lambda: self._closing),
             limit=self.limit,
             idle_seconds=None,
         )
@@ -93,7 +91,7 @@ class ProcessBackend:
         """
         if self._host is None or self._closing:
             raise RuntimeError("the process backend is not open: its Server opens and closes it")
-        order = make_order(call, next(self._numbers), self._library)
+        order = make_message(call, next(self._numbers), self._library)
         handle = ProcessHandle(call, lambda outcome: self._ended(done, outcome), order)
         if self._active < self._workers.limit:
             self._begin(handle)
@@ -113,7 +111,7 @@ class ProcessBackend:
         done(outcome)
 
     async def aclose(self) -> None:
-        """Kill the processes that have a call, dismiss the others, and wait until all have gone."""
+        """Kill the processes that have a call, stop the others, and wait until all have gone."""
         self._closing = True
         while self._waiting and self._host is not None:
             self._active += 1

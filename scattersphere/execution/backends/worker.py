@@ -15,9 +15,8 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from scattersphere.execution.backends.order import Order, dumps
 from scattersphere.execution.backends.remotefailure import RemoteFailure
-from scattersphere.execution.backends.wire import NO_CALL, Kind, Receiver, Sender
+from scattersphere.execution.backends.wire import NO_CALL, CallMessage, Kind, Receiver, Sender, dumps
 from scattersphere.execution.backends.workercontext import WorkerAttempt
 from scattersphere.execution.logs.capture import capture_bundle_loggers, capture_print
 from scattersphere.execution.logs.frames import logical_names
@@ -56,7 +55,7 @@ class Worker:
         """Carry out calls until the engine closes the pipe."""
         self.replies.send(Kind.READY)
         while (frame := self.calls.receive()) is not None:
-            order = Order.read(frame[1])
+            order = CallMessage.read(frame[1])
             if order.environment is not None:
                 os.environ.update(order.environment)
             kind, payload = contextvars.copy_context().run(self._carry_out, order)
@@ -86,7 +85,7 @@ class Worker:
             Kind.LOG, dumps((NO_CALL, record.levelno, format_record(record), name, monotonic()))
         )
 
-    def _carry_out(self, order: Order) -> tuple[Kind, bytes]:
+    def _carry_out(self, order: CallMessage) -> tuple[Kind, bytes]:
         """Run one call and pack its outcome. Never raises."""
         try:
             attempt = WorkerAttempt(self, order, *_unpack(order))
@@ -108,7 +107,7 @@ class Worker:
             os.close(descriptor)  # that does not exist here
 
 
-def _unpack(order: Order) -> tuple[type, dict[str, Any], dict[str, Any]]:
+def _unpack(order: CallMessage) -> tuple[type, dict[str, Any], dict[str, Any]]:
     module = importlib.import_module(order.module)
     cls: type = functools.reduce(getattr, order.qualname.split("."), module)  # type: ignore[assignment]
     try:

@@ -13,10 +13,9 @@ import anyio.to_thread
 
 from scattersphere.errors import TaskCancelled
 from scattersphere.execution.attempt import CHECK_ON_LOOP
-from scattersphere.execution.backends.lanes import failed
-from scattersphere.execution.backends.order import dumps
 from scattersphere.execution.backends.protocol import Ending, Outcome
-from scattersphere.execution.backends.wire import Kind
+from scattersphere.execution.backends.threads import failed
+from scattersphere.execution.backends.wire import Kind, dumps
 from scattersphere.execution.body import run_in_thread, run_on_loop
 from scattersphere.execution.logs.capture import end_prints
 from scattersphere.execution.logs.failures import shorten
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from scattersphere.execution.attempt import Attempt
-    from scattersphere.execution.backends.order import Order
+    from scattersphere.execution.backends.wire import CallMessage
     from scattersphere.execution.backends.worker import Worker
     from scattersphere.execution.loops import Loop
 
@@ -109,7 +108,7 @@ class WorkerAttempt(TaskContext):
     def __init__(
         self,
         worker: Worker,
-        order: Order,
+        order: CallMessage,
         cls: type[RunnableTask],
         arguments: dict[str, Any],
         params: dict[str, Any],

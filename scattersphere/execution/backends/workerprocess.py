@@ -1,4 +1,4 @@
-"""One worker process, seen from the engine: how it is started, talked to, killed and buried."""
+"""The worker processes of one backend, seen from the engine: started, talked to, killed, kept warm and replaced."""
 
 from __future__ import annotations
 
@@ -8,17 +8,52 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic, sleep
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from scattersphere.execution.backends.latelines import LateLines
 from scattersphere.execution.backends.wire import Kind, Receiver, Sender
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from scattersphere.execution.backends.latelines import LateLine
+    from scattersphere.runnable import TaskContext
+
+
+LateLine = Callable[[int, str, str, float], None]
+"""Takes level, message and logger of a line that no run takes, and how many seconds ago it was written."""
+
+REMEMBERED = 8
+"""Earlier calls of a worker whose late lines still find their run."""
+
+
+class LateLines:
+    """Finds the run of a line by the number of its call, as long as that run is kept; for one thread."""
+
+    def __init__(self, elsewhere: LateLine | None) -> None:
+        self._elsewhere = elsewhere
+        self._calls: deque[tuple[int, weakref.ref[Any], dict[str, Any]]] = deque(maxlen=REMEMBERED)
+
+    def remember(self, number: int, context: TaskContext) -> None:
+        """Note where lines of a call belong that comes to its end. Keeps no run alive."""
+        log = getattr(context, "run_log", None)
+        if log is not None:
+            place = {"task": context.task, "index": context.index, "attempt": context.attempt}
+            self._calls.append((number, weakref.ref(log), place))
+
+    def take(self, number: int, level: int, message: str, logger: str, ago: float) -> None:
+        """File a line: with its own run if that is still there, else where the host wants such lines."""
+        for called, reference, place in self._calls:
+            log = reference()
+            if called == number and log is not None:
+                log.append(level, message, logger=logger, ago=ago, **place)
+                return
+        if self._elsewhere is not None:
+            self._elsewhere(level, message, logger, ago)
+
 
 _BOOTSTRAP = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -45,13 +80,13 @@ class WorkerProcess:
         self.environment: dict[str, str] = dict(environment)
         self.versions: set[str] = set()
         """The bundle versions that it has loaded."""
-        self.worn = False
+        self.exhausted = False
         """Whether it ran out of memory: what it holds nobody can know."""
         self.late: LateLines = LateLines(on_late_line)
         self.started = False
         """Whether it has ever said that it is ready."""
         self._guard = threading.Lock()
-        """Held while the process is buried: nothing may be killed by a number that is free again."""
+        """Held while the process is reaped: nothing may be killed by a number that is free again."""
         self._current: object | None = None
         pipes = [os.pipe() for _ in range(3)]
         (calls, calls_in), (control, control_in), (replies_out, replies) = pipes
@@ -98,7 +133,7 @@ class WorkerProcess:
             if self._current is call:
                 self._kill_group()
 
-    def bury(self) -> str:
+    def reap(self) -> str:
         """After its pipe has ended: take leave of the process and say how it ended.
 
         What it had started ends too: nobody would look after that.
@@ -111,7 +146,7 @@ class WorkerProcess:
         self._close_pipes()
         return _describe(self._process.returncode)
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         """End a worker that has no call: kindly, so that its exit handlers run, then by force."""
         with suppress(OSError):
             self._control.send(Kind.LEAVE)
@@ -185,3 +220,75 @@ def _describe(code: int | None) -> str:
     except ValueError:  # a realtime signal
         name = f"signal {-code}"
     return f"killed by {name}"
+
+
+VERSIONS_KEPT = 16
+"""Bundle versions that a worker loads before it is replaced: old versions are never unloaded in it."""
+
+
+class IdleWorkers:
+    """A stack: the worker that was used last is the warmest. For any thread."""
+
+    def __init__(
+        self, limit: int, environment: Callable[[], Mapping[str, str]], on_late_line: LateLine | None
+    ) -> None:
+        self.limit = limit
+        self.environment: Callable[[], Mapping[str, str]] = environment
+        """Asked before each call for variables that the worker needs."""
+        self._on_late_line = on_late_line
+        self._stack: deque[WorkerProcess] = deque()
+        self._guard = threading.Lock()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._stack)
+
+    def take(self) -> WorkerProcess | None:
+        """Return an idle worker, which is nobody else's then; None where there is none."""
+        try:
+            return self._stack.pop()
+        except IndexError:
+            return None
+
+    def put(self, worker: WorkerProcess) -> None:
+        """Give a worker back."""
+        self._stack.append(worker)
+
+    def start(self, environment: Mapping[str, str]) -> WorkerProcess:
+        """Start a process. Raises OSError where the system has none for us."""
+        worker = WorkerProcess(environment, self._on_late_line)
+        with self._guard:
+            self._count += 1
+        return worker
+
+    def reap(self, worker: WorkerProcess) -> str:
+        """Take leave of one that is ending, and say how it ended."""
+        self._gone()
+        return worker.reap()
+
+    def stop(self, worker: WorkerProcess) -> None:
+        """End one that has no call."""
+        self._gone()
+        worker.stop()
+
+    def refill(self) -> None:
+        """Start a worker in the place of one that has gone, if there is not a full number already."""
+        with self._guard:
+            missing = self._count < self.limit
+        if missing:
+            # At the other end: a call would wait for its start, while a warm one may be there.
+            self._stack.appendleft(self.start(self.environment()))
+
+    def _gone(self) -> None:
+        with self._guard:
+            self._count -= 1
+
+
+def is_exhausted(worker: WorkerProcess) -> bool:
+    """Whether it is better replaced: it ran out of memory, or holds many versions."""
+    return worker.exhausted or len(worker.versions) > VERSIONS_KEPT
+
+
+def version_of(module: str) -> str:
+    """Name the bundle version that a module belongs to; "" for modules of the host."""
+    return ".".join(module.split(".")[:3]) if module.startswith("scattersphere.bundles.") else ""

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scattersphere.execution.backends import processhandle
-from scattersphere.execution.backends.direct import FEW, SHORT, is_small
-from scattersphere.execution.backends.order import dumps
 from scattersphere.execution.backends.processes import ProcessBackend
 from scattersphere.execution.backends.protocol import Ending
+from scattersphere.execution.backends.wire import dumps
+from scattersphere.execution.backends.workerlane import FEW, SHORT, is_small
 from scattersphere.testing.backends import Stage
 from scattersphere.testing.bodies import Echo, Obey, Refuse, Talk
 

@@ -151,7 +151,7 @@ def test_a_kill_meant_for_an_earlier_call_does_not_reach_a_later_one():
     assert worker.replies.receive() == (Kind.READY, b"")
     worker.kill(later)
     assert worker.replies.receive() is None
-    assert worker.bury() == "killed by SIGKILL"
+    assert worker.reap() == "killed by SIGKILL"
 
 
 async def test_calls_go_on_in_warm_workers_while_a_killed_one_is_replaced():
