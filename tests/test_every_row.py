@@ -10,7 +10,7 @@ import pytest
 
 from scattersphere import JobDefinition
 from scattersphere.cli import progress
-from scattersphere.execution.backends import conversation, wire
+from scattersphere.execution.backends import wire, workerlane
 from scattersphere.execution.backends.protocol import BackendTraits
 from scattersphere.execution.events import pages
 from scattersphere.execution.machine import codes, rules
@@ -139,6 +139,6 @@ def test_every_enum_of_the_model_is_looked_at_here():
 
 def test_what_a_worker_says_is_understood():
     """Each kind of frame that a worker sends has a case of its own where it is read."""
-    source = Path(conversation.__file__).read_text()
+    source = Path(workerlane.__file__).read_text()
     replies = {kind.name for kind in wire.Kind if kind >= wire.Kind.READY}
     assert {name for name in replies if f"Kind.{name}" not in source} == set()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scattersphere.execution.backends import processhandle
+from scattersphere.execution.backends import workerlane
 from scattersphere.execution.backends.processes import ProcessBackend
 from scattersphere.execution.backends.protocol import Ending
 from scattersphere.execution.backends.wire import dumps
@@ -95,7 +95,7 @@ async def test_a_kill_and_a_cancel_reach_a_direct_call():
 
 @pytest.mark.anyio
 async def test_the_line_of_a_direct_call_is_known(monkeypatch):
-    monkeypatch.setattr(processhandle, "_WHERE_WAIT", 30)  # the answer may be late on a busy machine
+    monkeypatch.setattr(workerlane, "_WHERE_WAIT", 30)  # the answer may be late on a busy machine
     async with Counting() as stage:
         call = stage.start(bodies.AsyncWait)
         await call.begun()

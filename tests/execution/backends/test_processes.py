@@ -15,7 +15,7 @@ import pytest
 from patience import PATIENCE
 
 from scattersphere.errors import NonRetryableError
-from scattersphere.execution.backends import idleworkers
+from scattersphere.execution.backends import workerprocess
 from scattersphere.execution.backends.processes import ProcessBackend, core_count
 from scattersphere.execution.backends.protocol import Backend, Ending
 from scattersphere.execution.backends.wire import Kind
@@ -446,7 +446,7 @@ async def test_workers_are_kept_warm():
 
 
 async def test_a_worker_that_has_loaded_many_versions_is_replaced(monkeypatch):
-    monkeypatch.setattr(idleworkers, "VERSIONS_KEPT", 0)
+    monkeypatch.setattr(workerprocess, "VERSIONS_KEPT", 0)
     async with one() as stage:
         first = (await stage.run(bodies.Who)).value
         second = (await stage.run(bodies.Who)).value

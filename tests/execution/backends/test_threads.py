@@ -15,7 +15,7 @@ import anyio
 import pytest
 from patience import PATIENCE
 
-from scattersphere.execution.backends import lanes
+from scattersphere.execution.backends import threads
 from scattersphere.execution.backends.protocol import Backend, Ending
 from scattersphere.execution.backends.threads import THREAD_LIMIT, ThreadBackend
 from scattersphere.runnable import RunnableTask
@@ -84,7 +84,7 @@ async def test_without_a_further_thread_of_the_system_the_others_do_the_work(mon
     async with Stage(partial(ThreadBackend, 3)) as stage:
         first = stage.start(Refuse, until=str(go))
         await first.begun()
-        monkeypatch.setattr(lanes._Lane, "start", no_thread)
+        monkeypatch.setattr(threads._Lane, "start", no_thread)
         second = stage.start(Echo, value=2)
         go.touch()
         assert (await second.outcome()).value == 2
@@ -92,7 +92,7 @@ async def test_without_a_further_thread_of_the_system_the_others_do_the_work(mon
 
 async def test_without_any_thread_a_call_fails_and_says_why(monkeypatch):
     async with Stage(ThreadBackend) as stage:
-        monkeypatch.setattr(lanes._Lane, "start", no_thread)
+        monkeypatch.setattr(threads._Lane, "start", no_thread)
         outcome = await stage.run(Echo)
     assert outcome.ending is Ending.EXCEPTION
     assert str(outcome.error) == "can't start new thread"
@@ -147,7 +147,7 @@ async def test_an_idle_thread_keeps_nothing_of_its_last_call_alive():
 
 
 async def test_many_outcomes_give_the_loop_a_turn_in_between(monkeypatch):
-    monkeypatch.setattr(lanes, "_TURN", 0.0)  # after each single outcome
+    monkeypatch.setattr(threads, "_TURN", 0.0)  # after each single outcome
     async with Stage(partial(ThreadBackend, 1)) as stage:
         calls = [stage.start(Echo, value=number) for number in range(50)]
         for number, call in enumerate(calls):
