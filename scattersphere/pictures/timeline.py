@@ -24,6 +24,8 @@ HEAD = 28
 """Pixels above the first row, for the axis."""
 NARROW = 0.35
 """Percent of the width below which a bar is drawn 3 px wide, so that attempts of milliseconds are seen."""
+SHORTEST = 0.001
+"""Seconds of a timeline at least: below, no axis could be read."""
 _STEPS = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 
 
@@ -70,7 +72,7 @@ def timeline(
     """Return an `<svg>` of a time `window` (seconds since the start; all of it where None) of a run."""
     now = run.seconds
     begin, end = window or (0.0, now)
-    plot = _Plot(begin, end if end > begin else begin + 0.001, now, ROW * len(rows))
+    plot = _Plot(begin, max(end, begin + SHORTEST), now, ROW * len(rows))
     said = f"Timeline of {len(rows)} tasks from {plot.clock(plot.begin)} to {plot.clock(plot.end)}"
     out = [
         f'<svg class="timeline" width="100%" height="{plot.high + HEAD}" role="img" aria-label="{said}">',
