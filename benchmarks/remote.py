@@ -74,7 +74,7 @@ class Chatter(RunnableTask):  # 10,000 lines a second
 async def main():
     file = TokenFile(sys.argv[1])
     token = file.create("bench", Role.ADMIN)
-    limits = Limits(rate=1e9, burst=10**9, sessions=10**6, sessions_of_source=10**6)
+    limits = Limits(rate=1e9, burst=10**9, sessions=10**6, sessions_of_source=10**6, sessions_of_user=10**6)
     async with Server() as server:
         server.register_tasks("app", [Nothing, Chatter])
         server.define(JobDefinition.build("one").task("only", "Nothing").done())

@@ -72,7 +72,7 @@ def test_the_verbs_of_the_protocol_from_a_shell(tmp_path):
         assert "auth-required" in shell("-c", where, "runs", status=1, SCATTERSPHERE_TOKEN="").stderr
         two = '{"format":1,"name":"two","params":{"n":""},"tasks":{"a":{"task":"greetings.Greet","args":{"name":{"$param":"n"}}},"b":{"task":"greetings.Greet","args":{"name":{"$result":"a"}}}}}'
         shell("-c", where, "define", two, **env)
-        assert shell("-c", where, "run", "two", "-p", "n=Zoë", **env).stdout == "run: 2\n"
+        assert shell("-c", where, "run", "two", "-p", "n=Zoë", **env).stdout == "run: 2\nstate: succeeded\n"
         shell("-c", where, "wait", "2", **env)
         told = shell("-c", where, "explain", "2", PYTHONIOENCODING="utf-8", **env).stdout
         assert 'with n="Zoë"' in told

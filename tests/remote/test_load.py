@@ -19,7 +19,7 @@ from scattersphere.remote import Limits
 
 pytestmark = pytest.mark.anyio
 
-MANY = attrs.evolve(Limits(), sessions=200, sessions_of_source=200, burst=1_000)
+MANY = attrs.evolve(Limits(), sessions=200, sessions_of_source=200, sessions_of_user=200, burst=1_000)
 MIX = [
     ("ping", {}),
     ("jobs", {}),
@@ -28,7 +28,7 @@ MIX = [
     ("nonsense", {}),
     ("logs", {"run": 1, "tail": 2}),
     ("wait", {"run": 1, "timeout": 0}),
-    ("run", {"job": "hi"}),
+    ("start", {"job": "hi"}),
     ("status", {"run": 10**9}),
 ]
 LINES = 5_000
@@ -54,8 +54,11 @@ async def test_a_hundred_sessions_get_each_reply_once_in_order_beside_a_follower
                     ]
                     await client.send(*map(json.dumps, lines))
                 replies = [await client.read() for _ in wanted]
-                assert [reply["id"] for reply in replies] == wanted
-                assert [reply["n"] for reply in replies] == list(range(2, len(wanted) + 2))
+                assert sorted(reply["n"] for reply in replies) == list(range(2, len(wanted) + 2))
+                assert all(reply["id"] == wanted[reply["n"] - 2] for reply in replies)
+                late = {at for at, (cmd, _) in enumerate(3 * MIX) if cmd == "wait"}
+                in_order = [reply["n"] - 2 for reply in replies if reply["n"] - 2 not in late]
+                assert in_order == sorted(in_order)
                 finished.append(number)
 
         async with anyio.create_task_group() as group:
@@ -87,7 +90,7 @@ def resident():
 async def main():
     file = TokenFile(sys.argv[1])
     token = file.create("many", Role.ADMIN)
-    limits = Limits(sessions=2 * COUNT, sessions_of_source=2 * COUNT, auth_time=600)
+    limits = Limits(sessions=2 * COUNT, sessions_of_source=2 * COUNT, sessions_of_user=2 * COUNT, auth_time=600)
     async with Server() as server:
         server.register_tasks("app", [Nothing])
         server.define(JobDefinition.build("one").task("only", "Nothing").done())
@@ -102,7 +105,7 @@ async def main():
                 open_.append((number, reader, writer))
             each = (resident() - before) / COUNT
             async def ask(number, reader, writer):
-                lines = [{"cmd": "ping"}, {"cmd": "run", "args": {"job": "one"}}, {"cmd": "jobs"}, {"cmd": "no"}]
+                lines = [{"cmd": "ping"}, {"cmd": "start", "args": {"job": "one"}}, {"cmd": "jobs"}, {"cmd": "no"}]
                 lines = [line | {"id": f"{number}-{at}"} for at, line in enumerate(lines)]
                 writer.write("".join(json.dumps(line) + "\\n" for line in lines).encode())
                 replies = [json.loads(await reader.readline()) for _ in lines]
@@ -143,7 +146,7 @@ from scattersphere.remote import Limits, Role, TokenFile
 async def main():
     file = TokenFile(sys.argv[1])
     token = file.create("few", Role.VIEWER)
-    limits = Limits(sessions=500, sessions_of_source=500)
+    limits = Limits(sessions=500, sessions_of_source=500, sessions_of_user=500)
     async with Server(watch=False) as server, server.listen(tcp="127.0.0.1:0", tokens=file, limits=limits) as listening:
         resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
         print(listening.addresses[0].rpartition(":")[2], token, flush=True)
