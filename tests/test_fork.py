@@ -174,4 +174,4 @@ def test_a_blocking_run_can_be_read_after_the_end_and_else_raises_closed_error()
     with pytest.raises(ClosedError, match="not running: use it inside"):
         SyncServer().start("job")
     assert isinstance(run, SyncRun)
-    assert isinstance(run._run, Run)
+    assert isinstance(run._original, Run)
