@@ -472,7 +472,7 @@ class World:
         if (
             machine.state != RUN_RUNNING
             or machine.busy
-            or (self.limit is not None and not self.dispatcher.free)
+            or (self.limit is not None and self.dispatcher.free <= 0)
         ):
             return
         if job.fail_fast and "fail_fast" in machine.causes:
