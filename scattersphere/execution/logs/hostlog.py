@@ -11,6 +11,7 @@ import logging
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from scattersphere.execution.logs.failures import format_failure
 from scattersphere.execution.logs.runlog import TASK_LOGGER, current_attempt, write_record
 
 if TYPE_CHECKING:
@@ -64,7 +65,14 @@ def fields_of(attempt: LoggedAttempt, **more: Any) -> dict[str, Any]:
 
 
 def pass_on(attempt: LoggedAttempt, record: logging.LogRecord) -> None:
-    """Give the host's logging what a task has logged with `context.log`. Never raises."""
+    """Give the host's logging what a task has logged with `context.log`. Never raises.
+
+    The traceback is written out here: a `__str__` of a user's may raise anything, and what reads the record is the
+    host's.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None and not record.exc_text:
+        record.exc_text = format_failure(error)
     with suppress(Exception):
         known: Any = attempt
         name = f"{TASKS}.{known.job}.{known.task}"
