@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
             """Make an instance, with the parameters of the function by name."""
+            ...
 
 else:
 

@@ -19,7 +19,7 @@ class Refusal(Exception):  # noqa: N818 - no error of ours, but the end of a com
 
     def __init__(self, exit_code: int, message: str, problems: Iterable[Problem] = ()) -> None:
         self.exit_code = exit_code
-        self.problems = list(problems)
+        self.problems: list[Problem] = list(problems)
         super().__init__(message)
 
     def as_dict(self) -> dict[str, Any]:

@@ -118,7 +118,7 @@ class Board:
 
     def __init__(self, total: int, width_of: Callable[[str], int | None]) -> None:
         self.total = total
-        self.state = RunState.QUEUED
+        self.state: RunState = RunState.QUEUED
         self.counts: Counter[TaskState] = Counter()
         """Tasks that have ended, by state."""
         self.entries: dict[str, Entry] = {}

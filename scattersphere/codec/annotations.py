@@ -297,7 +297,8 @@ def _substitute(hint: Any, known: Mapping[Any, Any]) -> Any:
     names = () if isinstance(hint, type) else getattr(hint, "__parameters__", ())
     if not any(name in known for name in names):
         return hint
-    return hint[tuple(known.get(name, name) for name in names)]
+    generic: Any = hint
+    return generic[tuple(known.get(name, name) for name in names)]
 
 
 # ---- single values

@@ -28,7 +28,7 @@ _TITLES = {
 def overview(allowed: list[Command]) -> list[str]:
     """Return the lines of `help`: what this session may use, by what it is about."""
     width = max(len(command.name) for command in allowed)
-    lines = list(_INTRODUCTION)
+    lines: list[str] = list(_INTRODUCTION)
     for group in GROUPS:
         rows = [command for command in allowed if command.group == group]
         if rows:

@@ -118,9 +118,10 @@ class Attempt(TaskContext):
 
     @property
     def params(self) -> Mapping[str, Any]:
-        if self.own_params is None:
-            self.own_params = plain_copy(self.execution.params)
-        return MappingProxyType(self.own_params)
+        params = self.own_params
+        if params is None:
+            params = self.own_params = plain_copy(self.execution.params)
+        return MappingProxyType(params)
 
     @property
     def results(self) -> Mapping[str, Any]:

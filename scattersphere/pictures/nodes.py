@@ -22,22 +22,27 @@ class Task(Protocol):
     @property
     def task(self) -> str:
         """The path of its class."""
+        ...
 
     @property
-    def map(self) -> Mapping[str, Any] | None:
+    def map(self) -> Any:
         """Over what it runs."""
+        ...
 
     @property
     def run_if(self) -> object:
         """On which condition."""
+        ...
 
     @property
     def trigger_rule(self) -> object:
         """After which ends of its upstreams."""
+        ...
 
     @property
     def finally_(self) -> bool:
         """Whether it runs at the end, whatever happened."""
+        ...
 
 
 @attrs.frozen

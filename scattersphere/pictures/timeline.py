@@ -182,7 +182,7 @@ class _Plot:
         """Return how long a task executed, behind its last bar, or before its first where there is no room."""
         spent = sum((self.now if a.end is None else a.end) - a.begin for a in row.attempts)
         said = escape(duration(spent)) + (f" · {len(row.attempts)} attempts" if len(row.attempts) > 1 else "")
-        first = self.at(row.attempts[0].begin)
+        first = self.at(min(attempt.begin for attempt in row.attempts))
         if self.at(last) < 84:  # noqa: PLR2004 - percent; beyond, the text would stand outside
             return f'<text class="axis" x="{self.at(last):.2f}%" dx="7" y="{y + 17}">{said}</text>'
         if first > 14:  # noqa: PLR2004

@@ -55,7 +55,7 @@ class RemoteError(ScattersphereError):
 
     def __init__(self, error: dict[str, Any]) -> None:
         self.error = error
-        self.code = _text(error.get("code"), "internal")
+        self.code: str = _text(error.get("code"), "internal")
         super().__init__(f"{self.code}: {_text(error.get('message'), '')}")
 
 

@@ -280,7 +280,8 @@ class Api:
 class _NoFollower:
     """There are no subscriptions here: a stream is a request of its own."""
 
-    def follow(self, *_: Any) -> int:
+    def follow(self, events: Any, kinds: frozenset[str], shown: Any) -> int:
+        del events, kinds, shown
         raise RequestError("unsupported", "follow events at /events or /runs/RUN/events")
 
     def unfollow(self, number: int) -> None:
@@ -398,7 +399,7 @@ def problem(error: Mapping[str, Any]) -> Response:
 
 def not_allowed(methods: Collection[str]) -> Response:
     """Return the answer to a method that an address does not take; it names those that it takes."""
-    found = sorted({*methods, *(["HEAD"] if "GET" in methods else [])})
+    found: list[str] = sorted({*methods, *(["HEAD"] if "GET" in methods else [])})
     document = {
         "type": "urn:scattersphere:error:bad-request",
         "title": "bad request",

@@ -109,7 +109,9 @@ def _logger_class(base: type[logging.Logger]) -> type[logging.Logger]:
     """Derive a class that makes our loggers for bundles and the host's own, `base`, for all others."""
     for_bundles: type[logging.Logger] = type("BundleLogger", (_BundleLogger, base), {})
     for logger in list(logging.Logger.manager.loggerDict.values()):
-        if type(logger) is base and logger.name.startswith(_PREFIX):  # made while nobody captured
+        if not isinstance(logger, logging.Logger) or type(logger) is not base:
+            continue
+        if logger.name.startswith(_PREFIX):  # made while nobody captured
             logger.__class__ = for_bundles
 
     class LoggerClass(base):  # type: ignore[misc, valid-type]  # what the host has set

@@ -11,7 +11,7 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from scattersphere.model.logs import LEVEL_NAMES
 
@@ -109,6 +109,8 @@ def _as_json(number: int, entry: Entry) -> str:
 
 def _as_entry(line: str) -> tuple[int, Entry] | None:
     """Read a line back; None for what no log has written, or only half."""
+    number: Any
+    entry: Any
     try:
         row = json.loads(line)
         when = datetime.fromisoformat(row["time"]).timestamp()
