@@ -331,3 +331,29 @@ async def test_dict_config_reaches_all_of_it(server, capsys):
     assert "scattersphere.task.etl.load by context.log: 1 run=1" in out
     assert "scattersphere.runs task etl#2/load failed: ValueError: no such day run=2" in out
     assert run.logs()
+
+
+class Half(RunnableTask):
+    async def run(self, context):
+        context.log.info("half of a pair: \ud800, %s", "whole")
+        context.log.info("%d", "no number")
+        raise ValueError("\udfff")
+
+
+@pytest.mark.anyio
+async def test_what_no_file_can_hold_reaches_the_hosts_handlers_as_text_that_can_be_written(tmp_path, caplog):
+    handler = logging.FileHandler(tmp_path / "log", encoding="utf-8")
+    logger = logging.getLogger("scattersphere")
+    logger.addHandler(handler)
+    try:
+        with caplog.at_level(logging.INFO, "scattersphere"):
+            async with Server() as server:
+                server.register_tasks("app", [Half])
+                await (await server.start_task("Half")).wait()
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+    text = (tmp_path / "log").read_text("utf-8")
+    assert r"half of a pair: \ud800, whole" in text
+    assert "cannot be formatted with its arguments" in text
+    assert r"ValueError: \udfff" in text

@@ -12,7 +12,12 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from scattersphere.execution.logs.failures import format_failure
-from scattersphere.execution.logs.runlog import TASK_LOGGER, current_attempt, write_record
+from scattersphere.execution.logs.runlog import (
+    TASK_LOGGER,
+    current_attempt,
+    format_message,
+    write_record,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -45,8 +50,10 @@ def tell(
         if not logger.isEnabledFor(level):
             return
         exc_info = None if error is None else (type(error), error, error.__traceback__)
-        record = logger.makeRecord(name, level, "", 0, message, (), exc_info, extra=extra)
-        record.exc_text = text or None
+        record = logger.makeRecord(name, level, "", 0, _writable(message), (), exc_info, extra=extra)
+        if error is not None and not text:
+            text = format_failure(error)
+        record.exc_text = _writable(text) or None
         logger.handle(record)
 
 
@@ -67,12 +74,16 @@ def fields_of(attempt: LoggedAttempt, **more: Any) -> dict[str, Any]:
 def pass_on(attempt: LoggedAttempt, record: logging.LogRecord) -> None:
     """Give the host's logging what a task has logged with `context.log`. Never raises.
 
-    The traceback is written out here: a `__str__` of a user's may raise anything, and what reads the record is the
-    host's.
+    What the host's handlers would fail at is written out before: a `__str__` of a user's may raise anything, and half
+    of a surrogate pair can be written to no file.
     """
     error = record.exc_info[1] if record.exc_info else None
     if error is not None and not record.exc_text:
-        record.exc_text = format_failure(error)
+        record.exc_text = _writable(format_failure(error))
+    message = format_message(record)
+    writable = _writable(message)
+    if writable is not message or (record.args and not _formats(record)):
+        record.msg, record.args = writable, None
     with suppress(Exception):
         known: Any = attempt
         name = f"{TASKS}.{known.job}.{known.task}"
@@ -81,6 +92,25 @@ def pass_on(attempt: LoggedAttempt, record: logging.LogRecord) -> None:
             record.name = name
             vars(record).update(fields_of(attempt))
             logger.handle(record)
+
+
+def _formats(record: logging.LogRecord) -> bool:
+    try:
+        record.getMessage()
+    except Exception:  # noqa: BLE001 - a user's arguments
+        return False
+    return True
+
+
+def _writable(text: str) -> str:
+    """Return a text that UTF-8 can say; the same object where that is the one that was given."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
 
 
 def pass_on_line(attempt: LoggedAttempt, level: int, message: str) -> None:

@@ -401,13 +401,18 @@ def write_record(attempt: LoggedAttempt, record: logging.LogRecord, *, logger: s
     )
 
 
-def format_record(record: logging.LogRecord) -> str:
-    """Return the message of a record with its traceback, whatever its arguments do."""
+def format_message(record: logging.LogRecord) -> str:
+    """Return the message of a record with its arguments, whatever they do."""
     try:
-        message = record.getMessage()
+        return record.getMessage()
     except Exception as exc:  # noqa: BLE001 - it may be raised by a user's code
         # The arguments are the user's: `%d` with a text, a `__str__` that raises. The line is still wanted.
-        message = f"{record.msg!r} cannot be formatted with its arguments: {type(exc).__name__}"
+        return f"{record.msg!r} cannot be formatted with its arguments: {type(exc).__name__}"
+
+
+def format_record(record: logging.LogRecord) -> str:
+    """Return the message of a record with its traceback, whatever its arguments do."""
+    message = format_message(record)
     error: Any = record.exc_info[1] if record.exc_info else None
     if isinstance(error, BaseException):
         message = f"{message}\n{format_failure(error)}"
