@@ -317,21 +317,15 @@ def _has_odd_scalar(text: str, value: Any) -> bool:
     # One character is found many times quicker than two, and most texts have no backslash at all.
     if "\\" in text and _SURROGATE_ESCAPE.search(text) is not None:
         return True
-    return _may_hold_long_digits(text) or (len(text) > STRING_CHARACTERS and _has_long_string(value))
-
-
-def _may_hold_long_digits(text: str) -> bool:
-    """Whether there may be more than `INTEGER_DIGITS` digits in a row.
-
-    So many would be under every such step through the text, and half of them before or behind it.
-    """
+    # More than INTEGER_DIGITS in a row would be under every such step through the text, and half of them before or
+    # behind it.
     half = INTEGER_DIGITS // 2
     for at in range(0, len(text), INTEGER_DIGITS):
         if text[at] in _DIGITS and (
             text[at : at + half].isdigit() or text[max(0, at - half) : at + 1].isdigit()
         ):
             return True
-    return False
+    return len(text) > STRING_CHARACTERS and _has_long_string(value)
 
 
 def _has_long_string(value: Any) -> bool:

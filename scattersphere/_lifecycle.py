@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 import anyio
 
-from scattersphere._owntask import OwnTask, in_trio
+from scattersphere._owntask import OwnTask
 from scattersphere.errors import ClosedError, ForkedError, WrongLoopError
 
 if TYPE_CHECKING:
@@ -96,8 +96,9 @@ class LoopHome:
 
 def _current_loop() -> Any:
     """Return what identifies the event loop that runs in this thread; None where none does."""
-    if in_trio():
-        return sys.modules["trio"].lowlevel.current_trio_token()
+    trio = sys.modules.get("trio")  # a program that never imported it cannot be inside it, and is not made to
+    if trio is not None and trio.lowlevel.in_trio_task():
+        return trio.lowlevel.current_trio_token()
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

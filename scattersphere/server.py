@@ -35,7 +35,7 @@ from scattersphere.hosting.settings import checked
 from scattersphere.jobs.bundled import BundledJobs
 from scattersphere.jobs.claims import Claims
 from scattersphere.jobs.files import JobFiles
-from scattersphere.jobs.jobs import Jobs, definition_of, job_of_task
+from scattersphere.jobs.jobs import Jobs, job_of_task
 from scattersphere.jobs.reruns import PINNED
 from scattersphere.jobs.starting import Starter
 from scattersphere.model.arguments import check_count, check_mapping, check_text
@@ -342,7 +342,7 @@ class Server(AsyncResource):
         Never loads code. Raises `DefinitionError` with everything that is wrong, `ExistsError`.
         """
         self._check_loop()
-        return self._claims.define(definition_of(definition), replace=replace)
+        return self._claims.define(definition, replace=replace)
 
     def undefine(self, name: str) -> None:
         """Forget a job; its runs go on. Raises `NoSuchJobError`."""
@@ -384,8 +384,10 @@ class Server(AsyncResource):
         return {name: lacks for name in self._jobs if (lacks := self._jobs.lacking(name))}
 
     def _job_changed(self, name: str, definition: JobDefinition | None) -> None:
-        self._scheduler.define(name, {} if definition is None else definition.schedules)
-        self._scheduler.try_again(name)
+        schedules = {} if definition is None else definition.schedules
+        if schedules or name in self._scheduler.by_job:
+            self._scheduler.define(name, schedules)
+            self._scheduler.try_again(name)
 
     # ---- schedules
 

@@ -11,8 +11,6 @@ from scattersphere.codec.load import (
     read_definition_file,
     save_definition,
     untold,
-    with_origin,
-    with_tasks,
 )
 from scattersphere.codec.parameters import resolve_params, secret_names
 from scattersphere.codec.schema import definition_schema
@@ -32,6 +30,4 @@ __all__ = [
     "save_definition",
     "secret_names",
     "untold",
-    "with_origin",
-    "with_tasks",
 ]

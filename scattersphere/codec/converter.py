@@ -160,7 +160,7 @@ _Reader = Callable[..., Any]
 
 
 def _make_readers(*, exact: bool) -> Mapping[type, _Reader]:
-    """Return what reads the JSON objects of each class of definitions. cattrs writes the code.
+    """Return what reads the JSON objects of each class of definitions, and nothing else. cattrs writes the code.
 
     Only `exact` ones say where something is wrong, and find all of it; the others are faster.
     """
@@ -172,12 +172,12 @@ def _make_readers(*, exact: bool) -> Mapping[type, _Reader]:
         for row in rows(cls).values():
             overrides[row.name] = override(rename=row.key, struct_hook=hook(row.json))
         structure: Any = make_dict_structure_fn(cls, converter, **overrides)  # type: ignore[arg-type]
-        readers[cls] = lambda value, _=None: structure(require_object(value))
+        readers[cls] = structure
         return readers[cls]
 
     def hook(form: JsonType) -> _Reader:
         if isinstance(form, Record):
-            return teach(form.cls)
+            return partial(_read_object, teach(form.cls))
         if isinstance(form, Records):
             return partial(_read_records, form, teach(form.cls))
         assert isinstance(form, Simple)  # noqa: S101 - there is no other
@@ -185,6 +185,10 @@ def _make_readers(*, exact: bool) -> Mapping[type, _Reader]:
 
     teach(JobDefinition)
     return readers
+
+
+def _read_object(read: _Reader, value: Any, _: Any) -> Any:
+    return read(require_object(value))
 
 
 def _read_records(form: Records, read: _Reader, value: Any, _: Any) -> dict[str, Any]:
@@ -196,7 +200,7 @@ def _read_records(form: Records, read: _Reader, value: Any, _: Any) -> dict[str,
             found[name] = item
             continue
         try:
-            found[name] = read(item)
+            found[name] = read(require_object(item))
         except Exception as error:  # noqa: BLE001 - as above
             problems += problems_of(error, (name,))
     if problems:

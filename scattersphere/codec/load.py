@@ -52,15 +52,17 @@ def read(value: Any) -> tuple[JobDefinition | None, list[RawProblem]]:
     if problems and type(form := value["format"]) is int and form > FORMAT:
         return None, problems  # whatever else it says may be right there
     rest, comments = _without_comments(value, JOB_COMMENTS)
-    rest = {key: item for key, item in rest.items() if key not in (SCHEMA_KEY, "format")}
+    rest.pop(SCHEMA_KEY, None)
+    rest.pop("format", None)
     unread = Unread()
     tasks = _read_tasks(rest.pop("tasks", {}), unread, problems)
     job, found = read_record(rest, JobDefinition, {"name": "_"})
-    unread.job = {str(problem.path[0]) for problem in found if len(problem.path) == 1}
+    if found:
+        unread.job = {str(problem.path[0]) for problem in found if len(problem.path) == 1}
+        unread.schedules = {
+            str(problem.path[1]) for problem in found if problem.path[:1] == ("schedules",) != problem.path
+        }
     job = changed(job, tasks=freeze(tasks), comments=freeze(comments))
-    unread.schedules = {
-        str(problem.path[1]) for problem in found if problem.path[:1] == ("schedules",) != problem.path
-    }
     findings = validate(job, unread)
     problems += found + findings.problems
     if not problems:
@@ -103,19 +105,19 @@ def _read_tasks(items: Any, unread: Unread, problems: list[RawProblem]) -> dict[
         return {}
     tasks: dict[str, TaskDefinition] = {}
     for name, item in items.items():
-        tasks[name], found = _read_task(item)
+        if type(item) is dict:
+            rest, comments = _without_comments(item, TASK_COMMENTS)
+            task, found = read_record(rest, TaskDefinition, {"task": UNREAD})
+            if comments:
+                task = changed(task, comments=freeze(comments))
+        else:
+            task = TaskDefinition(task=UNREAD)
+            found = [RawProblem((), f"must be an object, not {describe(item)}")]
+        tasks[name] = task
         if found:
             problems += [attrs.evolve(problem, path=("tasks", name, *problem.path)) for problem in found]
             unread.tasks[name] = {str(problem.path[0]) if problem.path else "" for problem in found}
     return tasks
-
-
-def _read_task(item: Any) -> tuple[TaskDefinition, list[RawProblem]]:
-    if type(item) is not dict:
-        return TaskDefinition(task=UNREAD), [RawProblem((), f"must be an object, not {describe(item)}")]
-    rest, comments = _without_comments(item, TASK_COMMENTS)
-    task, problems = read_record(rest, TaskDefinition, {"task": UNREAD})
-    return (changed(task, comments=freeze(comments)) if comments else task), problems
 
 
 # ---- texts and files
@@ -137,7 +139,7 @@ class DefinitionReading:
 
 def read_definition(text: str | bytes, *, source: str | None = None) -> DefinitionReading:
     """Read a definition, right or wrong. Raises `DefinitionError` only where the text is no JSON."""
-    with gc_paused(characters=len(text)), suggestion_budget():
+    with suggestion_budget(), gc_paused(characters=len(text)):
         try:
             content = decode(text)
             parsed = parse(content)
@@ -172,10 +174,9 @@ def read_definition_file(path: str | os.PathLike[str]) -> DefinitionReading:
     with FilePath(path).open("rb") as file:
         content = file.read(FILE_BYTES + 1)
     reading = read_definition(content, source=source)
-    if reading.definition is None:
-        return reading
-    origin = FileOrigin(str(FilePath(path).absolute()), _digest(content))
-    return attrs.evolve(reading, definition=with_origin(reading.definition, origin))
+    if reading.definition is not None:  # nobody has seen it yet
+        vars(reading.definition)["origin"] = FileOrigin(str(FilePath(path).absolute()), _digest(content))
+    return reading
 
 
 def load_definition(path: str | os.PathLike[str]) -> JobDefinition:
@@ -185,18 +186,6 @@ def load_definition(path: str | os.PathLike[str]) -> JobDefinition:
 
 def _digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=20).digest()
-
-
-def with_origin(definition: JobDefinition, origin: FileOrigin | None) -> JobDefinition:
-    """Return a copy that comes from a file; what was checked stays so."""
-    return changed(definition, origin=origin)
-
-
-def with_tasks(definition: JobDefinition, tasks: Mapping[str, TaskDefinition]) -> JobDefinition:
-    """Return a copy whose tasks name their bundles: it differs in nothing that was checked."""
-    copy = changed(definition, tasks=freeze(tasks))
-    vars(copy).pop("digest", None)
-    return copy
 
 
 # ---- definitions made in Python
@@ -215,9 +204,11 @@ def checked(definition: JobDefinition) -> tuple[JobDefinition | None, list[RawPr
     problems = _comment_problems(definition) + unwritable(value)
     if problems:
         return None, problems
-    with gc_paused(tasks=len(value["tasks"])), suggestion_budget():
+    with suggestion_budget(), gc_paused(tasks=len(value["tasks"])):
         made, problems = read(value)
-    return (None if made is None else with_origin(made, definition.origin)), problems
+    if made is not None:
+        vars(made)["origin"] = definition.origin
+    return made, problems
 
 
 def _comment_problems(definition: JobDefinition) -> list[RawProblem]:

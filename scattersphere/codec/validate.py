@@ -30,6 +30,7 @@ EDGES: Final = 1_000_000
 CYCLE_SHOWN: Final = 10
 """Names of a cycle that are shown (design, section 4)."""
 _MAY_START_WITHOUT = frozenset(TriggerRule) - {TriggerRule.ALL_SUCCESS}
+_USUAL_RULES = (None, TriggerRule.ALL_SUCCESS)
 _NAME_WORDS = "letters, digits, _ . and -, at most 128, not beginning with . or -"
 _UPSTREAM_KEYS = frozenset({"depends_on", "args", "map", "run_if", "trigger_rule", "finally"})
 _MISSING = object()
@@ -140,8 +141,14 @@ class _TaskChecks:
         self._problems = problems
         self._usual = {name for name, task in job.tasks.items() if not task.finally_}
         """What a task may wait for without a closer look."""
-        self._tasks = Suggester(job.tasks)
-        self._params = Suggester(job.params)
+
+    @cached_property
+    def _tasks(self) -> Suggester:
+        return Suggester(self._job.tasks)
+
+    @cached_property
+    def _params(self) -> Suggester:
+        return Suggester(self._job.params)
 
     def _note(self, path: Path, message: str, suggestion: str | None = None) -> None:
         self._problems.append(RawProblem(path, message, suggestion))
@@ -164,7 +171,7 @@ class _TaskChecks:
             for inside, reference in references(task.run_if):
                 self._reference(name, task, reference, ("tasks", name, "run_if", *inside), waits)
             self._condition(name, task)
-        alone = not (waits or task.finally_ or task.rule is TriggerRule.ALL_SUCCESS)
+        alone = not (waits or task.finally_ or task.trigger_rule in _USUAL_RULES)
         if alone and not self._unread.in_task(name, _UPSTREAM_KEYS):
             self._note(
                 ("tasks", name, "trigger_rule"), "a task that depends on none can only have all_success"

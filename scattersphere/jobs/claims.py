@@ -20,6 +20,7 @@ from scattersphere.model.events import EventKind
 if TYPE_CHECKING:
     from scattersphere.execution.events.streams import EventFeed
     from scattersphere.jobs.jobs import Jobs
+    from scattersphere.model.builder import JobBuilder
 
 
 @attrs.define(eq=False)
@@ -69,13 +70,14 @@ class Claims:
 
     # ---- the host
 
-    def define(self, definition: JobDefinition, *, replace: bool) -> JobDefinition:
+    def define(self, definition: JobDefinition | JobBuilder, *, replace: bool) -> JobDefinition:
         """Define a job for the host, whose word is the last. Raises `DefinitionError`, `ExistsError`."""
         resolved = self._jobs.define(definition, replace=replace)
         self._feed.add(EventKind.JOB_DEFINED, job=resolved.name)
         self._made.pop(resolved.name, None)
         self._withdrawn.discard(resolved.name)
-        self._settle(resolved.name)
+        if resolved.name in self._claims:
+            self._settle(resolved.name)
         return resolved
 
     def undefine(self, name: str) -> None:

@@ -8,7 +8,7 @@ from weakref import WeakSet
 from scattersphere._json import RawProblem, quote
 from scattersphere._mapping import LiveMapping
 from scattersphere._text import Suggester, did_you_mean, suggestion_budget
-from scattersphere.codec import checked, placed, read_definition, untold, with_tasks
+from scattersphere.codec import checked, placed, read_definition, untold
 from scattersphere.errors import (
     DefinitionError,
     ExistsError,
@@ -21,7 +21,7 @@ from scattersphere.model.arguments import check_text, describe
 from scattersphere.model.builder import JobBuilder, literal
 from scattersphere.model.definition import JobDefinition, TaskDefinition
 from scattersphere.model.forms import places_of
-from scattersphere.model.frozen import changed
+from scattersphere.model.frozen import FrozenDict, changed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -189,7 +189,9 @@ class Jobs(LiveMapping[str, JobDefinition]):
                 task_class = found[path]
                 if task_class is not None:
                     tasks[name] = changed(task, task=task_class.path, bundle=task_class.bundle)
-        return with_tasks(definition, tasks)
+        resolved = changed(definition, tasks=FrozenDict(tasks))  # it differs in nothing that was checked
+        vars(resolved).pop("digest", None)
+        return resolved
 
     def _known(self, path: str, bundles: Iterable[str]) -> TaskClass | None:
         """Return the class of a path: from the bundles that the definition itself names, else from any."""

@@ -74,9 +74,7 @@ def plain_copy(value: Any, depth: int = COPY_DEPTH) -> Any:
 
 def copies(value: Any) -> Any:
     """Return a mapping of what looks like JSON as a `FrozenDict` of copies; anything else as it is."""
-    if not isinstance(value, Mapping):
-        return value
-    return FrozenDict({name: plain_copy(item) for name, item in value.items()})
+    return FrozenDict(plain_copy(dict(value))) if isinstance(value, Mapping) else value
 
 
 def names(value: Any) -> Any:

@@ -120,7 +120,8 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         self._clocks: Clocks | None = None
         self._stopped = False
         self._schedules: dict[Key, Schedule] = {}
-        self._by_job: dict[str, dict[str, Schedule]] = {}
+        self.by_job: dict[str, dict[str, Schedule]] = {}
+        """The jobs that have schedules, and these by their names."""
         self._parked: OrderedDict[Key, ScheduleState] = OrderedDict()
         self._restored: dict[Key, ScheduleState] = {}
         self._early: set[Schedule] = set()
@@ -149,9 +150,9 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         if not (isinstance(key, tuple) and len(key) == 2 and all(isinstance(part, str) for part in key)):  # noqa: PLR2004 - a pair
             return f"a schedule is named by its job and its name, schedules[job, name], not by {key!r}"
         job, name = key
-        if job not in self._by_job:
-            return f"no job {job!r} with schedules{did_you_mean(job, self._by_job)}"
-        return f"no schedule {name!r} in job {job!r}{did_you_mean(name, self._by_job[job])}"
+        if job not in self.by_job:
+            return f"no job {job!r} with schedules{did_you_mean(job, self.by_job)}"
+        return f"no schedule {name!r} in job {job!r}{did_you_mean(name, self.by_job[job])}"
 
     def __iter__(self) -> Iterator[Key]:
         return iter(list(self._schedules))
@@ -160,7 +161,7 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         return len(self._schedules)
 
     def __repr__(self) -> str:
-        return f"<{len(self._schedules)} schedules of {len(self._by_job)} jobs>"
+        return f"<{len(self._schedules)} schedules of {len(self.by_job)} jobs>"
 
     # ---- life
 
@@ -194,12 +195,12 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
 
     def define(self, job: str, definitions: Mapping[str, ScheduleDefinition]) -> None:
         """Take up the schedules of a job in place of those that it had."""
-        known = self._by_job.pop(job, {})
+        known = self.by_job.pop(job, {})
         for name, schedule in known.items():
             if name not in definitions:
                 self._drop(schedule)
         if definitions:
-            self._by_job[job] = {
+            self.by_job[job] = {
                 name: self._take_up(job, name, definition, known.get(name))
                 for name, definition in definitions.items()
             }
@@ -448,7 +449,7 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
 
     def run_ended(self, run: int, job: str) -> None:
         """A run of a job has ended: what waited for that goes on."""
-        schedules = self._by_job.get(job)
+        schedules = self.by_job.get(job)
         if schedules is None:  # as of most jobs
             return
         for schedule in schedules.values():
