@@ -32,6 +32,7 @@ SLOW: dict[str, str] = {
     "tests/cli/test_pipes.py::*": "the same with pipes",
     "tests/cli/test_definitions_cli.py::*": "a command for each case",
     "tests/web/test_browser.py::*": "a browser for each window",
+    "tests/web/test_serving.py::*sigterm*": "a server in a process",
     "tests/web/test_schemathesis.py::*": "a thousand requests",
     # Thousands of something.
     "*::*ten_thousand_tasks_are_a_page*": "a run and a page of ten thousand tasks",

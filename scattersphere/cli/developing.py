@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import webbrowser
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,18 +40,32 @@ _DULL = frozenset({EventKind.RUN_QUEUED})
 _FAILURES = _DULL | {EventKind.BUNDLE_FAILED, EventKind.JOB_FAILED}
 
 
-async def develop(folder: Path, job: str | None, params: dict[str, Any], as_json: bool) -> None:  # noqa: FBT001 - anyio.run passes by place
+async def develop(
+    folder: Path,
+    job: str | None,
+    params: dict[str, Any],
+    as_json: bool,  # noqa: FBT001 - anyio.run passes by place
+    pages: bool,  # noqa: FBT001 - the same
+) -> None:
     """Serve `folder` on a unix socket and tell what happens, until a signal comes. Raises `ListenError`."""
     inside = folder / "bundles"
     jobs = folder / "jobs"
+    teller: Teller = JsonTeller() if as_json else Teller()
     with tempfile.TemporaryDirectory(prefix="scattersphere-dev-") as private:
+        beside: tuple[Any, ...] = ()
+        if pages:
+            from scattersphere.web.serving import bind, serve_pages  # noqa: PLC0415 - an extra
+
+            beside = (
+                partial(serve_pages, listening=bind("127.0.0.1:0"), say=teller.say, opened=webbrowser.open),
+            )
         options = ServeOptions(
+            beside=beside,
             bundles=(inside if inside.is_dir() else folder,),
             jobs=jobs if jobs.is_dir() else folder,
             watch_jobs=True,
             unix=Path(private) / "s",
         )
-        teller: Teller = JsonTeller() if as_json else Teller()
         developing = Developing(teller, job, params)
         await serve(options, say=teller.say, complain=teller.complain, attend=developing.attend)
 

@@ -36,8 +36,12 @@ class _Limited(click.Command):
 @click.option("--tls-cert", type=FILE, help="The certificate; beyond loopback TCP needs one.")
 @click.option("--tls-key", type=FILE, help="The key of the certificate.")
 @click.option("--audit", type=FILE, help="Append who did what to this file.")
+@click.option(
+    "--http", metavar="HOST:PORT", help="Pages for browsers and the HTTP API there; port 0 for any."
+)
+@click.option("--behind-proxy", is_flag=True, help="Let --http listen beyond loopback: a proxy adds TLS.")
 @click.option("--stock-tasks", is_flag=True, help="Offer the stock tasks too. `Shell` runs any program.")
-def serve(*, stock_tasks: bool, **flags: Any) -> None:
+def serve(*, stock_tasks: bool, http: str | None, behind_proxy: bool, **flags: Any) -> None:
     """Serve runs to sessions: load the bundles, then the jobs, then listen until SIGTERM."""
     import anyio  # noqa: PLC0415 - `--help` stays quick
 
@@ -50,19 +54,39 @@ def serve(*, stock_tasks: bool, **flags: Any) -> None:
         file, flags["limits"] = found
         flags["reread_limits"] = partial(reread_limits, file)
     try:
+        if http is not None:
+            flags["beside"] = (_pages(http, flags, behind_proxy=behind_proxy),)
         anyio.run(serving.serve, serving.ServeOptions(host_tasks=host_tasks, **flags))
     except (ScattersphereError, OSError) as exc:
         fail(exc)
 
 
+def _pages(address: str, flags: dict[str, Any], *, behind_proxy: bool) -> Any:
+    """Return what serves pages beside the listeners. Raises `ListenError`, `MissingExtraError`."""
+    from scattersphere.commands.tokens import TokenFile  # noqa: PLC0415 - `--help` stays quick
+    from scattersphere.web.serving import bind, serve_pages  # noqa: PLC0415 - the same
+
+    certificate, key = flags["tls_cert"], flags["tls_key"]
+    tls = (certificate, key) if certificate is not None and key is not None else None
+    return partial(
+        serve_pages,
+        listening=bind(address, beyond_loopback=behind_proxy or tls is not None),
+        say=click.echo,
+        tokens=TokenFile(flags["tokens"]) if flags["tokens"] is not None else None,
+        limits=flags.get("limits"),
+        tls=tls,
+    )
+
+
 @click.command()
 @click.argument("folder", type=FOLDER, default=".")
+@click.option("--open", "open_", is_flag=True, help="Show pages of it in a browser.")
 @click.option(
     "--run", "job", metavar="JOB", help="Run it now, and again whenever its code or its file changes."
 )
 @PARAMS
 @AS_JSON
-def dev(folder: Path, job: str | None, params: dict[str, Any], *, as_json: bool) -> None:
+def dev(folder: Path, job: str | None, params: dict[str, Any], *, open_: bool, as_json: bool) -> None:
     """Serve FOLDER while you work in it: watch its bundles and jobs, show reloads, runs and failures.
 
     Bundles lie in FOLDER or in FOLDER/bundles, jobs in FOLDER or in FOLDER/jobs. A unix socket for sessions is
@@ -74,7 +98,7 @@ def dev(folder: Path, job: str | None, params: dict[str, Any], *, as_json: bool)
     from scattersphere.errors import ScattersphereError  # noqa: PLC0415 - the same
 
     try:
-        anyio.run(develop, folder, job, params, as_json)
+        anyio.run(develop, folder, job, params, as_json, open_)
     except (ScattersphereError, OSError) as exc:
         fail(exc)
 

@@ -63,6 +63,8 @@ class ServeOptions:
     host_tasks: Mapping[str, Sequence[type[RunnableTask]]] = attrs.field(factory=dict)
     """Classes to be registered by hand, by the name of their bundle: `{"std": scattersphere.tasks.ALL}`."""
     limits: Limits = attrs.field(factory=Limits)
+    beside: tuple[Attend, ...] = ()
+    """What goes on beside the listeners until the end, given the Server: pages for browsers, say."""
     reread_limits: Callable[[], Limits] | None = None
     """Gives the limits anew, at SIGHUP; raises `ScattersphereError` or `OSError` where they cannot be read."""
 
@@ -225,6 +227,8 @@ async def _serve_until(
             else:
                 group.start_soon(attend, server)
             group.start_soon(_end_with, listening, ending)
+            for each in options.beside:
+                group.start_soon(each, server)
             for address in listening.addresses:
                 say(f"listening on {address}")
             await ending.asked.wait()

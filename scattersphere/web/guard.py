@@ -30,6 +30,8 @@ Authorize = Callable[[Any], Awaitable[Principal | None]]
 
 CODE_LIFE = 60.0
 """Seconds for which a one-time link holds."""
+ASKING = 5.0
+"""Seconds between two links that are told because a browser asks."""
 IDLE = 12 * 3600.0
 """Seconds without a request after which a browser must log in again."""
 MOST = 1000
@@ -78,8 +80,11 @@ class _Browser:
 class Links:
     """One-time codes that log a browser in, and the browsers that are logged in. `clock` gives seconds."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], wanted: Callable[[], None] | None = None) -> None:
+        """`wanted` is called, not more than every few seconds, when a browser comes that is not known."""
         self._clock = clock
+        self._wanted = wanted
+        self._told = float("-inf")
         self._codes: dict[bytes, tuple[Principal, float]] = {}
         self._browsers: dict[bytes, _Browser] = {}
 
@@ -89,6 +94,15 @@ class Links:
         _bound(self._codes)
         self._codes[_hidden(code)] = principal, self._clock() + CODE_LIFE
         return code
+
+    def ask(self) -> bool:
+        """Tell that a browser would like to come in; return whether somebody is told."""
+        if self._wanted is None:
+            return False
+        if self._clock() - self._told > ASKING:
+            self._told = self._clock()
+            self._wanted()
+        return True
 
     def log_in(self, code: str) -> str | None:
         """Take a code; return the secret of a cookie, or None for one that is wrong, old or used."""

@@ -205,8 +205,12 @@ class Pages:
         async def handle(request: Request) -> Response:
             principal = request.state.principal
             if principal is None:
+                if self._links is not None and self._links.ask():
+                    raise RefusedError(
+                        401, "A link was printed where the server runs: open it within a minute."
+                    )
                 raise RefusedError(
-                    401, "Open the link that the server printed, or ask whoever runs it for one."
+                    401, "Open the link that was printed, or ask whoever runs the server for one."
                 )
             answer: Response = await handler(request, content.Look(self._gateway, principal))
             return answer
