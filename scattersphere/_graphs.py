@@ -20,6 +20,11 @@ def successors_of(waits: Sequence[Sequence[int]]) -> list[list[int]]:
     return below
 
 
+def is_ordered(waits: Sequence[Sequence[int]]) -> bool:
+    """Whether each node waits only for nodes before it: then there is no cycle, and no need to look for one."""
+    return all(max(upstreams) < index for index, upstreams in enumerate(waits) if upstreams)
+
+
 def in_order(waits: Sequence[Sequence[int]], below: Sequence[Sequence[int]] | None = None) -> list[int]:
     """Return the nodes, each after those that it waits for; those in or behind a cycle are left out.
 
@@ -39,8 +44,8 @@ def in_order(waits: Sequence[Sequence[int]], below: Sequence[Sequence[int]] | No
 
 def find_cycle(waits: Sequence[Sequence[int]]) -> list[int]:
     """Return one cycle among nodes that each wait for others, or []. That one waits for itself is no cycle here."""
-    if all(max(upstreams) < index for index, upstreams in enumerate(waits) if upstreams):
-        return []  # each stands below all that it waits for
+    if is_ordered(waits):
+        return []
     waits = [
         [other for other in found if other != index] if index in found else found
         for index, found in enumerate(waits)

@@ -52,7 +52,10 @@ _COPIED = frozenset({dict, FrozenDict, list, tuple})
 
 def freeze(value: Any) -> Any:
     """Return a mapping as a `FrozenDict`; anything else as it is, for the checks to refuse."""
-    return FrozenDict(value) if isinstance(value, Mapping) and type(value) is not FrozenDict else value
+    kind = type(value)
+    if kind is dict or (kind is not FrozenDict and isinstance(value, Mapping)):  # what is quick to ask first
+        return FrozenDict(value)
+    return value
 
 
 def plain_copy(value: Any, depth: int = COPY_DEPTH) -> Any:

@@ -17,6 +17,7 @@ from watchfiles._rust_notify import RustNotify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Set as AbstractSet
 
 
 STEP = 10
@@ -40,12 +41,19 @@ class ChangeNotifier(Protocol):
 
 
 class Changes:
-    """The paths that may have changed, and those that were deleted or moved away."""
+    """Of the paths that may have changed, all targets that hear of them; and the paths that were deleted or moved away.
 
-    __slots__ = ("gone", "paths")
+    There may be thousands: they are made in the thread that waits, so that the loop only compares sets.
+    """
 
-    def __init__(self, paths: frozenset[str], gone: frozenset[str]) -> None:
-        self.paths: frozenset[str] = paths
+    __slots__ = ("gone", "targets")
+
+    def __init__(self, paths: Iterable[str], gone: frozenset[str]) -> None:
+        targets = set[WatchTarget]()
+        for path in paths:
+            folder, name = os.path.split(path)
+            targets.update(((folder, name), (folder, ANY), (path, ANY)))
+        self.targets: AbstractSet[WatchTarget] = targets
         self.gone: frozenset[str] = gone
 
 
@@ -68,7 +76,7 @@ class FolderNotifier:
             self._notify.close()
             return None
         return Changes(
-            frozenset(path for _, path in changes),
+            {path for _, path in changes},
             frozenset(path for kind, path in changes if kind == _DELETED),
         )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -18,7 +17,6 @@ import attrs
 
 from scattersphere.watching.debounce import Debounce, Step, WatchDelays
 from scattersphere.watching.notify import (
-    ANY,
     GATHER,
     ChangeNotifier,
     Changes,
@@ -350,12 +348,10 @@ class Watcher:
         if changes.gone & self._folders:
             self._renewal_due = True
             self._wake.set()
-        for path in changes.paths:
-            folder, name = os.path.split(path)
-            for target in ((folder, name), (folder, ANY), (path, ANY)):
-                for entry in self._by_target.get(target, ()):
-                    entry.stale = True
-                    self._wake.set()
+        for target in self._by_target.keys() & changes.targets:
+            for entry in self._by_target[target]:
+                entry.stale = True
+                self._wake.set()
 
 
 def _is_due(entry: _Entry, now: float) -> bool:

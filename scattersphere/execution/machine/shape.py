@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
+from scattersphere._graphs import in_order, is_ordered, successors_of
 from scattersphere.execution.machine.rules import DECIDE
 from scattersphere.model.states import TriggerRule
 
@@ -119,8 +120,8 @@ class Shape:
         if not checked:
             _check(self.tasks, waits, max_parallel)
             _check_finals(self.tasks, waits, self.finals)
-        self.successors: list[tuple[int, ...]] = _successors(waits)
-        if not (checked or _in_order(waits) or _is_acyclic(waits, self.successors)):
+        self.successors: list[tuple[int, ...]] = list(map(tuple, successors_of(waits)))
+        if not (checked or is_ordered(waits) or len(in_order(waits, self.successors)) == self.size):
             raise ValueError("the tasks depend on each other in a cycle")
         self.decide: list[Callable[[int, int, int, int], int]] = self._decisions(waits)
         self.roots: list[int] = [index for index, count in enumerate(self.degrees) if not count]
@@ -219,14 +220,6 @@ def _lane(task: TaskShape, owner: int | None) -> LaneShape:
     return LaneShape(task.priority, tuple(pools.items()), task.mapped, owner, bound)
 
 
-def _successors(waits: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    below: list[list[int]] = [[] for _ in waits]
-    for index, upstreams in enumerate(waits):
-        for upstream in upstreams:
-            below[upstream].append(index)
-    return list(map(tuple, below))
-
-
 def _check(tasks: Sequence[TaskShape], waits: Sequence[tuple[int, ...]], max_parallel: int | None) -> None:
     """Refuse what would make a run wait for ever. The codec says the same to people, with names."""
     if max_parallel is not None and max_parallel < 1:
@@ -247,10 +240,6 @@ def _check(tasks: Sequence[TaskShape], waits: Sequence[tuple[int, ...]], max_par
             raise ValueError(f"task {index} has no upstream tasks, so its rule can only be all_success")
 
 
-def _in_order(waits: Sequence[tuple[int, ...]]) -> bool:
-    return all(max(upstreams) < index for index, upstreams in enumerate(waits) if upstreams)
-
-
 def _check_finals(
     tasks: Sequence[TaskShape], waits: Sequence[tuple[int, ...]], finals: Sequence[int]
 ) -> None:
@@ -260,15 +249,3 @@ def _check_finals(
     for index, upstreams in enumerate(waits):
         if not tasks[index].finally_ and not late.isdisjoint(upstreams):
             raise ValueError(f"task {index} depends on a finally-task, which ends after it")
-
-
-def _is_acyclic(waits: Sequence[tuple[int, ...]], successors: Sequence[tuple[int, ...]]) -> bool:
-    """Kahn, "Topological sorting of large networks", 1962: all tasks can be put in an order."""
-    waited = list(map(len, waits))
-    ready = [index for index, count in enumerate(waited) if not count]
-    for index in ready:  # grows while it is read
-        for successor in successors[index]:
-            waited[successor] -= 1
-            if not waited[successor]:
-                ready.append(successor)
-    return len(ready) == len(waits)
