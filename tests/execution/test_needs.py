@@ -81,3 +81,23 @@ def test_more_than_a_pool_has_and_a_pool_that_is_not_there_are_located_problems(
         assert "did you mean" in text
 
     virtually(main, gpu=2)
+
+
+@pytest.mark.parametrize("verb", ["pause", "stop", "cancel", "kill"])
+def test_who_waits_behind_one_that_needs_more_goes_on_when_that_one_is_withdrawn(verb):
+    async def main(server):
+        server.define(job("holder", task={"gpu": 1}))
+        server.define(job("large", task={"gpu": 2}))
+        server.define(job("small", task={"gpu": 1}))
+        holder, large, small = [await server.start(name) for name in ("holder", "large", "small")]
+        await trio.sleep(1)
+        assert (holder.tasks["task"].state, small.tasks["task"].state) == ("running", "pending")
+        getattr(large, verb)()
+        await trio.sleep(1)
+        assert small.tasks["task"].state == "running"
+        await small.wait()
+        large.resume() if verb == "pause" else None
+        await large.wait()
+        assert large.succeeded == (verb == "pause")
+
+    virtually(main, gpu=2)

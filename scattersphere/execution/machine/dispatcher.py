@@ -203,8 +203,9 @@ class Dispatcher:
     def withdraw(self, lanes: Iterable[Lane]) -> None:
         """Make lanes of one run idle: they are held or emptied, or the run has ended."""
         for lane in lanes:
-            if lane.parked_at is not None:
-                lane.parked_at.forget(lane)
+            if (gate := lane.parked_at) is not None:
+                gate.forget(lane)
+                self._offer(gate)  # those behind it may need less, and waited for it alone
             elif not lane.idle:
                 turn = lane.turn
                 turn.lanes.remove(lane)
