@@ -134,9 +134,7 @@ class AttemptDriver:
 
     # ---- starting
 
-    def start(  # noqa: PLR0912 - the hot path
-        self, execution: Execution, units: list[int], now: float, end: float
-    ) -> float:
+    def start(self, execution: Execution, units: list[int], now: float, end: float) -> float:
         """Start attempts for units that were taken; return the time. From `end` on the others wait in `_begun`.
 
         The hot path: what is the same for all units is looked up once, and calls are inlined.
@@ -152,34 +150,38 @@ class AttemptDriver:
                 continue
             planned = tasks[unit if unit < size else machine.task_of(unit)]
             attempt = Attempt(execution, unit, planned, attempts[unit] + 1)
-            if context is None:
+            if context is not None:  # that of who called `start`: each attempt has a copy of its own
+                handle = context.copy().run(self._launch, attempt)
+            elif planned.on_loop:  # `_launch`, inlined
                 current_attempt.set(attempt)
-            else:  # that of who called `start`: each attempt has a copy of its own
-                own = context.copy()
-                own.run(current_attempt.set, attempt)
-            if not planned.on_loop:
-                if context is None:
-                    self._hand_over(attempt)
-                else:
-                    own.run(self._hand_over, attempt)
-            else:
                 self._starting = attempt
-                if context is None:
-                    handle = start_body(body(attempt), planned.name)
-                else:
-                    handle = own.run(start_body, body(attempt), planned.name)
+                handle = start_body(body(attempt), planned.name)
                 self._starting = None
-                if handle is not None:
-                    attempt.handle = handle
-                    self.starts_left -= 1
-                    if machine.task_states[unit] not in NOT_BEGUN:
-                        execution.live[unit] = attempt
-                        self._suspended(attempt, now)
+            else:
+                handle = self._launch(attempt)
+            if handle is not None:
+                attempt.handle = handle
+                self.starts_left -= 1
+                if machine.task_states[unit] not in NOT_BEGUN:
+                    execution.live[unit] = attempt
+                    self._suspended(attempt, now)
             self._now = now = clock()
             if now > end and units:
                 self._begun.append((execution, units))
                 break
         return now
+
+    def _launch(self, attempt: Attempt) -> Any:
+        """Give an attempt to the loop or its backend, in the present context. Return its handle if it suspended."""
+        current_attempt.set(attempt)
+        planned = attempt.planned
+        if not planned.on_loop:
+            self._hand_over(attempt)
+            return None
+        self._starting = attempt
+        handle = self.start_body(self._body(attempt), planned.name)
+        self._starting = None
+        return handle
 
     def _first_step(self, attempt: Attempt) -> bool:
         """Note that an attempt begins now; False if it may not any more, or needs not be executed."""
@@ -187,8 +189,12 @@ class AttemptDriver:
         if not execution.machine.begin(unit):
             return False
         if attempt.handle is None and unit < execution.plan.size and not execution.borrowed:
-            execution.started[unit] = self._now
-            execution.journal.stamp(self._now)  # what the body does comes later
+            execution.started[unit] = now = self._now
+            journal = execution.journal
+            if now < journal.same_until:  # `stamp`, inlined; what the body does comes later
+                journal.stamped = len(journal.moves)
+            else:
+                journal.stamp(now)
             return True
         return self._unusual_first_step(attempt)
 
@@ -296,7 +302,7 @@ class AttemptDriver:
 
     # ---- ending
 
-    def _returned(self, attempt: Attempt, value: Any) -> None:  # noqa: C901 - the hot path: calls are inlined
+    def _returned(self, attempt: Attempt, value: Any) -> None:  # noqa: C901, PLR0912 - the hot path, inlined
         execution, unit = attempt.execution, attempt.unit
         machine = execution.machine
         if self.blocking:
@@ -315,7 +321,11 @@ class AttemptDriver:
         if execution.gauges:
             progress.close(self, attempt)
         machine.ok(unit, value)
-        execution.journal.stamp(now)  # an event carries the time at which it happened, and no later one
+        journal = execution.journal  # an event carries the time at which it happened, and no later one
+        if now < journal.same_until:  # `stamp`, inlined
+            journal.stamped = len(journal.moves)
+        else:
+            journal.stamp(now)
         if machine.out:
             self.obey(execution)
         if not self._pumping:

@@ -60,8 +60,8 @@ class EventNumbers:
     """Numbers moves and extras together, and reads them back from any number on."""
 
     __slots__ = (
-        "_break_extras", "_break_places", "_extras", "_keep", "_lines", "_mark_clocks", "_mark_places",
-        "_same_until", "_told", "extras_seen", "lines_noted", "moves",
+        "_break_extras", "_break_places", "_extras", "_keep", "_lines", "_mark_clocks", "_mark_starts",
+        "_told", "extras_seen", "lines_noted", "moves", "same_until", "stamped",
     )  # fmt: skip
 
     def __init__(self, moves: list[int] | array[int], keep: int) -> None:
@@ -73,11 +73,13 @@ class EventNumbers:
         # From which place on how many extras came before; arrays, because there may be one for each move.
         self._break_places: array[int] = NO_BREAKS
         self._break_extras: array[int] = NO_BREAKS
-        # Up to which place the moves have which time.
-        self._mark_places: array[int] = array("q")
+        # From which place on the moves have which time.
+        self._mark_starts: array[int] = array("q")
         self._mark_clocks: array[float] = array("d")
-        self._same_until = float("-inf")
-        """Up to which clock a stamp is the same as the last one."""
+        self.stamped: int = 0
+        """Up to which place the moves have a time."""
+        self.same_until: float = float("-inf")
+        """Up to which clock a stamp is the same as the last one: then it only counts the moves as stamped."""
         self._told: int = 0
         """How many moves have numbers that somebody knows."""
         self._lines: Lines | None = None
@@ -97,13 +99,11 @@ class EventNumbers:
         Stamps that follow each other within a millisecond are one: in a chain of small tasks each move
         would have its own.
         """
-        places = self._mark_places
-        if now < self._same_until:
-            places[-1] = len(self.moves)
-        elif not places or places[-1] != len(self.moves):
-            places.append(len(self.moves))
+        if now >= self.same_until and (self.stamped != len(self.moves) or not self._mark_starts):
+            self._mark_starts.append(self.stamped)
             self._mark_clocks.append(now)
-            self._same_until = now + SAME
+            self.same_until = now + SAME
+        self.stamped = len(self.moves)
 
     def add(self, extra: Any, now: float) -> int:
         """Keep a progress event; the oldest extra is dropped when the ring is full."""
@@ -129,10 +129,9 @@ class EventNumbers:
 
     def _stamp_before(self, clock: float) -> None:
         """Before an extra is added: moves without a time were made by then, and later ones have another."""
-        places = self._mark_places
-        if (places[-1] if places else 0) != len(self.moves):
+        if self.stamped != len(self.moves):
             self.stamp(clock)
-        self._same_until = float("-inf")
+        self.same_until = float("-inf")
 
     # ---- lines of the log
 
@@ -150,20 +149,18 @@ class EventNumbers:
         lines = self._lines
         if lines is None or lines.last_number == self.lines_noted:
             return
-        stamped = self._mark_places[-1] if self._mark_places else 0
         times = lines.times_after(self.lines_noted, max(1, self._keep))
         passed_over = lines.last_number - self.lines_noted - len(times)
-        if all_moves_are_told and stamped != len(self.moves):
+        if all_moves_are_told and self.stamped != len(self.moves):
             self._stamp_before(times[0])
-            stamped = len(self.moves)
         number = self.lines_noted + passed_over
         for clock in times:
             number += 1
-            place = max(self._told, self._break_places[-1], min(self._place_of(clock), stamped))
+            place = max(self._told, self._break_places[-1], min(self._place_of(clock), self.stamped))
             self._add(number, clock, place, passed_over=passed_over)
             passed_over = 0
         self.lines_noted = number
-        self._same_until = float("-inf")
+        self.same_until = float("-inf")
 
     def close(self) -> None:
         """The run has ended, which is the last move: number the lines that came before it, and no later one."""
@@ -173,7 +170,7 @@ class EventNumbers:
     def _place_of(self, clock: float) -> int:
         """Return the place of the first move that was made after `clock`."""
         mark = bisect.bisect_right(self._mark_clocks, clock)
-        return self._mark_places[mark - 1] if mark else 0
+        return self._mark_starts[mark] if mark < len(self._mark_starts) else self.stamped
 
     def compact(self, moves: list[int] | array[int]) -> None:
         """Take `moves` instead: the same ones, kept in fewer bytes, of a run that has ended."""
@@ -187,10 +184,9 @@ class EventNumbers:
 
     def _mark(self, place: int) -> tuple[float, int]:
         """Return the clock of the move at `place`, and up to which place the same holds."""
-        found = bisect.bisect_right(self._mark_places, place)
-        if found < len(self._mark_places):
-            return self._mark_clocks[found], self._mark_places[found]
-        return (self._mark_clocks[-1] if self._mark_clocks else 0.0), len(self.moves)
+        found = bisect.bisect_right(self._mark_starts, place)
+        until = self._mark_starts[found] if found < len(self._mark_starts) else len(self.moves)
+        return (self._mark_clocks[found - 1] if found else 0.0), until
 
     def _offset(self, place: int) -> tuple[int, int]:
         """Return how many extras came before the move at `place`, and up to which place that holds."""

@@ -80,7 +80,7 @@ def test_stamps_within_a_millisecond_are_one():
     for turn in range(2000):
         journal.stamp(turn * 0.0001)
         moves.append(1)
-    assert len(journal._mark_places) <= 201
+    assert len(journal._mark_starts) <= 201
     assert all(0 <= place * 0.0001 - journal.time_of(place) <= 0.0011 for place in range(2000))
 
 
