@@ -21,7 +21,7 @@ from anyio.from_thread import start_blocking_portal
 
 from scattersphere._blocking import Value, blocking, calling, reading, same_as, streaming
 from scattersphere._lifecycle import ForkGuard
-from scattersphere.errors import ClosedError, ConflictError
+from scattersphere.errors import ClosedError, ConflictError, ScattersphereError
 from scattersphere.server import Server
 from scattersphere.syncrun import SyncRun, SyncRuns
 from scattersphere.syncschedules import SyncSchedule, SyncSchedules
@@ -271,6 +271,15 @@ class SyncServer(ForkGuard):
     bundle_logs: Final = reading(Server.bundle_logs)
 
     definitions: Final = _of_server(lambda server: dict(server.definitions))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes work: it was entered, and is neither draining nor closed."""
+        try:
+            return bool(self.call(lambda: self.server.is_open))
+        except ScattersphereError:
+            return False
+
     problems: Final = _of_server(lambda server: dict(server.problems))
     unresolved: Final = _of_server(lambda server: server.unresolved)
     define: Final = calling(Server.define)

@@ -77,7 +77,6 @@ WRONG_CALLS = [
     (lambda s, _: s.start("job", {1: 2}), DefinitionError, "no such parameter"),
     (lambda s, _: s.start("job", key=5), TypeError, "key is a str"),
     (lambda s, _: s.start_task(5), TypeError, "the path of a task is a str"),
-    (lambda s, _: s.start_task(Work), TypeError, "the path of a task is a str, not the class Work"),
     (lambda s, _: s.start_task("Work", ["x"]), TypeError, "args is a mapping"),
     (lambda s, _: s.start_task("Work", {"wrong": 1}), UnresolvedError, "takes no 'wrong'"),
     (lambda s, _: s.define({}), TypeError, r"a JobDefinition is wanted, .* JobDefinition\.loads"),

@@ -87,7 +87,9 @@ def test_the_wheel_holds_the_package_with_its_type_marker_and_nothing_else(tmp_p
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    tracked = {path.relative_to(ROOT).as_posix() for path in (ROOT / "scattersphere").rglob("*.py")}
+    package = ROOT / "scattersphere"
+    shown = [path for folder in ("templates", "static") for path in (package / "web" / folder).iterdir()]
+    tracked = {path.relative_to(ROOT).as_posix() for path in (*package.rglob("*.py"), *shown)}
     inside = {name for name in names if not name.split("/")[0].endswith(".dist-info")}
     assert inside == tracked | {"scattersphere/py.typed", "pytest_scattersphere.py"}
 
