@@ -340,6 +340,7 @@ class JobExecutor(Obedience):
                 if offer is None:
                     return False
                 machine, units = offer
+                units.reverse()  # `start` takes them from the end: the first that was ready begins first
                 execution = self.running[machine.run_id]
             self._began = True
             try:

@@ -204,3 +204,34 @@ def test_queued_runs_get_their_slots_in_the_order_of_arrival():
         assert starts == sorted(starts)
 
     virtually(main, max_runs=1)
+
+
+class Note(RunnableTask):
+    """Note which one it is when it begins."""
+
+    number: int
+
+    async def run(self, context):
+        ORDER.append(self.number)
+        await anyio.lowlevel.checkpoint()
+
+
+ORDER: list[int] = []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio shuffles what becomes ready in one turn
+@pytest.mark.parametrize("mapped", [False, True])
+async def test_what_is_ready_together_begins_in_the_order_of_the_definition(mapped):
+    ORDER.clear()
+    builder = JobDefinition.build("many")
+    if mapped:
+        builder = builder.task("each", "Note", map={"number": list(range(100))})
+    else:
+        for number in range(100):
+            builder = builder.task(f"t{number}", "Note", args={"number": number})
+    async with Server() as server:
+        server.register_tasks("app", [Note])
+        server.define(builder.done())
+        await (await server.start("many")).wait()
+    assert sorted(ORDER) == ORDER
