@@ -49,9 +49,13 @@ class InThread(RunnableTask):
             threading.Event().wait(0.005)
 
 
-@types.coroutine
-def counted(work, on_step):
+async def counted(work, on_step):
     """Await `work`, and call back each time that it suspends."""
+    return await _counted(work, on_step)  # from 3.12 on asyncio makes tasks of coroutines alone
+
+
+@types.coroutine
+def _counted(work, on_step):
     how, value = work.send, None
     while True:
         try:
