@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import runpy
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,15 @@ from scattersphere.model.forms import COMMENT
 from scattersphere.model.schedules import ScheduleDefinition
 
 DOCS = Path(__file__).parents[1] / "docs"
+Extension = Callable[[str], dict[str, Any]]
+
+
+@pytest.fixture
+def extension(monkeypatch: pytest.MonkeyPatch) -> Extension:
+    """Return what makes a directive of the documentation; the test is skipped without the group `docs`."""
+    pytest.importorskip("docutils")
+    monkeypatch.syspath_prepend(DOCS / "_ext")  # as docs/conf.py does
+    return lambda name: runpy.run_path(str(DOCS / "_ext" / f"{name}.py"))
 
 
 def page(name: str) -> str:
@@ -41,19 +51,18 @@ def missing(words: list[str], text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("cls", [JobDefinition, TaskDefinition, RetryPolicy, Parameter, ScheduleDefinition])
-def test_each_key_of_a_definition_file_is_explained_by_its_row(cls: type) -> None:
+def test_each_key_of_a_definition_file_is_explained_by_its_row(cls: type, extension: Extension) -> None:
     assert f"```{{fields}} {cls.__name__}\n" in page("reference/definition.md")
-    ext = runpy.run_path(str(DOCS / "_ext" / "fields.py")) if importlib.util.find_spec("docutils") else None
-    if ext is not None:  # it is there with the group `docs`
-        table = ext["rows"](cls)
-        assert [key for key, *_ in table] == [key for key in rows(cls) if key != COMMENT]
-        assert all(all(row) for row in table)
+    table = extension("fields")["rows"](cls)
+    assert [key for key, *_ in table] == [key for key in rows(cls) if key != COMMENT]
+    assert all(all(row) for row in table)
 
 
-def test_the_table_of_annotations_is_made_from_the_code_and_its_examples_are_right() -> None:
+def test_the_table_of_annotations_is_made_from_the_code_and_its_examples_are_right(
+    extension: Extension,
+) -> None:
     assert "```{annotations}\n" in page("reference/definition.md")
-    pytest.importorskip("docutils")
-    ext = runpy.run_path(str(DOCS / "_ext" / "annotations.py"))
+    ext = extension("annotations")
     structurer = annotations.make_structurer()
     shown = [annotation for _, annotation, _ in ext["SHOWN"]]
     for written, annotation, example in ext["SHOWN"]:
@@ -78,11 +87,9 @@ def test_each_state_is_explained() -> None:
     assert missing([str(state) for state in (*RunState, *TaskState)], text) == []
 
 
-def test_the_table_of_commands_is_made_from_that_of_the_protocol() -> None:
+def test_the_table_of_commands_is_made_from_that_of_the_protocol(extension: Extension) -> None:
     assert "```{commands}" in page("reference/protocol.md")
-    ext = runpy.run_path(str(DOCS / "_ext" / "commands.py")) if importlib.util.find_spec("docutils") else None
-    if ext is not None:  # it is there with the group `docs`
-        assert [row[0].split()[0] for row in ext["rows"]()] == list(COMMANDS)
+    assert [row[0].split()[0] for row in extension("commands")["rows"]()] == list(COMMANDS)
 
 
 def test_each_code_of_an_error_is_listed() -> None:

@@ -13,10 +13,13 @@ from collections import abc
 from decimal import Decimal
 
 import attrs
-from docutils import nodes
 from docutils.parsers.rst import Directive
+from text_tables import table
 
 from scattersphere.codec.annotations import make_structurer
+
+if typing.TYPE_CHECKING:
+    from docutils import nodes
 
 
 class Colour(enum.Enum):
@@ -104,17 +107,7 @@ class Annotations(Directive):
 
     def run(self) -> list[nodes.Node]:
         """Return the table."""
-        group = nodes.tgroup(cols=3)
-        group += [nodes.colspec(colwidth=width) for width in (3, 5, 4)]
-        head, body = nodes.thead(), nodes.tbody()
-        for parent, cells in [(head, ("annotation", "JSON", "example")), *((body, row) for row in rows())]:
-            row = nodes.row()
-            for number, cell in enumerate(cells):
-                text = nodes.literal(text=cell) if parent is body and number != 1 else nodes.Text(cell)
-                row += nodes.entry("", nodes.paragraph("", "", text))
-            parent += row
-        group += [head, body]
-        return [nodes.table("", group)]
+        return [table((3, 5, 4), ("annotation", "JSON", "example"), rows(), code=frozenset({0, 2}))]
 
 
 def setup(app: object) -> dict[str, bool]:

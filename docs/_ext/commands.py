@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from docutils import nodes
+from typing import TYPE_CHECKING
+
 from docutils.parsers.rst import Directive
+from text_tables import table
 
 from scattersphere.commands.help import usage
 from scattersphere.commands.table import COMMANDS
+
+if TYPE_CHECKING:
+    from docutils import nodes
 
 
 def rows() -> list[tuple[str, str, str]]:
@@ -22,17 +27,7 @@ class Commands(Directive):
 
     def run(self) -> list[nodes.Node]:
         """Return the table."""
-        group = nodes.tgroup(cols=3)
-        group += [nodes.colspec(colwidth=width) for width in (5, 1, 4)]
-        head, body = nodes.thead(), nodes.tbody()
-        for parent, cells in [(head, ("command", "role", "")), *((body, row) for row in rows())]:
-            row = nodes.row()
-            for number, cell in enumerate(cells):
-                text = nodes.literal(text=cell) if parent is body and not number else nodes.Text(cell)
-                row += nodes.entry("", nodes.paragraph("", "", text))
-            parent += row
-        group += [head, body]
-        return [nodes.table("", group)]
+        return [table((5, 1, 4), ("command", "role", ""), rows())]
 
 
 def setup(app: object) -> dict[str, bool]:

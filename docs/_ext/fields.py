@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
-from docutils import nodes
 from docutils.parsers.rst import Directive
+from text_tables import table
 
 from scattersphere.model import definition
 from scattersphere.model.fields import rows as rows_of
 from scattersphere.model.forms import COMMENT
+
+if TYPE_CHECKING:
+    from docutils import nodes
 
 
 def rows(cls: type) -> list[tuple[str, str, str, str]]:
@@ -43,21 +48,8 @@ class Fields(Directive):
 
     def run(self) -> list[nodes.Node]:
         """Return the table."""
-        group = nodes.tgroup(cols=4)
-        group += [nodes.colspec(colwidth=width) for width in (2, 4, 2, 5)]
-        head, body = nodes.thead(), nodes.tbody()
         cls = getattr(definition, self.arguments[0])
-        for parent, cells in [
-            (head, ("key", "JSON", "default", "meaning")),
-            *((body, row) for row in rows(cls)),
-        ]:
-            row = nodes.row()
-            for number, cell in enumerate(cells):
-                text = nodes.literal(text=cell) if parent is body and not number else nodes.Text(cell)
-                row += nodes.entry("", nodes.paragraph("", "", text))
-            parent += row
-        group += [head, body]
-        return [nodes.table("", group)]
+        return [table((2, 4, 2, 5), ("key", "JSON", "default", "meaning"), rows(cls))]
 
 
 def setup(app: object) -> dict[str, bool]:

@@ -12,6 +12,7 @@ from html import escape
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
+from text_tables import table
 
 from scattersphere.model.states import RUN_ENDED, RUN_MOVES, TASK_ENDED, TASK_MOVES
 
@@ -92,17 +93,8 @@ def draw(kind: str) -> str:
 
 
 def _table(kind: str) -> nodes.table:
-    group = nodes.tgroup(cols=3)
-    group += [nodes.colspec(colwidth=width) for width in (2, 2, 4)]
-    head, body = nodes.thead(), nodes.tbody()
-    rows = [(move.source.value, move.target.value, move.cause) for move in TABLES[kind][0]]
-    for parent, cells in [(head, ("from", "to", "because of")), *((body, row) for row in rows)]:
-        row = nodes.row()
-        for cell in cells:
-            row += nodes.entry("", nodes.paragraph(text=cell))
-        parent += row
-    group += [head, body]
-    return nodes.table("", group)
+    moves = [(move.source.value, move.target.value, move.cause) for move in TABLES[kind][0]]
+    return table((2, 2, 4), ("from", "to", "because of"), moves, code=frozenset())
 
 
 class Lifecycle(Directive):

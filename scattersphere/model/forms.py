@@ -397,6 +397,11 @@ REFERENCE_SCHEMA: Final[dict[str, Any]] = {"$ref": "#/$defs/reference"}
 COMMENT_SCHEMA: Final[dict[str, Any]] = {"description": "A comment."}
 NO_REFERENCE_SCHEMA: Final[dict[str, Any]] = {"pattern": r"^(?!\$)"}
 """Of the keys of an object: it is no reference."""
+_NAMED_VALUES: Final[dict[str, Any]] = {
+    "type": "object",
+    "propertyNames": NO_REFERENCE_SCHEMA,
+    "properties": {COMMENT: COMMENT_SCHEMA},
+}
 
 
 def reference_schema(literal: Any, default: Any) -> dict[str, Any]:
@@ -469,41 +474,31 @@ class Object(Simple):
 
 
 @attrs.frozen
-class Arguments(Simple):
+class Arguments(Object):
     """An object of arguments by name, with references at any depth."""
 
     words: str = "an object; references may stand at any depth"
 
     holds_names = True
 
-    def read(self, value: Any, _: Any = None) -> dict[str, Any]:
-        return require_object(value)
-
     def schema(self) -> dict[str, Any]:
         return {
-            "type": "object",
-            "propertyNames": NO_REFERENCE_SCHEMA,
-            "properties": {COMMENT: COMMENT_SCHEMA},
+            **_NAMED_VALUES,
             "additionalProperties": VALUE_SCHEMA,
         }
 
 
 @attrs.frozen
-class Lists(Simple):
+class Lists(Object):
     """An object of lists, or references to lists, by the names of arguments."""
 
     words: str = "an object of lists, or references to lists"
 
     holds_names = True
 
-    def read(self, value: Any, _: Any = None) -> dict[str, Any]:
-        return require_object(value)
-
     def schema(self) -> dict[str, Any]:
         return {
-            "type": "object",
-            "propertyNames": NO_REFERENCE_SCHEMA,
-            "properties": {COMMENT: COMMENT_SCHEMA},
+            **_NAMED_VALUES,
             "additionalProperties": _or_reference({"type": "array", "items": VALUE_SCHEMA}),
             # One argument at least; a comment is none.
             "if": {"required": [COMMENT]},

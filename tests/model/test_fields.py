@@ -26,7 +26,7 @@ ROW = """
     )
     timeout: float"""
 PROGRAM = """
-import json, runpy, sys
+import json, os, runpy, sys
 from scattersphere import DefinitionError, JobDefinition
 from scattersphere.model.definition import TaskDefinition
 TEXT = '{"format":3,"name":"j","tasks":{"a":{"task":"N","tags":%s}}}'
@@ -47,6 +47,7 @@ try:
     JobDefinition.loads((TEXT % '["x"]').replace("3", "1", 1))
 except DefinitionError as error:
     seen["older"] = [str(problem) for problem in error.problems]
+sys.path.insert(0, os.path.dirname(sys.argv[1]))  # as docs/conf.py does
 seen["row"] = [row for row in runpy.run_path(sys.argv[1])["rows"](TaskDefinition) if row[0] == "tags"]
 print(json.dumps(seen))
 """

@@ -21,10 +21,8 @@ def play(data, world, steps, *, control=True, cuts=False):
     player.finish()
 
 
-@budget(600)
-@given(st.data())
-def test_every_promise_holds_in_every_interleaving(data):
-    world = World(
+def any_world(data):
+    return World(
         data.draw(st.lists(jobs(), min_size=1, max_size=3)),
         limit=data.draw(st.sampled_from([None, None, 1, 2, 3])),
         pools={"a": data.draw(st.integers(3, 4)), "b": data.draw(st.integers(3, 4))},
@@ -32,7 +30,12 @@ def test_every_promise_holds_in_every_interleaving(data):
         at_once=data.draw(st.sampled_from([1, 2, 256])),
         late=data.draw(st.booleans()),
     )
-    play(data, world, data.draw(st.integers(0, 40)))
+
+
+@budget(600)
+@given(st.data())
+def test_every_promise_holds_in_every_interleaving(data):
+    play(data, any_world(data), data.draw(st.integers(0, 40)))
 
 
 @budget(200)
@@ -97,15 +100,7 @@ def test_the_hot_path_writes_the_same_journal_as_the_general_path(data):
 @budget(400)
 @given(st.data())
 def test_cut_any_interleaving_anywhere_restore_and_go_on_every_promise_holds(data):
-    world = World(
-        data.draw(st.lists(jobs(), min_size=1, max_size=3)),
-        limit=data.draw(st.sampled_from([None, None, 1, 2, 3])),
-        pools={"a": data.draw(st.integers(3, 4)), "b": data.draw(st.integers(3, 4))},
-        take=data.draw(st.sampled_from([1, 2, 32])),
-        at_once=data.draw(st.sampled_from([1, 2, 256])),
-        late=data.draw(st.booleans()),
-    )
-    play(data, world, data.draw(st.integers(0, 40)), cuts=True)
+    play(data, any_world(data), data.draw(st.integers(0, 40)), cuts=True)
 
 
 @budget(200)
