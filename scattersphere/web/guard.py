@@ -286,6 +286,7 @@ async def read_form(receive: Receive, csrf: str) -> dict[str, str]:
         fields = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=1000, strict_parsing=bool(text)))
     except ValueError:
         raise RefusedError(400, "this is no form") from None
-    if not csrf or not hmac.compare_digest(fields.pop("csrf", ""), csrf):
+    # Compared as bytes: two texts must be ASCII, and what stands in a form may be anything.
+    if not csrf or not hmac.compare_digest(fields.pop("csrf", "").encode(), csrf.encode()):
         raise RefusedError(403, "the form is not one of this page, or too old: load the page again")
     return fields

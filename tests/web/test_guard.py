@@ -144,6 +144,7 @@ async def test_a_form_counts_only_from_our_own_page_with_its_own_token():
             ({"Origin": "http://localhost:81"}, {"csrf": token}),
             ({}, {"csrf": "0" * 32}),
             ({}, {"csrf": ""}),
+            ({}, {"csrf": "Grüße"}),
             ({}, {}),
         ]:
             assert (await client.post("/jobs/job/runs", headers=headers, data=fields)).status_code == 403
@@ -154,6 +155,15 @@ async def test_a_form_counts_only_from_our_own_page_with_its_own_token():
         assert not server.runs
         same = {"Sec-Fetch-Site": "same-origin"}
         assert (await client.post("/jobs/job/runs", data={"csrf": token}, headers=same)).status_code == 303
+
+
+async def test_a_form_without_a_token_is_refused_where_there_is_no_cookie_that_a_token_could_hang_on():
+    async def authorize(_):
+        return ADA
+
+    async with Server() as server:
+        client = browser(web.app(server, authorize=authorize))
+        assert (await client.post("/theme", data={"csrf": "", "theme": "dark"})).status_code == 403
 
 
 async def test_the_token_of_one_browser_does_not_serve_another():
