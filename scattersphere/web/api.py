@@ -30,6 +30,7 @@ from scattersphere.commands.table import COMMANDS, Command, check_right
 from scattersphere.commands.views import event_view, kind_of
 from scattersphere.model.events import EventKind
 from scattersphere.web.guard import API
+from scattersphere.web.paths import NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
@@ -136,7 +137,7 @@ class Api:
         """Return the routes, and one that tells of what is none."""
         return [
             Route(f"{API}/events", self._counted(self.server_events), methods=METHODS),
-            Route(f"{API}/runs/{{run:int}}/events", self._counted(self.run_events), methods=METHODS),
+            Route(f"{API}/runs/{{run:{NUMBER}}}/events", self._counted(self.run_events), methods=METHODS),
             *(Route(API + _typed(address), self._route(address), methods=METHODS) for address in addresses()),
             Route(f"{API}/{{rest:path}}", self._nowhere, methods=METHODS),
         ]
@@ -301,7 +302,7 @@ def _typed(address: Address) -> str:
     row = next(iter(address.methods.values()))
     for name, argument in address.arguments(row).items():
         if row.arguments[argument].kind is Kind.INTEGER:
-            path = path.replace(f"{{{name}}}", f"{{{name}:int}}")
+            path = path.replace(f"{{{name}}}", f"{{{name}:{NUMBER}}}")
     return path
 
 

@@ -33,6 +33,7 @@ from scattersphere.web.api import Api, refusal
 from scattersphere.web.guard import API, Guard, RefusedError, cookie_header, cookies_of, read_form
 from scattersphere.web.live import run_stream, table_stream
 from scattersphere.web.openapi import openapi
+from scattersphere.web.paths import NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -52,6 +53,8 @@ NAV = (
     ("Bundles", "bundles"),
     ("Schedules", "schedules"),
 )
+RUN = f"/runs/{{run:{NUMBER}}}"
+"""The path of a run's page."""
 KEPT = "public, max-age=31536000, immutable"
 VERBS = frozenset({"pause", "resume", "stop", "cancel", "kill"})
 CODES = {
@@ -183,10 +186,10 @@ class Pages:
                 page("/jobs/{job}", self.job),
                 page("/jobs/{job}/runs", self.start, "POST"),
                 page("/runs", self.runs),
-                page("/runs/{run:int}", self.run),
-                page("/runs/{run:int}/live", self.run_live),
-                page("/runs/{run:int}/log.txt", self.log_text),
-                page("/runs/{run:int}/{verb}", self.act, "POST"),
+                page(RUN, self.run),
+                page(RUN + "/live", self.run_live),
+                page(RUN + "/log.txt", self.log_text),
+                page(RUN + "/{verb}", self.act, "POST"),
                 page("/bundles", self.bundles),
                 page("/bundles/{bundle}/reload", self.reload, "POST"),
                 page("/schedules", self.schedules),

@@ -150,6 +150,8 @@ async def test_verbs_may_be_repeated_on_a_live_run_and_conflict_with_an_ended_on
         ("GET", "/runs?colour=red", {}, (422, "bad-args", "colour")),
         ("GET", "/runs?%ff", {}, (400, "bad-request", [])),
         ("GET", "/runs/x", {}, (404, "unknown-command", [])),
+        ("GET", "/runs/" + "9" * 5_000, {}, (404, "unknown-command", [])),
+        ("GET", "/runs/" + "9" * 5_000 + "/events", {}, (404, "unknown-command", [])),
         ("GET", "/nowhere", {}, (404, "unknown-command", [])),
         ("POST", "/nowhere", {}, (404, "unknown-command", [])),
         ("PUT", "/jobs/night", {}, (405, "bad-request", [])),

@@ -127,6 +127,7 @@ async def test_with_nothing_there_each_page_says_so():
             assert words in page.text
         read(await client.get("/nowhere"), 404)
         read(await client.get("/runs/7"), 404)
+        read(await client.get("/runs/" + "9" * 5_000), 404)
         read(await client.get("/jobs/none"), 404)
 
 
