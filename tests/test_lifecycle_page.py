@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
+import runpy
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
 
 import pytest
 
 from scattersphere.model.states import RUN_MOVES, TASK_MOVES, RunState, TaskState
 
-if TYPE_CHECKING:
-    from types import ModuleType
-
-SVG = "{http://www.w3.org/2000/svg}"
+pytestmark = pytest.mark.needs("docutils")
 
 
-@pytest.fixture(scope="module")
-def lifecycle() -> ModuleType:
-    path = Path(__file__).parents[1] / "docs" / "_ext" / "lifecycle.py"
-    spec = importlib.util.spec_from_file_location("lifecycle", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def lifecycle(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    extensions = Path(__file__).parents[1] / "docs" / "_ext"
+    monkeypatch.syspath_prepend(extensions)  # as docs/conf.py does
+    return SimpleNamespace(**runpy.run_path(str(extensions / "lifecycle.py")))
 
 
 @pytest.mark.parametrize(
