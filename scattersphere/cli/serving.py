@@ -39,9 +39,14 @@ class _Limited(click.Command):
 @click.option(
     "--http", metavar="HOST:PORT", help="Pages for browsers and the HTTP API there; port 0 for any."
 )
+@click.option(
+    "--http-name", "http_names", multiple=True, metavar="NAME", help="A name that browsers call --http by."
+)
 @click.option("--behind-proxy", is_flag=True, help="Let --http listen beyond loopback: a proxy adds TLS.")
 @click.option("--stock-tasks", is_flag=True, help="Offer the stock tasks too. `Shell` runs any program.")
-def serve(*, stock_tasks: bool, http: str | None, behind_proxy: bool, **flags: Any) -> None:
+def serve(
+    *, stock_tasks: bool, http: str | None, http_names: tuple[str, ...], behind_proxy: bool, **flags: Any
+) -> None:
     """Serve runs to sessions: load the bundles, then the jobs, then listen until SIGTERM."""
     import anyio  # noqa: PLC0415 - `--help` stays quick
 
@@ -55,27 +60,19 @@ def serve(*, stock_tasks: bool, http: str | None, behind_proxy: bool, **flags: A
         flags["reread_limits"] = partial(reread_limits, file)
     try:
         if http is not None:
-            flags["beside"] = (_pages(http, flags, behind_proxy=behind_proxy),)
+            flags["tls"] = serving.tls_context(flags["tls_cert"], flags["tls_key"])
+            flags["beside"] = (_pages(http, flags["tls"], http_names, behind_proxy=behind_proxy),)
         anyio.run(serving.serve, serving.ServeOptions(host_tasks=host_tasks, **flags))
     except (ScattersphereError, OSError) as exc:
         fail(exc)
 
 
-def _pages(address: str, flags: dict[str, Any], *, behind_proxy: bool) -> Any:
+def _pages(address: str, tls: Any, names: tuple[str, ...], *, behind_proxy: bool) -> Any:
     """Return what serves pages beside the listeners. Raises `ListenError`, `MissingExtraError`."""
-    from scattersphere.commands.tokens import TokenFile  # noqa: PLC0415 - `--help` stays quick
-    from scattersphere.web.serving import bind, serve_pages  # noqa: PLC0415 - the same
+    from scattersphere.web.serving import bind, serve_pages  # noqa: PLC0415 - `--help` stays quick
 
-    certificate, key = flags["tls_cert"], flags["tls_key"]
-    tls = (certificate, key) if certificate is not None and key is not None else None
-    return partial(
-        serve_pages,
-        listening=bind(address, beyond_loopback=behind_proxy or tls is not None),
-        say=click.echo,
-        tokens=TokenFile(flags["tokens"]) if flags["tokens"] is not None else None,
-        limits=flags.get("limits"),
-        tls=tls,
-    )
+    listening = bind(address, beyond_loopback=behind_proxy or tls is not None)
+    return partial(serve_pages, listening=listening, say=click.echo, tls=tls, hosts=names)
 
 
 @click.command()

@@ -26,6 +26,7 @@ from scattersphere.errors import NotFoundError, ScattersphereError
 from scattersphere.server import Server
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import AsyncIterator, Iterable
 
     from scattersphere.execution.run import Run
@@ -215,6 +216,28 @@ class Gateway:
             self.check_load(principal, Path(path).name, name)
             fresh = True
         return fresh
+
+
+def make_gateway(
+    server: Server,
+    *,
+    tokens: TokenFile | str | os.PathLike[str] | None = None,
+    bundle_roots: Iterable[str | os.PathLike[str]] = (),
+    job_folder: str | os.PathLike[str] | None = None,
+    audit: Audit | None = None,
+    limits: Limits | None = None,
+    on_shutdown: Callable[[], None] | None = None,
+) -> Gateway:
+    """Return what the commands ask, whatever carries them; the arguments are those of `listen`."""
+    return Gateway(
+        server=server,
+        limits=limits or Limits(),
+        tokens=tokens if tokens is None or isinstance(tokens, TokenFile) else TokenFile(tokens),
+        bundle_roots=tuple(Path(root) for root in bundle_roots),
+        job_folder=None if job_folder is None else Path(job_folder),
+        audit=audit or NoAudit(),
+        on_shutdown=on_shutdown,
+    )
 
 
 def _same_file(known: Path | None, path: str) -> bool:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scattersphere.commands.audit import Audit, NoAudit
-from scattersphere.commands.gateway import Gateway
-from scattersphere.commands.limits import Limits
-from scattersphere.commands.tokens import TokenFile
+from scattersphere.commands.gateway import make_gateway
 from scattersphere.remote.listener import Listening
 
 if TYPE_CHECKING:
@@ -17,6 +13,9 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable
 
+    from scattersphere.commands.audit import Audit
+    from scattersphere.commands.limits import Limits
+    from scattersphere.commands.tokens import TokenFile
     from scattersphere.server import Server
 
 
@@ -41,13 +40,13 @@ def listen(  # noqa: PLR0913 - each is a choice of the operator's, by name
     `job_folder` are the only places that sessions can name. `on_shutdown` is called by `shutdown`.
     Opening raises `ListenError` where it would be unsafe or an address cannot be used.
     """
-    gateway = Gateway(
-        server=server,
-        limits=limits or Limits(),
-        tokens=tokens if tokens is None or isinstance(tokens, TokenFile) else TokenFile(tokens),
-        bundle_roots=tuple(Path(root) for root in bundle_roots),
-        job_folder=None if job_folder is None else Path(job_folder),
-        audit=audit or NoAudit(),
+    gateway = make_gateway(
+        server,
+        tokens=tokens,
+        bundle_roots=bundle_roots,
+        job_folder=job_folder,
+        audit=audit,
+        limits=limits,
         on_shutdown=on_shutdown,
     )
     return Listening(

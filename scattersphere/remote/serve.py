@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import signal
+import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -20,26 +21,24 @@ import attrs
 from scattersphere.commands.access import Role
 from scattersphere.commands.audit import AuditFile
 from scattersphere.commands.errors import ListenError
+from scattersphere.commands.gateway import Gateway, make_gateway
 from scattersphere.commands.limits import Limits
 from scattersphere.commands.tokens import TokenFile
 from scattersphere.errors import ConflictError, ScattersphereError
 from scattersphere.model.events import EventKind
 from scattersphere.model.logs import make_block
 from scattersphere.model.states import RunState
-from scattersphere.remote.listener import load_certificate, server_context
-from scattersphere.remote.listening import listen
+from scattersphere.remote.listener import Listening, load_certificate, server_context
 from scattersphere.runnable import RunnableTask
 from scattersphere.server import Server
 
 if TYPE_CHECKING:
     import os
-    import ssl
     from collections.abc import AsyncIterator, Coroutine
     from typing import Any
 
     Attend = Callable[[Server], Coroutine[Any, Any, None]]
-
-    from scattersphere.remote.listener import Listening
+    Beside = Callable[[Gateway], Coroutine[Any, Any, None]]
 
 _BAD = frozenset({RunState.FAILED, RunState.CRASHED})
 
@@ -63,8 +62,11 @@ class ServeOptions:
     host_tasks: Mapping[str, Sequence[type[RunnableTask]]] = attrs.field(factory=dict)
     """Classes to be registered by hand, by the name of their bundle: `{"std": scattersphere.tasks.ALL}`."""
     limits: Limits = attrs.field(factory=Limits)
-    beside: tuple[Attend, ...] = ()
-    """What goes on beside the listeners until the end, given the Server: pages for browsers, say."""
+    tls: ssl.SSLContext | None = None
+    """That of certificate and key, where somebody else has made it already."""
+    beside: tuple[Beside, ...] = ()
+    """What goes on beside the listeners, or instead of them, until the end: pages for browsers, say. Each is given
+    the gateway of the listeners, so that rights, limits and the audit are the same."""
     reread_limits: Callable[[], Limits] | None = None
     """Gives the limits anew, at SIGHUP; raises `ScattersphereError` or `OSError` where they cannot be read."""
 
@@ -93,8 +95,8 @@ async def serve(
     and does not keep the others from being served; later failures too, unless `attend`, which lives
     beside the listeners, is there to tell of them. Raises `ListenError`.
     """
-    if not options.tcp and options.unix is None:
-        raise ListenError("say where to listen: --tcp HOST:PORT or --unix PATH")
+    if not options.tcp and options.unix is None and not options.beside:
+        raise ListenError("say where to listen: --tcp HOST:PORT, --unix PATH or --http HOST:PORT")
     try:
         await _serve(options, say, complain, attend)
     except ListenError as exc:
@@ -133,18 +135,21 @@ _IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 def _reread(
-    listening: Listening, options: ServeOptions, audit: AuditFile | None, complain: Callable[[str], None]
+    front: Gateway,
+    tls: ssl.SSLContext | None,
+    options: ServeOptions,
+    audit: AuditFile | None,
+    complain: Callable[[str], None],
 ) -> None:
     """Read tokens, certificate and limits again, and open the audit anew; what is wrong is left as it was."""
-    front = listening.gateway
 
     def limits() -> None:
         if options.reread_limits is not None:
             front.limits = options.reread_limits()
 
     def certificate() -> None:
-        if listening.tls is not None and options.tls_cert is not None and options.tls_key is not None:
-            load_certificate(listening.tls, options.tls_cert, options.tls_key)
+        if tls is not None and options.tls_cert is not None and options.tls_key is not None:
+            load_certificate(tls, options.tls_cert, options.tls_key)
 
     steps: list[Callable[[], None]] = [limits, certificate]
     steps += [front.tokens.refresh] if front.tokens is not None else []
@@ -199,38 +204,42 @@ async def _serve_until(
         server = ending.server = Server(
             bundle_roots=options.bundles, job_folder=options.jobs, watch_jobs=options.watch_jobs
         )
+        gateway: Gateway | None = None
         listening: Listening | None = None
         with ending.loading:
             await stack.enter_async_context(server)
             for name, classes in options.host_tasks.items():
                 server.register_tasks(name, classes)
             _tell_of_the_start(server, complain)
-            listening = await listen(
+            tls = options.tls or tls_context(options.tls_cert, options.tls_key)
+            made = make_gateway(
                 server,
-                tcp=options.tcp,
-                unix=options.unix,
                 tokens=options.tokens,
-                tls=_tls(options),
                 bundle_roots=options.bundles,
                 job_folder=options.jobs,
                 audit=audit,
                 limits=options.limits,
                 on_shutdown=ending.asked.set,
             )
-            stack.push_async_exit(listening)
-            ending.reread = partial(_reread, listening, options, audit, complain)
-        if listening is None:
+            if options.tcp or options.unix is not None:
+                unix = () if options.unix is None else (options.unix,)
+                listening = await Listening(made, tcp=options.tcp, unix=unix, tls=tls)
+                stack.push_async_exit(listening)
+            ending.reread = partial(_reread, made, tls, options, audit, complain)
+            gateway = made
+        if gateway is None:
             return  # a signal came while code was being loaded
         async with anyio.create_task_group() as group:
             if attend is None:
                 group.start_soon(_tell_of_failures, server, complain)
             else:
                 group.start_soon(attend, server)
-            group.start_soon(_end_with, listening, ending)
+            if listening is not None:
+                group.start_soon(_end_with, listening, ending)
+                for address in listening.addresses:
+                    say(f"listening on {address}")
             for each in options.beside:
-                group.start_soon(each, server)
-            for address in listening.addresses:
-                say(f"listening on {address}")
+                group.start_soon(each, gateway)
             await ending.asked.wait()
             group.cancel_scope.cancel()
         if ending.failure is not None:
@@ -257,12 +266,13 @@ async def _tell_of_failures(server: Server, complain: Callable[[str], None]) -> 
             complain(event.message or f"job {event.job} could not be taken up")
 
 
-def _tls(options: ServeOptions) -> ssl.SSLContext | None:
-    if (options.tls_cert is None) != (options.tls_key is None):
+def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """Return what speaks TLS with a certificate and its key, None without them. Raises `ListenError`."""
+    if (certificate is None) != (key is None):
         raise ListenError("--tls-cert and --tls-key go together")
-    if options.tls_cert is None or options.tls_key is None:
+    if certificate is None or key is None:
         return None
-    return server_context(options.tls_cert, options.tls_key)
+    return server_context(certificate, key)
 
 
 def _tell_of_the_start(server: Server, complain: Callable[[str], None]) -> None:

@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from scattersphere.commands.limits import Limits
+from scattersphere.commands.gateway import make_gateway
 from scattersphere.errors import MissingExtraError
 from scattersphere.web.guard import Links
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable
+
+    from scattersphere.commands.audit import Audit
+    from scattersphere.commands.gateway import Gateway
+    from scattersphere.commands.limits import Limits
     from scattersphere.commands.tokens import TokenFile
     from scattersphere.server import Server
     from scattersphere.web.guard import Authorize
@@ -19,14 +25,18 @@ if TYPE_CHECKING:
 __all__ = ["Links", "app"]
 
 
-def app(
+def app(  # noqa: PLR0913 - each is a choice of the operator's, by name
     server: Server,
     *,
     authorize: Authorize | None = None,
     links: Links | None = None,
     tokens: TokenFile | None = None,
-    limits: Limits | None = None,
     hosts: tuple[str, ...] = (),
+    bundle_roots: Iterable[str | os.PathLike[str]] = (),
+    job_folder: str | os.PathLike[str] | None = None,
+    audit: Audit | None = None,
+    limits: Limits | None = None,
+    on_shutdown: Callable[[], None] | None = None,
 ) -> Any:
     """Return pages and HTTP API as an ASGI application, which can be mounted below any path of Starlette or FastAPI.
 
@@ -43,10 +53,24 @@ def app(
         raise ValueError(
             "web.app: nobody could come in: give authorize= (your own rights), links= or tokens="
         )
+    gateway = make_gateway(
+        server,
+        tokens=tokens,
+        bundle_roots=bundle_roots,
+        job_folder=job_folder,
+        audit=audit,
+        limits=limits,
+        on_shutdown=on_shutdown,
+    )
+    return make_app(gateway, authorize=authorize, links=links, hosts=hosts)
+
+
+def make_app(
+    gateway: Gateway, *, authorize: Authorize | None, links: Links | None, hosts: tuple[str, ...]
+) -> Any:
+    """Return the application over a gateway that others may use too. Raises `MissingExtraError`."""
     try:
-        from scattersphere.web.pages import make_app  # noqa: PLC0415 - the extra is imported unasked by nobody
+        from scattersphere.web.pages import pages_over  # noqa: PLC0415 - the extra is imported unasked by nobody
     except ImportError as error:
         raise MissingExtraError(f"{error}; the pages need: pip install 'scattersphere[web]'") from error
-    return make_app(
-        server, authorize=authorize, links=links, tokens=tokens, limits=limits or Limits(), hosts=hosts
-    )
+    return pages_over(gateway, authorize=authorize, links=links, hosts=hosts)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -20,15 +18,12 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from scattersphere import _json
-from scattersphere.commands import handlers
-from scattersphere.commands.arguments import Definition, Kind, from_word, read
-from scattersphere.commands.audit import named_object
-from scattersphere.commands.errors import RequestError, wire_error
-from scattersphere.commands.gateway import Context
-from scattersphere.commands.limits import Bucket
-from scattersphere.commands.table import COMMANDS, Command, check_right
+from scattersphere.commands.arguments import Definition, Kind, from_word
+from scattersphere.commands.errors import RequestError
+from scattersphere.commands.table import COMMANDS, Command
 from scattersphere.commands.views import event_view, kind_of
 from scattersphere.model.events import EventKind
+from scattersphere.web.calls import CallError, Calls
 from scattersphere.web.guard import API
 from scattersphere.web.paths import NUMBER
 
@@ -39,7 +34,6 @@ if TYPE_CHECKING:
 
     from scattersphere.commands.access import Principal
     from scattersphere.commands.arguments import Argument
-    from scattersphere.commands.gateway import Gateway
     from scattersphere.model.events import Event
     from scattersphere.web.guard import RefusedError
 
@@ -74,9 +68,6 @@ STATUS = {
 ALIVE = 15.0
 """Seconds without an event after which a stream sends a comment."""
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
-USERS = 10_000
-"""Users whose rate is remembered."""
-_ = handlers  # importing it fills the table
 _STARTS = frozenset({"start", "start-task", "rerun"})
 _MAKES = frozenset({"define", "register"})
 
@@ -87,11 +78,7 @@ _NAME = re.compile(r"\{(\w+)\}")
 
 def rows() -> list[Command]:
     """Return the commands that are routes, in the order of the table. Streams have addresses of their own."""
-    return [
-        row
-        for row in COMMANDS.values()
-        if row.method and row.path and not row.in_session and not row.streaming
-    ]
+    return [row for row in COMMANDS.values() if row.method and row.path and not row.streaming]
 
 
 @attrs.frozen
@@ -126,12 +113,11 @@ def made_by(row: Command) -> tuple[int, ...]:
 
 
 class Api:
-    """The routes of the API over one gateway."""
+    """The routes of the API over the commands."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
-        self._late: dict[str, int] = {}
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._gateway = calls.gateway
 
     def routes(self) -> list[Route]:
         """Return the routes, and one that tells of what is none."""
@@ -149,57 +135,15 @@ class Api:
             row = address.methods.get("GET" if request.method == "HEAD" else request.method)
             if row is None:
                 return not_allowed(address.methods)
-            principal: Principal | None = request.state.principal
-            values: dict[str, Any] = {}
             newest = max(self._gateway.server.runs, default=0)
+            most = self._gateway.limits.definition
             try:
-                principal = self._admitted(request, row)
-                values = await _values(row, address, request, self._gateway.limits.definition)
-                result = await self._called(row, principal, read(row.arguments, values))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a document
-                return self._refused(request, row.name, principal, values, error)
-            self._record(request, row.name, principal, values, "ok", result)
+                result = await self._calls.make(request, row, lambda: _values(row, address, request, most))
+            except CallError as error:
+                return problem(error.document)
             return self._answer(row, request, result, newest)
 
         return handle
-
-    def _admitted(self, request: Request, row: Command) -> Principal:
-        principal = _known(request)
-        self._spend(principal)
-        check_right(principal, row)
-        return principal
-
-    def _spend(self, principal: Principal) -> None:
-        """Count a request of a user. Raises `RequestError` (`rate-limited`)."""
-        now, limits = time.monotonic(), self._gateway.limits
-        bucket = self._buckets.pop(principal.user, None) or Bucket(limits.rate, limits.burst, now)
-        self._buckets[principal.user] = bucket
-        if len(self._buckets) > USERS:
-            self._buckets.popitem(last=False)
-        if late := bucket.take(now):
-            message = f"more than {limits.rate:g} requests a second; try again in {late:.2f} s"
-            raise RequestError("rate-limited", message, retry_after=round(late, 3))
-
-    async def _called(self, row: Command, principal: Principal, arguments: dict[str, Any]) -> dict[str, Any]:
-        context = Context(self._gateway, principal, _NoFollower())
-        if not row.late:
-            reply: dict[str, Any] = await row.handler(context, **arguments)
-            return reply
-        waiting = self._late.get(principal.user, 0)
-        if waiting >= self._gateway.limits.late:
-            raise RequestError(
-                "busy", f"{waiting} requests that wait are under way; their replies come first"
-            )
-        self._late[principal.user] = waiting + 1
-        try:
-            reply = await row.handler(context, **arguments)
-        finally:
-            left = self._late[principal.user] - 1
-            if left:
-                self._late[principal.user] = left
-            else:
-                del self._late[principal.user]
-        return reply
 
     def _answer(self, row: Command, request: Request, result: dict[str, Any], newest: int) -> Response:
         """Reply; 201 for what is new, and it is nothing new where a key gave the run that there was."""
@@ -207,37 +151,6 @@ class Api:
             return JSONResponse(result, made_by(row)[0])
         location = f"{request.scope.get('root_path', '')}{API}/runs/{result['run']}"
         return JSONResponse(result, 201 if result["run"] > newest else 200, headers={"location": location})
-
-    def _refused(
-        self,
-        request: Request,
-        name: str,
-        principal: Principal | None,
-        values: Mapping[str, Any],
-        error: Exception,
-    ) -> Response:
-        document = wire_error(error) or self._gateway.incident(error)
-        self._record(request, name, principal, values, str(document["code"]), None)
-        return problem(document)
-
-    def _record(
-        self,
-        request: Request,
-        name: str,
-        principal: Principal | None,
-        values: Mapping[str, Any],
-        outcome: str,
-        result: Any,
-    ) -> None:
-        client = request.client
-        self._gateway.audit.record(
-            session="http",
-            peer=f"{client.host}:{client.port}" if client is not None else "",
-            user=principal.user if principal is not None else None,
-            command=name,
-            object=named_object(values, result),
-            outcome=outcome,
-        )
 
     async def _nowhere(self, request: Request) -> Response:
         return problem(
@@ -256,9 +169,9 @@ class Api:
             if request.method not in {"GET", "HEAD"}:
                 return not_allowed(["GET"])
             try:
-                answer: Response = await handler(request, self._admitted(request, follow))
+                answer: Response = await handler(request, self._calls.admit(request, follow))
             except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a document
-                return self._refused(request, "follow", request.state.principal, request.path_params, error)
+                return problem(self._calls.refused(request, "follow", request.path_params, error).document)
             return answer
 
         return handle
@@ -276,24 +189,6 @@ class Api:
         """Stream what happens to a run, from its first event on or after `Last-Event-ID`, to its end."""
         run = self._gateway.run(principal, request.path_params["run"])
         return _stream(_messages(run.events(_since(request, 0)), lambda _: True, _kinds(request)))
-
-
-class _NoFollower:
-    """There are no subscriptions here: a stream is a request of its own."""
-
-    def follow(self, events: Any, kinds: frozenset[str], shown: Any) -> int:
-        del events, kinds, shown
-        raise RequestError("unsupported", "follow events at /events or /runs/RUN/events")
-
-    def unfollow(self, number: int) -> None:
-        raise RequestError("unsupported", f"there is no subscription {number}")
-
-
-def _known(request: Request) -> Principal:
-    principal: Principal | None = request.state.principal
-    if principal is None:
-        raise RequestError("auth-required", "send a token (Authorization: Bearer ...), or log in with a link")
-    return principal
 
 
 def _typed(address: Address) -> str:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere.commands.access import Principal, Role
+from scattersphere.commands.access import Principal
 from scattersphere.commands.gateway import Gateway
+from scattersphere.commands.table import COMMANDS
 from scattersphere.model.logs import LEVEL_NAMES
 from scattersphere.model.states import RunState, TaskState
 from scattersphere.pictures.labels import duration
@@ -44,9 +45,10 @@ class Look:
         """The Server itself."""
         return self.gateway.server
 
-    def may(self, role: Role) -> bool:
-        """Whether the principal has at least this role."""
-        return self.principal.role.covers(role)
+    def can(self, command: str) -> bool:
+        """Whether the principal may use a command at all: what it may not use is not offered."""
+        row = COMMANDS[command]
+        return self.principal.may_use(row.role, whole_server=row.whole_server)
 
     def runs(self) -> list[Run]:
         """Return the runs that it sees, the newest first."""
@@ -224,7 +226,7 @@ def runs_page(look: Look, query: Mapping[str, str]) -> dict[str, Any]:
     of_job = [run for run in runs if job in {"", run.job}]
     counts = Counter(str(run.state) for run in of_job)
     chosen = [run for run in of_job if state in {"", str(run.state)}]
-    before = _number(query.get("before"))
+    before = number_of(query.get("before"))
     rest = [run for run in chosen if before is None or run.id < before]
     shown = rest[:PAGE]
     return {
@@ -240,7 +242,8 @@ def runs_page(look: Look, query: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _number(text: str | None) -> int | None:
+def number_of(text: str | None) -> int | None:
+    """Return a number of a query, None for what is none."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else None  # noqa: PLR2004
 
 

@@ -50,14 +50,21 @@ class Field:
 
 
 def fields_of(
-    job: JobDefinition, typed: Mapping[str, str] | None = None, wrong: Mapping[str, str] | None = None
+    job: JobDefinition,
+    typed: Mapping[str, str] | None = None,
+    wrong: Mapping[str, str] | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> list[Field]:
-    """Return the fields of a job: with the defaults, or with what was `typed`, and what is `wrong` beside each."""
+    """Return the fields of a job: with what was `typed`, or the parameters `given` to a run, or the defaults.
+
+    What is `wrong` stands beside each.
+    """
     found = []
     for name, parameter in parameters_of(job).items():
         kind = type_of(parameter)
         default = None if parameter.required or parameter.secret else parameter.default
-        value = text_of(default, kind) if typed is None else typed.get(f"p.{name}", "")
+        start = default if given is None or parameter.secret else given.get(name, default)
+        value = text_of(start, kind) if typed is None else typed.get(f"p.{name}", "")
         hints = [parameter.description] if parameter.description else []
         if default not in (None, ""):
             hints.append(f"default {text_of(default, kind)}")
@@ -69,7 +76,7 @@ def fields_of(
                 secret=parameter.secret,
                 hint=" · ".join(hints),
                 value="" if parameter.secret else value,
-                checked=(default is True) if typed is None else f"p.{name}" in typed,
+                checked=(start is True) if typed is None else f"p.{name}" in typed,
                 wrong=(wrong or {}).get(name, ""),
             )
         )

@@ -191,7 +191,10 @@ class Guard:
     def _check_origin(self, scope: Scope, headers: Mapping[str, str]) -> None:
         host = headers.get("host", "")
         if self._hosts is not None and _name_of(host) not in self._hosts:
-            raise RefusedError(421, f"this server is not called {_name_of(host)!r}: start it with that host")
+            raise RefusedError(
+                421,
+                f"this server is not called {_name_of(host)!r}: start it with that name (--http-name, hosts=)",
+            )
         if scope["method"] in SAFE:
             return
         origin = headers.get("origin")
@@ -269,7 +272,7 @@ def _with_headers(send: Send, cookie: str | None) -> Send:
     return answer
 
 
-async def read_form(receive: Receive, csrf: str) -> dict[str, str]:
+async def read_form(receive: Receive, csrf: str, most: int = FORM) -> dict[str, str]:
     """Return the fields of a form that was sent by one of our pages; raises `RefusedError` for any other."""
     body = bytearray()
     more = True
@@ -279,8 +282,8 @@ async def read_form(receive: Receive, csrf: str) -> dict[str, str]:
             raise RefusedError(400, "the browser has gone")
         body += message.get("body", b"")
         more = message.get("more_body", False)
-        if len(body) > FORM:
-            raise RefusedError(413, f"the form has more than {FORM:,} bytes")
+        if len(body) > most:
+            raise RefusedError(413, f"the form has more than {most:,} bytes")
     try:
         text = body.decode("utf-8")
         fields = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=1000, strict_parsing=bool(text)))

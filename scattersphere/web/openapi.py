@@ -21,6 +21,7 @@ GROUPS = {
     "runs": "Runs: started, controlled, looked at",
     "events": "What happens, as it happens",
     "host": "The server as a whole",
+    "session": "Who you are, and what there is to ask",
     "schedules": "When jobs start by themselves",
 }
 ERRORS = {

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import anyio.to_thread
 import jinja2
@@ -20,16 +18,18 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from scattersphere.commands.access import Role
-from scattersphere.commands.gateway import Gateway, SourceAuthenticator
-from scattersphere.errors import DefinitionError, ScattersphereError
+from scattersphere.commands.arguments import Definition
+from scattersphere.commands.errors import wire_error
+from scattersphere.commands.gateway import SourceAuthenticator
+from scattersphere.errors import BundleLoadError, ScattersphereError
 from scattersphere.pictures import charts
 from scattersphere.pictures.labels import duration, words
 from scattersphere.pictures.looks import LOOKS, state_variables, stylesheet, symbols
 from scattersphere.pictures.nodes import nodes_of
 from scattersphere.pictures.svg import graph
-from scattersphere.web import content, fields, runpage
-from scattersphere.web.api import Api, refusal
+from scattersphere.web import content, fields, forms, runpage
+from scattersphere.web.api import STATUS, Api, refusal
+from scattersphere.web.calls import CallError, Calls
 from scattersphere.web.guard import API, Guard, RefusedError, cookie_header, cookies_of, read_form
 from scattersphere.web.live import run_stream, table_stream
 from scattersphere.web.openapi import openapi
@@ -39,10 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from scattersphere.commands.access import Principal
-    from scattersphere.commands.limits import Limits
-    from scattersphere.commands.tokens import TokenFile
+    from scattersphere.commands.gateway import Gateway
     from scattersphere.execution.run import Run
-    from scattersphere.server import Server
     from scattersphere.web.guard import Authorize, Links
 
 _HERE = files("scattersphere.web")
@@ -53,21 +51,18 @@ NAV = (
     ("Bundles", "bundles"),
     ("Schedules", "schedules"),
 )
+NEW_JOB = """{
+  "name": "my-job",
+  "tasks": {
+    "first": {"task": "bundle.Task"}
+  }
+}
+"""
 RUN = f"/runs/{{run:{NUMBER}}}"
 """The path of a run's page."""
 KEPT = "public, max-age=31536000, immutable"
-VERBS = frozenset({"pause", "resume", "stop", "cancel", "kill"})
-CODES = {
-    "no-such-run": 404,
-    "no-such-job": 404,
-    "no-such-bundle": 404,
-    "no-such-task": 404,
-    "no-such-schedule": 404,
-    "forbidden": 403,
-    "invalid-job": 422,
-    "bad-args": 422,
-}
-"""The status for an error, by its code; all others are conflicts."""
+DEFINITION = 1024 * 1024
+"""Bytes of a definition that is edited in a browser."""
 REGIONS = {
     "run-state": "run-state",
     "run-buttons": "run-buttons",
@@ -131,17 +126,10 @@ def _strip(rows: list[content.RunRow], base: str) -> Markup:
     return Markup(charts.strip(runs, lambda name: f"{base}/runs/{name}"))  # noqa: S704 - escaped where it is drawn
 
 
-def make_app(
-    server: Server,
-    *,
-    authorize: Authorize | None,
-    links: Links | None,
-    tokens: TokenFile | None,
-    limits: Limits,
-    hosts: tuple[str, ...],
+def pages_over(
+    gateway: Gateway, *, authorize: Authorize | None, links: Links | None, hosts: tuple[str, ...]
 ) -> Guard:
     """Return the pages and the API as an ASGI application."""
-    gateway = Gateway(server=server, tokens=tokens, limits=limits)
     pages = Pages(gateway, links)
 
     def find(token: str, source: str) -> Principal | None:
@@ -160,7 +148,8 @@ class Pages:
     def __init__(self, gateway: Gateway, links: Links | None) -> None:
         self._gateway = gateway
         self._links = links
-        self._api = Api(gateway)
+        self._calls = Calls(gateway)
+        self._api = Api(self._calls)
 
     def application(self) -> Starlette:
         """Return the routes. Static files, the log-in and the health of the process need no rights."""
@@ -189,11 +178,11 @@ class Pages:
                 page(RUN, self.run),
                 page(RUN + "/live", self.run_live),
                 page(RUN + "/log.txt", self.log_text),
-                page(RUN + "/{verb}", self.act, "POST"),
                 page("/bundles", self.bundles),
-                page("/bundles/{bundle}/reload", self.reload, "POST"),
                 page("/schedules", self.schedules),
-                page("/schedules/{job}/{name}/{verb}", self.act_on_schedule, "POST"),
+                page("/define", self.define),
+                page("/define", self.defined, "POST"),
+                *(page(form.path, partial(self.submit, form=form), "POST") for form in forms.FORMS),
             ],
             exception_handlers={
                 404: self._not_found,
@@ -215,6 +204,8 @@ class Pages:
                 raise RefusedError(
                     401, "Open the link that was printed, or ask whoever runs the server for one."
                 )
+            if request.method != "POST":  # a form counts as the command that it is
+                self._calls.spend(principal)
             answer: Response = await handler(request, content.Look(self._gateway, principal))
             return answer
 
@@ -239,16 +230,31 @@ class Pages:
         return self._lone(request, 404, "Not found", "There is no such page.")
 
     async def _error(self, request: Request, error: Exception) -> Response:
-        code = getattr(error, "code", "internal")
-        status = CODES.get(code, 409)
-        return self._lone(request, status, "Not found" if status == 404 else "This did not work", str(error))  # noqa: PLR2004
+        document = error.document if isinstance(error, CallError) else wire_error(error)
+        document = document or self._gateway.incident(error)
+        status = STATUS.get(str(document["code"]), 409)
+        title = {403: "Refused", 404: "Not found"}.get(status, "This did not work")
+        answer = self._lone(
+            request, status, title, str(document["message"]), problems=document.get("problems", ())
+        )
+        if "retry_after" in document:
+            answer.headers["retry-after"] = str(max(1, round(float(document["retry_after"]))))
+        return answer
 
-    def _lone(self, request: Request, status: int, title: str, message: str) -> Response:
+    def _lone(
+        self, request: Request, status: int, title: str, message: str, *, problems: Any = ()
+    ) -> Response:
         base = request.scope.get("root_path", "")
         page = templates().get_template("lone.html")
         link = f"{base}/" if getattr(request.state, "principal", None) else ""
         text = page.render(
-            title=title, message=message, theme=_theme(request), base=base, link=link, link_words="Overview"
+            title=title,
+            message=message,
+            problems=problems,
+            theme=_theme(request),
+            base=base,
+            link=link,
+            link_words="Overview",
         )
         return HTMLResponse(text, status)
 
@@ -266,8 +272,7 @@ class Pages:
             "theme": _theme(request),
             "principal": look.principal,
             "token": request.state.csrf,
-            "runner": look.may(Role.RUNNER),
-            "operator": look.may(Role.OPERATOR),
+            "can": look.can,
         }
 
     # ---- for programs
@@ -390,6 +395,8 @@ class Pages:
         name = request.path_params["job"]
         job = self._gateway.job(look.principal, name)
         picture = await anyio.to_thread.run_sync(lambda: graph(nodes_of(job.tasks), job.upstreams, fit=760))
+        like = content.number_of(request.query_params.get("like"))
+        given = None if like is None else self._gateway.run(look.principal, like).params
         answer = await self._show(
             request,
             look,
@@ -400,7 +407,7 @@ class Pages:
             text=job.dumps(),
             lacks=look.server.unresolved.get(name, ()),
             recent=[content.run_row(run) for run in look.runs() if run.job == name][:10],
-            fields=fields.fields_of(job, typed, wrong),
+            fields=fields.fields_of(job, typed, wrong, given),
             refused=refused,
         )
         if typed is not None:
@@ -410,25 +417,58 @@ class Pages:
     async def start(self, request: Request, look: content.Look) -> Response:
         """Start a run from the form; what is wrong is said beside its field."""
         typed = await read_form(request.receive, request.state.csrf)
-        _need(look, Role.RUNNER)
         name = request.path_params["job"]
-        job = self._gateway.job(look.principal, name)
-        if self._gateway.uncovered(look.principal, job) is not None:
-            raise RefusedError(403, f"Job {name} uses code that you may not run.")
-        params, wrong = fields.read(job, typed)
-        if not wrong:
-            key = typed.get("key", "").strip()
-            try:
-                run = await self._gateway.server.start(
-                    name, params, key=json.dumps([look.principal.user, name, key]) if key else None
-                )
-            except DefinitionError as error:
-                wrong = {problem.path.partition(".")[2]: problem.message for problem in error.problems}
-            except ScattersphereError as error:
-                return await self._job(request, look, typed=typed, refused=str(error))
-            else:
-                return RedirectResponse(f"{request.scope.get('root_path', '')}/runs/{run.id}", 303)
-        return await self._job(request, look, typed=typed, wrong=wrong, refused="look at " + ", ".join(wrong))
+        params, wrong = fields.read(self._gateway.job(look.principal, name), typed)
+        if wrong:
+            return await self._job(request, look, typed=typed, wrong=wrong)
+        key = typed.get("key", "").strip()
+        try:
+            reply = await self._calls.ask(
+                request, "start", job=name, params=params, **({"key": key} if key else {})
+            )
+        except CallError as error:
+            if error.code in {"forbidden", "rate-limited"}:
+                raise
+            wrong = {
+                problem["path"].partition(".")[2]: problem["message"]
+                for problem in error.document.get("problems", ())
+            }
+            return await self._job(request, look, typed=typed, wrong=wrong, refused=str(error))
+        return RedirectResponse(f"{request.scope.get('root_path', '')}/runs/{reply['run']}", 303)
+
+    async def define(
+        self, request: Request, look: content.Look, *, typed: Mapping[str, str] | None = None, **said: Any
+    ) -> Response:
+        """Show a definition to be edited: that of a job, or a new one."""
+        name = request.query_params.get("job", "")
+        if typed is not None:
+            text = typed.get("definition", "")
+        else:
+            text = self._gateway.job(look.principal, name).dumps() if name else NEW_JOB
+        values = {"problems": (), "refused": "", "checked": False} | said
+        page = await self._show(
+            request, look, "define.html", "Jobs", text=text, job=name, replace=bool(name), **values
+        )
+        page.status_code = 422 if values["problems"] or values["refused"] else 200
+        return page
+
+    async def defined(self, request: Request, look: content.Look) -> Response:
+        """Check a definition, or define the job; what is wrong is told with its line, and nothing typed is lost."""
+        typed = await read_form(request.receive, request.state.csrf, DEFINITION)
+        text = typed["definition"] = typed.get("definition", "").replace("\r\n", "\n")
+        asked: dict[str, Any] = {"definition": Definition(text, 1)}
+        try:
+            if typed.get("do") == "check":
+                reply = await self._calls.ask(request, "validate", **asked)
+                found = reply["problems"]
+                return await self.define(request, look, typed=typed, problems=found, checked=not found)
+            reply = await self._calls.ask(request, "define", replace="replace" in typed, **asked)
+        except CallError as error:
+            if error.code in {"forbidden", "rate-limited"}:
+                raise
+            told = error.document.get("problems", ())
+            return await self.define(request, look, typed=typed, problems=told, refused=str(error))
+        return RedirectResponse(f"{request.scope.get('root_path', '')}/jobs/{quote(reply['job'])}", 303)
 
     async def runs(self, request: Request, look: content.Look) -> Response:
         """Show the runs, filtered and by pages; the address says which."""
@@ -477,78 +517,40 @@ class Pages:
         text = await anyio.to_thread.run_sync(lambda: "".join(f"{line}\n" for line in run.logs()))
         return PlainTextResponse(text)
 
-    async def act(self, request: Request, look: content.Look) -> Response:
-        """Ask something of a run, or run it again."""
-        form = await read_form(request.receive, request.state.csrf)
-        _need(look, Role.RUNNER)
-        run, verb, base = (
-            self._run(request, look),
-            request.path_params["verb"],
-            request.scope.get("root_path", ""),
-        )
-        if verb in {"rerun", "rerun-all"}:
-            if self._gateway.uncovered(look.principal, run.definition) is not None:
-                raise RefusedError(403, f"Run {run.id} uses code that you may not run.")
-            again = await self._gateway.server.rerun(run.id, from_failed=verb == "rerun")
-            return RedirectResponse(f"{base}/runs/{again.id}", 303)
-        if verb not in VERBS:
-            return await self._not_found(request, Exception())
-        reason = form.get("reason", "").strip()[:200]
-        said = f"{look.principal.user}: {reason}" if reason else f"by {look.principal.user}"
-        if verb in {"pause", "resume"}:
-            getattr(run, verb)()
-        else:
-            getattr(run, verb)(said)
-        return RedirectResponse(f"{base}/runs/{run.id}", 303)
+    async def submit(self, request: Request, look: content.Look, form: forms.Form) -> Response:
+        """Carry out the command of a form, and go on to the page that shows what came of it."""
+        del look
+        typed = await read_form(request.receive, request.state.csrf)
+        row, path = forms.row_of(form), request.path_params
+
+        async def values() -> dict[str, Any]:
+            return forms.arguments(row, typed) | path
+
+        try:
+            reply = await self._calls.make(request, row, values)
+        except CallError as error:
+            if not (form.told and isinstance(error.__cause__, BundleLoadError)):
+                raise
+            reply = {}
+        if reply.get("started") is False:  # a backfill that was only to be told
+            return self._lone(
+                request, 200, f"{len(reply['times'])} runs would start", ", ".join(reply["times"][:200])
+            )
+        return RedirectResponse(request.scope.get("root_path", "") + form.leads_to({**path, **reply}), 303)
 
     async def bundles(self, request: Request, look: content.Look) -> Response:
         """Show the bundles: their versions, who holds them, what is wrong."""
         return await self._show(request, look, "bundles.html", "Bundles", **content.bundles_page(look))
 
-    async def reload(self, request: Request, look: content.Look) -> Response:
-        """Load a bundle's files again."""
-        await read_form(request.receive, request.state.csrf)
-        _need(look, Role.OPERATOR)
-        bundle = self._gateway.bundle(look.principal, request.path_params["bundle"])
-        with suppress(ScattersphereError):  # the page shows what is wrong
-            await self._gateway.server.reload(bundle.name)
-        return RedirectResponse(f"{request.scope.get('root_path', '')}/bundles", 303)
-
     async def schedules(self, request: Request, look: content.Look) -> Response:
         """Show the schedules: when each fires next, and how it went last."""
         return await self._show(request, look, "schedules.html", "Schedules", **content.schedules_page(look))
-
-    async def act_on_schedule(self, request: Request, look: content.Look) -> Response:
-        """Pause or resume a schedule, or start its job at once."""
-        await read_form(request.receive, request.state.csrf)
-        _need(look, Role.RUNNER)
-        name, verb, base = (
-            request.path_params["name"],
-            request.path_params["verb"],
-            request.scope.get("root_path", ""),
-        )
-        job = self._gateway.job(look.principal, request.path_params["job"])
-        if self._gateway.uncovered(look.principal, job) is not None:
-            raise RefusedError(403, f"Job {job.name} uses code that you may not run.")
-        schedule = self._gateway.server.schedules[job.name, name]
-        if verb == "run-now":
-            run = await schedule.run_now()
-            return RedirectResponse(f"{base}/runs/{run.id}", 303)
-        if verb not in {"pause", "resume"}:
-            return await self._not_found(request, Exception())
-        (schedule.pause if verb == "pause" else schedule.resume)()
-        return RedirectResponse(f"{base}/schedules", 303)
 
 
 def _arguments(operation: dict[str, Any]) -> str:
     names = [parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "query"]
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
     return ", ".join([*names, *body.get("properties", {})])
-
-
-def _need(look: content.Look, role: Role) -> None:
-    if not look.may(role):
-        raise RefusedError(403, f"This needs the role {role}; yours is {look.principal.role}.")
 
 
 def _theme(request: Request) -> str:

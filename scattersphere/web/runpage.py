@@ -10,9 +10,8 @@ from urllib.parse import quote
 import attrs
 from markupsafe import Markup
 
-from scattersphere.commands.access import Role
 from scattersphere.model.events import EventKind
-from scattersphere.model.states import TaskState
+from scattersphere.model.states import RunState, TaskState
 from scattersphere.pictures.labels import duration, words
 from scattersphere.pictures.svg import graph
 from scattersphere.pictures.timeline import timeline
@@ -118,8 +117,10 @@ def live_parts(look: Look, run: Run, query: Query) -> dict[str, Any]:
     failures = failed_tasks(run, FAILURES)
     bad = sum(run.counts.get(state, 0) for state in (TaskState.FAILED, TaskState.CRASHED))
     return {
-        "r": _Row(row, is_over=run.state.ended),
-        "runner": look.may(Role.RUNNER),
+        "r": _Row(
+            row, is_over=run.state.ended, unwell=run.state.ended and run.state is not RunState.SUCCEEDED
+        ),
+        "defined": run.job in look.server.definitions,
         "failures": [_failure(run, name, status) for name, status in failures],
         "more_failures": max(0, bad - len(failures)),
         "stuck": run.stuck,
@@ -154,11 +155,12 @@ def live_parts(look: Look, run: Run, query: Query) -> dict[str, Any]:
 
 
 class _Row:
-    """A run's row, and whether it is over: what templates read."""
+    """A run's row, whether it is over, and whether it ended in another way than well: what templates read."""
 
-    def __init__(self, row: RunRow, *, is_over: bool) -> None:
+    def __init__(self, row: RunRow, *, is_over: bool, unwell: bool) -> None:
         self._row = row
         self.is_over = is_over
+        self.unwell = unwell
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._row, name)

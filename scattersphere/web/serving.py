@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 from scattersphere.commands.access import Principal, Role
 from scattersphere.commands.errors import ListenError
 from scattersphere.errors import MissingExtraError
-from scattersphere.web import Links, app
+from scattersphere.web import Links, make_app
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
-    from pathlib import Path
 
-    from scattersphere.commands.limits import Limits
-    from scattersphere.commands.tokens import TokenFile
-    from scattersphere.server import Server
+    from scattersphere.commands.gateway import Gateway
 
 BACKLOG = 2048
 SHUTDOWN = 3
@@ -44,14 +42,12 @@ def bind(address: str, *, beyond_loopback: bool = False) -> socket.socket:
 
 
 async def serve_pages(
-    server: Server,
+    gateway: Gateway,
     listening: socket.socket,
     *,
     say: Callable[[str], None],
     opened: Callable[[str], object] | None = None,
-    tokens: TokenFile | None = None,
-    limits: Limits | None = None,
-    tls: tuple[Path, Path] | None = None,
+    tls: ssl.SSLContext | None = None,
     hosts: tuple[str, ...] = (),
 ) -> None:
     """Answer browsers and programs until cancelled.
@@ -78,15 +74,12 @@ async def serve_pages(
         def capture_signals(self) -> Any:
             return contextlib.nullcontext()
 
-    pages = app(server, links=links, tokens=tokens, limits=limits, hosts=(host, *hosts))
+    pages = make_app(gateway, authorize=None, links=links, hosts=(host, *hosts))
     config = uvicorn.Config(
-        pages,
-        log_level="warning",
-        lifespan="off",
-        timeout_graceful_shutdown=SHUTDOWN,
-        ssl_certfile=None if tls is None else str(tls[0]),
-        ssl_keyfile=None if tls is None else str(tls[1]),
+        pages, log_level="warning", lifespan="off", timeout_graceful_shutdown=SHUTDOWN, server_header=False
     )
+    config.load()
+    config.ssl = tls  # ours, whose certificate may be read again while it serves
     first = link()
     say(f"pages at {base}/ (this link lets one browser in, once, within a minute: {first})")
     if opened is not None:

@@ -52,7 +52,10 @@ def test_an_unsafe_listener_is_refused_in_one_line(tmp_path):
     done = shell("serve", "--tcp", "0.0.0.0:0", "--tokens", tmp_path / "t", status=3)
     assert done.stderr.endswith("in the clear: give --tls-cert FILE and --tls-key FILE\n")
     done = shell("serve", status=3)
-    assert done.stderr == "scattersphere: say where to listen: --tcp HOST:PORT or --unix PATH\n"
+    assert (
+        done.stderr
+        == "scattersphere: say where to listen: --tcp HOST:PORT, --unix PATH or --http HOST:PORT\n"
+    )
 
 
 def test_the_verbs_of_the_protocol_from_a_shell(tmp_path):

@@ -226,7 +226,7 @@ async def test_a_run_is_paused_resumed_stopped_cancelled_and_killed_from_its_pag
                 run.cancel()
             await run.wait()
             assert run.state is state or verb == "stop"
-        assert "ada: for a test" in (await client.get("/runs/1")).text
+        assert "for a test (ada)" in (await client.get("/runs/1")).text
         late = await press(client, page, "/runs/1/cancel")
         read(late, 409)
 
@@ -329,20 +329,20 @@ async def test_schedules_show_their_next_times_and_are_paused_resumed_and_run_at
         assert "clock</a> / slow" in page.text
         assert "Nothing more" in page.text  # of the one that is switched off
         assert "clock / slow" in (await client.get("/")).text
-        page = await press(client, page, "/schedules/clock/slow/pause")
+        page = await press(client, page, "/jobs/clock/schedules/slow/pause")
         read(page)
         assert server.schedules["clock", "slow"].paused
-        page = await press(client, page, "/schedules/clock/slow/resume")
+        page = await press(client, page, "/jobs/clock/schedules/slow/resume")
         assert not server.schedules["clock", "slow"].paused
-        page = await press(client, page, "/schedules/clock/slow/run-now")
+        page = await press(client, page, "/jobs/clock/schedules/slow/run")
         assert page.url.path == "/runs/1"
         await server.runs[1].wait()
         assert "#1" in (await client.get("/schedules")).text
-        read(await press(client, page, "/schedules/clock/none/pause"), 404)
+        read(await press(client, page, "/jobs/clock/schedules/none/pause"), 404)
         hidden = browser(server, patterns=("job:other",))
         page = await hidden.get("/schedules")
         assert "clock" not in page.text
-        read(await press(hidden, page, "/schedules/clock/slow/pause"), 404)
+        read(await press(hidden, page, "/jobs/clock/schedules/slow/pause"), 404)
 
 
 async def test_a_broken_bundle_and_a_job_without_its_code_are_on_the_first_page(tmp_path):
@@ -389,7 +389,7 @@ async def test_a_stream_tells_of_a_run_until_it_has_ended():
             if line.startswith("data: {"):
                 regions |= json.loads(line[6:])["put"]
         assert "cancelled" in regions["run-state"]
-        assert "Run what did not succeed" in regions["run-buttons"]
+        assert "What did not succeed" in regions["run-buttons"]
 
 
 async def test_ten_thousand_tasks_are_a_page_of_a_few_hundred_kilobytes():

@@ -55,10 +55,11 @@ def test_a_browser_that_is_not_known_has_a_link_told_but_not_at_each_request():
     assert not Links(time.monotonic).ask()
 
 
-def test_serve_shows_pages_to_whoever_sees_its_output_and_ends_by_sigterm(tmp_path):
+@pytest.mark.parametrize("beside", [(), ("--unix", "run/s")], ids=["alone", "beside_unix"])
+def test_serve_shows_pages_to_whoever_sees_its_output_and_ends_by_sigterm(tmp_path, beside):
     (tmp_path / "run").mkdir(mode=0o700)
     (tmp_path / "bundles").mkdir(mode=0o755)
-    command = ["serve", "--bundles", "bundles", "--unix", "run/s", "--http", "127.0.0.1:0"]
+    command = ["serve", "--bundles", "bundles", *beside, "--http", "127.0.0.1:0"]
     with subprocess.Popen(
         [sys.executable, "-u", "-m", "scattersphere", *command],
         cwd=tmp_path,

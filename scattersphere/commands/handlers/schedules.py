@@ -101,6 +101,20 @@ async def resume_schedule(context: Context, *, job: JobName, schedule: ScheduleN
 
 
 @command(
+    "run-schedule",
+    role=Role.RUNNER,
+    example="run-schedule nightly early",
+    method="POST",
+    path="/jobs/{job}/schedules/{schedule}/run",
+)
+async def run_schedule(context: Context, *, job: JobName, schedule: ScheduleName) -> Reply:
+    """Start a run as a schedule would, now."""
+    found = _find(context, job, schedule)
+    _check_code(context, job)
+    return {"job": job, "schedule": schedule, "run": (await found.run_now()).id}
+
+
+@command(
     "backfill",
     role=Role.OPERATOR,
     example="backfill nightly early 2026-11-01T00:00:00Z 2026-11-08T00:00:00Z dry_run=true",
