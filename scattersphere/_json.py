@@ -6,12 +6,10 @@ RFC 8259 or our limits forbid, `_json_scan.py` reads the text again and says exa
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import re
 from bisect import bisect_right
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -354,27 +352,6 @@ def _undecodable(text: bytes, error: UnicodeDecodeError) -> JsonTextError:
     good = text[: error.start].decode("utf-8").removeprefix(_BOM)
     words = f"the text must be UTF-8; the byte 0x{text[error.start]:02x} here is not"
     return JsonTextError([RawProblem((), words, offset=len(good))], good)
-
-
-# ---- many objects at once
-
-_MANY = 200
-"""Tasks, and _LARGE characters, above which garbage collection is paused: it would look at each new
-object again and again, and find nothing."""
-_LARGE = 50_000
-
-
-@contextmanager
-def gc_paused(*, characters: int = 0, tasks: int = 0) -> Iterator[None]:
-    """Make many objects without the collector's looking at them meanwhile, if there are many."""
-    paused = (characters > _LARGE or tasks > _MANY) and gc.isenabled()
-    if paused:
-        gc.disable()
-    try:
-        yield
-    finally:
-        if paused:
-            gc.enable()
 
 
 # ---- places

@@ -64,6 +64,15 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture
+def thawed() -> Iterator[None]:
+    """Let a test see what the collector does in a program that has frozen nothing."""
+    gc.unfreeze()
+    gc.collect()
+    yield
+    gc.freeze()
+
+
 @pytest.fixture(params=BACKENDS)
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """Run each async test on every event loop that the library promises."""

@@ -8,7 +8,7 @@ import gc
 import pytest
 
 from scattersphere import DefinitionError, JobDefinition
-from scattersphere._json import gc_paused
+from scattersphere._gc import PROMOTIONS, gc_paused, promote_young
 
 
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"name": "x", "tasks": {}}' + " " * 200_000])
@@ -30,3 +30,30 @@ def test_a_collector_that_the_host_has_turned_off_stays_off():
     with gc_paused(tasks=10**6):
         assert not gc.isenabled()
     assert gc.isenabled()
+
+
+@pytest.mark.usefixtures("thawed")
+def test_what_was_read_is_taken_for_old_and_the_host_s_garbage_is_never_put_off_for_ever():
+    gc.collect()
+    with gc_paused(tasks=10**6):
+        made = [[] for _ in range(1_000)]
+    assert not {id(one) for at in (0, 1) for one in gc.get_objects(at)} & set(map(id, made))
+    for _ in range(2 * PROMOTIONS):
+        promote_young()
+    latest = [[]]
+    promote_young()  # as if nothing had been asked: a full collection comes first
+    assert any(one is latest for one in gc.get_objects(0))
+    gc.collect()
+    promote_young()
+    assert not any(one is latest for one in gc.get_objects(0))
+
+
+def test_what_the_host_has_frozen_stays_frozen():
+    gc.collect()
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        promote_young()
+        assert gc.get_freeze_count() == frozen
+    finally:
+        gc.unfreeze()

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from scattersphere._json import gc_paused
+from scattersphere._gc import gc_paused
 from scattersphere.model.definition import JobDefinition, TaskDefinition
 from scattersphere.model.fields import format_of, rows, write_record
 from scattersphere.model.forms import COMMENT

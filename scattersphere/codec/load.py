@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere._gc import gc_paused
 from scattersphere._json import (
     FILE_BYTES,
     JsonTextError,
     RawProblem,
     decode,
     describe,
-    gc_paused,
     locate,
     parse,
     show_path,

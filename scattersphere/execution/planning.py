@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere._json import Path, RawProblem, gc_paused
+from scattersphere._gc import gc_paused
+from scattersphere._json import Path, RawProblem
 from scattersphere._text import Suggester, suggestion_budget
 from scattersphere.codec import placed
 from scattersphere.codec.converter import UNREAD

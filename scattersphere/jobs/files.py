@@ -14,6 +14,7 @@ import anyio
 import anyio.lowlevel
 import attrs
 
+from scattersphere._gc import promote_young
 from scattersphere.codec import read_definition_file
 from scattersphere.codec.dump import SCHEMA_NAME
 from scattersphere.errors import (
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from scattersphere.watching.debounce import WatchDelays
 
 SUFFIX = ".json"
-
-
 AT_ONCE = 32
 """Files that are read in one go in a thread: the loop has its turns between them."""
 SLICE = 0.005
@@ -166,13 +165,17 @@ class JobFiles:
         except OSError as error:
             self._note(folder, str(error))
             files = []
-        await self.take_up(files, gone=[file for file in self._files if file not in set(files)], again=True)
-        owners = (self._files[file].claim for file in files if file in self._files)
-        return [
-            self._jobs[claim.name]
-            for claim in owners
-            if claim is not None and self._claims.owner(claim.name) is claim and claim.name in self._jobs
-        ]
+        there = set(files)
+        await self.take_up(files, gone=[file for file in self._files if file not in there], again=True)
+        defined: list[JobDefinition] = []
+        slices = Slices()
+        for file in files:
+            known = self._files.get(file)
+            claim = None if known is None else known.claim
+            if claim is not None and self._claims.owner(claim.name) is claim and claim.name in self._jobs:
+                defined.append(self._jobs[claim.name])
+            await slices.next()
+        return defined
 
     async def open(self, *, watch: bool) -> None:
         """Load the folder, if there is one, and with `watch` take up what changes in it from now on."""
@@ -183,9 +186,10 @@ class JobFiles:
             await self.load_all()
             return
         watched = _WatchedFolder(self, watcher.delays, self.folder)
+        promote_young()  # what the program has made until now would be looked at while the folder is listed
         seen = await in_thread(watched.poll)
         await self.load_all()
-        watched.follow(seen or ())
+        await watched.follow(seen or ())
         watcher.add(watched, seen)
         self._watched = watched
 
@@ -208,6 +212,7 @@ class JobFiles:
         undefined what a file holds.
         """
         for start in range(0, len(changed), AT_ONCE):
+            promote_young()
             files = changed[start : start + AT_ONCE]
             for file, reading in zip(files, await in_thread(lambda: list(map(_read, files))), strict=True):  # noqa: B023 - awaited here
                 await self._note_reading(file, reading, again=again)
@@ -216,6 +221,7 @@ class JobFiles:
             self._note_gone(file)
             await slices.next()
         while not self._claims.settle(SLICE):
+            promote_young()
             await anyio.lowlevel.checkpoint()
 
     async def note_missing(self, missing: AbstractSet[Path]) -> None:
@@ -383,9 +389,12 @@ class _WatchedFolder(WatchedPath):
         except OSError:
             return None
 
-    def follow(self, seen: _Seen) -> None:
+    async def follow(self, seen: _Seen) -> None:
         """Take what is there as taken up."""
-        self._waits = {file: Debounce(self._delays, look) for file, look in seen}
+        slices = Slices()
+        for file, look in seen:
+            self._waits[file] = Debounce(self._delays, look)
+            await slices.next()
 
     async def on_changed(self, seen: Hashable) -> None:
         """Take up files as they come to rest; return when all have."""

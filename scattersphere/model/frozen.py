@@ -47,6 +47,9 @@ class FrozenDict(dict[K, V]):
         return type(self), (dict(self),)
 
 
+EMPTY: FrozenDict[Any, Any] = FrozenDict()
+"""What most fields of most definitions hold: one for all."""
+
 _COPIED = frozenset({dict, FrozenDict, list, tuple})
 
 
@@ -54,7 +57,7 @@ def freeze(value: Any) -> Any:
     """Return a mapping as a `FrozenDict`; anything else as it is, for the checks to refuse."""
     kind = type(value)
     if kind is dict or (kind is not FrozenDict and isinstance(value, Mapping)):  # what is quick to ask first
-        return FrozenDict(value)
+        return FrozenDict(value) if value else EMPTY
     return value
 
 
@@ -77,7 +80,9 @@ def plain_copy(value: Any, depth: int = COPY_DEPTH) -> Any:
 
 def copies(value: Any) -> Any:
     """Return a mapping of what looks like JSON as a `FrozenDict` of copies; anything else as it is."""
-    return FrozenDict(plain_copy(dict(value))) if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping):
+        return value
+    return FrozenDict(plain_copy(dict(value))) if value else EMPTY
 
 
 def names(value: Any) -> Any:
