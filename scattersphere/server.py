@@ -35,7 +35,7 @@ from scattersphere.hosting.settings import checked
 from scattersphere.jobs.bundled import BundledJobs
 from scattersphere.jobs.claims import Claims
 from scattersphere.jobs.files import JobFiles
-from scattersphere.jobs.jobs import Jobs, job_of_task
+from scattersphere.jobs.jobs import Jobs, Unresolved, job_of_task
 from scattersphere.jobs.reruns import PINNED
 from scattersphere.jobs.starting import Starter
 from scattersphere.model.arguments import check_count, check_mapping, check_text
@@ -339,10 +339,18 @@ class Server(AsyncResource):
     def define(self, definition: JobDefinition | JobBuilder, *, replace: bool = False) -> JobDefinition:
         """Take up a definition and return it resolved: each task's bundle filled in where known.
 
-        Never loads code. Raises `DefinitionError` with everything that is wrong, `ExistsError`.
+        Never loads code. Raises `DefinitionError` with everything that is wrong, `ExistsError`. Where
+        it has thousands of tasks, `adefine` leaves the event loop its turns.
         """
         self._check_loop()
         return self._claims.define(definition, replace=replace)
+
+    async def adefine(
+        self, definition: JobDefinition | JobBuilder, *, replace: bool = False
+    ) -> JobDefinition:
+        """Do as `define`, in a thread where the definition is large: the event loop goes on meanwhile."""
+        self._check_loop()
+        return await self._claims.adefine(definition, replace=replace)
 
     def undefine(self, name: str) -> None:
         """Forget a job; its runs go on. Raises `NoSuchJobError`."""
@@ -352,6 +360,11 @@ class Server(AsyncResource):
     def validate(self, definition: JobDefinition | JobBuilder | str | bytes) -> list[Problem]:
         """Return everything that is wrong with a definition or its text, by itself and against the code here."""
         return self._jobs.validate(definition)
+
+    async def avalidate(self, definition: JobDefinition | JobBuilder | str | bytes) -> list[Problem]:
+        """Do as `validate`, in a thread where the definition is large: the event loop goes on meanwhile."""
+        self._check_loop()
+        return await self._jobs.avalidate(definition)
 
     async def load(self, path: str | os.PathLike[str], *, replace: bool = False) -> JobDefinition:
         """Register the bundles that a definition file names, then define it.
@@ -381,7 +394,7 @@ class Server(AsyncResource):
     @property
     def unresolved(self) -> Mapping[str, tuple[Problem, ...]]:
         """The jobs that cannot be started with the code that is here, each with what it lacks."""
-        return {name: lacks for name in self._jobs if (lacks := self._jobs.lacking(name))}
+        return Unresolved(self._jobs)
 
     def _job_changed(self, name: str, definition: JobDefinition | None) -> None:
         schedules = {} if definition is None else definition.schedules
@@ -446,7 +459,9 @@ class Server(AsyncResource):
         `BusyError`, `ConflictError` where `key` stands for another job or other parameters.
         """
         self._require_open()
-        return self._starter.start(self._jobs.named_or_given(job), params, key)
+        definition, plan = await self._jobs.ready(job)
+        self._require_open()
+        return self._starter.start(definition, params, key, plan=plan)
 
     async def run(
         self,
@@ -507,7 +522,9 @@ class Server(AsyncResource):
         self, attempt: Attempt, job: str | JobDefinition, params: Mapping[str, Any] | None
     ) -> Run:
         self._require_open(draining=True)  # a run that may finish may start what it needs for that
-        return self._starter.start(self._jobs.named_or_given(job), params, child_of=attempt)
+        definition, plan = await self._jobs.ready(job)
+        self._require_open(draining=True)
+        return self._starter.start(definition, params, child_of=attempt, plan=plan)
 
     # ---- what happens
 

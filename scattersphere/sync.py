@@ -281,13 +281,13 @@ class SyncServer(ForkGuard):
             return False
 
     problems: Final = _of_server(lambda server: dict(server.problems))
-    unresolved: Final = _of_server(lambda server: server.unresolved)
-    define: Final = calling(Server.define)
+    unresolved: Final = _of_server(lambda server: dict(server.unresolved))
+    define: Final = blocking(Server.adefine)
     undefine: Final = calling(Server.undefine)
     load: Final = blocking(Server.load)
     load_all: Final = blocking(Server.load_all)
     save: Final = calling(Server.save)
-    validate: Final = calling(Server.validate)
+    validate: Final = blocking(Server.avalidate)
 
     unschedule: Final = calling(Server.unschedule)
 

@@ -87,7 +87,7 @@ def test_the_names_are_the_same():
     assert public(Run) - public(SyncRun) == {"execution"}  # the engine's own record
     assert public(SyncRun) <= public(Run)
     assert public(Schedule) - public(SyncSchedule) == {"fires"}
-    assert public(Server) - public(SyncServer) == {"aclose"}  # here it is `close`
+    assert public(Server) - public(SyncServer) == {"aclose", "adefine", "avalidate"}  # here it is `close`
     assert public(SyncServer) - public(Server) == {
         "call",
         "close",

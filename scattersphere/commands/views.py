@@ -97,7 +97,13 @@ def _default(value: Any) -> str:
 
 def job_row(definition: JobDefinition, registry: TaskRegistry) -> dict[str, Any]:
     """Return a row of `jobs`; `lacks` names the tasks whose code is not there."""
-    lacks = [name for name, task in definition.tasks.items() if not _found(registry, task.task, task.bundle)]
+    found: dict[tuple[str, str | None], bool] = {}
+    lacks: list[str] = []
+    for name, task in definition.tasks.items():
+        if (key := (task.task, task.bundle)) not in found:
+            found[key] = _found(registry, *key)
+        if not found[key]:
+            lacks.append(name)
     row: dict[str, Any] = {"name": definition.name, "state": "unresolved" if lacks else "ready"}
     row |= {"tasks": len(definition.tasks), "description": definition.description}
     return row | ({"lacks": lacks[:20]} if lacks else {})

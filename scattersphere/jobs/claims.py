@@ -72,7 +72,13 @@ class Claims:
 
     def define(self, definition: JobDefinition | JobBuilder, *, replace: bool) -> JobDefinition:
         """Define a job for the host, whose word is the last. Raises `DefinitionError`, `ExistsError`."""
-        resolved = self._jobs.define(definition, replace=replace)
+        return self._keep(self._jobs.define(definition, replace=replace))
+
+    async def adefine(self, definition: JobDefinition | JobBuilder, *, replace: bool) -> JobDefinition:
+        """Do as `define`; a large definition is judged in a thread."""
+        return self._keep(await self._jobs.adefine(definition, replace=replace))
+
+    def _keep(self, resolved: JobDefinition) -> JobDefinition:
         self._feed.add(EventKind.JOB_DEFINED, job=resolved.name)
         self._made.pop(resolved.name, None)
         self._withdrawn.discard(resolved.name)

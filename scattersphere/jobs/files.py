@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Hashable
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from scattersphere.errors import (
 )
 from scattersphere.files import file_name
 from scattersphere.jobs.claims import Claim
+from scattersphere.jobs.slices import SLICE, Slices
 from scattersphere.model.definition import JobDefinition
 from scattersphere.registry.snapshots.scan import is_ignored
 from scattersphere.watching.debounce import Debounce, Step
@@ -44,24 +44,9 @@ if TYPE_CHECKING:
 SUFFIX = ".json"
 AT_ONCE = 32
 """Files that are read in one go in a thread: the loop has its turns between them."""
-SLICE = 0.005
-"""Seconds of one turn of the loop for defining what files hold."""
 RANK, LAST = 2, 3
 """Files come after the bundles, in the order of their names; last those that are broken or gone for the moment, with
 what they held before."""
-
-
-class Slices:
-    """Lets the loop have its turns during work on many small things."""
-
-    def __init__(self) -> None:
-        self._end = time.perf_counter() + SLICE
-
-    async def next(self) -> None:
-        """Let others have their turn if this one has lasted long enough."""
-        if time.perf_counter() > self._end:
-            await anyio.lowlevel.checkpoint()
-            self._end = time.perf_counter() + SLICE
 
 
 def definitions_in(folder: Path) -> dict[Path, Hashable]:
@@ -114,10 +99,10 @@ class JobFiles:
 
     async def load(self, path: str | os.PathLike[str], *, replace: bool) -> JobDefinition:
         """Register the bundles that a definition file names, then define it; or raise what is in the way."""
-        definition = self._jobs.sound(await in_thread(lambda: read_definition_file(path)))
+        definition = await self._jobs.sound(await in_thread(lambda: read_definition_file(path)))
         for name, place in self._places(definition, path).items():
             await self._bundles.register(place, name=name, watch=True)
-        return self._claims.define(definition, replace=replace)
+        return await self._claims.adefine(definition, replace=replace)
 
     def save(
         self, definition: JobDefinition, path: str | os.PathLike[str] | None, *, overwrite: bool
@@ -257,7 +242,7 @@ class JobFiles:
 
     async def _refusal(self, reading: DefinitionReading) -> str | None:
         """Return what is wrong with a file in the words of its error, or None. Its places are found in a thread."""
-        more = self._jobs.problems_of(reading)
+        more = await self._jobs.problems_of(reading)
         if more is None:
             return None
         problems = await in_thread(lambda: reading.problems(more))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from weakref import WeakSet
 
+from scattersphere._gc import gc_paused
 from scattersphere._json import RawProblem, quote
 from scattersphere._mapping import LiveMapping
 from scattersphere._text import Suggester, did_you_mean, suggestion_budget
@@ -17,24 +20,31 @@ from scattersphere.errors import (
     UnresolvedError,
 )
 from scattersphere.execution.planning import code_problems, compile_plan
+from scattersphere.jobs.slices import Slices
 from scattersphere.model.arguments import check_text, describe
 from scattersphere.model.builder import JobBuilder, literal
 from scattersphere.model.definition import JobDefinition, TaskDefinition
 from scattersphere.model.forms import places_of
 from scattersphere.model.frozen import FrozenDict, changed
+from scattersphere.model.problem import Problem
+from scattersphere.watching.watcher import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from scattersphere.codec.load import DefinitionReading
     from scattersphere.execution.backends.protocol import BackendTraits
     from scattersphere.execution.plan import Plan
     from scattersphere.execution.planning import Find, StandIn
-    from scattersphere.model.problem import Problem
     from scattersphere.model.taskclass import TaskClass
     from scattersphere.registry.records import BundleVersion
 
 T = TypeVar("T")
+LARGE, LONG = 1_000, 64 << 10
+"""Tasks of a definition, and characters of its text, above which it is judged in a thread where the caller can wait: on
+the loop it would take 10 ms and more."""
+TRIES = 3
+"""How often a large definition is judged again because the code has changed meanwhile."""
 
 
 class Jobs(LiveMapping[str, JobDefinition]):
@@ -59,6 +69,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
         self._plans: dict[str, Plan] = {}
         self._compiled: WeakSet[Plan] = WeakSet()
         self._open: set[str] = set()
+        self._code = 0
         self._lacking: dict[str, tuple[JobDefinition, tuple[Problem, ...]]] = {}
 
     stand_in: StandIn | None = None
@@ -101,7 +112,13 @@ class Jobs(LiveMapping[str, JobDefinition]):
 
         Raises `DefinitionError` with everything that is wrong, `ExistsError`.
         """
-        resolved = self.resolved(definition)
+        return self._take_up(self.resolved(definition), replace=replace)
+
+    async def adefine(self, definition: JobDefinition | JobBuilder, *, replace: bool) -> JobDefinition:
+        """Do as `define`; a large definition is judged in a thread."""
+        return self._take_up(await self.aresolved(definition), replace=replace)
+
+    def _take_up(self, resolved: JobDefinition, *, replace: bool) -> JobDefinition:
         if resolved.name in self._definitions and not replace:
             raise ExistsError(f"job {resolved.name!r} is defined already; pass replace=True")
         self._keep(resolved)
@@ -112,13 +129,55 @@ class Jobs(LiveMapping[str, JobDefinition]):
 
         Raises `DefinitionError` with everything that is wrong.
         """
+        return self._resolve(self._right(definition_of(definition)), self._find)
+
+    async def aresolved(self, definition: JobDefinition | JobBuilder) -> JobDefinition:
+        """Do as `resolved`; in a thread where the definition is large."""
         definition = definition_of(definition)
+        if not _is_large(definition):
+            return self.resolved(definition)
+        right = await in_thread(lambda: self._right(definition))
+        return await self._with_code(right, lambda find: self._resolve(right, find))
+
+    def _right(self, definition: JobDefinition) -> JobDefinition:
         read, problems = checked(definition)
         if read is not None:
             problems += self._pool_problems(read)
         if problems or read is None:
             raise DefinitionError(placed(definition, problems), source=source_of(definition))
-        return self._resolve(read)
+        return read
+
+    async def _with_code(self, definition: JobDefinition, work: Callable[[Find], T]) -> T:
+        """Do work on a large definition in a thread, with the code that is here before and after it."""
+        for _ in range(TRIES):
+            code = self._code
+            find = await self._classes(definition)
+            found = await in_thread(lambda find=find: work(find))  # type: ignore[misc]
+            if code == self._code:
+                return found
+        return work(self._find)  # code comes faster than a thread can look at it
+
+    async def _classes(self, definition: JobDefinition) -> Find:
+        """Look up all classes that a definition may name: in a thread nobody may ask the registry."""
+        found: dict[tuple[str, str | None], TaskClass | ScattersphereError] = {}
+        slices = Slices()
+        with suggestion_budget():
+            for task in definition.tasks.values():
+                for bundle in (task.bundle, *(definition.bundles if task.bundle is None else ())):
+                    if (key := (task.task, bundle)) not in found:
+                        try:
+                            found[key] = self._find(*key)
+                        except ScattersphereError as error:
+                            found[key] = error
+                await slices.next()
+
+        def find(path: str, bundle: str | None) -> TaskClass:
+            known = found[path, bundle]
+            if isinstance(known, ScattersphereError):
+                raise known.with_traceback(None)
+            return known
+
+        return find
 
     def identity(self, definition: JobDefinition) -> str:
         """Return what a start key stands for: the name of a job, or a definition that is none and is run once."""
@@ -128,6 +187,21 @@ class Jobs(LiveMapping[str, JobDefinition]):
     def named_or_given(self, job: str | JobDefinition | JobBuilder) -> JobDefinition:
         """Return the job of this name, or the definition that is given itself. Raises as `named` and `resolved` do."""
         return self.resolved(job) if isinstance(job, JobDefinition | JobBuilder) else self.named(job)
+
+    async def ready(self, job: str | JobDefinition | JobBuilder) -> tuple[JobDefinition, Plan | None]:
+        """Do as `named_or_given`, and compile the plan in a thread where it is large and not known yet.
+
+        Raises `UnresolvedError` too.
+        """
+        if isinstance(job, JobDefinition | JobBuilder):
+            definition = await self.aresolved(job)
+        else:
+            definition = self.named(job)
+        if not _is_large(definition) or self.stand_in is not None or self._plan_of(definition) is not None:
+            return definition, None
+        backends = self._backends()
+        plan = await self._with_code(definition, lambda find: compile_plan(definition, find, backends))
+        return definition, self._keep_plan(plan)
 
     def _keep(self, resolved: JobDefinition) -> None:
         self._definitions[resolved.name] = resolved
@@ -177,32 +251,22 @@ class Jobs(LiveMapping[str, JobDefinition]):
             place, f"no pool {quote(pool)}; this Server has {known}", Suggester(self._pools).nearest(pool)
         )
 
-    def _resolve(self, definition: JobDefinition) -> JobDefinition:
+    def _resolve(self, definition: JobDefinition, find: Find) -> JobDefinition:
         """Return a copy in which each task names its bundle, where that is known."""
         found: dict[str, TaskClass | None] = {}
         tasks = dict(definition.tasks)
-        for name, task in definition.tasks.items():
-            if task.bundle is None:
-                path = task.task
-                if path not in found:
-                    found[path] = self._known(path, definition.bundles)
-                task_class = found[path]
-                if task_class is not None:
-                    tasks[name] = changed(task, task=task_class.path, bundle=task_class.bundle)
+        with gc_paused(tasks=len(tasks)):
+            for name, task in definition.tasks.items():
+                if task.bundle is None:
+                    path = task.task
+                    if path not in found:
+                        found[path] = _known(find, path, definition.bundles)
+                    task_class = found[path]
+                    if task_class is not None:
+                        tasks[name] = changed(task, task=task_class.path, bundle=task_class.bundle)
         resolved = changed(definition, tasks=FrozenDict(tasks))  # it differs in nothing that was checked
         vars(resolved).pop("digest", None)
         return resolved
-
-    def _known(self, path: str, bundles: Iterable[str]) -> TaskClass | None:
-        """Return the class of a path: from the bundles that the definition itself names, else from any."""
-        named = [found for bundle in bundles if (found := self._known_in(path, bundle)) is not None]
-        return named[0] if len(named) == 1 else self._known_in(path, None)
-
-    def _known_in(self, path: str, bundle: str | None) -> TaskClass | None:
-        try:
-            return self._find(path, bundle)
-        except ScattersphereError:
-            return None  # its code may come later
 
     def undefine(self, name: str) -> None:
         """Forget a job. Raises `NoSuchJobError`."""
@@ -231,17 +295,38 @@ class Jobs(LiveMapping[str, JobDefinition]):
             problems += self._server_problems(read, problems)
         return placed(definition, problems)
 
-    def sound(self, reading: DefinitionReading) -> JobDefinition:
+    async def avalidate(self, definition: JobDefinition | JobBuilder | str | bytes) -> list[Problem]:
+        """Do as `validate`; in a thread where the definition is large."""
+        if isinstance(definition, str | bytes):
+            if len(definition) <= LONG:
+                return self.validate(definition)
+            try:
+                reading = await in_thread(partial(read_definition, definition))
+            except DefinitionError as exc:  # it is no JSON
+                return list(exc.problems)
+            job, told = reading.definition, reading.raw_problems
+            more = [] if job is None else await self._aserver_problems(job, told)
+            return await in_thread(lambda: reading.problems(more))
+        definition = definition_of(definition)
+        if not _is_large(definition):
+            return self.validate(definition)
+        read, problems = await in_thread(lambda: checked(definition))
+        if read is not None:
+            problems += await self._aserver_problems(read, problems)
+        return await in_thread(lambda: placed(definition, problems))
+
+    async def sound(self, reading: DefinitionReading) -> JobDefinition:
         """Return the definition of a reading in which nothing is wrong.
 
         Raises `DefinitionError` with what the reading found and what this Server has to say as well.
         """
-        more = self.problems_of(reading)
+        more = await self.problems_of(reading)
         if more is not None or reading.definition is None:
-            raise DefinitionError(reading.problems(more or ()), source=reading.source)
+            problems = await in_thread(lambda: reading.problems(more or ()))
+            raise DefinitionError(problems, source=reading.source)
         return reading.definition
 
-    def problems_of(self, reading: DefinitionReading) -> Sequence[RawProblem] | None:
+    async def problems_of(self, reading: DefinitionReading) -> Sequence[RawProblem] | None:
         """Return what this Server has to add to what is wrong with a reading; None: nothing is wrong."""
         job = reading.definition
         if job is not None and not reading.raw_problems:
@@ -249,7 +334,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
         # What comes with the file's own bundles cannot be judged before they are registered.
         if job is None or not all(map(self._has_bundle, job.bundles)):
             return ()
-        return self._server_problems(job, reading.raw_problems)
+        return await self._aserver_problems(job, reading.raw_problems)
 
     def _all_problems(self, reading: DefinitionReading) -> list[Problem]:
         job = reading.definition
@@ -257,21 +342,34 @@ class Jobs(LiveMapping[str, JobDefinition]):
 
     def _server_problems(self, definition: JobDefinition, told: list[RawProblem]) -> list[RawProblem]:
         """Return what this Server has to say of a definition, right or wrong, that was not told before."""
-        return untold(
-            self._pool_problems(definition) + code_problems(definition, self._find, self._backends()), told
-        )
+        return self._problems_with(self._find, definition, told)
+
+    async def _aserver_problems(self, definition: JobDefinition, told: list[RawProblem]) -> list[RawProblem]:
+        if not _is_large(definition):
+            return self._server_problems(definition, told)
+        return await self._with_code(definition, lambda find: self._problems_with(find, definition, told))
+
+    def _problems_with(
+        self, find: Find, definition: JobDefinition, told: list[RawProblem]
+    ) -> list[RawProblem]:
+        found = self._pool_problems(definition) + code_problems(definition, find, self._backends())
+        return untold(found, told)
 
     def plan(self, definition: JobDefinition) -> Plan:
         """Compile a definition with the current code, or reuse what was compiled with it.
 
         Raises `UnresolvedError`.
         """
+        return self._plan_of(definition) or self._keep_plan(self.compiled(definition, self._find))
+
+    def _plan_of(self, definition: JobDefinition) -> Plan | None:
         cached = self._plans.get(definition.name)
-        if cached is not None and cached.definition is definition:
-            return cached
-        plan = self.compiled(definition, self._find)
-        if self.stand_in is None and self._definitions.get(definition.name) is definition:
-            self._plans[definition.name] = plan
+        return cached if cached is not None and cached.definition is definition else None
+
+    def _keep_plan(self, plan: Plan) -> Plan:
+        self._compiled.add(plan)
+        if self.stand_in is None and self._definitions.get(plan.job) is plan.definition:
+            self._plans[plan.job] = plan
         return plan
 
     def compiled(self, definition: JobDefinition, find: Find) -> Plan:
@@ -286,16 +384,55 @@ class Jobs(LiveMapping[str, JobDefinition]):
         A plan that some kept run still holds lets go of a version that was released, else the
         history would keep its modules alive.
         """
+        self._code += 1
         self._plans.clear()
         self._lacking.clear()
         for name in list(self._open):
-            resolved = self._resolve(self._definitions[name])
+            resolved = self._resolve(self._definitions[name], self._find)
             if resolved.tasks != self._definitions[name].tasks:
                 self._keep(resolved)
         if released is not None:
             for plan in [plan for plan in self._compiled if released in plan.versions]:
                 plan.let_go()
                 self._compiled.discard(plan)
+
+
+class Unresolved(LiveMapping[str, tuple[Problem, ...]]):
+    """The jobs that cannot be started, each with what it lacks. A job is looked at when it is asked for."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+    def __getitem__(self, name: str) -> tuple[Problem, ...]:
+        if name in self._jobs and (lacks := self._jobs.lacking(name)):
+            return lacks
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([name for name in self._jobs if self._jobs.lacking(name)])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _known(find: Find, path: str, bundles: Iterable[str]) -> TaskClass | None:
+    """Return the class of a path: from the bundles that the definition itself names, else from any."""
+    named = [found for bundle in bundles if (found := _known_in(find, path, bundle)) is not None]
+    return named[0] if len(named) == 1 else _known_in(find, path, None)
+
+
+def _known_in(find: Find, path: str, bundle: str | None) -> TaskClass | None:
+    try:
+        return find(path, bundle)
+    except ScattersphereError:
+        return None  # its code may come later
+
+
+def _is_large(definition: JobDefinition) -> bool:
+    return isinstance(definition.tasks, Mapping) and len(definition.tasks) > LARGE
 
 
 def source_of(definition: JobDefinition) -> str:

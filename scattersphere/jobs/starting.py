@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.executor import JobExecutor
+    from scattersphere.execution.plan import Plan
     from scattersphere.jobs.jobs import Jobs
     from scattersphere.model.definition import JobDefinition
     from scattersphere.registry.registry import TaskRegistry
@@ -43,13 +44,14 @@ class Starter:
         overrides: Mapping[str, Any] | None,
         key: str | None = None,
         *,
+        plan: Plan | None = None,
         args: Mapping[str, Any] | None = None,
         child_of: Attempt | None = None,
         scheduled: ScheduledFor | None = None,
     ) -> Run:
         """Start a run, or return the one that `key` stands for; `args` are those of a run of one task.
 
-        `scheduled` says by which schedule, if by one.
+        `plan` is that of the definition, where it was compiled already; `scheduled` says by which schedule, if by one.
 
         Raises `DefinitionError`, `UnresolvedError`, `BusyError`, `ConflictError`.
         """
@@ -61,7 +63,7 @@ class Starter:
             known = self._keys.find(key, request)
             if known is not None:
                 return known
-        plan = self._jobs.plan(definition)
+        plan = plan or self._jobs.plan(definition)
         plan.check_params(params)
         prepare = None if scheduled is None else functools.partial(_note_schedule, scheduled)
         execution = self._executor.submit(plan, params, child_of=child_of, prepare=prepare)

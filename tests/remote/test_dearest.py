@@ -86,7 +86,6 @@ def test_every_command_is_in_the_catalogue():
 GROUPS = {"session", "code", "jobs", "runs", "events", "host"}
 
 
-@pytest.mark.blocks_loop("definitions of thousands of tasks are checked on the loop by the Server itself")
 async def test_the_dearest_requests_leave_their_neighbour_its_turns(tmp_path, monkeypatch):
     steps, looked, rendered = [0], [0], [0]
     real = _text.Suggester.nearest

@@ -71,11 +71,11 @@ async def define(context: Context, *, definition: Text, replace: Replace = False
         raise RequestError(
             "exists", f"job {read.name!r} is defined already; pass replace=true", field="replace"
         )
-    resolved = gateway.server.define(read, replace=replace)
+    resolved = await gateway.server.adefine(read, replace=replace)
     row = views.job_row(resolved, gateway.server.registry)
     lacking: list[Problem] = []
     if row["state"] == "unresolved":
-        lacking = _moved(gateway.server.validate(definition.text), definition)
+        lacking = _moved(await gateway.server.avalidate(definition.text), definition)
     return {"job": resolved.name, "state": row["state"], "problems": wire_problems(lacking)}
 
 
@@ -95,12 +95,14 @@ async def validate(context: Context, *, definition: Text) -> Reply:
         read = await _apart(len(definition.text), LONG_TEXT, _read, definition)
     except DefinitionError as exc:
         # What the code has to say could name tasks that a bounded token does not see.
-        told = _moved(server.validate(definition.text), definition) if principal.unbounded else exc.problems
+        told = exc.problems
+        if principal.unbounded:
+            told = tuple(_moved(await server.avalidate(definition.text), definition))
         return {"problems": wire_problems(told)}
     uncovered = context.gateway.uncovered(principal, read)
     if uncovered is not None:
         return {"problems": wire_problems([_uncovered(uncovered, read)])}
-    return {"problems": wire_problems(_moved(server.validate(definition.text), definition))}
+    return {"problems": wire_problems(_moved(await server.avalidate(definition.text), definition))}
 
 
 async def _apart(size: int, limit: int, work: Callable[..., T], *args: Any) -> T:
@@ -180,13 +182,13 @@ async def load(context: Context, *, job: JobName, replace: Replace = False) -> R
     place = job_file(job, gateway.job_folder)
     if not principal.sees_job(job) or not place.is_file():
         raise RequestError("no-such-job", f"no file {place.name!r} in the job folder", field="job")
-    definition = JobDefinition.load(place)
+    definition = await to_thread.run_sync(JobDefinition.load, place)
     if definition.name != job:
         message = f"the file {place.name!r} holds the job {definition.name!r}"
         raise RequestError("conflict", message, field="job")
     if _refuse_uncovered(gateway, principal, definition):
         resolved = await gateway.server.load(place, replace=replace)
     else:  # no code comes with it
-        resolved = gateway.server.define(definition, replace=replace)
+        resolved = await gateway.server.adefine(definition, replace=replace)
     state = views.job_row(resolved, gateway.server.registry)["state"]
     return {"job": resolved.name, "file": place.name, "state": state}
