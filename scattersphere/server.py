@@ -25,6 +25,7 @@ from scattersphere.errors import (
 from scattersphere.execution.backends.processes import ProcessBackend
 from scattersphere.execution.backends.threads import ThreadBackend
 from scattersphere.execution.events.streams import EventFeed, FeedStream
+from scattersphere.execution.execution import RunObserver
 from scattersphere.execution.executor import JobExecutor
 from scattersphere.execution.instruments import Instruments
 from scattersphere.execution.logs.spill import LogFolder
@@ -156,10 +157,12 @@ class Server(AsyncResource):
             log_folder=self._log_folder,
             keep_events=keep_events,
             takes_prints=capture_print,
-            on_move=self._run_moved,
-            on_idle=lambda execution: self.registry.unpin(execution.id),
-            on_blocked=self._task_blocked,
-            on_failed=tell_failed_task,
+            observer=RunObserver(
+                run_moved=self._run_moved,
+                run_left=lambda execution: self.registry.unpin(execution.id),
+                task_failed=tell_failed_task,
+                task_blocked=self._task_blocked,
+            ),
         )
         self._instruments = Instruments(
             self._executor,
@@ -326,7 +329,7 @@ class Server(AsyncResource):
         if busy and require_idle:
             raise BundleBusyError(f"bundle {name!r} is needed by runs {busy}", busy)
         if busy and force:
-            await self._executor.cancel_runs(busy, f"bundle {name!r} is deregistered")
+            await self._executor.requests.cancel_runs(busy, f"bundle {name!r} is deregistered")
         await self._bundles.deregister(name)
 
     # ---- jobs
@@ -444,7 +447,7 @@ class Server(AsyncResource):
     @property
     def stuck(self) -> dict[str, str]:
         """The attempts that refuse to end, and where each stands."""
-        return {attempt.label: self._executor.where(attempt) for attempt in self._executor.stuck}
+        return {attempt.label: self._executor.attempts.where(attempt) for attempt in self._executor.stuck}
 
     async def start(
         self,

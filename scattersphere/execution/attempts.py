@@ -1,16 +1,13 @@
-"""AttemptDriver: what happens to a single attempt, from its start to its end.
-
-The lowest layer of the executor. `Interruptions`, `Requests` and `JobExecutor` stand above it, each in its
-file; what it needs of them is declared at the top of the class.
-"""
+"""AttemptRunner: what happens to a single attempt, from its start to its end, or to its next try."""
 
 from __future__ import annotations
 
 import contextvars
 import logging
-import threading
+import random
+from collections import deque
 from traceback import clear_frames
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from scattersphere.errors import TaskCrashedError
 from scattersphere.execution import progress
@@ -20,133 +17,133 @@ from scattersphere.execution.backends.remotefailure import kept_error
 from scattersphere.execution.body import Invocation, finished, outcome_of, retryable, run_on_loop
 from scattersphere.execution.execution import Failure
 from scattersphere.execution.logs.failures import format_failure
-from scattersphere.execution.logs.hostlog import pass_on
-from scattersphere.execution.logs.runlog import current_attempt, task_logger
+from scattersphere.execution.logs.runlog import current_attempt
 from scattersphere.execution.machine.codes import CANCELLED, CRASHED, FAILED, PENDING, UP_FOR_RETRY
 from scattersphere.execution.timers import within
 from scattersphere.model.events import EventKind
 
 if TYPE_CHECKING:
-    from collections import deque
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine
 
-    from scattersphere.execution.backends.protocol import Backend, BackendTraits
-    from scattersphere.execution.backlog import Backlog
-    from scattersphere.execution.execution import Execution
+    from scattersphere.execution.backends.protocol import Backend
+    from scattersphere.execution.execution import Execution, RunObserver
     from scattersphere.execution.loops import Loop
-    from scattersphere.execution.timers import Timer, Timers
+    from scattersphere.execution.timers import Deadlines, WorkBudget
+    from scattersphere.model.definition import RetryPolicy
 
 PLAIN_RESULTS = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
 """Results of which it is known at once that there is nothing to await in them."""
 NOT_BEGUN = (PENDING, UP_FOR_RETRY)
 
 
-class AttemptDriver:
-    """Starts attempts, and tells the machine how they ended."""
+class Commands(Protocol):
+    """What carries out the commands of the machine."""
 
-    backends: dict[str, Backend]
-    traits: dict[str, BackendTraits]
-    timers: Timers
-    stuck: dict[Attempt, Execution]
-    backlog: Backlog
-    cancelled: type[BaseException]
-    takes_prints: bool
-    clock: Callable[[], float]
-    on_idle: Callable[[Execution], None] | None
-    on_blocked: Callable[[Attempt, str], None] | None
-    on_failed: Callable[[Attempt], None] | None
-    blocking: deque[tuple[Attempt, str]]
-    """Attempts that block the loop, as the watchdog's thread finds them, until the loop turns again."""
-    child_starter: Callable[[Attempt, str, Mapping[str, Any] | None], Any]
-    start_body: Callable[[Coroutine[Any, Any, None], str], Any]
-    """The loop's `start`."""
-    _pumping: bool
-    _woken: bool
-    """Whether the pump will be called."""
-    _news: dict[Execution, None]
-    """Runs whose readers are to be woken, in order."""
-    _thread: int
-    _starting: Attempt | None
-    _now: float
-    """The time at which the attempt is started that is being started."""
-    starts_left: int
-    """How many more attempts may be started in this slice whose first step is not their last."""
-    _begun: deque[tuple[Execution, list[int]]]
-    """Units that were taken from the dispatcher, and for whose start the slice was over."""
+    def apply(self, execution: Execution) -> None:
+        """Carry out what the machine of a run asks for after a signal."""
 
-    @property
-    def loop(self) -> Loop:
-        """The loop that the executor lives on."""
-        raise NotImplementedError
 
-    def wake(self) -> None:
-        """Have the pump called soon."""
-        raise NotImplementedError
-
-    def pump_now(self) -> None:
-        """Have the pump called as soon as the loop allows."""
-        raise NotImplementedError
-
-    def obey(self, execution: Execution) -> None:
-        """Carry out what the machine asks for."""
-        raise NotImplementedError
-
-    def written(self, execution: Execution, now: float) -> None:
-        """Take note that the machine has written into the run's journal."""
-        raise NotImplementedError
-
-    def crash(self, exc: BaseException) -> None:
-        """Mark all runs crashed: the loop or the pump is broken."""
-        raise NotImplementedError
-
-    def crash_run(self, execution: Execution, exc: BaseException) -> None:
-        """End a run because of a defect of ours that came up while it was served."""
-        raise NotImplementedError
-
-    def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None:
-        """Do something on behalf of a run: a defect of ours that comes up ends that run, and nothing else."""
-        try:
-            action(*args)
-        except BaseException as exc:  # noqa: BLE001 - nothing of it may reach the host's loop, or other runs
-            self.crash_run(execution, exc)
-
-    def call_later(self, execution: Execution, seconds: float, action: Callable[[], object]) -> Timer:
-        """Do something on behalf of a run in so many seconds."""
-        timer = self.timers.at(self.clock() + within(seconds), lambda: self.guard(execution, action))
-        self.set_alarm()
-        return timer
-
-    def soon(self, callback: Callable[..., object], *args: Any) -> None:
-        """Call back on the loop's thread."""
-        raise NotImplementedError
-
-    def set_alarm(self) -> None:
-        """Have the loop call back at the next deadline."""
-        raise NotImplementedError
-
-    def give_places(self, execution: Execution, unit: int) -> None:
-        """Let an attempt go on that had lent its places."""
-        raise NotImplementedError
+class Canceller(Protocol):
+    """What cancels attempts."""
 
     def interrupt(self, attempt: Attempt) -> None:
         """Cancel or kill an attempt as it was asked to end, and time its grace."""
-        raise NotImplementedError
+
+
+class Requests(Protocol):
+    """What looks after parents that wait for child runs."""
+
+    def give_places(self, execution: Execution, unit: int) -> None:
+        """Let an attempt go on that had lent its places."""
+
+
+class AttemptHost(progress.ProgressHost, Protocol):
+    """What running attempts needs of the executor."""
+
+    backends: dict[str, Backend]
+    observer: RunObserver
+    stuck: dict[Attempt, Execution]
+    """Attempts that were given up and have not ended."""
+    takes_prints: bool
+    pumping: bool
+    """Whether the pump is at work: it looks again by itself."""
+    woken: bool
+    """Whether the pump will be called."""
+    news: dict[Execution, None]
+    """Runs whose readers are to be woken, in order."""
+
+    @property
+    def loop(self) -> Loop:
+        """The loop that bodies live on."""
+        ...
+
+    @property
+    def commands(self) -> Commands:
+        """Carries out what machines ask for."""
+        ...
+
+    @property
+    def canceller(self) -> Canceller:
+        """Cancels attempts."""
+        ...
+
+    @property
+    def requests(self) -> Requests:
+        """Looks after runs and their families."""
+        ...
+
+    def wake(self) -> None:
+        """Have the pump called soon."""
+
+    def pump_now(self) -> None:
+        """Have the pump called as soon as the loop allows."""
+
+    def crash_run(self, execution: Execution, exc: BaseException) -> None:
+        """End a run because of a defect of ours that came up while it was served."""
+
+
+class AttemptRunner:
+    """Starts attempts, tells the machine how they ended, and when one may be tried again."""
+
+    def __init__(self, host: AttemptHost, deadlines: Deadlines, budget: WorkBudget) -> None:
+        self._host = host
+        self._deadlines = deadlines
+        self._timers = deadlines.timers
+        self._budget = budget
+        self.starting: Attempt | None = None
+        """The attempt that takes its first step at this moment."""
+        self.starts_left: int = 0
+        """How many more attempts may be started in this slice whose first step is not their last."""
+        self.taken: deque[tuple[Execution, list[int]]] = deque()
+        """Units that were taken from the dispatcher, and for whose start the slice was over."""
+        self.blocking: deque[tuple[Attempt, str]] = deque()
+        """Attempts that block the loop, as the watchdog's thread finds them, until the loop turns again."""
+        self.random: Callable[[], float] = random.random
+        """Gives the part of a retry's delay that is waited for; tests put a seeded one here."""
+        self._now = 0.0
+        """The time at which the attempt is started that is being started."""
+
+    def open(self, loop: Loop, cancelled: type[BaseException]) -> None:
+        """Take up the loop that bodies run on; `cancelled` is what it cancels them with."""
+        self._cancelled = cancelled
+        self._clock: Callable[[], float] = loop.clock
+        self._start_body: Callable[[Coroutine[Any, Any, None], str], Any] = loop.start
 
     # ---- starting
 
     def start(self, execution: Execution, units: list[int], now: float, end: float) -> float:
-        """Start attempts for units that were taken; return the time. From `end` on the others wait in `_begun`.
+        """Start attempts for units that were taken; return the time. From `end` on the others wait in `taken`.
 
         The hot path: what is the same for all units is looked up once, and calls are inlined.
         """
         machine = execution.machine
         tasks, attempts = execution.plan.tasks, machine.attempts
-        start_body, body, clock, size = self.start_body, self._body, self.clock, execution.plan.size
+        start_body, body, clock, size = self._start_body, self._body, self._clock, execution.plan.size
         self._now, lent, context = now, machine.lent, execution.context
         while units:
             unit = units.pop()
             if lent and unit in lent:
-                self.give_places(execution, unit)
+                self._host.requests.give_places(execution, unit)
                 continue
             planned = tasks[unit if unit < size else machine.task_of(unit)]
             attempt = Attempt(execution, unit, planned, attempts[unit] + 1)
@@ -154,9 +151,9 @@ class AttemptDriver:
                 handle = context.copy().run(self._launch, attempt)
             elif planned.on_loop:  # `_launch`, inlined
                 current_attempt.set(attempt)
-                self._starting = attempt
+                self.starting = attempt
                 handle = start_body(body(attempt), planned.name)
-                self._starting = None
+                self.starting = None
             else:
                 handle = self._launch(attempt)
             if handle is not None:
@@ -167,7 +164,7 @@ class AttemptDriver:
                     self._suspended(attempt, now)
             self._now = now = clock()
             if now > end and units:
-                self._begun.append((execution, units))
+                self.taken.append((execution, units))
                 break
         return now
 
@@ -178,9 +175,9 @@ class AttemptDriver:
         if not planned.on_loop:
             self._hand_over(attempt)
             return None
-        self._starting = attempt
-        handle = self.start_body(self._body(attempt), planned.name)
-        self._starting = None
+        self.starting = attempt
+        handle = self._start_body(self._body(attempt), planned.name)
+        self.starting = None
         return handle
 
     def _first_step(self, attempt: Attempt) -> bool:
@@ -202,7 +199,7 @@ class AttemptDriver:
         """Do so for instances, and where the loop starts tasks a turn later."""
         execution = attempt.execution
         late = attempt.handle is not None
-        now = self.clock() if late else self._now
+        now = self._clock() if late else self._now
         execution.mark(execution.started, attempt.unit, now)
         execution.journal.stamp(now)
         if execution.borrowed and self._ended_with_taken_result(attempt):
@@ -216,11 +213,11 @@ class AttemptDriver:
         """Keep track of a body that has begun and did not end in its first step."""
         timeout = attempt.planned.definition.timeout
         if timeout is not None:
-            self.timers.expire(attempt, now, timeout)
-            if self.timers.changed and not self._pumping:
-                self.set_alarm()
+            self._timers.expire(attempt, now, timeout)
+            if self._timers.changed and not self._host.pumping:
+                self._deadlines.set_alarm()
         if attempt.asked is not None:  # asked while in its first step: there was nothing to cancel yet
-            self.interrupt(attempt)
+            self._host.canceller.interrupt(attempt)
 
     def _ended_with_taken_result(self, attempt: Attempt) -> bool:
         """End an instance at once whose result was taken over from an earlier run. Return whether it was."""
@@ -242,15 +239,15 @@ class AttemptDriver:
 
     def _start_elsewhere(self, attempt: Attempt) -> None:
         execution, planned = attempt.execution, attempt.planned
-        backend = self.backends[planned.backend]
+        backend = self._host.backends[planned.backend]
         execution.live[attempt.unit] = attempt
         timeout = planned.definition.timeout
         if timeout is not None:
-            self.timers.expire(attempt, self.clock(), timeout)
+            self._timers.expire(attempt, self._clock(), timeout)
         try:
             arguments = execution.arguments(attempt)
             call = Call(
-                invoke=Invocation(attempt, self.loop),
+                invoke=Invocation(attempt, self._host.loop),
                 context=contextvars.copy_context(),
                 task_class=planned.task_class,
                 arguments=arguments,
@@ -270,7 +267,7 @@ class AttemptDriver:
                 return
             try:
                 planned = attempt.planned
-                if planned.plain and not self.takes_prints:
+                if planned.plain and not self._host.takes_prints:
                     value = await planned.cls(**planned.fixed).run(attempt)
                     if type(value) not in PLAIN_RESULTS:
                         value = await finished(value)
@@ -293,12 +290,13 @@ class AttemptDriver:
         """A defect of ours came up before an attempt could begin, or when it had ended."""
         execution, unit, machine = attempt.execution, attempt.unit, attempt.execution.machine
         begun = machine.attempts[unit] >= attempt.attempt_number
-        self.crash_run(execution, exc)
-        self.guard(execution, self._forget, attempt)
+        host = self._host
+        host.crash_run(execution, exc)
+        host.guard(execution, self._forget, attempt)
         if not begun:
-            self.guard(execution, machine.free_places, unit)
+            host.guard(execution, machine.free_places, unit)
         elif unit in machine.stuck:
-            self.guard(execution, machine.end_of_stuck, unit)
+            host.guard(execution, machine.end_of_stuck, unit)
 
     # ---- ending
 
@@ -307,7 +305,7 @@ class AttemptDriver:
         machine = execution.machine
         if self.blocking:
             self.tell_blocked()
-        now = self.clock()
+        now = self._clock()
         if unit in machine.stuck:
             pass  # a late result changes nothing
         elif unit < execution.plan.size:
@@ -319,36 +317,36 @@ class AttemptDriver:
         if attempt.own_log is not None:
             attempt.own_log = None
         if execution.gauges:
-            progress.close(self, attempt)
+            progress.close(self._host, attempt)
         machine.ok(unit, value)
         journal = execution.journal  # an event carries the time at which it happened, and no later one
         if now < journal.same_until:  # `stamp`, inlined
             journal.stamped = len(journal.moves)
         else:
             journal.stamp(now)
+        host = self._host
         if machine.out:
-            self.obey(execution)
-        if not self._pumping:
+            host.commands.apply(execution)
+        elif not host.pumping:
             if not execution.live and attempt.planned.on_loop:
-                self.pump_now()
+                host.pump_now()
             elif (
-                not self._woken
+                not host.woken
             ):  # others will end in this turn too: start what all of them make ready at once
-                self.wake()
+                host.wake()
             if execution.watchers is not None:
-                self._news[execution] = None
+                host.news[execution] = None
 
     def _raised(self, attempt: Attempt, exc: BaseException) -> None:
         # By `type`, here and below: `isinstance` asks `__class__`, which may be a user's property.
-        if issubclass(type(exc), self.cancelled) and attempt.asked is not None:
+        if issubclass(type(exc), self._cancelled) and attempt.asked is not None:
             self.over(attempt, CANCELLED, None)
             return
         if not issubclass(type(exc), Exception):
-            self.loop.pass_on(exc)
-        if not self.backlog.do(
-            lambda: self.guard(attempt.execution, self._fail_with_traceback, attempt, exc)
-        ):
-            self.wake()
+            self._host.loop.pass_on(exc)
+        guard, execution = self._host.guard, attempt.execution
+        if not self._budget.do(lambda: guard(execution, self._fail_with_traceback, attempt, exc)):
+            self._host.wake()
 
     def _fail_with_traceback(self, attempt: Attempt, exc: BaseException) -> None:
         try:
@@ -416,29 +414,28 @@ class AttemptDriver:
             execution.failures[attempt.unit] = Failure("TimeoutError", words)
             attempt.run_log.append_for(attempt, logging.ERROR, words)
         if attempt.unit not in execution.machine.stuck:
-            execution.mark(execution.ended, attempt.unit, self.clock())
+            execution.mark(execution.ended, attempt.unit, self._clock())
         self._forget(attempt)
         if attempt.own_log is not None:
             attempt.own_log = None
         if execution.gauges:
-            progress.close(self, attempt)
+            progress.close(self._host, attempt)
         is_late = attempt.unit in execution.machine.stuck
         execution.machine.ended(attempt.unit, kind, value, retryable=retryable)
         has_failed = not is_late and execution.machine.task_states[attempt.unit] in (FAILED, CRASHED)
-        if has_failed and self.on_failed is not None:
-            self.on_failed(attempt)
-        self.written(execution, self.clock())
-        self.obey(execution)
-        self.wake()
+        if has_failed:
+            self._host.observer.task_failed(attempt)
+        self._host.commands.apply(execution)
 
     def _forget(self, attempt: Attempt) -> None:
         execution = attempt.execution
         execution.live.pop(attempt.unit, None)
-        if self.stuck and self.stuck.pop(attempt, None) is not None and execution.state.ended:
+        stuck = self._host.stuck
+        if stuck and stuck.pop(attempt, None) is not None and execution.state.ended:
             self._unstuck(execution)
         timeout = attempt.planned.definition.timeout
         if timeout is not None:
-            self.timers.forget(attempt, timeout)
+            self._timers.forget(attempt, timeout)
         if attempt.grace is not None:
             attempt.grace.cancel()
             attempt.grace = None
@@ -448,65 +445,65 @@ class AttemptDriver:
 
     def _unstuck(self, execution: Execution) -> None:
         """A refuser has ended after its run: only now nothing executes the run's code any more."""
-        if self.on_idle is not None and execution not in self.stuck.values():
-            self.on_idle(execution)
+        if execution not in self._host.stuck.values():
+            self._host.observer.run_left(execution)
 
-    # ---- what attempts ask for
+    # ---- trying again
 
-    def logger_for(self, attempt: Attempt) -> logging.LoggerAdapter[logging.Logger]:
-        """Return the logger of an attempt."""
-        return task_logger(attempt, pass_on)
+    def schedule_retry(self, execution: Execution, unit: int) -> None:
+        """Let the machine know when the back-off of a failed attempt is over."""
+        machine = execution.machine
+        policy = execution.plan.tasks[machine.task_of(unit)].definition.retry
+        wait = back_off(policy, machine.counted(unit))
+        if policy.jitter:
+            wait *= self.random()
 
-    def on_loop(self) -> bool:
-        """Whether this is the loop's own thread."""
-        return threading.get_ident() == self._thread
+        def due() -> None:
+            execution.retries.pop(unit, None)
+            machine.retry_due(unit)
+            self._host.wake()
 
-    def progress(self, attempt: Attempt, done: float, total: float | None, message: str) -> None:
-        """Take a report of progress; may be called from any thread. Raises `TypeError`, `ValueError`."""
-        progress.report(self, attempt, progress.checked(done, total, message))
+        if wait <= 0:
+            due()
+        else:
+            execution.retries[unit] = self._deadlines.call_later(execution, wait, due)
 
-    def line_written(self, execution: Execution) -> None:
-        """The log of a run has a new line; called in the thread that wrote it."""
-        if threading.get_ident() == self._thread:
-            self.guard(execution, self._lines_came, execution)
-        elif execution.watchers is not None and not execution.lines_due:
-            execution.lines_due = True
-            self.loop.soon(self.guard, execution, self._lines_came, execution)
-
-    def _lines_came(self, execution: Execution) -> None:
-        execution.lines_due = False
-        execution.note_lines()
-        if execution.watchers is not None:
-            execution.tell()
+    # ---- where attempts stand
 
     def tell_blocked(self) -> None:
         """Make events of what the watchdog has found; before an attempt ends, for nothing follows its run's end."""
         while self.blocking:
             attempt, words = self.blocking.popleft()
-            self.guard(attempt.execution, self._tell_blocked, attempt, words)
+            self._host.guard(attempt.execution, self._tell_blocked, attempt, words)
 
     def _tell_blocked(self, attempt: Attempt, words: str) -> None:
         execution = attempt.execution
         if not execution.state.ended:
             extra = (EventKind.TASK_BLOCKED, attempt.unit, attempt.attempt, None, None, words)
-            execution.journal.add(extra, self.clock())
+            execution.journal.add(extra, self._clock())
             execution.tell()
-        if self.on_blocked is not None:
-            self.on_blocked(attempt, words)
+        self._host.observer.task_blocked(attempt, words)
 
     def where(self, attempt: Attempt) -> str:
         """Say at which line an attempt stands."""
         if attempt.handle is None:
             return ""
         if attempt.planned.on_loop:
-            return self.loop.where(attempt.handle)
+            return self._host.loop.where(attempt.handle)
         if attempt.awaiting is not None and (place := attempt.awaiting.where()):
             return place
         return str(attempt.handle.where())
 
-    async def start_child(self, attempt: Attempt, job: str, params: Mapping[str, Any] | None) -> Any:
-        """Start a child run; the Server says how."""
-        return await self.child_starter(attempt, job, params)
+
+def back_off(policy: RetryPolicy, failures: int) -> float:
+    """Return the seconds between a failure and the next attempt, without jitter; whatever numbers the policy has."""
+    if not policy.delay > 0:
+        return 0.0
+    try:
+        wait = float(policy.delay) * float(policy.backoff) ** (failures - 1)
+    except OverflowError:
+        return within(policy.max_delay)
+    return wait if wait < policy.max_delay else within(policy.max_delay)
 
 
 def _message(exc: BaseException) -> str:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.reused import Reused
     from scattersphere.execution.timers import Timer
     from scattersphere.execution.views.waits import Waits
+    from scattersphere.model.events import EventKind
     from scattersphere.schedules.occurrences import ScheduledFor
 
 _SUCCEEDED = TASK_STATES.index(TaskState.SUCCEEDED)
@@ -57,6 +58,14 @@ NO_COMMANDS: deque[Command] = deque(maxlen=0)
 """Of runs that have ended: one for all of them, see `RunRecord.compacting`."""
 
 
+class Places(Protocol):
+    """What knows where attempts are."""
+
+    def where(self, attempt: Attempt) -> str:
+        """Say at which line an attempt stands."""
+        ...
+
+
 class Engine(Protocol):
     """What a run and its attempts ask of the executor."""
 
@@ -68,6 +77,8 @@ class Engine(Protocol):
 
     @property
     def loop(self) -> Loop: ...
+    @property
+    def attempts(self) -> Places: ...
 
     def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None: ...
     def soon(self, callback: Callable[..., object], *args: Any) -> None: ...
@@ -75,9 +86,31 @@ class Engine(Protocol):
     def logger_for(self, attempt: Attempt) -> logging.LoggerAdapter[logging.Logger]: ...
     def progress(self, attempt: Attempt, done: float, total: float | None, message: str) -> None: ...
     def on_loop(self) -> bool: ...
-    def request(self, execution: Execution, verb: str, reason: str | None, grace: float | None) -> None: ...
-    def where(self, attempt: Attempt) -> str: ...
     async def start_child(self, attempt: Attempt, job: str, params: Mapping[str, Any] | None) -> Any: ...
+
+
+def _nobody(*_: object) -> None:
+    """Nobody is told."""
+
+
+class RunObserver:
+    """Who is told of what has happened to runs: the Server, with its history, its feed and the host's logging."""
+
+    def __init__(
+        self,
+        *,
+        run_moved: Callable[[Execution, EventKind], None] = _nobody,
+        run_left: Callable[[Execution], None] = _nobody,
+        task_failed: Callable[[Attempt], None] = _nobody,
+        task_blocked: Callable[[Attempt, str], None] = _nobody,
+    ) -> None:
+        self.run_moved: Callable[[Execution, EventKind], None] = run_moved
+        self.run_left: Callable[[Execution], None] = run_left
+        """The last attempt that refused to end has ended, after its run: only now nothing executes the run's code."""
+        self.task_failed: Callable[[Attempt], None] = task_failed
+        """A task, or an instance of a map, has failed for good."""
+        self.task_blocked: Callable[[Attempt, str], None] = task_blocked
+        """A task blocks the loop."""
 
 
 @attrs.frozen

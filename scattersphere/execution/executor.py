@@ -1,9 +1,9 @@
 """JobExecutor: the driver around the pure machine. It starts, cancels, times and reports; it decides nothing.
 
 One pump serves all runs: it takes what the dispatcher offers, starts it, and gives the loop a turn
-after two milliseconds. Facts about attempts go into the machine, its commands come out through
-`obey`. What concerns a single attempt is in `attempts.py` and `interruptions.py`, what people ask of
-a run in `requests.py`; this is the top of those layers.
+after two milliseconds. The executor is made of parts, each with a protocol of what it needs of it: `attempts`
+starts attempts and tells the machine how they ended, `commands` carries out what the machine asks for then, for
+which `canceller` ends attempts; `requests` are what people ask of a run; `deadlines` are its clock.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import logging
 import secrets
 import threading
 import time
-from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -25,20 +24,22 @@ import anyio.lowlevel
 from scattersphere._lifecycle import LoopHome
 from scattersphere.errors import ClosedError, ConflictError, EngineError
 from scattersphere.execution.admission import Admission
-from scattersphere.execution.alarms import SLICE
+from scattersphere.execution.attempts import AttemptRunner
 from scattersphere.execution.backends.protocol import LOOP_TRAITS, BackendTraits
-from scattersphere.execution.backlog import Backlog
-from scattersphere.execution.execution import Execution
+from scattersphere.execution.cancellation import Canceller
+from scattersphere.execution.commands import CommandQueue
+from scattersphere.execution.execution import Execution, RunObserver
 from scattersphere.execution.holds import Holds
 from scattersphere.execution.logs.failures import format_failure
-from scattersphere.execution.logs.runlog import RunLog, current_attempt
+from scattersphere.execution.logs.hostlog import pass_on
+from scattersphere.execution.logs.runlog import RunLog, current_attempt, task_logger
 from scattersphere.execution.logs.spill import LogFolder
 from scattersphere.execution.loops import current_loop
 from scattersphere.execution.machine.codes import RUN_CRASHED
 from scattersphere.execution.machine.dispatcher import Dispatcher
-from scattersphere.execution.obedience import Obedience
-from scattersphere.execution.pace import Pace
-from scattersphere.execution.timers import Timer, Timers
+from scattersphere.execution.progress import checked, report
+from scattersphere.execution.requests import RunRequests
+from scattersphere.execution.timers import SLICE, AdaptiveBatchSize, Deadlines, Timer, WorkBudget
 from scattersphere.execution.views.waits import Waits
 from scattersphere.execution.wallclock import WallClock
 from scattersphere.model.events import EventKind, run_event
@@ -46,7 +47,7 @@ from scattersphere.model.states import RunState
 from scattersphere.model.taskclass import LOOP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.backends.protocol import Backend
@@ -62,7 +63,7 @@ CHUNK = 32
 """Attempts that are taken from one run before the next one has its turn."""
 
 
-class JobExecutor(Obedience):
+class JobExecutor:
     """Carries out plans. Made by a Server; lives on one event loop from `open` to `aclose`."""
 
     def __init__(
@@ -78,10 +79,7 @@ class JobExecutor(Obedience):
         log_folder: LogFolder | None = None,
         keep_events: int = 10_000,
         takes_prints: bool = False,
-        on_move: Callable[[Execution, EventKind], None] | None = None,
-        on_idle: Callable[[Execution], None] | None = None,
-        on_blocked: Callable[[Attempt, str], None] | None = None,
-        on_failed: Callable[[Attempt], None] | None = None,
+        observer: RunObserver | None = None,
     ) -> None:
         self.backends: dict[str, Backend] = dict(backends)
         of_others = {name: BackendTraits.of(backend) for name, backend in self.backends.items()}
@@ -91,35 +89,35 @@ class JobExecutor(Obedience):
         self.log_limit = log_limit
         self.log_folder: LogFolder = log_folder or LogFolder(None)
         self.keep_events = keep_events
-        self.on_move = on_move
-        self.on_idle = on_idle
-        self.on_blocked = on_blocked
-        self.on_failed = on_failed
-        self.blocking: deque[tuple[Attempt, str]] = deque()
+        self.observer: RunObserver = observer or RunObserver()
         self.takes_prints = takes_prints
         self.instance: str = secrets.token_hex(4)
-        self.timers: Timers = Timers()
+        self.child_starter: Callable[[Attempt, str, Mapping[str, Any] | None], Any]
+        self.running: dict[int, Execution] = {}
+        self.stuck: dict[Attempt, Execution] = {}
+        """Attempts that were given up and have not ended."""
+        self.budget: WorkBudget = WorkBudget(SLICE)
+        self.deadlines: Deadlines = Deadlines(self.guard, self._attempt_timed_out)
+        self.attempts: AttemptRunner = AttemptRunner(self, self.deadlines, self.budget)
+        self.canceller: Canceller = Canceller(self, self.attempts, self.deadlines)
+        self.commands: CommandQueue = CommandQueue(self, self.attempts, self.canceller)
+        self.requests: RunRequests = RunRequests(self, self.canceller, self.commands, self.deadlines)
         self.holds: Holds = Holds(self)
         self.waits: Waits = Waits(self)
         self.admission: Admission = Admission(max_runs, queue_limit)
-        self.running: dict[int, Execution] = {}
-        self.stuck: dict[Attempt, Execution] = {}
         limits = {f"backend:{name}": b.limit for name, b in self.backends.items() if b.limit is not None}
         self.dispatcher: Dispatcher = Dispatcher(max_parallel, {**(pools or {}), **limits})
         self._unlimited = frozenset(f"backend:{n}" for n, b in self.backends.items() if b.limit is None)
         self._loop: Loop | None = None
         self._loop_home: LoopHome | None = None
-        self._begun: deque[tuple[Execution, list[int]]] = deque()
-        self._pumping = False
-        self._woken = False
-        self._starting: Attempt | None = None
-        self.starts_left: int = 0
+        self.pumping: bool = False
+        """Whether the pump is at work: it looks again by itself."""
+        self.woken: bool = False
+        """Whether the pump will be called."""
+        self.news: dict[Execution, None] = {}
+        """Runs whose readers are to be woken, in order."""
         self._began = False
-        self._news: dict[Execution, None] = {}
         self._told_at = 0.0
-        self.backlog: Backlog = Backlog(SLICE)
-        self._working: OrderedDict[Execution, None] = OrderedDict()
-        self._alarm: float | None = None
         # An RLock: the collector may run a user's __del__, which may log, while this thread makes a log.
         self._log_guard = threading.RLock()
         self._last_id = 0
@@ -138,13 +136,13 @@ class JobExecutor(Obedience):
     async def open(self) -> None:
         """Take up the current event loop and open the backends."""
         loop = current_loop()
-        self.cancelled: type[BaseException] = anyio.get_cancelled_exc_class()
         self.clock: Callable[[], float] = loop.clock
         self.wall_clock: WallClock = WallClock(loop.clock)
-        await loop.open(self._pump, self.on_alarm, self.crash)
-        self._loop, self._woken = loop, False
-        self.start_body: Callable[[Coroutine[Any, Any, None], str], Any] = loop.start
-        self._pace: Pace = Pace(loop.starts_a_turn)
+        await loop.open(self._pump, self._on_alarm, self.crash)
+        self._loop, self.woken = loop, False
+        self.attempts.open(loop, anyio.get_cancelled_exc_class())
+        self.deadlines.open(loop)
+        self._batch_size: AdaptiveBatchSize = AdaptiveBatchSize(loop.starts_a_turn)
         self._loop_home = LoopHome()
         self._context = contextvars.copy_context()
         self._thread = threading.get_ident()
@@ -164,9 +162,12 @@ class JobExecutor(Obedience):
         for backend in self.backends.values():
             await backend.aclose()  # while `soon` still works: that is how its threads say goodbye
         for attempt in list(self.stuck):
-            if attempt.planned.on_loop and not self.abandon(attempt) and not loop.can_abandon:
-                _log.warning("closing waits for %s, at %s", attempt.label, self.where(attempt) or "?")
+            if attempt.planned.on_loop and not self.canceller.abandon(attempt) and not loop.can_abandon:
+                _log.warning(
+                    "closing waits for %s, at %s", attempt.label, self.attempts.where(attempt) or "?"
+                )
         self._loop = self._loop_home = None
+        self.deadlines.close()
         await loop.aclose()
 
     def check_loop(self) -> None:
@@ -222,15 +223,14 @@ class JobExecutor(Obedience):
             prepare(execution)
             execution.journal.stamp(execution.created_at)
         self.running[execution.id] = execution
-        if self.on_move is not None:
-            self.on_move(execution, EventKind.RUN_QUEUED)
+        self.observer.run_moved(execution, EventKind.RUN_QUEUED)
         if child_of is not None:
             child_of.execution.children.add(execution)
             self.guard(execution, self.slot, execution)
-            self.inherit(execution, child_of)
+            self.requests.inherit(execution, child_of)
             return execution
         for replaced in self.admission.enter(execution):
-            self.request(replaced, "cancel", f"replaced by run {execution.id}", None)
+            self.requests.request(replaced, "cancel", f"replaced by run {execution.id}", None)
         self.admit()
         return execution
 
@@ -266,24 +266,61 @@ class JobExecutor(Obedience):
 
     def slot(self, execution: Execution) -> None:
         """Start a queued run."""
-        now = execution.started_at = self.clock()
-        self.arm_run_timeout(execution)
+        execution.started_at = self.clock()
+        self.requests.arm_run_timeout(execution)
         execution.machine.slot()
-        execution.journal.stamp(now)
-        self.obey(execution)
-        self.wake()
+        self.commands.apply(execution)
+
+    # ---- what runs and attempts ask for (`Engine`)
+
+    def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None:
+        """Do something on behalf of a run: a defect of ours that comes up ends that run, and nothing else."""
+        try:
+            action(*args)
+        except BaseException as exc:  # noqa: BLE001 - nothing of it may reach the host's loop, or other runs
+            self.crash_run(execution, exc)
+
+    def on_loop(self) -> bool:
+        """Whether this is the loop's own thread."""
+        return threading.get_ident() == self._thread
+
+    def logger_for(self, attempt: Attempt) -> logging.LoggerAdapter[logging.Logger]:
+        """Return the logger of an attempt."""
+        return task_logger(attempt, pass_on)
+
+    def progress(self, attempt: Attempt, done: float, total: float | None, message: str) -> None:
+        """Take a report of progress; may be called from any thread. Raises `TypeError`, `ValueError`."""
+        report(self, attempt, checked(done, total, message))
+
+    async def start_child(self, attempt: Attempt, job: str, params: Mapping[str, Any] | None) -> Any:
+        """Start a child run; the Server says how."""
+        return await self.child_starter(attempt, job, params)
+
+    def line_written(self, execution: Execution) -> None:
+        """The log of a run has a new line; called in the thread that wrote it."""
+        if threading.get_ident() == self._thread:
+            self.guard(execution, self._lines_came, execution)
+        elif execution.watchers is not None and not execution.lines_due:
+            execution.lines_due = True
+            self.loop.soon(self.guard, execution, self._lines_came, execution)
+
+    def _lines_came(self, execution: Execution) -> None:
+        execution.lines_due = False
+        execution.note_lines()
+        if execution.watchers is not None:
+            execution.tell()
 
     # ---- the pump
 
     def wake(self) -> None:
         """Have the pump called soon. A pump that is running looks again by itself."""
-        if not self._pumping and self._loop is not None:
-            self._woken = True
+        if not self.pumping and self._loop is not None:
+            self.woken = True
             self._loop.wake()
 
     def pump_now(self) -> None:
         """Start what an ended body made ready, without a turn of the loop where it allows that."""
-        if not self._pumping and self._loop is not None:
+        if not self.pumping and self._loop is not None:
             self._loop.pump_now()
 
     def _pump(self, within_turn: bool) -> bool:  # noqa: FBT001 - the loop calls it
@@ -292,48 +329,48 @@ class JobExecutor(Obedience):
         `within_turn` says that it is called from a body's last step, and not by the loop.
         """
         if not within_turn:
-            self._woken = False
+            self.woken = False
         if self._loop is None:
             return False
-        self._pumping, self._began = True, False
+        self.pumping, self._began = True, False
         try:
             more = not within_turn and self._go_on()
             # Other runs start attempts while a mass move goes on.
-            self.starts_left = CHUNK if within_turn else self._pace.starts()
+            self.attempts.starts_left = CHUNK if within_turn else self._batch_size.starts()
             more = self._start_ready() or more
             # What has just ended in its first step may have left a mass move, or words to be found.
-            more = more or bool(self._working or self.backlog.waiting)
-            if self._news:
+            more = more or bool(self.commands.waiting or self.budget.waiting)
+            if self.news:
                 more = self._tell_news() or more
         except BaseException as exc:  # noqa: BLE001 - a defect of ours must not end the host's loop
             self.crash(exc)
             more = False
         finally:
-            self._pumping = False
+            self.pumping = False
             current_attempt.set(None)
         if not within_turn:
-            self._pace.turn_over(full=more)
-        if self.timers.changed:
-            self.set_alarm()
+            self._batch_size.turn_over(full=more)
+        if self.deadlines.timers.changed:
+            self.deadlines.set_alarm()
         return more
 
     def _go_on(self) -> bool:
         """Go on with what did not fit into the turns before. Return whether there is more."""
-        more = bool(self.backlog) and self.backlog.new_turn()
-        return (bool(self._working) and self.work()) or more
+        more = bool(self.budget) and self.budget.new_turn()
+        return (bool(self.commands.waiting) and self.commands.work()) or more
 
     def _start_ready(self) -> bool:
         """Take and start attempts until nothing is ready (False) or the slice is over (True)."""
-        dispatcher, begun = self.dispatcher, self._begun
-        take, drained, start = dispatcher.take, dispatcher.is_drained, self.start
+        dispatcher, attempts, taken = self.dispatcher, self.attempts, self.attempts.taken
+        take, drained, start = dispatcher.take, dispatcher.is_drained, attempts.start
         now = self.clock()
         end = now + SLICE
-        while self.starts_left > 0:
-            if begun:
-                execution, units = begun.popleft()
+        while attempts.starts_left > 0:
+            if taken:
+                execution, units = taken.popleft()
             else:
                 try:
-                    offer = take(min(CHUNK, self.starts_left))
+                    offer = take(min(CHUNK, attempts.starts_left))
                 except BaseException as exc:  # noqa: BLE001 - a defect of ours
                     self._crash_first(exc)
                     continue
@@ -349,10 +386,10 @@ class JobExecutor(Obedience):
                 self._crash_starting(execution, units, exc)
                 now = self.clock()
             if execution.watchers is not None:
-                self._news[execution] = None
+                self.news[execution] = None
             if now > end:
                 return True
-            if drained() and not begun:
+            if drained() and not taken:
                 return False
         return True
 
@@ -365,16 +402,10 @@ class JobExecutor(Obedience):
 
     def _crash_starting(self, execution: Execution, units: list[int], exc: BaseException) -> None:
         """Something failed while one of these units was started: they give their places back."""
-        self._starting = None
+        self.attempts.starting = None
         self.crash_run(execution, exc)
         for unit in units:  # those that it had not come to
             self.guard(execution, execution.machine.free_places, unit)
-
-    def written(self, execution: Execution, now: float) -> None:
-        """The machine has written into the run's journal: stamp it, have the pump wake those who read it."""
-        execution.journal.stamp(now)
-        if execution.watchers is not None:
-            self._news[execution] = None
 
     def _tell_news(self) -> bool:
         """Wake readers, unless they were just woken and more is coming. Return whether to look again.
@@ -386,7 +417,7 @@ class JobExecutor(Obedience):
         if self._began and now - self._told_at < SLICE:
             return True
         self._told_at = now
-        news, self._news = self._news, {}
+        news, self.news = self.news, {}
         for execution in news:
             self.guard(execution, execution.tell)
         return False
@@ -398,14 +429,11 @@ class JobExecutor(Obedience):
         before, execution.before = execution.before, state
         if state.ended:
             execution.ended_at = self.clock()
-        if self.on_move is not None:
-            self.on_move(execution, run_event(state, before))
+        self.observer.run_moved(execution, run_event(state, before))
         if state is RunState.RUNNING:
-            self.resume_run_timeout(execution)
+            self.requests.resume_run_timeout(execution)
         elif state is RunState.PAUSED:
-            self.suspend_run_timeout(execution)
-            for parent in execution.waited_by:
-                self.hold_waiting(parent)
+            self.requests.run_paused(execution)
         elif state.ended:
             self._run_ended(execution)
 
@@ -427,7 +455,7 @@ class JobExecutor(Obedience):
         if len(execution.machine.task_states) < MANY:
             execution.settle()
         else:  # takes some milliseconds, to which this turn's share is not to be added
-            self.backlog.in_pieces(self._settling(execution))
+            self.budget.in_pieces(self._settling(execution))
             self.wake()
 
     def _settling(self, execution: Execution) -> Iterator[None]:
@@ -445,9 +473,9 @@ class JobExecutor(Obedience):
     def crash(self, exc: BaseException) -> None:
         """The loop is broken, or the pump itself: nothing can be carried out any more, so all runs have crashed."""
         self.failure = exc
-        self._begun.clear()
-        self._working.clear()
-        self.backlog.clear()
+        self.attempts.taken.clear()
+        self.commands.waiting.clear()
+        self.budget.clear()
         for execution in list(self.running.values()):
             self.crash_run(execution, exc)
 
@@ -469,8 +497,8 @@ class JobExecutor(Obedience):
             lambda: execution.log.append(logging.ERROR, f"the engine failed: {format_failure(exc)}"),
             machine.out.clear,
             execution.commands.clear,
-            lambda: self.reach_children(execution, "cancel"),
-            lambda: self._working.pop(execution, None),
+            lambda: self.requests.reach_children(execution, "cancel"),
+            lambda: self.commands.waiting.pop(execution, None),
             lambda: self.run_moved(execution, RunState.CRASHED),
         ):
             self._try(step)
@@ -497,18 +525,24 @@ class JobExecutor(Obedience):
         for attempt in list(execution.live.values()):
             attempt.asked, attempt.killed = "cancel", True
             with contextlib.suppress(Exception):  # the engine is broken: what can be killed is killed
-                self.interrupt(attempt)
+                self.canceller.interrupt(attempt)
+
+    # ---- the clock
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         """Have `callback` called at `when`; the timer that is returned can be cancelled."""
-        timer = self.timers.at(when, callback)
-        self.set_alarm()
-        return timer
+        return self.deadlines.call_at(when, callback)
 
-    def remind(self, when: float, callback: Callable[[float], None]) -> None:
-        """Have `callback(now)` called at `when`."""
-        self.timers.at(when, lambda: callback(self.clock()))
-        self.set_alarm()
+    def _on_alarm(self) -> None:
+        try:
+            self.deadlines.meet()
+        except BaseException as exc:  # noqa: BLE001 - a defect of ours must not end the host's loop
+            self.crash(exc)
+        self.deadlines.set_alarm()
+        self.wake()
+
+    def _attempt_timed_out(self, attempt: Attempt) -> None:
+        self.canceller.attempt_timed_out(attempt)
 
     # ---- all runs
 
@@ -525,7 +559,7 @@ class JobExecutor(Obedience):
         """Make the same request on every live run; the loop has turns meanwhile."""
         for execution in list(self.running.values()):
             if not execution.state.ended:
-                self.request(execution, verb, reason, grace)
+                self.requests.request(execution, verb, reason, grace)
                 await anyio.lowlevel.checkpoint()
 
     async def all_ended(self) -> None:

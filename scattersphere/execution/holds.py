@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.loops import Loop
+    from scattersphere.execution.timers import Deadlines
 
 GAP, GAP_MOST = 0.01, 1.0
 """Seconds until an attempt is looked at again of which something still executes; doubled each time."""
@@ -35,22 +36,8 @@ RESTING = {
 """Where in Python's library a thread waits for another, or for work: names of files and functions."""
 
 
-class HoldsDriver(Protocol):
-    """What holding attempts needs of the executor."""
-
-    @property
-    def loop(self) -> Loop:
-        """The loop that the bodies live on."""
-        ...
-
-    def soon(self, callback: Callable[..., object], *args: Any) -> None:
-        """Call back in a turn of the loop to come."""
-
-    def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None:
-        """Do something on behalf of a run."""
-
-    def call_later(self, execution: Execution, seconds: float, action: Callable[[], object]) -> Any:
-        """Do something on behalf of a run in so many seconds."""
+class Timeouts(Protocol):
+    """What looks after the timeouts of attempts."""
 
     def stand_still(self, attempt: Attempt) -> None:
         """All of an attempt waits: its timeout stands still."""
@@ -59,11 +46,33 @@ class HoldsDriver(Protocol):
         """Some of it goes on: its timeout does too."""
 
 
+class HoldsHost(Protocol):
+    """What holding attempts needs of the executor."""
+
+    deadlines: Deadlines
+
+    @property
+    def loop(self) -> Loop:
+        """The loop that bodies live on."""
+        ...
+
+    @property
+    def canceller(self) -> Timeouts:
+        """Cancels attempts."""
+        ...
+
+    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call back in a turn of the loop to come."""
+
+    def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None:
+        """Do something on behalf of a run."""
+
+
 class Holds:
     """The attempts of one executor that wait at checkpoints. For the loop's thread."""
 
-    def __init__(self, driver: HoldsDriver) -> None:
-        self._driver = driver
+    def __init__(self, host: HoldsHost) -> None:
+        self._host = host
         self._new: dict[Attempt, None] = {}
         """Attempts that have come to a checkpoint and were not looked at since."""
         self._due = False
@@ -82,7 +91,7 @@ class Holds:
         attempt.gates = {each: part for each, part in attempt.gates.items() if each is not gate}
         if attempt.unit in attempt.execution.machine.held:
             attempt.execution.machine.held.discard(attempt.unit)
-            self._driver.go_on(attempt)
+            self._host.canceller.go_on(attempt)
             self._look_soon(attempt)
 
     def release(self, attempt: Attempt) -> None:
@@ -97,18 +106,18 @@ class Holds:
             self._due = True
             wait = self._took * (1 - SHARE) / SHARE
             if wait < GAP:
-                self._driver.soon(self._look)
+                self._host.soon(self._look)
             else:
-                self._driver.call_later(attempt.execution, wait, self._look)
+                self._host.deadlines.call_later(attempt.execution, wait, self._look)
 
     def _look(self) -> None:
         begun = perf_counter()
         self._due = False
         new, self._new = self._new, {}
         waiting = [attempt for attempt in new if attempt.gates]
-        busy = self._driver.loop.at_work({attempt: set(attempt.gates.values()) for attempt in waiting})
+        busy = self._host.loop.at_work({attempt: set(attempt.gates.values()) for attempt in waiting})
         for attempt in waiting:
-            self._driver.guard(attempt.execution, self._decide, attempt, attempt in busy, GAP)
+            self._host.guard(attempt.execution, self._decide, attempt, attempt in busy, GAP)
         self._took = perf_counter() - begun
 
     def _decide(self, attempt: Attempt, busy: bool, gap: float) -> None:  # noqa: FBT001 - said once, above
@@ -118,16 +127,16 @@ class Holds:
             return
         if not busy and not threads_at_work(attempt):
             if machine.checkpoint(attempt.unit):
-                self._driver.stand_still(attempt)
+                self._host.canceller.stand_still(attempt)
             else:
                 self.release(attempt)
             return
 
         def again() -> None:
             held = {attempt: set(attempt.gates.values())}
-            self._decide(attempt, bool(self._driver.loop.at_work(held)), min(gap * 2, GAP_MOST))
+            self._decide(attempt, bool(self._host.loop.at_work(held)), min(gap * 2, GAP_MOST))
 
-        self._driver.call_later(attempt.execution, gap, again)
+        self._host.deadlines.call_later(attempt.execution, gap, again)
 
 
 def threads_at_work(attempt: Attempt) -> bool:

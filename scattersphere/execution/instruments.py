@@ -95,5 +95,5 @@ class Instruments:
         warn(blocked)
         executor, attempt = self._executor, blocked.attempt
         if isinstance(attempt, Attempt):
-            executor.blocking.append((attempt, str(blocked)))
-            executor.soon(executor.tell_blocked)
+            executor.attempts.blocking.append((attempt, str(blocked)))
+            executor.soon(executor.attempts.tell_blocked)

@@ -5,15 +5,17 @@ The newest report always wins, and the last one of an attempt is told before its
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from scattersphere.execution.logs.failures import shorten
 from scattersphere.model.events import EventKind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from scattersphere.execution.attempt import Attempt
-    from scattersphere.execution.attempts import AttemptDriver
-    from scattersphere.execution.timers import Timer
+    from scattersphere.execution.execution import Execution
+    from scattersphere.execution.timers import Deadlines, Timer
 
 GAP = 0.1
 """Seconds between two progress events of one attempt: a person sees no more than ten in a second."""
@@ -40,6 +42,23 @@ def checked(done: float, total: float | None, message: str) -> Report:
     return done, total, shorten(str(message), WORDS)
 
 
+class ProgressHost(Protocol):
+    """What progress needs of the executor."""
+
+    clock: Callable[[], float]
+    deadlines: Deadlines
+
+    def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None:
+        """Do something on behalf of a run."""
+
+    def on_loop(self) -> bool:
+        """Whether this is the loop's own thread."""
+        ...
+
+    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call back on the loop's thread; for any thread."""
+
+
 class Gauge:
     """What one attempt has reported last, and what of it was told."""
 
@@ -55,7 +74,7 @@ class Gauge:
         self.timer: Timer | None = None
 
 
-def report(driver: AttemptDriver, attempt: Attempt, latest: Report) -> None:
+def report(host: ProgressHost, attempt: Attempt, latest: Report) -> None:
     """Take a report; from any thread."""
     gauges, unit = attempt.execution.gauges, attempt.unit
     gauge = gauges.get(unit)
@@ -65,13 +84,13 @@ def report(driver: AttemptDriver, attempt: Attempt, latest: Report) -> None:
     if gauge.due:
         return
     gauge.due = True
-    if driver.on_loop():
-        driver.guard(attempt.execution, _look, driver, gauge)
+    if host.on_loop():
+        host.guard(attempt.execution, _look, host, gauge)
     else:
-        driver.soon(driver.guard, attempt.execution, _look, driver, gauge)
+        host.soon(host.guard, attempt.execution, _look, host, gauge)
 
 
-def close(driver: AttemptDriver, attempt: Attempt) -> None:
+def close(host: ProgressHost, attempt: Attempt) -> None:
     """The attempt has ended: tell its last report, if watchers have not had it."""
     gauge = attempt.execution.gauges.get(attempt.unit)
     if gauge is None or gauge.attempt is not attempt:
@@ -79,27 +98,27 @@ def close(driver: AttemptDriver, attempt: Attempt) -> None:
     del attempt.execution.gauges[attempt.unit]
     if gauge.timer is not None:
         gauge.timer.cancel()
-    _tell(driver, gauge)
+    _tell(host, gauge)
     gauge.latest = gauge.told = None  # a thread that was given up may go on reporting
 
 
-def _look(driver: AttemptDriver, gauge: Gauge) -> None:
+def _look(host: ProgressHost, gauge: Gauge) -> None:
     gauge.timer = None
     when = gauge.told_at + GAP
-    if driver.clock() >= when:
+    if host.clock() >= when:
         gauge.due = False  # before the report is read: one that comes in between asks again
-        _tell(driver, gauge)
+        _tell(host, gauge)
     else:
-        wait = when - driver.clock()
-        gauge.timer = driver.call_later(gauge.attempt.execution, wait, lambda: _look(driver, gauge))
+        wait = when - host.clock()
+        gauge.timer = host.deadlines.call_later(gauge.attempt.execution, wait, lambda: _look(host, gauge))
 
 
-def _tell(driver: AttemptDriver, gauge: Gauge) -> None:
+def _tell(host: ProgressHost, gauge: Gauge) -> None:
     attempt, latest = gauge.attempt, gauge.latest
     execution = attempt.execution
     if latest is None or latest is gauge.told or execution.state.ended:
         return
-    gauge.told, gauge.told_at = latest, driver.clock()
+    gauge.told, gauge.told_at = latest, host.clock()
     extra = (EventKind.TASK_PROGRESS, attempt.unit, attempt.attempt, *latest)
     execution.journal.add(extra, gauge.told_at)
     execution.tell()

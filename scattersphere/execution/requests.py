@@ -1,15 +1,14 @@
-"""Requests: what people ask of a run, and the clock of the run itself."""
+"""RunRequests: what people, parents and the clock ask of a run; and parents that wait for child runs."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
 from scattersphere.errors import EngineError, RunStateError
 from scattersphere.execution.attempt import Attempt
-from scattersphere.execution.interruptions import Interruptions
 from scattersphere.execution.logs.runlog import current_attempt
 from scattersphere.execution.machine.consequences import CANCEL, KILL, STOP
 from scattersphere.execution.timers import within
@@ -17,9 +16,12 @@ from scattersphere.model.arguments import check_seconds, check_text
 from scattersphere.model.states import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from scattersphere.execution.cancellation import Canceller
+    from scattersphere.execution.commands import CommandQueue
     from scattersphere.execution.execution import Execution
+    from scattersphere.execution.timers import Deadlines
 
 CHILD_GRACE = 0.5
 """The part of a parent's grace that its child runs get: they end before the parent is given up."""
@@ -27,14 +29,33 @@ FINALLY_LIMIT = 60.0
 """Seconds that finally-tasks have after a cancel (design, section 8)."""
 
 
-class Requests(Interruptions):
-    """Pause, resume, stop, cancel, kill, and the run's timeout."""
+class RequestHost(Protocol):
+    """What requests need of the executor."""
 
+    clock: Callable[[], float]
+    grace: float
     running: dict[int, Execution]
 
     def admit(self) -> None:
         """Give free slots to queued runs."""
-        raise NotImplementedError
+
+    def crash_run(self, execution: Execution, exc: BaseException) -> None:
+        """End a run because of a defect of ours that came up while it was served."""
+
+    def wake(self) -> None:
+        """Have the pump called soon."""
+
+
+class RunRequests:
+    """Pause, resume, stop, cancel, kill, and the run's timeout."""
+
+    def __init__(
+        self, host: RequestHost, canceller: Canceller, commands: CommandQueue, deadlines: Deadlines
+    ) -> None:
+        self._host = host
+        self._canceller = canceller
+        self._commands = commands
+        self._deadlines = deadlines
 
     # ---- requests on a run
 
@@ -47,12 +68,12 @@ class Requests(Interruptions):
         except RunStateError:
             raise
         except Exception as exc:
-            self.crash_run(execution, exc)
+            self._host.crash_run(execution, exc)
             raise EngineError(f"run {execution.id} has crashed by a defect of the engine: {exc!r}") from exc
         if (
             execution.state is RunState.QUEUED
         ):  # resumed: a place may have become free while nobody could take it
-            self.admit()
+            self._host.admit()
         self.reach_children(execution, verb)
 
     def _request(self, execution: Execution, verb: str, reason: str | None, grace: float | None) -> None:
@@ -63,13 +84,11 @@ class Requests(Interruptions):
             getattr(machine, verb)()
         else:
             getattr(machine, verb)(reason or verb)
-        execution.journal.stamp(self.clock())
-        self.obey(execution)
-        self.wake()
+        self._commands.apply(execution)
 
     async def cancel_runs(self, run_ids: Iterable[int], reason: str) -> None:
         """Cancel those of these runs that live, and wait for their ends."""
-        executions = [self.running[run_id] for run_id in run_ids if run_id in self.running]
+        executions = [self._host.running[run_id] for run_id in run_ids if run_id in self._host.running]
         for execution in executions:
             self.request(execution, "cancel", reason, None)
         for execution in executions:
@@ -114,7 +133,7 @@ class Requests(Interruptions):
     def _ask_child(self, child: Execution, verb: str) -> None:
         reason = f"its parent, run {child.parent}, is ending"
         parent = None if child.started_by is None else child.started_by.execution
-        grace = self.grace if parent is None or parent.grace is None else parent.grace
+        grace = self._host.grace if parent is None or parent.grace is None else parent.grace
         with contextlib.suppress(RunStateError):  # it ends already, by itself or because it was asked to
             self.request(child, verb, reason, grace * CHILD_GRACE if verb == "cancel" else None)
 
@@ -145,7 +164,7 @@ class Requests(Interruptions):
         parent.waits_for = (*parent.waits_for, child)
         child.waited_by = (*child.waited_by, parent)
         if parent.execution.machine.lend(parent.unit):
-            self.wake()
+            self._host.wake()
         self.hold_waiting(parent)
 
     async def _get_places_back(self, parent: Attempt, child: Execution) -> None:
@@ -154,7 +173,7 @@ class Requests(Interruptions):
             return
         if parent.execution.machine.reclaim(parent.unit):
             parent.place = anyio.Event()
-            self.wake()
+            self._host.wake()
             await parent.place.wait()
 
     def _wait_ends(self, parent: Attempt, child: Execution) -> None:
@@ -179,14 +198,14 @@ class Requests(Interruptions):
         if all(child.state is RunState.PAUSED or child.state.ended for child in children):
             machine.hold_waiting(attempt.unit)
             if attempt.unit in machine.held:
-                self.stand_still(attempt)
+                self._canceller.stand_still(attempt)
 
     def arm_run_timeout(self, execution: Execution) -> None:
         """Start or continue the clock of the run's own timeout."""
         if execution.remaining is None or execution.timer is not None:
             return
-        execution.timer_from = self.clock()
-        execution.timer = self.call_later(
+        execution.timer_from = self._host.clock()
+        execution.timer = self._deadlines.call_later(
             execution, execution.remaining, lambda: self._run_timed_out(execution)
         )
 
@@ -195,16 +214,18 @@ class Requests(Interruptions):
 
         def over() -> None:
             execution.machine.finally_timeout()
-            self.obey(execution)
+            self._commands.apply(execution)
 
-        execution.finals_timer = self.call_later(execution, FINALLY_LIMIT, over)
+        execution.finals_timer = self._deadlines.call_later(execution, FINALLY_LIMIT, over)
 
-    def suspend_run_timeout(self, execution: Execution) -> None:
-        """Stop the clock of the run's timeout while it is paused."""
+    def run_paused(self, execution: Execution) -> None:
+        """Stop the clock of the run's timeout while it is paused, and of parents that wait for it."""
+        for parent in execution.waited_by:
+            self.hold_waiting(parent)
         if execution.timer is not None and execution.remaining is not None:
             execution.timer.cancel()
             execution.timer = None
-            execution.remaining -= self.clock() - execution.timer_from
+            execution.remaining -= self._host.clock() - execution.timer_from
 
     def resume_run_timeout(self, execution: Execution) -> None:
         """Let the clock of the run's timeout go on."""
@@ -215,5 +236,5 @@ class Requests(Interruptions):
         execution.timer = None
         if not execution.state.ended:
             execution.machine.timeout()
-            self.obey(execution)
+            self._commands.apply(execution)
             self.reach_children(execution, "cancel")

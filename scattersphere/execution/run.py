@@ -390,7 +390,7 @@ class Run(ForkGuard):
     def stuck(self) -> dict[str, str]:
         """The attempts that refuse to end, and where each stands ("file.py:12 in run")."""
         return {
-            attempt.label: self._executor.where(attempt)
+            attempt.label: self._executor.attempts.where(attempt)
             for attempt, execution in self._executor.stuck.items()
             if execution is self._execution
         }
@@ -441,7 +441,7 @@ class Run(ForkGuard):
 
     def _request(self, verb: str, reason: str | None, grace: float | None) -> None:
         self._executor.check_loop()
-        self._executor.request(self._execution, verb, reason, grace)
+        self._executor.requests.request(self._execution, verb, reason, grace)
 
     def _check_stream(self) -> None:
         if not self.state.ended:  # else nothing is waited for
@@ -453,7 +453,7 @@ class Run(ForkGuard):
         """Wait for the end and return this run. Raises `TimeoutError` after `timeout` seconds."""
         check_seconds(timeout, "timeout", optional=True, endless=True)
         self._check_stream()
-        if not await self._executor.finish(self._execution, timeout):
+        if not await self._executor.requests.finish(self._execution, timeout):
             raise TimeoutError(f"run {self.id} is still {self.state} after {timeout:g} s")
         return self
 

@@ -35,7 +35,7 @@ class Starter:
         self._jobs = jobs
         self._registry = registry
         self._executor = executor
-        self.runs: RunArchive = RunArchive(*history, self._evicted, executor.remind)
+        self.runs: RunArchive = RunArchive(*history, self._evicted, self._remind)
         self._keys = StartKeys()
 
     def start(
@@ -102,6 +102,9 @@ class Starter:
         run = self.runs.get(execution.id)
         if run is not None:
             self.runs.ended(run, self._executor.clock())
+
+    def _remind(self, when: float, callback: Callable[[float], None]) -> None:
+        self._executor.call_at(when, lambda: callback(self._executor.clock()))
 
     def _evicted(self, run: Run) -> None:
         """Forget a run: the files of its code, its log and its key."""

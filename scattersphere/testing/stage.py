@@ -46,7 +46,7 @@ class StageServer(Server):
         self._fakes = fakes
         self._injections = injections
         executor = self._executor
-        executor.random = random.Random(seed).random  # noqa: S311 - jitter is no secret
+        executor.attempts.random = random.Random(seed).random  # noqa: S311 - jitter is no secret
         executor.backends = {
             name: StageBackend(backend, executor, injections, clock)
             for name, backend in executor.backends.items()
@@ -139,8 +139,7 @@ class _Delayed:
         self._done = done
         self._begin = begin
         self._inner: Handle | None = None
-        self._timer: Timer | None = executor.timers.at(executor.clock() + delay, self._due)
-        executor.set_alarm()
+        self._timer: Timer | None = executor.call_at(executor.clock() + delay, self._due)
 
     def _due(self) -> None:
         self._timer = None

@@ -4,15 +4,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from scattersphere.execution import backlog as backlog_module
-from scattersphere.execution.backlog import Backlog
+from scattersphere.execution import timers
+from scattersphere.execution.timers import WorkBudget
 
 
 @pytest.fixture
 def clock(monkeypatch):
     clock = SimpleNamespace(now=0.0)
     fake = SimpleNamespace(perf_counter=lambda: clock.now)
-    monkeypatch.setattr(backlog_module, "time", fake)
+    monkeypatch.setattr(timers, "time", fake)
     return clock
 
 
@@ -25,7 +25,7 @@ def taking(clock, seconds, done, what):
 
 
 def test_what_fits_into_a_turn_is_done_at_once_and_the_rest_in_order_in_later_turns(clock):
-    backlog, done = Backlog(2.0), []
+    backlog, done = WorkBudget(2.0), []
     answers = [backlog.do(taking(clock, 1.5, done, n)) for n in range(6)]
     assert answers == [True, True, False, False, False, False]
     assert done == [0, 1]
@@ -39,7 +39,7 @@ def test_what_fits_into_a_turn_is_done_at_once_and_the_rest_in_order_in_later_tu
 
 
 def test_what_is_left_for_later_waits_for_a_turn(clock):
-    backlog, done = Backlog(2.0), []
+    backlog, done = WorkBudget(2.0), []
     backlog.later(taking(clock, 0.0, done, 1))
     assert done == []
     assert backlog
@@ -48,7 +48,7 @@ def test_what_is_left_for_later_waits_for_a_turn(clock):
 
 
 def test_what_was_forgotten_is_not_done(clock):
-    backlog, done = Backlog(2.0), []
+    backlog, done = WorkBudget(2.0), []
     backlog.later(taking(clock, 0.0, done, 1))
     backlog.clear()
     assert not backlog.new_turn()
@@ -56,7 +56,7 @@ def test_what_was_forgotten_is_not_done(clock):
 
 
 def test_what_comes_in_pieces_takes_several_turns_and_lets_others_come_in_between(clock):
-    backlog, done = Backlog(2.0), []
+    backlog, done = WorkBudget(2.0), []
 
     def pieces():
         for n in range(4):

@@ -17,9 +17,11 @@ from scattersphere import (
     Server,
     TaskDefinition,
 )
+from scattersphere.execution.attempts import AttemptRunner, back_off
+from scattersphere.execution.cancellation import Canceller
+from scattersphere.execution.commands import CommandQueue
 from scattersphere.execution.execution import Execution
 from scattersphere.execution.executor import JobExecutor
-from scattersphere.execution.interruptions import back_off
 from scattersphere.execution.machine.run import RunMachine
 from scattersphere.execution.timers import FAREST, Timers
 
@@ -83,14 +85,14 @@ PLACES = [
     (Execution, "tell"),
     (Execution, "tell_end"),
     (JobExecutor, "run_moved"),
-    (JobExecutor, "obey"),
-    (JobExecutor, "schedule_retry"),
-    (JobExecutor, "fail"),
-    (JobExecutor, "over"),
-    (JobExecutor, "interrupt"),
-    (JobExecutor, "_suspended"),
-    (JobExecutor, "_start_elsewhere"),
-    (JobExecutor, "_take_outcome"),
+    (CommandQueue, "apply"),
+    (AttemptRunner, "schedule_retry"),
+    (AttemptRunner, "fail"),
+    (AttemptRunner, "over"),
+    (Canceller, "interrupt"),
+    (AttemptRunner, "_suspended"),
+    (AttemptRunner, "_start_elsewhere"),
+    (AttemptRunner, "_take_outcome"),
     (JobExecutor, "_run_ended"),
 ]
 

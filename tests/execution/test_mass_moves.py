@@ -137,11 +137,11 @@ async def test_attempts_whose_time_is_over_at_once_are_cancelled_a_few_at_a_time
     attempts = list(run._execution.live.values())
 
     def time_passes():
-        timers = server._executor.timers
+        timers = server._executor.deadlines.timers
         for attempt in attempts:
             timers.forget(attempt, 3600)
             timers.expire(attempt, anyio.current_time() - 1, 0)
-        server._executor.set_alarm()
+        server._executor.deadlines.set_alarm()
 
     await watched(run, time_passes)
     assert run.state is RunState.FAILED

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from scattersphere.execution.interruptions import Interruptions
+from scattersphere.execution.cancellation import Canceller
 from scattersphere.execution.machine.codes import CANCELLED, SUCCEEDED, UP_FOR_RETRY
 
 
@@ -13,5 +13,6 @@ def test_an_attempt_that_has_ended_meanwhile_is_not_asked_to_end_nor_is_the_next
     machine = SimpleNamespace(task_states=bytearray([state]))
     attempt = SimpleNamespace(asked=None)
     execution = SimpleNamespace(machine=machine, live={0: attempt})
-    Interruptions.end_attempt(SimpleNamespace(_starting=None), execution, 0, kill=False)
+    canceller = Canceller(SimpleNamespace(), SimpleNamespace(starting=None), SimpleNamespace())
+    canceller.end_attempt(execution, 0, kill=False)
     assert attempt.asked is None

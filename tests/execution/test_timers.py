@@ -153,7 +153,7 @@ async def test_no_timer_of_a_run_outlives_it():
         job = JobDefinition.build("day", timeout=DAY).task("waits", "Waits", timeout=DAY)
         back_off = {"max_attempts": 3, "delay": DAY, "max_delay": DAY, "jitter": False}
         server.define(job.task("fails", "Fails", retry=back_off).done())
-        timers = server._executor.timers
+        timers = server._executor.deadlines.timers
         for _ in range(3 * FEW):
             run = await server.start("day")
             while run.tasks["fails"].attempts == 0:

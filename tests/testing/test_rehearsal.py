@@ -437,8 +437,8 @@ async def test_the_same_seed_gives_the_same_jitter():
             rehearsal.register_tasks("app", [Flaky])
             rehearsal.fail("flaky")
             server = await rehearsal.open()
-            drawn = server._executor.random
-            server._executor.random = lambda drawn=drawn: waits.append(drawn()) or 0.0
+            drawn = server._executor.attempts.random
+            server._executor.attempts.random = lambda drawn=drawn: waits.append(drawn()) or 0.0
             run = await rehearsal.run(job("Flaky", retry={"max_attempts": 2, "delay": 1}))
             assert run.succeeded
     assert waits[0] == waits[1] != waits[2]

@@ -253,7 +253,7 @@ class _Story:
         traits = self._execution.engine.traits
         if attempt is None or not traits[attempt.planned.backend].keeps_context:
             return []
-        place = self._execution.engine.where(attempt)
+        place = self._execution.engine.attempts.where(attempt)
         return [f"at {place}"] if place else []
 
 

@@ -1,11 +1,9 @@
-"""Interruptions: attempts that are cancelled, killed, held, timed out, given up or tried again."""
+"""Canceller: attempts that are cancelled, killed, held, timed out or given up."""
 
 from __future__ import annotations
 
-import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from scattersphere.execution.attempts import AttemptDriver
 from scattersphere.execution.execution import Failure
 from scattersphere.execution.machine.codes import CANCELLED, CANCELLING
 from scattersphere.execution.timers import within
@@ -14,26 +12,57 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from scattersphere.execution.attempt import Attempt
+    from scattersphere.execution.attempts import AttemptRunner, Commands
+    from scattersphere.execution.backends.protocol import BackendTraits
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.holds import Holds
-    from scattersphere.model.definition import RetryPolicy
+    from scattersphere.execution.loops import Loop
+    from scattersphere.execution.timers import Deadlines
 
 RECANCEL = 1.0
 """Seconds until a refuser is cancelled again; doubled each time, at most `RECANCEL_MOST`."""
 RECANCEL_MOST = 60.0
 
 
-class Interruptions(AttemptDriver):
-    """Carries out the machine's commands about attempts that do not just end by themselves."""
-
-    grace: float
-    holds: Holds
-    random: Callable[[], float] = staticmethod(random.random)
-    """Gives the part of a retry's delay that is waited for; tests put a seeded one here."""
+class Families(Protocol):
+    """What looks after child runs."""
 
     def end_children_of(self, attempt: Attempt) -> None:
         """An attempt is cancelled or killed: so are the runs that it has started."""
-        raise NotImplementedError
+
+
+class CancellerHost(Protocol):
+    """What cancelling attempts needs of the executor."""
+
+    clock: Callable[[], float]
+    grace: float
+    holds: Holds
+    stuck: dict[Attempt, Execution]
+    traits: dict[str, BackendTraits]
+
+    @property
+    def loop(self) -> Loop:
+        """The loop that bodies live on."""
+        ...
+
+    @property
+    def commands(self) -> Commands:
+        """Carries out what machines ask for."""
+        ...
+
+    @property
+    def requests(self) -> Families:
+        """Looks after runs and their families."""
+        ...
+
+
+class Canceller:
+    """Carries out the machine's commands about attempts that do not just end by themselves."""
+
+    def __init__(self, host: CancellerHost, attempts: AttemptRunner, deadlines: Deadlines) -> None:
+        self._host = host
+        self._attempts = attempts
+        self._deadlines = deadlines
 
     # ---- commands about attempts
 
@@ -42,7 +71,7 @@ class Interruptions(AttemptDriver):
         if execution.machine.task_states[unit] != CANCELLING:
             return  # it has ended while this command waited for its slice
         attempt = execution.live.get(unit)
-        starting = self._starting
+        starting = self._attempts.starting
         if attempt is None and starting is not None and starting.is_of(execution, unit):
             # In its first step: nothing to cancel yet, and it may end in that step. If it does not,
             # `_suspended` interrupts it.
@@ -59,27 +88,28 @@ class Interruptions(AttemptDriver):
         """Cancel or kill an attempt as it was asked to end, and time its grace."""
         self._interrupt(attempt, kill=attempt.killed)
         if attempt.execution.children:
-            self.end_children_of(attempt)
+            self._host.requests.end_children_of(attempt)
         if attempt.grace is not None:
             attempt.grace.cancel()
-        attempt.grace = self.call_later(
-            attempt.execution, self._grace_of(attempt), lambda: self._grace_over(attempt)
+        grace = self._grace_of(attempt)
+        attempt.grace = self._deadlines.call_later(
+            attempt.execution, grace, lambda: self._grace_over(attempt)
         )
 
     def _grace_of(self, attempt: Attempt) -> float:
         if attempt.killed:
-            return self.traits[attempt.planned.backend].kill_grace
+            return self._host.traits[attempt.planned.backend].kill_grace
         own = attempt.execution.grace
-        return self.grace if own is None else own
+        return self._host.grace if own is None else own
 
     def _interrupt(self, attempt: Attempt, *, kill: bool) -> None:
-        self.holds.release(attempt)
+        self._host.holds.release(attempt)
         if attempt.awaiting is not None:
             attempt.awaiting.interrupt()
         if attempt.handle is None:
             return
         if attempt.planned.on_loop:
-            self.loop.cancel(attempt.handle)
+            self._host.loop.cancel(attempt.handle)
         elif kill:
             attempt.handle.kill()
         else:
@@ -90,25 +120,23 @@ class Interruptions(AttemptDriver):
         attempt.grace = None
         if attempt.killed and attempt.planned.on_loop and self.abandon(attempt):
             return
-        self.stuck[attempt] = execution
+        self._host.stuck[attempt] = execution
         limit = attempt.planned.definition.timeout
         if attempt.asked == "timeout" and limit is not None:
             words = f"took longer than {limit:g} s, and does not end; so it is not tried again"
             execution.failures[attempt.unit] = Failure("TimeoutError", words)
-        attempt.log.warning("does not end; given up. It stands at %s", self.where(attempt) or "?")
-        execution.mark(execution.ended, attempt.unit, self.clock())
+        attempt.log.warning("does not end; given up. It stands at %s", self._attempts.where(attempt) or "?")
+        execution.mark(execution.ended, attempt.unit, self._host.clock())
         execution.machine.grace_over(attempt.unit)
-        execution.journal.stamp(self.clock())
         self._again(attempt, RECANCEL)
-        self.obey(execution)
-        self.wake()
+        self._host.commands.apply(execution)
 
     def abandon(self, attempt: Attempt) -> bool:
         """Close a coroutine that swallows cancellation. Return whether that was possible."""
         attempt.killed = True
-        if attempt.handle is None or not self.loop.abandon(attempt.handle):
+        if attempt.handle is None or not self._host.loop.abandon(attempt.handle):
             return False
-        self.over(attempt, CANCELLED, None)
+        self._attempts.over(attempt, CANCELLED, None)
         return True
 
     def _again(self, attempt: Attempt, gap: float) -> None:
@@ -118,43 +146,45 @@ class Interruptions(AttemptDriver):
             self._interrupt(attempt, kill=False)
             self._again(attempt, min(gap * 2, RECANCEL_MOST))
 
-        attempt.grace = self.call_later(attempt.execution, gap, recancel)
+        attempt.grace = self._deadlines.call_later(attempt.execution, gap, recancel)
 
     def release(self, execution: Execution, unit: int) -> None:
         """Let a held attempt go on."""
         attempt = execution.live.get(unit)
         if attempt is None:
             return
-        self.holds.release(attempt)
+        self._host.holds.release(attempt)
         self.go_on(attempt)
 
     def go_on(self, attempt: Attempt) -> None:
         """Let the timeout of an attempt go on that is not held any more."""
         if attempt.remaining is not None:
             rest, attempt.remaining = attempt.remaining, None
-            attempt.late = self.call_later(attempt.execution, rest, lambda: self._time_out(attempt))
+            attempt.late = self._deadlines.call_later(
+                attempt.execution, rest, lambda: self._time_out(attempt)
+            )
 
     def stand_still(self, attempt: Attempt) -> None:
         """All of an attempt waits at checkpoints: its timeout stands still."""
         timeout = attempt.planned.definition.timeout
         if attempt.late is not None:
-            attempt.remaining = attempt.late.when - self.clock()
+            attempt.remaining = attempt.late.when - self._host.clock()
             attempt.late.cancel()
             attempt.late = None
         elif timeout is not None:
-            when = self.timers.forget(attempt, timeout)
-            attempt.remaining = None if when is None else when - self.clock()
+            when = self._deadlines.timers.forget(attempt, timeout)
+            attempt.remaining = None if when is None else when - self._host.clock()
         if timeout is not None and not attempt.planned.on_loop and attempt.began_at is None:
             attempt.remaining = within(timeout)  # it is held before its first step
-        self.obey(attempt.execution)
+        self._host.commands.apply(attempt.execution)
 
     def attempt_timed_out(self, attempt: Attempt) -> None:
         """The timeout of an attempt has come; where a backend begins later than it was told, it is due later."""
         began, timeout = attempt.began_at, attempt.planned.definition.timeout
         if not attempt.planned.on_loop and timeout is not None:
-            rest = timeout if began is None else began + within(timeout) - self.clock()
+            rest = timeout if began is None else began + within(timeout) - self._host.clock()
             if rest > 0:
-                attempt.late = self.call_later(
+                attempt.late = self._deadlines.call_later(
                     attempt.execution, rest, lambda: self.attempt_timed_out(attempt)
                 )
                 return
@@ -162,33 +192,4 @@ class Interruptions(AttemptDriver):
 
     def _time_out(self, attempt: Attempt) -> None:
         attempt.execution.machine.attempt_timeout(attempt.unit)
-        self.obey(attempt.execution)
-
-    def schedule_retry(self, execution: Execution, unit: int) -> None:
-        """Let the machine know when the back-off of a failed attempt is over."""
-        machine = execution.machine
-        policy = execution.plan.tasks[machine.task_of(unit)].definition.retry
-        wait = back_off(policy, machine.counted(unit))
-        if policy.jitter:
-            wait *= self.random()
-
-        def due() -> None:
-            execution.retries.pop(unit, None)
-            machine.retry_due(unit)
-            self.wake()
-
-        if wait <= 0:
-            due()
-        else:
-            execution.retries[unit] = self.call_later(execution, wait, due)
-
-
-def back_off(policy: RetryPolicy, failures: int) -> float:
-    """Return the seconds between a failure and the next attempt, without jitter; whatever numbers the policy has."""
-    if not policy.delay > 0:
-        return 0.0
-    try:
-        wait = float(policy.delay) * float(policy.backoff) ** (failures - 1)
-    except OverflowError:
-        return within(policy.max_delay)
-    return wait if wait < policy.max_delay else within(policy.max_delay)
+        self._host.commands.apply(attempt.execution)
