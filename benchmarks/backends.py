@@ -22,8 +22,8 @@ import anyio
 import anyio.to_process
 import anyio.to_thread
 
+from scattersphere.abc.backend import Call, Outcome, OutcomeKind
 from scattersphere.execution.backends.processes import ProcessBackend
-from scattersphere.execution.backends.protocol import Call, Ending, Outcome
 from scattersphere.execution.backends.threads import ThreadBackend
 from scattersphere.testing.backends import Stage, task_class_of
 from scattersphere.testing.bodies import Echo, Refuse
@@ -31,12 +31,12 @@ from scattersphere.testing.bodies import Echo, Refuse
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from scattersphere.execution.backends.protocol import Backend
+    from scattersphere.abc.backend import Backend
 
 ONE, MANY = 400, 4_000
 """Calls of a sample: one after the other; many at once."""
 
-_DONE = Outcome(Ending.VALUE, None)
+_DONE = Outcome(OutcomeKind.VALUE, None)
 _ECHO = "import os, sys\nr, w = map(int, sys.argv[1:])\nwhile data := os.read(r, 65536): os.write(w, data)"
 
 

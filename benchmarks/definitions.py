@@ -21,7 +21,7 @@ import attrs
 import cattrs
 
 from scattersphere import JobDefinition, RunnableTask, Server, TaskContext
-from scattersphere.execution.backends.protocol import LOOP_TRAITS, BackendTraits
+from scattersphere.abc.backend import LOOP_TRAITS, BackendTraits
 from scattersphere.execution.planning import compile_plan
 
 if TYPE_CHECKING:

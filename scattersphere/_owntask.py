@@ -35,6 +35,23 @@ def in_trio() -> bool:
     return trio is not None and trio.lowlevel.in_trio_task()
 
 
+def thread_door() -> Callable[[Callable[[], object]], object]:
+    """Return what has a callback called on the loop that runs now; for any thread, in silence after its end."""
+    if in_trio():
+        import trio  # noqa: PLC0415 - an optional dependency
+
+        run_soon: Callable[[Callable[[], object]], object] = trio.lowlevel.current_trio_token().run_sync_soon
+        ended: type[Exception] = trio.RunFinishedError
+    else:
+        run_soon, ended = asyncio.get_running_loop().call_soon_threadsafe, RuntimeError
+
+    def call(callback: Callable[[], object]) -> None:
+        with contextlib.suppress(ended):
+            run_soon(callback)
+
+    return call
+
+
 async def whole(work: Coroutine[Any, Any, T], name: str) -> T:
     """Return what `work` returns, done in a task of its own; a cancellation comes to the caller when it is done."""
     return await OwnTask(work, name).wait()

@@ -28,7 +28,6 @@ from scattersphere.execution.events.streams import EventFeed, FeedStream
 from scattersphere.execution.execution import RunObserver
 from scattersphere.execution.executor import JobExecutor
 from scattersphere.execution.instruments import Instruments
-from scattersphere.execution.logs.spill import LogFolder
 from scattersphere.execution.views.news import BundleNews, tell_ended_run, tell_failed_file, tell_failed_task
 from scattersphere.execution.views.runbook import RunBook
 from scattersphere.execution.watchdog import BLOCKED_SECONDS
@@ -39,6 +38,7 @@ from scattersphere.jobs.files import JobFiles
 from scattersphere.jobs.jobs import Jobs, Unresolved, job_of_task
 from scattersphere.jobs.reruns import PINNED
 from scattersphere.jobs.starting import Starter
+from scattersphere.logs.spill import LogFolder
 from scattersphere.model.arguments import check_count, check_mapping, check_text
 from scattersphere.model.builder import path_of
 from scattersphere.model.events import EventKind
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Mapping
 
+    from scattersphere.abc.backend import Backend
     from scattersphere.execution.attempt import Attempt
-    from scattersphere.execution.backends.protocol import Backend
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.run import Run
     from scattersphere.functions import TaskFunction

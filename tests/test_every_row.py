@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from scattersphere import JobDefinition
+from scattersphere.abc.backend import BackendTraits
 from scattersphere.cli import progress
-from scattersphere.execution.backends import wire, workerlane
-from scattersphere.execution.backends.protocol import BackendTraits
+from scattersphere.execution.backends import workerlane
 from scattersphere.execution.events import pages
 from scattersphere.execution.machine import codes, rules
 from scattersphere.execution.views import explain, runbook
@@ -33,6 +33,7 @@ from scattersphere.model.states import (
 )
 from scattersphere.pictures import looks
 from scattersphere.registry.records import BundleEventKind
+from scattersphere.worker import pipes
 
 DOCS = Path(__file__).parents[1] / "docs"
 RUN_LIVE = set(RunState) - RUN_ENDED
@@ -81,7 +82,7 @@ TABLES = [
     ("execution.views.explain._SIGNS", set(TaskState) - WAITING, lambda: set(explain._SIGNS)),
     ("pictures.looks.LOOKS", {*RunState, *TaskState}, lambda: set(looks.LOOKS)),
     ("cli.progress._COLOURS", set(TASK_ENDED), lambda: set(progress._COLOURS)),
-    ("execution.backends.wire._KINDS", set(wire.Kind), lambda: set(wire._KINDS.values())),
+    ("worker.pipes._KINDS", set(pipes.Kind), lambda: set(pipes._KINDS.values())),
     (
         "model.events.EventKind, for bundles",
         {str(kind) for kind in BundleEventKind},
@@ -140,5 +141,5 @@ def test_every_enum_of_the_model_is_looked_at_here():
 def test_what_a_worker_says_is_understood():
     """Each kind of frame that a worker sends has a case of its own where it is read."""
     source = Path(workerlane.__file__).read_text()
-    replies = {kind.name for kind in wire.Kind if kind >= wire.Kind.READY}
+    replies = {kind.name for kind in pipes.Kind if kind >= pipes.Kind.READY}
     assert {name for name in replies if f"Kind.{name}" not in source} == set()

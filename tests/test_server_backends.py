@@ -1,13 +1,14 @@
 """A host adds places of its own for tasks to run in, and uses them like ours."""
 
 import threading
+from typing import ClassVar
 
 import anyio
 import pytest
 from patience import PATIENCE
 
 from scattersphere import JobDefinition, RunnableTask, RunState, Server, TaskState, UnresolvedError
-from scattersphere.execution.backends import Ending, Outcome
+from scattersphere.abc import Outcome, OutcomeKind
 from scattersphere.execution.backends.threads import ThreadBackend
 
 pytestmark = pytest.mark.anyio
@@ -113,9 +114,9 @@ class Broken:
             raise SystemExit("the device fell off")
         if self.how == "twice":
             for _ in range(2):
-                self.host.soon(done, Outcome(Ending.VALUE, 1))
+                self.host.soon(done, Outcome(OutcomeKind.VALUE, 1))
         if self.how == "died":
-            self.host.soon(done, Outcome(Ending.DIED, error=ChildProcessError("the device fell off")))
+            self.host.soon(done, Outcome(OutcomeKind.DIED, error=ChildProcessError("the device fell off")))
         return self
 
     def cancel(self):
@@ -158,3 +159,125 @@ async def test_a_backend_that_does_not_open_leaves_nothing_of_the_server_behind(
     assert gpu.closed == 1
     assert threading.active_count() == threads
     await anyio.lowlevel.checkpoint()
+
+
+class Hold(RunnableTask):
+    """Say that it has begun, and wait until it is told to go on."""
+
+    number: int
+    begun: ClassVar[list[threading.Event]] = []
+    gates: ClassVar[list[threading.Event]] = []
+
+    def run(self, context):
+        self.begun[self.number].set()
+        self.gates[self.number].wait(PATIENCE)
+
+
+class Cluster(ThreadBackend):
+    """Loses the place of the first `losses` calls; says where calls are; grows when it is told to."""
+
+    def __init__(self, losses=0, limit=2):
+        super().__init__(limit)
+        self.losses = losses
+        self.started = 0
+        self.loses = self.place = ""
+
+    async def open(self, host):
+        self.host = host
+        await super().open(host)
+
+    def start(self, call, done):
+        self.started += 1
+        if self.place:
+            self.host.note_where(call, self.place)
+        if self.started > self.losses:
+            return super().start(call, done)
+        handle = Broken("")
+        handle.cancel = lambda: done(self.lost())
+        if not self.loses:
+            self.host.soon(done, self.lost())
+        return handle
+
+    def lost(self):
+        return Outcome(OutcomeKind.LOST, error=ConnectionError("worker 3 left the cluster"))
+
+
+async def test_an_attempt_whose_place_is_gone_does_not_count_and_is_made_again():
+    async with Server(backends={"gpu": Cluster(losses=2)}) as server:
+        server.register_tasks("app", [Where])
+        server.define(job("Where"))  # it may be tried once
+        run = await (await server.start("where")).wait(PATIENCE)
+        assert run.succeeded
+        assert [line.message for line in run.logs()] == ["lost: worker 3 left the cluster"] * 2
+
+
+async def test_the_third_loss_in_a_row_is_a_crash():
+    cluster = Cluster(losses=9)
+    async with Server(backends={"gpu": cluster}) as server:
+        server.register_tasks("app", [Where])
+        server.define(job("Where"))
+        run = await (await server.start("where")).wait(PATIENCE)
+        assert run.tasks["t"].state is TaskState.CRASHED
+        assert "worker 3 left the cluster" in run.explain()
+        assert cluster.started == 3
+
+
+async def test_what_is_lost_while_it_is_cancelled_is_cancelled():
+    cluster = Cluster(losses=9)
+    cluster.loses = "on cancel"
+    async with Server(backends={"gpu": cluster}) as server:
+        server.register_tasks("app", [Where])
+        server.define(job("Where"))
+        run = await server.start("where")
+        async for event in run.events():
+            if event.kind == "task-started":
+                break
+        run.cancel()
+        assert (await run.wait(PATIENCE)).state is RunState.CANCELLED
+
+
+async def test_a_backend_that_grows_gets_more_calls_and_one_that_shrinks_gets_fewer():
+    cluster = Cluster(limit=3)
+    cluster.limit = 1
+    gates = Hold.gates = [threading.Event() for _ in range(4)]
+    begun = Hold.begun = [threading.Event() for _ in range(4)]
+
+    async def has_begun(number):
+        assert await anyio.to_thread.run_sync(begun[number].wait, PATIENCE)
+
+    definition = JobDefinition.build("j")
+    for number in range(4):
+        definition = definition.task(f"t{number}", "Hold", backend="gpu", args={"number": number})
+    async with Server(backends={"gpu": cluster}) as server:
+        server.register_tasks("app", [Hold])
+        server.define(definition.done())
+        run = await server.start("j")
+        await has_begun(0)
+        assert run.counts["running"] == 1
+        cluster.host.limit_changed(cluster, 3)
+        await has_begun(1)
+        await has_begun(2)
+        await anyio.to_thread.run_sync(cluster.host.limit_changed, cluster, 1)
+        gates[0].set()
+        gates[1].set()
+        while run.counts["running"] != 1:
+            await anyio.lowlevel.checkpoint()
+        assert not begun[3].is_set()
+        gates[2].set()
+        gates[3].set()
+        assert (await run.wait(PATIENCE)).succeeded
+
+
+async def test_explain_says_on_which_machine_a_call_executes():
+    cluster = Cluster()
+    cluster.place = "node-7"
+    async with Server(backends={"gpu": cluster}, grace=5) as server:
+        server.register_tasks("app", [Obey])
+        server.define(job("Obey"))
+        run = await server.start("obey")
+        async for event in run.events():
+            if event.done:
+                break
+        assert "on node-7" in run.explain()
+        run.cancel()
+        await run.wait(PATIENCE)

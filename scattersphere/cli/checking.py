@@ -11,10 +11,10 @@ import anyio
 import attrs
 
 from scattersphere._json import RawProblem
+from scattersphere.abc.backend import LOOP_TRAITS, BackendTraits
 from scattersphere.codec import definition_schema, read_definition_file, untold
 from scattersphere.errors import DefinitionError, ScattersphereError, listing
 from scattersphere.execution.backends.processes import ProcessBackend
-from scattersphere.execution.backends.protocol import LOOP_TRAITS, BackendTraits
 from scattersphere.execution.backends.threads import ThreadBackend
 from scattersphere.execution.planning import code_problems
 from scattersphere.model.logs import make_printable

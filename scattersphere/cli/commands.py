@@ -27,7 +27,7 @@ def cli() -> None:
 
     `scattersphere -c HOST:PORT COMMAND ...` asks a server that runs elsewhere; `-c HOST:PORT help` lists what.
     """
-    from scattersphere.execution.logs.hostlog import keep_quiet  # noqa: PLC0415 - `--help` needs none of it
+    from scattersphere.logs.hostlog import keep_quiet  # noqa: PLC0415 - `--help` needs none of it
 
     keep_quiet()
 

@@ -12,21 +12,19 @@ import anyio.lowlevel
 from scattersphere.errors import TaskCancelled
 from scattersphere.model.frozen import plain_copy
 from scattersphere.runnable import TaskContext
+from scattersphere.worker.body import CHECK_ON_LOOP
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Mapping
 
-    from scattersphere.execution.body import Invocation
     from scattersphere.execution.execution import Execution
-    from scattersphere.execution.logs.runlog import RunLog
+    from scattersphere.execution.invocation import Invocation
     from scattersphere.execution.plan import PlannedTask
     from scattersphere.execution.timers import Timer
-
-CHECK_ON_LOOP = (
-    "context.check() is for bodies in threads: here it would hold the event loop, and everything in it, "
-    "as long as the run is paused; write `await context.checkpoint()` instead"
-)
+    from scattersphere.logs.runlog import RunLog
+    from scattersphere.model.definition import RetryPolicy
+    from scattersphere.runnable import RunnableTask
 
 
 class Attempt(TaskContext):
@@ -56,6 +54,8 @@ class Attempt(TaskContext):
     """The threads that have called `check()`."""
     own_params: dict[str, Any] | None = None
     """The parameters of the run as its body sees them: what it changes in them is nobody else's."""
+    noted_place: str = ""
+    """Where its backend says that it executes: a machine, a worker."""
     own_log: logging.LoggerAdapter[logging.Logger] | None = None
     """The logger that was made for it. It knows the attempt: dropped at the end, no work for the collector."""
 
@@ -115,6 +115,23 @@ class Attempt(TaskContext):
     def run_log(self) -> RunLog:
         """The log that this attempt's lines go to."""
         return self.execution.log
+
+    @property
+    def hooks(self) -> frozenset[str]:
+        """Which hooks its class has."""
+        return self.planned.task_class.hooks
+
+    @property
+    def retry(self) -> RetryPolicy:
+        """What happens after a failure."""
+        return self.planned.definition.retry
+
+    def make(self) -> RunnableTask:
+        """Make its instance. Raises what filling in, structuring or the constructor raise."""
+        planned = self.planned
+        if not planned.varying and not planned.mapped:
+            return planned.cls(**planned.fixed)
+        return planned.cls(**self.execution.arguments(self))
 
     @property
     def params(self) -> Mapping[str, Any]:

@@ -9,23 +9,24 @@ from collections import deque
 from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, Protocol
 
+from scattersphere.abc.backend import Call, Outcome, OutcomeKind
 from scattersphere.errors import TaskCrashedError
 from scattersphere.execution import progress
 from scattersphere.execution.attempt import Attempt
-from scattersphere.execution.backends.protocol import Call, Ending, Outcome
-from scattersphere.execution.backends.remotefailure import kept_error
-from scattersphere.execution.body import Invocation, finished, outcome_of, retryable, run_on_loop
 from scattersphere.execution.execution import Failure
-from scattersphere.execution.logs.failures import format_failure
-from scattersphere.execution.logs.runlog import current_attempt
+from scattersphere.execution.invocation import Invocation
 from scattersphere.execution.machine.codes import CANCELLED, CRASHED, FAILED, PENDING, UP_FOR_RETRY
 from scattersphere.execution.timers import within
+from scattersphere.logs.failures import format_failure
+from scattersphere.logs.remotefailure import kept_error
+from scattersphere.logs.runlog import current_attempt
 from scattersphere.model.events import EventKind
+from scattersphere.worker.body import finished, outcome_of, retryable, run_on_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from scattersphere.execution.backends.protocol import Backend
+    from scattersphere.abc.backend import Backend
     from scattersphere.execution.execution import Execution, RunObserver
     from scattersphere.execution.loops import Loop
     from scattersphere.execution.timers import Deadlines, WorkBudget
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 PLAIN_RESULTS = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
 """Results of which it is known at once that there is nothing to await in them."""
+LOST = -1
+"""How an attempt ended that lost its place: no state of a task, for the machine decides what follows."""
 NOT_BEGUN = (PENDING, UP_FOR_RETRY)
 
 
@@ -366,16 +369,18 @@ class AttemptRunner:
         execution.note_lines()  # what a thread has logged comes before its end
         if attempt.began_at is not None and unit not in execution.machine.stuck:
             execution.started[unit] = attempt.began_at
-        match outcome.ending:
-            case Ending.VALUE:
+        match outcome.kind:
+            case OutcomeKind.VALUE:
                 self._returned(attempt, outcome.value)
-            case Ending.CANCELLED if attempt.asked is not None:
+            case OutcomeKind.CANCELLED if attempt.asked is not None:
                 self.over(attempt, CANCELLED, None)
-            case Ending.CANCELLED if attempt.began_at is None and not attempt.may_begin:
+            case OutcomeKind.CANCELLED if attempt.began_at is None and not attempt.may_begin:
                 execution.machine.call_off(unit)
                 self.over(attempt, CANCELLED, None)
-            case Ending.DIED:
+            case OutcomeKind.DIED:
                 self._died(attempt, outcome)
+            case OutcomeKind.LOST:
+                self._lost(attempt, outcome)
             case _:
                 self.fail(attempt, outcome.error or RuntimeError("cancelled itself"), outcome.traceback)
 
@@ -388,10 +393,20 @@ class AttemptRunner:
         attempt.run_log.append_for(attempt, logging.ERROR, f"crashed: {text}")
         self.over(attempt, CRASHED, None)
 
+    def _lost(self, attempt: Attempt, outcome: Outcome) -> None:
+        """The place is gone, with whatever was there: the attempt does not count."""
+        if attempt.asked is not None:
+            self.over(attempt, CANCELLED, None)
+            return
+        text = f"lost: {outcome.error or 'the place where it ran is gone'}"
+        attempt.execution.failures[attempt.unit] = Failure("Crashed", text)  # of the third in a row
+        attempt.run_log.append_for(attempt, logging.WARNING, text)
+        self.over(attempt, LOST, None)
+
     def fail(self, attempt: Attempt, exc: BaseException, text: str) -> None:
         """An attempt raised: keep type, message and traceback as text, and tell the machine."""
         if issubclass(type(exc), TaskCrashedError):
-            self._died(attempt, Outcome(Ending.DIED, error=exc))
+            self._died(attempt, Outcome(OutcomeKind.DIED, error=exc))
             return
         execution = attempt.execution
         error = kept_error(exc, text, is_freed=attempt.planned.task_class.is_freed)
@@ -421,7 +436,10 @@ class AttemptRunner:
         if execution.gauges:
             progress.close(self._host, attempt)
         is_late = attempt.unit in execution.machine.stuck
-        execution.machine.ended(attempt.unit, kind, value, retryable=retryable)
+        if kind == LOST:
+            execution.machine.interrupted(attempt.unit)
+        else:
+            execution.machine.ended(attempt.unit, kind, value, retryable=retryable)
         has_failed = not is_late and execution.machine.task_states[attempt.unit] in (FAILED, CRASHED)
         if has_failed:
             self._host.observer.task_failed(attempt)

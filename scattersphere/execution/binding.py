@@ -9,8 +9,8 @@ import attrs
 
 from scattersphere._json import Path, RawProblem
 from scattersphere._text import Suggester
-from scattersphere.execution.logs.failures import describe
 from scattersphere.execution.plan import Argument, MadeBy, element_problems, no_results, value_problems
+from scattersphere.logs.failures import describe
 from scattersphere.model.references import Template, compile_argument
 from scattersphere.model.taskclass import LOOP, TaskClass
 

@@ -11,9 +11,9 @@ from scattersphere.execution.timers import within
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from scattersphere.abc.backend import BackendTraits
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.attempts import AttemptRunner, Commands
-    from scattersphere.execution.backends.protocol import BackendTraits
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.holds import Holds
     from scattersphere.execution.loops import Loop

@@ -14,13 +14,13 @@ import attrs
 
 from scattersphere.execution.events.numbers import EventNumbers
 from scattersphere.execution.events.pages import EventPages
-from scattersphere.execution.logs.failures import shorten, text_of
-from scattersphere.execution.logs.runlog import current_attempt
 from scattersphere.execution.machine.codes import RUN_STATES, TASK_STATES
 from scattersphere.execution.machine.readers import DROPPED
 from scattersphere.execution.machine.record import PIECE
 from scattersphere.execution.machine.run import Answer, RunMachine, Verdict
 from scattersphere.execution.timers import within
+from scattersphere.logs.failures import shorten, text_of
+from scattersphere.logs.runlog import current_attempt
 from scattersphere.model.definition import INSTANCES
 from scattersphere.model.frozen import plain_copy
 from scattersphere.model.states import RunState, TaskState
@@ -30,10 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextvars import Context
 
+    from scattersphere.abc.backend import BackendTraits
     from scattersphere.execution.attempt import Attempt
-    from scattersphere.execution.backends.protocol import BackendTraits
     from scattersphere.execution.holds import Holds
-    from scattersphere.execution.logs.runlog import RunLog
     from scattersphere.execution.loops import Loop
     from scattersphere.execution.machine.dispatcher import Dispatcher
     from scattersphere.execution.machine.record import Command
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.reused import Reused
     from scattersphere.execution.timers import Timer
     from scattersphere.execution.views.waits import Waits
+    from scattersphere.logs.runlog import RunLog
     from scattersphere.model.events import EventKind
     from scattersphere.schedules.occurrences import ScheduledFor
 

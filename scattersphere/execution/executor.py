@@ -22,35 +22,36 @@ import anyio
 import anyio.lowlevel
 
 from scattersphere._lifecycle import LoopHome
+from scattersphere.abc.backend import LOOP_TRAITS, BackendTraits
 from scattersphere.errors import ClosedError, ConflictError, EngineError
 from scattersphere.execution.admission import Admission
+from scattersphere.execution.attempt import Attempt
 from scattersphere.execution.attempts import AttemptRunner
-from scattersphere.execution.backends.protocol import LOOP_TRAITS, BackendTraits
 from scattersphere.execution.cancellation import Canceller
 from scattersphere.execution.commands import CommandQueue
 from scattersphere.execution.execution import Execution, RunObserver
 from scattersphere.execution.holds import Holds
-from scattersphere.execution.logs.failures import format_failure
-from scattersphere.execution.logs.hostlog import pass_on
-from scattersphere.execution.logs.runlog import RunLog, current_attempt, task_logger
-from scattersphere.execution.logs.spill import LogFolder
 from scattersphere.execution.loops import current_loop
 from scattersphere.execution.machine.codes import RUN_CRASHED
 from scattersphere.execution.machine.dispatcher import Dispatcher
-from scattersphere.execution.progress import checked, report
+from scattersphere.execution.progress import report
 from scattersphere.execution.requests import RunRequests
 from scattersphere.execution.timers import SLICE, AdaptiveBatchSize, Deadlines, Timer, WorkBudget
 from scattersphere.execution.views.waits import Waits
 from scattersphere.execution.wallclock import WallClock
+from scattersphere.logs.failures import format_failure
+from scattersphere.logs.hostlog import pass_on
+from scattersphere.logs.runlog import RunLog, current_attempt, task_logger
+from scattersphere.logs.spill import LogFolder
 from scattersphere.model.events import EventKind, run_event
 from scattersphere.model.states import RunState
 from scattersphere.model.taskclass import LOOP
+from scattersphere.worker.messages import checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from scattersphere.execution.attempt import Attempt
-    from scattersphere.execution.backends.protocol import Backend
+    from scattersphere.abc.backend import Backend, Call
     from scattersphere.execution.loops import Loop
     from scattersphere.execution.plan import Plan
 
@@ -176,10 +177,25 @@ class JobExecutor:
             self._loop_home.check("Server")
 
     def soon(self, callback: Callable[..., object], *args: Any) -> None:
-        """Call back on the loop's thread; for any thread (`Host` of the backends)."""
+        """Call back on the loop's thread; for any thread (`BackendHost` of the backends)."""
         loop = self._loop
         if loop is not None:
             loop.soon(callback, *args)
+
+    def limit_changed(self, backend: Backend, limit: int | None) -> None:
+        """Take note that a backend runs more or fewer calls at once from now on; for any thread."""
+        self.soon(self._resize, backend, limit)
+
+    def _resize(self, backend: Backend, limit: int | None) -> None:
+        for name, known in self.backends.items():
+            if known is backend:
+                self.dispatcher.set_pool(f"backend:{name}", limit)
+        self.wake()
+
+    def note_where(self, call: Call, place: str) -> None:
+        """Take note of where a call executes; for any thread."""
+        if isinstance(call.task_context, Attempt):
+            call.task_context.noted_place = place
 
     # ---- runs
 

@@ -11,11 +11,11 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from scattersphere.execution.attempt import Attempt
-from scattersphere.execution.logs.capture import BUNDLES_LOGGER, capture_bundle_loggers, capture_print
-from scattersphere.execution.logs.frames import logical_names
-from scattersphere.execution.logs.hostlog import Capture
-from scattersphere.execution.logs.runlog import RunLog, format_record
 from scattersphere.execution.watchdog import Blocked, LoopWatchdog, warn
+from scattersphere.logs.capture import BUNDLES_LOGGER, capture_bundle_loggers, capture_print
+from scattersphere.logs.frames import logical_names
+from scattersphere.logs.hostlog import Capture
+from scattersphere.logs.runlog import RunLog, format_record
 
 if TYPE_CHECKING:
     import logging

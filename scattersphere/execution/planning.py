@@ -23,7 +23,7 @@ from scattersphere.model.references import compile_argument
 from scattersphere.model.taskclass import LOOP, TaskClass
 
 if TYPE_CHECKING:
-    from scattersphere.execution.backends.protocol import BackendTraits
+    from scattersphere.abc.backend import BackendTraits
     from scattersphere.model.definition import JobDefinition, TaskDefinition
 
 Find = Callable[[str, str | None], TaskClass]

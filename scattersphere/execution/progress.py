@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from scattersphere.execution.logs.failures import shorten
 from scattersphere.model.events import EventKind
 
 if TYPE_CHECKING:
@@ -16,30 +15,10 @@ if TYPE_CHECKING:
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.timers import Deadlines, Timer
+    from scattersphere.worker.messages import Report
 
 GAP = 0.1
 """Seconds between two progress events of one attempt: a person sees no more than ten in a second."""
-
-MOST = 1e300
-"""A number of units that can still be shown; ints of any size can be reported."""
-
-WORDS = 500
-"""Characters of a progress message: 10,000 of them are kept for each run."""
-
-Report = tuple[float, float | None, str]
-"""done, total, message."""
-
-
-def checked(done: float, total: float | None, message: str) -> Report:
-    """Return a report that can be shown and sent. Raises `TypeError` and `ValueError` at who makes it."""
-    for name, value in (("done", done), ("total", total)):
-        if value is None and name == "total":
-            continue
-        if not isinstance(value, int | float):
-            raise TypeError(f"progress: {name} is a number, not {type(value).__name__}")
-        if not abs(value) < MOST:
-            raise ValueError(f"progress: {name} is {str(value)[:20]}")
-    return done, total, shorten(str(message), WORDS)
 
 
 class ProgressHost(Protocol):

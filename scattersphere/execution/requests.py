@@ -9,9 +9,9 @@ import anyio
 
 from scattersphere.errors import EngineError, RunStateError
 from scattersphere.execution.attempt import Attempt
-from scattersphere.execution.logs.runlog import current_attempt
 from scattersphere.execution.machine.consequences import CANCEL, KILL, STOP
 from scattersphere.execution.timers import within
+from scattersphere.logs.runlog import current_attempt
 from scattersphere.model.arguments import check_seconds, check_text
 from scattersphere.model.states import RunState
 

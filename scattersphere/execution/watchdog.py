@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from scattersphere.execution.logs.frames import is_engine_file, user_place
-from scattersphere.execution.logs.runlog import LoggedAttempt, current_attempt
+from scattersphere.logs.frames import is_engine_file, user_place
+from scattersphere.logs.runlog import LoggedAttempt, current_attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from scattersphere.execution.backends.protocol import Host
+    from scattersphere.abc.backend import BackendHost
 
 BLOCKED_SECONDS = 1.0
 """A loop that does not react for so long is blocked (promise 11)."""
@@ -65,7 +65,7 @@ class LoopWatchdog:
 
     def __init__(
         self,
-        host: Host,
+        host: BackendHost,
         is_busy: Callable[[], bool],
         on_blocked: Callable[[Blocked], None] = warn,
         *,

@@ -32,8 +32,8 @@ from scattersphere.watching.watcher import in_thread
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from scattersphere.abc.backend import BackendTraits
     from scattersphere.codec.load import DefinitionReading
-    from scattersphere.execution.backends.protocol import BackendTraits
     from scattersphere.execution.plan import Plan
     from scattersphere.execution.planning import Find, StandIn
     from scattersphere.model.taskclass import TaskClass

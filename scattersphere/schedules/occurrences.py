@@ -17,13 +17,13 @@ from zoneinfo import ZoneInfo
 
 import attrs
 
+from scattersphere.abc.triggers import Trigger
 from scattersphere.model.schedules import MissedPolicy
 from scattersphere.schedules.triggers import (
     SECOND,
     AtTrigger,
     CronTrigger,
     EveryTrigger,
-    Trigger,
     show_instant,
 )
 

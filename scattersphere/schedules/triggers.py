@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from bisect import bisect_left, bisect_right
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import attrs
@@ -22,21 +22,6 @@ EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 SECOND = dt.timedelta(seconds=1)
 _PROBE = dt.timedelta(days=1)
 """No zone sets its clock twice within so short a time."""
-
-
-@runtime_checkable
-class Trigger(Protocol):
-    """What decides when a schedule fires. Implementations are pure, hashable, and equal where their times are."""
-
-    def next(self, after: dt.datetime) -> dt.datetime | None:
-        """Return the first time after the instant `after`, to the second, in UTC; None if there is none any more."""
-
-    def previous(self, before: dt.datetime) -> dt.datetime | None:
-        """Return the last time before the instant `before`, in UTC; None if there was none."""
-
-    def words(self) -> str:
-        """Say in words when it fires."""
-        ...
 
 
 # ---- every

@@ -20,16 +20,15 @@ import contextvars
 import tempfile
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
+from scattersphere.abc.backend import NO_RETRY, BackendTraits, Call, Outcome, OutcomeKind
 from scattersphere.errors import TaskCancelled
-from scattersphere.execution.backends.protocol import BackendTraits, Call, Ending, Outcome
-from scattersphere.execution.backends.workercontext import StandInPlan
-from scattersphere.execution.body import Invocation
-from scattersphere.execution.logs.runlog import RunLog, current_attempt, task_logger
+from scattersphere.execution.invocation import Invocation
 from scattersphere.execution.loops import current_loop
+from scattersphere.logs.runlog import RunLog, current_attempt, task_logger
 from scattersphere.model.taskclass import TaskClass
 from scattersphere.runnable import TaskContext, is_async, overridden_hooks
 from scattersphere.testing import bodies
@@ -39,8 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
 
-    from scattersphere.execution.attempt import Attempt
-    from scattersphere.execution.backends.protocol import Backend, Handle
+    from scattersphere.abc.backend import Backend, Handle
+    from scattersphere.model.definition import RetryPolicy
     from scattersphere.runnable import RunnableTask
 
 PATIENCE = 30.0
@@ -59,7 +58,9 @@ class CheckContext(TaskContext):
         self.cancelled = False
         self.begun: anyio.Event = anyio.Event()
         self.progress_made: list[tuple[float, float | None, str]] = []
-        self.planned: Any = None
+        self.hooks: frozenset[str] = frozenset()
+        self.make: Callable[[], RunnableTask]
+        self.retry: RetryPolicy = NO_RETRY
         self.awaiting: Any = None
         self._stage = stage
         self._task = task
@@ -175,12 +176,24 @@ class Stage:
         self.backend: Backend = make()
         self.takes_prints: bool = False
         """Whether what bodies print belongs into their logs."""
+        self.limits: list[tuple[Backend, int | None]] = []
+        """What the backend has said of its limit."""
+        self.places: dict[str, str] = {}
+        """Where calls were said to execute, by their names."""
         self._loop = current_loop()
         self._count = 0
 
     def soon(self, callback: Callable[..., object], *args: Any) -> None:
-        """Call back on the loop's thread (`Host`)."""
+        """Call back on the loop's thread (`BackendHost`)."""
         self._loop.soon(callback, *args)
+
+    def limit_changed(self, backend: Backend, limit: int | None) -> None:
+        """Take note of a new limit."""
+        self.limits.append((backend, limit))
+
+    def note_where(self, call: Call, place: str) -> None:
+        """Take note of where a call executes."""
+        self.places[call.name] = place
 
     async def __aenter__(self) -> Self:
         await self._loop.open(lambda _: False, lambda: None, lambda _: None)
@@ -199,7 +212,7 @@ class Stage:
         context = self.make_context(cls, arguments)
         started = Started(context)
         call = Call(
-            invoke=Invocation(cast("Attempt", context), self._loop),  # which asks no more of it than it has
+            invoke=Invocation(context, self._loop),
             context=_context_of(context),
             task_class=task_class_of(cls),
             arguments=arguments,
@@ -213,7 +226,8 @@ class Stage:
         """Make the context of one more call."""
         self._count += 1
         context = CheckContext(self, cls.__name__, self._count)
-        context.planned = StandInPlan(cls, arguments, overridden_hooks(cls))
+        context.hooks = overridden_hooks(cls)
+        context.make = lambda: cls(**arguments)
         return context
 
     async def run(self, cls: type[RunnableTask], **arguments: Any) -> Outcome:
@@ -266,7 +280,7 @@ async def check_an_outcome_comes_once_later_and_on_the_loop(make: Callable[[], B
             calls.append(call)
         for number, call in enumerate(calls):
             outcome = await call.outcome()
-            _expect(outcome.ending is Ending.VALUE, f"it ended with {outcome}")
+            _expect(outcome.kind is OutcomeKind.VALUE, f"it ended with {outcome}")
             _expect(outcome.value == number, f"call {number} got the value of another: {outcome.value}")
     for call in calls:
         _expect(len(call.outcomes) == 1, f"`done` was called {len(call.outcomes)} times")
@@ -280,7 +294,7 @@ async def check_an_exception_keeps_type_message_and_source(make: Callable[[], Ba
     async with Stage(make) as stage:
         for kind, cls in bodies.EXCEPTIONS.items():
             outcome = await stage.run(bodies.Fail, kind=kind, message="no such day")
-            _expect(outcome.ending is Ending.EXCEPTION, f"{kind}: it ended with {outcome}")
+            _expect(outcome.kind is OutcomeKind.EXCEPTION, f"{kind}: it ended with {outcome}")
             _expect(isinstance(outcome.error, cls), f"{kind}: {outcome.error!r} is no {kind}")
             _expect(type(outcome.error).__qualname__ == kind, f"{kind} came back as {type(outcome.error)}")
             _expect(str(outcome.error) == "no such day", f"{kind}: the message came back as {outcome.error}")
@@ -300,7 +314,7 @@ async def check_a_cancel_ends_a_body_at_its_next_check(make: Callable[[], Backen
         for _ in range(3):
             running.cancel()
         for call in (early, running):
-            _expect((await call.outcome()).ending is Ending.CANCELLED, f"it ended with {call.outcomes}")
+            _expect((await call.outcome()).kind is OutcomeKind.CANCELLED, f"it ended with {call.outcomes}")
 
 
 async def check_an_async_body_is_awaited_where_it_may_be_named(make: Callable[[], Backend]) -> None:
@@ -308,7 +322,7 @@ async def check_an_async_body_is_awaited_where_it_may_be_named(make: Callable[[]
     async with Stage(make) as stage:
         if BackendTraits.of(stage.backend).runs_async:
             outcome = await stage.run(bodies.AsyncEcho, value=VALUE)
-            _expect(outcome.ending is Ending.VALUE, f"it ended as {outcome.ending}: {outcome.traceback}")
+            _expect(outcome.kind is OutcomeKind.VALUE, f"it ended as {outcome.kind}: {outcome.traceback}")
             _expect(outcome.value == VALUE, f"it came to {outcome.value!r} and not to what its body returned")
 
 
@@ -332,7 +346,7 @@ async def check_late_requests_reach_nobody(make: Callable[[], Backend]) -> None:
             old.handle.kill()
             _expect(not old.handle.where(), "a call that has ended is still said to execute a line")
             await flag.touch()
-            _expect((await fresh.outcome()).ending is Ending.VALUE, f"it ended with {fresh.outcomes}")
+            _expect((await fresh.outcome()).kind is OutcomeKind.VALUE, f"it ended with {fresh.outcomes}")
     _expect(len(old.outcomes) == 1, "`done` was called again")
 
 
@@ -411,7 +425,7 @@ async def check_closing_ends_what_waits(make: Callable[[], Backend]) -> None:
             for call in refusing:
                 await call.outcome()
             if waiting is not None:
-                _expect((await waiting.outcome()).ending is Ending.CANCELLED, f"it got {waiting.outcomes}")
+                _expect((await waiting.outcome()).kind is OutcomeKind.CANCELLED, f"it got {waiting.outcomes}")
 
 
 CHECKS: tuple[Callable[[Callable[[], Backend]], Awaitable[None]], ...] = (

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere.abc.backend import Handle, Outcome, OutcomeKind
 from scattersphere.errors import TaskCrashedError
-from scattersphere.execution.backends.protocol import Ending, Outcome
-from scattersphere.execution.logs.failures import format_failure
+from scattersphere.logs.failures import format_failure
 from scattersphere.server import Server
 from scattersphere.testing.injections import injecting_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from scattersphere.execution.backends.protocol import Backend, Call, Handle, Host
+    from scattersphere.abc.backend import Backend, BackendHost, Call
     from scattersphere.execution.executor import JobExecutor
     from scattersphere.execution.plan import PlannedTask
     from scattersphere.execution.timers import Timer
@@ -85,9 +85,9 @@ class StageBackend:
         self._injections = injections
         self._clock = clock
 
-    async def open(self, host: Host) -> None:
+    async def open(self, host: BackendHost) -> None:
         """Open the other backend."""
-        await self._inner.open(host)
+        await self._inner.open(_StageHost(host, self))
 
     async def aclose(self) -> None:
         """Close the other backend."""
@@ -108,7 +108,7 @@ class StageBackend:
             return self._start(call, done)
         crashed = isinstance(error, TaskCrashedError)
         trace = "" if crashed else format_failure(error)
-        done(Outcome(Ending.DIED if crashed else Ending.EXCEPTION, error=error, traceback=trace))
+        done(Outcome(OutcomeKind.DIED if crashed else OutcomeKind.EXCEPTION, error=error, traceback=trace))
         return None
 
     def _start(self, call: Call, done: Callable[[Outcome], None]) -> Handle:
@@ -125,7 +125,21 @@ class StageBackend:
             raise
 
 
-class _Delayed:
+class _StageHost:
+    """What is lent to the other backend: the engine knows it by the one that is put before it."""
+
+    def __init__(self, host: BackendHost, known_as: Backend) -> None:
+        self._host = host
+        self._known_as = known_as
+        self.soon = host.soon
+        self.note_where = host.note_where
+
+    def limit_changed(self, backend: Backend, limit: int | None) -> None:  # noqa: ARG002 - it is another to the engine
+        """Pass on that it runs more or fewer calls from now on."""
+        self._host.limit_changed(self._known_as, limit)
+
+
+class _Delayed(Handle):
     """The handle of a call that begins later."""
 
     def __init__(
@@ -157,9 +171,19 @@ class _Delayed:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
-            self._executor.soon(self._done, Outcome(Ending.CANCELLED))
+            self._executor.soon(self._done, Outcome(OutcomeKind.CANCELLED))
         elif self._inner is not None:
             getattr(self._inner, verb)()
+
+    def pause(self) -> None:
+        """Pass on that the run is being paused."""
+        if self._inner is not None:
+            self._inner.pause()
+
+    def resume(self) -> None:
+        """Pass on that it goes on."""
+        if self._inner is not None:
+            self._inner.resume()
 
     def where(self) -> str:
         """Say which line it is executing."""

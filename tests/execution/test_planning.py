@@ -18,8 +18,8 @@ from scattersphere import (
     TaskDefinition,
     UnresolvedError,
 )
+from scattersphere.abc.backend import LOOP_TRAITS, BackendTraits
 from scattersphere.execution import planning
-from scattersphere.execution.backends.protocol import LOOP_TRAITS, BackendTraits
 from scattersphere.execution.planning import compile_plan
 from scattersphere.model.fields import rows
 

@@ -10,9 +10,9 @@ import anyio
 import pytest
 from patience import PATIENCE
 
-from scattersphere.execution.logs.runlog import RunLog
 from scattersphere.execution.loops import current_loop
 from scattersphere.execution.watchdog import Blocked, LoopWatchdog, warn
+from scattersphere.logs.runlog import RunLog
 
 LIMIT = 0.1
 

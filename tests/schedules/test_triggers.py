@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scattersphere.schedules.triggers import AtTrigger, CronTrigger, EveryTrigger, Trigger
+from scattersphere.abc import Trigger
+from scattersphere.schedules.triggers import AtTrigger, CronTrigger, EveryTrigger
 
 pytestmark = pytest.mark.needs("cronsim")
 

@@ -7,7 +7,7 @@ import threading
 import anyio
 import pytest
 
-from scattersphere.execution.backends.protocol import Ending, Outcome
+from scattersphere.abc.backend import Outcome, OutcomeKind
 from scattersphere.execution.backends.threads import ThreadBackend
 from scattersphere.testing import backends
 from scattersphere.testing.backends import (
@@ -98,7 +98,7 @@ class Flat(Soon):
     def tell(self, call, done):
         outcome = call.context.run(call.invoke)
         if outcome.error is not None:
-            outcome = Outcome(Ending.EXCEPTION, error=RuntimeError(str(outcome.error)))
+            outcome = Outcome(OutcomeKind.EXCEPTION, error=RuntimeError(str(outcome.error)))
         self.host.soon(done, outcome)
 
 

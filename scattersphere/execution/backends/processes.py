@@ -14,18 +14,18 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING
 
-from scattersphere.execution.backends.protocol import Ending, Outcome
+from scattersphere.abc.backend import Outcome, OutcomeKind
 from scattersphere.execution.backends.threads import DaemonThreadPool
-from scattersphere.execution.backends.wire import make_message
 from scattersphere.execution.backends.workerlane import DirectCalls, ProcessHandle, WorkerLane
 from scattersphere.execution.backends.workerprocess import IdleWorkers
 from scattersphere.execution.loops import TrioLoop, current_loop
+from scattersphere.worker.messages import CallMessage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from scattersphere.execution.backends.protocol import Call, Host
-    from scattersphere.execution.backends.workerprocess import LateLine
+    from scattersphere.abc.backend import BackendHost, Call
+    from scattersphere.worker.process import LateLine
 
 
 def core_count() -> int:
@@ -69,13 +69,13 @@ class ProcessBackend:
         self._direct: DirectCalls | None = None
         self._active = 0
         self._waiting: deque[ProcessHandle] = deque()
-        self._host: Host | None = None
+        self._host: BackendHost | None = None
         self._closing = False
 
     def __repr__(self) -> str:
         return f"<ProcessBackend: {self._active} calls, {len(self._waiting)} waiting>"
 
-    async def open(self, host: Host) -> None:
+    async def open(self, host: BackendHost) -> None:
         """Get ready; no process is made before the first call."""
         loop = current_loop()
         self._library = "trio" if isinstance(loop, TrioLoop) else "asyncio"
@@ -91,7 +91,7 @@ class ProcessBackend:
         """
         if self._host is None or self._closing:
             raise RuntimeError("the process backend is not open: its Server opens and closes it")
-        order = make_message(call, next(self._numbers), self._library)
+        order = CallMessage.of(call, next(self._numbers), self._library)
         handle = ProcessHandle(call, lambda outcome: self._ended(done, outcome), order)
         if self._active < self._workers.limit:
             self._begin(handle)
@@ -115,7 +115,7 @@ class ProcessBackend:
         self._closing = True
         while self._waiting and self._host is not None:
             self._active += 1
-            self._host.soon(self._waiting.popleft().done, Outcome(Ending.CANCELLED))
+            self._host.soon(self._waiting.popleft().done, Outcome(OutcomeKind.CANCELLED))
         if self._direct is not None:
             self._direct.close()
         for handle in self._lanes.close():

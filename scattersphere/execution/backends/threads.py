@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import anyio
 
-from scattersphere.execution.backends.protocol import Ending, Outcome
-from scattersphere.execution.logs.failures import format_failure
-from scattersphere.execution.logs.frames import user_place
+from scattersphere.abc.backend import Handle, Outcome, OutcomeKind
+from scattersphere.logs.frames import user_place
+from scattersphere.worker.body import failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from scattersphere.execution.backends.protocol import Call, Host
+    from scattersphere.abc.backend import BackendHost, Call
 
 _TURN = 0.002
 """Seconds of outcomes delivered before the loop gets a turn (docs/explanation/performance.md)."""
@@ -37,7 +37,7 @@ _JOIN_SLICE = 0.01
 """Seconds after which closing looks again whether a lane had just taken a handle after all."""
 
 
-class LaneHandle:
+class LaneHandle(Handle):
     """What goes through a lane: a call, and whom to tell its outcome on the loop's thread."""
 
     __slots__ = ("call", "done")
@@ -99,13 +99,13 @@ class DaemonThreadPool(Generic[H]):
         """Handles put whose outcome was not delivered yet."""
         self._made = 0
         self._closing = False
-        self._host: Host | None = None
+        self._host: BackendHost | None = None
         self._all_left: anyio.Event | None = None
 
     def __repr__(self) -> str:
         return f"{len(self._lanes)} {self.name}s, {self._busy} calls"
 
-    def open(self, host: Host) -> None:
+    def open(self, host: BackendHost) -> None:
         """Get ready; no thread is made before the first handle."""
         self._host = host
         self._all_left = anyio.Event()
@@ -131,7 +131,7 @@ class DaemonThreadPool(Generic[H]):
             if not self._closing:
                 self._closing = True
                 for handle in self._take_waiting():
-                    self._report(handle, Outcome(Ending.CANCELLED))
+                    self._report(handle, Outcome(OutcomeKind.CANCELLED))
                 for _ in self._lanes:
                     self._wakes.put(None)
                 if not self._lanes:
@@ -293,11 +293,6 @@ def _run(worker: Worker[H], handle: H) -> Outcome:
         return failed(exc)
 
 
-def failed(exc: BaseException) -> Outcome:
-    """Return the outcome of a call that raised `exc`."""
-    return Outcome(Ending.EXCEPTION, error=exc, traceback=format_failure(exc))
-
-
 THREAD_LIMIT = 40
 """Calls at once (design, section 8); anyio's and Starlette's default too."""
 
@@ -351,7 +346,7 @@ class ThreadBackend:
     def __repr__(self) -> str:
         return f"<ThreadBackend: {self._lanes!r}>"
 
-    async def open(self, host: Host) -> None:
+    async def open(self, host: BackendHost) -> None:
         """Get ready; no thread is made before the first call."""
         self._lanes.open(host)
 

@@ -14,39 +14,31 @@ import threading
 from contextlib import suppress
 from time import monotonic
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from scattersphere.errors import TaskCancelled
-from scattersphere.execution.backends.protocol import Ending, Outcome
+from scattersphere.abc.backend import Outcome, OutcomeKind
 from scattersphere.execution.backends.threads import LaneHandle
-from scattersphere.execution.backends.wire import Kind, dumps, pack
 from scattersphere.execution.backends.workerprocess import IdleWorkers, is_exhausted, version_of
-from scattersphere.execution.logs.failures import text_of
-from scattersphere.execution.logs.hostlog import pass_on_line
-from scattersphere.execution.logs.runlog import TASK_LOGGER
+from scattersphere.worker.channel import CallChannel
+from scattersphere.worker.messages import Reply, dumps, refused
+from scattersphere.worker.pipes import OUTCOMES, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from scattersphere.execution.backends.protocol import Call
-    from scattersphere.execution.backends.remotefailure import RemoteFailure
-    from scattersphere.execution.backends.wire import CallMessage
-    from scattersphere.execution.backends.workerprocess import IdleWorkers, WorkerProcess
-    from scattersphere.execution.logs.runlog import LoggedAttempt
+    from scattersphere.abc.backend import Call
     from scattersphere.execution.loops import Loop
+    from scattersphere.worker.messages import CallMessage
+    from scattersphere.worker.process import WorkerProcess
 
 
 def take(handle: ProcessHandle, worker: WorkerProcess, kind: Kind, payload: bytes) -> Outcome | None:
     """Handle one frame; return the outcome if it is the last one of the call. CHECK blocks while the run is paused."""
     match kind:
-        case Kind.VALUE:
-            return _value(handle.call.name, payload)
-        case Kind.FAILURE:
-            failure: RemoteFailure = pickle.loads(payload)  # noqa: S301 - from the worker that we started
-            worker.exhausted = worker.exhausted or ("builtins", "MemoryError") in failure.lineage
-            return Outcome(Ending.EXCEPTION, error=failure.rebuild(), traceback=failure.traceback)
-        case Kind.CANCELLED:
-            return Outcome(Ending.CANCELLED)
+        case Kind.VALUE | Kind.FAILURE | Kind.CANCELLED:
+            outcome = Reply(OUTCOMES[kind], payload).outcome(handle.call.name)
+            worker.exhausted = worker.exhausted or isinstance(outcome.error, MemoryError)
+            return outcome
         case Kind.CHECK:
             worker.calls.send(Kind.ANSWER, dumps(_check(handle)))
         case Kind.RESULTS:
@@ -54,75 +46,37 @@ def take(handle: ProcessHandle, worker: WorkerProcess, kind: Kind, payload: byte
         case Kind.READY:
             worker.started = True
         case Kind.LOG:
-            _log_line(handle, worker, *pickle.loads(payload))  # noqa: S301 - as above
+            number, level, message, logger, when = pickle.loads(payload)  # noqa: S301 - as above
+            ago = max(0.0, monotonic() - when)
+            if number == handle.number:
+                handle.channel.log(level, message, logger, ago)
+            else:  # a thread that outlived an earlier call, or a module's import
+                worker.late.take(number, level, message, logger, ago)
         case Kind.PROGRESS | Kind.HERE:
             number, *content = pickle.loads(payload)  # noqa: S301 - as above
             if number == handle.number:
-                (handle.answered if kind is Kind.HERE else handle.call.task_context.progress)(*content)
+                (handle.answered if kind is Kind.HERE else handle.channel.progress)(*content)
     return None
 
 
 def died(how: str) -> Outcome:
     """The process is gone."""
-    return Outcome(Ending.DIED, error=ChildProcessError(how))
-
-
-def refused(exc: Exception) -> Outcome:
-    """The call did not come to the user's code: the message says all, and the frames would all be ours."""
-    return Outcome(Ending.EXCEPTION, error=exc, traceback=f"{type(exc).__name__}: {text_of(exc)}")
-
-
-def _value(name: str, payload: bytes) -> Outcome:
-    try:
-        return Outcome(Ending.VALUE, pickle.loads(payload))  # noqa: S301 - as above
-    except BaseException as exc:  # noqa: BLE001 - unpickling runs code of the result's classes
-        error = TypeError(
-            f"{name}: its result arrived from the worker process but cannot be read: {text_of(exc)}"
-        )
-        return refused(error)
+    return Outcome(OutcomeKind.DIED, error=ChildProcessError(how))
 
 
 def _check(handle: ProcessHandle) -> tuple[str, str]:
     """Ask the attempt's own context, on behalf of the body: this blocks while the run is paused."""
-    try:
-        handle.call.task_context.check()
-    except TaskCancelled as exc:
-        return "cancelled", text_of(exc)
-    return ("cancelled", "") if handle.cancelled else ("go on", "")
+    reason = handle.channel.check()
+    return ("go on", "") if reason is None and not handle.cancelled else ("cancelled", reason or "")
 
 
 def _results(handle: ProcessHandle) -> bytes:
     try:
-        return dumps(("results", dict(handle.call.task_context.results)))
+        return dumps(("results", dict(handle.channel.results())))
     except Exception as exc:  # noqa: BLE001 - the results' own __reduce__ may raise anything
         return dumps(
             ("error", f"the results of the upstream tasks cannot be sent to a worker process: {exc}")
         )
-
-
-def _log_line(
-    handle: ProcessHandle,
-    worker: WorkerProcess,
-    number: int,
-    level: int,
-    message: str,
-    logger: str,
-    when: float,
-) -> None:
-    ago = max(0.0, monotonic() - when)  # one clock for all processes of a machine, which nobody sets
-    context = handle.call.task_context
-    log = getattr(context, "run_log", None)
-    if number != handle.number:  # a thread that outlived an earlier call, or a module's import
-        worker.late.take(number, level, message, logger, ago)
-    elif log is None:  # a context of somebody else's executor
-        context.log.log(level, "%s", message)
-    else:
-        log.append(
-            level, message, task=context.task, index=context.index, attempt=context.attempt,
-            logger=logger, ago=ago,
-        )  # fmt: skip
-        if logger == TASK_LOGGER:
-            pass_on_line(cast("LoggedAttempt", context), level, message)
 
 
 _WHERE_WAIT = 0.05
@@ -132,10 +86,21 @@ _WHERE_WAIT = 0.05
 class ProcessHandle(LaneHandle):
     """A call in a worker process."""
 
-    __slots__ = ("_answered", "_place", "cancelled", "direct", "killed", "number", "order", "worker")
+    __slots__ = (
+        "_answered",
+        "_place",
+        "cancelled",
+        "channel",
+        "direct",
+        "killed",
+        "number",
+        "order",
+        "worker",
+    )
 
     def __init__(self, call: Call, done: Callable[[Outcome], None], order: CallMessage) -> None:
         super().__init__(call, done)
+        self.channel: CallChannel = CallChannel(call)
         self.order: CallMessage = order
         self.number: int = order.number
         self.cancelled: bool = False
@@ -228,7 +193,7 @@ class DirectCalls:
             return False
         sent = False
         if not is_exhausted(worker) and worker.environment == workers.environment() and call.begins():
-            order = pack(call, handle.order, None)
+            order = handle.order.pack(call)
             handle.enter(worker)
             try:
                 worker.calls.send(Kind.CALL, order)  # into an empty pipe, which has room for it
@@ -246,7 +211,9 @@ class DirectCalls:
         """Kill the workers of all that executes, and say so."""
         for direct in list(self.live):
             direct.handle.kill()
-            direct.end(Outcome(Ending.DIED, error=ChildProcessError("killed when its Server was closed")))
+            direct.end(
+                Outcome(OutcomeKind.DIED, error=ChildProcessError("killed when its Server was closed"))
+            )
 
 
 class DirectCall:
@@ -370,7 +337,7 @@ class WorkerLane:
             return refused(exc)
         try:
             same = worker.environment == environment
-            order = pack(handle.call, handle.order, None if same else dict(environment))
+            order = handle.order.pack(handle.call, None if same else environment)
         except Exception as exc:  # noqa: BLE001 - what cannot be sent fails the call
             self._workers.put(worker)
             return refused(exc)
@@ -382,7 +349,7 @@ class WorkerLane:
         if worker.started and not handle.call.begins():
             handle.leave(worker)
             self._workers.put(worker)
-            return Outcome(Ending.CANCELLED)
+            return Outcome(OutcomeKind.CANCELLED)
         try:
             worker.calls.send(Kind.CALL, order)
         except OSError:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 
 from scattersphere.execution.loops.asyncio import AsyncioLoop
-from scattersphere.execution.loops.protocol import Loop, line_of
+from scattersphere.execution.loops.protocol import Loop
 from scattersphere.execution.loops.trio import TrioLoop
 
-__all__ = ["AsyncioLoop", "Loop", "TrioLoop", "current_loop", "line_of"]
+__all__ = ["AsyncioLoop", "Loop", "TrioLoop", "current_loop"]
 
 
 def current_loop() -> Loop:

@@ -20,8 +20,9 @@ from asyncio.tasks import _enter_task, _leave_task  # "Extending", in asyncio's 
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from scattersphere.execution.logs.runlog import current_attempt
-from scattersphere.execution.loops.protocol import joins, line_of
+from scattersphere.execution.loops.protocol import joins
+from scattersphere.logs.frames import line_of
+from scattersphere.logs.runlog import current_attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from scattersphere.execution.logs.frames import user_place_in
+from scattersphere.logs.frames import DEEPEST_CHAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping
-    from types import FrameType
 
     from scattersphere.execution.attempt import Attempt
 
@@ -92,23 +91,6 @@ class Loop(Protocol):
 
     def pass_on(self, exc: BaseException) -> None:
         """Hand a KeyboardInterrupt that a body ended with on to the host, if it was a real Ctrl-C."""
-
-
-# ---- chains of awaits, which both libraries build alike
-
-DEEPEST_CHAIN = 1_000
-"""Links of an await chain that are followed; a deeper one is named by what was seen of it."""
-
-
-def line_of(coroutine: Any) -> str:
-    """Follow the await chain of a suspended coroutine; name the user's innermost line."""
-    frames: list[FrameType] = []
-    while coroutine is not None and len(frames) < DEEPEST_CHAIN:
-        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
-        if frame is not None:
-            frames.append(frame)
-        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
-    return user_place_in(reversed(frames))
 
 
 _JOINS = (

@@ -18,8 +18,9 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from scattersphere.execution.logs.failures import is_from_file
-from scattersphere.execution.loops.protocol import joins, line_of
+from scattersphere.execution.loops.protocol import joins
+from scattersphere.logs.failures import is_from_file
+from scattersphere.logs.frames import line_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping

@@ -250,11 +250,13 @@ class _Story:
     def _place(self, number: int) -> list[str]:
         """Say at which line a body stands. A worker process would have to be asked, and waited for."""
         attempt = self._execution.live.get(number)
-        traits = self._execution.engine.traits
-        if attempt is None or not traits[attempt.planned.backend].keeps_context:
+        if attempt is None:
             return []
-        place = self._execution.engine.attempts.where(attempt)
-        return [f"at {place}"] if place else []
+        found = [f"on {attempt.noted_place}"] if attempt.noted_place else []
+        if self._execution.engine.traits[attempt.planned.backend].keeps_context:
+            place = self._execution.engine.attempts.where(attempt)
+            found += [f"at {place}"] if place else []
+        return found
 
 
 def _instances(execution: Execution) -> dict[int, list[int]]:

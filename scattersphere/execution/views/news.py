@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from scattersphere.execution.logs.hostlog import BUNDLES, JOBS, RUNS, fields_of, tell
 from scattersphere.execution.views.outcome import failed_error
+from scattersphere.logs.hostlog import BUNDLES, JOBS, RUNS, fields_of, tell
 from scattersphere.model.states import RunState
 from scattersphere.registry.records import BundleEventKind
 

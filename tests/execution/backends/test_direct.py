@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scattersphere.abc.backend import OutcomeKind
 from scattersphere.execution.backends import workerlane
 from scattersphere.execution.backends.processes import ProcessBackend
-from scattersphere.execution.backends.protocol import Ending
-from scattersphere.execution.backends.wire import dumps
 from scattersphere.execution.backends.workerlane import FEW, SHORT, is_small
 from scattersphere.testing.backends import Stage
 from scattersphere.testing.bodies import Echo, Obey, Refuse, Talk
+from scattersphere.worker.messages import dumps
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ async def test_a_small_call_to_a_warm_worker_needs_no_lane():
         for number in range(20):
             assert (await stage.run(Echo, value=number)).value == number
         talk = stage.start(Talk, word="w")
-        assert (await talk.outcome()).ending is Ending.VALUE
+        assert (await talk.outcome()).kind is OutcomeKind.VALUE
         assert len(talk.context.run_log.lines()) == 3
         assert stage.to_lane == 0
         assert (await stage.run(bodies.Who)).value == stage.pid
@@ -61,19 +61,19 @@ async def test_a_small_call_to_a_warm_worker_needs_no_lane():
 @pytest.mark.parametrize(
     ("cls", "arguments", "ending"),
     [
-        (Echo, {"value": b"x" * 100_000}, Ending.VALUE),
-        (Echo, {"value": list(range(1_000))}, Ending.VALUE),
-        (bodies.Return, {"what": "big"}, Ending.VALUE),
-        (bodies.Results, {}, Ending.VALUE),
-        (bodies.Checks, {}, Ending.VALUE),
-        (bodies.Die, {"how": "kill"}, Ending.DIED),
-        (bodies.Die, {"how": "exit"}, Ending.DIED),
-        (bodies.Die, {"how": "garbage"}, Ending.DIED),
+        (Echo, {"value": b"x" * 100_000}, OutcomeKind.VALUE),
+        (Echo, {"value": list(range(1_000))}, OutcomeKind.VALUE),
+        (bodies.Return, {"what": "big"}, OutcomeKind.VALUE),
+        (bodies.Results, {}, OutcomeKind.VALUE),
+        (bodies.Checks, {}, OutcomeKind.VALUE),
+        (bodies.Die, {"how": "kill"}, OutcomeKind.DIED),
+        (bodies.Die, {"how": "exit"}, OutcomeKind.DIED),
+        (bodies.Die, {"how": "garbage"}, OutcomeKind.DIED),
     ],
 )
 async def test_what_could_keep_the_loop_waiting_is_a_lanes_business(cls, arguments, ending):
     async with Counting() as stage:
-        assert (await stage.run(cls, **arguments)).ending is ending
+        assert (await stage.run(cls, **arguments)).kind is ending
         assert stage.to_lane == 1
         assert (await stage.run(Echo, value=1)).value == 1
 
@@ -84,13 +84,13 @@ async def test_a_kill_and_a_cancel_reach_a_direct_call():
         obeying = stage.start(Obey)
         await obeying.begun()
         obeying.cancel()
-        assert (await obeying.outcome()).ending is Ending.CANCELLED
+        assert (await obeying.outcome()).kind is OutcomeKind.CANCELLED
         refusing = stage.start(Refuse, until="/nowhere/at/all")
         await refusing.outcome()
         waiting = stage.start(bodies.AsyncWait)
         await waiting.begun()
         waiting.handle.kill()
-        assert (await waiting.outcome()).ending is Ending.DIED
+        assert (await waiting.outcome()).kind is OutcomeKind.DIED
 
 
 @pytest.mark.anyio
@@ -103,7 +103,7 @@ async def test_the_line_of_a_direct_call_is_known(monkeypatch):
         assert "in run" in call.handle.where()
         assert stage.to_lane == 1
         call.cancel()
-        assert (await call.outcome()).ending is Ending.CANCELLED
+        assert (await call.outcome()).kind is OutcomeKind.CANCELLED
 
 
 @pytest.mark.anyio
@@ -131,7 +131,7 @@ async def test_closing_ends_direct_calls_and_their_processes():
         call = stage.start(bodies.AsyncWait)
         await call.begun()
         assert stage.to_lane == 0
-    assert (await call.outcome()).ending is Ending.DIED
+    assert (await call.outcome()).kind is OutcomeKind.DIED
     with pytest.raises(ProcessLookupError):
         os.kill(stage.pid, 0)
 

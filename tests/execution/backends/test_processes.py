@@ -14,15 +14,15 @@ import anyio
 import pytest
 from patience import PATIENCE
 
+from scattersphere.abc.backend import Backend, OutcomeKind
 from scattersphere.errors import NonRetryableError
 from scattersphere.execution.backends import workerprocess
 from scattersphere.execution.backends.processes import ProcessBackend, core_count
-from scattersphere.execution.backends.protocol import Backend, Ending
-from scattersphere.execution.backends.wire import Kind
-from scattersphere.execution.backends.workerprocess import WorkerProcess
 from scattersphere.runnable import RunnableTask
 from scattersphere.testing.backends import CheckContext, Stage
 from scattersphere.testing.bodies import Echo, Obey, Refuse
+from scattersphere.worker.pipes import Kind
+from scattersphere.worker.process import WorkerProcess
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -82,7 +82,7 @@ def test_it_is_a_backend_as_wide_as_the_machine():
 async def test_a_death_is_told_by_signal_or_exit_code_and_a_new_process_goes_on(how, words):
     async with one() as stage:
         outcome = await stage.run(bodies.Die, how=how)
-        assert outcome.ending is Ending.DIED
+        assert outcome.kind is OutcomeKind.DIED
         assert str(outcome.error) == words
         assert (await stage.run(Echo, value=1)).value == 1
 
@@ -91,7 +91,7 @@ async def test_a_death_is_told_by_signal_or_exit_code_and_a_new_process_goes_on(
 async def test_a_process_that_breaks_its_pipes_is_ended(how):
     async with one() as stage:
         outcome = await stage.run(bodies.Die, how=how)
-        assert outcome.ending is Ending.DIED
+        assert outcome.kind is OutcomeKind.DIED
         assert (await stage.run(Echo, value=1)).value == 1
 
 
@@ -103,11 +103,11 @@ async def test_a_kill_ends_one_call_and_the_neighbour_goes_on(tmp_path):
         await neighbour.begun()
         victim.handle.kill()
         outcome = await victim.outcome()
-        assert outcome.ending is Ending.DIED
+        assert outcome.kind is OutcomeKind.DIED
         assert str(outcome.error) == "killed by SIGKILL"
         assert (await stage.run(Echo, value=1)).value == 1  # the lane has a new process
         go.touch()
-        assert (await neighbour.outcome()).ending is Ending.VALUE
+        assert (await neighbour.outcome()).kind is OutcomeKind.VALUE
 
 
 async def test_a_call_killed_before_it_began_never_begins(tmp_path):
@@ -118,7 +118,7 @@ async def test_a_call_killed_before_it_began_never_begins(tmp_path):
         waiting = stage.start(Refuse, until=str(tmp_path / "never"))
         waiting.handle.kill()
         go.touch()
-        assert (await waiting.outcome()).ending is Ending.DIED
+        assert (await waiting.outcome()).kind is OutcomeKind.DIED
         assert waiting.context.progress_made == []
 
 
@@ -173,16 +173,16 @@ async def test_a_worker_that_died_while_it_was_idle_costs_no_call():
         os.kill(pid, signal.SIGKILL)
         await wait_until(lambda: not is_running(pid))
         outcome = await stage.run(bodies.Who)
-        assert outcome.ending is Ending.VALUE
+        assert outcome.kind is OutcomeKind.VALUE
         assert outcome.value != pid
 
 
 async def test_a_worker_that_cannot_start_fails_the_call_and_is_not_tried_for_ever(monkeypatch):
-    monkeypatch.setattr("scattersphere.execution.backends.workerprocess._BOOTSTRAP", "raise SystemExit(9)")
+    monkeypatch.setattr("scattersphere.worker.process._BOOTSTRAP", "raise SystemExit(9)")
     async with one() as stage:
         for _ in range(2):
             outcome = await stage.run(Echo)
-            assert outcome.ending is Ending.DIED
+            assert outcome.kind is OutcomeKind.DIED
             assert "did not start: exit code 9" in str(outcome.error)
 
 
@@ -190,7 +190,7 @@ async def test_without_a_python_the_call_fails_and_says_so(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     async with one() as stage:
         outcome = await stage.run(Echo)
-    assert outcome.ending is Ending.EXCEPTION
+    assert outcome.kind is OutcomeKind.EXCEPTION
     assert isinstance(outcome.error, FileNotFoundError)
 
 
@@ -230,7 +230,7 @@ async def test_the_line_of_bases_of_an_exception_is_kept():
 async def test_a_result_that_cannot_be_sent_is_a_clear_failure(what):
     async with one() as stage:
         outcome = await stage.run(bodies.Return, what=what)
-    assert outcome.ending is Ending.EXCEPTION
+    assert outcome.kind is OutcomeKind.EXCEPTION
     assert isinstance(outcome.error, TypeError)
     assert "its result (a " in str(outcome.error)
     assert 'use backend "thread"' in str(outcome.error)
@@ -387,7 +387,7 @@ async def test_a_cancel_before_the_process_has_begun_is_not_lost():
         for _ in range(20):
             call = stage.start(Obey)
             call.cancel()
-            assert (await call.outcome()).ending is Ending.CANCELLED
+            assert (await call.outcome()).kind is OutcomeKind.CANCELLED
 
 
 @pytest.mark.parametrize("body", [bodies.AsyncWait, bodies.AsyncCheckpoints])
@@ -396,7 +396,7 @@ async def test_an_async_body_is_cancelled_where_it_waits(body):
         call = stage.start(body)
         await call.begun()
         call.cancel()
-        assert (await call.outcome()).ending is Ending.CANCELLED
+        assert (await call.outcome()).kind is OutcomeKind.CANCELLED
         if body is bodies.AsyncWait:
             assert said(call) == ["tidied"]
 
@@ -411,7 +411,7 @@ async def test_a_cancel_before_an_async_body_has_begun_is_not_lost(tmp_path):
             go.touch()
             if before is not None:
                 await before.outcome()
-            assert (await call.outcome()).ending is Ending.CANCELLED
+            assert (await call.outcome()).kind is OutcomeKind.CANCELLED
 
 
 async def test_an_async_body_returns_a_value():
@@ -464,7 +464,7 @@ async def test_closing_leaves_no_process_thread_or_descriptor_behind(tmp_path):
         workers = [call.handle.worker.pid for call in busy]
         await stage.backend.aclose()
         for call in busy:
-            assert (await call.outcome()).ending is Ending.DIED
+            assert (await call.outcome()).kind is OutcomeKind.DIED
         for pid in [idle, *workers]:
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)  # not even a zombie

@@ -15,8 +15,8 @@ import anyio
 import pytest
 from patience import PATIENCE
 
+from scattersphere.abc.backend import Backend, OutcomeKind
 from scattersphere.execution.backends import threads
-from scattersphere.execution.backends.protocol import Backend, Ending
 from scattersphere.execution.backends.threads import THREAD_LIMIT, ThreadBackend
 from scattersphere.runnable import RunnableTask
 from scattersphere.testing.backends import Stage
@@ -94,7 +94,7 @@ async def test_without_any_thread_a_call_fails_and_says_why(monkeypatch):
     async with Stage(ThreadBackend) as stage:
         monkeypatch.setattr(threads._Lane, "start", no_thread)
         outcome = await stage.run(Echo)
-    assert outcome.ending is Ending.EXCEPTION
+    assert outcome.kind is OutcomeKind.EXCEPTION
     assert str(outcome.error) == "can't start new thread"
 
 
@@ -110,7 +110,7 @@ async def test_a_defect_in_invoke_is_an_outcome_and_not_a_dead_thread():
     async with Stage(partial(ThreadBackend, 1)) as stage:
         import contextvars
 
-        from scattersphere.execution.backends.protocol import Call
+        from scattersphere.abc.backend import Call
         from scattersphere.testing.backends import Started, task_class_of
 
         context = stage.make_context(Broken, {})
@@ -125,7 +125,7 @@ async def test_a_defect_in_invoke_is_an_outcome_and_not_a_dead_thread():
         )  # fmt: skip
         started.handle = stage.backend.start(call, started.done)
         outcome = await started.outcome()
-        assert outcome.ending is Ending.EXCEPTION
+        assert outcome.kind is OutcomeKind.EXCEPTION
         assert isinstance(outcome.error, SystemExit)
         assert (await stage.run(Echo, value=1)).value == 1
 

@@ -12,8 +12,8 @@ import threading
 
 import pytest
 
-from scattersphere.execution.logs.capture import capture_bundle_loggers, capture_print
-from scattersphere.execution.logs.runlog import RunLog, current_attempt
+from scattersphere.logs.capture import capture_bundle_loggers, capture_print
+from scattersphere.logs.runlog import RunLog, current_attempt
 
 NAME = "scattersphere.bundles.etl_g7.etl.load"
 

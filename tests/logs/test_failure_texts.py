@@ -8,9 +8,9 @@ import types
 
 import pytest
 
-from scattersphere.execution.logs import failures
-from scattersphere.execution.logs.failures import FAILURE_LIMIT, describe, format_failure, shorten
-from scattersphere.execution.logs.runlog import RunLog
+from scattersphere.logs import failures
+from scattersphere.logs.failures import FAILURE_LIMIT, describe, format_failure, shorten
+from scattersphere.logs.runlog import RunLog
 
 
 def caught(body, *args) -> BaseException:

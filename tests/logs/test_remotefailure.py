@@ -8,8 +8,8 @@ import pickle
 import pytest
 
 from scattersphere import errors
-from scattersphere.execution.backends.remotefailure import RemoteFailure
-from scattersphere.execution.logs.failures import FAILURE_LIMIT
+from scattersphere.logs.failures import FAILURE_LIMIT
+from scattersphere.logs.remotefailure import RemoteFailure
 
 BUILTIN = [
     cls

@@ -11,8 +11,8 @@ import logging
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from scattersphere.execution.logs.failures import format_failure
-from scattersphere.execution.logs.runlog import (
+from scattersphere.logs.failures import format_failure
+from scattersphere.logs.runlog import (
     TASK_LOGGER,
     current_attempt,
     format_message,
@@ -22,7 +22,7 @@ from scattersphere.execution.logs.runlog import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from scattersphere.execution.logs.runlog import LoggedAttempt
+    from scattersphere.logs.runlog import LoggedAttempt
 
 OURS = "scattersphere"
 RUNS, BUNDLES, JOBS = f"{OURS}.runs", f"{OURS}.bundles", f"{OURS}.jobs"

@@ -8,7 +8,7 @@ import pytest
 from patience import PATIENCE
 
 from scattersphere import RunnableTask, Server
-from scattersphere.execution.logs.runlog import RunLog
+from scattersphere.logs.runlog import RunLog
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sysconfig
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scattersphere.registry.modules.namespace import logical
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import FrameType
 
-_PACKAGE = Path(__file__).resolve().parents[2]
+_PACKAGE = Path(__file__).resolve().parents[1]
 _ENGINE = f"{_PACKAGE}/"
 _NOT_ENGINE = tuple(f"{_PACKAGE}/{part}" for part in ("tasks/", "ext/", "testing/bodies.py"))
 _LIBRARIES: tuple[str, ...] = tuple(
@@ -70,3 +70,20 @@ def _name_place(frame: FrameType) -> str:
         depth = logical.count(".") + (Path(filename).stem == "__init__")
         filename = "/".join(Path(filename).parts[-depth - 1 :])
     return f"{filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+
+
+# ---- chains of awaits, which both libraries build alike
+
+DEEPEST_CHAIN = 1_000
+"""Links of an await chain that are followed; a deeper one is named by what was seen of it."""
+
+
+def line_of(coroutine: Any) -> str:
+    """Follow the await chain of a suspended coroutine; name the user's innermost line."""
+    frames: list[FrameType] = []
+    while coroutine is not None and len(frames) < DEEPEST_CHAIN:
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+        if frame is not None:
+            frames.append(frame)
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
+    return user_place_in(reversed(frames))

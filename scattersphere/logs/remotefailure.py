@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from scattersphere import errors
-from scattersphere.execution.logs.failures import FAILURE_LIMIT, format_failure, shorten, text_of
-from scattersphere.execution.logs.frames import is_engine_file
+from scattersphere.logs.failures import FAILURE_LIMIT, format_failure, shorten, text_of
+from scattersphere.logs.frames import is_engine_file
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -6,7 +6,7 @@ import re
 import traceback
 from typing import TYPE_CHECKING, Any, cast
 
-from scattersphere.execution.logs.frames import is_engine_file, logical_names
+from scattersphere.logs.frames import is_engine_file, logical_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 from weakref import ref
 
-from scattersphere.execution.logs.runlog import LINE_LIMIT, LoggedAttempt, current_attempt, write_record
+from scattersphere.logs.runlog import LINE_LIMIT, LoggedAttempt, current_attempt, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,8 @@
-"""The contract between the executor and a place where attempts run.
+"""The contract between the engine and a place where attempts run.
 
 A backend runs *calls*. It reports each one exactly once through `done`, on the loop's thread, never
-from inside `start`. It knows nothing of runs, retries or states; the machine decides those.
+from inside `start`, and only when nothing of it executes any more. It knows nothing of runs, retries or states; the
+engine decides those.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable, Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import attrs
@@ -18,16 +20,20 @@ from scattersphere.model.taskclass import TaskClass
 from scattersphere.runnable import TaskContext
 
 NO_RETRY = RetryPolicy()
+NO_NEEDS: Mapping[str, int] = MappingProxyType({})
 
 
-class Ending(Enum):
+class OutcomeKind(Enum):
     """How a call ended."""
 
     VALUE = "value"
     EXCEPTION = "exception"
     CANCELLED = "cancelled"
     DIED = "died"
-    """Its process is gone; `error` says by which signal or exit code."""
+    """The body's own process is gone; `error` says by which signal or exit code. It counts as an attempt."""
+    LOST = "lost"
+    """The place is gone: a machine, a worker of a cluster, and whatever was there; `error` says which. It does not
+    count as an attempt, and the call is started again at once; the third in a row is a crash."""
 
 
 @attrs.frozen(eq=False)
@@ -38,7 +44,7 @@ class Outcome:
     formatted text with logical module names, or "".
     """
 
-    ending: Ending
+    kind: OutcomeKind
     value: Any = None
     error: BaseException | None = None
     traceback: str = ""
@@ -69,10 +75,14 @@ class Call:
     process asks when that is ready for it."""
     retry: RetryPolicy = NO_RETRY
     """What happens after a failure, so that `on_status_change` can be told where the attempt is heading."""
+    needs: Mapping[str, int] = NO_NEEDS
+    """What the task needs, by the name of the resource, for a backend that `takes_needs`; empty for others."""
 
 
 class Handle(Protocol):
-    """A started call."""
+    """A started call. Derive from it to have what may be left out."""
+
+    __slots__ = ()
 
     def cancel(self) -> None:
         """Ask it to end: its next `check()` raises. May be called again."""
@@ -84,15 +94,32 @@ class Handle(Protocol):
         """Say which line it is executing ("file.py:12 in run"), or "" where unknown."""
         ...
 
+    def pause(self) -> None:
+        """The run is being paused: let what stands around the body know. `check()` holds the body without it."""
+        return
 
-class Host(Protocol):
-    """What the executor lends a backend."""
+    def resume(self) -> None:
+        """The run goes on."""
+        return
+
+
+class BackendHost(Protocol):
+    """What the engine lends a backend. For any thread."""
 
     def soon(self, callback: Callable[..., object], *args: Any) -> None:
-        """Call back on the loop's thread; may be called from any thread, never blocks.
+        """Call back on the loop's thread; never blocks.
 
         After the loop has gone the call is dropped in silence.
         """
+
+    def limit_changed(self, backend: Backend, limit: int | None) -> None:
+        """Take note that `backend` now runs at most `limit` calls at once, because its cluster has grown or shrunk.
+
+        What executes goes on; below it, nothing is started until there are places again.
+        """
+
+    def note_where(self, call: Call, place: str) -> None:
+        """Take note of where a call executes, a machine or a worker: `explain` tells it to people."""
 
 
 @attrs.frozen(kw_only=True)
@@ -112,7 +139,8 @@ class BackendTraits:
     keeps_context: bool = False
     """Whether bodies run in this process, in `Call.context`, so that it costs nothing to ask where they are."""
     takes_needs: bool = False
-    """Whether it looks after what a task needs (pools) by itself."""
+    """Whether it looks after what a task needs by itself: it gets that in `Call.needs`, and the pools of the Server
+    are left alone."""
 
     @classmethod
     def of(cls, backend: object) -> BackendTraits:
@@ -129,14 +157,14 @@ LOOP_TRAITS = BackendTraits(runs_async=True, runs_plain=False, kill_grace=0.05, 
 class Backend(Protocol):
     """A place where attempts run. One Server opens it once and closes it once.
 
-    It may say more of itself, see `BackendTraits`. `scattersphere.testing` holds the checks that every backend must
-    pass.
+    It may say more of itself, see `BackendTraits`. `scattersphere.testing.backends` holds the checks that every
+    backend must pass.
     """
 
     limit: int | None
     """Calls that it runs at once; the dispatcher never starts more. None: no limit."""
 
-    async def open(self, host: Host) -> None:
+    async def open(self, host: BackendHost) -> None:
         """Get ready; called on the loop before the first call."""
 
     def start(self, call: Call, done: Callable[[Outcome], None]) -> Handle:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scattersphere.execution.logs.runlog import LINE_LIMIT, RunLog, current_attempt, task_logger, write_record
+from scattersphere.logs.runlog import LINE_LIMIT, RunLog, current_attempt, task_logger, write_record
 from scattersphere.model.logs import LogLine, make_printable
 
 

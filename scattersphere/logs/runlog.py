@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from scattersphere.execution.logs.failures import format_failure, shorten
-from scattersphere.execution.logs.frames import logical_names
-from scattersphere.execution.logs.spill import Entry, Spill
+from scattersphere.logs.failures import format_failure, shorten
+from scattersphere.logs.frames import logical_names
+from scattersphere.logs.spill import Entry, Spill
 from scattersphere.model.logs import LogLine
 
 if TYPE_CHECKING:

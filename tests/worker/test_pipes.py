@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scattersphere.execution.backends import wire
-from scattersphere.execution.backends.wire import Kind, Receiver, Sender
+from scattersphere.worker import pipes as wire
+from scattersphere.worker.pipes import Kind, Receiver, Sender
 
 FRAMES = st.lists(st.tuples(st.sampled_from(list(Kind)), st.binary(max_size=200)), max_size=8)
 

@@ -6,52 +6,75 @@ decorator or without one. It is awaited where async bodies run.
 
 from __future__ import annotations
 
-import concurrent.futures
-import contextvars
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
+from scattersphere.abc.backend import Outcome, OutcomeKind
 from scattersphere.errors import NonRetryableError, TaskCancelled
-from scattersphere.execution.backends.protocol import Ending, Outcome
-from scattersphere.execution.logs.capture import end_prints
-from scattersphere.execution.logs.failures import format_failure
+from scattersphere.logs.capture import end_prints
+from scattersphere.logs.failures import format_failure
+from scattersphere.logs.runlog import LoggedAttempt
 from scattersphere.model.states import TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    import logging
+    from collections.abc import Awaitable, Callable, Collection
 
-    from scattersphere.execution.attempt import Attempt
-    from scattersphere.execution.loops import Loop
     from scattersphere.model.definition import RetryPolicy
     from scattersphere.runnable import RunnableTask
 
 CLEAN_UP_LIMIT = 10.0
 """Seconds that `clean_up` may take (design, section 8)."""
 
-
-def make(attempt: Attempt) -> RunnableTask:
-    """Make the attempt's instance. Raises what filling in, structuring or the constructor raise."""
-    planned = attempt.planned
-    if not planned.varying and not planned.mapped:
-        return planned.cls(**planned.fixed)
-    return planned.cls(**attempt.execution.arguments(attempt))
+CHECK_ON_LOOP = (
+    "context.check() is for bodies in threads: here it would hold the event loop, and everything in it, "
+    "as long as the run is paused; write `await context.checkpoint()` instead"
+)
 
 
-async def run_on_loop(attempt: Attempt) -> Any:
+class BodyContext(LoggedAttempt, Protocol):
+    """What carrying out an attempt asks of its `TaskContext`: that of the engine, and that of a worker."""
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """Its logger, for errors in hooks."""
+        ...
+
+    @property
+    def asked(self) -> str | None:
+        """None, or why it was asked to end: "cancel" or "timeout"."""
+        ...
+
+    @property
+    def hooks(self) -> Collection[str]:
+        """Which hooks its class has."""
+        ...
+
+    @property
+    def retry(self) -> RetryPolicy:
+        """What happens after a failure."""
+        ...
+
+    def make(self) -> RunnableTask:
+        """Make its instance. Raises what filling in, structuring or the constructor raise."""
+        ...
+
+
+async def run_on_loop(attempt: BodyContext) -> Any:
     """Run an async body with all its hooks. Raises what the body, or `clean_up` alone, raised."""
     try:
-        if attempt.planned.task_class.hooks:
+        if attempt.hooks:
             return await _run_with_hooks(attempt)
-        return await finished(await make(attempt).run(attempt))
+        return await finished(await attempt.make().run(attempt))
     finally:
         end_prints(attempt)
 
 
-async def _run_with_hooks(attempt: Attempt) -> Any:
-    instance = make(attempt)
-    hooks = attempt.planned.task_class.hooks
+async def _run_with_hooks(attempt: BodyContext) -> Any:
+    instance = attempt.make()
+    hooks = attempt.hooks
     try:
         await _hook(attempt, instance, hooks, "on_status_change", _before(attempt), TaskState.RUNNING)
         try:
@@ -70,7 +93,7 @@ async def _run_with_hooks(attempt: Attempt) -> Any:
 
 
 async def _hook(
-    attempt: Attempt, instance: RunnableTask, hooks: frozenset[str], name: str, *args: Any
+    attempt: BodyContext, instance: RunnableTask, hooks: Collection[str], name: str, *args: Any
 ) -> None:
     if name not in hooks:
         return
@@ -84,7 +107,9 @@ async def _hook(
         attempt.log.exception("error in %s", name)
 
 
-async def _clean_up(attempt: Attempt, instance: RunnableTask, hooks: frozenset[str], *, failed: bool) -> None:
+async def _clean_up(
+    attempt: BodyContext, instance: RunnableTask, hooks: Collection[str], *, failed: bool
+) -> None:
     if "clean_up" not in hooks:
         return
     try:
@@ -121,13 +146,13 @@ def refuse_generator(value: Any) -> None:
         )
 
 
-def run_in_thread(attempt: Attempt, wait_for: Callable[[Awaitable[Any]], Any]) -> Outcome:
+def run_in_thread(attempt: BodyContext, wait_for: Callable[[Awaitable[Any]], Any]) -> Outcome:
     """Run a body with all its hooks in the current thread. Never raises.
 
     `wait_for` has something awaited, and returns or raises what it came to.
     """
     try:
-        instance = make(attempt)
+        instance = attempt.make()
         return _PlainBody(attempt, instance, wait_for).run()
     except BaseException as exc:  # noqa: BLE001 - the outcome carries it; a thread has nobody to raise to
         return outcome_of(exc, attempt)
@@ -139,12 +164,12 @@ class _PlainBody:
     """An instance whose body and hooks are called in a thread."""
 
     def __init__(
-        self, attempt: Attempt, instance: RunnableTask, wait_for: Callable[[Awaitable[Any]], Any]
+        self, attempt: BodyContext, instance: RunnableTask, wait_for: Callable[[Awaitable[Any]], Any]
     ) -> None:
         self._attempt = attempt
         self._instance = instance
         self._wait_for = wait_for
-        self._hooks = attempt.planned.task_class.hooks
+        self._hooks = attempt.hooks
 
     def run(self) -> Outcome:
         attempt, instance, hook = self._attempt, self._instance, self._hook
@@ -154,7 +179,7 @@ class _PlainBody:
             refuse_generator(value)
             hook("on_finished")
             hook("on_status_change", TaskState.RUNNING, TaskState.SUCCEEDED)
-            outcome = Outcome(Ending.VALUE, value)
+            outcome = Outcome(OutcomeKind.VALUE, value)
         except BaseException as exc:  # noqa: BLE001 - promise 7: SystemExit and its like end here too
             outcome = outcome_of(exc, attempt)
             hook("on_exception", exc)
@@ -163,7 +188,7 @@ class _PlainBody:
             try:
                 self._call(instance.clean_up)
             except BaseException as exc:
-                if outcome.ending is Ending.VALUE:
+                if outcome.kind is OutcomeKind.VALUE:
                     outcome = outcome_of(exc, attempt)
                 else:
                     attempt.log.exception("error in clean_up")
@@ -183,67 +208,16 @@ class _PlainBody:
         return value
 
 
-class Invocation:
-    """Runs a body in the thread of whoever calls it (`Call.invoke`), and has the loop await what is to be awaited."""
-
-    def __init__(self, attempt: Attempt, loop: Loop) -> None:
-        self._attempt = attempt
-        self._loop = loop
-        self._handle: Any = None
-        """What the loop awaits at this moment."""
-
-    def __call__(self) -> Outcome:
-        """Run it to its end, unless it may not begin any more."""
-        if not self._attempt.begins():
-            return Outcome(Ending.CANCELLED)
-        return run_in_thread(self._attempt, self._wait_for)
-
-    def _wait_for(self, awaitable: Awaitable[Any]) -> Any:
-        """Wait, in a thread, for what the loop awaits, in a copy of this thread's context."""
-        answer: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        context = contextvars.copy_context()
-        self._attempt.awaiting = self
-        try:
-            self._loop.soon(context.run, self._start, awaitable, answer)
-            return answer.result()
-        finally:
-            self._attempt.awaiting = None
-
-    def _start(self, awaitable: Awaitable[Any], answer: concurrent.futures.Future[Any]) -> None:
-        self._handle = self._loop.start(self._await(awaitable, answer), self._attempt.label)
-        if self._attempt.asked is not None:
-            self.interrupt()
-
-    async def _await(self, awaitable: Awaitable[Any], answer: concurrent.futures.Future[Any]) -> None:
-        """Await something, and say to its thread what it came to. Never raises, like all that the loop starts."""
-        try:
-            value = await awaitable
-        except anyio.get_cancelled_exc_class():
-            asked = self._attempt.asked
-            words = "cancelled itself" if asked is None else f"{self._attempt.label}: {asked}"
-            answer.set_exception(RuntimeError(words) if asked is None else TaskCancelled(words))
-        except BaseException as exc:  # noqa: BLE001 - promise 7: it is raised in the body's thread
-            answer.set_exception(exc)
-        else:
-            answer.set_result(value)
-        finally:
-            self._handle = None
-
-    def interrupt(self) -> None:
-        """Cancel what the loop awaits, if it awaits anything. On the loop's thread."""
-        if self._handle is not None:
-            self._loop.cancel(self._handle)
-
-    def where(self) -> str:
-        """Say at which line that stands."""
-        return "" if self._handle is None else self._loop.where(self._handle)
+def failed(exc: BaseException) -> Outcome:
+    """Return the outcome of a call that raised `exc`."""
+    return Outcome(OutcomeKind.EXCEPTION, error=exc, traceback=format_failure(exc))
 
 
-def outcome_of(exc: BaseException, attempt: Attempt) -> Outcome:
+def outcome_of(exc: BaseException, attempt: BodyContext) -> Outcome:
     """Return the outcome of a plain body that raised."""
     if issubclass(type(exc), TaskCancelled) and attempt.asked is not None:
-        return Outcome(Ending.CANCELLED)
-    return Outcome(Ending.EXCEPTION, error=exc, traceback=format_failure(exc))
+        return Outcome(OutcomeKind.CANCELLED)
+    return failed(exc)
 
 
 def retryable(exc: BaseException, policy: RetryPolicy) -> bool:
@@ -257,13 +231,13 @@ def retryable(exc: BaseException, policy: RetryPolicy) -> bool:
     return not names.isdisjoint(policy.retry_on)
 
 
-def _before(attempt: Attempt) -> TaskState:
+def _before(attempt: BodyContext) -> TaskState:
     return TaskState.PENDING if attempt.attempt == 1 else TaskState.UP_FOR_RETRY
 
 
-def _after(attempt: Attempt, exc: BaseException) -> TaskState:
+def _after(attempt: BodyContext, exc: BaseException) -> TaskState:
     """Return the state that the attempt is heading for, as far as it can know it."""
-    policy = attempt.planned.definition.retry
+    policy = attempt.retry
     if attempt.asked == "cancel":
         return TaskState.CANCELLED
     if attempt.attempt < policy.max_attempts and retryable(exc, policy):

@@ -7,10 +7,10 @@ import threading
 import types
 from pathlib import Path
 
-from scattersphere.execution.logs import frames
-from scattersphere.execution.logs.frames import is_engine_file, logical_names, user_place
+from scattersphere.logs import frames
+from scattersphere.logs.frames import is_engine_file, logical_names, user_place
 
-PACKAGE = Path(sys.modules["scattersphere.execution"].__file__).parents[1]
+PACKAGE = Path(sys.modules["scattersphere.logs"].__file__).parents[1]
 
 
 def test_a_place_is_file_line_and_function():

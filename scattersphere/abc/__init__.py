@@ -1,0 +1,29 @@
+"""What plugs in: protocols for backends, triggers, journals and contexts, and the values that they exchange.
+
+An implementation needs nothing else of Scattersphere; `scattersphere.testing` holds the checks that it must pass.
+"""
+
+from scattersphere.abc.backend import (
+    Backend,
+    BackendHost,
+    BackendTraits,
+    Call,
+    Handle,
+    Outcome,
+    OutcomeKind,
+)
+from scattersphere.abc.bundles import BundleAdopter, BundleContent
+from scattersphere.abc.triggers import Trigger
+
+__all__ = [
+    "Backend",
+    "BackendHost",
+    "BackendTraits",
+    "BundleAdopter",
+    "BundleContent",
+    "Call",
+    "Handle",
+    "Outcome",
+    "OutcomeKind",
+    "Trigger",
+]
