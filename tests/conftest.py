@@ -23,6 +23,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from costs import Costs
+from crashes import Crashes
 from loopwatch import LoopWatch
 
 if TYPE_CHECKING:
@@ -54,8 +55,9 @@ hypothesis.settings.load_profile(
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Measure what tests cost."""
+    """Measure what tests cost, and note how a process of the suite dies."""
     config.pluginmanager.register(Costs(config), "costs")
+    config.pluginmanager.register(Crashes(config), "crashes")
 
 
 def pytest_collection_finish() -> None:

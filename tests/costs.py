@@ -21,6 +21,7 @@ SLOW: dict[str, str] = {
     # An interpreter, a shell or a pytest for each test.
     "tests/test_pytest_plugin.py::*": "a pytest for each plugin",
     "tests/test_house.py::*": "a pytest for each kind of culprit",
+    "tests/test_crashes.py::*": "processes of a pytest die",
     "tests/test_examples.py::*": "each example is a program; `make examples` runs them too",
     "tests/test_example_hosts.py::*": "the same",
     "tests/test_interrupt.py::*": "hosts that are interrupted",
