@@ -210,6 +210,9 @@ class AttemptRunner:
         if late:
             execution.live[attempt.unit] = attempt
             self._suspended(attempt, now)
+            if execution.watchers is not None:  # those who were told of the start may have looked before this
+                self._news[execution] = None
+                self.wake()
         return True
 
     def _suspended(self, attempt: Attempt, now: float) -> None:

@@ -466,9 +466,13 @@ class Execution:
         try:
             self.tell()
         finally:
-            waiters, self.waiters = self.waiters, NO_WAITERS
-            for waiter in waiters:
-                waiter.set()
+            self.wake_waiters()
+
+    def wake_waiters(self) -> None:
+        """Wake those who wait for the end."""
+        waiters, self.waiters = self.waiters, NO_WAITERS
+        for waiter in waiters:
+            waiter.set()
 
     async def changed(self) -> None:
         """Wait for the next `tell()`. All who wait share one event of the loop."""

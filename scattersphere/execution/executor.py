@@ -501,7 +501,11 @@ class JobExecutor:
         Each step is taken whatever becomes of the others: what has failed once may fail again.
         """
         _log.error("a defect of the engine ends run %s of %s", execution.id, execution.plan.job, exc_info=exc)
-        if execution.id not in self.running or execution is self._crashing:
+        if execution is self._crashing:
+            return
+        if execution.id not in self.running:  # it had ended: who waits for that may not have been told
+            self._try(execution.tell_end)
+            self._try(execution.wake_waiters)
             return
         self._crashing = execution
         machine = execution.machine
@@ -526,6 +530,7 @@ class JobExecutor:
                 lambda: self._forget_timers(execution),
                 lambda: self.admission.leave(execution),
                 execution.tell_end,
+                execution.wake_waiters,
                 self.admit,
             ):
                 self._try(last)

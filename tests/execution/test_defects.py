@@ -149,6 +149,31 @@ async def test_a_defect_ends_the_run_that_was_served_and_nothing_else(
         assert server._executor.dispatcher.pools["db"].free == 1
 
 
+@pytest.mark.parametrize("times", [1, 1000], ids=["once", "always"])
+@pytest.mark.anyio
+async def test_who_waits_for_the_end_hears_of_it_though_telling_fails(times, monkeypatch):
+    left = [times]
+    real = Execution.tell_end
+
+    def broken(execution):
+        if left[0]:
+            left[0] -= 1
+            raise ZeroDivisionError("a defect in tell_end")
+        real(execution)
+
+    async with Server(grace=0.1) as server:
+        server.register_tasks("app", [Long])
+        run = await server.start_task("Long")
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as waiting:
+                waiting.start_soon(run.wait)
+                while not run._execution.waiters:
+                    await anyio.lowlevel.checkpoint()
+                monkeypatch.setattr(Execution, "tell_end", broken)
+                run.kill()
+        assert run.state.ended
+
+
 async def read(run):
     """Read the events, so that there is somebody to be woken."""
     with contextlib.suppress(ZeroDivisionError):  # a defect in what a reader calls is told to the reader

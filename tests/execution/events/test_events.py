@@ -93,7 +93,14 @@ class Wrong(RunnableTask):
         context.progress(self.done)
 
 
-CLASSES = [Talk, TalkInThread, FailTwice, Pulse, Wait, Numbers, Wrong]
+class Silent(RunnableTask):
+    """Do nothing, for ever."""
+
+    async def run(self, context):
+        await anyio.sleep_forever()
+
+
+CLASSES = [Talk, TalkInThread, FailTwice, Pulse, Wait, Numbers, Wrong, Silent]
 
 
 @pytest.fixture
@@ -109,6 +116,20 @@ async def read(run, since=0):
 
 def kinds(events):
     return [str(event.kind) for event in events]
+
+
+async def test_a_reader_hears_that_a_task_has_started_though_nothing_happens_after_that(server):
+    async def hear():
+        run = await server.start_task("Silent")
+        async for event in run.events():
+            if event.kind is EventKind.TASK_STARTED:
+                run.kill()
+
+    for _ in range(20):  # on trio a body begins a turn later, before or after its readers have looked
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as readers:
+                for _ in range(3):
+                    readers.start_soon(hear)
 
 
 @pytest.mark.parametrize("task", ["Talk", "TalkInThread"])
