@@ -24,6 +24,9 @@
     │   ├── BundleRefusedError   unsafe or too large; nothing of it was executed
     │   └── BundleLoadError      its code failed to load; `.details` says where
     ├── ClosedError              the Server is closing or closed
+    │   └── SuspendedError       the run goes on at the next start of a Server with its journal
+    ├── JournalError             the journal cannot be read or written
+    │   └── JournalBusyError     another Server holds it
     ├── ForkedError              the Server was made before `fork`
     ├── MissingExtraError        a package that an extra brings is not installed (also an ImportError)
     ├── WrongLoopError           used in another thread or event loop than the one that entered it
@@ -210,6 +213,20 @@ class ClosedError(ScattersphereError):
     """The Server is closing, closed, or not yet entered."""
 
     code = "shutting-down"
+
+
+class SuspendedError(ClosedError):
+    """The Server was closed and the run was not over: it goes on when a Server next opens its journal."""
+
+
+class JournalError(ScattersphereError):
+    """The journal cannot be read or written; the message says why and what to do."""
+
+    code = "journal-unavailable"
+
+
+class JournalBusyError(JournalError):
+    """The journal is held by another Server; the message names its process."""
 
 
 class ForkedError(ScattersphereError):

@@ -13,6 +13,7 @@ from scattersphere.abc.backend import (
     OutcomeKind,
 )
 from scattersphere.abc.bundles import BundleAdopter, BundleContent
+from scattersphere.abc.journal import Journal, JournalHost, JournalState
 from scattersphere.abc.triggers import Trigger
 
 __all__ = [
@@ -23,6 +24,9 @@ __all__ = [
     "BundleContent",
     "Call",
     "Handle",
+    "Journal",
+    "JournalHost",
+    "JournalState",
     "Outcome",
     "OutcomeKind",
     "Trigger",

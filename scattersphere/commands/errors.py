@@ -40,6 +40,7 @@ CODES = frozenset(
         "timeout",
         "cancelled",
         "unsupported",
+        "journal-unavailable",
         "shutting-down",
         "internal",
     }

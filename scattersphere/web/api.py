@@ -58,6 +58,7 @@ STATUS = {
     "too-large": 413,
     "rate-limited": 429,
     "busy": 503,
+    "journal-unavailable": 503,
     "shutting-down": 503,
     "unsupported": 409,
     "timeout": 504,
