@@ -211,8 +211,8 @@ class AttemptRunner:
             execution.live[attempt.unit] = attempt
             self._suspended(attempt, now)
             if execution.watchers is not None:  # those who were told of the start may have looked before this
-                self._news[execution] = None
-                self.wake()
+                self._host.news[execution] = None
+                self._host.wake()
         return True
 
     def _suspended(self, attempt: Attempt, now: float) -> None:
