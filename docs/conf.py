@@ -17,6 +17,7 @@ extensions = [
     "lifecycle",
     "commands",
     "fields",
+    "options",
     "annotations",
     "dst",
 ]

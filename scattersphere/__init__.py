@@ -56,6 +56,7 @@ if _TYPE_CHECKING:
     from scattersphere.model.problem import Problem
     from scattersphere.model.schedules import MissedPolicy, ScheduleDefinition
     from scattersphere.model.states import Overlap, RunState, TaskState, TriggerRule
+    from scattersphere.options import ServerKeywords, ServerOptions
     from scattersphere.registry.snapshots.scan import SourceLimits
     from scattersphere.runnable import RunnableTask, TaskContext
     from scattersphere.schedules.backfill import Backfill
@@ -116,6 +117,8 @@ __all__ = [
     "ScheduleDefinition",
     "ScheduledFor",
     "Server",
+    "ServerKeywords",
+    "ServerOptions",
     "SourceLimits",
     "SuspendedError",
     "SyncRun",
@@ -190,6 +193,7 @@ _HOMES = {
     "scattersphere.model.problem": ["Problem"],
     "scattersphere.model.schedules": ["MissedPolicy", "ScheduleDefinition"],
     "scattersphere.model.states": ["Overlap", "RunState", "TaskState", "TriggerRule"],
+    "scattersphere.options": ["ServerKeywords", "ServerOptions"],
     "scattersphere.registry.snapshots.scan": ["SourceLimits"],
     "scattersphere.watching.debounce": ["WatchDelays"],
     "scattersphere.schedules.backfill": ["Backfill"],

@@ -9,9 +9,8 @@ from __future__ import annotations
 import datetime as dt
 import math
 from contextlib import AsyncExitStack
-from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import anyio
 
@@ -30,8 +29,6 @@ from scattersphere.execution.executor import JobExecutor
 from scattersphere.execution.instruments import Instruments
 from scattersphere.execution.views.news import BundleNews, tell_ended_run, tell_failed_file, tell_failed_task
 from scattersphere.execution.views.runbook import RunBook
-from scattersphere.execution.watchdog import BLOCKED_SECONDS
-from scattersphere.hosting.settings import checked
 from scattersphere.jobs.bundled import BundledJobs
 from scattersphere.jobs.claims import Claims
 from scattersphere.jobs.files import JobFiles
@@ -43,18 +40,18 @@ from scattersphere.model.arguments import check_count, check_mapping, check_text
 from scattersphere.model.builder import path_of
 from scattersphere.model.events import EventKind
 from scattersphere.model.schedules import ScheduleDefinition
+from scattersphere.options import ServerOptions
 from scattersphere.pictures.notebook import table_html
 from scattersphere.registry.folders import BundleFolders
 from scattersphere.registry.records import BundleEventKind
 from scattersphere.registry.registry import TaskRegistry
-from scattersphere.registry.snapshots.scan import SourceLimits
 from scattersphere.schedules.scheduler import Clocks, Scheduler
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
-    from scattersphere.abc.backend import Backend
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.run import Run
@@ -63,100 +60,56 @@ if TYPE_CHECKING:
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.logs import LogLine
     from scattersphere.model.problem import Problem
+    from scattersphere.options import ServerKeywords
     from scattersphere.registry.records import Bundle, BundleEvent
     from scattersphere.remote.listener import Listening
+    from scattersphere.remote.listening import ListenKeywords
     from scattersphere.runnable import RunnableTask
     from scattersphere.schedules.occurrences import ScheduledFor
     from scattersphere.schedules.schedule import Schedule
-    from scattersphere.watching.debounce import WatchDelays
-
-THREADS = 40
-HISTORY_COUNT, HISTORY_AGE = 1_000, 24 * 3600.0
 
 
 class Server(AsyncResource):
     """An embedded job engine. Constructing assigns; entering acts; leaving undoes it all.
 
-    The bundles in `bundle_roots` are adopted, those that come later too, and a definition may name no
-    others; with `adopt=False` that is all that they are for. `watch=False` leaves all bundles as they are
-    until `reload`; `WatchDelays` sets the times.
-    The definitions in `job_folder` are loaded after the bundles; with `watch_jobs` they follow their files.
-    `pools` are limits shared by all runs (`{"db": 4}`). `history` is how many ended runs are kept and
-    for how many seconds; `log_limit` the bytes of each run's log that stay in memory, and with `log_folder`
-    all of it is in a file there too, until the run is evicted. `threads` and `processes` bound the workers
-    (None: one process for each core).
-    `grace` is the seconds that a cancelled attempt has to clean up. With `capture_print` what tasks print goes
-    into the logs of their runs, and what the loggers in `capture_loggers` write while a task runs. A task that
-    blocks the event loop for `blocked_after` seconds is named (None: nobody watches). `snapshot_folder` takes
-    the copies of loaded code, which the temporary folder takes otherwise. Limits that are None do not limit.
-    With `fire_schedules=False` schedules start nothing by themselves: two Servers with the same jobs would
-    start everything twice.
+    The keyword arguments are those of `ServerOptions`, which says what each means; `options` has them. Raises
+    `TypeError`, `ArgumentError` for one that cannot be meant.
     """
 
-    @checked
-    def __init__(
-        self,
-        *,
-        bundle_roots: Iterable[str | os.PathLike[str]] = (),
-        pools: Mapping[str, int] | None = None,
-        backends: Mapping[str, Backend] | None = None,
-        threads: int = THREADS,
-        processes: int | None = None,
-        max_parallel: int | None = None,
-        max_runs: int | None = None,
-        queue_limit: int = 10_000,
-        grace: float = 10.0,
-        history: tuple[int, float] = (HISTORY_COUNT, HISTORY_AGE),
-        log_limit: int = 1 << 20,
-        log_folder: str | os.PathLike[str] | None = None,
-        keep_events: int = 10_000,
-        capture_print: bool = False,
-        capture_loggers: Iterable[str] = (),
-        blocked_after: float | None = BLOCKED_SECONDS,
-        shared: Iterable[str] = (),
-        bundle_limits: SourceLimits = SourceLimits(),  # noqa: B008 - frozen
-        load_timeout: float = 60.0,
-        watch: bool | WatchDelays = True,
-        adopt: bool = True,
-        snapshot_folder: str | os.PathLike[str] | None = None,
-        job_folder: str | os.PathLike[str] | None = None,
-        watch_jobs: bool = False,
-        fire_schedules: bool = True,
-    ) -> None:
-        self._roots = tuple(Path(root) for root in bundle_roots)
-        self._pools = dict(pools or {})
-        self._grace = grace
-        self._feed = EventFeed(keep_events)
-        self._log_folder = LogFolder(log_folder)
+    def __init__(self, **options: Unpack[ServerKeywords]) -> None:
+        self._options = known = ServerOptions.of(options)
+        self._roots = known.bundle_roots
+        self._feed = EventFeed(known.keep_events)
+        self._log_folder = LogFolder(known.log_folder)
         self._book = RunBook()
         self._told = BundleNews()
         self._registry = TaskRegistry(
-            shared=shared,
-            limits=bundle_limits,
+            shared=known.shared,
+            limits=known.bundle_limits,
             roots=self._roots,
-            load_timeout=load_timeout,
+            load_timeout=known.load_timeout,
             on_event=self._bundle_event,
-            snapshot_folder=None if snapshot_folder is None else Path(snapshot_folder),
+            snapshot_folder=known.snapshot_folder,
         )
         self._executor = JobExecutor(
             backends={
-                "thread": ThreadBackend(limit=threads),
+                "thread": ThreadBackend(limit=known.threads),
                 "process": ProcessBackend(
-                    processes,
+                    known.processes,
                     environment=self.registry.child_environment,
                     on_late_line=self._late_line,
                 ),
-                **(backends or {}),
+                **known.backends,
             },
-            pools=self._pools,
-            max_parallel=max_parallel,
-            max_runs=max_runs,
-            queue_limit=queue_limit,
-            grace=grace,
-            log_limit=log_limit,
+            pools=known.pools,
+            max_parallel=known.max_parallel,
+            max_runs=known.max_runs,
+            queue_limit=known.queue_limit,
+            grace=known.grace,
+            log_limit=known.log_limit,
             log_folder=self._log_folder,
-            keep_events=keep_events,
-            takes_prints=capture_print,
+            keep_events=known.keep_events,
+            takes_prints=known.capture_print,
             observer=RunObserver(
                 run_moved=self._run_moved,
                 run_left=lambda execution: self.registry.unpin(execution.id),
@@ -167,20 +120,23 @@ class Server(AsyncResource):
         self._instruments = Instruments(
             self._executor,
             owns=self.registry.owns,
-            capture_print=capture_print,
-            blocked_after=blocked_after,
-            log_limit=log_limit,
-            capture_loggers=capture_loggers,
+            capture_print=known.capture_print,
+            blocked_after=known.blocked_after,
+            log_limit=known.log_limit,
+            capture_loggers=known.capture_loggers,
         )
         self._executor.child_starter = self._start_child
         self._bundles = BundleFolders(
-            self.registry, self._roots if adopt else (), watch=watch, limits=bundle_limits
+            self.registry,
+            self._roots if known.adopt else (),
+            watch=known.watch,
+            limits=known.bundle_limits,
         )
         self._jobs = Jobs(
             self.registry.find,
             self.registry.bundles.__contains__,
             lambda: self._executor.traits,
-            self._pools,
+            known.pools,
         )
         self._claims = Claims(self._jobs, self._feed)
         self._bundled = BundledJobs(self._claims)
@@ -188,14 +144,13 @@ class Server(AsyncResource):
             self._jobs,
             self._bundles,
             roots=self._roots,
-            folder=None if job_folder is None else Path(job_folder),
+            folder=known.job_folder,
             claims=self._claims,
             failed=self._job_failed,
         )
-        self._watch_jobs = watch_jobs
-        self._starter = Starter(self._jobs, self._registry, self._executor, history)
+        self._starter = Starter(self._jobs, self._registry, self._executor, known.history)
         self._scheduler = Scheduler(
-            self._start_scheduled, self._feed.add, fires=fire_schedules, check=self._check_loop
+            self._start_scheduled, self._feed.add, fires=known.fire_schedules, check=self._check_loop
         )
         self._jobs.on_change = self._job_changed
         self._listeners: list[Listening] = []
@@ -204,6 +159,11 @@ class Server(AsyncResource):
         live = len(self._executor.running)
         state = "closed" if self._closed else f"{live} live runs"
         return f"<Server: {state}, {len(self._jobs)} jobs, {len(self._registry.bundles)} bundles>"
+
+    @property
+    def options(self) -> ServerOptions:
+        """What it was made with, and the defaults of the rest."""
+        return self._options
 
     @property
     def is_open(self) -> bool:
@@ -228,7 +188,7 @@ class Server(AsyncResource):
         self._feed.open(self._executor.wall_clock.now)
         self._instruments.open()
         await self._bundles.open(self._executor.loop.start)
-        await self._files.open(watch=self._watch_jobs)
+        await self._files.open(watch=self._options.watch_jobs)
         self._scheduler.open(self._clocks())
 
     def _clocks(self) -> Clocks:
@@ -265,13 +225,13 @@ class Server(AsyncResource):
 
     async def _end_runs(self) -> None:
         executor = self._executor
-        await executor.end_all("cancel", "the server is closing", self._grace)
-        with anyio.move_on_after(self._grace):
+        await executor.end_all("cancel", "the server is closing", self._options.grace)
+        with anyio.move_on_after(self._options.grace):
             await executor.all_ended()
         await executor.end_all("kill", "the server is closing", None)
         await executor.all_ended()
 
-    def listen(self, **options: Any) -> Listening:
+    def listen(self, **options: Unpack[ListenKeywords]) -> Listening:
         """Let sessions in from outside: `await` it, or use it with `async with`; closing the Server closes it.
 
         The keyword arguments are those of `scattersphere.remote.listen`; `bundle_roots` and `job_folder` are
@@ -281,8 +241,9 @@ class Server(AsyncResource):
         from scattersphere.remote.listening import listen  # noqa: PLC0415 - nothing of it loads unasked
 
         self._require_open()
-        folders = {"bundle_roots": self._roots, "job_folder": self._files.folder}
-        listening = listen(self, **{**folders, **options})
+        options.setdefault("bundle_roots", self._roots)
+        options.setdefault("job_folder", self._files.folder)
+        listening = listen(self, **options)
         self._listeners.append(listening)
         return listening
 

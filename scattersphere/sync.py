@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Final, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Final, ParamSpec, Self, TypeVar, Unpack
 
 import anyio
 from anyio.from_thread import start_blocking_portal
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from scattersphere.functions import TaskFunction
     from scattersphere.model.builder import JobBuilder
     from scattersphere.model.definition import JobDefinition
+    from scattersphere.options import ServerKeywords
     from scattersphere.remote.listener import Listening
+    from scattersphere.remote.listening import ListenKeywords
     from scattersphere.runnable import RunnableTask
 
 P = ParamSpec("P")
@@ -124,7 +126,7 @@ class SyncServer(ForkGuard):
 
     _original_class: ClassVar[type] = Server
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: Unpack[ServerKeywords]) -> None:
         self._original = Server(**options)
         self._stack = ExitStack()
         self._portal: BlockingPortal | None = None
@@ -263,6 +265,7 @@ class SyncServer(ForkGuard):
 
     # ---- what a Server does
 
+    options: Final = _of_server(lambda server: server.options, at_once=True)
     registry: Final = _of_server(lambda server: server.registry, at_once=True)
     register: Final = blocking(Server.register)
     register_tasks: Final = calling(Server.register_tasks)
@@ -338,7 +341,7 @@ class SyncServer(ForkGuard):
         """The live runs and the kept ended ones, by id. Raises `NoSuchRunError`."""
         return SyncRuns(self, self._original.runs)
 
-    def listen(self, **options: Any) -> Listening:
+    def listen(self, **options: Unpack[ListenKeywords]) -> Listening:
         """See `Server.listen`: returns when sessions can come in. Closing the Server closes it."""
 
         async def opened() -> Listening:

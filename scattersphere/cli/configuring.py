@@ -37,6 +37,7 @@ def read_options(context: click.Context, option: click.Parameter, file: Path | N
         raise click.BadParameter(f"{file}: it is nested too deeply") from None
     if LIMITS in context.meta:
         context.meta[LIMITS] = file, limits_of(file, given.pop("limits", {}))
+        context.meta[SERVER] = server_of(file, given.pop("server", {}))
     known = {_key(other): other for other in context.command.params if other is not option}
     known.pop("help", None)
     wrong = [_unknown(key, list(known)) for key in given if key not in known]
@@ -54,6 +55,28 @@ def read_options(context: click.Context, option: click.Parameter, file: Path | N
 
 LIMITS = "scattersphere.limits"
 """Where a command that has limits finds those of its file: it puts None there before."""
+
+
+SERVER = "scattersphere.server"
+"""Where a command that has limits finds the options of the Server, too."""
+
+
+def server_of(file: Path, table: Any) -> dict[str, Any]:
+    """Return the options that the table `[server]` of a file sets, by their names in `ServerOptions`.
+
+    Raises `click.BadParameter`, with all that is wrong at once.
+    """
+    from scattersphere.options import ServerOptions  # noqa: PLC0415 - `--help` stays quick
+
+    if not isinstance(table, dict):
+        raise click.BadParameter(f'{file}: "server" is a table: [server]')
+    found, wrong = ServerOptions.from_table(table)
+    for name in ("log_folder", "snapshot_folder"):
+        if name in found:
+            found[name] = file.absolute().parent / found[name]
+    if wrong:
+        raise click.BadParameter(f"{file}: [server] " + "; ".join(wrong))
+    return found
 
 
 def limits_of(file: Path, table: Any) -> Limits:

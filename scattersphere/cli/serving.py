@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from scattersphere.cli.configuring import CONFIG, LIMITS, reread_limits
+from scattersphere.cli.configuring import CONFIG, LIMITS, SERVER, reread_limits
 from scattersphere.cli.options import AS_JSON, PARAMS, fail
 
 FOLDER = click.Path(file_okay=False, exists=True, path_type=Path)
@@ -18,10 +18,10 @@ TOKENS = click.option("--tokens", type=FILE, required=True, help="The token file
 
 
 class _Limited(click.Command):
-    """A command whose file of options may have a table `[limits]`."""
+    """A command whose file of options may have the tables `[server]` and `[limits]`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[LIMITS] = None
+        ctx.meta[LIMITS] = ctx.meta[SERVER] = None
         return super().parse_args(ctx, args)
 
 
@@ -55,8 +55,10 @@ def serve(
     from scattersphere.remote import serve as serving  # noqa: PLC0415 - the same
 
     host_tasks = {"std": tasks.ALL} if stock_tasks else {}
-    if (found := click.get_current_context().meta[LIMITS]) is not None:
+    meta = click.get_current_context().meta
+    if (found := meta[LIMITS]) is not None:
         file, flags["limits"] = found
+        flags["server"] = meta[SERVER]
         flags["reread_limits"] = partial(reread_limits, file)
     try:
         if http is not None:

@@ -6,6 +6,8 @@ from collections import OrderedDict
 
 import attrs
 
+from scattersphere._options import option
+
 KIB, MIB = 1 << 10, 1 << 20
 
 
@@ -16,41 +18,62 @@ class Limits:
     Vary them with `attrs.evolve(Limits(), idle=60)`.
     """
 
-    line_before_auth: int = 4 * KIB
-    """Nothing that a stranger sends is kept beyond this: `auth` fits, little else has to."""
-    line: int = 64 * KIB
-    definition: int = 10 * MIB
-    """Lines of those who may define jobs; only `define` and `validate` may be longer than `line`."""
-    depth: int = 32
-    """Nesting of a request. The definition inside one has the limit of definitions."""
-    sessions: int = 100
-    sessions_of_source: int = 10
-    auth_time: float = 10.0
-    auth_tries: int = 3
-    line_time: float = 10.0
-    """From the first byte of a line to its end: a slow sender holds a session, not for ever."""
-    idle: float = 300.0
-    rate: float = 50.0
-    """Lines a second, after a burst. Blank lines and comments count: they cost time too."""
-    burst: int = 200
-    overruns: int = 1_000
-    """Lines above the rate in a row, each answered `rate-limited`, until the session is closed."""
-    follows: int = 32
-    output: int = MIB
-    """Bytes that wait to be sent. Above it events wait in their run, and no request is read."""
-    write_time: float = 30.0
-    """A write that makes no progress for so long closes the session."""
-    read_ahead: int = 32
-    """Requests that are read while an earlier one is under way."""
-    late: int = 32
-    """Requests of a session whose replies may come late (`run`, `wait`) that are under way at once."""
-    sessions_of_user: int = 50
-    """Sessions that one user has proved to be his; the next one is `busy`."""
-    linger: float = 1.0
-    """After the last byte sent, what still comes is read and dropped for so long: a close with
-    unread input would reset the connection, and the peer could lose the last lines (RFC 9112, 9.6)."""
-    close_time: float = 3.0
-    """All sessions together get so long to take their `bye` when a listener closes."""
+    line_before_auth: int = option(
+        4 * KIB,
+        "A line before `auth`: nothing that a stranger sends is kept beyond it.",
+        unit="bytes",
+    )
+    line: int = option(64 * KIB, "A line of a session.", unit="bytes")
+    definition: int = option(
+        10 * MIB,
+        "A line of those who may define jobs: only `define` and `validate` may be longer than `line`.",
+        unit="bytes",
+    )
+    depth: int = option(
+        32, "Nesting of a request; a definition inside one has the limit of definitions.", unit="levels"
+    )
+    sessions: int = option(100, "Sessions of a listener.", unit="sessions")
+    sessions_of_source: int = option(10, "Sessions from one address, or of one local user.", unit="sessions")
+    sessions_of_user: int = option(
+        50, "Sessions that one user has proved to be his; the next one is `busy`.", unit="sessions"
+    )
+    auth_time: float = option(10.0, "From the connection to `auth`.", unit="seconds")
+    auth_tries: int = option(3, "Wrong tokens until the session is closed.", unit="tries")
+    line_time: float = option(
+        10.0,
+        "From the first byte of a line to its end: a slow sender holds a session, not for ever.",
+        unit="seconds",
+    )
+    idle: float = option(300.0, "Without a request, and without something followed.", unit="seconds")
+    rate: float = option(
+        50.0, "After a burst; blank lines and comments count: they cost time too.", unit="lines a second"
+    )
+    burst: int = option(200, "Lines that may come at once.", unit="lines")
+    overruns: int = option(
+        1_000,
+        "Lines above the rate in a row, each answered `rate-limited`, until the session is closed.",
+        unit="lines",
+    )
+    follows: int = option(32, "What a session follows at once.", unit="subscriptions")
+    output: int = option(
+        MIB,
+        "What waits to be sent; above it events wait in their run, and no request is read.",
+        unit="bytes",
+    )
+    write_time: float = option(30.0, "A write without progress closes the session.", unit="seconds")
+    read_ahead: int = option(32, "Requests that are read while an earlier one is under way.", unit="requests")
+    late: int = option(
+        32, "Requests of a session whose replies may come late (`run`, `wait`), at once.", unit="requests"
+    )
+    linger: float = option(
+        1.0,
+        "What still comes after the last byte sent is read and dropped for so long: a close with unread input "
+        "would reset the connection, and the peer could lose the last lines (RFC 9112, 9.6).",
+        unit="seconds",
+    )
+    close_time: float = option(
+        3.0, "All sessions together get so long to take their `bye` when a listener closes.", unit="seconds"
+    )
 
 
 class Bucket:

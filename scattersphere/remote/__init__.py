@@ -11,12 +11,13 @@ from scattersphere.commands.tokens import TokenFile
 from scattersphere.remote.client import DisconnectedError, RemoteClient, RemoteError, connect, find_token
 from scattersphere.remote.following import following
 from scattersphere.remote.listener import Listening
-from scattersphere.remote.listening import listen
+from scattersphere.remote.listening import ListenKeywords, listen
 
 __all__ = [
     "DisconnectedError",
     "Limits",
     "ListenError",
+    "ListenKeywords",
     "Listening",
     "RemoteClient",
     "RemoteError",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from scattersphere.commands.gateway import make_gateway
 from scattersphere.remote.listener import Listening
@@ -17,6 +17,21 @@ if TYPE_CHECKING:
     from scattersphere.commands.limits import Limits
     from scattersphere.commands.tokens import TokenFile
     from scattersphere.server import Server
+
+
+class ListenKeywords(TypedDict, total=False):
+    """The keyword arguments of `listen` and `Server.listen`."""
+
+    tcp: str | Iterable[str]
+    unix: str | os.PathLike[str] | None
+    sockets: Iterable[socket.socket]
+    tokens: TokenFile | str | os.PathLike[str] | None
+    tls: ssl.SSLContext | None
+    bundle_roots: Iterable[str | os.PathLike[str]]
+    job_folder: str | os.PathLike[str] | None
+    audit: Audit | None
+    limits: Limits | None
+    on_shutdown: Callable[[], None] | None
 
 
 def listen(  # noqa: PLR0913 - each is a choice of the operator's, by name

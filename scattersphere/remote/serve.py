@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import attrs
@@ -35,7 +35,8 @@ from scattersphere.server import Server
 if TYPE_CHECKING:
     import os
     from collections.abc import AsyncIterator, Coroutine
-    from typing import Any
+
+    from scattersphere.options import ServerKeywords
 
     Attend = Callable[[Server], Coroutine[Any, Any, None]]
     Beside = Callable[[Gateway], Coroutine[Any, Any, None]]
@@ -62,6 +63,8 @@ class ServeOptions:
     host_tasks: Mapping[str, Sequence[type[RunnableTask]]] = attrs.field(factory=dict)
     """Classes to be registered by hand, by the name of their bundle: `{"std": scattersphere.tasks.ALL}`."""
     limits: Limits = attrs.field(factory=Limits)
+    server: Mapping[str, Any] = attrs.field(factory=dict)
+    """Further options of the Server, as `ServerOptions` has them."""
     tls: ssl.SSLContext | None = None
     """That of certificate and key, where somebody else has made it already."""
     beside: tuple[Beside, ...] = ()
@@ -201,9 +204,13 @@ async def _serve_until(
 ) -> None:
     async with AsyncExitStack() as stack:
         audit = stack.enter_context(AuditFile(options.audit)) if options.audit is not None else None
-        server = ending.server = Server(
-            bundle_roots=options.bundles, job_folder=options.jobs, watch_jobs=options.watch_jobs
-        )
+        keywords: ServerKeywords = {
+            **cast("ServerKeywords", options.server),
+            "bundle_roots": options.bundles,
+            "job_folder": options.jobs,
+            "watch_jobs": options.watch_jobs,
+        }
+        server = ending.server = Server(**keywords)
         gateway: Gateway | None = None
         listening: Listening | None = None
         with ending.loading:

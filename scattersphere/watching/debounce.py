@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
 
+from scattersphere._options import option
 from scattersphere.model.arguments import check_seconds
 
 if TYPE_CHECKING:
@@ -21,22 +22,34 @@ else:
     S = TypeVar("S")
 
 
-def _seconds(_: object, field: attrs.Attribute[float], value: float) -> None:
-    check_seconds(value, field.name)
-
-
 @attrs.frozen(kw_only=True)
 class WatchDelays:
     """How long watching waits, in seconds. Raises `ArgumentError` for what is no duration."""
 
-    settle: float = attrs.field(default=0.2, validator=_seconds)
-    """What changed must hold still for this time: a file that is being written is not loaded."""
-    vanish: float = attrs.field(default=1.0, validator=_seconds)
-    """What is gone must stay away for this time: many tools delete, and then create anew."""
-    restless: float = attrs.field(default=5.0, validator=_seconds)
-    """What has not held still for this time is a problem that is shown, and its code alone must hold still."""
-    poll: float = attrs.field(default=2.0, validator=_seconds)
-    """Between two looks at everything, for changes of which the system says nothing."""
+    settle: float = option(
+        0.2,
+        "What changed must hold still for this time: a file that is being written is not loaded.",
+        unit="seconds",
+        check=check_seconds,
+    )
+    vanish: float = option(
+        1.0,
+        "What is gone must stay away for this time: many tools delete, and then create anew.",
+        unit="seconds",
+        check=check_seconds,
+    )
+    restless: float = option(
+        5.0,
+        "What has not held still for this time is a problem that is shown, and its code alone must hold still.",
+        unit="seconds",
+        check=check_seconds,
+    )
+    poll: float = option(
+        2.0,
+        "Between two looks at everything, for changes of which the system says nothing.",
+        unit="seconds",
+        check=check_seconds,
+    )
 
 
 class Step(Enum):

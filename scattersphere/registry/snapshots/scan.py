@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import re
 import stat
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
+from scattersphere._options import option
 from scattersphere.errors import BundleRefusedError
+from scattersphere.model.arguments import check_count
 from scattersphere.registry.trust import refuse_written_by_others
 
 if TYPE_CHECKING:
@@ -61,20 +64,28 @@ CODE_ENDING = ".py"
 NAMES_SHOWN = 5
 
 
+_COUNT = partial(check_count, least=0)
+
+
 @attrs.frozen(kw_only=True)
 class SourceLimits:
     """How large a bundle may be; more is refused before any of it is executed. And what is kept of old ones."""
 
-    unpacked: int = 256 * 1024 * 1024
-    """Bytes of all files together."""
-    entries: int = 20_000
-    """Files and folders."""
-    ratio: int = 200
-    """Unpacked bytes for each byte of an archive. Deflate reaches 1,000 only on bombs."""
-    depth: int = 32
-    """Folders inside each other."""
-    kept: int = 1024 * 1024 * 1024
-    """Bytes of the files of all released versions together that stay because kept runs name them."""
+    unpacked: int = option(256 * 1024 * 1024, "All files together.", unit="bytes", check=_COUNT)
+    entries: int = option(20_000, "Files and folders.", unit="entries", check=_COUNT)
+    ratio: int = option(
+        200,
+        "Unpacked size for each byte of an archive: Deflate reaches 1,000 only on bombs.",
+        unit="bytes a byte",
+        check=_COUNT,
+    )
+    depth: int = option(32, "Folders inside each other.", unit="folders", check=_COUNT)
+    kept: int = option(
+        1024 * 1024 * 1024,
+        "The files of all released versions together that stay because kept runs name them.",
+        unit="bytes",
+        check=_COUNT,
+    )
 
 
 FileState = tuple[str, int, int, int]
