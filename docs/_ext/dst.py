@@ -12,7 +12,8 @@ from html import escape
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
-from scattersphere.schedules.triggers import CronTrigger, EveryTrigger, Trigger
+from scattersphere.abc import Trigger
+from scattersphere.schedules.triggers import CronTrigger, EveryTrigger
 
 ZONE = "Europe/Berlin"
 LEFT, HOUR, ROW, TOP, BOTTOM = 170, 120, 34, 54, 16

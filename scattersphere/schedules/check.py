@@ -14,9 +14,11 @@ from scattersphere.schedules.cron import NEVER, expression_fault
 from scattersphere.schedules.occurrences import (
     LITERAL,
     SCHEDULED,
+    TRIGGERS,
     Scheduled,
     read_instant,
     timetable_of,
+    timings_of,
 )
 
 if TYPE_CHECKING:
@@ -57,9 +59,10 @@ def schedule_faults(job: JobDefinition) -> Iterator[Fault]:
 
 
 def _timing_faults(schedule: ScheduleDefinition, *, looks_for_a_date: bool) -> Iterator[Fault]:
-    given = [word for word in ("cron", "every", "at") if getattr(schedule, word) not in (None, ())]
+    given = timings_of(schedule)
     if not given:
-        yield (), 'does not say when: write one of "cron", "every" and "at"', None
+        *words, last = map(quote, TRIGGERS)
+        yield (), f"does not say when: write one of {', '.join(words)} and {last}", None
     elif len(given) > 1:
         yield (given[1],), f'"{given[0]}" stands here too: only one of them says when', None
     yield from zone_fault(schedule.zone)

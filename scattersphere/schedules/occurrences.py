@@ -20,6 +20,7 @@ import attrs
 from scattersphere.abc.triggers import Trigger
 from scattersphere.model.schedules import MissedPolicy
 from scattersphere.schedules.triggers import (
+    EPOCH,
     SECOND,
     AtTrigger,
     CronTrigger,
@@ -151,14 +152,23 @@ def timetable_of(
     )
 
 
+TRIGGERS: Mapping[str, Callable[[ScheduleDefinition, dt.datetime], Trigger]] = {
+    "cron": lambda schedule, _: CronTrigger.of(schedule.cron or "", schedule.zone),
+    "every": lambda schedule, start: EveryTrigger(int(schedule.every or 1), start),
+    "at": lambda schedule, _: AtTrigger(tuple(map(read_instant, schedule.at))),
+}
+"""What makes the trigger of a schedule, by the field that says when it fires: exactly one of these is given."""
+
+
+def timings_of(schedule: ScheduleDefinition) -> list[str]:
+    """Return which of the fields are given that say when a schedule fires."""
+    return [word for word in TRIGGERS if getattr(schedule, word) not in (None, ())]
+
+
 def trigger_of(schedule: ScheduleDefinition, start: dt.datetime | None = None) -> Trigger:
     """Return the trigger of a schedule that was found right. Raises `ValueError`, `MissingExtraError`."""
-    if schedule.cron is not None:
-        return CronTrigger.of(schedule.cron, schedule.zone)
-    if schedule.every is not None:
-        seconds = int(schedule.every)
-        return EveryTrigger(seconds) if start is None else EveryTrigger(seconds, start)
-    return AtTrigger(tuple(map(read_instant, schedule.at)))
+    (word,) = timings_of(schedule)
+    return TRIGGERS[word](schedule, EPOCH if start is None else start)
 
 
 # ---- what is remembered
@@ -185,15 +195,13 @@ class ScheduleState:
 
 def timing_of(schedule: ScheduleDefinition) -> str:
     """Return the fields that say when a schedule fires as a text that is equal where they are."""
-    fields = {
-        "cron": schedule.cron and " ".join(schedule.cron.split()),
-        "every": schedule.every,
-        "at": list(schedule.at),
-        "zone": schedule.zone,
-        "start": schedule.start,
-        "stop": schedule.stop,
+    fields = {name: getattr(schedule, name) for name in (*TRIGGERS, "zone", "start", "stop")}
+    told = {  # an expression is the same with more spaces in it
+        name: " ".join(value.split()) if isinstance(value, str) else value
+        for name, value in fields.items()
+        if value
     }
-    return json.dumps({name: value for name, value in fields.items() if value}, sort_keys=True)
+    return json.dumps(told, sort_keys=True)
 
 
 @attrs.frozen(kw_only=True)
