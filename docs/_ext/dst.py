@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import datetime as dt
 from html import escape
+from typing import TYPE_CHECKING
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
-from scattersphere.abc import Trigger
 from scattersphere.schedules.triggers import CronTrigger, EveryTrigger
+
+if TYPE_CHECKING:
+    from scattersphere.abc import Trigger
 
 ZONE = "Europe/Berlin"
 LEFT, HOUR, ROW, TOP, BOTTOM = 170, 120, 34, 54, 16
