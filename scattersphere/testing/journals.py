@@ -1,0 +1,614 @@
+"""Journals for tests: `MemoryJournal` commits when it is told to, and `CHECKS` are the contract of every journal.
+
+In a test suite of one's own::
+
+    import pytest
+    from scattersphere.testing.journals import CHECKS
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("check", CHECKS)
+    async def test_contract(check, tmp_path):
+        await check(lambda: MyJournal(tmp_path / "runs"))
+
+`make` gives a journal that opens what the one before has written, as after a restart: the same place, not yet opened.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import secrets
+from collections import deque
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from scattersphere.abc.journal import (
+    AttemptRow,
+    BundleRow,
+    DefinitionRow,
+    DroppedRow,
+    JournalState,
+    LifeRow,
+    LogRow,
+    MetaRow,
+    MovesRow,
+    RollbackRow,
+    RunRow,
+    RunStateRow,
+    ScheduleRow,
+    StepRow,
+    StoredRun,
+    ValueForm,
+)
+from scattersphere.errors import JournalBusyError, JournalError
+from scattersphere.execution.loops import current_loop
+from scattersphere.model.states import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from scattersphere.abc.journal import Journal, JournalHost, Row
+
+    R = TypeVar("R")
+
+PATIENCE = 30.0
+"""Seconds after which a check no longer waits for a commit."""
+ENDED = frozenset(number for number, state in enumerate(RunState) if state.ended)
+
+
+NEW = MetaRow(next_run=1, wall=0)
+
+
+@attrs.define
+class _Tables:
+    """What is committed: each table a dictionary by the key of its rows."""
+
+    id: str
+    meta: MetaRow = NEW
+    lives: dict[int, LifeRow] = attrs.field(factory=dict)
+    definitions: dict[str, DefinitionRow] = attrs.field(factory=dict)
+    bundles: dict[str, BundleRow] = attrs.field(factory=dict)
+    runs: dict[int, RunRow] = attrs.field(factory=dict)
+    states: dict[int, RunStateRow] = attrs.field(factory=dict)
+    steps: dict[int, dict[int, StepRow]] = attrs.field(factory=dict)
+    attempts: dict[int, dict[tuple[int, int], AttemptRow]] = attrs.field(factory=dict)
+    moves: dict[int, dict[int, MovesRow]] = attrs.field(factory=dict)
+    logs: dict[int, dict[int, LogRow]] = attrs.field(factory=dict)
+    schedules: dict[tuple[str, str], ScheduleRow] = attrs.field(factory=dict)
+    rollbacks: dict[str, RollbackRow] = attrs.field(factory=dict)
+
+    def apply(self, row: Row) -> None:  # noqa: C901, PLR0912 - a row of the port a line
+        match row:
+            case MetaRow():
+                self.meta = row
+            case LifeRow():
+                self.lives[row.number] = row
+            case DefinitionRow():
+                self.definitions.setdefault(row.digest, row)
+            case BundleRow():
+                self.bundles.setdefault(row.digest, row)
+            case RunRow():
+                self.runs[row.id] = row
+            case RunStateRow():
+                self.states[row.id] = row
+            case StepRow():
+                self.steps.setdefault(row.run, {})[row.unit] = row
+            case AttemptRow():
+                self.attempts.setdefault(row.run, {})[row.unit, row.number] = row
+            case DroppedRow():
+                steps = self.steps.get(row.run, {})
+                if row.unit in steps:
+                    steps[row.unit] = steps[row.unit]._replace(form=ValueForm.DROPPED, value=None)
+            case MovesRow():
+                self.moves.setdefault(row.run, {})[row.first] = row
+            case LogRow():
+                self.logs.setdefault(row.run, {})[row.first] = row
+            case ScheduleRow():
+                self.schedules[row.job, row.name] = row
+            case RollbackRow():
+                self.rollbacks[row.bundle] = row
+
+    def stored(self, run: int, *, whole: bool = True) -> StoredRun:
+        return StoredRun(
+            run=self.runs[run],
+            state=self.states[run],
+            steps=_ordered(self.steps, run) if whole else (),
+            attempts=_ordered(self.attempts, run) if whole else (),
+            moves=_ordered(self.moves, run) if whole else (),
+        )
+
+
+def _ordered(table: dict[int, dict[Any, R]], run: int) -> tuple[R, ...]:
+    return tuple(row for _, row in sorted(table.get(run, {}).items()))
+
+
+@attrs.frozen
+class Transaction:
+    """What was written at once."""
+
+    rows: tuple[Any, ...]
+    committed: Any
+    """What is to be called when it is durable, or None."""
+
+
+class MemoryJournal:
+    """A `Journal` in memory, for tests of recovery without a disk: every commit is the test's own, or made at once.
+
+    With `auto` what is written is committed before the loop has turned. Else `commit()` and `commit_all()` do that:
+    what `waiting` holds is lost in a crash. `crash()` gives the journal as a next Server finds it; this one is dead
+    from then on. `commits` counts the transactions that are durable, so that a test may crash after each.
+    """
+
+    def __init__(self, *, auto: bool = True) -> None:
+        self.auto: bool = auto
+        self.waiting: deque[Transaction] = deque()
+        """The transactions that were written and are not durable yet, in order."""
+        self.commits: int = 0
+        self.crash_after: int | None = None
+        """After so many commits nothing is committed any more, as if the program had been killed there."""
+        self.on_commit: Callable[[Transaction], object] | None = None
+        """Called after each commit, before those who wrote are told: a test may crash here."""
+        self._tables = _Tables(secrets.token_hex(8))
+        self._host: JournalHost | None = None
+        self._held = False
+        self._due = False
+        self._failing: deque[tuple[str, bool]] = deque()
+        self._has_failed = False
+        self._is_dead = False
+
+    def __repr__(self) -> str:
+        state = "dead" if self._is_dead else "open" if self._host else "closed"
+        return (
+            f"<MemoryJournal {self._tables.id}: {state}, {self.commits} commits, {len(self.waiting)} waiting>"
+        )
+
+    # ---- for tests
+
+    def commit(self) -> bool:
+        """Make the oldest transaction durable and tell who wrote it. False where there is none, or it has failed.
+
+        On the loop's thread.
+        """
+        if not self.waiting or self._is_dead or self.commits == self.crash_after:
+            return False
+        if self._failing:
+            self._fail(*self._failing.popleft())
+            return False
+        transaction = self.waiting.popleft()
+        for row in transaction.rows:
+            self._tables.apply(row)
+        self.commits += 1
+        if self.on_commit is not None:
+            self.on_commit(transaction)
+        if self._has_failed and self._host is not None:
+            self._has_failed = False
+            self._host.journal_mended()
+        if transaction.committed is not None and not self._is_dead:
+            transaction.committed()
+        return True
+
+    def commit_all(self) -> int:
+        """Commit until nothing waits any more, or one has failed; return how many were committed."""
+        return sum(1 for _ in itertools.takewhile(bool, iter(self.commit, None)))
+
+    def fail_next(
+        self, words: str = "database or disk is full", *, times: int = 1, lasting: bool = False
+    ) -> None:
+        """Let the next commits fail; what was to be committed stays in its order and can be committed after them.
+
+        With `lasting` nothing is committed by this object any more, as after an I/O error.
+        """
+        self._failing.extend([(words, lasting)] * times)
+
+    def crash(self) -> MemoryJournal:
+        """Return the journal as it is committed, for the next Server, as if this program had been killed now."""
+        after = MemoryJournal(auto=self.auto)
+        after._tables = copy.deepcopy(self._tables)
+        self._is_dead = True
+        self.waiting.clear()
+        return after
+
+    def again(self) -> MemoryJournal:
+        """Return the journal for the next Server, after this one was closed."""
+        if self._held:
+            raise JournalBusyError("this journal is still open: close its Server, or crash it")
+        return self.crash()
+
+    def _fail(self, words: str, lasting: bool) -> None:  # noqa: FBT001 - as it was noted
+        self._has_failed = True
+        if lasting:
+            self._is_dead = True
+        if self._host is not None:
+            self._host.journal_failed(words, lasting=lasting)
+
+    # ---- the port
+
+    def open(self, host: JournalHost) -> JournalState:
+        """See `Journal.open`."""
+        if self._held:
+            raise JournalBusyError("this MemoryJournal is held by another Server of this process")
+        if self._is_dead:
+            raise JournalError("this MemoryJournal has crashed; open what `crash()` has returned")
+        self._host, self._held = host, True
+        tables = self._tables
+        return JournalState(
+            id=tables.id,
+            next_run=tables.meta.next_run,
+            wall=tables.meta.wall,
+            lives=_values(tables.lives),
+            unfinished=tuple(
+                run
+                for run in sorted(tables.runs)
+                if run in tables.states and tables.states[run].state not in ENDED
+            ),
+            schedules=_values(tables.schedules),
+            rollbacks=_values(tables.rollbacks),
+        )
+
+    def write(self, rows: Sequence[Row], committed: Callable[[], object] | None = None) -> None:
+        """See `Journal.write`."""
+        if self._is_dead or self._host is None:
+            return
+        self.waiting.append(Transaction(tuple(rows), committed))
+        if self.auto and not self._due:
+            self._due = True
+            self._host.soon(self._commit_due)
+
+    def _commit_due(self) -> None:
+        self._due = False
+        self.commit_all()
+        if self.waiting and self._failing and self._host is not None and not self._is_dead:
+            self._due = True
+            self._host.soon(self._commit_due)
+
+    @property
+    def backlog(self) -> tuple[int, int]:
+        """See `Journal.backlog`. Bytes are those of values, logs and code."""
+        rows = [row for transaction in self.waiting for row in transaction.rows]
+        return len(rows), sum(map(_bytes_of, rows))
+
+    def read_runs(self, ids: Iterable[int]) -> list[StoredRun]:
+        """See `Journal.read_runs`."""
+        return [self._tables.stored(run) for run in ids if run in self._tables.runs]
+
+    def read_definition(self, digest: str) -> str:
+        """See `Journal.read_definition`."""
+        return self._tables.definitions[digest].text
+
+    def read_bundle(self, digest: str) -> bytes | None:
+        """See `Journal.read_bundle`."""
+        return self._tables.bundles[digest].content
+
+    def read_value(self, row: StepRow) -> tuple[int, bytes]:
+        """See `Journal.read_value`."""
+        if row.value is None:
+            raise LookupError(f"unit {row.unit} of run {row.run} has no value")
+        return row.form, row.value
+
+    def read_log(self, run: int, first: int = 1) -> list[LogRow]:
+        """See `Journal.read_log`."""
+        return [row for row in _ordered(self._tables.logs, run) if row.first + row.lines > first]
+
+    def find_key(self, job: str, user: str, key: str) -> int | None:
+        """See `Journal.find_key`."""
+        asked = (job, user, key)
+        return next(
+            (run.id for run in self._tables.runs.values() if (run.job, run.user, run.key) == asked), None
+        )
+
+    def find_runs(
+        self,
+        *,
+        job: str | None = None,
+        states: Sequence[int] | None = None,
+        since: int | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> list[StoredRun]:
+        """See `Journal.find_runs`."""
+        tables = self._tables
+        found = [
+            number
+            for number, run in sorted(tables.runs.items(), reverse=True)
+            if (job is None or run.job == job)
+            and (states is None or tables.states[number].state in states)
+            and (since is None or run.created >= since)
+            and (before is None or number < before)
+        ]
+        return [tables.stored(number, whole=False) for number in found[:limit]]
+
+    def close(self) -> None:
+        """See `Journal.close`."""
+        if self.auto:
+            self._failing.clear()
+            while self.waiting and not self._is_dead and self.commits != self.crash_after:
+                for row in self.waiting.popleft().rows:  # nobody is told any more
+                    self._tables.apply(row)
+                self.commits += 1
+        self._host, self._held = None, False
+
+    def after_fork_in_child(self) -> None:
+        """See `Journal.after_fork_in_child`."""
+        self._host, self._is_dead = None, True
+
+
+def _values(table: dict[Any, R]) -> tuple[R, ...]:
+    return tuple(row for _, row in sorted(table.items()))
+
+
+def _bytes_of(row: Row) -> int:
+    return sum(len(cell) for cell in row if isinstance(cell, bytes))
+
+
+# ---- the contract
+
+
+class CheckHost:
+    """What a check lends a journal; it notes what it is told."""
+
+    def __init__(self) -> None:
+        self._loop = current_loop()
+        self.failures: list[tuple[str, bool]] = []
+        self.mended = 0
+
+    async def __aenter__(self) -> Self:
+        await self._loop.open(lambda _: False, lambda: None, lambda _: None)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._loop.aclose()
+
+    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call back on the loop's thread."""
+        self._loop.soon(callback, *args)
+
+    def journal_failed(self, words: str, *, lasting: bool) -> None:
+        """Note it."""
+        self.failures.append((words, lasting))
+
+    def journal_mended(self) -> None:
+        """Note it."""
+        self.mended += 1
+
+
+class Opened:
+    """A journal that a check has opened."""
+
+    def __init__(self, make: Callable[[], Journal]) -> None:
+        self.journal: Journal = make()
+        self.host = CheckHost()
+
+    async def __aenter__(self) -> Self:
+        await self.host.__aenter__()
+        try:
+            self.state: JournalState = await anyio.to_thread.run_sync(self.journal.open, self.host)
+        except BaseException:
+            await self.host.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await anyio.to_thread.run_sync(self.journal.close)
+        await self.host.__aexit__()
+
+    async def commit(self, *rows: Row) -> None:
+        """Write one transaction and wait until it is durable."""
+        done = anyio.Event()
+        self.journal.write(rows, done.set)
+        _expect(not done.is_set(), "`committed` was called inside `write`; it comes later, from the loop")
+        with anyio.fail_after(PATIENCE):
+            await done.wait()
+
+    async def read(self, run: int) -> StoredRun:
+        """Read one run."""
+        found = await anyio.to_thread.run_sync(self.journal.read_runs, [run])
+        _expect(len(found) == 1, f"run {run} was committed and is not found")
+        return found[0]
+
+
+def _expect(holds: bool, words: str) -> None:  # noqa: FBT001 - an assertion of our own
+    if not holds:
+        raise AssertionError(words)
+
+
+def run_row(run: int, *, job: str = "etl", key: str | None = None, created: int = 1_000) -> RunRow:
+    """Return the row of a run."""
+    return RunRow(
+        id=run, job=job, definition="d" * 8, bundles=(("app", "v3-00"),), params='{"day": 3}', secrets=("token",),
+        durability=2, created=created + run, key=key, request=b"\x01\x02", extra='{"note": [1, null]}',
+    )  # fmt: skip
+
+
+def state_row(run: int, state: RunState = RunState.RUNNING, **changes: Any) -> RunStateRow:
+    """Return a row that says where a run is."""
+    row = RunStateRow(
+        id=run, state=tuple(RunState).index(state), level=0, flags=0, causes=(), begun=True, started=2_000,
+        ended=None, spent=0, recovered=0, fruitless=0,
+    )  # fmt: skip
+    return row._replace(**changes)
+
+
+def step_row(run: int, unit: int, value: bytes | None = b"1", **changes: Any) -> StepRow:
+    """Return the row of a task that has succeeded."""
+    row = StepRow(
+        run=run, unit=unit, task=unit, place=None, state=4, attempts=1, forgiven=0, started=3_000, ended=4_000,
+        due=None, form=ValueForm.JSON if value is not None else ValueForm.NONE, value=value, failure=None,
+    )  # fmt: skip
+    return row._replace(**changes)
+
+
+def definition_rows(run: int, **fields: Any) -> list[Row]:
+    """Return what is written when a run is submitted."""
+    return [
+        DefinitionRow("d" * 8, "etl", '{"name": "etl"}'),
+        BundleRow("v3-00", b"PK-code"),
+        run_row(run, **fields),
+        state_row(run, RunState.QUEUED, begun=False, started=None),
+    ]
+
+
+async def check_a_new_journal_is_empty_and_has_an_id(make: Callable[[], Journal]) -> None:
+    """A new journal has no lives, no runs, and an id that stays."""
+    async with Opened(make) as opened:
+        state = opened.state
+        _expect(bool(state.id), "a journal needs an id")
+        _expect(
+            (state.next_run, state.lives, state.unfinished) == (1, (), ()), f"a new journal holds {state}"
+        )
+    async with Opened(make) as opened:
+        _expect(opened.state.id == state.id, "the id changed when the journal was opened again")
+
+
+async def check_what_was_committed_is_there_again(make: Callable[[], Journal]) -> None:
+    """All rows of all kinds come back as they were written."""
+    step = step_row(7, 1, b"[1,2]", place=None, failure='{"type": "E"}', due=9, reused=3)
+    schedule = ScheduleRow("etl", "nightly", '{"n": 1}', 5, paused=True, gone=None)
+    async with Opened(make) as opened:
+        await opened.commit(MetaRow(1_001, 77), LifeRow(1, 10, 123, "1.0", None))
+        await opened.commit(*definition_rows(7, key="k"), schedule, RollbackRow("app", "v3-00", "v3-01", 8))
+        await opened.commit(
+            step,
+            AttemptRow(7, 1, 1, 5, '{"type": "E"}', 3_500),
+            MovesRow(7, 0, 1, 4_000, b"\x01\0\0\0\0\0\0\0"),
+            LogRow(7, 1, 2, b"two lines"),
+            LogRow(7, 3, 1, b"one"),
+            state_row(7, causes=("stop", "fail_fast"), widths='{"1": 3}', flags=5, spent=12, recovered=1),
+        )
+        await opened.commit(LifeRow(1, 10, 123, "1.0", 99))
+    async with Opened(make) as opened:
+        state, journal = opened.state, opened.journal
+        _expect((state.next_run, state.wall) == (1_001, 77), f"counters: {state}")
+        _expect(state.lives == (LifeRow(1, 10, 123, "1.0", 99),), f"lives: {state.lives}")
+        _expect(state.unfinished == (7,), f"unfinished: {state.unfinished}")
+        _expect(state.schedules == (schedule,), f"schedules: {state.schedules}")
+        _expect(
+            state.rollbacks == (RollbackRow("app", "v3-00", "v3-01", 8),), f"rollbacks: {state.rollbacks}"
+        )
+        stored = await opened.read(7)
+        _expect(stored.run == run_row(7, key="k"), f"the run: {stored.run}")
+        _expect(stored.state.causes == ("stop", "fail_fast"), f"its state: {stored.state}")
+        _expect((stored.state.spent, stored.state.widths) == (12, '{"1": 3}'), f"its state: {stored.state}")
+        _expect(stored.steps == (step,), f"its steps: {stored.steps}")
+        _expect(stored.attempts == (AttemptRow(7, 1, 1, 5, '{"type": "E"}', 3_500),), "its attempts")
+        _expect([row.first for row in stored.moves] == [0], f"its moves: {stored.moves}")
+        _expect(journal.read_definition("d" * 8) == '{"name": "etl"}', "its definition")
+        _expect(journal.read_bundle("v3-00") == b"PK-code", "its code")
+        _expect(tuple(journal.read_value(step)) == (ValueForm.JSON, b"[1,2]"), "its value")
+        _expect([row.data for row in journal.read_log(7)] == [b"two lines", b"one"], "its log")
+        _expect(
+            [row.first for row in journal.read_log(7, 2)] == [1, 3],
+            "the chunk that holds line 2, and later ones",
+        )
+        _expect([row.first for row in journal.read_log(7, 3)] == [3], "the chunk that holds line 3")
+
+
+async def check_rows_replace_older_ones_by_their_key(make: Callable[[], Journal]) -> None:
+    """The newest row of a key stands; a dropped value is gone."""
+    async with Opened(make) as opened:
+        await opened.commit(*definition_rows(1), step_row(1, 0, None, state=3), step_row(1, 1))
+        await opened.commit(
+            step_row(1, 0, b'"x"'), state_row(1, RunState.SUCCEEDED, ended=9), DroppedRow(1, 1)
+        )
+        stored = await opened.read(1)
+        _expect([step.state for step in stored.steps] == [4, 4], f"the steps are {stored.steps}")
+        _expect(stored.steps[1].form == ValueForm.DROPPED, "a dropped value is marked as such")
+        _expect(stored.steps[1].value is None, "a dropped value is gone")
+    async with Opened(make) as opened:
+        _expect(opened.state.unfinished == (), "a run that has ended is not unfinished")
+        _expect((await opened.read(1)).state.ended == 9, "the newest state stands")  # noqa: PLR2004 - as it was written
+
+
+async def check_commits_are_told_in_the_order_of_writing(make: Callable[[], Journal]) -> None:
+    """`committed` is called once for each transaction, in order, on the loop's thread."""
+    async with Opened(make) as opened:
+        told: list[int] = []
+        await opened.commit(*definition_rows(1))
+        for number in range(50):
+            opened.journal.write([step_row(1, number)], lambda number=number: told.append(number))  # type: ignore[misc]
+        _expect(not told, "`committed` was called inside `write`")
+        await opened.commit(state_row(1))
+        _expect(told == list(range(50)), f"told in the order {told}")
+        _expect(len((await opened.read(1)).steps) == 50, "all rows are there")  # noqa: PLR2004 - as it was written
+        _expect(
+            opened.journal.backlog == (0, 0), f"nothing waits, and the backlog is {opened.journal.backlog}"
+        )
+
+
+async def check_closing_commits_what_was_written(make: Callable[[], Journal]) -> None:
+    """What was written before `close` is there afterwards."""
+    async with Opened(make) as opened:
+        await opened.commit(*definition_rows(1))
+        opened.journal.write([step_row(1, 0)])
+    async with Opened(make) as opened:
+        _expect(len((await opened.read(1)).steps) == 1, "what was written before the close is lost")
+
+
+async def check_runs_are_found_by_key_and_by_what_they_are(make: Callable[[], Journal]) -> None:
+    """Keys are unique by job and user; runs are found newest first."""
+    async with Opened(make) as opened:
+        for run in range(1, 6):
+            await opened.commit(*definition_rows(run, job="etl" if run % 2 else "other", key=f"k{run}"))
+        await opened.commit(state_row(3, RunState.FAILED, ended=9))
+        journal = opened.journal
+        _expect(journal.find_key("etl", "", "k3") == 3, "a run is not found by its key")  # noqa: PLR2004 - as it was written
+        _expect(journal.find_key("etl", "somebody", "k3") is None, "a key was found for another user")
+        _expect(journal.find_key("other", "", "k3") is None, "a key was found for another job")
+
+        def found(**asked: Any) -> list[int]:
+            return [stored.run.id for stored in journal.find_runs(**asked)]
+
+        _expect(found() == [5, 4, 3, 2, 1], f"all runs: {found()}")
+        _expect(found(job="etl", limit=2) == [5, 3], f"the newest two of a job: {found(job='etl', limit=2)}")
+        failed = tuple(RunState).index(RunState.FAILED)
+        _expect(found(states=[failed]) == [3], f"those that failed: {found(states=[failed])}")
+        _expect(found(before=3) == [2, 1], f"those before run 3: {found(before=3)}")
+        _expect(found(since=1_004) == [5, 4], f"those since an instant: {found(since=1_004)}")
+
+
+async def check_a_second_opener_is_refused(make: Callable[[], Journal]) -> None:
+    """One Server at a time; the refused one changes nothing."""
+    async with Opened(make) as opened:
+        other = make()
+        try:
+            other.open(opened.host)
+        except JournalBusyError:
+            pass
+        else:
+            raise AssertionError("a second opener was let in")
+        await opened.commit(*definition_rows(1))
+    async with Opened(make) as opened:
+        _expect(opened.state.unfinished == (1,), "what the holder wrote after the refusal is lost")
+
+
+async def check_what_is_not_there_is_said_by_lookup_errors(make: Callable[[], Journal]) -> None:
+    """Reading what is not there raises `LookupError`; unknown runs are left out."""
+    async with Opened(make) as opened:
+        journal = opened.journal
+        for read in (
+            lambda: journal.read_definition("none"),
+            lambda: journal.read_bundle("none"),
+            lambda: journal.read_value(step_row(1, 0, None)),
+        ):
+            try:
+                read()
+            except LookupError:
+                continue
+            raise AssertionError("something was read that is not there")
+        _expect(journal.read_runs([1, 2]) == [], "runs that are not there were read")
+        _expect(journal.read_log(1) == [], "lines that are not there were read")
+
+
+CHECKS: tuple[Callable[[Callable[[], Journal]], Awaitable[None]], ...] = (
+    check_a_new_journal_is_empty_and_has_an_id,
+    check_what_was_committed_is_there_again,
+    check_rows_replace_older_ones_by_their_key,
+    check_commits_are_told_in_the_order_of_writing,
+    check_closing_commits_what_was_written,
+    check_runs_are_found_by_key_and_by_what_they_are,
+    check_a_second_opener_is_refused,
+    check_what_is_not_there_is_said_by_lookup_errors,
+)
+"""All checks."""
