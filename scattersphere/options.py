@@ -29,6 +29,7 @@ from scattersphere.registry.snapshots.scan import SourceLimits
 from scattersphere.watching.debounce import WatchDelays
 
 if TYPE_CHECKING:
+    from scattersphere.abc.around import Around  # noqa: TC004 - nobody resolves the annotation
     from scattersphere.abc.backend import Backend  # noqa: TC004 - nobody resolves the annotation
 
 
@@ -60,6 +61,7 @@ class ServerKeywords(TypedDict, total=False):
     log_folder: str | os.PathLike[str] | None
     capture_print: bool
     capture_loggers: Iterable[str]
+    around: Iterable[Around]
 
 
 # ---- what a value may be
@@ -114,6 +116,14 @@ def _backends(backends: Any, name: str) -> None:
 
 def _path(value: Any) -> Path | None:
     return None if value is None else Path(value)
+
+
+def _factories(values: Iterable[Any]) -> tuple[Any, ...]:
+    found = tuple(values)
+    for factory in found:
+        if not callable(factory):
+            raise TypeError(f"around holds factories of context managers, not {describe(factory)}")
+    return found
 
 
 def _paths(values: Iterable[Any]) -> tuple[Path, ...]:
@@ -261,6 +271,12 @@ class ServerOptions:
         'Loggers whose lines go into the log of the run while a task writes them: ("httpx",).',
         check=_several,
         convert=tuple,
+    )
+    around: tuple[Around, ...] = option(
+        (),
+        "Factories of context managers that are entered around each attempt, in worker processes too.",
+        check=_several,
+        convert=_factories,
     )
 
     @classmethod

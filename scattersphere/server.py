@@ -110,6 +110,7 @@ class Server(AsyncResource):
             log_folder=self._log_folder,
             keep_events=known.keep_events,
             takes_prints=known.capture_print,
+            around=known.around,
             observer=RunObserver(
                 run_moved=self._run_moved,
                 run_left=lambda execution: self.registry.unpin(execution.id),

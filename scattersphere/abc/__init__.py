@@ -3,6 +3,7 @@
 An implementation needs nothing else of Scattersphere; `scattersphere.testing` holds the checks that it must pass.
 """
 
+from scattersphere.abc.around import Around, AttemptInfo, Carried, CarryingAround
 from scattersphere.abc.backend import (
     Backend,
     BackendHost,
@@ -17,12 +18,16 @@ from scattersphere.abc.journal import Journal, JournalHost, JournalState
 from scattersphere.abc.triggers import Trigger
 
 __all__ = [
+    "Around",
+    "AttemptInfo",
     "Backend",
     "BackendHost",
     "BackendTraits",
     "BundleAdopter",
     "BundleContent",
     "Call",
+    "Carried",
+    "CarryingAround",
     "Handle",
     "Journal",
     "JournalHost",

@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
+from scattersphere.abc.around import Carried
 from scattersphere.model.definition import RetryPolicy
 from scattersphere.model.taskclass import TaskClass
 from scattersphere.runnable import TaskContext
@@ -75,6 +76,8 @@ class Call:
     process asks when that is ready for it."""
     retry: RetryPolicy = NO_RETRY
     """What happens after a failure, so that `on_status_change` can be told where the attempt is heading."""
+    carries: Callable[[], Carried] = Carried
+    """What `around` gives a body in another process; asked on the loop, inside `context`."""
     needs: Mapping[str, int] = NO_NEEDS
     """What the task needs, by the name of the resource, for a backend that `takes_needs`; empty for others."""
 

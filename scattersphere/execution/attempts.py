@@ -9,6 +9,7 @@ from collections import deque
 from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, Protocol
 
+from scattersphere.abc.around import Carried
 from scattersphere.abc.backend import Call, Outcome, OutcomeKind
 from scattersphere.errors import TaskCrashedError
 from scattersphere.execution import progress
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.loops import Loop
     from scattersphere.execution.timers import Deadlines, WorkBudget
     from scattersphere.model.definition import RetryPolicy
+    from scattersphere.worker.around import Surroundings
 
 PLAIN_RESULTS = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
 """Results of which it is known at once that there is nothing to await in them."""
@@ -68,6 +70,8 @@ class AttemptHost(progress.ProgressHost, Protocol):
     stuck: dict[Attempt, Execution]
     """Attempts that were given up and have not ended."""
     takes_prints: bool
+    surroundings: Surroundings | None
+    """The context managers of the host around each attempt; None where there is none."""
     pumping: bool
     """Whether the pump is at work: it looks again by itself."""
     woken: bool
@@ -131,6 +135,9 @@ class AttemptRunner:
         self._cancelled = cancelled
         self._clock: Callable[[], float] = loop.clock
         self._start_body: Callable[[Coroutine[Any, Any, None], str], Any] = loop.start
+        self._surroundings = self._host.surroundings
+        self._runs_plain = self._surroundings is None and not self._host.takes_prints
+        """Whether nothing stands around a body without hooks."""
 
     # ---- starting
 
@@ -253,7 +260,7 @@ class AttemptRunner:
         try:
             arguments = execution.arguments(attempt)
             call = Call(
-                invoke=Invocation(attempt, self._host.loop),
+                invoke=Invocation(attempt, self._host.loop, self._surroundings),
                 context=contextvars.copy_context(),
                 task_class=planned.task_class,
                 arguments=arguments,
@@ -261,6 +268,7 @@ class AttemptRunner:
                 name=attempt.label,
                 retry=planned.definition.retry,
                 begins=attempt.begins,
+                carries=Carried if self._surroundings is None else self._surroundings.carried,
             )
             attempt.handle = backend.start(call, lambda outcome: self._done(attempt, outcome))
         except BaseException as exc:  # noqa: BLE001 - a bad argument fails the attempt; its class may raise anything
@@ -273,12 +281,12 @@ class AttemptRunner:
                 return
             try:
                 planned = attempt.planned
-                if planned.plain and not self._host.takes_prints:
+                if planned.plain and self._runs_plain:
                     value = await planned.cls(**planned.fixed).run(attempt)
                     if type(value) not in PLAIN_RESULTS:
                         value = await finished(value)
                 else:
-                    value = await run_on_loop(attempt)
+                    value = await run_on_loop(attempt, self._surroundings)
             except GeneratorExit as exc:
                 if attempt.killed:  # we are closing it; `abandon` does the accounts
                     raise

@@ -46,11 +46,13 @@ from scattersphere.logs.spill import LogFolder
 from scattersphere.model.events import EventKind, run_event
 from scattersphere.model.states import RunState
 from scattersphere.model.taskclass import LOOP
+from scattersphere.worker.around import Surroundings
 from scattersphere.worker.messages import checked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from scattersphere.abc.around import Around
     from scattersphere.abc.backend import Backend, Call
     from scattersphere.execution.loops import Loop
     from scattersphere.execution.plan import Plan
@@ -80,6 +82,7 @@ class JobExecutor:
         log_folder: LogFolder | None = None,
         keep_events: int = 10_000,
         takes_prints: bool = False,
+        around: Iterable[Around] = (),
         observer: RunObserver | None = None,
     ) -> None:
         self.backends: dict[str, Backend] = dict(backends)
@@ -92,6 +95,8 @@ class JobExecutor:
         self.keep_events = keep_events
         self.observer: RunObserver = observer or RunObserver()
         self.takes_prints = takes_prints
+        factories = tuple(around)
+        self.surroundings: Surroundings | None = Surroundings(factories) if factories else None
         self.instance: str = secrets.token_hex(4)
         self.child_starter: Callable[[Attempt, str, Mapping[str, Any] | None], Any]
         self.running: dict[int, Execution] = {}

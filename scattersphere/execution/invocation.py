@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from scattersphere.execution.loops import Loop
+    from scattersphere.worker.around import Surroundings
 
 
 class InvokedAttempt(BodyContext, Protocol):
@@ -36,9 +37,10 @@ class InvokedAttempt(BodyContext, Protocol):
 class Invocation:
     """Runs a body in the thread of whoever calls it (`Call.invoke`), and has the loop await what is to be awaited."""
 
-    def __init__(self, attempt: InvokedAttempt, loop: Loop) -> None:
+    def __init__(self, attempt: InvokedAttempt, loop: Loop, surroundings: Surroundings | None = None) -> None:
         self._attempt = attempt
         self._loop = loop
+        self._surroundings = surroundings
         self._handle: Any = None
         """What the loop awaits at this moment."""
 
@@ -46,7 +48,7 @@ class Invocation:
         """Run it to its end, unless it may not begin any more."""
         if not self._attempt.begins():
             return Outcome(OutcomeKind.CANCELLED)
-        return run_in_thread(self._attempt, self._wait_for)
+        return run_in_thread(self._attempt, self._wait_for, self._surroundings)
 
     def _wait_for(self, awaitable: Awaitable[Any]) -> Any:
         """Wait, in a thread, for what the loop awaits, in a copy of this thread's context."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from scattersphere.runnable import RunnableTask
+    from scattersphere.worker.around import Surroundings
     from scattersphere.worker.channel import Channel
     from scattersphere.worker.messages import CallMessage
 
@@ -184,11 +185,11 @@ class WorkerAttempt(TaskContext):
 
     # -- carrying it out
 
-    def run_body(self) -> Outcome:
+    def run_body(self, surroundings: Surroundings | None = None) -> Outcome:
         """Carry out the body with its hooks. Never raises."""
         if not self._message.is_async:
-            return run_in_thread(self, self._wait_for)
-        outcome = self._run_loop(lambda: run_on_loop(self))
+            return run_in_thread(self, self._wait_for, surroundings)
+        outcome = self._run_loop(lambda: run_on_loop(self, surroundings))
         end_prints(self)
         return outcome
 

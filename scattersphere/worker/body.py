@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from scattersphere.model.definition import RetryPolicy
     from scattersphere.runnable import RunnableTask
+    from scattersphere.worker.around import Surroundings
 
 CLEAN_UP_LIMIT = 10.0
 """Seconds that `clean_up` may take (design, section 8)."""
@@ -36,6 +37,16 @@ CHECK_ON_LOOP = (
 
 class BodyContext(LoggedAttempt, Protocol):
     """What carrying out an attempt asks of its `TaskContext`: that of the engine, and that of a worker."""
+
+    @property
+    def job(self) -> str:
+        """The name of the job."""
+        ...
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt of this task in this run."""
+        ...
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -62,9 +73,12 @@ class BodyContext(LoggedAttempt, Protocol):
         ...
 
 
-async def run_on_loop(attempt: BodyContext) -> Any:
+async def run_on_loop(attempt: BodyContext, surroundings: Surroundings | None = None) -> Any:
     """Run an async body with all its hooks. Raises what the body, or `clean_up` alone, raised."""
     try:
+        if surroundings is not None:
+            with surroundings.around(attempt):
+                return await run_on_loop(attempt)
         if attempt.hooks:
             return await _run_with_hooks(attempt)
         return await finished(await attempt.make().run(attempt))
@@ -146,14 +160,20 @@ def refuse_generator(value: Any) -> None:
         )
 
 
-def run_in_thread(attempt: BodyContext, wait_for: Callable[[Awaitable[Any]], Any]) -> Outcome:
+def run_in_thread(
+    attempt: BodyContext,
+    wait_for: Callable[[Awaitable[Any]], Any],
+    surroundings: Surroundings | None = None,
+) -> Outcome:
     """Run a body with all its hooks in the current thread. Never raises.
 
     `wait_for` has something awaited, and returns or raises what it came to.
     """
     try:
-        instance = attempt.make()
-        return _PlainBody(attempt, instance, wait_for).run()
+        if surroundings is None:
+            return Outcome(OutcomeKind.VALUE, _PlainBody(attempt, attempt.make(), wait_for).run())
+        with surroundings.around(attempt):
+            return Outcome(OutcomeKind.VALUE, _PlainBody(attempt, attempt.make(), wait_for).run())
     except BaseException as exc:  # noqa: BLE001 - the outcome carries it; a thread has nobody to raise to
         return outcome_of(exc, attempt)
     finally:
@@ -171,28 +191,35 @@ class _PlainBody:
         self._wait_for = wait_for
         self._hooks = attempt.hooks
 
-    def run(self) -> Outcome:
+    def run(self) -> Any:
+        """Return what the body has returned; raise what it, or `clean_up` alone, has raised."""
         attempt, instance, hook = self._attempt, self._instance, self._hook
         try:
             hook("on_status_change", _before(attempt), TaskState.RUNNING)
-            value = self._call(instance.run, attempt)
-            refuse_generator(value)
+            try:
+                value = self._call(instance.run, attempt)
+                refuse_generator(value)
+            except BaseException as exc:
+                hook("on_exception", exc)
+                hook("on_status_change", TaskState.RUNNING, _after(attempt, exc))
+                raise
             hook("on_finished")
             hook("on_status_change", TaskState.RUNNING, TaskState.SUCCEEDED)
-            outcome = Outcome(OutcomeKind.VALUE, value)
-        except BaseException as exc:  # noqa: BLE001 - promise 7: SystemExit and its like end here too
-            outcome = outcome_of(exc, attempt)
-            hook("on_exception", exc)
-            hook("on_status_change", TaskState.RUNNING, _after(attempt, exc))
-        if "clean_up" in self._hooks:
-            try:
-                self._call(instance.clean_up)
-            except BaseException as exc:
-                if outcome.kind is OutcomeKind.VALUE:
-                    outcome = outcome_of(exc, attempt)
-                else:
-                    attempt.log.exception("error in clean_up")
-        return outcome
+        except BaseException:
+            self._clean_up(failed=True)
+            raise
+        self._clean_up(failed=False)
+        return value
+
+    def _clean_up(self, *, failed: bool) -> None:
+        if "clean_up" not in self._hooks:
+            return
+        try:
+            self._call(self._instance.clean_up)
+        except BaseException:
+            if not failed:
+                raise
+            self._attempt.log.exception("error in clean_up")
 
     def _hook(self, name: str, *args: Any) -> None:
         if name in self._hooks:

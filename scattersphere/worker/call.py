@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from scattersphere.logs.capture import capture_print
 from scattersphere.logs.runlog import current_attempt
+from scattersphere.worker.around import Surroundings
 from scattersphere.worker.attempt import WorkerAttempt
 from scattersphere.worker.messages import Reply
 
@@ -33,6 +34,7 @@ def run_call(message: CallMessage, channel: Channel) -> Reply:
 def _run(message: CallMessage, channel: Channel) -> Reply:
     if message.environment is not None:
         os.environ.update(message.environment)
+    surroundings = Surroundings.of(message.around, message.carrier) if message.around else None
     try:
         attempt = WorkerAttempt(message, channel, *_unpack(message))
     except BaseException as exc:  # noqa: BLE001 - the bundle's import, or an argument's class, may do anything
@@ -42,7 +44,7 @@ def _run(message: CallMessage, channel: Channel) -> Reply:
     with ExitStack() as stack:
         if message.captures_print:
             stack.enter_context(capture_print())
-        return Reply.of(message.name, attempt.run_body())
+        return Reply.of(message.name, attempt.run_body(surroundings))
 
 
 def _unpack(message: CallMessage) -> tuple[type, dict[str, Any], dict[str, Any]]:

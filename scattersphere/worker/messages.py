@@ -42,6 +42,10 @@ class CallMessage(NamedTuple):
     library: str
     """The event loop of async bodies: the host's, `asyncio` or `trio`."""
     captures_print: bool
+    around: bytes = b""
+    """Pickles of the factories of context managers around it."""
+    carrier: dict[str, str] | None = None
+    """The strings for those."""
     environment: dict[str, str] | None = None
     """Variables to set before the call; None where they are as before."""
     arguments: bytes = b""
@@ -56,6 +60,7 @@ class CallMessage(NamedTuple):
         """
         made, context = call.task_class.cls, call.task_context
         _check_importable(call.name, made)
+        carried = call.context.run(call.carries)
         log = getattr(context, "run_log", None)
         return cls(
             number=number,
@@ -75,6 +80,8 @@ class CallMessage(NamedTuple):
             retry_on=call.retry.retry_on,
             library=library,
             captures_print=getattr(log, "takes_prints", False),
+            around=carried.factories,
+            carrier=dict(carried.carrier) or None,
         )
 
     def pack(self, call: Call, environment: Mapping[str, str] | None = None) -> bytes:
