@@ -22,7 +22,7 @@ from scattersphere import (
     TaskState,
     TriggerRule,
 )
-from scattersphere.codec import annotations
+from scattersphere.codec import adapters, annotations
 from scattersphere.commands.errors import CODES
 from scattersphere.commands.table import COMMANDS
 from scattersphere.model.fields import rows
@@ -69,7 +69,7 @@ def test_the_table_of_annotations_is_made_from_the_code_and_its_examples_are_rig
         faults: list[tuple[str, str]] = []
         structurer.adapter(annotation).check(example, "", faults)
         assert (not faults) == structurer.adapter(annotation).has_json, written
-    assert set(annotations._SIMPLE) <= set(shown)
+    assert set(adapters.SIMPLE) <= set(shown)
     assert all(all(row) for row in ext["rows"]())
 
 
