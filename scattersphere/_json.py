@@ -10,6 +10,7 @@ import json
 import math
 import re
 from bisect import bisect_right
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -295,7 +296,7 @@ def _count_keys(value: Any, depth: int) -> int | None:
                 below += parent.values()
             else:
                 below += parent
-        level = [child for child in below if type(child) in _CONTAINERS]
+        level = list(compress(below, map(_CONTAINERS.__contains__, map(type, below))))
     return None if level else keys
 
 

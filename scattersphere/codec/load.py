@@ -88,7 +88,8 @@ def _format_problems(value: Mapping[str, Any]) -> Iterable[RawProblem]:
 
 def _without_comments(value: dict[str, Any], keys: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Take the comments out of the objects under `keys`, so that nobody takes "//" for a name."""
-    rest, comments = value, dict[str, Any]()
+    rest = value
+    comments: dict[str, Any] = {}
     for key in keys:
         inner = value.get(key)
         if type(inner) is dict and COMMENT in inner:

@@ -40,6 +40,8 @@ class Known:
     exact: Mapping[str, type]
     """The parameters whose annotation is one of `_EXACT`."""
     made_by: MadeBy
+    options: Mapping[str, Any]
+    """What the class says of how its tasks want to be run."""
     shared: dict[tuple[str, str], Argument] = attrs.field(factory=dict)
     """Arguments that are a parameter of the run: (argument, parameter)."""
 
@@ -53,7 +55,8 @@ class Known:
             if any(parameter.annotation is kind for kind in _EXACT)
         }
         code = found.bundle if found.version is None else str(found.version)
-        return cls(found, _BACKENDS[not found.is_async], required, exact, MadeBy(code, found.digest))
+        options = getattr(found.cls, "__task_options__", None) or {}
+        return cls(found, _BACKENDS[not found.is_async], required, exact, MadeBy(code, found.digest), options)
 
 
 class Binder:

@@ -80,11 +80,8 @@ def _plan(definition: JobDefinition, planner: _Planner) -> Plan:
     )
 
 
-def _with_options(task: TaskDefinition, task_class: TaskClass) -> TaskDefinition:
+def _with_options(task: TaskDefinition, options: Mapping[str, Any]) -> TaskDefinition:
     """Return the task with what its class says of how it wants to be run, where the definition does not say it."""
-    options = getattr(task_class.cls, "__task_options__", None)
-    if not options:
-        return task
     unsaid = {name: value for name, value in options.items() if getattr(task, name) == _UNSAID[name]}
     if isinstance(unsaid.get("retry"), Mapping):
         unsaid["retry"] = RetryPolicy(**unsaid["retry"])
@@ -125,7 +122,8 @@ class _Planner:
         if known is None:
             return
         task_class = known.task_class
-        task = _with_options(task, task_class)
+        if known.options:
+            task = _with_options(task, known.options)
         backend = known.backend
         if task.backend is not None:
             backend = task.backend

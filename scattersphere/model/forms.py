@@ -259,6 +259,9 @@ class TypeName(Simple):
         return {"enum": list(self.names)}
 
 
+_TEXT = frozenset({str})
+
+
 @attrs.frozen
 class Names(Simple):
     """A list of strings, a tuple in Python."""
@@ -270,13 +273,14 @@ class Names(Simple):
         if type(value) is not list:
             hint = f"; write [{describe(value).removeprefix('the string ')}]" if type(value) is str else ""
             raise WrongValueError(f"must be a list of {self.noun}s, not {describe(value)}{hint}")
-        parts = [
-            RawProblem((index,), f"must be a {self.noun} in quotes, not {describe(item)}")
-            for index, item in enumerate(value)
-            if type(item) is not str
-        ]
-        if parts:
-            raise WrongPartsError(parts)
+        if not _TEXT.issuperset(map(type, value)):
+            raise WrongPartsError(
+                [
+                    RawProblem((index,), f"must be a {self.noun} in quotes, not {describe(item)}")
+                    for index, item in enumerate(value)
+                    if type(item) is not str
+                ]
+            )
         return tuple(value)
 
     def write(self, value: Any) -> Any:

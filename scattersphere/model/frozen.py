@@ -70,12 +70,13 @@ def plain_copy(value: Any, depth: int = COPY_DEPTH) -> Any:
     kind = type(value)
     if kind not in _COPIED or not depth:
         return value
-    if kind is dict or kind is FrozenDict:
-        return {
-            key: plain_copy(child, depth - 1) if type(child) in _COPIED else child
-            for key, child in value.items()
-        }
-    return [plain_copy(child, depth - 1) if type(child) in _COPIED else child for child in value]
+    if kind is list or kind is tuple:
+        return [plain_copy(child, depth - 1) if type(child) in _COPIED else child for child in value]
+    copy = dict(value)
+    for key, child in value.items():
+        if type(child) in _COPIED:
+            copy[key] = plain_copy(child, depth - 1)
+    return copy
 
 
 def copies(value: Any) -> Any:
