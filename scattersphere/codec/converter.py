@@ -3,6 +3,11 @@
 cattrs does the work between classes and JSON objects: keys that are missing or unknown, names that differ, what is
 inside what. What stands in a field is read by the field's own form (`model/fields.py`), strictly: cattrs' habits of
 being helpful (`"5"` -> 5, `true` -> 1, `"abc"` -> ["a", "b", "c"]) are never asked for.
+
+By hand is what cattrs has no word for: strictness by JSON type (the forms); *all* problems with their paths and nearest
+names, and the reading of what is left without them (`read_record`); comments under "//", which stand between names of
+tasks (`load.py`); plain defaults beside long forms, in one object (`_read_records`); formats that have a field or not
+(`model/fields.py`); writing without what is the default, in the order of the file (`dump.py`).
 """
 
 from __future__ import annotations
