@@ -20,6 +20,7 @@ extensions = [
     "options",
     "annotations",
     "dst",
+    "rooms",
 ]
 exclude_patterns = ["_build"]
 html_theme = "furo"
