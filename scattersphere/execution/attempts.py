@@ -268,6 +268,7 @@ class AttemptRunner:
                 name=attempt.label,
                 retry=planned.definition.retry,
                 begins=attempt.begins,
+                needs=planned.needs,
                 carries=Carried if self._surroundings is None else self._surroundings.carried,
             )
             attempt.handle = backend.start(call, lambda outcome: self._done(attempt, outcome))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from scattersphere._json import Path, RawProblem, describe
+from scattersphere.abc.backend import NO_NEEDS
 from scattersphere.codec import placed
 from scattersphere.errors import DefinitionError
 from scattersphere.execution.machine.shape import Shape
@@ -62,6 +63,8 @@ class PlannedTask:
     backend: str
     plain: bool
     """On the loop, without hooks, with fixed arguments only: the path that must be quick."""
+    needs: Mapping[str, int] = NO_NEEDS
+    """What its backend is told that it needs, because that looks after it; else the pools do."""
     on_loop: bool = attrs.field(
         default=attrs.Factory(lambda planned: planned.backend == LOOP, takes_self=True), init=False
     )

@@ -10,6 +10,7 @@ import attrs
 from scattersphere._gc import gc_paused
 from scattersphere._json import Path, RawProblem
 from scattersphere._text import Suggester, suggestion_budget
+from scattersphere.abc.backend import NO_NEEDS
 from scattersphere.codec import placed
 from scattersphere.codec.converter import UNREAD
 from scattersphere.errors import AmbiguousTaskError, NotFoundError, UnresolvedError, listing
@@ -145,6 +146,7 @@ class _Planner:
             run_if=None if task.run_if is True else compile_argument(task.run_if),
             backend=backend,
             plain=backend == LOOP and not (varying or mapped or task_class.hooks),
+            needs=_needs(task) if self._takes_needs(backend) else NO_NEEDS,
         )
         if self._stand_in is not None:
             planned = self._stand_in(planned)
@@ -188,6 +190,10 @@ class _Planner:
     def _those_that(self, trait: str) -> str:
         return " or ".join(sorted(name for name, traits in self._backends.items() if getattr(traits, trait)))
 
+    def _takes_needs(self, backend: str) -> bool:
+        traits = self._backends.get(backend)
+        return traits is not None and traits.takes_needs
+
     def _shape(self, task: TaskDefinition, backend: str) -> TaskShape:
         key = (
             task.trigger_rule,
@@ -203,6 +209,7 @@ class _Planner:
             task.allow_failure,
             task.keep_results,
         )
+        taken = self._takes_needs(backend)
         shape = self._shapes.get(key)
         if shape is None:
             shape = self._shapes[key] = TaskShape(
@@ -211,14 +218,23 @@ class _Planner:
                 max_attempts=task.retry.max_attempts,
                 mapped=bool(task.map),
                 conditional=task.run_if is not True,
-                pools=_pools(task.pool, backend),
-                needs=tuple((name, places_of(amount)) for name, amount in task.needs.items()),
+                pools=_pools(None if taken else task.pool, backend),
+                needs=()
+                if taken
+                else tuple((name, places_of(amount)) for name, amount in task.needs.items()),
                 max_parallel=task.max_parallel,
                 priority=task.priority,
                 allow_failure=task.allow_failure,
                 keeps_result=task.keep_results,
             )
         return shape
+
+
+def _needs(task: TaskDefinition) -> dict[str, int]:
+    needs = {name: places_of(amount) for name, amount in task.needs.items()}
+    if task.pool is not None:
+        needs[task.pool] = needs.get(task.pool, 0) + 1
+    return needs
 
 
 def _pools(pool: str | None, backend: str) -> tuple[str, ...]:

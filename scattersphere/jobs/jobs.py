@@ -229,7 +229,11 @@ class Jobs(LiveMapping[str, JobDefinition]):
 
     def _pool_problems(self, definition: JobDefinition) -> list[RawProblem]:
         problems: list[RawProblem] = []
+        backends = self._backends()
         for name, task in definition.tasks.items():
+            traits = backends.get(task.backend or "")
+            if traits is not None and traits.takes_needs:
+                continue  # what it has is for the backend to say
             if task.pool is not None and task.pool not in self._pools:
                 problems.append(self._no_pool(("tasks", name, "pool"), task.pool))
             for pool, amount in task.needs.items():

@@ -197,9 +197,9 @@ class RunRecord:
         lane = self._lane_of(unit)
         return lane.parked_at or next((gate for gate, amount in lane.needs if gate.free < amount), None)
 
-    def gates_of(self, unit: int) -> tuple[Gate, ...]:
-        """Return the gates in which an attempt has a place."""
-        return self._lane_of(unit).gates
+    def amount_of(self, unit: int, gate: Gate) -> int:
+        """Return how many places of a gate an attempt of a unit takes."""
+        return self._lane_of(unit).amounts.get(gate, 0)
 
     def task_of(self, unit: int) -> int:
         """Return the task that the unit is, or is an instance of."""

@@ -111,14 +111,27 @@ class Waits:
         machine = execution.machine
         gate, dispatcher = machine.full_gate(unit), machine.dispatcher
         if gate is not None:
-            return self._cached(id(gate), lambda: self._at(gate))
+            amount = machine.amount_of(unit, gate)
+            places = "a place" if amount == 1 else f"{amount:,} places"
+            behind = f", behind {self._first_at(gate)}" if gate.free >= amount else ""
+            return f"{places} in {self._cached(id(gate), lambda: self._at(gate))}{behind}"
         if dispatcher.limited and dispatcher.free <= 0:
             return self._cached(0, lambda: f"a place of the server (max_parallel), {self._held(None)}")
         return "its turn"
 
     def _at(self, gate: Gate) -> str:
         taken = gate.limit - gate.free
-        return f"a place in {gate.what} ({taken} of {gate.limit}, {self._held(gate)})"
+        return f"{gate.what} ({taken:,} of {gate.limit:,}, {self._held(gate)})"
+
+    def _first_at(self, gate: Gate) -> str:
+        """Name who waits first at a gate: nobody who needs less overtakes it."""
+        if not gate.waiting:
+            return "who has its turn before"
+        lane = next(iter(gate.waiting[max(gate.waiting)]))
+        execution = self._engine.running.get(lane.turn.machine.run_id)
+        if execution is None or not lane.queue:
+            return "who waits for more"
+        return f"{execution.plan.job}#{execution.id}/{execution.label_of(lane.queue[0])}, which needs more"
 
     def _held(self, gate: Gate | None) -> str:
         names = self._holders(gate)
@@ -130,8 +143,11 @@ class Waits:
         for execution in self._engine.running.values():
             machine = execution.machine
             for unit, attempt in execution.live.items():
-                if unit not in machine.lent and (gate is None or gate in machine.gates_of(unit)):
-                    yield attempt.label
+                if unit in machine.lent:
+                    continue
+                amount = 1 if gate is None else machine.amount_of(unit, gate)
+                if amount:
+                    yield attempt.label if amount == 1 else f"{attempt.label} ({amount:,})"
 
     def _cached(self, key: int, words: Callable[[], str]) -> str:
         now = self._engine.clock()
