@@ -172,17 +172,21 @@ class Gateway:
         """
         if principal.unbounded:
             return None
+        known: dict[tuple[str, str | None], bool] = {}
         for name, task in definition.tasks.items():
-            if task.bundle is not None:
-                allowed = principal.sees_bundle(task.bundle)
-            else:
-                try:
-                    allowed = principal.sees_bundle(self.server.registry.find(task.task).bundle)
-                except ScattersphereError:
-                    allowed = False
-            if not allowed:
+            if (key := (task.task, task.bundle)) not in known:
+                known[key] = self._covers(principal, *key)
+            if not known[key]:
                 return name
         return None
+
+    def _covers(self, principal: Principal, path: str, bundle: str | None) -> bool:
+        if bundle is None:
+            try:
+                bundle = self.server.registry.find(path).bundle
+            except ScattersphereError:
+                return False
+        return principal.sees_bundle(bundle)
 
     # ---- the one check for whatever leads to code being loaded
 

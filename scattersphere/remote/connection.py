@@ -20,7 +20,7 @@ from scattersphere.commands.errors import wire_error
 from scattersphere.commands.gateway import Context, SourceAuthenticator
 from scattersphere.commands.views import event_view, kind_of, stamp
 from scattersphere.model.events import EventKind
-from scattersphere.remote.session import Call, Session
+from scattersphere.remote.session import Call, LongLine, Session
 from scattersphere.remote.streams import GONE, close, send_eof
 
 if TYPE_CHECKING:
@@ -184,6 +184,11 @@ class Connection:
                     return
                 now = self._clock()
                 continue  # requests waited for the room that there is now
+            if isinstance(call, LongLine):
+                if self._tasks is not None:
+                    self._tasks.start_soon(self._read_elsewhere, call)
+                await self.flush()
+                return
             if (call.command.slow or call.command.late) and self._tasks is not None:
                 self._tasks.start_soon(self._carry_out_slowly, call)
                 if call.command.late:
@@ -191,6 +196,14 @@ class Connection:
                 await self.flush()
                 return
             await self._carry_out(call, now)
+
+    async def _read_elsewhere(self, line: LongLine) -> None:
+        """Read a long line in a thread: other sessions have their turns."""
+        read = await anyio.to_thread.run_sync(line.read)
+        self.session.take_up(line, read, self._clock())
+        await self._advance()
+        self.notice()
+        self._make_room()
 
     async def _carry_out_slowly(self, call: Call) -> None:
         # A wait ends with its client. What changes things is carried through, whoever is still there:

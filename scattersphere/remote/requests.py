@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 import attrs
 
@@ -40,6 +41,19 @@ class Request:
     def arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of the command's handler. Raises `RequestError`."""
         return read(self.command.arguments, self._read())
+
+    def prepare(self) -> None:
+        """Read the arguments now, and keep them, or what is wrong with them, until they are asked for."""
+        try:
+            args = self._read()
+        except RequestError as exc:
+            self._read = partial(_raise, exc)
+        else:
+            self._read = lambda: args
+
+
+def _raise(error: RequestError) -> NoReturn:
+    raise error
 
 
 class NamedRequestError(RequestError):

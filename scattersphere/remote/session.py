@@ -10,6 +10,7 @@ last words) is tested without a loop, and at any cut of the input.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -43,8 +44,31 @@ class Call:
     in_words: bool = False
 
 
+LONG = 64 * 1024
+"""Characters of a line above which it is not read on the loop: a definition of 10 MB takes a second."""
+
+
+@attrs.frozen(eq=False)
+class LongLine:
+    """A line that takes long to read. The driver does `read()` elsewhere; `Session.take_up` takes what it returns."""
+
+    read: Callable[[], Request | NamedRequestError]
+    frame: Line
+
+
 Observer = Callable[[str, Any, str, Any], None]
 """Told of each command: its name, arguments (None where they cannot be read), outcome, result."""
+
+
+def _read(frame: Line, depth: int) -> Request | NamedRequestError:
+    """Read a line, its arguments too where it is a long one; return what is wrong with it where something is."""
+    try:
+        request = read_request(frame.text, depth=depth, partial=frame.partial)
+    except NamedRequestError as exc:
+        return exc
+    if len(frame.text) > LONG:
+        request.prepare()
+    return request
 
 
 def _named(request: Request | None) -> dict[str, Any] | None:
@@ -90,6 +114,9 @@ class Session:
         self._started = self._active = self._line_began = now
         self.tries = 0
         self._call: Call | None = None
+        self._reading: LongLine | None = None
+        self._read: tuple[Line, Request | NamedRequestError] | None = None
+        """The long line that was read elsewhere, and is still to be answered."""
         self._late: dict[int, Call] = {}
         self._follows: set[int] = set()
         self._last_follow = 0
@@ -154,7 +181,7 @@ class Session:
             found.append((self._started + self.limits.auth_time, "auth-required"))
         if self._framer.inside_line and self.wants_input:
             found.append((self._line_began + self.limits.line_time, "timeout"))
-        if self._call is None and not self._late and not self._follows:
+        if self._call is None and self._reading is None and not self._late and not self._follows:
             found.append((self._active + self.limits.idle, "idle"))
         return min(found, default=None)
 
@@ -181,11 +208,15 @@ class Session:
         """Take note that the peer will send no more; what it sent is still carried out."""
         self._framer.end()
 
-    def next_call(self, now: float) -> Call | None:
-        """Answer what can be answered here, and return the next call to be made, if there is one."""
-        if self._call is not None:
+    def next_call(self, now: float) -> Call | LongLine | None:
+        """Answer what can be answered here; return the next call to be made, or the long line to be read."""
+        if self._call is not None or self._reading is not None:
             return None  # it is under way; calls are made one at a time
-        while self.closed is None and self._call is None and self._size <= self.limits.output:
+        made: Call | LongLine | None = None
+        if self._read is not None:
+            read, self._read = self._read, None
+            made = self._under_way(self._request(*read))
+        while made is None and self.closed is None and self._size <= self.limits.output:
             frame = self._framer.next(self.line_limit)
             if answers := self._framer.telnet_answers():
                 self._put(answers)
@@ -198,12 +229,28 @@ class Session:
                 self._overrun(frame, late)
             elif not isinstance(frame, Ignored):
                 self._overruns = 0
-                call = self._request(frame)
-                if call is not None and call.command.late:
-                    self._late[call.n] = call
-                    return call
-                self._call = call
-        return self._call
+                made = self._looked_at(frame)
+        return made
+
+    def _looked_at(self, frame: Line | Fault) -> Call | LongLine | None:
+        if isinstance(frame, Line) and len(frame.text) > LONG:
+            self._reading = LongLine(partial(_read, frame, self.limits.depth), frame)
+            return self._reading
+        return self._under_way(self._request(frame))
+
+    def _under_way(self, call: Call | None) -> Call | None:
+        """Note that a call is to be made now."""
+        if call is not None and call.command.late:
+            self._late[call.n] = call
+        else:
+            self._call = call
+        return call
+
+    def take_up(self, line: LongLine, read: Request | NamedRequestError, now: float) -> None:
+        """Take what a long line was read as; `next_call` goes on with it. Too late, after a close, it is dropped."""
+        if self._reading is line:
+            self._reading, self._read = None, (line.frame, read)
+            self._active = now
 
     def _overrun(self, frame: Line | Fault | Ignored, late: float) -> None:
         self._overruns += 1
@@ -226,7 +273,7 @@ class Session:
         except NamedRequestError as exc:
             return exc.id
 
-    def _request(self, frame: Line | Fault) -> Call | None:
+    def _request(self, frame: Line | Fault, read: Request | NamedRequestError | None = None) -> Call | None:
         self.requests += 1
         n, id_ = self.requests, None
         if isinstance(frame, Fault):
@@ -236,8 +283,10 @@ class Session:
             return None
         request: Request | None = None
         try:
-            request = read_request(frame.text, depth=self.limits.depth, partial=frame.partial)
-            id_ = request.id
+            read = read or _read(frame, self.limits.depth)
+            if isinstance(read, NamedRequestError):
+                raise read
+            request, id_ = read, read.id
             arguments = self._admitted(request, frame)
             command = request.command
             if not command.in_session:
@@ -356,7 +405,10 @@ class Session:
         error["message"] = "the session was closed before the command had ended"
         for call in [*self._late.values(), *([] if self._call is None else [self._call])]:
             self._reply(call.n, call.id, "error", error)
-        self._call = None
+        if self._reading is not None or self._read is not None:
+            self.requests += 1
+            self._reply(self.requests, None, "error", error)
+        self._call = self._reading = self._read = None
         self._late.clear()
         self._follows.clear()
         bye = {"code": code} | ({"message": message} if message else {})

@@ -4,7 +4,7 @@ import json
 
 from scattersphere.commands.access import Principal, Role
 from scattersphere.commands.limits import Limits
-from scattersphere.remote.session import Session
+from scattersphere.remote.session import LongLine, Session
 
 TOKENS = {f"{role}-token": Principal(user=f"a-{role}", role=role) for role in Role}
 TOKENS["bounded-token"] = Principal(user="bounded", role=Role.ADMIN, patterns=("job:nightly*", "bundle:etl"))
@@ -49,6 +49,9 @@ class Driver:
 
     def pump(self):
         while (call := self.session.next_call(self.now)) is not None:
+            if isinstance(call, LongLine):
+                self.session.take_up(call, call.read(), self.now)
+                continue
             self.calls.append(call)
             if not self.answering:
                 break

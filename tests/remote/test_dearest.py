@@ -5,16 +5,19 @@ objects that are looked at are counted. `python -m benchmarks.load` measures the
 """
 
 import json
+import threading
 
 import anyio
 import pytest
 from wire import job, served
 
 from scattersphere import _text
+from scattersphere.codec import load as codec_load
 from scattersphere.commands import views
 from scattersphere.commands.table import COMMANDS
+from scattersphere.execution import planning
 from scattersphere.execution import run as runs
-from scattersphere.remote import render
+from scattersphere.remote import render, requests, session
 
 pytestmark = pytest.mark.anyio
 
@@ -131,3 +134,29 @@ async def test_the_dearest_requests_leave_their_neighbour_its_turns(tmp_path, mo
                 assert steps[0] <= 3 * (_text.STEPS + len(LONG)), name
                 assert looked[0] <= views.SHOWN_TASKS, name
                 assert rendered[0] <= render.CELLS + 50_000, name
+
+
+async def test_a_definition_of_megabytes_is_read_off_the_loop(tmp_path, monkeypatch):
+    loop, seen = threading.get_ident(), []
+    for module, name in (
+        (requests, "parse"),
+        (requests, "spans"),
+        (codec_load, "read"),
+        (planning, "code_problems"),
+    ):
+        real = getattr(module, name)
+
+        def watched(*args, name=name, real=real, **more):
+            if len(args[0] if isinstance(args[0], str) else "x" * session.LONG * 2) > session.LONG:
+                seen.append((name, threading.get_ident() == loop))
+            return real(*args, **more)
+
+        monkeypatch.setattr(module, name, watched)
+    async with served(tmp_path) as front, front.client() as client, front.client() as neighbour:
+        request = {"cmd": "define", "args": {"definition": big("big") | {"description": "x" * session.LONG}}}
+        async with anyio.create_task_group() as group:
+            group.start_soon(client.send, json.dumps(request))
+            assert await neighbour.ok("ping") == {"pong": True}
+        assert json.loads(await client.line())["result"]["job"] == "big"
+    assert {name for name, _ in seen} >= {"parse", "spans", "read"}
+    assert not any(on_loop for _, on_loop in seen)

@@ -12,6 +12,8 @@ from scattersphere.commands.access import Role
 from scattersphere.commands.errors import CODES, RequestError
 from scattersphere.commands.limits import Limits
 from scattersphere.commands.table import COMMANDS
+from scattersphere.remote import session as session_module
+from scattersphere.remote.session import LongLine
 
 FEW = attrs.evolve(Limits(), rate=10.0, burst=3, overruns=4)
 
@@ -545,3 +547,61 @@ def test_what_is_refused_is_audited_with_what_it_was_about():
         None,
         None,
     ]
+
+
+# ---- long lines
+
+
+def long_definition(size=session_module.LONG):
+    tasks = {"a": {"task": "Greet", "description": "x" * size}}
+    return {"cmd": "define", "args": {"definition": {"name": "big", "tasks": tasks}}, "id": 7}
+
+
+def test_a_long_line_is_read_elsewhere_and_answered_in_its_turn():
+    driver = Driver("operator")
+    line = json.dumps(long_definition())
+    driver.session.receive(f"{line}\nping\n".encode(), 0.0)
+    found = driver.session.next_call(0.0)
+    assert isinstance(found, LongLine)
+    assert driver.session.next_call(0.0) is None  # the next request has to wait
+    read = found.read()
+    driver.session.take_up(found, read, 0.0)
+    call = driver.session.next_call(0.0)
+    assert (call.command.name, call.id) == ("define", 7)
+    definition = call.arguments["definition"]
+    assert json.loads(definition.text) == long_definition()["args"]["definition"]
+    assert definition.column == line.index('{"name"') + 1
+    driver.session.answer(call, {"job": "big"}, 0.0)
+    driver.pump()
+    assert [message["n"] for message in driver.messages()] == [1, 2]
+
+
+@pytest.mark.parametrize("twist", ["no JSON", "twice", "no such argument"])
+def test_what_is_wrong_with_a_long_line_is_told_as_of_a_short_one(twist):
+    told = []
+    for size in (10, session_module.LONG):
+        request = long_definition(size)
+        if twist == "no such argument":
+            request["args"]["replcae"] = True
+        line = json.dumps(request)
+        line = {"no JSON": line[:-1], "twice": line.replace('"id": 7', '"id": 7, "id": 7')}.get(twist, line)
+        (message,) = Driver("operator").say(line)
+        told.append({key: value for key, value in message["error"].items() if key != "message"})
+        assert "result" not in message
+    assert told[0] == told[1]
+
+
+def test_a_session_that_is_closed_while_a_long_line_is_read_answers_it_and_drops_what_comes_of_it():
+    driver = Driver("operator")
+    driver.session.receive(json.dumps(long_definition()).encode() + b"\n", 0.0)
+    line = driver.session.next_call(0.0)
+    assert driver.session.deadline() is None  # it is not idle
+    driver.session.close("shutting-down")
+    driver.session.take_up(line, line.read(), 0.0)
+    assert driver.session.next_call(0.0) is None
+    error, bye = driver.messages()
+    assert (error["n"], error["error"]["code"], bye) == (
+        1,
+        "shutting-down",
+        {"bye": {"code": "shutting-down"}},
+    )
