@@ -35,12 +35,16 @@ class ForkGuard:
         self.home = os.getpid()
         _bound.add(self)
 
+    def _let_go_in_child(self) -> None:
+        """Let go of what is the parent's alone, in a child that was just forked; nothing may wait there."""
+
 
 _bound: WeakSet[ForkGuard] = WeakSet()
 
 
 def _forked() -> None:
     for guarded in list(_bound):
+        guarded._let_go_in_child()  # noqa: SLF001 - its own hook
         cls: type = type(guarded)
         object.__setattr__(guarded, "__class__", _refusing(cls))
     _bound.clear()

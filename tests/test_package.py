@@ -89,6 +89,7 @@ def test_the_wheel_holds_the_package_with_its_type_marker_and_nothing_else(tmp_p
         names = set(archive.namelist())
     package = ROOT / "scattersphere"
     shown = [path for folder in ("templates", "static") for path in (package / "web" / folder).iterdir()]
+    shown.append(package / "journal" / "schema.sql")
     tracked = {path.relative_to(ROOT).as_posix() for path in (*package.rglob("*.py"), *shown)}
     inside = {name for name in names if not name.split("/")[0].endswith(".dist-info")}
     assert inside == tracked | {"scattersphere/py.typed", "pytest_scattersphere.py"}

@@ -1,0 +1,122 @@
+"""Values that are too large for a row: files beside the journal, named by the digest of what they hold.
+
+A file is whole and on disk before the row that names it is committed, and deleted after the last such row is gone: a
+crash between leaves a file too many, which is swept at the next opening, and never one too few.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from typing import TYPE_CHECKING
+
+from scattersphere.abc.journal import StepRow, ValueForm
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from scattersphere.journal.rows import Batch
+
+LARGEST_IN_ROW = 64 * 1024
+"""Bytes of a value above which it is a file: SQLite would write it twice, and every backup carries it along."""
+
+_ENDINGS = {ValueForm.JSON: "json", ValueForm.TAGGED: "tagged", ValueForm.PICKLE: "pickle"}
+_FORMS = {ending: form for form, ending in _ENDINGS.items()}
+_NAME = re.compile(r"([0-9a-f]{64})\.(json|tagged|pickle)")
+_TEMPORARY = ".part"
+SWEPT_AT_ONCE = 200
+"""Files looked at between two commits."""
+
+
+class ValueFiles:
+    """The folder of large values of one journal. Only the writer's thread changes it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder: Path = folder
+        self.given_up: set[bytes] = set()
+        """Names that rows have given up; others may still have them."""
+
+    def store(self, batch: Batch) -> None:
+        """Put what is too large for a row of `batch` into files. Raises `OSError`; may be repeated."""
+        large = [key for key, row in batch.steps.items() if row.value and len(row.value) > LARGEST_IN_ROW]
+        for key in large:
+            row = batch.steps[key]
+            name = self._write(row.value or b"", ValueForm(row.form))
+            batch.steps[key] = row._replace(form=ValueForm.FILE, value=name.encode())
+        if large:
+            _sync(self.folder, os.O_RDONLY)
+
+    def _write(self, value: bytes, form: ValueForm) -> str:
+        name = f"{hashlib.sha256(value).hexdigest()}.{_ENDINGS[form]}"
+        target = self.folder / name
+        if not target.exists():
+            part = self.folder / f"{name}{_TEMPORARY}"
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(value)
+                file.flush()
+                os.fsync(file.fileno())
+            part.rename(target)
+        return name
+
+    def read(self, row: StepRow) -> tuple[int, bytes]:
+        """Return the form and bytes of a value. Raises `LookupError` where there is none, or its file is damaged."""
+        if row.value is None:
+            raise LookupError(f"unit {row.unit} of run {row.run} has no value that was kept")
+        if row.form != ValueForm.FILE:
+            return row.form, row.value
+        match = _NAME.fullmatch(row.value.decode("ascii", "replace"))
+        if match is None:
+            raise LookupError(f"{row.value!r} is no name of a file of values")
+        path = self.folder / match.group()
+        try:
+            value = path.read_bytes()
+        except FileNotFoundError:
+            raise LookupError(f"the file {path} of a result is gone") from None
+        if hashlib.sha256(value).hexdigest() != match.group(1):
+            raise LookupError(f"the file {path} of a result is damaged")
+        return _FORMS[match.group(2)], value
+
+    def note_dropped(self, connection: sqlite3.Connection, keys: Iterable[tuple[int, int]]) -> None:
+        """Remember the files of steps whose values are about to be given up."""
+        for key in keys:
+            for (name,) in connection.execute(
+                "SELECT value FROM step WHERE run = ? AND unit = ? AND form = 4", tuple(key)
+            ):
+                self.given_up.add(name)
+
+    def remove_given_up(self, connection: sqlite3.Connection) -> None:
+        """Delete the files that no committed row names any more."""
+        while self.given_up:
+            name = self.given_up.pop()
+            self._remove_unnamed(connection, name.decode("ascii", "replace"))
+
+    def _remove_unnamed(self, connection: sqlite3.Connection, name: str) -> None:
+        named = "SELECT 1 FROM step WHERE form = 4 AND value = ? LIMIT 1"
+        if connection.execute(named, (name.encode(),)).fetchone() is None:
+            with contextlib.suppress(OSError):  # at the next opening, then
+                (self.folder / name).unlink()
+
+    def sweep(self, connection: sqlite3.Connection) -> Iterator[None]:
+        """Delete, a few at a time, the files that a crash has left without a row."""
+        names = os.listdir(self.folder)  # noqa: PTH208 - names, not paths: there may be many
+        for start in range(0, len(names), SWEPT_AT_ONCE):
+            for name in names[start : start + SWEPT_AT_ONCE]:
+                if _NAME.fullmatch(name.removesuffix(_TEMPORARY)):
+                    self._remove_unnamed(connection, name)
+            yield
+
+    def names(self) -> set[str]:
+        """Return the names of the files that are there."""
+        return {name for name in os.listdir(self.folder) if _NAME.fullmatch(name)}  # noqa: PTH208
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

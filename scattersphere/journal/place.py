@@ -1,0 +1,186 @@
+"""Where a journal lies: the files that belong to it, whether the place can be trusted, and the lock of its owner.
+
+The lock is the kernel's (`flock` on a file beside), so it is let go of when its holder's process ends, however that
+ends, and never before: a holder that is stopped keeps it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+import attrs
+
+from scattersphere.errors import BundleRefusedError, JournalBusyError, JournalError
+from scattersphere.registry.trust import refuse_written_by_others
+
+_NETWORK = frozenset(
+    {
+        "9p",
+        "afs",
+        "autofs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "fuse.ceph",
+        "fuse.glusterfs",
+        "fuse.sshfs",
+        "glusterfs",
+    }
+    | {"gpfs", "lustre", "ncpfs", "nfs", "nfs4", "orangefs", "smb3", "smbfs"}
+)
+"""File systems whose locks and shared memory SQLite's WAL cannot rely on."""
+
+
+@attrs.frozen
+class JournalFiles:
+    """The files of a journal: the database, SQLite's own two beside it, the lock, and the folder of large values."""
+
+    database: Path
+
+    @classmethod
+    def at(cls, path: str | os.PathLike[str]) -> JournalFiles:
+        """Return the files of the journal at `path`, links followed: one journal has one lock."""
+        return cls(Path(os.path.realpath(path)))
+
+    @property
+    def lock(self) -> Path:
+        """The file whose lock the owner has; it holds the owner's process id."""
+        return self._beside(".lock")
+
+    @property
+    def values(self) -> Path:
+        """The folder of values that are too large for a row."""
+        return self._beside(".values")
+
+    @property
+    def sqlite_files(self) -> tuple[Path, Path]:
+        """What SQLite keeps beside the database while it is in use."""
+        return self._beside("-wal"), self._beside("-shm")
+
+    def _beside(self, ending: str) -> Path:
+        return self.database.with_name(self.database.name + ending)
+
+
+def refuse_unsafe_folder(folder: Path) -> None:
+    """Raise `JournalError` unless a journal may lie in a folder: a local one, which nobody else may write.
+
+    Who can write a journal has its code executed when it is opened, so the rule is that of bundles.
+    """
+    try:
+        refuse_written_by_others(folder.stat(), str(folder))
+    except BundleRefusedError as error:
+        raise JournalError(f"no journal can be kept there: {error}") from None
+    except OSError as error:
+        raise JournalError(f"no journal can be kept in {folder}: {error.strerror}") from None
+    found = file_system(folder)
+    if found in _NETWORK:
+        raise JournalError(
+            f"{folder} is on a network file system ({found}), whose locks SQLite cannot rely on; "
+            "put the journal on a local disk"
+        )
+
+
+def make_files(files: JournalFiles) -> None:
+    """Make the database and the folder of values where there are none; raise `JournalError` unless they are the user's.
+
+    Only what does not exist yet is opened here: closing a file that SQLite has open in the same process would drop
+    its locks.
+    """
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(files.database, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        with contextlib.suppress(FileExistsError):
+            files.values.mkdir(0o700)
+    except OSError as error:
+        raise JournalError(f"the journal {files.database} cannot be made: {error.strerror}") from None
+    refuse_foreign_files(files)
+
+
+def refuse_foreign_files(files: JournalFiles) -> None:
+    """Raise `JournalError` unless what is there of a journal is this user's, and nobody else's to read or write."""
+    for path in (files.database, *files.sqlite_files, files.values):
+        with contextlib.suppress(FileNotFoundError):
+            _refuse_foreign(path)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise `JournalError` unless a file or folder is this user's, and nobody else's to read or write."""
+    status = path.lstat()
+    kind, wanted = ("folder", 0o700) if stat.S_ISDIR(status.st_mode) else ("file", 0o600)
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise JournalError(f"{path}: not a regular {kind}")
+    if status.st_uid != os.geteuid():
+        raise JournalError(
+            f"{path} belongs to the user {status.st_uid}; a journal is opened by its owner alone, "
+            "since it holds code that is executed"
+        )
+    if status.st_mode & 0o077:
+        raise JournalError(f"{path}: others than its owner may read or write it; run chmod {wanted:o} on it")
+    if kind == "file" and status.st_nlink > 1:
+        raise JournalError(
+            f"{path} has a second name (a hard link): two programs would each take it for theirs"
+        )
+
+
+def file_system(folder: Path) -> str | None:
+    """Return the kind of the file system that a folder is on; None where the system does not say."""
+    try:
+        lines = (
+            Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        )
+    except OSError:
+        return None
+    real, longest, found = os.path.realpath(folder), -1, None
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        mounted = before.split()[4].encode().decode("unicode_escape")  # a blank is \040
+        inside = real == mounted or real.startswith(mounted.rstrip("/") + "/")
+        if inside and len(mounted) >= longest:  # the later of two at one place lies above
+            longest, found = len(mounted), after.split()[0]
+    return found
+
+
+class JournalLock:
+    """The lock of a journal's owner. Raises `JournalBusyError` where another one has it."""
+
+    def __init__(self, files: JournalFiles) -> None:
+        try:
+            import fcntl  # noqa: PLC0415 - POSIX only
+        except ImportError:
+            raise JournalError("a journal needs the locks of a POSIX system") from None
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._file: int | None = os.open(files.lock, flags, 0o600)
+        except OSError as error:
+            raise JournalError(f"the lock {files.lock} cannot be opened: {error.strerror}") from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(self._file, 32).decode("ascii", "replace").strip()
+            self.close()
+            if not isinstance(error, BlockingIOError):
+                raise JournalError(f"the lock {files.lock} cannot be taken: {error.strerror}") from None
+            raise JournalBusyError(_busy(files, holder)) from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def close(self) -> None:
+        """Let go of the lock. In a forked child this only closes the copy of the descriptor: the parent keeps it."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def _busy(files: JournalFiles, holder: str) -> str:
+    if holder == str(os.getpid()):
+        return (
+            f"the journal {files.database} is held by another Server of this process; two need two journals"
+        )
+    whose = f"the process {holder}" if holder else "another process"
+    return (
+        f"the journal {files.database} is held by {whose}. Wait until that has ended, or end it; "
+        f"`scattersphere runs --journal {files.database}` reads it meanwhile"
+    )

@@ -1,0 +1,208 @@
+"""Rows of the journal's port as rows of tables: the statement for each kind, and many transactions folded into one.
+
+What is committed together needs each row only once, as it stands at the end. So a batch keeps the newest row of each
+key, and every kind is written by one statement.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from scattersphere.abc.journal import (
+    AttemptRow,
+    BundleRow,
+    DefinitionRow,
+    DroppedRow,
+    LifeRow,
+    LogRow,
+    MetaRow,
+    MovesRow,
+    RollbackRow,
+    Row,
+    RunRow,
+    RunStateRow,
+    ScheduleRow,
+    StepRow,
+    ValueForm,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterable
+
+_R = TypeVar("_R")
+
+
+def _upsert(table: str, row: Any, key: int) -> str:
+    """Return the statement that inserts a row of the columns of a row class, or replaces the one with its key."""
+    columns = row._fields
+    changed = ", ".join(f"{name} = excluded.{name}" for name in columns[key:])
+    return (
+        f"INSERT INTO {table}({', '.join(columns)}) VALUES({', '.join('?' * len(columns))}) "
+        f"ON CONFLICT({', '.join(columns[:key])}) DO {f'UPDATE SET {changed}' if changed else 'NOTHING'}"
+    )
+
+
+RUN_COLUMNS = tuple(name for name in RunRow._fields if name != "bundles")
+STATE_COLUMNS = RunStateRow._fields
+STEP_COLUMNS = StepRow._fields
+
+_DEFINITION = _upsert("definition", DefinitionRow, 1).partition("DO ")[0] + "DO NOTHING"
+_BUNDLE = "INSERT INTO bundle(digest, bytes, content) VALUES(?, ?, ?) ON CONFLICT(digest) DO NOTHING"
+_RUN = (
+    f"INSERT INTO run({', '.join(RUN_COLUMNS)}) VALUES({', '.join('?' * len(RUN_COLUMNS))}) "
+    "ON CONFLICT(id) DO NOTHING"
+)
+_RUN_BUNDLE = "INSERT INTO run_bundle(run, name, digest) VALUES(?, ?, ?) ON CONFLICT(run, name) DO NOTHING"
+_META = "INSERT INTO meta(name, value) VALUES(?, ?) ON CONFLICT(name) DO UPDATE SET value = excluded.value"
+_LIFE = _upsert("life", LifeRow, 1)
+_STATE = _upsert("run_state", RunStateRow, 1)
+_STEP = _upsert("step", StepRow, 2)
+_DROP = f"UPDATE step SET form = {int(ValueForm.DROPPED)}, value = NULL WHERE run = ? AND unit = ?"  # noqa: S608
+_ATTEMPT = _upsert("attempt", AttemptRow, 3)
+_MOVES = _upsert("moves", MovesRow, 2)
+_LOG = _upsert("log", LogRow, 2)
+_SCHEDULE = _upsert("schedule", ScheduleRow, 2)
+_ROLLBACK = _upsert("rollback", RollbackRow, 1)
+_NO_ROLLBACK = "DELETE FROM rollback WHERE bundle = ?"
+
+
+class Batch:
+    """What is committed together: of each key the newest row."""
+
+    def __init__(self) -> None:
+        self.meta: MetaRow | None = None
+        self.lives: dict[int, LifeRow] = {}
+        self.definitions: dict[str, DefinitionRow] = {}
+        self.bundles: dict[str, BundleRow] = {}
+        self.runs: dict[int, RunRow] = {}
+        self.states: dict[int, RunStateRow] = {}
+        self.steps: dict[tuple[int, int], StepRow] = {}
+        self.dropped: dict[tuple[int, int], None] = {}
+        """Values to be given up of steps that were written before this batch."""
+        self.attempts: dict[tuple[int, int, int], AttemptRow] = {}
+        self.moves: dict[tuple[int, int], MovesRow] = {}
+        self.logs: dict[tuple[int, int], LogRow] = {}
+        self.schedules: dict[tuple[str, str], ScheduleRow] = {}
+        self.rollbacks: dict[str, RollbackRow] = {}
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Add the rows of one transaction, which are newer than all that were added before."""
+        for row in rows:
+            _ADD[type(row)](self, row)
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Write everything, what is referred to first, in the transaction that is open."""
+        many = connection.executemany
+        if self.meta is not None:
+            many(_META, zip(self.meta._fields, self.meta, strict=True))
+        many(_LIFE, self.lives.values())
+        many(_DEFINITION, self.definitions.values())
+        many(_BUNDLE, ((row.digest, len(row.content or b""), row.content) for row in self.bundles.values()))
+        if self.runs:
+            many(_RUN, map(_run_values, self.runs.values()))
+            many(_RUN_BUNDLE, ((row.id, *bundle) for row in self.runs.values() for bundle in row.bundles))
+        many(_STATE, (row._replace(causes=_json(row.causes)) for row in self.states.values()))  # type: ignore[arg-type]
+        many(_DROP, self.dropped)
+        many(_STEP, self.steps.values())
+        many(_ATTEMPT, self.attempts.values())
+        many(_MOVES, self.moves.values())
+        many(_LOG, self.logs.values())
+        many(_SCHEDULE, self.schedules.values())
+        if self.rollbacks:
+            many(_ROLLBACK, (row for row in self.rollbacks.values() if row.digest is not None))
+            many(_NO_ROLLBACK, ((row.bundle,) for row in self.rollbacks.values() if row.digest is None))
+
+
+def _add_step(batch: Batch, row: StepRow) -> None:
+    batch.steps[row[:2]] = row
+
+
+def _add_dropped(batch: Batch, row: DroppedRow) -> None:
+    step = batch.steps.get(row)
+    if step is None:
+        batch.dropped[row] = None
+    elif step.value is not None:
+        batch.steps[row] = step._replace(form=ValueForm.DROPPED, value=None)
+
+
+def _set(name: str, key: Callable[[_R], Any]) -> Callable[[Batch, _R], None]:
+    def add(batch: Batch, row: _R) -> None:
+        getattr(batch, name)[key(row)] = row
+
+    return add
+
+
+def _add_meta(batch: Batch, row: MetaRow) -> None:
+    batch.meta = row
+
+
+_ADD: dict[type, Callable[[Batch, Any], None]] = {
+    MetaRow: _add_meta,
+    LifeRow: _set("lives", lambda row: row[0]),
+    DefinitionRow: _set("definitions", lambda row: row[0]),
+    BundleRow: _set("bundles", lambda row: row[0]),
+    RunRow: _set("runs", lambda row: row[0]),
+    RunStateRow: _set("states", lambda row: row[0]),
+    StepRow: _add_step,
+    DroppedRow: _add_dropped,
+    AttemptRow: _set("attempts", lambda row: row[:3]),
+    MovesRow: _set("moves", lambda row: row[:2]),
+    LogRow: _set("logs", lambda row: row[:2]),
+    ScheduleRow: _set("schedules", lambda row: row[:2]),
+    RollbackRow: _set("rollbacks", lambda row: row[0]),
+}
+"""How each kind of row comes into a batch."""
+
+_SIZED: dict[type, Callable[[Any], int]] = {
+    DefinitionRow: lambda row: len(row.text),
+    BundleRow: lambda row: len(row.content or b""),
+    RunRow: lambda row: len(row.params) + len(row.extra),
+    StepRow: lambda row: len(row.value or b"") + len(row.failure or ""),
+    AttemptRow: lambda row: len(row.failure or ""),
+    MovesRow: lambda row: len(row.moves),
+    LogRow: lambda row: len(row.data),
+}
+ROW_BYTES = 100
+"""Bytes of a row without what is in it, about."""
+
+
+def size_of(row: Row) -> int:
+    """Return how many bytes a row takes, about."""
+    content = _SIZED.get(type(row))
+    return ROW_BYTES if content is None else ROW_BYTES + content(row)
+
+
+def printable(row: Row) -> Row:
+    """Return a row without halves of surrogate pairs, which no text of a database can hold."""
+    return type(row)(*(_printable(value) for value in row))
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_printable(inner) for inner in value)
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _run_values(row: RunRow) -> tuple[Any, ...]:
+    row = row._replace(secrets=_json(row.secrets))  # type: ignore[arg-type]
+    return (*row[:3], *row[4:])
+
+
+# ---- and back
+
+
+def read_run(values: tuple[Any, ...], bundles: tuple[tuple[str, str], ...]) -> RunRow:
+    """Return the run that a row of RUN_COLUMNS holds."""
+    return RunRow._make((*values[:3], bundles, *values[3:]))._replace(secrets=tuple(json.loads(values[4])))
+
+
+def read_state(values: tuple[Any, ...]) -> RunStateRow:
+    """Return the state that a row of STATE_COLUMNS holds."""
+    row = RunStateRow(*values)
+    return row._replace(causes=tuple(json.loads(values[4])), begun=bool(row.begun))

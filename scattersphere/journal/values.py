@@ -1,0 +1,581 @@
+"""Results of tasks as bytes that outlive the process: exact, or not at all.
+
+What is read back equals what was written, in value and in type, at every depth. Three forms, tried in this order: JSON
+for what JSON holds exactly; tagged JSON for tuples, sets, bytes, dates, enums, attrs classes and dataclasses and the
+like; a pickle where that is allowed. What none of them can hold is refused with the reason, never approximated.
+
+In tagged JSON, an object with one key that begins with "$" is a tag (the table is `_TAGS`); a dict that could be taken
+for one, or has other keys than strings, is the list of its items under "$dict".
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import importlib
+import json
+import math
+import pathlib
+import struct
+import sys
+import types
+import uuid
+import zoneinfo
+from functools import reduce
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+
+from scattersphere.abc.journal import ValueForm
+from scattersphere.registry import pickling
+from scattersphere.registry.modules.namespace import FINDER, PARENT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from scattersphere.registry.pickling import FindNamespace
+
+LARGEST = 64 * 1024 * 1024
+"""Bytes of a value that a journal keeps."""
+DEPTH = 64
+"""Containers inside one another; far below any limit of recursion."""
+SMALL_NODES = 64
+"""Values inside a value that is looked at and written on the event loop's thread: some 20 microseconds."""
+SMALL_CHARACTERS = 4_096
+_INT_BITS = 2_000
+"""Bits of an integer that is written in decimal: below the least limit that Python may be set to."""
+
+_PLAIN = frozenset({type(None), bool, int, float, str})
+_NULL = b"null"
+
+
+class ClassNames(Protocol):
+    """Names of classes that mean the same after a restart."""
+
+    def name_of(self, cls: type) -> str | None:
+        """Return the name under which `class_of` finds a class again; None where there is none."""
+        ...
+
+    def class_of(self, name: str) -> type:
+        """Return the class of a name. Raises `LookupError`."""
+        ...
+
+    def dumps(self, value: object) -> bytes:
+        """Pickle a value."""
+        ...
+
+    def loads(self, data: bytes) -> Any:
+        """Return what `dumps` was given."""
+        ...
+
+
+class Classes:
+    """Names classes `bundle:module:qualified name`, those of the host without the bundle.
+
+    `find_namespace` says in which version of a bundle they are looked up, as for `registry.pickling`.
+    """
+
+    def __init__(self, find_namespace: FindNamespace) -> None:
+        self._find_namespace = find_namespace
+
+    def name_of(self, cls: type) -> str | None:
+        """Return the name under which `class_of` finds a class again; None where there is none."""
+        module, qualname = cls.__module__, cls.__qualname__
+        if _resolved(sys.modules.get(module), qualname) is not cls:
+            return None  # made inside a function, or of a version that was released
+        if not module.startswith(f"{PARENT}."):
+            return f":{module}:{qualname}"
+        slug, _, logical = module.removeprefix(f"{PARENT}.").partition(".")
+        namespace = FINDER.namespace(slug)
+        return None if namespace is None else f"{namespace.bundle}:{logical}:{qualname}"
+
+    def class_of(self, name: str) -> type:
+        """Return the class of a name. Raises `LookupError`."""
+        bundle, module, qualname = name.split(":", 2)
+        try:
+            holder = (
+                self._find_namespace(bundle).module(module) if bundle else importlib.import_module(module)
+            )
+        except ImportError as error:
+            raise LookupError(f"there is no module {module} with the class {qualname}: {error}") from None
+        found = _resolved(holder, qualname)
+        if isinstance(found, type):
+            return found
+        raise LookupError(f"the module {module} has no class {qualname}")
+
+    def dumps(self, value: object) -> bytes:
+        """Pickle a value, classes of bundles by their logical names."""
+        return pickling.dumps(value)
+
+    def loads(self, data: bytes) -> Any:
+        """Return what `dumps` was given."""
+        return pickling.loads(data, self._find_namespace)
+
+
+def _resolved(module: object, qualname: str) -> object:
+    try:
+        return reduce(getattr, qualname.split("."), module)
+    except AttributeError:
+        return None
+
+
+class UnkeptError(Exception):
+    """A value has no exact form; the message says which part of it."""
+
+
+# ---- writing
+
+
+def encode_small(value: object) -> bytes | None:
+    """Return the JSON of a small value that JSON holds exactly; None for every other. For the event loop's thread."""
+    if value is None:
+        return _NULL
+    return _dumps(value) if is_small_and_exact(value) else None
+
+
+def is_small_and_exact(value: Any) -> bool:
+    """Whether `encode` gives JSON for a value, in microseconds and without executing code of the user's."""
+    seen, stack, characters = set[int](), [value], 0
+    for _ in range(SMALL_NODES):
+        if not stack:
+            return True
+        item = stack.pop()
+        kind = type(item)
+        if kind is str:
+            characters += len(item)
+            if characters > SMALL_CHARACTERS or not _is_text(item):
+                return False
+        elif kind is dict or kind is list:
+            if id(item) in seen or len(item) + len(stack) > SMALL_NODES:
+                return False
+            seen.add(id(item))
+            if kind is dict:
+                if any(type(key) is not str for key in item):
+                    return False
+                stack.extend(item.values())
+            stack.extend(item)
+        elif not _is_plain(item):
+            return False
+    return not stack
+
+
+def encode(
+    value: object, classes: ClassNames, *, allow_pickle: bool = False
+) -> tuple[ValueForm, bytes | None, str | None]:
+    """Return the form of a value, its bytes, and for `ValueForm.UNKEPT` the reason instead.
+
+    It executes code of the user's, and takes as long as the value is large: in a thread. Never raises.
+    """
+    try:
+        if _is_json(value):
+            return _sized(ValueForm.JSON, _dumps(value))
+        return _sized(ValueForm.TAGGED, _dumps(_Tagger(classes).tagged(value, 0)))
+    except UnkeptError as error:
+        reason = str(error)
+    except BaseException as error:  # noqa: BLE001 - it is the user's code: nothing that it does may end a run
+        reason = f"{type(error).__name__} while it was looked at: {_words(error)}"
+    if not allow_pickle:
+        return ValueForm.UNKEPT, None, reason
+    try:
+        return _sized(ValueForm.PICKLE, classes.dumps(value))
+    except UnkeptError as error:
+        reason = str(error)
+    except BaseException as error:  # noqa: BLE001 - as above
+        reason = f"it cannot be pickled: {type(error).__name__}: {_words(error)}"
+    return ValueForm.UNKEPT, None, reason
+
+
+def _sized(form: ValueForm, data: bytes) -> tuple[ValueForm, bytes, None]:
+    if len(data) > LARGEST:
+        raise UnkeptError(f"it is larger than {LARGEST:,} bytes; write it to a file, and return the path")
+    return form, data, None
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)[:500]
+    except BaseException:  # noqa: BLE001 - the user's code again
+        return "(no words)"
+
+
+def _dumps(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a string has a UTF-8 form: no half of a surrogate pair, which two halves would join to one character."""
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON holds a scalar exactly."""
+    kind = type(value)
+    if kind is str:
+        return _is_text(value)
+    if kind is int:
+        return bool(value.bit_length() <= _INT_BITS)
+    if kind is float:
+        return math.isfinite(value)
+    return value is None or kind is bool
+
+
+def _is_json(value: Any) -> bool:
+    """Whether JSON holds a value exactly. A list that stands twice in it would be two lists."""
+    seen, level = set[int](), [value]
+    for _ in range(DEPTH + 1):
+        below: list[Any] = []
+        for item in level:
+            kind = type(item)
+            if kind is list or kind is dict:
+                if id(item) in seen:
+                    return False
+                seen.add(id(item))
+                if kind is dict:
+                    if not all(type(key) is str and _is_text(key) for key in item):
+                        return False
+                    below.extend(item.values())
+                else:
+                    below.extend(item)
+            elif not _is_plain(item):
+                return False
+        if not below:
+            return True
+        level = below
+    return False
+
+
+class _Tagger:
+    """Turns one value into JSON data with tags. Raises `UnkeptError`."""
+
+    def __init__(self, classes: ClassNames) -> None:
+        self._classes = classes
+        self._seen: dict[int, Any] = {}
+        """What can be changed, by identity; held, so that no other object gets the same number."""
+
+    def tagged(self, value: Any, depth: int) -> Any:
+        if _is_plain(value):
+            return value
+        if depth > DEPTH:
+            raise UnkeptError(f"more than {DEPTH} containers inside one another")
+        kind = type(value)
+        write = _WRITE.get(kind)
+        if write is not None:
+            if kind in _MUTABLE:
+                self._see(value)
+            return write(self, value, depth + 1)
+        if isinstance(kind, enum.EnumMeta):
+            return _write_enum(self, value)
+        if is_data_class(kind):
+            return self._write_object(value, depth + 1)
+        raise UnkeptError(f"{kind.__module__}.{kind.__qualname__} has no exact form")
+
+    def several(self, values: Any, depth: int) -> list[Any]:
+        return [self.tagged(value, depth) for value in values]
+
+    def name_of(self, cls: type) -> str:
+        name = self._classes.name_of(cls)
+        if name is None:
+            raise UnkeptError(f"the class {cls.__module__}.{cls.__qualname__} cannot be found by its name")
+        return name
+
+    def _see(self, value: Any) -> None:
+        if id(value) in self._seen:
+            raise UnkeptError(f"the same {type(value).__qualname__} stands in it twice, or in itself")
+        self._seen[id(value)] = value
+
+    def _write_object(self, value: Any, depth: int) -> Any:
+        cls = type(value)
+        if not _is_frozen(cls):
+            self._see(value)
+        state = _state_of(value)
+        unset = [name for name in _fields_of(cls) if name not in state]
+        content = {name: self.tagged(inner, depth) for name, inner in state.items()}
+        return {"$object": [self.name_of(cls), _escaped(content), *([unset] if unset else [])]}
+
+
+def _write_dict(tagger: _Tagger, value: dict[Any, Any], depth: int) -> Any:
+    if all(type(key) is str and _is_text(key) for key in value):
+        return _escaped({key: tagger.tagged(inner, depth) for key, inner in value.items()})
+    return {
+        "$dict": [[tagger.tagged(key, depth), tagger.tagged(inner, depth)] for key, inner in value.items()]
+    }
+
+
+def _escaped(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a dict that is not taken for a tag."""
+    if len(content) == 1 and next(iter(content)).startswith("$"):
+        return {"$dict": [list(item) for item in content.items()]}
+    return content
+
+
+def _write_set(tagger: _Tagger, value: Any, depth: int) -> list[Any]:
+    # Sorted, so that the same set gives the same bytes in every process.
+    return sorted(tagger.several(value, depth), key=_dumps)
+
+
+def _write_datetime(tagger: _Tagger, value: dt.datetime, depth: int) -> Any:
+    del tagger, depth
+    plain = value.replace(tzinfo=None, fold=0).isoformat()
+    return {"$datetime": [plain, value.fold, _zone(value.tzinfo)]}
+
+
+def _zone(zone: dt.tzinfo | None) -> Any:
+    if zone is None:
+        return None
+    if type(zone) is dt.timezone:
+        offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]
+        return [_seconds(offset), *name]
+    if type(zone) is zoneinfo.ZoneInfo and zone.key is not None and zoneinfo.ZoneInfo(zone.key) is zone:
+        return zone.key
+    raise UnkeptError(f"a time zone of the class {type(zone).__qualname__} has no exact form")
+
+
+def _seconds(value: dt.timedelta) -> list[int]:
+    return [value.days, value.seconds, value.microseconds]
+
+
+def _write_uuid(tagger: _Tagger, value: uuid.UUID, depth: int) -> Any:
+    del tagger, depth
+    known = value.is_safe
+    return {"$uuid": [value.hex, *([] if known is uuid.SafeUUID.unknown else [known.name])]}
+
+
+def _write_enum(tagger: _Tagger, value: Any) -> Any:
+    cls, name = type(value), value._name_
+    if name is None or cls.__members__.get(name) is not value:  # several flags at once
+        if not isinstance(value, enum.Flag) or type(value._value_) is not int:
+            raise UnkeptError(f"{cls.__qualname__} has no member that this value is")
+        return {"$flag": [tagger.name_of(cls), value._value_]}
+    return {"$enum": [tagger.name_of(cls), name]}
+
+
+def _simple(tag: str, write: Callable[[Any], Any]) -> Callable[[_Tagger, Any, int], Any]:
+    return lambda _, value, __: {tag: write(value)}
+
+
+def _float_bits(value: float) -> str:
+    return struct.pack(">d", value).hex()
+
+
+_MUTABLE = frozenset({list, dict, set})
+_PATHS: dict[str, type] = {
+    cls.__name__: cls
+    for cls in (pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath)
+}
+_WRITE: dict[type, Callable[[_Tagger, Any, int], Any]] = {
+    list: lambda tagger, value, depth: tagger.several(value, depth),
+    dict: _write_dict,
+    tuple: lambda tagger, value, depth: {"$tuple": tagger.several(value, depth)},
+    set: lambda tagger, value, depth: {"$set": _write_set(tagger, value, depth)},
+    frozenset: lambda tagger, value, depth: {"$frozenset": _write_set(tagger, value, depth)},
+    bytes: _simple("$bytes", lambda value: base64.b64encode(value).decode("ascii")),
+    str: _simple("$str", lambda value: value.encode("utf-8", "surrogatepass").hex()),
+    int: _simple("$int", hex),
+    float: _simple("$float", _float_bits),  # what is not finite: bit by bit
+    dt.date: _simple("$date", dt.date.isoformat),
+    dt.datetime: _write_datetime,
+    dt.timedelta: _simple("$timedelta", _seconds),
+    uuid.UUID: _write_uuid,
+    decimal.Decimal: _simple("$decimal", str),
+    **{
+        cls: lambda tagger, value, depth: {"$path": [type(value).__name__, tagger.tagged(str(value), depth)]}
+        for cls in _PATHS.values()
+    },
+}
+"""What the tagged form holds besides JSON, enums and classes: exact types, no subclasses."""
+
+
+# ---- attrs classes and dataclasses
+
+
+def is_data_class(cls: type) -> bool:
+    """Whether objects of a class are their fields: attrs classes and dataclasses that derive from no built-in type."""
+    if not (attrs.has(cls) or dataclasses.is_dataclass(cls)):
+        return False
+    pure = all(base is object or base.__flags__ & _HEAP_TYPE for base in cls.__mro__)
+    return pure and all(
+        getattr(cls, name) is getattr(object, name) for name in ("__reduce__", "__reduce_ex__")
+    )
+
+
+_CACHED_HASH = "_attrs_cached_hash"
+_HEAP_TYPE = 1 << 9
+"""Of `type.__flags__`: made by a `class` statement."""
+
+
+def _fields_of(cls: type) -> tuple[str, ...]:
+    if attrs.has(cls):
+        return tuple(field.name for field in attrs.fields(cls))
+    return tuple(field.name for field in dataclasses.fields(cls))
+
+
+def _is_frozen(cls: type) -> bool:
+    """Whether objects of a class cannot be changed, so that two that are equal are as good as one."""
+    made = vars(cls).get("__dataclass_params__")
+    if made is not None:
+        return bool(made.frozen)
+    return cls.__setattr__.__name__ == "_frozen_setattrs"  # attrs says it in no other way
+
+
+def _slots_of(cls: type) -> Iterator[tuple[str, types.MemberDescriptorType]]:
+    for base in cls.__mro__:
+        for name, member in vars(base).items():
+            if type(member) is types.MemberDescriptorType:
+                yield name, member
+
+
+def _state_of(value: Any) -> dict[str, Any]:
+    """Return all attributes of an object, read past whatever its class does to reading."""
+    try:
+        state = dict(object.__getattribute__(value, "__dict__"))
+    except AttributeError:
+        state = {}
+    for name, member in _slots_of(type(value)):
+        if name in state:
+            raise UnkeptError(f"the class {type(value).__qualname__} has two attributes {name!r}")
+        try:
+            state[name] = member.__get__(value)
+        except AttributeError:
+            continue
+    if not all(type(name) is str for name in state):
+        raise UnkeptError(f"an object of the class {type(value).__qualname__} has odd attributes")
+    if _CACHED_HASH in state:
+        state[_CACHED_HASH] = None  # of strings, it is another one in every process
+    return state
+
+
+def _read_object(reader: _Reader, content: Any) -> Any:
+    name, fields, *unset = content
+    cls = reader.class_of(name)
+    if not is_data_class(cls):
+        raise LookupError(f"{name} is no attrs class or dataclass any more")
+    state = dict(reader.read(fields))
+    known = set(state).union(*unset)
+    if not known.issuperset(_fields_of(cls)):
+        missing = sorted(set(_fields_of(cls)) - known)
+        raise LookupError(f"{name} has fields now that the value lacks: {', '.join(missing)}")
+    made = object.__new__(cls)
+    for slot, member in _slots_of(cls):
+        if slot in state:
+            member.__set__(made, state.pop(slot))
+    if state:
+        try:
+            object.__getattribute__(made, "__dict__").update(state)
+        except AttributeError:
+            raise LookupError(f"{name} has no attributes {', '.join(sorted(state))} any more") from None
+    return made
+
+
+# ---- reading
+
+
+def decode(form: int, data: bytes | None, classes: ClassNames) -> Any:
+    """Return what `encode` was given; `form` and `data` are those of `Journal.read_value`.
+
+    Raises `LookupError` where a class, a zone or the value itself is not there, and `ValueError` where the bytes are
+    damaged; and whatever code of the user's raises that a pickle executes.
+    """
+    if data is None or form not in {ValueForm.JSON, ValueForm.TAGGED, ValueForm.PICKLE}:
+        raise LookupError("the value was not kept")
+    if form == ValueForm.PICKLE:
+        return classes.loads(data)
+    value = json.loads(data)
+    if form == ValueForm.JSON:
+        return value
+    try:
+        return _Reader(classes).read(value)
+    except (TypeError, AttributeError, OverflowError, decimal.DecimalException, RecursionError) as error:
+        raise ValueError(f"this is no tagged value: {error}") from error
+
+
+class _Reader:
+    def __init__(self, classes: ClassNames) -> None:
+        self._classes = classes
+
+    def read(self, value: Any) -> Any:
+        if type(value) is list:
+            return [self.read(inner) for inner in value]
+        if type(value) is not dict:
+            return value
+        if len(value) == 1:
+            ((tag, content),) = value.items()
+            if tag.startswith("$"):
+                if tag not in _TAGS:
+                    raise ValueError(f"there is no tag {tag!r}")
+                return _TAGS[tag](self, content)
+        return {key: self.read(inner) for key, inner in value.items()}
+
+    def class_of(self, name: str) -> Any:
+        return self._classes.class_of(name)
+
+
+def _read_flag(reader: _Reader, content: Any) -> Any:
+    cls, value = reader.class_of(content[0]), content[1]
+    return cls(value)
+
+
+def _read_enum(reader: _Reader, content: Any) -> Any:
+    cls, name = reader.class_of(content[0]), content[1]
+    try:
+        return cls[name]
+    except KeyError:
+        raise LookupError(f"{content[0]} has no member {name}") from None
+
+
+def _read_datetime(reader: _Reader, content: Any) -> dt.datetime:
+    del reader
+    text, fold, zone = content
+    return dt.datetime.fromisoformat(text).replace(tzinfo=_read_zone(zone), fold=fold)
+
+
+def _read_zone(zone: Any) -> dt.tzinfo | None:
+    if isinstance(zone, str):
+        return zoneinfo.ZoneInfo(zone)  # ZoneInfoNotFoundError is a KeyError
+    if zone is None:
+        return None
+    offset, *name = zone
+    return dt.timezone(dt.timedelta(*offset), *name)
+
+
+def _read_uuid(reader: _Reader, content: Any) -> uuid.UUID:
+    del reader
+    digits, *known = content
+    return uuid.UUID(hex=digits, is_safe=uuid.SafeUUID[known[0]] if known else uuid.SafeUUID.unknown)
+
+
+def _read_path(reader: _Reader, content: Any) -> Any:
+    try:
+        return _PATHS[content[0]](reader.read(content[1]))
+    except NotImplementedError:
+        raise LookupError(f"a {content[0]} cannot be made on this system") from None
+
+
+_TAGS: dict[str, Callable[[_Reader, Any], Any]] = {
+    "$dict": lambda reader, items: {reader.read(key): reader.read(value) for key, value in items},
+    "$tuple": lambda reader, items: tuple(map(reader.read, items)),
+    "$set": lambda reader, items: set(map(reader.read, items)),
+    "$frozenset": lambda reader, items: frozenset(map(reader.read, items)),
+    "$bytes": lambda _, text: base64.b64decode(text, validate=True),
+    "$str": lambda _, digits: bytes.fromhex(digits).decode("utf-8", "surrogatepass"),
+    "$int": lambda _, digits: int(digits, 16),
+    "$float": lambda _, digits: struct.unpack(">d", bytes.fromhex(digits))[0],
+    "$date": lambda _, text: dt.date.fromisoformat(text),
+    "$datetime": _read_datetime,
+    "$timedelta": lambda _, parts: dt.timedelta(*parts),
+    "$uuid": _read_uuid,
+    "$decimal": lambda _, text: decimal.Decimal(text),
+    "$path": _read_path,
+    "$enum": _read_enum,
+    "$flag": _read_flag,
+    "$object": _read_object,
+}
+"""What each tag stands for."""
