@@ -44,7 +44,7 @@ _STRING_PROBLEMS = {
 
 
 @attrs.define
-class Scan:
+class TextScan:
     """What a reading found: problems in order, and the offsets of the paths that were asked for.
 
     `complete` says that the text was read to its end.
@@ -59,7 +59,7 @@ class _SyntaxEndError(Exception):
     """The text cannot be read further."""
 
 
-def scan(text: str, wanted: Collection[Path] = (), *, depth: int = DEPTH) -> Scan:
+def scan(text: str, wanted: Collection[Path] = (), *, depth: int = DEPTH) -> TextScan:
     """Read `text`; note where each wanted path stands: a member at its key, an element at itself."""
     scanner = _Scanner(text, frozenset(wanted), depth)
     with contextlib.suppress(_SyntaxEndError):
@@ -71,7 +71,7 @@ class _Scanner:
     """One reading. `_keys` has a dict of keys to offsets for each open object, None for a list."""
 
     def __init__(self, text: str, wanted: frozenset[Path], depth: int) -> None:
-        self.scan = Scan()
+        self.scan = TextScan()
         self._text = text
         self._wanted = wanted
         self._depth = depth

@@ -54,10 +54,10 @@ class Display(Protocol):
 def make_display(run: Run, out: TextIO, err: TextIO) -> AbstractContextManager[Display]:
     """Return what suits `out`; notices go to `err` where there is no display to put them into."""
     console = Console(file=out, highlight=False)
-    return Screen(run, console) if console.is_terminal else Lines(out, err)
+    return Screen(run, console) if console.is_terminal else PlainLines(out, err)
 
 
-class Lines:
+class PlainLines:
     """One line for each event but progress; instances of a map are left out, what they log is not."""
 
     def __init__(self, out: TextIO, err: TextIO) -> None:

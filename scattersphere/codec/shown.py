@@ -29,14 +29,14 @@ def shown(value: Any, limit: int = LIMIT) -> Any:
     too large as a whole shows as `{"repr": its beginning, "cut": true}`. Never raises.
     """
     try:
-        return _Walk(limit).copy(value, DEPTH)
+        return _Copying(limit).copy(value, DEPTH)
     except _TooLargeError:
         return {"repr": _short(value), "cut": True}
     except RuntimeError:  # a thread changes the dict while it is read
         return {"repr": _short(value)}
 
 
-class _Walk:
+class _Copying:
     def __init__(self, limit: int) -> None:
         self._left = limit
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen
-class Request:
+class StartRequest:
     """What was asked for: a job with parameters, or a single task with arguments."""
 
     job: str
@@ -26,9 +26,9 @@ class StartKeys:
     """Remembers which run each key stands for."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Request, Run]] = {}
+        self._known: dict[str, tuple[StartRequest, Run]] = {}
 
-    def find(self, key: str | None, request: Request) -> Run | None:
+    def find(self, key: str | None, request: StartRequest) -> Run | None:
         """Return the run that the key stands for. Raises `ConflictError` if that was another request."""
         if key is None or key not in self._known:
             return None
@@ -37,7 +37,7 @@ class StartKeys:
             raise ConflictError(f"key {key!r} stands for run {run.id}: another job or other parameters")
         return run
 
-    def add(self, key: str | None, request: Request, run: Run) -> None:
+    def add(self, key: str | None, request: StartRequest, run: Run) -> None:
         """Let the key stand for the run, as long as it is kept."""
         if key is not None:
             self._known[key] = request, run

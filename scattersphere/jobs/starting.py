@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from scattersphere.codec import resolve_params, secret_names
 from scattersphere.execution.run import Run
 from scattersphere.jobs.archive import RunArchive
-from scattersphere.jobs.keys import Request, StartKeys
+from scattersphere.jobs.keys import StartKeys, StartRequest
 from scattersphere.jobs.reruns import check_again, plan_again, take_over
 from scattersphere.model.arguments import check_mapping, check_text
 
@@ -58,7 +58,7 @@ class Starter:
         check_mapping(overrides, "params")
         check_text(key, "key", optional=True)
         params = resolve_params(definition, overrides or {})
-        request = None if key is None else Request(self._jobs.identity(definition), dict(params), args)
+        request = None if key is None else StartRequest(self._jobs.identity(definition), dict(params), args)
         if key is not None and request is not None:
             known = self._keys.find(key, request)
             if known is not None:

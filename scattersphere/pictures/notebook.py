@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from scattersphere.pictures.nodes import Node
-    from scattersphere.pictures.timeline import Lasted, Row, Span
+    from scattersphere.pictures.timeline import Band, Lasted, Span
 
 FIT = 960
 """Pixels of width that an output cell of a notebook has, about."""
@@ -50,7 +50,7 @@ def run_html(
     nodes: Sequence[Node],
     upstreams: Mapping[str, tuple[str, ...]],
     *,
-    rows: Sequence[Row],
+    rows: Sequence[Band],
     lasted: Lasted,
     pauses: Sequence[Span],
     failures: Mapping[str, str],

@@ -38,7 +38,7 @@ class Span:
 
 
 @attrs.frozen
-class Attempt(Span):
+class AttemptBar(Span):
     """An attempt, and the state with which it ended or in which it is."""
 
     state: str
@@ -53,16 +53,16 @@ class Lasted:
 
 
 @attrs.frozen
-class Row:
+class Band:
     """A task and its attempts in their order."""
 
     name: str
     state: str
-    attempts: tuple[Attempt, ...] = ()
+    attempts: tuple[AttemptBar, ...] = ()
 
 
 def timeline(
-    rows: Sequence[Row],
+    rows: Sequence[Band],
     run: Lasted,
     *,
     window: tuple[float, float] | None = None,
@@ -143,7 +143,7 @@ class _Plot:
             f"<title>paused, {lasted}</title></rect>"
         )
 
-    def row(self, row: Row, y: int, *, chosen: bool) -> Iterator[str]:
+    def row(self, row: Band, y: int, *, chosen: bool) -> Iterator[str]:
         if chosen:
             yield f'<rect class="row" width="100%" y="{y}" height="{ROW}"/>'
         if not row.attempts:
@@ -165,7 +165,7 @@ class _Plot:
         places = f'x1="{self.at(begin):.2f}%" x2="{self.at(end):.2f}%"'
         return f'<line class="between" {places} y1="{y + 13}" y2="{y + 13}"/>'
 
-    def _bar(self, row: Row, number: int, attempt: Attempt, stop: float, y: int) -> str:
+    def _bar(self, row: Band, number: int, attempt: AttemptBar, stop: float, y: int) -> str:
         left = max(self.at(attempt.begin), -1.0)
         wide = min(self.at(stop), 101.0) - left
         size = f'width="{wide:.2f}%"' if wide > NARROW else 'width="3"'
@@ -178,7 +178,7 @@ class _Plot:
         hatch = f'<rect class="hatch" {place}/>' if state == "failed" else ""
         return f'<g class="is-{state}"><title>{escape(said)}</title><rect {place}/>{hatch}</g>'
 
-    def _took(self, row: Row, last: float, y: int) -> str:
+    def _took(self, row: Band, last: float, y: int) -> str:
         """Return how long a task executed, behind its last bar, or before its first where there is no room."""
         spent = sum((self.now if a.end is None else a.end) - a.begin for a in row.attempts)
         said = escape(duration(spent)) + (f" · {len(row.attempts)} attempts" if len(row.attempts) > 1 else "")

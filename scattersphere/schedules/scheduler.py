@@ -67,7 +67,7 @@ Key = tuple[str, str]
 """A job, and the name of one of its schedules."""
 
 
-class Timer(Protocol):
+class Cancellable(Protocol):
     """What `call_at` returns."""
 
     def cancel(self) -> None:
@@ -89,7 +89,7 @@ class Clocks:
     monotonic: Callable[[], float]
     wall: Callable[[], dt.datetime]
     """The time now, in UTC, whatever it was before."""
-    call_at: Callable[[float, Callable[[], None]], Timer]
+    call_at: Callable[[float, Callable[[], None]], Cancellable]
     """Call back at a monotonic time."""
     look: float = LOOK
     """Seconds after which the wall must be looked at again; infinite where it cannot be set."""
@@ -128,7 +128,7 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         """Defined, and not restored, before there was a clock."""
         self._heap: list[tuple[float, int, int, Schedule]] = []
         self._order = itertools.count()
-        self._timer: Timer | None = None
+        self._timer: Cancellable | None = None
         self._timer_at = 0.0
         self._seen = dt.datetime.min.replace(tzinfo=dt.UTC)
         self._lag = 0.0

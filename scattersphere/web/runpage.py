@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from scattersphere.execution.run import Run
     from scattersphere.execution.views.pictures import RunPicture
-    from scattersphere.pictures.timeline import Attempt
+    from scattersphere.pictures.timeline import AttemptBar
 
 WIDE, NARROW = 1080, 740
 """Pixels that the graph has alone, and beside a task that is looked at."""
@@ -248,7 +248,7 @@ def _chosen(run: Run, picture: RunPicture, query: Query) -> ChosenTask | None:
     )
 
 
-def _attempt(number: int, attempt: Attempt, now: float) -> AttemptRow:
+def _attempt(number: int, attempt: AttemptBar, now: float) -> AttemptRow:
     end = now if attempt.end is None else attempt.end
     return AttemptRow(f"attempt {number}", attempt.state, attempt.begin, end - attempt.begin)
 

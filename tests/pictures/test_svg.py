@@ -17,7 +17,7 @@ from scattersphere.pictures.looks import INKS, LOOKS, PALETTES, WORST_FIRST, sty
 from scattersphere.pictures.nodes import Node, Progress
 from scattersphere.pictures.notebook import job_html, run_html, table_html
 from scattersphere.pictures.svg import document, graph
-from scattersphere.pictures.timeline import Attempt, Lasted, Row, Span, ticks, timeline
+from scattersphere.pictures.timeline import AttemptBar, Band, Lasted, Span, ticks, timeline
 
 NAMES = st.text(st.sampled_from("ab\"'<>&;é漢\U0001f600 -_"), min_size=1, max_size=40)
 STATES = st.sampled_from([*map(str, TaskState), None, "unheard_of"])
@@ -172,12 +172,12 @@ def test_icons_are_well_formed():
 @given(
     st.lists(
         st.builds(
-            Row,
+            Band,
             NAMES,
             st.sampled_from([*map(str, TaskState)]),
             st.lists(
                 st.builds(
-                    Attempt, st.floats(0, 50), st.none() | st.floats(50, 90), st.sampled_from(list(LOOKS))
+                    AttemptBar, st.floats(0, 50), st.none() | st.floats(50, 90), st.sampled_from(list(LOOKS))
                 ),
                 max_size=3,
             ).map(tuple),
@@ -201,7 +201,7 @@ def test_the_axis_has_a_few_lines_within_the_window(begin, length):
 
 
 def test_an_attempt_of_a_millisecond_is_seen():
-    svg = timeline([Row("a", "failed", (Attempt(5, 5.001, "failed"),))], Lasted(100, ended=True))
+    svg = timeline([Band("a", "failed", (AttemptBar(5, 5.001, "failed"),))], Lasted(100, ended=True))
     assert 'width="3"' in svg
     assert "attempt 1: failed, 1 ms" in svg
 
@@ -262,7 +262,7 @@ def test_a_definition_is_drawn_for_notebooks_and_as_a_file():
 
 
 def test_long_lists_are_cut_and_counted():
-    rows = [Row(f"t{at}", "succeeded", (Attempt(0, 1, "succeeded"),)) for at in range(1200)]
+    rows = [Band(f"t{at}", "succeeded", (AttemptBar(0, 1, "succeeded"),)) for at in range(1200)]
     html = run_html(
         "r", "succeeded", [], {}, rows=rows, lasted=Lasted(1, ended=True), pauses=[], failures={EVIL: EVIL}
     )

@@ -43,7 +43,7 @@ class Moves(NamedTuple):
     stop: int
 
 
-class Lines(Protocol):
+class LineTimes(Protocol):
     """What is asked of the log of the run."""
 
     @property
@@ -82,7 +82,7 @@ class EventNumbers:
         """Up to which clock a stamp is the same as the last one: then it only counts the moves as stamped."""
         self._told: int = 0
         """How many moves have numbers that somebody knows."""
-        self._lines: Lines | None = None
+        self._lines: LineTimes | None = None
         self.lines_noted: int = 0
         """Up to which number the lines of the log have become events."""
 
@@ -135,7 +135,7 @@ class EventNumbers:
 
     # ---- lines of the log
 
-    def follow(self, lines: Lines) -> None:
+    def follow(self, lines: LineTimes) -> None:
         """Make events of the lines of this log, from the first one on."""
         self._lines = lines
 

@@ -21,7 +21,7 @@ from scattersphere.execution.machine.codes import (
 )
 from scattersphere.pictures.nodes import Node, Progress, node_of
 from scattersphere.pictures.notebook import run_html
-from scattersphere.pictures.timeline import Attempt, Lasted, Row, Span
+from scattersphere.pictures.timeline import AttemptBar, Band, Lasted, Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +77,7 @@ class RunPicture:
     state: str
     nodes: list[Node]
     upstreams: Mapping[str, tuple[str, ...]]
-    rows: list[Row]
+    rows: list[Band]
     lasted: Lasted
     pauses: list[Span]
 
@@ -86,13 +86,13 @@ def run_picture(execution: Execution, now: float) -> RunPicture:
     """Return what pictures show of a run at a time of the loop's clock. It may be called in any thread."""
     run_slices, attempts = _slices(execution, now)
     origin, ended = execution.created_at, execution.state.ended
-    rows: dict[int, list[Attempt]] = {}
+    rows: dict[int, list[AttemptBar]] = {}
     for found in sorted(attempts, key=_start):
         task = execution.machine.task_of(found.unit or 0)
         until = None if found.state in _LIVE else found.end - origin
         # What is tried again has failed this time.
         state = "failed" if found.state == "up_for_retry" else found.state
-        rows.setdefault(task, []).append(Attempt(found.start - origin, until, state))
+        rows.setdefault(task, []).append(AttemptBar(found.start - origin, until, state))
     end = max((found.end for found in attempts), default=now) if ended else now
     nodes = run_nodes(execution)
     return RunPicture(
@@ -101,7 +101,7 @@ def run_picture(execution: Execution, now: float) -> RunPicture:
         nodes=nodes,
         upstreams=execution.plan.definition.upstreams,
         rows=[
-            Row(node.name, node.state or "none", _merged(rows.get(number, []), mapped=node.mapped))
+            Band(node.name, node.state or "none", _merged(rows.get(number, []), mapped=node.mapped))
             for number, node in enumerate(nodes)
         ],
         lasted=Lasted(end - origin, ended),
@@ -134,14 +134,14 @@ def _failures(execution: Execution) -> Iterator[tuple[str, str]]:
             yield name if index is None else f"{name}[{index}]", str(failure)
 
 
-def _merged(attempts: list[Attempt], *, mapped: bool) -> tuple[Attempt, ...]:
+def _merged(attempts: list[AttemptBar], *, mapped: bool) -> tuple[AttemptBar, ...]:
     """Return the bars of a task: those of its attempts, or of a map one from its first instance to its last."""
     if not mapped or not attempts:
         return tuple(attempts)
     ends = [attempt.end for attempt in attempts if attempt.end is not None]
     open_ = len(ends) < len(attempts)
     worst = next((a.state for a in attempts if a.state in ("failed", "crashed")), attempts[-1].state)
-    return (Attempt(attempts[0].begin, None if open_ else max(ends), worst),)
+    return (AttemptBar(attempts[0].begin, None if open_ else max(ends), worst),)
 
 
 @attrs.define

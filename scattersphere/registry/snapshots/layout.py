@@ -35,7 +35,7 @@ class ModuleFile:
 
 
 @attrs.frozen(kw_only=True)
-class Layout:
+class ModuleLayout:
     """The modules of a bundle by their logical name, and what their top-level names mean."""
 
     modules: Mapping[str, ModuleFile]
@@ -82,7 +82,9 @@ class Layout:
                 yield name
 
 
-def lay_out(files: Iterable[str], records: Mapping[str, str] | None = None, *, bundle: str = "") -> Layout:
+def lay_out(
+    files: Iterable[str], records: Mapping[str, str] | None = None, *, bundle: str = ""
+) -> ModuleLayout:
     """Find the modules among `files` (relative, with slashes).
 
     `records` maps the `*.dist-info` folders to the text of their RECORD. The distribution that is the
@@ -107,7 +109,7 @@ def lay_out(files: Iterable[str], records: Mapping[str, str] | None = None, *, b
         compiled.setdefault(_distributed_as(name, reachable), file)
     tops = frozenset(name.partition(".")[0] for name in (*reachable, *compiled))
     dependencies = _dependencies(records or {}, bundle, tops) & tops
-    return Layout(modules=reachable, tops=tops, compiled=compiled, dependencies=dependencies)
+    return ModuleLayout(modules=reachable, tops=tops, compiled=compiled, dependencies=dependencies)
 
 
 def _distributed_as(name: str, modules: Mapping[str, ModuleFile]) -> str:

@@ -231,7 +231,7 @@ def scan(path: Path, limits: SourceLimits) -> Scan:
             raise BundleRefusedError(f"{path.name}: not a regular file (a device, a pipe or a socket)")
         return Scan([Found("", os.fspath(path), status)], [])
     root = source_root(os.path.realpath(path))
-    walk = _Walk(root, limits)
+    walk = _FolderWalk(root, limits)
     return Scan(list(walk.folder(root, "", ())), walk.left_out)
 
 
@@ -249,7 +249,7 @@ def source_root(folder: str) -> str:
     return sources if is_project else folder
 
 
-class _Walk:
+class _FolderWalk:
     """One walk through a folder; it counts entries and remembers the real folders it stands in.
 
     With `os.scandir` and plain strings: every reload and every look at a watched bundle comes through here.

@@ -18,7 +18,7 @@ import attrs
 
 from scattersphere.errors import BundleRefusedError
 from scattersphere.registry.snapshots import archives
-from scattersphere.registry.snapshots.layout import Layout, lay_out
+from scattersphere.registry.snapshots.layout import ModuleLayout, lay_out
 from scattersphere.registry.snapshots.scan import (
     CODE_ENDING,
     Found,
@@ -72,7 +72,7 @@ class Snapshot:
     size: int
     """Bytes of all files together."""
     digest: str
-    layout: Layout
+    layout: ModuleLayout
     warnings: tuple[str, ...] = ()
     """What was odd about reading it."""
 
