@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import attrs
 
-from scattersphere.errors import ConflictError, ScattersphereError
+from scattersphere.errors import ConflictError, RunFailedError, ScattersphereError
 from scattersphere.model.logs import make_printable
+from scattersphere.model.states import RunState
 from scattersphere.remote.addresses import split_address
 from scattersphere.remote.streams import GONE, UnixStream
 
@@ -196,11 +197,16 @@ class RemoteClient:
     async def run(
         self, job: str, params: dict[str, Any] | None = None, *, key: str | None = None
     ) -> dict[str, Any]:
-        """Run a job, wait for the end of its run, and return its number (`run`) and `state`.
+        """Run a job, wait for the end of its run, and return its number (`run`) and `state`, which is "succeeded".
 
-        Requests that are made meanwhile are answered meanwhile.
+        Requests that are made meanwhile are answered meanwhile. Raises `RunFailedError` where it did not succeed: its
+        `run` is what would have been returned, and `why` in it the first failure in words.
         """
-        return await self.call("run", job=job, params=params, key=key)
+        reply = await self.call("run", job=job, params=params, key=key)
+        number, state = whole_number(reply, "run"), _text(reply.get("state"), "")
+        if state != RunState.SUCCEEDED:
+            raise RunFailedError(_text(reply.get("why"), f"run {number} of {job} {state}"), reply)
+        return reply
 
     async def wait(self, run: int, timeout: float | None = None) -> str:  # noqa: ASYNC109 - the server's limit
         """Wait for the end of a run, for at most `timeout` seconds, and return its state."""

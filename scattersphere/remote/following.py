@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectSendStream
 
 RESTARTED = "the server was started anew"
+ANEW = "server-started"
+"""The event by which `following` tells that it goes on with a server that was started anew."""
 AHEAD = 100
 """Events that wait for the reader; beyond that the connection waits, and the server notices."""
 LONGEST_PAUSE = 5.0
@@ -74,7 +76,10 @@ class _Follower:
         async with connect(self.address, token=self.token, tls=self.tls) as client:
             instance = client.greeting["instance"]
             if self._instance not in {None, instance}:
-                raise DisconnectedError(RESTARTED)
+                if self.run is not None:
+                    raise DisconnectedError(RESTARTED)
+                await sent.send({"event": ANEW, "instance": instance})
+                self._instance, self.since = instance, 0  # its numbers begin anew, too
             events = await client.follow(self.run, kinds=self.kinds, since=self.since)
             self._instance, self._lost_at = instance, None
             self.since = events.last
@@ -111,9 +116,10 @@ async def following(
     """Give the events of a run, or of the server, up to the end, connecting again where a connection breaks.
 
     `since` is the number of the last event that you have: 0 for all, None for those to come. After a break
-    it waits `pause` seconds, longer each time, for at most `patience` seconds. The iterator raises
-    `OSError`, `RemoteError` where the server refuses, and `DisconnectedError` where the server was started
-    anew: its runs are others.
+    it waits `pause` seconds, longer each time, for at most `patience` seconds. The events of the server go on where it
+    was started anew: `{"event": "server-started", "instance": ..}` comes first, then all that the new one has. The
+    iterator raises `OSError`, `RemoteError` where the server refuses, and, with a run, `DisconnectedError` where the
+    server was started anew: its runs are others.
     """
     follower = _Follower(
         address=address,

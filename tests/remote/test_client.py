@@ -4,7 +4,7 @@ import anyio
 import pytest
 from wire import job, port_of, served, until
 
-from scattersphere import Server
+from scattersphere import JobDefinition, RunFailedError, Server
 from scattersphere.remote import DisconnectedError, RemoteError, connect, find_token, following
 
 pytestmark = pytest.mark.anyio
@@ -98,15 +98,49 @@ async def test_following_a_run_that_is_not_there_or_a_server_that_is_not_there_i
             await anext(events)
 
 
-async def test_following_ends_where_the_server_was_started_anew(front):
+async def test_following_a_run_ends_where_the_server_was_started_anew(front):
     """The numbers of its runs are others: going on would show the events of a stranger."""
     port = where(front)
-    async with following(port, None, token=front.tokens["viewer"], pause=0.01) as events:
+    async with connect(port, token=front.tokens["admin"]) as client:
+        await define(client, "long", "Forever")
+        run = await client.start("long")
+    async with following(port, run, token=front.tokens["viewer"], pause=0.01) as events:
         await until(lambda: any(c.session.follows for c in front.listening.gateway.sessions.values()))
         await front.server.aclose()
         async with Server() as server, server.listen(tcp=port, tokens=front.file):
             with pytest.raises(DisconnectedError, match="started anew"):
-                await anext(events)
+                assert [event async for event in events] == []
+
+
+async def test_following_a_server_goes_on_when_it_was_started_anew(front):
+    port = where(front)
+    async with following(port, since=0, token=front.tokens["viewer"], pause=0.01) as events:
+        assert (await anext(events))["event"] == "bundle-loaded"
+        await front.server.aclose()
+        async with Server() as server, server.listen(tcp=port, tokens=front.file) as listening:
+            server.define(JobDefinition.build("first").done())
+            seen = []
+            while not seen or seen[-1]["event"] != "server-started":
+                seen.append(await anext(events))
+            assert seen[-1] == {"event": "server-started", "instance": listening.gateway.instance}
+            told = await anext(events)
+            assert (told["event"], told["job"], told["seq"]) == ("job-defined", "first", 1)
+            for connection in listening.gateway.sessions.values():
+                connection.drop()  # an ordinary break of the new one
+            server.define(JobDefinition.build("second").done())
+            told = await anext(events)
+            assert (told["job"], told["seq"]) == ("second", 2)
+
+
+async def test_run_raises_where_the_run_does_not_succeed_and_says_why(front):
+    async with connect(where(front), token=front.tokens["admin"]) as client:
+        await define(client, "bad", "Boom")
+        with pytest.raises(RunFailedError, match=r"run 1 of bad failed: only: .*ValueError") as failed:
+            await client.run("bad")
+        assert (failed.value.run["run"], failed.value.run["state"]) == (1, "failed")
+        assert (await client.call("wait", run=1))["why"] == str(failed.value)
+        await define(client, "good", "Say")
+        assert await client.run("good") == {"run": 2, "state": "succeeded"}
 
 
 async def test_following_gives_up_after_its_patience(front):

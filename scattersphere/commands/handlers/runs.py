@@ -17,7 +17,7 @@ from scattersphere.commands.errors import RequestError
 from scattersphere.commands.gateway import Context
 from scattersphere.commands.masking import masked
 from scattersphere.commands.table import Reply, command
-from scattersphere.errors import DefinitionError, UnresolvedError
+from scattersphere.errors import DefinitionError, RunFailedError, UnresolvedError
 from scattersphere.model.states import RunState
 
 if TYPE_CHECKING:
@@ -112,6 +112,15 @@ async def _task_started(context: Context, task: str, args: dict[str, Any], key: 
 
 async def _ended(run: Run) -> Reply:
     await run.wait()
+    return _outcome(run)
+
+
+def _outcome(run: Run) -> Reply:
+    """Return how a run ended, and why where it did not succeed."""
+    try:
+        run.raise_if_failed()
+    except RunFailedError as exc:
+        return _state(run) | {"why": str(exc)[: views.FAILURE_TEXT]}
     return _state(run)
 
 
@@ -345,7 +354,7 @@ async def wait(
     """Wait until a run has ended."""
     found = context.run(run)
     await found.wait(timeout)
-    return _state(found)
+    return _outcome(found)
 
 
 @command(
