@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from scattersphere.cli.progress import Board, Lines, Screen
+from scattersphere.cli.progress import Board, PlainLines, Screen
 from scattersphere.model.events import Event, EventKind
 from scattersphere.model.states import RunState, TaskState
 
@@ -154,7 +154,7 @@ def test_lines_of_the_log_stand_above_the_bars_with_nothing_that_steers_a_termin
 
 def test_in_a_pipe_each_event_is_a_plain_line_but_progress_and_instances():
     out, err = io.StringIO(), io.StringIO()
-    with Lines(out, err) as display:
+    with PlainLines(out, err) as display:
         display.show(started("a"))
         display.show(started("m", index=3))
         display.show(event(EventKind.TASK_PROGRESS, "a", done=1.0, total=2.0))
