@@ -31,7 +31,7 @@ venv: $(STAMP) ## make or renew the environment in .venv
 demo: $(STAMP) ## count the words of Python's own library with a job of six tasks
 	@$(BIN)/scattersphere run examples/wordcount/wordcount.json
 
-# Which tests are dear stands in tests/costs.py; the properties try four times as many cases under the profile of CI.
+# Which tests are dear stands in tests/costs.py; under the profile of CI the properties try eight times as many cases.
 test: $(STAMP) ## run the tests but the dear ones, in WORKERS processes
 	@$(PYTEST) --numprocesses $(WORKERS) --dist worksteal
 

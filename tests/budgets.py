@@ -2,12 +2,12 @@
 
 from hypothesis import HealthCheck, settings
 
-SHARES = {"default": 1 / 4, "ci": 1, "thorough": 100}
+SHARES = {"default": 1 / 8, "steady": 1 / 8, "ci": 1, "thorough": 100}
 """Of the number that stands at the property, by `HYPOTHESIS_PROFILE`."""
 
 
 def budget(examples):
-    """Return the settings of a property: so many examples in CI, a quarter of them in `make test`."""
+    """Return the settings of a property: so many examples in CI, an eighth of them in `make test`."""
     share = SHARES[settings.get_current_profile_name()]
     return settings(
         max_examples=max(1, round(examples * share)),

@@ -38,19 +38,24 @@ BACKENDS = [name for name in ("asyncio", "trio") if name == "asyncio" or importl
 LEAVING = 30.0
 """Seconds that a thread or a task which was told to end may take to do so on a loaded machine; none where all is well."""
 
-# Some hundred children import the library; without byte code each would compile it, for a third of a second. The
-# other processes of the suite inherit the folder from the first.
+# Some hundred children import the library; without byte code each would compile it, for a third of a second. It is
+# kept in the environment, if there is one, for the next time; the other processes of the suite inherit the folder.
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", "") and "PYTHONPYCACHEPREFIX" not in os.environ:
-    _byte_code = tempfile.TemporaryDirectory(prefix="byte-code-")
-    os.environ["PYTHONPYCACHEPREFIX"] = _byte_code.name
+    _byte_code = Path(sys.prefix, "byte-code")
+    if sys.prefix == sys.base_prefix or not os.access(sys.prefix, os.W_OK):
+        _temporary = tempfile.TemporaryDirectory(prefix="byte-code-")
+        _byte_code = Path(_temporary.name)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(_byte_code)
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=30)
+# In CI the same cases are tried each time: red means that this change broke something.
 hypothesis.settings.register_profile(
-    "ci", deadline=None, max_examples=100, derandomize=True, print_blob=True
-)  # the same cases each time: a red CI means that this change broke something
+    "steady", deadline=None, max_examples=30, derandomize=True, print_blob=True
+)
+hypothesis.settings.register_profile("ci", deadline=None, max_examples=100, derandomize=True, print_blob=True)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile(
-    os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default")
+    os.environ.get("HYPOTHESIS_PROFILE", "steady" if os.environ.get("CI") else "default")
 )
 
 
@@ -60,10 +65,23 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Crashes(config), "crashes")
 
 
+gc.disable()  # until all is collected: it stays, so that there is no garbage to find
+
+
 def pytest_collection_finish() -> None:
     """Take what the suite itself consists of out of the collector's sight: 170,000 objects, 0.13 s a collection."""
+    gc.enable()
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen_again() -> Iterator[None]:
+    """To name who holds a version, `leaks` thaws the heap: what the suite consists of is put out of the way again."""
+    yield
+    if not gc.get_freeze_count():  # it counts, so it is not asked after each test
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from fnmatch import fnmatchcase
+import re
+from fnmatch import translate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,10 +56,37 @@ SLOW: dict[str, str] = {
     "*::*kill_9*": "processes that are killed at any moment",
     "*::*200_runs_side_by_side*": "200 runs in processes",
     "*::*wheel_holds*": "builds a wheel",
+    "tests/test_defaults.py::*thousand*": "limits of ten thousands, as they are without configuration",
+    "tests/test_defaults.py::*00_000_tasks*": "a definition of 200,000 tasks",
+    "tests/test_defaults.py::*million_edges*": "a million edges",
+    "tests/test_defaults.py::*20_000_entries*": "20,000 files",
+    "tests/test_defaults.py::*mebibytes*": "texts of 64 MiB: it is also what takes most memory",
+    "tests/remote/test_dearest.py::*": "the dearest requests",
+    "tests/execution/machine/test_machine_dispatcher.py::*ten_thousand*": "ten thousand runs",
+    "tests/execution/test_defects.py::*thousand_attempts*": "a thousand attempts",
+    "tests/registry/test_layouts_of_projects.py::*metaclass*": "a heap that is searched",
     # Cases of one kind, of which others are kept: a process each.
     "tests/cli/test_run.py::*a_bad_file_ends_with_3*": "a missing file is kept",
     "tests/cli/test_run.py::*wrong_command_line_2*": "a parameter that is right is kept",
     "tests/execution/backends/test_direct.py::*what_could_keep_the_loop_waiting*": "a small call is kept",
+    "tests/cli/test_display.py::*cannot_be_drawn*run.pdf*": "a name without an ending is kept",
+    "tests/cli/test_display.py::*error_is_json_too*": "output as JSON is kept",
+    "tests/execution/backends/test_contract.py::*processes-closing_ends*": "threads are kept",
+    "tests/execution/backends/test_contract.py::*processes-late*": "the same",
+    "tests/execution/backends/test_contract.py::*processes-what_a_*": "the same",
+    "tests/execution/backends/test_contract.py::*processes-an_outcome*": "the same",
+    "tests/execution/backends/test_direct.py::*above_the_limit*": "a small call is kept",
+    "tests/execution/backends/test_processes.py::*abort*": "other deaths are kept",
+    "tests/execution/backends/test_processes.py::*exit code 3*": "the same",
+    "tests/execution/backends/test_processes.py::*bases_and_message*UnicodeDecode*": "other exceptions are kept",
+    "tests/execution/backends/test_processes.py::*bases_and_message*KeyError*": "the same",
+    "tests/execution/backends/test_processes.py::*bases_and_message*FileNotFound*": "the same",
+    "tests/execution/test_control.py::*loop_of_a_worker_process*trio*": "asyncio is kept",
+    "tests/test_function_tasks.py::*may_override*trio*": "the same",
+    "tests/test_host_logging.py::*trio-process*": "the same",
+    "tests/test_server_versions.py::*worker_of_anyio*asyncio*": "trio is kept",
+    "tests/test_side_by_side.py::*processes*trio*": "asyncio is kept",
+    "tests/tasks/test_delay_and_jobs.py::*worker_process*trio*": "the same",
     "tests/execution/backends/test_processes.py::*async_body*": "plain bodies are kept",
     "tests/execution/backends/test_processes.py::*breaks_its_pipes*": "deaths are kept",
     "tests/execution/backends/test_processes.py::*cancel_before*": "kills are kept",
@@ -93,6 +121,8 @@ DEAR = 1.0
 """Seconds of processor, of this process and of the children that have ended, from which on a test is named."""
 
 _begun = pytest.StashKey[float]()
+everything = pytest.StashKey[list[str]]()
+"""The names of all tests, if all were asked for."""
 
 
 def _spent() -> float:
@@ -111,10 +141,13 @@ class Costs:
         """Where one line of JSON for each test is to be written."""
 
     @pytest.hookimpl(tryfirst=True)  # before the marks are asked who is to be left out
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Mark what the table names."""
+        if config.args == config.getini("testpaths"):
+            config.stash[everything] = [item.nodeid for item in items]
+        named = re.compile("|".join(translate(pattern) for pattern in SLOW)).match  # 90 patterns, 7,000 tests
         for item in items:
-            if any(fnmatchcase(item.nodeid, pattern) for pattern in SLOW):
+            if named(item.nodeid):
                 item.add_marker("slow")
 
     @pytest.hookimpl(wrapper=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import anyio.to_thread
 from anyio.from_thread import start_blocking_portal
+from budgets import budget
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -141,5 +142,5 @@ class Folder(RuleBasedStateMachine):
         assert {file.name for file in self.server.problems} == problems
 
 
-Folder.TestCase.settings = settings(max_examples=60, stateful_step_count=12, deadline=None)
+Folder.TestCase.settings = settings(budget(80), stateful_step_count=12)
 test_a_folder_ends_where_a_restart_would = Folder.TestCase

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import pytest
 from scattersphere.registry.registry import TaskRegistry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -22,12 +21,3 @@ async def registry() -> AsyncIterator[TaskRegistry]:
     registry = TaskRegistry(collect_garbage=False)
     yield registry
     await registry.aclose()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _frozen_again() -> Iterator[None]:
-    """To name who holds a version, `leaks` thaws the heap; what the suite consists of is out of the way again after it."""
-    yield
-    if not gc.get_freeze_count():
-        gc.collect()
-        gc.freeze()

@@ -5,6 +5,7 @@ import json
 
 import attrs
 import pytest
+from budgets import budget
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -204,6 +205,7 @@ STEPS = st.lists(
 )
 
 
+@budget(100)
 @given(ROWS, st.sampled_from(MissedPolicy), st.sampled_from([None, 0, 100, 7200]), STEPS)
 def test_each_time_is_started_once_or_missed_once_whatever_the_clock_does(
     row: dict[str, object], policy: MissedPolicy, within: int | None, steps: list[tuple[int, bool, bool]]
