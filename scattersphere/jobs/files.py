@@ -196,8 +196,9 @@ class JobFiles:
         So two files that swap their jobs never look as if one job were gone. `again`: also where the host has
         undefined what a file holds.
         """
+        promote = promote_young if len(changed) > AT_ONCE else _do_nothing
         for start in range(0, len(changed), AT_ONCE):
-            promote_young()
+            promote()
             files = changed[start : start + AT_ONCE]
             for file, reading in zip(files, await in_thread(lambda: list(map(_read, files))), strict=True):  # noqa: B023 - awaited here
                 await self._note_reading(file, reading, again=again)
@@ -206,8 +207,9 @@ class JobFiles:
             self._note_gone(file)
             await slices.next()
         while not self._claims.settle(SLICE):
-            promote_young()
+            promote()
             await anyio.lowlevel.checkpoint()
+        promote()
 
     async def note_missing(self, missing: AbstractSet[Path]) -> None:
         """Let those come last that are not there at the moment, and may come back."""
@@ -305,6 +307,10 @@ class JobFiles:
     def _note(self, file: Path, message: str) -> None:
         self.problems[file] = _about(file, message)
         self._failed(file, self.problems[file])
+
+
+def _do_nothing() -> None:
+    """Stand for what few files need not."""
 
 
 def _about(file: Path, message: str) -> str:
