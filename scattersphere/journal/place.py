@@ -103,23 +103,24 @@ def refuse_foreign_files(files: JournalFiles) -> None:
     """Raise `JournalError` unless what is there of a journal is this user's, and nobody else's to read or write."""
     for path in (files.database, *files.sqlite_files, files.values):
         with contextlib.suppress(FileNotFoundError):
-            _refuse_foreign(path)
+            _refuse_foreign(path, folder=path == files.values)
 
 
-def _refuse_foreign(path: Path) -> None:
+def _refuse_foreign(path: Path, *, folder: bool) -> None:
     """Raise `JournalError` unless a file or folder is this user's, and nobody else's to read or write."""
     status = path.lstat()
-    kind, wanted = ("folder", 0o700) if stat.S_ISDIR(status.st_mode) else ("file", 0o600)
-    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-        raise JournalError(f"{path}: not a regular {kind}")
+    if not (stat.S_ISDIR if folder else stat.S_ISREG)(status.st_mode):
+        raise JournalError(f"{path}: not a {'folder' if folder else 'regular file'}")
     if status.st_uid != os.geteuid():
         raise JournalError(
             f"{path} belongs to the user {status.st_uid}; a journal is opened by its owner alone, "
             "since it holds code that is executed"
         )
     if status.st_mode & 0o077:
-        raise JournalError(f"{path}: others than its owner may read or write it; run chmod {wanted:o} on it")
-    if kind == "file" and status.st_nlink > 1:
+        raise JournalError(
+            f"{path}: others than its owner may read or write it; run chmod {700 if folder else 600} on it"
+        )
+    if not folder and status.st_nlink > 1:
         raise JournalError(
             f"{path} has a second name (a hard link): two programs would each take it for theirs"
         )

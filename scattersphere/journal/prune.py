@@ -22,7 +22,7 @@ _FREE_PAGES = 256
 _VICTIMS = """
     SELECT id FROM run_state AS s WHERE ended <= ? AND NOT EXISTS (
       SELECT 1 FROM run AS c JOIN run_state AS cs ON cs.id = c.id
-      WHERE c.parent = s.id AND c.child IS NOT NULL AND cs.ended IS NULL)
+      WHERE c.parent = s.id AND cs.ended IS NULL)
     AND NOT EXISTS (
       SELECT 1 FROM run AS r JOIN run_state AS ps ON ps.id = r.parent WHERE r.id = s.id AND ps.ended IS NULL)
     ORDER BY ended LIMIT ?"""
@@ -68,7 +68,7 @@ def prune(
     for table, unnamed in _UNNAMED.items():
         yield from _delete_unnamed(connection, table, unnamed, spared)
     while connection.execute("PRAGMA freelist_count").fetchone()[0] > _FREE_PAGES:
-        connection.execute(f"PRAGMA incremental_vacuum({_ROWS})").fetchall()
+        connection.executescript(f"PRAGMA incremental_vacuum({_ROWS})")  # `execute` gives back a single page
         yield
 
 
@@ -125,7 +125,9 @@ def _delete_unnamed(
     left = [digest for (digest,) in found if digest not in spared]
     while left:
         with _piece(connection) as deadline:
-            while left and time.monotonic() < deadline:
+            while left:
                 # Asked again: a run may have come between two pieces.
                 connection.execute(f"DELETE FROM {table} WHERE digest = ? AND {unnamed}", (left.pop(),))  # noqa: S608
+                if time.monotonic() > deadline:
+                    break
         yield

@@ -144,6 +144,7 @@ def _create(connection: sqlite3.Connection) -> None:
     )
     if MIGRATIONS:
         _bring_up(connection, 1)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:

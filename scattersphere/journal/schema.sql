@@ -31,7 +31,7 @@ CREATE TABLE run(                 -- what never changes of a run
   extra TEXT NOT NULL             -- JSON
 ) STRICT;
 CREATE UNIQUE INDEX run_key ON run(job, user, key) WHERE key IS NOT NULL;
-CREATE UNIQUE INDEX run_child ON run(parent, parent_unit, parent_try, child) WHERE child IS NOT NULL;
+CREATE UNIQUE INDEX run_child ON run(parent, parent_unit, parent_try, child) WHERE parent IS NOT NULL;
 CREATE INDEX run_job ON run(job, id);
 CREATE INDEX run_definition ON run(definition);
 

@@ -99,6 +99,10 @@ class JournalReader:
                 )
         return [found[number] for number in wanted if number in found]
 
+    def children(self, run: int) -> list[RunRow]:
+        """Return the runs whose parent is this one, by number."""
+        return [row for row, _ in self._heads("run.parent = ? ORDER BY run.id", run)]
+
     def find_runs(
         self,
         *,
@@ -283,6 +287,10 @@ class SqliteJournal(ForkGuard):
     def find_key(self, job: str, user: str, key: str) -> int | None:
         """Return the run that was started with a key."""
         return self._reading().find_key(job, user, key)
+
+    def read_children(self, run: int) -> list[RunRow]:
+        """Return the runs whose parent is this one, by number."""
+        return self._reading().children(run)
 
     def find_runs(
         self,

@@ -34,9 +34,11 @@ from scattersphere.registry import pickling
 from scattersphere.registry.modules.namespace import FINDER, PARENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from scattersphere.registry.modules.namespace import ModuleNamespace
     from scattersphere.registry.pickling import FindNamespace
+    from scattersphere.registry.records import BundleVersion
 
 LARGEST = 64 * 1024 * 1024
 """Bytes of a value that a journal keeps."""
@@ -120,6 +122,43 @@ def _resolved(module: object, qualname: str) -> object:
         return reduce(getattr, qualname.split("."), module)
     except AttributeError:
         return None
+
+
+class ValueCodec:
+    """Writes the results of runs for the engine, by the classes of the versions that a run has."""
+
+    def __init__(self, *, allow_pickle: bool = False) -> None:
+        self._allow_pickle = allow_pickle
+
+    def is_quick(self, value: object) -> bool:
+        """Whether `encode` takes microseconds for it, and executes no code of the user's."""
+        return is_small_and_exact(value)
+
+    def encode(self, value: object, versions: Iterable[BundleVersion]) -> tuple[ValueForm, bytes]:
+        """Return the form of a value, and its bytes. Raises `UnkeptError` with the reason."""
+        if (small := encode_small(value)) is not None:
+            return ValueForm.JSON, small
+        form, data, reason = encode(value, _classes_of(versions), allow_pickle=self._allow_pickle)
+        if data is None:
+            raise UnkeptError(reason)
+        return form, data
+
+    def decode(self, form: int, data: bytes, versions: Iterable[BundleVersion]) -> Any:
+        """Return what `encode` was given; raises as the function `decode` does."""
+        return decode(form, data, _classes_of(versions))
+
+
+def _classes_of(versions: Iterable[BundleVersion]) -> Classes:
+    """Return the classes that a run has."""
+    namespaces = {version.bundle: version.namespace for version in versions}
+
+    def find(bundle: str) -> ModuleNamespace:
+        namespace = namespaces.get(bundle)
+        if namespace is None:
+            raise LookupError(f"the run has no code of the bundle {bundle!r}")
+        return namespace
+
+    return Classes(find)
 
 
 class UnkeptError(Exception):
