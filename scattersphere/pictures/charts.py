@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from scattersphere.pictures.labels import words
-from scattersphere.pictures.looks import LOOKS, WORST_FIRST
+from scattersphere.pictures.looks import LOOKS, WORST_FIRST, look_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,6 +69,36 @@ def columns(values: Sequence[Mapping[str, int]], *, high: int = 56, label: str =
             )
     head = f'<svg class="columns" width="100%" height="{high}" role="img" aria-label="{escape(label)}">'
     return f"{head}{''.join(out)}</svg>"
+
+
+CELLS = 1_000
+"""Cells of a picture of instances at most: beyond, a cell stands for several and shows the worst of them."""
+
+
+def cells(states: Sequence[str], *, across: int = 100) -> str:
+    """Return the instances of a map, one cell each or one for several, in their order."""
+    each = max(1, -(-len(states) // CELLS))
+    shown = [min(states[at : at + each], key=_badness) for at in range(0, len(states), each)]
+    paths: dict[str, list[str]] = {}
+    for at, state in enumerate(shown):
+        path = f"M{at % across * 10} {at // across * 10}{look_of(state).square}"
+        paths.setdefault(_class(state), []).append(path)
+    wide, high = min(len(shown), across) * 10 + 2, -(-len(shown) // across) * 10 + 2
+    said = f"{len(states):,} instances" + (
+        f", {each} a cell, which shows the worst of them" if each > 1 else ""
+    )
+    drawn = "".join(f'<path class="is-{state}" d="{"".join(found)}"/>' for state, found in paths.items())
+    return (
+        f'<svg class="squares cells" width="{wide}" height="{high}" viewBox="-1 -1 {wide} {high}" role="img" '
+        f'aria-label="{said}">{drawn}</svg>'
+    )
+
+
+def _badness(state: str) -> int:
+    return _BADNESS.get(state, len(WORST_FIRST))
+
+
+_BADNESS = {state: place for place, state in enumerate(WORST_FIRST)}
 
 
 def strip(runs: Sequence[tuple[str, str, float]], link: Link) -> str:

@@ -37,6 +37,8 @@ CARDS, CHIPS, EDGES = 80, 400, 2000
 """So many tasks at most: cards with two lines; chips with one; squares with edges. Above, squares alone."""
 SHRINK = 0.84
 """A graph is made smaller by so much at most, so that 13 px stay readable; then its page scrolls."""
+STRETCH = 1.25
+"""A graph that is wider by so little may be made smaller by the page that shows it, as the class `fits` says."""
 ALIKE = 12
 """So many tasks with the same neighbours become one box: sixty shops are two edges, not 120."""
 
@@ -159,8 +161,9 @@ def _cards(
         out.append(_card(nodes[at], *placed.corners[place], size, chosen, link))
     wide, high = placed.width + 24, placed.height + 28
     scale = max(SHRINK, min(1.0, fit / wide))
+    fits = " fits" if wide * scale <= fit * STRETCH else ""
     return (
-        f'<svg class="graph" width="{wide * scale:.0f}" height="{high * scale:.0f}" '
+        f'<svg class="graph{fits}" width="{wide * scale:.0f}" height="{high * scale:.0f}" '
         f'viewBox="-12 -12 {wide:.0f} {high:.0f}" role="group" aria-label="Graph of {len(nodes)} tasks">'
         f"{''.join(out)}</svg>"
     )

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import zoneinfo
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -18,7 +19,7 @@ from scattersphere.model.states import RunState, TaskState
 from scattersphere.pictures.labels import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from scattersphere.execution.run import Run, TaskStatus
     from scattersphere.model.definition import JobDefinition
@@ -29,6 +30,10 @@ WAITING = frozenset({RunState.QUEUED, RunState.PAUSED})
 DAY = dt.timedelta(hours=24)
 PAGE = 50
 """Runs on a page of the list."""
+SEARCHED = 2_000
+"""Tasks among which those that execute are looked for, to be named."""
+STRIP = 20
+"""Runs that the list of jobs shows of each."""
 LINES, EVENTS, ROWS = 500, 30, 60
 """Lines of a log, events, and rows of a timeline on the page of a run."""
 
@@ -99,7 +104,6 @@ class RunRow:
 
 def run_row(run: Run) -> RunRow:
     """Return a run as a list shows it."""
-    now = dt.datetime.now(dt.UTC)
     begin = run.started_at or run.created_at
     live = not run.state.ended
     return RunRow(
@@ -109,7 +113,7 @@ def run_row(run: Run) -> RunRow:
         why=first_line(run.reason),
         created=run.created_at,
         started=run.started_at,
-        seconds=max(0.0, ((run.ended_at or now) - begin).total_seconds()),
+        seconds=seconds_of(run),
         counts={str(state): count for state, count in run.counts.items()},
         total=len(run.tasks),
         since=int(begin.timestamp()) if live and run.state is RunState.RUNNING else None,
@@ -163,12 +167,13 @@ def overview(look: Look) -> dict[str, Any]:
         "waiting": sum(run.state in WAITING for run in live),
         "failed_day": sum(run.state in FAILED for run in day),
         "day": len(day),
-        "active": [run_row(run) for run in live[:PAGE]],
+        "active": [(run_row(run), what_now(run)) for run in live[:PAGE]],
         "active_more": max(0, len(live) - PAGE),
         "failed": [(run_row(run), what_failed(run)) for run in failed[:8]],
         "problems": problems(look),
         "hours": by_hour(day, now),
-        "next": next_firing(look),
+        "day_counts": Counter(str(run.state) for run in day),
+        "next": next_firings(look, 4),
         "nothing": not runs and not look.jobs(),
     }
 
@@ -219,25 +224,64 @@ def problems(look: Look) -> list[Problem]:
 # ---- lists
 
 
+@attrs.frozen
+class Order:
+    """The column that a table is sorted by, as its address says."""
+
+    column: str
+    descending: bool
+
+    @classmethod
+    def of(cls, query: Mapping[str, str], columns: Iterable[str], *, first: str, descending: bool) -> Order:
+        """Read `sort` and `order` of a query; what is not understood is as if it were not there."""
+        column = query.get("sort", "")
+        if column not in columns:
+            return cls(first, descending)
+        return cls(column, query.get("order", "asc") == "desc")
+
+
+def seconds_of(run: Run) -> float:
+    """Return for how long a run went on, so far or to its end."""
+    begin = run.started_at or run.created_at
+    return max(0.0, ((run.ended_at or dt.datetime.now(dt.UTC)) - begin).total_seconds())
+
+
+_RUN_ORDER: dict[str, Callable[[Run], Any]] = {
+    "run": lambda run: run.id,
+    "job": lambda run: run.job,
+    "state": lambda run: str(run.state),
+    "tasks": lambda run: len(run.tasks),
+    "took": seconds_of,
+}
+
+
 def runs_page(look: Look, query: Mapping[str, str]) -> dict[str, Any]:
-    """Return a page of runs, filtered by the query: job, state, before (a number)."""
+    """Return a page of runs, filtered and sorted by the query: job, state, q, sort, order, page."""
     runs = look.runs()
-    job, state = query.get("job", ""), query.get("state", "")
-    of_job = [run for run in runs if job in {"", run.job}]
+    job, state, find = query.get("job", ""), query.get("state", ""), query.get("q", "").casefold()
+    of_job = [
+        run
+        for run in runs
+        if job in {"", run.job} and (not find or find in run.job.casefold() or find in run.reason.casefold())
+    ]
     counts = Counter(str(run.state) for run in of_job)
     chosen = [run for run in of_job if state in {"", str(run.state)}]
-    before = number_of(query.get("before"))
-    rest = [run for run in chosen if before is None or run.id < before]
-    shown = rest[:PAGE]
+    order = Order.of(query, _RUN_ORDER, first="run", descending=True)
+    if (order.column, order.descending) != ("run", True):
+        chosen.sort(key=_RUN_ORDER[order.column], reverse=order.descending)
+    pages = max(1, -(-len(chosen) // PAGE))
+    page = min(max(1, number_of(query.get("page")) or 1), pages)
+    shown = chosen[(page - 1) * PAGE : page * PAGE]
     return {
         "rows": [(run_row(run), what_failed(run) if run.state in FAILED else "") for run in shown],
         "counts": counts,
         "total": len(of_job),
         "matching": len(chosen),
-        "first": len(chosen) - len(rest) + 1,
-        "older": shown[-1].id if len(rest) > PAGE else None,
-        "job": job,
-        "state": state,
+        "first": (page - 1) * PAGE + 1,
+        "page": page,
+        "pages": pages,
+        "order": order,
+        "asked": {"job": job, "state": state, "q": query.get("q", "")},
         "jobs": sorted({run.job for run in runs}),
     }
 
@@ -257,37 +301,51 @@ class JobRow:
     bundles: str
     lacks: str
     recent: list[RunRow]
-    median: str
+    seconds: float
+
+    @property
+    def median(self) -> str:
+        """How long its last runs took, the middle one of them, in words."""
+        return duration(self.seconds) if self.seconds >= 0 else ""
+
+
+_JOB_ORDER: dict[str, Callable[[JobRow], Any]] = {
+    "job": lambda row: row.name.casefold(),
+    "last": lambda row: row.recent[-1].created if row.recent else dt.datetime.min.replace(tzinfo=dt.UTC),
+    "state": lambda row: row.recent[-1].state if row.recent else "",
+    "took": lambda row: row.seconds,
+    "tasks": lambda row: row.tasks,
+}
 
 
 def jobs_page(look: Look, query: Mapping[str, str]) -> dict[str, Any]:
-    """Return the jobs, those that a search names."""
+    """Return the jobs, filtered and sorted by the query: q, sort, order."""
     find = query.get("q", "").casefold()
     recent: dict[str, list[Run]] = {}
     for run in look.runs():
         recent.setdefault(run.job, []).append(run)
     unresolved = look.server.unresolved
-    rows = []
-    for name, job in look.jobs().items():
-        if find and find not in name.casefold() and find not in job.description.casefold():
-            continue
-        last = recent.get(name, [])[:20]
-        took = sorted(
-            (run.ended_at - run.started_at).total_seconds() for run in last if run.ended_at and run.started_at
-        )
-        lacks = str(unresolved[name][0].message) if name in unresolved else ""
-        rows.append(
-            JobRow(
-                name=name,
-                description=first_line(job.description),
-                tasks=len(job.tasks),
-                bundles=", ".join(sorted({task.bundle for task in job.tasks.values() if task.bundle})[:3]),
-                lacks=first_line(lacks),
-                recent=[run_row(run) for run in reversed(last)],
-                median=duration(took[len(took) // 2]) if took else "",
-            )
-        )
-    return {"jobs": rows, "q": query.get("q", "")}
+    rows = [
+        _job_row(name, job, recent.get(name, [])[:STRIP], unresolved.get(name, ()))
+        for name, job in look.jobs().items()
+        if not find or find in name.casefold() or find in job.description.casefold()
+    ]
+    order = Order.of(query, _JOB_ORDER, first="job", descending=False)
+    rows.sort(key=_JOB_ORDER[order.column], reverse=order.descending)
+    return {"jobs": rows, "order": order, "asked": {"q": query.get("q", "")}}
+
+
+def _job_row(name: str, job: JobDefinition, last: list[Run], lacks: Any) -> JobRow:
+    took = sorted(seconds_of(run) for run in last if run.ended_at and run.started_at)
+    return JobRow(
+        name=name,
+        description=first_line(job.description),
+        tasks=len(job.tasks),
+        bundles=", ".join(sorted({task.bundle for task in job.tasks.values() if task.bundle})[:3]),
+        lacks=first_line(str(lacks[0].message)) if lacks else "",
+        recent=[run_row(run) for run in reversed(last)],
+        seconds=took[len(took) // 2] if took else -1.0,
+    )
 
 
 @attrs.frozen
@@ -299,11 +357,14 @@ class VersionRow:
     runs: list[int]
 
 
-def bundles_page(look: Look) -> dict[str, Any]:
-    """Return the bundles with their versions, who holds them, and what is wrong."""
+def bundles_page(look: Look, query: Mapping[str, str]) -> dict[str, Any]:
+    """Return the bundles with their versions, who holds them, and what is wrong; those that a search names."""
     rows = []
     sees = look.gateway.sees_run_number(look.principal)
+    find = query.get("q", "").casefold()
     for bundle in look.bundles():
+        if find not in bundle.name.casefold():
+            continue
         older = bundle.versions
         versions = []
         if bundle.current is not None:
@@ -335,7 +396,15 @@ def bundles_page(look: Look) -> dict[str, Any]:
                 "reloads": bundle.path is not None,
             }
         )
-    return {"bundles": rows}
+    return {
+        "bundles": rows,
+        "asked": {"q": query.get("q", "")},
+        "roots": bool(look.gateway.bundle_roots),
+        "files": [
+            (path.name, first_line(message))
+            for path, message in (look.server.problems.items() if look.principal.unbounded else ())
+        ],
+    }
 
 
 # ---- schedules
@@ -359,10 +428,20 @@ class ScheduleRow:
     defined: bool
 
 
-def schedules_page(look: Look, times: int = 5) -> dict[str, Any]:
-    """Return the schedules of the jobs that it sees, the next to fire first."""
-    rows = [_schedule_row(look, schedule, times) for schedule in schedules_of(look)]
-    return {"schedules": rows}
+def schedules_page(look: Look, query: Mapping[str, str], times: int = 3) -> dict[str, Any]:
+    """Return the schedules of the jobs that it sees, the next to fire first, filtered by the query: q, state."""
+    find, state = query.get("q", "").casefold(), query.get("state", "")
+    found = [each for each in schedules_of(look) if find in f"{each.job} / {each.name}".casefold()]
+    counts = Counter(said_of(each) for each in found)
+    chosen = [each for each in found if state in {"", said_of(each)}]
+    rows = [_schedule_row(look, schedule, times) for schedule in chosen[:PAGE]]
+    asked = {"q": query.get("q", ""), "state": state}
+    return {"schedules": rows, "asked": asked, "counts": counts, "total": len(found), "matching": len(chosen)}
+
+
+def said_of(schedule: Any) -> str:
+    """Return in a word whether a schedule will fire."""
+    return "paused" if schedule.paused else "waits" if schedule.fires else "off"
 
 
 def schedules_of(look: Look) -> list[Any]:
@@ -387,7 +466,7 @@ def _schedule_row(look: Look, schedule: Any, times: int) -> ScheduleRow:
         job=schedule.job,
         name=schedule.name,
         state=state,
-        said="paused" if schedule.paused else "waits" if schedule.fires else "off",
+        said=said_of(schedule),
         words=schedule.words(),
         expression=expression,
         zone=definition.zone or "UTC",
@@ -406,13 +485,27 @@ def _schedule_row(look: Look, schedule: Any, times: int) -> ScheduleRow:
     )
 
 
-def next_firing(look: Look) -> tuple[str, str, str] | None:
-    """Return the time, in UTC, of the schedule that fires next, what it starts, and in how long."""
-    for schedule in schedules_of(look):
+def next_firings(look: Look, most: int) -> list[tuple[str, str, str, str]]:
+    """Return the schedules that fire next: time in UTC, job, name, and in how long."""
+    found = []
+    now = dt.datetime.now(dt.UTC)
+    for schedule in schedules_of(look)[:most]:
         for time in schedule.next() if schedule.fires else ():
-            left = max(0.0, (time - dt.datetime.now(dt.UTC)).total_seconds())
-            return f"{time:%H:%M}", f"{schedule.job} / {schedule.name}", duration(left)
-    return None
+            left = (time - now).total_seconds()
+            day = "" if time.date() == now.date() else f"{time:%a} "
+            found.append((f"{day}{time:%H:%M}", schedule.job, schedule.name, duration(max(0.0, left))))
+    return found
+
+
+def what_now(run: Run) -> str:
+    """Return what a live run does at the moment: which tasks execute, or what it waits for."""
+    if run.state is RunState.QUEUED:
+        return first_line(run.waits_for or "waits for its turn")
+    if not run.counts.get(TaskState.RUNNING):
+        return ""
+    names = [name for name in islice(run.tasks, SEARCHED) if run.tasks[name].state is TaskState.RUNNING]
+    more = run.counts[TaskState.RUNNING] - len(names[:2])
+    return ", ".join(names[:2]) + (f" and {more:,} more" if names and more else "")
 
 
 # ---- one run

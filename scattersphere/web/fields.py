@@ -22,7 +22,6 @@ _TYPES: dict[type, str] = {
     list: "array",
     dict: "object",
 }
-_JSON = frozenset({"array", "object"})
 
 
 @attrs.frozen
@@ -123,8 +122,18 @@ def read(job: JobDefinition, typed: Mapping[str, str]) -> tuple[dict[str, Any], 
             try:
                 params[name] = json.loads(text)
             except (ValueError, RecursionError) as error:
-                said = error.msg if isinstance(error, json.JSONDecodeError) else "it is nested too deeply"
-                wrong[name] = (
-                    f"is no JSON: {said}" if kind in _JSON or kind == "any" else f"must be of type {kind}"
-                )
+                wrong[name] = _no_json(error, kind)
     return params, wrong
+
+
+_EXAMPLES = {"array": '["a", "b"]', "object": '{"a": 1}', "any": '"a text"'}
+
+
+def _no_json(error: Exception, kind: str) -> str:
+    """Say what is wrong with a text that should be JSON, and what to write."""
+    if kind not in _EXAMPLES:
+        return f"must be of type {kind}"
+    if not isinstance(error, json.JSONDecodeError):
+        return "is no JSON: it is nested too deeply"
+    place = f"line {error.lineno}, " if error.lineno > 1 else ""
+    return f"is no JSON: {error.msg.lower()} at {place}column {error.colno}; write it like {_EXAMPLES[kind]}"

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import attrs
 
 from scattersphere import _json
+from scattersphere.commands import handlers
 from scattersphere.commands.arguments import Kind, from_word
 from scattersphere.commands.errors import RequestError
 from scattersphere.commands.table import COMMANDS
@@ -38,6 +39,7 @@ class Form:
         return self.page.format_map({name: quote(str(value), safe="") for name, value in values.items()})
 
 
+_ = handlers  # importing it fills the table
 _RUN = f"/runs/{{run:{NUMBER}}}"
 _SCHEDULE = "/jobs/{job}/schedules/{schedule}"
 FORMS = (

@@ -70,6 +70,7 @@ REGIONS = {
     "run-facts": "run-facts",
     "task": "run-task",
     "gantt": "run-timeline",
+    "instances-live": "run-instances",
 }
 """The parts of the page of a run that are drawn again as it goes on, and their templates."""
 
@@ -112,13 +113,18 @@ def templates() -> jinja2.Environment:
         stamp=stamp(),
         version=version("scattersphere"),
         bar=lambda counts: Markup(charts.bar(counts)),  # noqa: S704 - escaped where it is drawn
-        columns=lambda values: Markup(charts.columns(values, label="Runs by hour")),  # noqa: S704 - the same
+        columns=lambda values, label: Markup(charts.columns(values, label=label)),  # noqa: S704 - the same
         strip=_strip,
-        query=lambda **parts: urlencode({name: value for name, value in parts.items() if value}),
+        query=_query,
         notice=None,
         live="",
     )
     return environment
+
+
+def _query(given: Mapping[str, Any] | None = None, **parts: Any) -> str:
+    """Return a query of what is given, without what is empty."""
+    return urlencode({name: value for name, value in {**(given or {}), **parts}.items() if value})
 
 
 def _strip(rows: list[content.RunRow], base: str) -> Markup:
@@ -406,6 +412,12 @@ class Pages:
             graph=Markup(picture),  # noqa: S704 - escaped where it is drawn
             text=job.dumps(),
             lacks=look.server.unresolved.get(name, ()),
+            folder=self._gateway.job_folder is not None,
+            schedules=[
+                (each.name, each.words())
+                for (of, _), each in look.server.schedules.items()
+                if of == name and each.fires
+            ][:3],
             recent=[content.run_row(run) for run in look.runs() if run.job == name][:10],
             fields=fields.fields_of(job, typed, wrong, given),
             refused=refused,
@@ -472,9 +484,9 @@ class Pages:
 
     async def runs(self, request: Request, look: content.Look) -> Response:
         """Show the runs, filtered and by pages; the address says which."""
-        found = content.runs_page(look, request.query_params)
-        found["chosen_state"] = found.pop("state")
-        return await self._show(request, look, "runs.html", "Runs", **found)
+        return await self._show(
+            request, look, "runs.html", "Runs", **content.runs_page(look, request.query_params)
+        )
 
     def _run(self, request: Request, look: content.Look) -> Run:
         return self._gateway.run(look.principal, request.path_params["run"])
@@ -501,7 +513,8 @@ class Pages:
             shown = {
                 region: templates().get_template(f"{name}.html").render(**values)
                 for region, name in REGIONS.items()
-                if region != "task" or values["chosen"] is not None
+                if (region != "task" or values["chosen"])
+                and (region != "instances-live" or values["instances"])
             }
             return shown | {"dag": str(values["graph"])}
 
@@ -540,11 +553,15 @@ class Pages:
 
     async def bundles(self, request: Request, look: content.Look) -> Response:
         """Show the bundles: their versions, who holds them, what is wrong."""
-        return await self._show(request, look, "bundles.html", "Bundles", **content.bundles_page(look))
+        return await self._show(
+            request, look, "bundles.html", "Bundles", **content.bundles_page(look, request.query_params)
+        )
 
     async def schedules(self, request: Request, look: content.Look) -> Response:
         """Show the schedules: when each fires next, and how it went last."""
-        return await self._show(request, look, "schedules.html", "Schedules", **content.schedules_page(look))
+        return await self._show(
+            request, look, "schedules.html", "Schedules", **content.schedules_page(look, request.query_params)
+        )
 
 
 def _arguments(operation: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ from markupsafe import Markup
 
 from scattersphere.model.events import EventKind
 from scattersphere.model.states import RunState, TaskState
+from scattersphere.pictures import charts
 from scattersphere.pictures.labels import duration, words
 from scattersphere.pictures.svg import graph
 from scattersphere.pictures.timeline import timeline
@@ -24,19 +26,29 @@ from scattersphere.web.content import (
     failed_tasks,
     last_line,
     log_rows,
+    number_of,
     run_row,
     shown_value,
 )
+from scattersphere.web.fields import parameters_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from scattersphere.execution.run import Run
+    from scattersphere.execution.run import Run, TaskStatus
     from scattersphere.execution.views.pictures import RunPicture
-    from scattersphere.pictures.timeline import AttemptBar
+    from scattersphere.pictures.timeline import AttemptBar, Row
 
 WIDE, NARROW = 1080, 740
 """Pixels that the graph has alone, and beside a task that is looked at."""
+CROWD = 24
+"""Rows of the timeline of a run with more tasks than `ROWS`: what failed, what executes, what took longest."""
+BINS = 24
+"""Columns of how long the instances of a map took."""
+BUCKETS = 80
+"""Columns of how many attempts ended over time, where there are too many for a row each."""
+LISTED = 20
+"""Instances of a map on a page of them."""
 FAILURES = 3
 """Failures that are shown before everything else."""
 LEVELS = (("0", "all levels"), ("20", "info and above"), ("30", "warnings and errors"), ("40", "errors"))
@@ -63,6 +75,27 @@ class AttemptRow:
     state: str
     begin: float
     seconds: float
+    why: str = ""
+    index: int | None = None
+
+
+@attrs.frozen
+class Instances:
+    """The instances of a map that somebody looks at: all of them as cells, some of them as rows."""
+
+    counts: dict[str, int]
+    state: str
+    """The state whose instances are listed; "" for all."""
+    rows: list[AttemptRow]
+    page: int
+    pages: int
+    cells: str
+    each: int
+    """How many instances a cell stands for."""
+    bins: list[Counter[str]]
+    shortest: float
+    median: float
+    longest: float
 
 
 @attrs.frozen
@@ -87,6 +120,8 @@ class Query:
     level: int
     find: str
     window: tuple[float, float] | None
+    instances: str
+    page: int
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Query:
@@ -104,6 +139,8 @@ class Query:
             level=int(level) if level in dict(LEVELS) else 0,
             find=query.get("find", "")[:200],
             window=window,
+            instances=query.get("instances", ""),
+            page=number_of(query.get("page")) or 1,
         )
 
 
@@ -113,7 +150,8 @@ def live_parts(look: Look, run: Run, query: Query) -> dict[str, Any]:
     row = run_row(run)
     chosen = _chosen(run, picture, query)
     begun = [each for each in picture.rows if each.attempts]
-    shown = begun[:ROWS]
+    crowd = len(begun) > ROWS
+    shown = _worth_a_row(begun) if crowd else begun
     failures = failed_tasks(run, FAILURES)
     bad = sum(run.counts.get(state, 0) for state in (TaskState.FAILED, TaskState.CRASHED))
     return {
@@ -136,6 +174,16 @@ def live_parts(look: Look, run: Run, query: Query) -> dict[str, Any]:
             )
         ),
         "chosen": chosen,
+        "instances": _instances(run, chosen, query) if chosen is not None and chosen.counts else None,
+        "could_not_start": run.counts.get(TaskState.UPSTREAM_FAILED, 0),
+        "waits_for": run.waits_for if run.state is RunState.QUEUED else "",
+        "zoom": _zoom(query.window, picture.lasted.seconds),
+        "throughput": Markup(
+            charts.columns(_throughput(begun, picture.lasted.seconds), label="Attempts that ended, over time")
+        )  # noqa: S704, E501 - escaped where it is drawn
+        if crowd
+        else "",
+        "lasted": picture.lasted.seconds,
         "rows": shown,
         "rows_more": len(begun) - len(shown),
         "timeline": Markup(  # noqa: S704 - the same
@@ -180,10 +228,9 @@ def whole_page(look: Look, run: Run, query: Query) -> dict[str, Any]:
         "levels": LEVELS,
         "find": query.find,
         "of_task": query.of_task,
-        "params": {name: shown_value(value) for name, value in run.params.items()},
+        "params": _params(run),
         "results": _results(run),
-        "code": sorted({str(version.label) for version in run.plan.versions if version.digest})
-        or ["classes of the host"],
+        "code": _code(look, run),
         "last_event": run.last_event,
     }
 
@@ -193,8 +240,117 @@ def _results(run: Run) -> dict[str, str]:
     return {name: shown_value(value) for name, value in list(shown.items())[:50] if value is not None}
 
 
-def _link_to_task(name: str) -> str:
+def _params(run: Run) -> list[tuple[str, str, str]]:
+    """Return the parameters of a run, and whether each was given, is the default, or is secret."""
+    declared = parameters_of(run.definition)
+    found = []
+    for name, value in run.params.items():
+        parameter = declared.get(name)
+        if parameter is None:
+            how = "given"
+        else:
+            how = "secret" if parameter.secret else "default" if value == parameter.default else "given"
+        found.append((name, shown_value(value), how))
+    return found
 
+
+def _code(look: Look, run: Run) -> list[tuple[str, str]]:
+    """Return the versions of bundles that a run has pinned, and whether there is a newer one."""
+    found = []
+    bundles = look.server.registry.bundles
+    for label in sorted({str(version.label) for version in run.plan.versions if version.digest}):
+        bundle = bundles.get(label.partition("@")[0])
+        current = bundle.current.label if bundle is not None and bundle.current is not None else ""
+        found.append(
+            (label, "current" if current == label else f"{current} is current" if current else "gone")
+        )
+    return found or [("classes of the host", "")]
+
+
+_LOUD = frozenset({"failed", "crashed", "running", "cancelling", "up_for_retry"})
+
+
+def _worth_a_row(rows: list[Row]) -> list[Row]:
+    """Return the rows of a large run that are worth a look, in the order in which they began."""
+
+    def took(row: Row) -> float:
+        first, last = row.attempts[0], row.attempts[-1]
+        return (last.end or first.begin) - first.begin
+
+    chosen = sorted(rows, key=lambda row: (row.state not in _LOUD, -took(row)))[:CROWD]
+    return sorted(chosen, key=lambda row: row.attempts[0].begin)
+
+
+def _throughput(rows: list[Row], seconds: float) -> list[Counter[str]]:
+    found = [Counter[str]() for _ in range(BUCKETS)]
+    for row in rows:
+        for attempt in row.attempts:
+            if attempt.end is not None:
+                found[min(BUCKETS - 1, int(attempt.end / max(seconds, 1e-9) * BUCKETS))][attempt.state] += 1
+    return found
+
+
+def _zoom(window: tuple[float, float] | None, whole: float) -> list[tuple[str, str]]:
+    """Return the steps from a part of the timeline to others: words, and the query of each."""
+    begin, end = window or (0.0, whole)
+    half = (end - begin) / 2
+    steps = [("Zoom in", begin + half / 2, end - half / 2)]
+    if window is not None:
+        steps += [
+            ("Zoom out", max(0.0, begin - half), min(whole, end + half)),
+            ("Earlier", max(0.0, begin - half), max(0.0, begin - half) + 2 * half),
+            ("Later", begin + half, end + half),
+        ]
+    return [(words, f"from={first:.6g}&to={last:.6g}") for words, first, last in steps if first < last]
+
+
+def _instances(run: Run, chosen: ChosenTask, query: Query) -> Instances:
+    statuses = list(run.tasks.instances(chosen.name))
+    states = [str(one.state) for one in statuses]
+    picked = [one for one in statuses if query.instances in {"", str(one.state)}]
+    origin, now = run.started_at or run.created_at, dt.datetime.now(dt.UTC)
+
+    def took(one: TaskStatus) -> float:
+        return (
+            ((one.ended_at or now) - one.started_at).total_seconds() if one.started_at is not None else -1.0
+        )
+
+    if query.instances == "":
+        picked.sort(key=took, reverse=True)
+    pages = max(1, -(-len(picked) // LISTED))
+    page = min(max(1, query.page), pages)
+    times = sorted(seconds for one in statuses if one.ended_at is not None and (seconds := took(one)) >= 0)
+    longest = times[-1] if times else 0.0
+    bins = [Counter[str]() for _ in range(BINS)]
+    for one in statuses:
+        if one.ended_at is not None and (seconds := took(one)) >= 0:
+            bins[min(BINS - 1, int(seconds / max(longest, 1e-9) * BINS))][str(one.state)] += 1
+    return Instances(
+        counts=chosen.counts,
+        state=query.instances,
+        rows=[
+            AttemptRow(
+                name=f"[{one.index}]",
+                state=str(one.state),
+                begin=(one.started_at - origin).total_seconds() if one.started_at is not None else 0.0,
+                seconds=max(0.0, took(one)),
+                why=last_line(one.failure.traceback) if one.failure is not None else "",
+                index=one.index,
+            )
+            for one in picked[(page - 1) * LISTED : page * LISTED]
+        ],
+        page=page,
+        pages=pages,
+        cells=Markup(charts.cells(states)),  # noqa: S704 - escaped where it is drawn
+        each=max(1, -(-len(states) // charts.CELLS)),
+        bins=bins if times else [],
+        shortest=times[0] if times else 0.0,
+        median=times[len(times) // 2] if times else 0.0,
+        longest=longest,
+    )
+
+
+def _link_to_task(name: str) -> str:
     return f"?task={quote(name)}#task"
 
 
@@ -229,7 +385,7 @@ def _chosen(run: Run, picture: RunPicture, query: Query) -> ChosenTask | None:
     node, row, now = picture.nodes[place], picture.rows[place], picture.lasted.seconds
     definition = run.definition.tasks[name]
     facts = [("Backend", str(definition.backend or "its own")), ("Bundle", str(definition.bundle or ""))]
-    if definition.retry is not None:
+    if definition.retry is not None and definition.retry.max_attempts > 1:
         facts.append(("Retry", f"{definition.retry.max_attempts} attempts"))
     if definition.timeout is not None:
         facts.append(("Time limit", duration(definition.timeout)))
@@ -240,33 +396,29 @@ def _chosen(run: Run, picture: RunPicture, query: Query) -> ChosenTask | None:
         path=definition.task,
         state=str(run.tasks[name].state),
         counts=node.progress.counts if node.progress is not None else {},
-        attempts=_slowest(run, name)
-        if node.mapped
-        else [_attempt(at, one, now) for at, one in enumerate(row.attempts, 1)],
+        attempts=[] if node.mapped else _attempts(run, name, row.attempts, now),
         after=picture.upstreams.get(name, ()),
         facts=[(key, value) for key, value in facts if value],
     )
 
 
-def _attempt(number: int, attempt: AttemptBar, now: float) -> AttemptRow:
-    end = now if attempt.end is None else attempt.end
-    return AttemptRow(f"attempt {number}", attempt.state, attempt.begin, end - attempt.begin)
-
-
-def _slowest(run: Run, name: str, most: int = 8) -> list[AttemptRow]:
-    begin = run.started_at or run.created_at
-    now = dt.datetime.now(dt.UTC)
-    found = [
+def _attempts(run: Run, name: str, attempts: Sequence[AttemptBar], now: float) -> list[AttemptRow]:
+    """Return the attempts of a task, each with what went wrong in it."""
+    wrong = {}
+    if len(attempts) > 1 or run.tasks[name].failure is not None:
+        for line in run.logs(task=name, tail=LINES):
+            if line.attempt and line.message.startswith("Traceback"):
+                wrong[line.attempt] = last_line(line.message)
+    return [
         AttemptRow(
-            f"[{one.index}]" + (f", {one.attempts} attempts" if one.attempts > 1 else ""),
-            str(one.state),
-            (one.started_at - begin).total_seconds(),
-            ((one.ended_at or now) - one.started_at).total_seconds(),
+            name=f"attempt {number}",
+            state=one.state,
+            begin=one.begin,
+            seconds=(now if one.end is None else one.end) - one.begin,
+            why=wrong.get(number, ""),
         )
-        for one in run.tasks.instances(name)
-        if one.started_at is not None
+        for number, one in enumerate(attempts, 1)
     ]
-    return sorted(found, key=lambda row: -row.seconds)[:most]
 
 
 async def last_events(run: Run) -> list[Any]:

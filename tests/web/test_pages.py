@@ -118,7 +118,7 @@ async def test_with_nothing_there_each_page_says_so():
         for path, words in [
             ("/", "Nothing here yet"),
             ("/jobs", "No job yet"),
-            ("/runs", "No  run"),
+            ("/runs", "<h2>No run</h2>"),
             ("/bundles", "No bundles"),
             ("/schedules", "No schedules"),
         ]:
@@ -328,7 +328,7 @@ async def test_schedules_show_their_next_times_and_are_paused_resumed_and_run_at
         read(page)
         assert "clock</a> / slow" in page.text
         assert "Nothing more" in page.text  # of the one that is switched off
-        assert "clock / slow" in (await client.get("/")).text
+        assert 'clock</a> <span class="soft">slow' in (await client.get("/")).text
         page = await press(client, page, "/jobs/clock/schedules/slow/pause")
         read(page)
         assert server.schedules["clock", "slow"].paused
