@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest --quiet
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test fuzz test-all lint format types imports snippets examples docs check bench packaged wheel clean
+.PHONY: help venv demo test fuzz test-all lint format types imports snippets examples docs check shots bench packaged wheel clean
 
 help: ## show these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2>/dev/null || true
@@ -66,6 +66,13 @@ docs: $(STAMP) ## build the documentation; a warning is an error
 
 snippets: $(STAMP) ## run what the README and the documentation show
 	@$(PYTEST) README.md docs
+
+SHOTS ?= shots
+shots: $(STAMP) ## pictures of every page in every state into SHOTS, by a Chromium: to be looked at (a minute)
+	@$(BIN)/python tests/web/shots.py $(SHOTS)
+
+docs/page.png: $(STAMP) ## make the picture of a page that the README shows again
+	@$(BIN)/python tests/web/shots.py --readme $@
 
 bench: $(STAMP) ## measure the cost of a task against hand-written loops (minutes)
 	@$(BIN)/python -m benchmarks dispatch

@@ -37,6 +37,7 @@ SLOW: dict[str, str] = {
     "tests/web/test_browser.py::*": "a browser for each window",
     "tests/web/test_serving.py::*sigterm*": "a server in a process",
     "tests/web/test_schemathesis.py::*": "a thousand requests",
+    "tests/web/test_typescript.py::*": "a compiler, and a server in a process",
     # Thousands of something.
     "*::*ten_thousand_tasks_are_a_page*": "a run and a page of ten thousand tasks",
     "tests/benchmarks/*": "benchmarks are run, in small",

@@ -177,7 +177,7 @@ class RemoteClient:
             if scope.cancelled_caught:
                 self._end("timeout")
         try:
-            with anyio.move_on_after(_patience(command, given)):
+            with anyio.move_on_after(patience_for(command, given)):
                 await waiting.done.wait()
         finally:
             if self._waiting.pop(number, None) is not None:
@@ -314,7 +314,7 @@ class RemoteClient:
             events.wake()
 
 
-def _patience(command: str, given: dict[str, Any]) -> float:
+def patience_for(command: str, given: dict[str, Any]) -> float:
     """Return for how many seconds a reply may be waited for."""
     if command not in _LONG:
         return REPLY_TIME

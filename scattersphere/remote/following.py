@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -17,6 +17,8 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from scattersphere.remote.client import DisconnectedError, RemoteError, connect
 
 if TYPE_CHECKING:
+    import ssl
+
     from anyio.streams.memory import MemoryObjectSendStream
 
 RESTARTED = "the server was started anew"
@@ -49,10 +51,8 @@ class _Followed(AsyncIterator[dict[str, Any]]):
 class _Follower:
     """Follows over one connection after the other."""
 
-    address: str
+    connecting: Callable[[], AbstractAsyncContextManager[Any]]
     run: int | None
-    token: str | None
-    tls: ssl.SSLContext | None
     kinds: list[str] | None
     since: int | None
     pause: float
@@ -73,7 +73,7 @@ class _Follower:
             self._wait = min(LONGEST_PAUSE, self._wait * 2)
 
     async def _over_one_connection(self, sent: MemoryObjectSendStream[dict[str, Any]]) -> None:
-        async with connect(self.address, token=self.token, tls=self.tls) as client:
+        async with self.connecting() as client:
             instance = client.greeting["instance"]
             if self._instance not in {None, instance}:
                 if self.run is not None:
@@ -101,8 +101,7 @@ class _Follower:
         return now - self._lost_at <= self.patience
 
 
-@asynccontextmanager
-async def following(
+def following(
     address: str,
     run: int | None = None,
     *,
@@ -112,7 +111,7 @@ async def following(
     since: int | None = None,
     pause: float = 0.5,
     patience: float = 60.0,
-) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
     """Give the events of a run, or of the server, up to the end, connecting again where a connection breaks.
 
     `since` is the number of the last event that you have: 0 for all, None for those to come. After a break
@@ -121,15 +120,23 @@ async def following(
     iterator raises `OSError`, `RemoteError` where the server refuses, and, with a run, `DisconnectedError` where the
     server was started anew: its runs are others.
     """
+    connecting = partial(connect, address, token=token, tls=tls)
+    return followed_over(connecting, run, kinds=kinds, since=since, pause=pause, patience=patience)
+
+
+@asynccontextmanager
+async def followed_over(
+    connecting: Callable[[], AbstractAsyncContextManager[Any]],
+    run: int | None,
+    *,
+    kinds: list[str] | None,
+    since: int | None,
+    pause: float,
+    patience: float,
+) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+    """As `following`, over clients of any transport: each has a `greeting` with its `instance`, and `follow`."""
     follower = _Follower(
-        address=address,
-        run=run,
-        token=token,
-        tls=tls,
-        kinds=kinds,
-        since=since,
-        pause=pause,
-        patience=patience,
+        connecting=connecting, run=run, kinds=kinds, since=since, pause=pause, patience=patience
     )
     sent, received = anyio.create_memory_object_stream[dict[str, Any]](AHEAD)
     followed = _Followed(received)

@@ -66,6 +66,8 @@ STATUS = {
     "internal": 500,
 }
 """The status of each code of the commands that can be answered here."""
+INSTANCE = "scattersphere-instance"
+"""The header that tells a server from the same one started anew, whose runs are others."""
 ALIVE = 15.0
 """Seconds without an event after which a stream sends a comment."""
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
@@ -142,7 +144,9 @@ class Api:
                 result = await self._calls.make(request, row, lambda: _values(row, address, request, most))
             except CallError as error:
                 return problem(error.document)
-            return self._answer(row, request, result, newest)
+            answer = self._answer(row, request, result, newest)
+            answer.headers[INSTANCE] = self._gateway.instance
+            return answer
 
         return handle
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from scattersphere.commands.arguments import Kind
 from scattersphere.commands.errors import CODES
+from scattersphere.model.states import RunState
 from scattersphere.web.api import PROBLEM, STATUS, addresses, made_by
 from scattersphere.web.guard import API
 
@@ -149,6 +150,8 @@ def _query(name: str, taken: Argument, schema: dict[str, Any]) -> dict[str, Any]
 def _schema(taken: Argument) -> dict[str, Any]:
     kind = Kind.OBJECT if taken.kind is Kind.DEFINITION else taken.kind
     schema: dict[str, Any] = {"type": str(kind)}
+    if kind is Kind.OBJECT:
+        schema["additionalProperties"] = True
     if kind is Kind.WORDS:
         schema["items"] = {"type": "string", **({"enum": list(taken.choices)} if taken.choices else {})}
     elif taken.choices:
@@ -164,8 +167,31 @@ def _schema(taken: Argument) -> dict[str, Any]:
     return schema
 
 
+_RUN: dict[str, Any] = {"run": {"type": "integer", "minimum": 1, "description": "The number of the run"}}
+_RUN_STATE: dict[str, Any] = _RUN | {"state": {"type": "string", "enum": [str(state) for state in RunState]}}
+_ROWS: dict[str, Any] = {"type": "array", "items": {"type": "object", "additionalProperties": True}}
+_OBJECT: dict[str, Any] = {"type": "object", "additionalProperties": True}
+REPLIES: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("start", "start-task", "run-schedule"), _RUN),
+    **dict.fromkeys(("run", "run-task", "wait", "pause", "resume", "stop", "cancel", "kill"), _RUN_STATE),
+    "rerun": _RUN | {"parent": {"type": "integer"}, "reused": _OBJECT},
+    "status": _RUN_STATE | {"job": {"type": "string"}, "params": _OBJECT, "counts": _OBJECT, "tasks": _ROWS},
+    "runs": {"runs": _ROWS},
+    "jobs": {"jobs": _ROWS},
+    "bundles": {"bundles": _ROWS},
+    "tasks": {"tasks": _ROWS},
+    "schedules": {"schedules": _ROWS, "count": {"type": "integer"}},
+    "validate": {"problems": _ROWS},
+    "explain": _RUN | {"text": {"type": "string"}},
+    "logs": {"lines": _ROWS, "next": {"type": "integer"}},
+}
+"""Members that a reply has for sure, by command; it may have others."""
+
+
 def _responses(row: Command) -> dict[str, Any]:
-    done = {"description": row.help, "content": {"application/json": {"schema": {"type": "object"}}}}
+    members = REPLIES.get(row.name, {})
+    schema = _OBJECT | ({"properties": members, "required": list(members)} if members else {})
+    done = {"description": row.help, "content": {"application/json": {"schema": schema}}}
     return {
         **{str(status): done for status in made_by(row)},
         **{str(status): {"$ref": f"#/components/responses/{status}"} for status in ERRORS},

@@ -47,7 +47,7 @@ BINS = 24
 """Columns of how long the instances of a map took."""
 BUCKETS = 80
 """Columns of how many attempts ended over time, where there are too many for a row each."""
-LISTED = 20
+LISTED = 10
 """Instances of a map on a page of them."""
 FAILURES = 3
 """Failures that are shown before everything else."""
@@ -178,11 +178,7 @@ def live_parts(look: Look, run: Run, query: Query) -> dict[str, Any]:
         "could_not_start": run.counts.get(TaskState.UPSTREAM_FAILED, 0),
         "waits_for": run.waits_for if run.state is RunState.QUEUED else "",
         "zoom": _zoom(query.window, picture.lasted.seconds),
-        "throughput": Markup(
-            charts.columns(_throughput(begun, picture.lasted.seconds), label="Attempts that ended, over time")
-        )  # noqa: S704, E501 - escaped where it is drawn
-        if crowd
-        else "",
+        "throughput": _throughput(begun, picture.lasted.seconds) if crowd else None,
         "lasted": picture.lasted.seconds,
         "rows": shown,
         "rows_more": len(begun) - len(shown),

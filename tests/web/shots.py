@@ -17,11 +17,22 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 HERE = Path(__file__).parent
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--no-proxy-server"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--no-proxy-server",
+]
 THEMES = {
     "light": {"viewport": {"width": 1180, "height": 820}, "color_scheme": "light"},
     "dark": {"viewport": {"width": 1180, "height": 820}, "color_scheme": "dark"},
-    "phone": {"viewport": {"width": 390, "height": 820}, "color_scheme": "light", "has_touch": True, "device_scale_factor": 1.5},
+    "phone": {
+        "viewport": {"width": 390, "height": 820},
+        "color_scheme": "light",
+        "has_touch": True,
+        "device_scale_factor": 1.5,
+    },
 }
 PAGES = {
     # name: scene, path ({word} is a run of the scene), what is done there first
@@ -138,7 +149,8 @@ def main() -> None:
                     scene, path, what = PAGES[name]
                     who = what if what in {"viewer", "stranger"} else "link"
                     if (scene, who) not in contexts:
-                        contexts[scene, who] = browser.new_context(**THEMES[theme])
+                        size = {"viewport": {"width": 1000, "height": 900}} if options.readme else {}
+                        contexts[scene, who] = browser.new_context(**(THEMES[theme] | size))
                         page = contexts[scene, who].new_page()
                         if who != "stranger":
                             page.goto(links[scene][who])
@@ -147,7 +159,11 @@ def main() -> None:
                     act(page, what)
                     page.wait_for_timeout(300)  # the first message of a live page
                     if options.readme is not None:
-                        page.screenshot(path=options.readme, clip={"x": 0, "y": 0, "width": 1180, "height": 1120}, full_page=True)
+                        page.screenshot(
+                            path=options.readme,
+                            clip={"x": 0, "y": 0, "width": 1000, "height": 980},
+                            full_page=True,
+                        )
                         return
                     page.screenshot(path=options.folder / f"{name}-{theme}.png", full_page=what != "kill")
                     print(f"{name}-{theme}.png")  # noqa: T201 - a command for people

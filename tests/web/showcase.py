@@ -139,7 +139,10 @@ def sales(name, *, broken=False, slow=0.05):
     }
     for step, after in chain.items():
         job = job.task(
-            step, "etl.Transform", args={"into": f"stage.{step}", "seconds": slow, "steps": 4 if slow < 1 else 10_000}, depends_on=after
+            step,
+            "etl.Transform",
+            args={"into": f"stage.{step}", "seconds": slow, "steps": 4 if slow < 1 else 10_000},
+            depends_on=after,
         )
     job = job.task(
         "join_orders",
@@ -199,7 +202,7 @@ def jobs():
 
 
 async def until(condition):
-    while not condition():
+    while not condition():  # noqa: ASYNC110 - of what a run is at there is no event
         await anyio.sleep(0.01)
 
 
@@ -285,12 +288,20 @@ async def main(names, folder):
             server, runs = await SCENES[name](stack, place)
             links = web.Links(time.monotonic)
             pages = web.app(
-                server, links=links, limits=Limits(rate=1e6, burst=10**6), bundle_roots=[place / "bundles"], job_folder=place
+                server,
+                links=links,
+                limits=Limits(rate=1e6, burst=10**6),
+                bundle_roots=[place / "bundles"],
+                job_folder=place,
             )
             listening = socket.create_server(("127.0.0.1", 0))
             served.append(uvicorn.Server(uvicorn.Config(pages, log_level="warning", lifespan="off")))
             group.start_soon(served[-1].serve, [listening])
-            told[name] = {"base": f"http://127.0.0.1:{listening.getsockname()[1]}", "runs": runs, "links": links}
+            told[name] = {
+                "base": f"http://127.0.0.1:{listening.getsockname()[1]}",
+                "runs": runs,
+                "links": links,
+            }
         while True:
             say(told)
             if not await anyio.to_thread.run_sync(sys.stdin.readline):
