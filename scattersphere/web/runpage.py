@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from scattersphere.execution.run import Run, TaskStatus
     from scattersphere.execution.views.pictures import RunPicture
-    from scattersphere.pictures.timeline import AttemptBar, Row
+    from scattersphere.pictures.timeline import AttemptBar, Band
 
 WIDE, NARROW = 1080, 740
 """Pixels that the graph has alone, and beside a task that is looked at."""
@@ -266,10 +266,10 @@ def _code(look: Look, run: Run) -> list[tuple[str, str]]:
 _LOUD = frozenset({"failed", "crashed", "running", "cancelling", "up_for_retry"})
 
 
-def _worth_a_row(rows: list[Row]) -> list[Row]:
+def _worth_a_row(rows: list[Band]) -> list[Band]:
     """Return the rows of a large run that are worth a look, in the order in which they began."""
 
-    def took(row: Row) -> float:
+    def took(row: Band) -> float:
         first, last = row.attempts[0], row.attempts[-1]
         return (last.end or first.begin) - first.begin
 
@@ -277,7 +277,7 @@ def _worth_a_row(rows: list[Row]) -> list[Row]:
     return sorted(chosen, key=lambda row: row.attempts[0].begin)
 
 
-def _throughput(rows: list[Row], seconds: float) -> list[Counter[str]]:
+def _throughput(rows: list[Band], seconds: float) -> list[Counter[str]]:
     found = [Counter[str]() for _ in range(BUCKETS)]
     for row in rows:
         for attempt in row.attempts:
