@@ -95,6 +95,23 @@ class TaskContext(abc.ABC):
     async def start(self, job: str, params: Mapping[str, Any] | None = None) -> Any:
         """Start a child run of a defined job and return its `Run`; it takes no run slot."""
 
+    @abc.abstractmethod
+    def on_cancel(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called when this attempt is asked to end: by a cancel, a timeout, a kill.
+
+        For what the body waits for and no cancellation reaches: a query, a container, a job of a cluster. It is called
+        once, at once if that was asked before. For an async body on the event loop, where it may be async (at most 30
+        seconds); for another one in a helper thread. Its errors are logged.
+        """
+
+    @abc.abstractmethod
+    def on_pause(self, hold: Callable[[], object], resume: Callable[[], object]) -> None:
+        """Have `hold` called when the run is being paused, and `resume` when it goes on or the attempt is to end.
+
+        When `hold` has returned, the attempt counts as held, as at a checkpoint: its timeout stands still, and the run
+        is paused when all are. Called at once if a pause is on. Where it is called, and its errors, as in `on_cancel`.
+        """
+
     @property
     def grace_left(self) -> float | None:
         """Seconds until this attempt is given up; None while nobody has asked it to end.

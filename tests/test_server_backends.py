@@ -281,3 +281,46 @@ async def test_explain_says_on_which_machine_a_call_executes():
         assert "on node-7" in run.explain()
         run.cancel()
         await run.wait(PATIENCE)
+
+
+class Holding(ThreadBackend):
+    """Holds whole calls by itself, as a container is paused."""
+
+    def __init__(self):
+        super().__init__(2)
+        self.told = []
+
+    def start(self, call, done):
+        handle = super().start(call, done)
+        told = self.told
+
+        class Wrapped:
+            cancel, kill, where = handle.cancel, handle.kill, handle.where
+
+            def pause(self):
+                told.append("pause")
+                call.held()
+
+            def resume(self):
+                told.append("resume")
+                raise OSError("a backend's own fault")
+
+        return Wrapped()
+
+
+async def test_a_backend_that_holds_a_call_is_told_of_pauses_and_makes_it_count_as_held(caplog):
+    backend = Holding()
+    Hold.begun, Hold.gates = [threading.Event()], [threading.Event()]
+    async with Server(backends={"gpu": backend}) as server:
+        server.register_tasks("app", [Hold])
+        run = await server.start(job("Hold", args={"number": 0}))
+        assert await anyio.to_thread.run_sync(Hold.begun[0].wait, PATIENCE)
+        run.pause()
+        async for event in run.events():
+            if event.kind == "run-paused":
+                break
+        run.resume()
+        Hold.gates[0].set()
+        assert (await run.wait(PATIENCE)).succeeded
+        assert backend.told == ["pause", "resume"]
+        assert "a backend's own fault" in caplog.text

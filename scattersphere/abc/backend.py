@@ -74,6 +74,9 @@ class Call:
     """Asked just before the body's first step, in a thread that may wait: a pause holds it there. False: it may not
     begin any more, and the call ends `CANCELLED`. `invoke` asks by itself; a backend that runs the body in another
     process asks when that is ready for it."""
+    held: Callable[[], object] = _at_once
+    """To be called, from any thread, when the backend has held all of the body during a pause (`Handle.pause`):
+    then the attempt counts as held, without a checkpoint."""
     retry: RetryPolicy = NO_RETRY
     """What happens after a failure, so that `on_status_change` can be told where the attempt is heading."""
     carries: Callable[[], Carried] = Carried

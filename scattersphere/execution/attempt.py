@@ -16,7 +16,7 @@ from scattersphere.worker.body import CHECK_ON_LOOP
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.invocation import Invocation
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from scattersphere.logs.runlog import RunLog
     from scattersphere.model.definition import RetryPolicy
     from scattersphere.runnable import RunnableTask
+    from scattersphere.worker.callbacks import Callbacks
 
 
 class Attempt(TaskContext):
@@ -54,6 +55,8 @@ class Attempt(TaskContext):
     """The threads that have called `check()`."""
     own_params: dict[str, Any] | None = None
     """The parameters of the run as its body sees them: what it changes in them is nobody else's."""
+    callbacks: Callbacks | None = None
+    """What its body has registered with `on_cancel` and `on_pause`."""
     noted_place: str = ""
     """Where its backend says that it executes: a machine, a worker."""
     own_log: logging.LoggerAdapter[logging.Logger] | None = None
@@ -204,6 +207,12 @@ class Attempt(TaskContext):
             self.execution.engine.holds.hold(self, gate, ident)
         else:
             gate.set()
+
+    def on_cancel(self, callback: Callable[[], object]) -> None:
+        self.execution.engine.callbacks.of(self).on_cancel(callback)
+
+    def on_pause(self, hold: Callable[[], object], resume: Callable[[], object]) -> None:
+        self.execution.engine.callbacks.of(self).on_pause(hold, resume)
 
     @property
     def grace_left(self) -> float | None:

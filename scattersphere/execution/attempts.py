@@ -48,6 +48,13 @@ class Commands(Protocol):
         """Carry out what the machine of a run asks for after a signal."""
 
 
+class Callbacks(Protocol):
+    """What looks after the callbacks of bodies."""
+
+    def held(self, attempt: Attempt) -> None:
+        """Take note that all of an attempt is held."""
+
+
 class Canceller(Protocol):
     """What cancels attempts."""
 
@@ -87,6 +94,11 @@ class AttemptHost(progress.ProgressHost, Protocol):
     @property
     def commands(self) -> Commands:
         """Carries out what machines ask for."""
+        ...
+
+    @property
+    def callbacks(self) -> Callbacks:
+        """Looks after what bodies do at a pause and a cancel."""
         ...
 
     @property
@@ -269,6 +281,7 @@ class AttemptRunner:
                 retry=planned.definition.retry,
                 begins=attempt.begins,
                 needs=planned.needs,
+                held=lambda: self._host.callbacks.held(attempt),
                 carries=Carried if self._surroundings is None else self._surroundings.carried,
             )
             attempt.handle = backend.start(call, lambda outcome: self._done(attempt, outcome))
@@ -460,6 +473,8 @@ class AttemptRunner:
     def _forget(self, attempt: Attempt) -> None:
         execution = attempt.execution
         execution.live.pop(attempt.unit, None)
+        if attempt.callbacks is not None:
+            attempt.callbacks.close()
         stuck = self._host.stuck
         if stuck and stuck.pop(attempt, None) is not None and execution.state.ended:
             self._unstuck(execution)

@@ -104,6 +104,8 @@ class Canceller:
 
     def _interrupt(self, attempt: Attempt, *, kill: bool) -> None:
         self._host.holds.release(attempt)
+        if attempt.callbacks is not None:
+            attempt.callbacks.cancel()
         if attempt.awaiting is not None:
             attempt.awaiting.interrupt()
         if attempt.handle is None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from scattersphere.abc.backend import BackendTraits
     from scattersphere.execution.attempt import Attempt
+    from scattersphere.execution.callbacks import BodyCallbacks
     from scattersphere.execution.holds import Holds
     from scattersphere.execution.loops import Loop
     from scattersphere.execution.machine.dispatcher import Dispatcher
@@ -74,6 +75,7 @@ class Engine(Protocol):
     traits: dict[str, BackendTraits]
     holds: Holds
     waits: Waits
+    callbacks: BodyCallbacks
 
     @property
     def loop(self) -> Loop: ...

@@ -27,6 +27,7 @@ from scattersphere.errors import ClosedError, ConflictError, EngineError
 from scattersphere.execution.admission import Admission
 from scattersphere.execution.attempt import Attempt
 from scattersphere.execution.attempts import AttemptRunner
+from scattersphere.execution.callbacks import BodyCallbacks
 from scattersphere.execution.cancellation import Canceller
 from scattersphere.execution.commands import CommandQueue
 from scattersphere.execution.execution import Execution, RunObserver
@@ -110,6 +111,7 @@ class JobExecutor:
         self.requests: RunRequests = RunRequests(self, self.canceller, self.commands, self.deadlines)
         self.holds: Holds = Holds(self)
         self.waits: Waits = Waits(self)
+        self.callbacks: BodyCallbacks = BodyCallbacks(self)
         self.admission: Admission = Admission(max_runs, queue_limit)
         limits = {f"backend:{name}": b.limit for name, b in self.backends.items() if b.limit is not None}
         self.dispatcher: Dispatcher = Dispatcher(max_parallel, {**(pools or {}), **limits})
@@ -172,6 +174,7 @@ class JobExecutor:
                 _log.warning(
                     "closing waits for %s, at %s", attempt.label, self.attempts.where(attempt) or "?"
                 )
+        await self.callbacks.aclose()
         self._loop = self._loop_home = None
         self.deadlines.close()
         await loop.aclose()
@@ -453,6 +456,10 @@ class JobExecutor:
         self.observer.run_moved(execution, run_event(state, before))
         if state is RunState.RUNNING:
             self.requests.resume_run_timeout(execution)
+            if before is not RunState.QUEUED:
+                self.callbacks.resume(execution)
+        elif state is RunState.PAUSING:
+            self.callbacks.pause(execution)
         elif state is RunState.PAUSED:
             self.requests.run_paused(execution)
         elif state.ended:

@@ -32,6 +32,7 @@ from scattersphere.logs.runlog import RunLog, current_attempt, task_logger
 from scattersphere.model.taskclass import TaskClass
 from scattersphere.runnable import TaskContext, is_async, overridden_hooks
 from scattersphere.testing import bodies
+from scattersphere.worker.callbacks import Callbacks, Steps, call_in_thread
 
 if TYPE_CHECKING:
     import logging
@@ -62,6 +63,8 @@ class CheckContext(TaskContext):
         self.make: Callable[[], RunnableTask]
         self.retry: RetryPolicy = NO_RETRY
         self.awaiting: Any = None
+        self.held: anyio.Event = anyio.Event()
+        self.callbacks: Callbacks = Callbacks(self._start_calls, self.count_as_held)
         self._stage = stage
         self._task = task
         self._number = number
@@ -132,6 +135,19 @@ class CheckContext(TaskContext):
     async def checkpoint(self) -> None:
         await anyio.lowlevel.checkpoint()
 
+    def on_cancel(self, callback: Callable[[], object]) -> None:
+        self.callbacks.on_cancel(callback)
+
+    def on_pause(self, hold: Callable[[], object], resume: Callable[[], object]) -> None:
+        self.callbacks.on_pause(hold, resume)
+
+    def _start_calls(self, steps: Steps) -> None:
+        call_in_thread(steps, contextvars.copy_context(), self.log, "check-callbacks")
+
+    def count_as_held(self) -> None:
+        """Take note that all of it is held (`Call.held`); for any thread."""
+        self._stage.soon(self.held.set)
+
     async def start(self, job: str, params: Mapping[str, Any] | None = None) -> Any:
         raise NotImplementedError("a check has no child runs")
 
@@ -156,7 +172,18 @@ class Started:
     def cancel(self) -> None:
         """Cancel it as the executor does: first the flag, then the handle."""
         self.context.cancelled = True
+        self.context.callbacks.cancel()
         self.handle.cancel()
+
+    def pause(self) -> None:
+        """Pause it as the executor does."""
+        self.context.callbacks.pause()
+        self.handle.pause()
+
+    def resume(self) -> None:
+        """Resume it as the executor does."""
+        self.context.callbacks.resume()
+        self.handle.resume()
 
     async def begun(self) -> None:
         """Wait until the body has reported progress. Raises AssertionError if it ends before."""
@@ -218,6 +245,7 @@ class Stage:
             arguments=arguments,
             task_context=context,
             name=f"check#{self._count}/{cls.__name__}",
+            held=context.count_as_held,
         )
         started.handle = self.backend.start(call, started.done)
         return started
@@ -388,6 +416,24 @@ async def check_context_variables_stay_in_their_call(make: Callable[[], Backend]
             _expect(not outcome.value, f"a body saw what another had set: {outcome.value!r}")
 
 
+async def check_a_pause_and_a_cancel_reach_what_the_body_has_registered(make: Callable[[], Backend]) -> None:
+    """`on_pause` holds and resumes, also where it comes late or twice; `on_cancel` is called once."""
+    async with Stage(make) as stage:
+        call = stage.start(bodies.Registers)
+        await call.begun()
+        call.pause()
+        call.pause()
+        await _soon(call.context.held, "`Call.held` after a pause")
+        call.resume()
+        call.resume()
+        call.cancel()
+        call.cancel()
+        outcome = await call.outcome()
+        _expect(outcome.kind is OutcomeKind.CANCELLED, f"it ended with {outcome}")
+        said = [line.message for line in call.context.run_log.lines()]
+        _expect(said == ["hold", "resume", "on_cancel"], f"what it had registered was called as {said}")
+
+
 async def check_closing_waits_for_nobody(make: Callable[[], Backend]) -> None:
     """`aclose` leaves or kills a body that refuses, may be repeated, and afterwards nothing starts."""
     with tempfile.TemporaryDirectory() as folder:
@@ -438,6 +484,7 @@ CHECKS: tuple[Callable[[Callable[[], Backend]], Awaitable[None]], ...] = (
     check_where_names_the_line,
     check_what_a_body_says_reaches_its_own_context,
     check_context_variables_stay_in_their_call,
+    check_a_pause_and_a_cancel_reach_what_the_body_has_registered,
     check_closing_waits_for_nobody,
     check_closing_ends_what_waits,
 )

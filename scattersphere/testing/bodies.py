@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from contextvars import ContextVar
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from scattersphere.runnable import RunnableTask
@@ -109,6 +110,20 @@ class Talk(RunnableTask):
             context.log.info("%s %d", self.word, number)
             context.progress(number + 1, self.lines, self.word)
         return (context.run_id, context.job, context.task, context.index, context.attempt)
+
+
+class Registers(RunnableTask):
+    """Register what holds, resumes and cancels it, and wait until all were called."""
+
+    def run(self, context: TaskContext) -> Any:
+        """Say which of them was called."""
+        called: SimpleQueue[str] = SimpleQueue()
+        context.on_pause(lambda: called.put("hold"), lambda: called.put("resume"))
+        context.on_cancel(lambda: called.put("on_cancel"))
+        context.progress(0)
+        for _ in range(3):
+            context.log.info(called.get())
+        context.check()
 
 
 class Mark(RunnableTask):

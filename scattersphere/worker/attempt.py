@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import sys
 import threading
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from scattersphere.logs.runlog import LINE_LIMIT, task_logger
 from scattersphere.model.definition import RetryPolicy
 from scattersphere.runnable import TaskContext
 from scattersphere.worker.body import CHECK_ON_LOOP, failed, run_in_thread, run_on_loop
+from scattersphere.worker.callbacks import Callbacks, LoopCalls, Steps, call_in_thread
 from scattersphere.worker.messages import checked
 
 if TYPE_CHECKING:
@@ -83,6 +85,9 @@ class WorkerAttempt(TaskContext):
         """Has a callback called on the loop on which the body is awaited."""
         self._scope: anyio.CancelScope | None = None
         self._coroutine: Any = None
+        self._calls = LoopCalls()
+        self._callbacks = Callbacks(self._start_calls, channel.held)
+        self._context = contextvars.copy_context()
 
     # -- what the body sees
 
@@ -152,6 +157,20 @@ class WorkerAttempt(TaskContext):
             'give the task the backend "loop" for that'
         )
 
+    def on_cancel(self, callback: Callable[[], object]) -> None:
+        self._callbacks.on_cancel(callback)
+
+    def on_pause(self, hold: Callable[[], object], resume: Callable[[], object]) -> None:
+        self._callbacks.on_pause(hold, resume)
+
+    def _start_calls(self, steps: Steps) -> None:
+        """Have callbacks called: on the loop of an async body, as long as that is there, else in a thread."""
+        name = f"scattersphere-callbacks {self._message.name}"
+        if not self._message.is_async:
+            call_in_thread(steps, self._context, self.log, name)
+        elif (door := self._door) is not None:
+            door(lambda: self._calls.call(steps, self._context, self.log, name))
+
     def _ask(self) -> None:
         if self._channel.check() is not None:
             self.asked = self.asked or "cancel"
@@ -173,8 +192,17 @@ class WorkerAttempt(TaskContext):
         """Ask the body to end; called from the control thread, perhaps again and again."""
         self.asked = "cancel"
         door, scope = self._door, self._scope
+        self._callbacks.cancel()
         if door is not None and scope is not None:
             door(scope.cancel)
+
+    def pause(self) -> None:
+        """Have what was registered with `on_pause` held."""
+        self._callbacks.pause()
+
+    def resume(self) -> None:
+        """Have it go on."""
+        self._callbacks.resume()
 
     def where(self) -> str:
         """Say which line is executing."""
@@ -187,6 +215,13 @@ class WorkerAttempt(TaskContext):
 
     def run_body(self, surroundings: Surroundings | None = None) -> Outcome:
         """Carry out the body with its hooks. Never raises."""
+        self._context = contextvars.copy_context()
+        try:
+            return self._run_body(surroundings)
+        finally:
+            self._callbacks.close()
+
+    def _run_body(self, surroundings: Surroundings | None) -> Outcome:
         if not self._message.is_async:
             return run_in_thread(self, self._wait_for, surroundings)
         outcome = self._run_loop(lambda: run_on_loop(self, surroundings))
@@ -212,6 +247,12 @@ class WorkerAttempt(TaskContext):
             self._door = self._scope = None
 
     async def _run_async(self, start: Callable[[], Awaitable[Any]]) -> Outcome:
+        outcome = await self._await(start)
+        with anyio.CancelScope(shield=True):
+            await self._calls.wait()  # their loop ends with the body
+        return outcome
+
+    async def _await(self, start: Callable[[], Awaitable[Any]]) -> Outcome:
         with anyio.CancelScope() as self._scope:
             self._door = thread_door()
             if self.asked is not None:  # it came before there was a scope

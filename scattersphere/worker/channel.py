@@ -27,6 +27,12 @@ class CallControl(Protocol):
     def cancel(self) -> None:
         """Ask its body to end; may be repeated."""
 
+    def pause(self) -> None:
+        """Its run is being paused; may be repeated."""
+
+    def resume(self) -> None:
+        """Its run goes on; may be repeated."""
+
     def where(self) -> str:
         """Say which line it is executing."""
         ...
@@ -47,6 +53,9 @@ class Channel(Protocol):
     def check(self) -> str | None:
         """Ask whether the body may go on, and wait while its run is paused. Return why it must end, or None."""
         ...
+
+    def held(self) -> None:
+        """Tell that all of the body is held, by what it has registered with `on_pause`."""
 
     def results(self) -> Mapping[str, Any]:
         """Fetch the results of the upstream tasks. Raises TypeError if they cannot be sent."""
@@ -87,6 +96,10 @@ class CallChannel:
         except TaskCancelled as exc:
             return text_of(exc) or "cancel"
         return None
+
+    def held(self) -> None:
+        """Have the attempt counted as held."""
+        self._call.held()
 
     def results(self) -> Mapping[str, Any]:
         """Return the results of the upstream tasks."""

@@ -37,6 +37,8 @@ class Worker:
         self.current: PipeChannel | None = None
         self.cancelled: int = 0
         """The number of the call that is asked to end; it may not have come here yet."""
+        self.paused: int = 0
+        """The number of the call whose run is being paused; nor may that."""
         self._asking = threading.Lock()
 
     def ask(self, kind: Kind) -> tuple[str, Any]:
@@ -66,6 +68,8 @@ class Worker:
             kind, number = frame[0], int.from_bytes(frame[1], "little")
             if kind is Kind.CANCEL:
                 self.cancelled = number
+            elif kind is not Kind.WHERE:
+                self.paused = number if kind is Kind.PAUSE else 0
             current = self.current  # after the number was noted: set meanwhile, it would have missed that
             if current is not None and current.number == number:
                 current.obey(kind)
@@ -100,16 +104,25 @@ class PipeChannel:
         self._worker.current = self
         if self._worker.cancelled == self.number:
             control.cancel()
+        if self._worker.paused == self.number:
+            control.pause()
+            if self._worker.paused != self.number:  # resumed in between, perhaps before the line above
+                control.resume()
 
     def obey(self, kind: Kind) -> None:
         """Pass a control frame on; in the thread that reads those."""
         control = self._control
         if control is None:
             return
-        if kind is Kind.CANCEL:
-            control.cancel()
-        else:
-            self._worker.replies.send(Kind.HERE, dumps((self.number, control.where())))
+        match kind:
+            case Kind.CANCEL:
+                control.cancel()
+            case Kind.PAUSE:
+                control.pause()
+            case Kind.RESUME:
+                control.resume()
+            case _:
+                self._worker.replies.send(Kind.HERE, dumps((self.number, control.where())))
 
     def log(self, level: int, message: str, logger: str, ago: float) -> None:
         """Send a line."""
@@ -118,6 +131,10 @@ class PipeChannel:
     def progress(self, done: float, total: float | None, message: str) -> None:
         """Send a report."""
         self._worker.replies.send(Kind.PROGRESS, dumps((self.number, done, total, message)))
+
+    def held(self) -> None:
+        """Say so."""
+        self._worker.replies.send(Kind.HELD, dumps((self.number,)))
 
     def check(self) -> str | None:
         """Ask, and wait for the answer."""

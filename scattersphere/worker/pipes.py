@@ -40,6 +40,10 @@ class Kind(IntEnum):
     """The number of a call."""
     LEAVE = 12
     """Nothing. The worker is not needed any more. A pipe that ends without it says that the engine has gone."""
+    PAUSE = 13
+    """The number of a call."""
+    RESUME = 14
+    """The number of a call."""
     # replies: worker -> engine
     READY = 20
     """Nothing."""
@@ -59,6 +63,8 @@ class Kind(IntEnum):
     """Nothing. Please send the results of the upstream tasks."""
     HERE = 28
     """A pickle: call number, the line that is being executed."""
+    HELD = 29
+    """A pickle: call number."""
 
 
 _KINDS = {int(kind): kind for kind in Kind}

@@ -52,10 +52,10 @@ def take(handle: ProcessHandle, worker: WorkerProcess, kind: Kind, payload: byte
                 handle.channel.log(level, message, logger, ago)
             else:  # a thread that outlived an earlier call, or a module's import
                 worker.late.take(number, level, message, logger, ago)
-        case Kind.PROGRESS | Kind.HERE:
+        case Kind.PROGRESS | Kind.HELD | Kind.HERE:
             number, *content = pickle.loads(payload)  # noqa: S301 - as above
             if number == handle.number:
-                (handle.answered if kind is Kind.HERE else handle.channel.progress)(*content)
+                handle.told(kind)(*content)
     return None
 
 
@@ -95,6 +95,7 @@ class ProcessHandle(LaneHandle):
         "killed",
         "number",
         "order",
+        "paused",
         "worker",
     )
 
@@ -105,6 +106,7 @@ class ProcessHandle(LaneHandle):
         self.number: int = order.number
         self.cancelled: bool = False
         self.killed: bool = False
+        self.paused: bool = False
         self.worker: WorkerProcess | None = None
         """The process that carries it out at this moment."""
         self.direct: DirectCall | None = None
@@ -124,6 +126,19 @@ class ProcessHandle(LaneHandle):
         if (worker := self.worker) is not None:
             worker.kill(self)
 
+    def pause(self) -> None:
+        """Have what the body has registered with `on_pause` held."""
+        self._pause(Kind.PAUSE)
+
+    def resume(self) -> None:
+        """Have it go on."""
+        self._pause(Kind.RESUME)
+
+    def _pause(self, kind: Kind) -> None:
+        self.paused = kind is Kind.PAUSE
+        if (worker := self.worker) is not None:
+            worker.tell(self, kind, self.number)
+
     def where(self) -> str:
         """Ask the process which line it executes. An old answer where it does not react (C code)."""
         worker = self.worker
@@ -137,6 +152,12 @@ class ProcessHandle(LaneHandle):
         place = self._place or "no line known"
         return f"{place} (process {worker.pid})"
 
+    def told(self, kind: Kind) -> Callable[..., object]:
+        """Return what takes the content of a frame about this call."""
+        if kind is Kind.HERE:
+            return self.answered
+        return self.channel.held if kind is Kind.HELD else self.channel.progress
+
     def answered(self, place: str) -> None:
         """Take the worker's answer to `where`."""
         self._place = place
@@ -149,6 +170,8 @@ class ProcessHandle(LaneHandle):
         self.worker = worker  # first this, then the flags; `cancel` and `kill` do it the other way round
         if self.cancelled:
             worker.tell(self, Kind.CANCEL, self.number)
+        if self.paused:
+            worker.tell(self, Kind.PAUSE, self.number)
         return not self.killed
 
     def leave(self, worker: WorkerProcess) -> None:
