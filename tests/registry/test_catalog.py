@@ -99,11 +99,16 @@ def test_a_pin_of_several_versions_takes_all_or_none():
     assert catalog.runs("a") == frozenset()
 
 
-def test_a_version_belongs_to_one_bundle():
+@pytest.mark.parametrize("other", ["a", "c"])
+def test_a_version_belongs_to_one_bundle(other):
     catalog = Catalog()
-    catalog.publish("a", "v")
-    with pytest.raises(ConflictError, match="belongs to the bundle 'a'"):
-        catalog.publish("b", "v")
+    catalog.publish("b", "v")
+    with pytest.raises(ConflictError, match="belongs to the bundle 'b'"):
+        catalog.publish(other, "v")
+    with pytest.raises(ConflictError, match="belongs to the bundle 'b'"):
+        catalog.hold(other, "v", 1)
+    same = "".join("b")  # an equal name is the same bundle
+    assert catalog.publish(same, "v") == []
 
 
 def test_clearing_returns_pinned_versions_too():
