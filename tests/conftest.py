@@ -26,6 +26,8 @@ from costs import Costs
 from crashes import Crashes
 from loopwatch import LoopWatch
 
+from scattersphere.registry.loader import LoadAbandonedError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
@@ -111,6 +113,20 @@ def _own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         patch.setattr(tempfile, "tempdir", str(folder))
         patch.chdir(folder)
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _abandoned_loads_are_no_news() -> Iterator[None]:
+    """What is raised in the thread of a load that was given up may come while Python calls back: it can only be told."""
+    tell = sys.unraisablehook
+
+    def hook(what: sys.UnraisableHookArgs) -> None:
+        if what.exc_type is not LoadAbandonedError:
+            tell(what)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", hook)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,7 @@ def suite(pytester: pytest.Pytester) -> pytest.Pytester:
             "WORK = 80": "WORK = 15",
             "WORTH_A_LOOK = 0.25": "WORTH_A_LOOK = 0.05",
         },
+        "crashes": {},
         "costs": {"DEAR = 1.0": "DEAR = 0.2", "SLOW: dict[str, str] = {": 'SLOW = {"*known*": "",'},
     }.items():
         text = (here / f"{name}.py").read_text(encoding="utf-8")
@@ -29,7 +30,7 @@ def suite(pytester: pytest.Pytester) -> pytest.Pytester:
             text = text.replace(before, after)
         pytester.makepyfile(**{name: text})
     pytester.makeini(
-        "[pytest]\naddopts = -p no:cacheprovider\n"
+        "[pytest]\naddopts = -p no:cacheprovider -p no:faulthandler\n"
         "markers =\n  blocks_loop(reason): on purpose\n  needs(module): an extra\n  slow: dear\n"
     )
     return pytester

@@ -399,6 +399,44 @@ async def test_what_reload_has_taken_up_is_not_loaded_again(at, tmp_path):
     assert at.failures == ["a"]
 
 
+async def test_what_is_being_reloaded_is_not_loaded_beside_it_however_long_it_takes(
+    at, tmp_path, monkeypatch
+):
+    reload, first = at.server.registry.reload, [True]
+
+    async def slowly(name):
+        if name == "a" and first.pop():
+            first.append(False)
+            await at.until_settled(tmp_path)  # the watcher has had all the time it needs
+            await at.server.deregister("marker0")
+        return await reload(name)
+
+    monkeypatch.setattr(at.server.registry, "reload", slowly)
+    (tmp_path / "a.py").write_text("class Broken(:\n")
+    with pytest.raises(Exception, match="SyntaxError"):
+        await at.server.reload("a")
+    await at.until_settled(tmp_path)
+    assert at.failures == ["a"]
+
+
+async def test_what_a_cancelled_reload_has_not_taken_up_is_still_news(at, tmp_path, monkeypatch):
+    reload, began = at.server.registry.reload, anyio.Event()
+
+    async def never(name):
+        began.set()
+        await anyio.sleep_forever()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(at.server.registry, "reload", never)
+        (tmp_path / "a.py").write_text(task(2))
+        async with anyio.create_task_group() as group:
+            group.start_soon(at.server.reload, "a")
+            await began.wait()
+            patch.setattr(at.server.registry, "reload", reload)
+            group.cancel_scope.cancel()
+    await at.until_value(2)
+
+
 async def test_a_bundle_that_was_edited_while_nobody_watched_is_looked_at_when_watching_begins(tmp_path):
     (tmp_path / "a.py").write_text(task(1))
     async with live() as at:

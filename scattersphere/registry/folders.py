@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere.errors import BundleLoadError, BundleRefusedError, ExistsError, ScattersphereError
+from scattersphere.errors import (
+    BundleError,
+    BundleLoadError,
+    BundleRefusedError,
+    ExistsError,
+    ScattersphereError,
+)
 from scattersphere.registry.snapshots.layout import UNSCANNED
 from scattersphere.registry.snapshots.scan import (
     IGNORE_FILE,
@@ -277,11 +283,16 @@ class BundleFolders:
         watched = self._watched.get(name)
         if watched is None or self.watcher is None:
             return await self._registry.reload(name)
-        seen = await self._look(watched.path)
-        try:
-            return await self._registry.reload(name)
-        finally:
+        with self.watcher.held(watched):
+            seen = await self._look(watched.path)
+            try:
+                bundle = await self._registry.reload(name)
+            except BundleError:
+                self.watcher.mark_seen(watched, seen)
+                raise
+            # Not so where the caller was cancelled: what was not taken up is still news.
             self.watcher.mark_seen(watched, seen)
+            return bundle
 
     async def deregister(self, name: str) -> None:
         """Withdraw a bundle, and watch it no longer; in a root, until its file has gone and come again."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
@@ -26,7 +27,7 @@ from scattersphere.watching.notify import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Hashable, Iterable
+    from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator
     from pathlib import Path
 
 T = TypeVar("T")
@@ -84,8 +85,8 @@ class _Entry:
         self.targets: frozenset[WatchTarget] = frozenset()
         self.stale = True
         """Whether it must be looked at, and its targets found anew."""
-        self.busy = False
-        """Whether it is being acted on."""
+        self.busy = 0
+        """How many are acting on it: the watcher, and hosts that take it up by hand."""
 
 
 class Watcher:
@@ -139,6 +140,19 @@ class Watcher:
         entry = self._entries.pop(thing, None)
         if entry is not None:
             self._move(entry, frozenset())
+
+    @contextmanager
+    def held(self, thing: Watched) -> Iterator[None]:
+        """Do not act on `thing` inside the block, in which it is taken up by hand; look at it afterwards."""
+        entry = self._entries.get(thing)
+        if entry is None:
+            yield
+            return
+        entry.busy += 1
+        try:
+            yield
+        finally:
+            self._release(entry)
 
     def mark_seen(self, thing: Watched, seen: Hashable | None) -> None:
         """Note that `seen` was taken up by hand: it is no news. None has whatever is there taken up anew."""
@@ -226,8 +240,8 @@ class Watcher:
                 self._renewal_due = True  # the poll found what was not notified: the watches are stale
 
     def _decide(self, entry: _Entry, seen: Hashable | None, now: float) -> None:
-        if self._entries.get(entry.thing) is not entry or self._group is None:
-            return
+        if self._entries.get(entry.thing) is not entry or entry.busy or self._group is None:
+            return  # who is acting on it has it looked at again
         was_restless = entry.debounce.restless
         step = entry.debounce.look(seen, now)
         if entry.debounce.restless:
@@ -235,7 +249,7 @@ class Watcher:
         elif was_restless:
             entry.thing.on_restless(None)
         if step is not Step.NOTHING:
-            entry.busy = True
+            entry.busy += 1
             self._group.start_soon(self._act, entry, step, seen)
 
     async def _act(self, entry: _Entry, step: Step, seen: Hashable | None) -> None:
@@ -247,9 +261,12 @@ class Watcher:
         except Exception:  # noqa: BLE001 - a defect in one thing must not end the watching of all others
             _log.exception("acting on a change of %s has failed", entry.thing.path)
         finally:
-            entry.busy = False
-            entry.stale = True  # it may have moved on meanwhile
-            self.wake()
+            self._release(entry)
+
+    def _release(self, entry: _Entry) -> None:
+        entry.busy -= 1
+        entry.stale = True  # it may have moved on meanwhile
+        self.wake()
 
     # ---- notifications
 
