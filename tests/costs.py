@@ -34,6 +34,8 @@ SLOW: dict[str, str] = {
     "tests/cli/test_pipes.py::*": "the same with pipes",
     "tests/cli/test_definitions_cli.py::*": "a command for each case",
     "tests/contributing/test_adding.py::*_added_*": "a program with a copy of the package for each example",
+    "tests/ext/test_dask.py::*": "a Dask cluster in processes",
+    "tests/ext/test_dask_contract.py::*": "the same",
     "tests/web/test_browser.py::*": "a browser for each window",
     "tests/web/test_serving.py::*sigterm*": "a server in a process",
     "tests/web/test_schemathesis.py::*": "a thousand requests",

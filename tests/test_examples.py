@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -63,3 +64,18 @@ def test_the_live_edit_shows_two_versions_and_one_that_is_freed() -> None:
     assert lines[4:7] == ["Tuesday's edition", "...", "end of Tuesday's edition"]
     assert lines[8:11] == ["Monday's edition", "...", "end of Monday's edition"]
     assert lines[-1] == "older versions now: {}"
+
+
+@pytest.mark.needs("distributed")
+def test_the_weather_is_drawn_by_a_cluster(tmp_path: Path) -> None:
+    example = ROOT / "examples" / "dask" / "on_a_cluster.py"
+    done = subprocess.run(
+        [sys.executable, str(example)],
+        capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "months  + succeeded" in done.stdout
+    assert "12 instances" in done.stdout
+    picture = (tmp_path / "weather-data" / "year.svg").read_text(encoding="utf-8")
+    assert picture.count("<rect") == 12

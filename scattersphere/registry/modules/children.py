@@ -32,7 +32,12 @@ _code = CodeCache()
 
 def describe_for_children(namespace: ModuleNamespace, file: Path) -> None:
     """Write what a child needs to import modules of `namespace`."""
-    content = {
+    file.write_text(json.dumps(description_of(namespace)), encoding="utf-8")
+
+
+def description_of(namespace: ModuleNamespace) -> dict[str, Any]:
+    """Return what a child needs to import modules of `namespace`, as plain data."""
+    return {
         "bundle": namespace.bundle,
         "folder": str(namespace.folder),
         "shown_as": namespace.shown_as,
@@ -41,7 +46,6 @@ def describe_for_children(namespace: ModuleNamespace, file: Path) -> None:
         "modules": {name: [module.file, module.folder] for name, module in namespace.modules.items()},
         "digests": {name: digest.hex() for name, digest in namespace.digests.items()},
     }
-    file.write_text(json.dumps(content), encoding="utf-8")
 
 
 def attach() -> None:

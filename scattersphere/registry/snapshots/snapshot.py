@@ -188,7 +188,15 @@ def adopt_snapshot(
 
 def export_snapshot(kept: Snapshot) -> bytes:
     """Return the files of a snapshot as bytes that `adopt_snapshot` takes, the same on every machine."""
-    return archives.export(_unchanged(kept))
+    return export_files(kept.folder, kept.files)
+
+
+def export_files(folder: Path, digests: Mapping[str, bytes]) -> bytes:
+    """Return the files of a snapshot's folder, whose digests are known, as such bytes.
+
+    BundleRefusedError if one has changed, or is gone.
+    """
+    return archives.export(_unchanged(folder, digests))
 
 
 def copy_snapshot(kept: Snapshot, folder: Path, pool: SourcePool) -> Snapshot:
@@ -198,7 +206,7 @@ def copy_snapshot(kept: Snapshot, folder: Path, pool: SourcePool) -> Snapshot:
     """
     target = folder / "root0"
     target.mkdir(mode=0o700, parents=True)
-    for name, content in _unchanged(kept):
+    for name, content in _unchanged(kept.folder, kept.files):
         pool.place(str(target / name), content)
     return attrs.evolve(kept, folder=target)
 
@@ -225,11 +233,11 @@ def _size(file: Path) -> int:
         return 0
 
 
-def _unchanged(kept: Snapshot) -> Iterator[tuple[str, bytes]]:
+def _unchanged(folder: Path, digests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
     """Yield the files of a snapshot, name and content, as long as they are what they were."""
-    for name, digest in kept.files.items():
+    for name, digest in digests.items():
         try:
-            content = (kept.folder / name).read_bytes()
+            content = (folder / name).read_bytes()
         except OSError as error:
             raise BundleRefusedError(f"{name} of the kept files cannot be read: {error}") from None
         if digest_of(content) != digest:

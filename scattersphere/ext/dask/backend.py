@@ -1,0 +1,445 @@
+"""The engine's side: calls become tasks of a Dask cluster, and what comes back about them finds its call.
+
+All that touches Dask happens on one event loop: that of the `Client` that was given, else one of our own in a thread
+of its own, so that the host's loop, be it asyncio or trio, has no part in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import pickle
+import threading
+from collections import deque
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+from distributed import Client
+
+from scattersphere.abc import Outcome, OutcomeKind
+from scattersphere.execution.backends.workerlane import is_small
+from scattersphere.execution.loops import TrioLoop, current_loop
+from scattersphere.ext.dask.handle import DaskHandle, died, lost
+from scattersphere.ext.dask.messages import ASK, NEWS, Terms, Word, key_of
+from scattersphere.ext.dask.scheduler import SchedulerSide
+from scattersphere.ext.dask.site import carry_out
+from scattersphere.logs.failures import text_of
+from scattersphere.worker.messages import CallMessage, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from scattersphere.abc import BackendHost, Call
+    from scattersphere.worker.channel import CallChannel
+
+_log = logging.getLogger("scattersphere.dask")
+
+CONNECT_SECONDS = 10.0
+"""How long a scheduler may take to answer."""
+RETRY = 0.25, 10.0
+"""Seconds between looks for a scheduler that is gone: at first, and at most."""
+CLOSE_SECONDS = 5.0
+"""How long closing waits for the processes that it kills."""
+LARGE = 1024 * 1024
+"""Bytes of arguments that are sent ahead of the task, to a worker, and not through the scheduler with it."""
+REMEMBERED = 256
+"""Calls that have ended whose late lines still find their run."""
+
+
+class DaskBackend:
+    """Runs calls on a Dask cluster, each in a process of ours below a Dask worker.
+
+    `cluster` is the address of a scheduler, a `distributed.Client`, or a cluster (`LocalCluster`, `SLURMCluster`,
+    `KubeCluster`): what is given stays open. `limit` is how many calls are handed to Dask at once; None follows the
+    number of threads in the cluster, as workers come and go. Give a number where the cluster itself grows with what
+    waits in it (`cluster.adapt`). `security` is Dask's, for an address.
+    """
+
+    runs_async: bool = True
+    takes_needs: bool = True
+    kill_grace: float = 5.0
+
+    def __init__(self, cluster: Any, *, limit: int | None = None, security: Any = None) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(
+                f"DaskBackend: limit is at least 1, not {limit}; leave it out to follow the workers"
+            )
+        self.limit: int | None = limit or 0
+        self._fixed = limit
+        self._given = _Given.of(cluster, security)
+        self._host: BackendHost | None = None
+        self._library = "asyncio"
+        self._numbers = itertools.count(1)
+        self._thread: threading.Thread | None = None
+        self._io: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._client: Any = None
+        """None while there is no scheduler."""
+        self._watch: asyncio.Task[None] | None = None
+        self._outbox: deque[DaskHandle] = deque()
+        """Calls that Dask was not given yet."""
+        self._handles: dict[str, DaskHandle] = {}
+        self._idle: asyncio.Event | None = None
+        """Set when no call is left, while closing."""
+        self._late: dict[int, CallChannel] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing = False
+
+    def __repr__(self) -> str:
+        state = "" if self._client is not None else ", no scheduler"
+        return f"<DaskBackend {self._given.address}: {len(self._handles)} calls, {self.limit} places{state}>"
+
+    # ---- opening and closing, for the Server
+
+    async def open(self, host: BackendHost) -> None:
+        """Connect to the cluster. Raises ConnectionError if there is none, or one that lacks what it needs."""
+        self._host = host
+        self._library = "trio" if isinstance(current_loop(), TrioLoop) else "asyncio"
+        if self._given.client is None:
+            await anyio.to_thread.run_sync(self._start_thread)
+        else:
+            self._io = self._given.client.loop.asyncio_loop
+        try:
+            await self._there(self._connect())
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Kill what executes, end what waits, and let go of the cluster."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._io is not None:
+            await self._there(self._shut())
+        if self._thread is not None and self._stop is not None and self._io is not None:
+            self._io.call_soon_threadsafe(self._stop.set)
+            await anyio.to_thread.run_sync(self._thread.join)
+
+    def start(self, call: Call, done: Callable[[Outcome], None]) -> DaskHandle:
+        """Hand `call` to Dask.
+
+        Raises TypeError if no other process could find its class, RuntimeError if the backend is not open.
+        """
+        if self._io is None or self._closing:
+            raise RuntimeError("the Dask backend is not open: its Server opens and closes it")
+        message = CallMessage.of(call, next(self._numbers), self._library)
+        handle = DaskHandle(self, call, done, message)
+        self._outbox.append(handle)
+        if len(self._outbox) == 1:
+            self._io.call_soon_threadsafe(self._submit)
+        return handle
+
+    # ---- the loop on which Dask lives
+
+    def _start_thread(self) -> None:
+        ready = threading.Event()
+        serve = partial(asyncio.run, self._serve(ready))
+        self._thread = threading.Thread(target=serve, name="scattersphere-dask", daemon=True)
+        self._thread.start()
+        ready.wait()
+
+    async def _serve(self, ready: threading.Event) -> None:
+        self._io, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        ready.set()
+        await self._stop.wait()
+
+    async def _there(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Await something on that loop."""
+        assert self._io is not None  # noqa: S101 - for type checkers
+        with suppress(RuntimeError):
+            if asyncio.get_running_loop() is self._io:
+                await coroutine
+                return
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._io)
+        await anyio.to_thread.run_sync(future.result, abandon_on_cancel=True)
+
+    def post(self, callback: Callable[..., object], *args: Any) -> None:
+        """Do something on that loop; for any thread."""
+        with suppress(RuntimeError):  # it has ended
+            if self._io is not None:
+                self._io.call_soon_threadsafe(callback, *args)
+
+    def is_here(self) -> bool:
+        """Whether this is the thread of that loop."""
+        with suppress(RuntimeError):
+            return asyncio.get_running_loop() is self._io
+        return False
+
+    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Do something on the host's loop; for any thread."""
+        if self._host is not None:
+            self._host.soon(callback, *args)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Have something awaited on Dask's loop; from there."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ---- the connection
+
+    async def _connect(self) -> None:
+        client = self._given.client
+        if client is None:
+            client = await self._given.connect()
+        try:
+            threads = await self._introduce(client)
+        except BaseException:
+            if self._given.client is None:
+                await _close(client)
+            raise
+        self._client = client
+        self._take_threads(threads)
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().create_task(self._keep_watch())
+        self._submit()
+
+    async def _introduce(self, client: Any) -> int:
+        """Get to know the scheduler, and return how many threads its workers have."""
+        who = f"the Dask scheduler {self._given.address}"
+        try:
+            await client.register_plugin(SchedulerSide())
+            client.subscribe_topic(NEWS, self._news)
+            there, threads = await client.scheduler.scattersphere_greet(client=client.id)
+        except OSError as exc:
+            raise ConnectionError(f"{who} cannot be reached: {text_of(exc)}") from exc
+        except Exception as exc:
+            raise ConnectionError(
+                f"{who} cannot work for this engine: {text_of(exc)}; it needs the same scattersphere as here "
+                "(pip install 'scattersphere[dask]')"
+            ) from exc
+        if unlike := Terms.here().unlike(there, who):
+            raise ConnectionError(unlike)
+        return int(threads)
+
+    async def _keep_watch(self) -> None:
+        """Notice when the scheduler has gone, and look for it until it is there again."""
+        while True:
+            client = self._client
+            with suppress(Exception):  # whatever Dask says: it is gone
+                await client.scheduler.scattersphere_watch(client=client.id)
+            self._lose_scheduler()
+            if self._given.client is None:
+                await _close(client)
+            await self._find_again()
+
+    def _lose_scheduler(self) -> None:
+        """All that Dask was given is lost; what comes now waits."""
+        _log.warning("lost the Dask scheduler %s; tasks wait until it is there again", self._given.address)
+        self._client = None
+        self._set_limit(0)
+        for handle in list(self._handles.values()):
+            handle.end(lost(f"the Dask scheduler {self._given.address} is gone"))
+
+    async def _find_again(self) -> None:
+        pause, longest = RETRY
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(longest, pause * 2)
+            given = self._given.client
+            if given is not None and given.status != "running":  # it looks for itself, for a time
+                continue
+            with suppress(Exception):
+                await self._connect()
+                _log.warning("found the Dask scheduler %s again", self._given.address)
+                return
+
+    def _take_threads(self, threads: int) -> None:
+        self._set_limit(threads if self._fixed is None else self._fixed)
+
+    def _set_limit(self, limit: int) -> None:
+        if limit != self.limit:
+            self.limit = limit
+            if self._host is not None:
+                self._host.limit_changed(self, limit)
+
+    async def _shut(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        while self._outbox:
+            self._outbox.popleft().end(Outcome(OutcomeKind.CANCELLED))
+        self._idle = asyncio.Event()
+        for handle in list(self._handles.values()):
+            handle.kill()
+        if self._handles and self._client is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._idle.wait()
+        for handle in list(self._handles.values()):
+            handle.end(died("killed when its Server was closed"))
+        client, self._client = self._client, None
+        if client is not None and self._given.client is None:
+            await _close(client)
+        elif client is not None and client.status == "running":
+            self._send(client, "", Word.LEAVE)
+            client.unsubscribe_topic(NEWS)
+
+    # ---- calls on their way
+
+    def _submit(self) -> None:
+        """Hand to Dask what waits; those with equal needs at once, which costs it less."""
+        if self._client is None or self._closing:
+            return
+        ready: list[DaskHandle] = []
+        while self._outbox:
+            handle = self._outbox.popleft()
+            if handle.ended or handle.to_end:
+                handle.end(Outcome(OutcomeKind.CANCELLED))
+                continue
+            handle.key = key_of(f"{handle.message.job}/{handle.message.task}", self._client.id, handle.number)
+            self._handles[handle.key] = handle
+            if is_small(handle.call.arguments) and is_small(handle.call.task_context.params):
+                if self._pack(handle):
+                    ready.append(handle)
+            else:
+                self.spawn(self._submit_large(handle))
+        while ready:
+            needs = ready[0].needs
+            self._give(self._client, [each for each in ready if each.needs == needs])
+            ready = [each for each in ready if each.needs != needs]
+
+    def _pack(self, handle: DaskHandle) -> bool:
+        """Make the order of a call. False if its arguments cannot be sent; then it has ended."""
+        try:
+            handle.pack()
+        except Exception as exc:  # noqa: BLE001 - the classes of arguments may do anything
+            handle.end(refused(exc))
+            return False
+        return True
+
+    async def _submit_large(self, handle: DaskHandle) -> None:
+        loop, client = asyncio.get_running_loop(), self._client
+        if not await loop.run_in_executor(None, self._pack, handle):
+            return
+        try:
+            ahead = None
+            if len(handle.order.message) > LARGE:
+                ahead = await client.scatter(handle.order.message, hash=False)
+            if not handle.ended:
+                self._give(client, [handle], ahead)
+        except Exception as exc:  # noqa: BLE001 - no worker, no scheduler
+            handle.end(lost(f"its arguments did not come to the Dask cluster: {text_of(exc)}"))
+
+    def _give(self, client: Any, handles: list[DaskHandle], ahead: Any = None) -> None:
+        """Have Dask carry out calls that have the same needs."""
+        options = {"pure": False, "retries": 0, "resources": dict(handles[0].needs) or None}
+        if ahead is not None:
+            (handle,) = handles
+            order = tuple(handle.order._replace(message=b""))
+            handle.future = client.submit(carry_out, order, ahead, key=handle.key, **options)
+        elif len(handles) == 1:
+            (handle,) = handles
+            handle.future = client.submit(carry_out, tuple(handle.order), key=handle.key, **options)
+        else:
+            orders = [tuple(handle.order) for handle in handles]
+            futures = client.map(carry_out, orders, key=[handle.key for handle in handles], **options)
+            for handle, future in zip(handles, futures, strict=True):
+                handle.future = future
+        for handle in handles:
+            if handle.to_end is not None:  # asked while it was on its way
+                self.tell(handle, handle.to_end)
+            elif handle.paused:
+                self.tell(handle, Word.HOLD)
+
+    def tell(self, handle: DaskHandle, word: Word, payload: bytes = b"") -> None:
+        """Say something to a call; on Dask's loop."""
+        if self._client is not None and handle.future is not None and not handle.ended:
+            self._send(self._client, handle.key, word, payload)
+
+    @staticmethod
+    def _send(client: Any, key: str, word: Word, payload: bytes = b"") -> None:
+        client._send_to_scheduler(  # noqa: SLF001 - Dask has no public way that keeps the order of what it sends itself
+            {"op": ASK, "key": key, "word": int(word), "payload": payload}
+        )
+
+    # ---- what comes back
+
+    def _news(self, event: tuple[float, Iterable[tuple[str, int, bytes]]]) -> None:
+        for key, number, payload in event[1]:
+            word = Word(number)
+            handle = self._handles.get(key)
+            if word is Word.THREADS:
+                self._take_threads(int(payload))
+            elif handle is not None:
+                handle.take(word, payload)
+            elif word is Word.LOG:
+                self.take_line(0, None, *pickle.loads(payload))  # noqa: S301 - from a worker of ours
+
+    def take_line(
+        self,
+        current: int,
+        channel: CallChannel | None,
+        number: int,
+        level: int,
+        message: str,
+        logger: str,
+        ago: float,
+    ) -> None:
+        """File a line of a call, or of a thread that an earlier one has left behind."""
+        where = channel if channel is not None and number == current else self._late.get(number)
+        if where is not None:
+            where.log(level, message, logger, ago)
+        else:  # a module's, while it is imported
+            logging.getLogger(logger).log(level, "%s", message)
+
+    def note_where(self, call: Call, place: str) -> None:
+        """Tell the Server where a call executes."""
+        if self._host is not None:
+            self._host.note_where(call, place)
+
+    def forget(self, handle: DaskHandle) -> None:
+        """A call has ended."""
+        self._handles.pop(handle.key, None)
+        self._late[handle.number] = handle.channel
+        if len(self._late) > REMEMBERED:
+            del self._late[next(iter(self._late))]
+        if self._idle is not None and not self._handles:
+            self._idle.set()
+
+
+class _Given:
+    """What the backend was given to find its cluster."""
+
+    def __init__(self, address: str, client: Any, security: Any) -> None:
+        self.address = address
+        self.client = client
+        """A client of the host's, in whose loop we live; None where we make one."""
+        self._security = security
+
+    @classmethod
+    def of(cls, cluster: Any, security: Any) -> _Given:
+        if isinstance(cluster, str):
+            return cls(cluster, None, security)
+        if isinstance(cluster, Client):
+            return cls(str(getattr(cluster.scheduler, "address", "of the client")), cluster, None)
+        address = getattr(cluster, "scheduler_address", None)
+        if not isinstance(address, str) or not address:
+            raise TypeError(
+                "DaskBackend: give the address of a Dask scheduler (tcp://HOST:8786), a distributed.Client, or a "
+                f"cluster that is running, not {type(cluster).__name__}"
+            )
+        return cls(address, None, security or getattr(cluster, "security", None))
+
+    async def connect(self) -> Any:
+        """Return a client of ours. Raises ConnectionError."""
+        client: Any = Client(  # type: ignore[no-untyped-call] # distributed types few things
+            self.address, asynchronous=True, set_as_default=False, timeout=CONNECT_SECONDS,
+            security=self._security, name="engine",
+        )  # fmt: skip
+        try:
+            return await client
+        except OSError as exc:
+            await _close(client)
+            raise ConnectionError(f"no Dask scheduler answers at {self.address}: {text_of(exc)}") from exc
+
+
+async def _close(client: Any) -> None:
+    with suppress(Exception):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await client.close()

@@ -1,0 +1,212 @@
+"""One call in a Dask worker: between the engine and the process that executes it."""
+
+from __future__ import annotations
+
+import pickle
+from contextlib import suppress
+from queue import SimpleQueue
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from scattersphere.ext.dask.messages import SHORT, Word
+from scattersphere.logs.remotefailure import RemoteFailure
+from scattersphere.worker.messages import dumps
+from scattersphere.worker.pipes import Kind
+
+if TYPE_CHECKING:
+    from scattersphere.ext.dask.messages import Order
+    from scattersphere.ext.dask.site import Guest, Site
+    from scattersphere.worker.process import WorkerProcess
+
+_RESULT = {Kind.VALUE: Word.VALUE, Kind.FAILURE: Word.FAILURE, Kind.CANCELLED: Word.CANCELLED}
+_GO_ON = dumps(("go on", ""))
+
+
+class _EndedError(Exception):
+    """The call is to end while it waits for an answer."""
+
+
+class SiteCall:
+    """A call that has come to a Dask worker. `run` is for the thread that Dask gives it, `hear` for any."""
+
+    def __init__(self, site: Site, guest: Guest, order: Order, *, held: bool) -> None:
+        self._site = site
+        self._guest = guest
+        self._order = order
+        self._held = held
+        """Whether the engine is to be asked before it begins, and at its checkpoints."""
+        self._cancelled = False
+        self._killed = False
+        self._process: WorkerProcess | None = None
+        self._answers: SimpleQueue[bytes | None] = SimpleQueue()
+        self._result: bytes | None = None
+
+    # ---- what the engine says
+
+    def hear(self, word: Word, payload: bytes) -> None:
+        """Take what the engine says."""
+        process = self._process
+        match word:
+            case Word.ANSWER:
+                self._answers.put(payload)
+            case Word.HOLD:
+                self._held = True
+            case Word.GO:
+                self._held = False
+            case Word.CANCEL:
+                self._cancelled = True
+                if (
+                    process := self._process
+                ) is not None:  # after the flag; `_enter` does it the other way round
+                    process.tell(self, Kind.CANCEL, self._order.number)
+            case Word.KILL:
+                self._killed = True
+                if (process := self._process) is not None:
+                    process.kill(self)
+                self._answers.put(None)
+            case Word.WHERE if process is not None:
+                process.tell(self, Kind.WHERE, self._order.number)
+            case _:
+                pass
+
+    def ask(self, word: Word, payload: bytes = b"") -> bytes:
+        """Ask the engine, and wait for its answer. Raises an error of ours if the call is to end instead."""
+        if not self._killed:
+            self._site.say(self._order.key, word, payload)
+            answer = self._answers.get()
+            if answer is not None:
+                return answer
+        raise _EndedError
+
+    def fetch(self, word: Word, payload: bytes) -> Any:
+        """Ask, and unpack the answer. Raises RuntimeError with the engine's words if it has not what was asked for."""
+        good, content = pickle.loads(self.ask(word, payload))  # noqa: S301 - from the engine that this worker serves
+        if not good:
+            raise RuntimeError(content)
+        return content
+
+    # ---- carrying it out
+
+    def run(self) -> bytes | None:
+        """Have a process carry it out; a new one if it had died while it was idle. Return a long result."""
+        try:
+            self._guest.have(self, self._order.code)
+            told = self._attempt(again=True) or self._attempt(again=False) or _died("lost its process twice")
+        except _EndedError:
+            told = _died("killed before it began")
+        except Exception as exc:  # noqa: BLE001 - without code or process the call fails
+            told = Word.FAILURE, dumps(RemoteFailure.of(exc, f"{type(exc).__name__}: {exc}"))
+        self._site.say(self._order.key, *told)
+        return self._result
+
+    def _attempt(self, *, again: bool) -> tuple[Word, bytes] | None:
+        """Have one process carry it out. None if that had gone before; not where there is no other try."""
+        process = self._guest.take()
+        if not self._enter(process):
+            self._leave(process)
+            self._guest.put(process)
+            return _died("killed before it began")
+        self._await_start(process)
+        try:
+            if process.started and not self._may_begin(process):
+                self._leave(process)
+                self._guest.put(process)
+                return Word.CANCELLED, b""
+        except _EndedError:
+            return self._lost(process, "")
+        try:
+            process.calls.send(Kind.CALL, self._order.message)
+        except OSError:
+            if again and process.started:
+                self._leave(process)
+                self._guest.reap(process)
+                return None
+        return self._listen(process)
+
+    def _enter(self, process: WorkerProcess) -> bool:
+        process.begin(self)
+        self._process = process
+        if self._cancelled:
+            process.tell(self, Kind.CANCEL, self._order.number)
+        return not self._killed
+
+    def _leave(self, process: WorkerProcess) -> None:
+        self._process = None
+        process.end()
+
+    def _await_start(self, process: WorkerProcess) -> None:
+        with suppress(OSError, ValueError):
+            while not process.started and (frame := process.replies.receive()) is not None:
+                self._take(process, *frame)
+
+    def _may_begin(self, process: WorkerProcess) -> bool:
+        where = self._guest.describe(process).encode()
+        if not self._held:
+            self._site.say(self._order.key, Word.BEGUN, where)
+            return True
+        word, _ = pickle.loads(self.ask(Word.MAY_BEGIN, where))  # noqa: S301 - from the engine
+        return bool(word == "go on")
+
+    def _listen(self, process: WorkerProcess) -> tuple[Word, bytes]:
+        """Pass on what the process says, until the body ends or the process does."""
+        process.versions.update(slug for slug, _ in self._order.code)
+        why = ""
+        try:
+            while (frame := process.replies.receive()) is not None:
+                told = self._take(process, *frame)
+                if told is not None:
+                    self._leave(process)
+                    self._guest.put(process)
+                    return told
+        except ValueError:
+            why = "wrote into the pipe of its worker process, which was ended"
+        except (OSError, _EndedError):
+            pass  # it is ending
+        return self._lost(process, why)
+
+    def _lost(self, process: WorkerProcess, why: str) -> tuple[Word, bytes]:
+        """Wait until the process has gone, and tell how."""
+        how = self._guest.reap(process)
+        self._leave(process)
+        if not process.started:
+            return _died(f"the process did not start: {how}; the Dask worker's standard error says more")
+        if "SIGKILL" in how and not self._killed:
+            how += " (out of memory?)"
+        return _died(f"{why or how} ({self._guest.describe(process)})")
+
+    def _take(self, process: WorkerProcess, kind: Kind, payload: bytes) -> tuple[Word, bytes] | None:
+        """Handle one frame; return what the engine is to be told if it is the last one."""
+        key, say = self._order.key, self._site.say
+        match kind:
+            case Kind.VALUE | Kind.FAILURE | Kind.CANCELLED:
+                return self._ended(process, kind, payload)
+            case Kind.CHECK:
+                process.calls.send(Kind.ANSWER, self.ask(Word.CHECK) if self._held else _GO_ON)
+            case Kind.RESULTS:
+                process.calls.send(Kind.ANSWER, self.ask(Word.RESULTS))
+            case Kind.READY:
+                process.started = True
+            case Kind.LOG:
+                number, level, message, logger, when = pickle.loads(payload)  # noqa: S301 - from our process
+                ago = max(0.0, monotonic() - when)  # each machine has a clock of its own
+                say(key, Word.LOG, dumps((number, level, message, logger, ago)))
+            case Kind.PROGRESS:
+                say(key, Word.PROGRESS, payload)
+            case Kind.HERE:
+                number, place = pickle.loads(payload)  # noqa: S301 - as above
+                if number == self._order.number and place:
+                    say(key, Word.HERE, f"{place} ({self._guest.describe(process)})".encode())
+        return None
+
+    def _ended(self, process: WorkerProcess, kind: Kind, payload: bytes) -> tuple[Word, bytes]:
+        if kind is Kind.FAILURE:
+            failure: RemoteFailure = pickle.loads(payload)  # noqa: S301 - as above
+            process.exhausted = process.exhausted or ("builtins", "MemoryError") in failure.lineage
+        elif kind is Kind.VALUE and len(payload) > SHORT:
+            self._result = payload
+            return Word.STORED, b""
+        return _RESULT[kind], payload
+
+
+def _died(how: str) -> tuple[Word, bytes]:
+    return Word.DIED, how.encode()

@@ -1,0 +1,160 @@
+"""What the three parties say to each other about a call: the engine, the Dask scheduler, and a Dask worker.
+
+All of it travels on the streams that Dask holds open anyhow, engine to scheduler to worker and back. So it arrives in
+order, and in order with what Dask says about its tasks; nobody needs an address that only another one can reach.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import IntEnum
+from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
+
+WIRE = 1
+"""Changes with the meaning of anything here."""
+
+NAME = f"scattersphere-{WIRE}"
+"""Of our plugins."""
+NEWS = "scattersphere"
+"""The topic of events under which the scheduler tells an engine."""
+ASK = "scattersphere-ask"
+"""The operation by which an engine tells the scheduler."""
+SAY = "scattersphere-say"
+"""The operation by which a worker tells the scheduler."""
+HEAR = "scattersphere-hear"
+"""The operation by which the scheduler tells a worker."""
+
+SHORT = 64 * 1024
+"""Bytes of a result that travels with the news; a longer one stays with Dask until the engine fetches it."""
+
+
+class Word(IntEnum):
+    """What is said about a call. The comment tells what comes with it."""
+
+    # engine -> worker
+    CANCEL = 1
+    """Nothing. Also a call that has not begun ends by it."""
+    KILL = 2
+    """Nothing. The same."""
+    HOLD = 3
+    """Nothing. Its run is being paused: it may not begin, and its checkpoints are to be asked about."""
+    GO = 4
+    """Nothing. They need not be asked about any more."""
+    WHERE = 5
+    """Nothing."""
+    ANSWER = 6
+    """A pickle: the answer to MAY_BEGIN, CHECK, RESULTS, LACKS."""
+    LEAVE = 7
+    """Nothing, and no call: the engine will send no more."""
+    # worker -> engine
+    BEGUN = 20
+    """Words: the process, and where it is."""
+    MAY_BEGIN = 21
+    """The same. It is held; the answer comes when it may begin, or must end."""
+    LOG = 22
+    """A pickle: call number, level, message, logger, seconds ago."""
+    PROGRESS = 23
+    """A pickle: call number, done, total, message."""
+    HERE = 24
+    """Words: the line that is being executed."""
+    CHECK = 25
+    """Nothing. It is held; the answer comes when it may go on, or must end."""
+    RESULTS = 26
+    """Nothing. Please send the results of the upstream tasks."""
+    LACKS = 27
+    """A pickle: the names of versions. Please send them."""
+    VALUE = 28
+    """A pickle: what the body returned."""
+    STORED = 29
+    """Nothing: such a pickle, which is the result of the Dask task."""
+    FAILURE = 30
+    """A pickled `RemoteFailure`."""
+    CANCELLED = 31
+    """Nothing."""
+    DIED = 32
+    """Words: how its process ended."""
+    # between scheduler and worker, or scheduler and engine
+    HELLO = 38
+    """From a worker: nothing. From now on it understands what is said to it."""
+    WELCOME = 39
+    """To a worker, in answer: a pickle, the notes on the calls that it was given before."""
+    BAN = 40
+    """To a worker: nothing. That call may not begin there, ever."""
+    UNBEGUN = 41
+    """From a worker: nothing. A call that is to end has not begun there, and will not."""
+    WITHDRAWN = 42
+    """To an engine: nothing. The call did not begin anywhere, and will not."""
+    LOST = 43
+    """To an engine: words. Its worker is gone."""
+    ERRED = 44
+    """To an engine: nothing. Dask could not execute its task; the future says why."""
+    THREADS = 45
+    """To an engine: their number, in all workers of the cluster."""
+
+
+Frame = tuple[str, int, bytes]
+"""The key of a call, a word, and what comes with it."""
+
+_MARK = "--scattersphere--"
+
+
+def key_of(label: str, client: str, number: int) -> str:
+    """Make the key of a call's Dask task; its beginning is what Dask's dashboard shows."""
+    return f"{label}{_MARK}{client}-{number}"
+
+
+def client_of(key: object) -> str:
+    """Return the id of the client whose call has that key; "" if it is no call of ours."""
+    if not isinstance(key, str):
+        return ""
+    _, mark, rest = key.rpartition(_MARK)
+    return rest.rpartition("-")[0] if mark else ""
+
+
+class Terms(NamedTuple):
+    """What both sides must have in common."""
+
+    wire: int
+    python: tuple[int, int]
+    library: str
+
+    @classmethod
+    def here(cls) -> Terms:
+        """Return those of this process."""
+        try:
+            library = version("scattersphere")
+        except PackageNotFoundError:  # not installed, but on the path
+            library = "?"
+        return cls(WIRE, sys.version_info[:2], library)
+
+    def unlike(self, there: tuple[int, tuple[int, int], str], who: str) -> str:
+        """Say in words how those of `who` differ from these, and what to do; "" where they do not."""
+        wire, python, library = there
+        if tuple(python) != self.python:
+            shown, here = (".".join(map(str, each)) for each in (python, self.python))
+            return (
+                f"{who} runs Python {shown} and the engine Python {here}: code and values can be exchanged only "
+                f"between equal ones; start it with Python {here}"
+            )
+        if library != self.library or wire != self.wire:
+            return (
+                f"{who} has scattersphere {library} and the engine {self.library}: "
+                f"install the same there (pip install 'scattersphere[dask]=={self.library}')"
+            )
+        return ""
+
+
+class Order(NamedTuple):
+    """A call, as it comes to a Dask worker."""
+
+    terms: Terms
+    key: str
+    number: int
+    name: str
+    code: tuple[tuple[str, str], ...]
+    """The versions whose code it may need: private name and digest."""
+    held: bool
+    """Whether its run is being paused: the engine is to be asked before it begins."""
+    message: bytes
+    """A packed `CallMessage`; empty where it comes beside, because it is large."""

@@ -1,0 +1,295 @@
+"""What is ours in a Dask worker: the calls that it carries out, and for each engine its code and its processes.
+
+A body never executes in the Dask worker itself. It executes in a process of ours below it, the same as that of the
+backend `process`; the thread that Dask gives to a task listens to that process and passes on what it says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import threading
+import weakref
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distributed import WorkerPlugin, get_worker
+
+from scattersphere.execution.backends.workerprocess import IdleWorkers, is_exhausted
+from scattersphere.ext.dask.call import SiteCall
+from scattersphere.ext.dask.messages import HEAR, NAME, SAY, Order, Terms, Word, client_of
+from scattersphere.registry.parcels import Parcel, unpack
+from scattersphere.registry.snapshots.store import STORE_VARIABLE, SnapshotStore
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    from collections.abc import Iterable
+
+    from scattersphere.ext.dask.messages import Frame
+    from scattersphere.worker.process import WorkerProcess
+
+WELCOME_SECONDS = 60.0
+"""How long the scheduler may take to answer the hello of a worker."""
+
+VERSIONS_KEPT = 64
+"""Versions of one engine whose files a Dask worker keeps; it asks again for those that it has let go of."""
+
+
+class RefusedByWorkerError(RuntimeError):
+    """A Dask worker that cannot carry out calls of this engine."""
+
+
+def carry_out(order: tuple[Any, ...], message: bytes | None = None) -> bytes | None:
+    """Carry out a call; what Dask executes, in a thread of one of its workers.
+
+    All that is to be said is said through the streams; what is returned is the pickled result, if that is long.
+    """
+    terms, *rest = order
+    worker = get_worker()
+    unlike = Terms(*terms).unlike(Terms.here(), f"the Dask worker {worker.address}")
+    if unlike:
+        raise RefusedByWorkerError(unlike)
+    call = Order(Terms(*terms), *rest)
+    return site_of(worker).carry_out(call if message is None else call._replace(message=message))
+
+
+_sites: weakref.WeakKeyDictionary[Any, concurrent.futures.Future[Site]] = weakref.WeakKeyDictionary()
+_guard = threading.Lock()
+
+
+def site_of(worker: Any) -> Site:
+    """Return what is ours in a Dask worker; made by the first call that comes. Not for the worker's loop."""
+    with _guard:
+        made = _sites.get(worker)
+        if made is None or (made.done() and (made.exception() is not None or made.result().closed)):
+            made = asyncio.run_coroutine_threadsafe(_make_site(worker), worker.loop.asyncio_loop)
+            _sites[worker] = made
+    return made.result()
+
+
+async def _make_site(worker: Any) -> Site:
+    site = Site(worker)
+    await worker.plugin_add(site, name=NAME, catch_errors=False)
+    site.say("", Word.HELLO)
+    async with asyncio.timeout(WELCOME_SECONDS):
+        await site.welcomed.wait()
+    return site
+
+
+class Site(WorkerPlugin):
+    """The calls of all engines in one Dask worker. For any thread, but for what says otherwise."""
+
+    name = NAME
+
+    def __init__(self, worker: Any) -> None:
+        self.closed = False
+        self.welcomed = asyncio.Event()
+        """Set when the scheduler knows of it."""
+        self._worker = worker
+        self._guard = threading.Lock()
+        self._calls: dict[str, SiteCall] = {}
+        self._notes: dict[str, Word] = {}
+        self._guests: dict[str, Guest] = {}
+        self._outbox: deque[Frame] = deque()
+
+    def __repr__(self) -> str:
+        return f"<Site in {self.place}: {len(self._calls)} calls of {len(self._guests)} engines>"
+
+    @property
+    def place(self) -> str:
+        """The Dask worker, for people."""
+        return str(self._worker.address)
+
+    # ---- calls
+
+    def carry_out(self, order: Order) -> bytes | None:
+        """Carry out a call in the present thread, unless it may not begin any more."""
+        guest = self._guest(client_of(order.key))
+        with self._guard:
+            note = self._notes.pop(order.key, None)
+            if note is Word.BAN or self.closed or guest.left or self._was_taken_away(order.key):
+                return None
+            call = self._calls[order.key] = SiteCall(self, guest, order, held=order.held or note is Word.HOLD)
+        try:
+            return call.run()
+        finally:
+            with self._guard:
+                del self._calls[order.key]
+
+    def _was_taken_away(self, key: str) -> bool:
+        """Whether Dask has let go of a task whose thread has begun already."""
+        task = self._worker.state.tasks.get(key)
+        return task is None or task.state == "cancelled"
+
+    def _guest(self, client: str) -> Guest:
+        with self._guard:
+            guest = self._guests.get(client)
+            if guest is None:
+                folder = Path(self._worker.local_directory)
+                guest = self._guests[client] = Guest(folder, self._worker.state.nthreads, self.place)
+            return guest
+
+    def say(self, key: str, word: Word, payload: bytes = b"") -> None:
+        """Tell the engine something about a call."""
+        with self._guard:
+            self._outbox.append((key, int(word), payload))
+            first = len(self._outbox) == 1
+        if first:
+            with suppress(RuntimeError):  # the worker's loop has ended
+                self._worker.loop.add_callback(self._send)
+
+    def _send(self) -> None:
+        with self._guard:
+            frames = list(self._outbox)
+            self._outbox.clear()
+        self._worker.batched_send({"op": SAY, "frames": frames})
+
+    # ---- from the scheduler, on the worker's loop
+
+    def hear(self, frames: Iterable[Frame]) -> None:
+        """Take what is said about calls."""
+        for key, number, payload in frames:
+            word = Word(number)
+            if word is Word.WELCOME:
+                for noted, note in pickle.loads(payload).items():  # noqa: S301 - from the scheduler
+                    self.note(noted, Word(note))
+                self.welcomed.set()
+                continue
+            if word is Word.LEAVE:
+                self._leave(key)
+                continue
+            with self._guard:
+                call = self._calls.get(key)
+                if call is None:
+                    self._hear_unbegun(key, word)
+            if call is not None:
+                call.hear(word, payload)
+            elif word in (Word.CANCEL, Word.KILL):
+                self.say(key, Word.UNBEGUN)
+
+    def _hear_unbegun(self, key: str, word: Word) -> None:
+        if word in (Word.CANCEL, Word.KILL):
+            self._notes[key] = Word.BAN
+        elif word is Word.GO:
+            if self._notes.get(key) is Word.HOLD:
+                del self._notes[key]
+        elif word in (Word.BAN, Word.HOLD):
+            self._notes.setdefault(key, word)
+
+    def note(self, key: str, word: Word) -> None:
+        """Take a note about a call that has not begun."""
+        with self._guard:
+            self._hear_unbegun(key, word)
+
+    def _leave(self, client: str) -> None:
+        with self._guard:
+            guest = self._guests.pop(client, None)
+            calls = [call for key, call in self._calls.items() if client_of(key) == client]
+            if guest is not None:
+                guest.left = True
+        for call in calls:
+            call.hear(Word.KILL, b"")
+        if guest is not None:  # what does not end by itself takes a second
+            threading.Thread(target=guest.close, name="scattersphere-leave", daemon=True).start()
+
+    # ---- as a plugin
+
+    def setup(self, worker: Any) -> None:
+        """Listen to the scheduler."""
+        worker.stream_handlers[HEAR] = self.hear
+
+    async def teardown(self, worker: Any) -> None:  # noqa: ARG002 - Dask's signature
+        """The Dask worker ends: so do the processes below it."""
+        with self._guard:
+            self.closed = True
+            calls, guests = list(self._calls.values()), list(self._guests.values())
+            self._guests.clear()
+        for call in calls:
+            call.hear(Word.KILL, b"")
+        for guest in guests:
+            guest.left = True
+            await asyncio.to_thread(guest.close)
+
+    def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:  # noqa: ARG002 - Dask's signature
+        """Forget a note when Dask takes a task away that had not begun."""
+        if finish in ("released", "forgotten") and key in self._notes:
+            with self._guard:
+                self._notes.pop(key, None)
+
+
+class Guest:
+    """What one engine has in a Dask worker: the versions of its bundles, and processes in which they execute."""
+
+    def __init__(self, folder: Path, limit: int, place: str) -> None:
+        self.left = False
+        """Whether the engine has gone."""
+        self.place = place
+        self._store = SnapshotStore(folder)
+        store = {STORE_VARIABLE: str(self._store.folder)}
+        self._workers = IdleWorkers(limit, lambda: store, None)
+        self._versions: dict[str, str] = {}
+        """Private name and digest, the one that was used last at the end."""
+        self._unpacking = threading.Lock()
+
+    # ---- code
+
+    def have(self, call: SiteCall, code: Iterable[tuple[str, str]]) -> None:
+        """Get the versions that are not here from the engine. One call asks, the others wait for it.
+
+        Raises BundleRefusedError for bytes that have another digest, LookupError for what the engine has not either.
+        """
+        with self._unpacking:
+            lacking = []
+            for slug, digest in code:
+                if self._versions.pop(slug, None) == digest:
+                    self._versions[slug] = digest
+                else:
+                    lacking.append(slug)
+            if lacking:
+                parcels = call.fetch(Word.LACKS, pickle.dumps(lacking))
+                for fields in parcels:
+                    parcel = Parcel(*fields)
+                    unpack(parcel, self._store)
+                    self._versions[parcel.slug] = parcel.digest
+                self._forget_some()
+
+    def _forget_some(self) -> None:
+        while len(self._versions) > VERSIONS_KEPT:
+            slug = next(iter(self._versions))
+            del self._versions[slug]
+            self._store.discard(slug)
+
+    # ---- processes
+
+    def take(self) -> WorkerProcess:
+        """Return a process for one call. Raises OSError where the system has none for us."""
+        while (worker := self._workers.take()) is not None:
+            if not is_exhausted(worker):
+                return worker
+            self._workers.stop(worker)
+        return self._workers.start(self._workers.environment())
+
+    def put(self, worker: WorkerProcess) -> None:
+        """Take a process back."""
+        self._workers.put(worker)
+        if self.left:
+            self._stop_idle()
+
+    def reap(self, worker: WorkerProcess) -> str:
+        """Take leave of a process that is ending, and say how it ended."""
+        return self._workers.reap(worker)
+
+    def describe(self, worker: WorkerProcess) -> str:
+        """Name a process, for people."""
+        return f"process {worker.pid} of the Dask worker {self.place}"
+
+    def close(self) -> None:
+        """End the processes that have no call, and delete the code. May take a second."""
+        self._stop_idle()
+        self._store.close()
+
+    def _stop_idle(self) -> None:
+        while (worker := self._workers.take()) is not None:
+            self._workers.stop(worker)

@@ -1,0 +1,428 @@
+"""Tasks of bundles on a Dask cluster, driven by a real Server: as from a local process, and what only a cluster does."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import pytest
+from patience import PATIENCE
+
+pytest.importorskip("distributed")
+
+import distributed
+from dask_cluster import Cluster, cluster
+
+from scattersphere import JobDefinition, RunState, Server, TaskState, result
+from scattersphere.ext.dask import DaskBackend
+from scattersphere.ext.dask import backend as backend_module
+
+pytestmark = pytest.mark.anyio
+
+BUNDLE = '''
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+from scattersphere import RunnableTask
+
+VERSION = 1
+
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+
+class Make(RunnableTask):
+    """Log in three ways, report progress, and make a value whose class is the bundle's."""
+
+    x: int
+
+    def run(self, context):
+        context.log.info("by context")
+        logging.getLogger(__name__).info("by module")
+        print("by print")
+        context.progress(1, 2, "half")
+        return Point(self.x)
+
+    def on_finished(self):
+        logging.getLogger(__name__).info("by hook")
+
+
+class Read(RunnableTask):
+    """Say what the value is here, and what the tasks before have come to."""
+
+    point: object
+
+    def run(self, context):
+        return [self.point.x, type(self.point) is Point, VERSION, context.results["make"].x, dict(context.params)]
+
+
+class Fail(RunnableTask):
+    def run(self, context):
+        raise LookupError("no such day")
+
+
+class Echo(RunnableTask):
+    value: object = None
+
+    def run(self, context):
+        return self.value
+
+
+class Size(RunnableTask):
+    value: object
+
+    def run(self, context):
+        return len(self.value)
+
+
+class Odd(RunnableTask):
+    def run(self, context):
+        return lambda: 1
+
+
+class Loop(RunnableTask):
+    """Go on until it is told to end, or the file is there; say each time around."""
+
+    until: str = "/nowhere"
+
+    def run(self, context):
+        context.log.info("begun %d of %d in version %d", os.getpid(), os.getppid(), VERSION)
+        while not Path(self.until).exists():
+            context.check()
+            time.sleep(0.002)
+        return VERSION
+
+
+class AsyncLoop(RunnableTask):
+    async def run(self, context):
+        import anyio
+        context.log.info("begun %d of %d in version %d", os.getpid(), os.getppid(), VERSION)
+        await anyio.sleep_forever()
+
+
+class Stone(RunnableTask):
+    """Never look whether it should end."""
+
+    def run(self, context):
+        context.log.info("begun %d of %d in version %d", os.getpid(), os.getppid(), VERSION)
+        while True:
+            time.sleep(0.05)
+
+
+class Die(RunnableTask):
+    def run(self, context):
+        os._exit(3)
+
+
+class Once(RunnableTask):
+    """The first time: take the Dask worker down, process and all."""
+
+    folder: str
+
+    def run(self, context):
+        file = Path(self.folder, "been")
+        if not file.exists():
+            file.touch()
+            os.kill(os.getppid(), 9)
+            time.sleep(60)
+        return context.attempt
+
+
+class Always(RunnableTask):
+    def run(self, context):
+        os.kill(os.getppid(), 9)
+        time.sleep(60)
+'''
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    with cluster(tmp_path_factory.mktemp("dask"), resources="gpu=1") as made:
+        yield made.address
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    path = tmp_path / "work.py"
+    path.write_text(BUNDLE)
+    return path
+
+
+@pytest.fixture
+async def server(bundle, address):
+    async with Server(grace=0.5, backends={"dask": DaskBackend(address)}, capture_print=True) as server:
+        await server.register(bundle)
+        yield server
+
+
+def job_of(name, cls, **options):
+    return JobDefinition.build(name).task("t", f"work.{cls}", backend="dask", **options).done()
+
+
+async def start(server, cls, name="job", **options):
+    server.define(job_of(name, cls, **options), replace=True)
+    return await server.start(name)
+
+
+async def until(condition):
+    with anyio.fail_after(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - what happens in another process sets no event here
+            await anyio.sleep(0.01)
+
+
+async def begun(run):
+    """Wait until the body has begun; return the ids of its process and of the Dask worker above it."""
+    words = []
+
+    def found():
+        words[:] = [line.message.split() for line in run.logs() if line.message.startswith("begun ")]
+        assert not run.state.ended, run.explain()
+        return words
+
+    await until(found)
+    return int(words[-1][1]), int(words[-1][3])
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def test_a_job_does_there_what_it_does_in_a_local_process(server):
+    server.define(
+        JobDefinition.build("two", params={"day": "Sunday"})
+        .task("make", "work.Make", backend="dask", args={"x": 7})
+        .task("read", "work.Read", backend="dask", args={"point": result("make")})
+        .done()
+    )
+    run = await (await server.start("two", {"day": "Monday"})).wait(PATIENCE)
+    assert run.succeeded, run.explain()
+    assert run.results["read"] == [7, True, 1, 7, {"day": "Monday"}]
+    said = [(line.task, line.message) for line in run.logs()]
+    assert [message for task, message in said if task == "make"] == [
+        "by context",
+        "by module",
+        "by print",
+        "by hook",
+    ]
+    assert [event.done async for event in run.events() if event.kind == "task-progress"] == [1]
+
+
+async def test_a_failure_has_its_type_its_words_and_its_line(server):
+    run = await (await start(server, "Fail")).wait(PATIENCE)
+    failure = run.tasks["t"].failure
+    assert failure is not None
+    assert failure.type == "LookupError"
+    assert failure.message == "no such day"
+    assert 'raise LookupError("no such day")' in failure.traceback
+    assert "work.py" in failure.traceback
+
+
+async def test_a_reload_in_the_middle_changes_nothing_for_what_executes(server, bundle, tmp_path):
+    flag = tmp_path / "go"
+    old = await start(server, "Loop", "old", args={"until": str(flag)})
+    await begun(old)
+    bundle.write_text(BUNDLE.replace("VERSION = 1", "VERSION = 2"))
+    await server.reload("work")
+    new = await start(server, "Loop", "new", args={"until": str(flag)})
+    await begun(new)
+    flag.touch()
+    assert (await old.wait(PATIENCE)).results["t"] == 1
+    assert (await new.wait(PATIENCE)).results["t"] == 2
+
+
+async def test_the_bytes_of_a_version_go_once_to_each_worker(server, monkeypatch):
+    from scattersphere.registry import parcels
+
+    packed = []
+    pack = parcels.pack
+    monkeypatch.setattr(parcels, "pack", lambda slug: packed.append(slug) or pack(slug))
+    job = JobDefinition.build("many").task(
+        "t", "work.Echo", backend="dask", map={"value": {"$literal": list(range(30))}}
+    )
+    server.define(job.done())
+    run = await (await server.start("many")).wait(PATIENCE)
+    assert run.results["t"] == list(range(30))
+    assert len(packed) <= 2, f"two workers, and the code was packed for {packed}"
+
+
+@pytest.mark.parametrize("cls", ["Loop", "AsyncLoop"])
+async def test_a_cancel_ends_a_body_and_leaves_its_process(server, cls):
+    run = await start(server, cls)
+    pid, _ = await begun(run)
+    run.cancel()
+    assert (await run.wait(PATIENCE)).state is RunState.CANCELLED
+    assert alive(pid)
+
+
+async def test_what_waits_in_dask_ends_by_a_cancel_and_never_begins(bundle, address):
+    backend = DaskBackend(address, limit=10)  # more than there are threads: Dask queues
+    async with Server(grace=0.5, backends={"dask": backend}) as server:
+        await server.register(bundle)
+        first = [await start(server, "Loop", f"first-{number}") for number in range(2)]
+        for run in first:
+            await begun(run)
+        queued = await start(server, "Loop", "queued")
+        await until(lambda: queued.tasks["t"].state is TaskState.RUNNING)
+        queued.cancel()
+        assert (await queued.wait(PATIENCE)).state is RunState.CANCELLED
+        for run in first:
+            run.cancel()
+            await run.wait(PATIENCE)
+        assert not queued.logs()
+
+
+async def test_after_a_kill_the_process_is_gone_and_the_worker_is_not(server):
+    run = await start(server, "Stone")
+    pid, parent = await begun(run)
+    run.kill()
+    assert (await run.wait(PATIENCE)).state is RunState.CANCELLED
+    assert not alive(pid)
+    assert alive(parent)
+    assert (await (await start(server, "Echo", "next", args={"value": 1})).wait(PATIENCE)).succeeded
+
+
+async def test_a_timeout_ends_a_body_that_looks_at_nothing(server):
+    run = await (await start(server, "Stone", timeout=0.3)).wait(PATIENCE)
+    failure = run.tasks["t"].failure
+    assert failure is not None, run.explain()
+    assert failure.type == "TimeoutError"
+
+
+async def test_a_process_that_dies_is_a_crash_in_words(server):
+    run = await (await start(server, "Die")).wait(PATIENCE)
+    assert run.tasks["t"].state is TaskState.CRASHED
+    assert "exit code 3" in str(run.tasks["t"].failure)
+    assert "of the Dask worker tcp://127.0.0.1" in str(run.tasks["t"].failure)
+
+
+async def test_a_worker_that_is_gone_costs_no_attempt(server, tmp_path):
+    run = await (await start(server, "Once", args={"folder": str(tmp_path)})).wait(PATIENCE)
+    assert run.succeeded, run.explain()
+    assert run.results["t"] == 2  # the first one is not counted among those that it may have
+
+
+async def test_three_workers_lost_in_a_row_are_a_crash(server):
+    run = await (await start(server, "Always")).wait(PATIENCE)
+    assert run.tasks["t"].state is TaskState.CRASHED, run.explain()
+    assert "worker" in str(run.tasks["t"].failure)
+
+
+async def test_values_that_cannot_be_sent_are_named(server):
+    run = await (await start(server, "Odd")).wait(PATIENCE)
+    assert "its result (a function) cannot be sent" in str(run.tasks["t"].failure)
+
+
+async def test_large_values_arrive(server):
+    value = "x" * 3_000_000
+    job = (
+        JobDefinition.build("large")
+        .task("a", "work.Echo", backend="dask", args={"value": value})
+        .task("b", "work.Size", backend="dask", args={"value": result("a")})
+        .done()
+    )
+    server.define(job)
+    run = await (await server.start("large")).wait(PATIENCE)
+    assert run.succeeded, run.explain()
+    assert run.results["a"] == value
+    assert run.results["b"] == len(value)
+
+
+async def test_a_task_gets_the_resources_of_dask_that_it_needs(server):
+    run = await (await start(server, "Echo", args={"value": 5}, needs={"gpu": 1})).wait(PATIENCE)
+    assert run.results["t"] == 5, run.explain()
+
+
+async def test_what_the_engine_leaves_behind_ends(bundle, address):
+    async with Server(grace=0.5, backends={"dask": DaskBackend(address)}) as server:
+        await server.register(bundle)
+        run = await start(server, "Stone")
+        pid, _ = await begun(run)
+    assert not alive(pid)
+
+
+@pytest.mark.parametrize("kind", ["client", "asynchronous client"])
+async def test_a_client_of_the_host_is_used_and_stays_open(bundle, address, kind, anyio_backend):
+    if kind == "client":
+        client = await anyio.to_thread.run_sync(lambda: distributed.Client(address, set_as_default=False))
+    elif anyio_backend == "trio":
+        pytest.skip("an asynchronous client lives on asyncio")
+    else:
+        client = await distributed.Client(address, asynchronous=True, set_as_default=False)
+    try:
+        async with Server(backends={"dask": DaskBackend(client)}) as server:
+            await server.register(bundle)
+            run = await (await start(server, "Echo", args={"value": [1]})).wait(PATIENCE)
+            assert run.results["t"] == [1], run.explain()
+        assert client.status == "running"
+    finally:
+        if kind == "client":
+            await anyio.to_thread.run_sync(client.close)
+        else:
+            await client.close()
+
+
+async def test_a_wrong_address_is_said_when_the_server_opens(monkeypatch):
+    monkeypatch.setattr(backend_module, "CONNECT_SECONDS", 0.2)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        wrong = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ConnectionError, match=f"no Dask scheduler answers at {wrong}"):
+            async with Server(backends={"dask": DaskBackend(wrong)}):
+                pass
+
+
+@pytest.mark.parametrize("other", [7, None, object])
+def test_what_is_no_cluster_is_refused_in_words(other):
+    with pytest.raises(TypeError, match="give the address of a Dask scheduler"):
+        DaskBackend(other)
+
+
+@pytest.fixture
+def own(tmp_path_factory):
+    with cluster(tmp_path_factory.mktemp("dask"), workers=1) as made:
+        yield made
+
+
+async def test_the_limit_follows_the_workers(bundle, own):
+    backend = DaskBackend(own.address)
+    async with Server(backends={"dask": backend}) as server:
+        await server.register(bundle)
+        await until(lambda: backend.limit == 1)
+        runs = [await start(server, "Loop", f"job-{number}") for number in range(2)]
+        await begun(runs[0])
+        assert runs[1].tasks["t"].state is not TaskState.RUNNING
+        own.scale(2)
+        await begun(runs[1])
+        assert backend.limit == 2
+        for run in runs:
+            run.cancel()
+            await run.wait(PATIENCE)
+
+
+async def test_runs_wait_for_a_scheduler_that_is_gone(bundle, own, tmp_path_factory, tmp_path):
+    flag = tmp_path / "go"
+    backend = DaskBackend(own.address)
+    async with Server(backends={"dask": backend}) as server:
+        await server.register(bundle)
+        run = await start(server, "Loop", args={"until": str(flag)})
+        pid, _ = await begun(run)
+        own.kill()
+        await until(lambda: backend.limit == 0)
+        await until(lambda: not alive(pid))
+        flag.touch()
+        folder = tmp_path_factory.mktemp("dask")
+        again = await anyio.to_thread.run_sync(lambda: Cluster(folder, workers=1, port=own.port))
+        try:
+            assert (await run.wait(PATIENCE)).succeeded, run.explain()
+        finally:
+            await anyio.to_thread.run_sync(again.close)

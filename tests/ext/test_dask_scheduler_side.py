@@ -1,0 +1,163 @@
+"""Who may begin a call: the judge in the Dask scheduler, without a cluster. And what is said where something lacks."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("distributed")
+
+from scattersphere.errors import MissingExtraError
+from scattersphere.ext.dask.messages import HEAR, WIRE, Terms, Word, client_of, key_of
+from scattersphere.ext.dask.scheduler import SchedulerSide
+
+CLIENT = "Client-engine-1"
+KEY = key_of("etl/load", CLIENT, 7)
+
+
+class Scheduler:
+    """As much of Dask's as the judge asks for."""
+
+    def __init__(self):
+        self.handlers, self.stream_handlers = {}, {}
+        self.tasks, self.clients, self.workers = {}, {CLIENT: object()}, {}
+        self.total_nthreads = 2
+        self.heard, self.told, self.released = [], [], []
+
+    def worker_send(self, worker, message):
+        assert message["op"] == HEAR
+        self.heard += [(worker, key, Word(word)) for key, word, _ in message["frames"]]
+
+    def client_send(self, client, message):
+        self.told += [(key, Word(word)) for key, word, _ in message["event"][1]]
+
+    def client_releases_keys(self, keys, client):
+        self.released += keys
+        for key in keys:
+            del self.tasks[key]
+
+
+@pytest.fixture
+async def side():
+    made = SchedulerSide()
+    made.dask = Scheduler()
+    await made.start(made.dask)
+    return made
+
+
+pytestmark = pytest.mark.anyio
+
+
+def place(side, worker, start="waiting"):
+    """Dask gives the call to a worker."""
+    side.dask.tasks[KEY] = SimpleNamespace(
+        key=KEY, state="processing", processing_on=SimpleNamespace(address=worker), who_wants={CLIENT}
+    )
+    side.dask.workers.setdefault(worker, SimpleNamespace(processing=[])).processing.append(
+        side.dask.tasks[KEY]
+    )
+    side.transition(KEY, start, "processing")
+
+
+def welcome(side, worker):
+    side.say(worker, [("", int(Word.HELLO), b"")])
+
+
+async def test_a_call_that_nobody_has_is_withdrawn(side):
+    side.dask.tasks[KEY] = SimpleNamespace(state="queued", who_wants={CLIENT})
+    side.ask(CLIENT, KEY, Word.CANCEL)
+    assert side.dask.released == [KEY]
+    assert side.dask.told == [(KEY, Word.WITHDRAWN)]
+
+
+async def test_a_worker_is_asked_whether_a_call_has_begun(side):
+    welcome(side, "w1")
+    place(side, "w1")
+    side.ask(CLIENT, KEY, Word.KILL)
+    assert side.dask.heard[-1] == ("w1", KEY, Word.KILL)
+    assert not side.dask.told
+    side.say("w1", [(KEY, int(Word.UNBEGUN), b"")])
+    assert side.dask.told == [(KEY, Word.WITHDRAWN)]
+
+
+async def test_a_call_that_was_stolen_meanwhile_is_ended_where_it_is_now(side):
+    for worker in ("w1", "w2"):
+        welcome(side, worker)
+    place(side, "w1")
+    side.ask(CLIENT, KEY, Word.CANCEL)
+    side.dask.tasks[KEY].processing_on.address = "w2"
+    side.say("w1", [(KEY, int(Word.UNBEGUN), b"")])
+    assert side.dask.heard[-1] == ("w2", KEY, Word.CANCEL)
+    assert not side.dask.told
+
+
+async def test_a_call_is_given_to_one_worker_only(side):
+    for worker in ("w1", "w2"):
+        welcome(side, worker)
+    place(side, "w1")
+    side.transition(KEY, "processing", "released")
+    assert side.dask.told == [(KEY, Word.LOST)]
+    place(side, "w2")
+    assert side.dask.heard[-1] == ("w2", KEY, Word.BAN)
+
+
+async def test_what_the_engine_lets_go_of_is_not_lost(side):
+    place(side, "w1")
+    side.dask.tasks[KEY].who_wants = set()
+    side.transition(KEY, "processing", "released")
+    assert not side.dask.told
+
+
+async def test_a_worker_that_comes_later_hears_what_was_said_before(side):
+    side.dask.tasks[KEY] = SimpleNamespace(state="queued", who_wants={CLIENT})
+    side.ask(CLIENT, KEY, Word.HOLD)
+    place(side, "w1")
+    assert not side.dask.heard
+    sent = []
+    side.dask.worker_send = lambda worker, message: sent.extend(message["frames"])
+    welcome(side, "w1")
+    ((_, word, payload),) = sent
+    assert word == Word.WELCOME
+    assert pickle.loads(payload) == {KEY: Word.HOLD}
+
+
+async def test_an_engine_that_leaves_takes_all_that_it_has_with_it(side):
+    await side.greet(CLIENT)
+    side.dask.workers["w1"] = SimpleNamespace(processing=[])
+    welcome(side, "w1")
+    side.remove_client(side.dask, CLIENT)
+    assert side.dask.heard[-1] == ("w1", CLIENT, Word.LEAVE)
+    assert CLIENT not in side._watching
+
+
+def test_the_key_of_a_call_names_its_client() -> None:
+    assert client_of(KEY) == CLIENT
+    assert KEY.startswith("etl/load")
+    for other in ("sum-0f1b", ("x", 1), 7, "a--b"):
+        assert not client_of(other)
+
+
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        ((WIRE, (3, 9), "1.0"), "runs Python 3.9 and the engine Python 3.11"),
+        ((WIRE, (3, 11), "0.9"), "has scattersphere 0.9 and the engine 1.0"),
+        ((WIRE + 1, (3, 11), "1.0"), "install the same there"),
+        ((WIRE, [3, 11], "1.0"), ""),
+    ],
+)
+def test_what_differs_is_said_in_words(there, words) -> None:
+    said = Terms(WIRE, (3, 11), "1.0").unlike(there, "the Dask worker w1")
+    assert words in said
+    assert bool(said) == bool(words)
+
+
+def test_without_the_extra_it_says_how_to_get_it(monkeypatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("scattersphere.ext.dask")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'scattersphere\[dask\]'"):
+        from scattersphere.ext.dask import DaskBackend  # noqa: F401
