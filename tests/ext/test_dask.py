@@ -255,6 +255,19 @@ async def test_the_bytes_of_a_version_go_once_to_each_worker(server, monkeypatch
     assert len(packed) <= 2, f"two workers, and the code was packed for {packed}"
 
 
+async def test_a_pause_holds_at_the_next_checkpoint(server, tmp_path):
+    flag = tmp_path / "go"
+    run = await start(server, "Loop", args={"until": str(flag)})
+    await begun(run)
+    run.pause()
+    await until(lambda: run.state is RunState.PAUSED)
+    flag.touch()
+    await anyio.sleep(0.1)  # it would end now
+    assert run.state is RunState.PAUSED
+    run.resume()
+    assert (await run.wait(PATIENCE)).succeeded
+
+
 @pytest.mark.parametrize("cls", ["Loop", "AsyncLoop"])
 async def test_a_cancel_ends_a_body_and_leaves_its_process(server, cls):
     run = await start(server, cls)

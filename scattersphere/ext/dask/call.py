@@ -49,10 +49,12 @@ class SiteCall:
         match word:
             case Word.ANSWER:
                 self._answers.put(payload)
-            case Word.HOLD:
-                self._held = True
-            case Word.GO:
-                self._held = False
+            case Word.HOLD | Word.GO:
+                self._held = word is Word.HOLD
+                if (
+                    process := self._process
+                ) is not None:  # after the flag; `_enter` does it the other way round
+                    process.tell(self, Kind.PAUSE if self._held else Kind.RESUME, self._order.number)
             case Word.CANCEL:
                 self._cancelled = True
                 if (
@@ -128,6 +130,8 @@ class SiteCall:
         self._process = process
         if self._cancelled:
             process.tell(self, Kind.CANCEL, self._order.number)
+        if self._held:
+            process.tell(self, Kind.PAUSE, self._order.number)
         return not self._killed
 
     def _leave(self, process: WorkerProcess) -> None:
@@ -192,6 +196,8 @@ class SiteCall:
                 say(key, Word.LOG, dumps((number, level, message, logger, ago)))
             case Kind.PROGRESS:
                 say(key, Word.PROGRESS, payload)
+            case Kind.HELD:
+                say(key, Word.HELD, payload)
             case Kind.HERE:
                 number, place = pickle.loads(payload)  # noqa: S301 - as above
                 if number == self._order.number and place:

@@ -117,6 +117,9 @@ class DaskHandle(Handle):
                 number, *report = pickle.loads(payload)  # noqa: S301 - as above
                 if number == self.number:
                     self.channel.progress(*report)
+            case Word.HELD:
+                if pickle.loads(payload)[0] == self.number:  # noqa: S301 - as above
+                    self.channel.held()
             case Word.HERE:
                 self._place = payload.decode()
                 self._answered.set()

@@ -64,6 +64,8 @@ class Word(IntEnum):
     """Nothing. Please send the results of the upstream tasks."""
     LACKS = 27
     """A pickle: the names of versions. Please send them."""
+    HELD = 33
+    """A pickle: call number. All of the body is held, by what it has registered with `on_pause`."""
     VALUE = 28
     """A pickle: what the body returned."""
     STORED = 29
