@@ -42,15 +42,13 @@ def run_machine(shape: Shape, machines: list[RunMachine] | None = None) -> float
     dispatcher = Dispatcher()
     machine = RunMachine(shape, 1, dispatcher, lambda _: Verdict.GO)
     machine.slot()
-    take = dispatcher.take
+    take, begin, ok = dispatcher.take, machine.begin, machine.ok
     while (taken := take(BATCH)) is not None:
-        one, units = taken
-        begin, ok = one.begin, one.ok
-        for unit in units:
+        for unit in taken[1]:
             if begin(unit):
                 ok(unit, None)
     took = perf_counter() - started
-    assert machine.is_over
+    assert machine.record.is_over
     if machines is not None:
         machines.append(machine)
     return took

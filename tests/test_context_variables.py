@@ -134,7 +134,7 @@ async def test_what_the_variables_hold_is_let_go_when_the_run_has_ended():
 
             group.start_soon(start_there, held)
         same = (await runs[0]).result is held
-        runs[0].execution.machine.results.clear()
+        runs[0].execution.machine.record.results.clear()
         del held
         gc.collect()
         assert same

@@ -102,7 +102,7 @@ class Attempt(TaskContext):
 
     @property
     def index(self) -> int | None:
-        return self.execution.machine.index_of(self.unit)
+        return self.execution.machine.record.index_of(self.unit)
 
     @property
     def attempt(self) -> int:

@@ -25,11 +25,12 @@ from scattersphere.model.events import EventKind
 from scattersphere.worker.body import finished, outcome_of, retryable, run_on_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from scattersphere.abc.backend import Backend
     from scattersphere.execution.execution import Execution, RunObserver
     from scattersphere.execution.loops import Loop
+    from scattersphere.execution.machine import Command
     from scattersphere.execution.timers import Deadlines, WorkBudget
     from scattersphere.model.definition import RetryPolicy
     from scattersphere.worker.around import Surroundings
@@ -44,8 +45,8 @@ NOT_BEGUN = (PENDING, UP_FOR_RETRY)
 class Commands(Protocol):
     """What carries out the commands of the machine."""
 
-    def apply(self, execution: Execution) -> None:
-        """Carry out what the machine of a run asks for after a signal."""
+    def apply(self, execution: Execution, commands: Sequence[Command]) -> None:
+        """Carry out what the machine of a run has asked for in answer to a signal."""
 
 
 class Callbacks(Protocol):
@@ -159,15 +160,15 @@ class AttemptRunner:
         The hot path: what is the same for all units is looked up once, and calls are inlined.
         """
         machine = execution.machine
-        tasks, attempts = execution.plan.tasks, machine.attempts
+        tasks, attempts = execution.plan.tasks, machine.record.attempts
         start_body, body, clock, size = self._start_body, self._body, self._clock, execution.plan.size
-        self._now, lent, context = now, machine.lent, execution.context
+        self._now, lent, context = now, machine.record.lent, execution.context
         while units:
             unit = units.pop()
             if lent and unit in lent:
                 self._host.requests.give_places(execution, unit)
                 continue
-            planned = tasks[unit if unit < size else machine.task_of(unit)]
+            planned = tasks[unit if unit < size else machine.record.task_of(unit)]
             attempt = Attempt(execution, unit, planned, attempts[unit] + 1)
             if context is not None:  # that of who called `start`: each attempt has a copy of its own
                 handle = context.copy().run(self._launch, attempt)
@@ -181,7 +182,7 @@ class AttemptRunner:
             if handle is not None:
                 attempt.handle = handle
                 self.starts_left -= 1
-                if machine.task_states[unit] not in NOT_BEGUN:
+                if machine.record.task_states[unit] not in NOT_BEGUN:
                     execution.live[unit] = attempt
                     self._suspended(attempt, now)
             self._now = now = clock()
@@ -249,7 +250,7 @@ class AttemptRunner:
         execution, index = attempt.execution, attempt.index
         if index is None:
             return False
-        place = (execution.machine.task_of(attempt.unit), index)
+        place = (execution.machine.record.task_of(attempt.unit), index)
         if place not in execution.borrowed:
             return False
         self._returned(attempt, execution.borrowed.pop(place))
@@ -317,13 +318,13 @@ class AttemptRunner:
     def _crash_with(self, attempt: Attempt, exc: BaseException) -> None:
         """A defect of ours came up before an attempt could begin, or when it had ended."""
         execution, unit, machine = attempt.execution, attempt.unit, attempt.execution.machine
-        begun = machine.attempts[unit] >= attempt.attempt_number
+        begun = machine.record.attempts[unit] >= attempt.attempt_number
         host = self._host
         host.crash_run(execution, exc)
         host.guard(execution, self._forget, attempt)
         if not begun:
-            host.guard(execution, machine.free_places, unit)
-        elif unit in machine.stuck:
+            host.guard(execution, machine.ready.free, unit)
+        elif unit in machine.record.stuck:
             host.guard(execution, machine.end_of_stuck, unit)
 
     # ---- ending
@@ -334,7 +335,7 @@ class AttemptRunner:
         if self.blocking:
             self.tell_blocked()
         now = self._clock()
-        if unit in machine.stuck:
+        if unit in machine.record.stuck:
             pass  # a late result changes nothing
         elif unit < execution.plan.size:
             execution.ended[unit] = now
@@ -346,15 +347,15 @@ class AttemptRunner:
             attempt.own_log = None
         if execution.gauges:
             progress.close(self._host, attempt)
-        machine.ok(unit, value)
+        commands = machine.ok(unit, value)
         journal = execution.journal  # an event carries the time at which it happened, and no later one
         if now < journal.same_until:  # `stamp`, inlined
             journal.stamped = len(journal.moves)
         else:
             journal.stamp(now)
         host = self._host
-        if machine.out:
-            host.commands.apply(execution)
+        if commands:
+            host.commands.apply(execution, commands)
         elif not host.pumping:
             if not execution.live and attempt.planned.on_loop:
                 host.pump_now()
@@ -392,7 +393,7 @@ class AttemptRunner:
     def _take_outcome(self, attempt: Attempt, outcome: Outcome) -> None:
         execution, unit = attempt.execution, attempt.unit
         execution.note_lines()  # what a thread has logged comes before its end
-        if attempt.began_at is not None and unit not in execution.machine.stuck:
+        if attempt.began_at is not None and unit not in execution.machine.record.stuck:
             execution.started[unit] = attempt.began_at
         match outcome.kind:
             case OutcomeKind.VALUE:
@@ -436,7 +437,7 @@ class AttemptRunner:
         execution = attempt.execution
         error = kept_error(exc, text, is_freed=attempt.planned.task_class.is_freed)
         failure = Failure(type(exc).__qualname__, _message(exc), text, error)
-        if attempt.unit not in execution.machine.stuck:
+        if attempt.unit not in execution.machine.record.stuck:
             execution.note_failure(attempt, failure)
             attempt.run_log.append_for(attempt, logging.ERROR, text.rstrip() or str(failure))
         self.over(attempt, FAILED, None, retryable=retryable(exc, attempt.planned.definition.retry))
@@ -453,22 +454,23 @@ class AttemptRunner:
             )
             execution.failures[attempt.unit] = Failure("TimeoutError", words)
             attempt.run_log.append_for(attempt, logging.ERROR, words)
-        if attempt.unit not in execution.machine.stuck:
+        if attempt.unit not in execution.machine.record.stuck:
             execution.mark(execution.ended, attempt.unit, self._clock())
         self._forget(attempt)
         if attempt.own_log is not None:
             attempt.own_log = None
         if execution.gauges:
             progress.close(self._host, attempt)
-        is_late = attempt.unit in execution.machine.stuck
+        machine, record = execution.machine, execution.machine.record
+        is_late = attempt.unit in record.stuck
         if kind == LOST:
-            execution.machine.interrupted(attempt.unit)
+            commands = machine.interrupted(attempt.unit)
         else:
-            execution.machine.ended(attempt.unit, kind, value, retryable=retryable)
-        has_failed = not is_late and execution.machine.task_states[attempt.unit] in (FAILED, CRASHED)
+            commands = machine.ended(attempt.unit, kind, value, retryable=retryable)
+        has_failed = not is_late and record.task_states[attempt.unit] in (FAILED, CRASHED)
         if has_failed:
             self._host.observer.task_failed(attempt)
-        self._host.commands.apply(execution)
+        self._host.commands.apply(execution, commands)
 
     def _forget(self, attempt: Attempt) -> None:
         execution = attempt.execution
@@ -498,8 +500,8 @@ class AttemptRunner:
     def schedule_retry(self, execution: Execution, unit: int) -> None:
         """Let the machine know when the back-off of a failed attempt is over."""
         machine = execution.machine
-        policy = execution.plan.tasks[machine.task_of(unit)].definition.retry
-        wait = back_off(policy, machine.counted(unit))
+        policy = execution.plan.tasks[machine.record.task_of(unit)].definition.retry
+        wait = back_off(policy, machine.record.counted(unit))
         if policy.jitter:
             wait *= self.random()
 

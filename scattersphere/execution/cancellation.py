@@ -9,7 +9,7 @@ from scattersphere.execution.machine.codes import CANCELLED, CANCELLING
 from scattersphere.execution.timers import within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from scattersphere.abc.backend import BackendTraits
     from scattersphere.execution.attempt import Attempt
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.holds import Holds
     from scattersphere.execution.loops import Loop
+    from scattersphere.execution.machine import Command
     from scattersphere.execution.timers import Deadlines
 
 RECANCEL = 1.0
@@ -68,7 +69,7 @@ class Canceller:
 
     def end_attempt(self, execution: Execution, unit: int, *, kill: bool) -> None:
         """Cancel or kill an executing attempt; give it up when its grace is over."""
-        if execution.machine.task_states[unit] != CANCELLING:
+        if execution.machine.record.task_states[unit] != CANCELLING:
             return  # it has ended while this command waited for its slice
         attempt = execution.live.get(unit)
         starting = self._attempts.starting
@@ -129,9 +130,9 @@ class Canceller:
             execution.failures[attempt.unit] = Failure("TimeoutError", words)
         attempt.log.warning("does not end; given up. It stands at %s", self._attempts.where(attempt) or "?")
         execution.mark(execution.ended, attempt.unit, self._host.clock())
-        execution.machine.grace_over(attempt.unit)
+        commands = execution.machine.grace_over(attempt.unit)
         self._again(attempt, RECANCEL)
-        self._host.commands.apply(execution)
+        self._host.commands.apply(execution, commands)
 
     def abandon(self, attempt: Attempt) -> bool:
         """Close a coroutine that swallows cancellation. Return whether that was possible."""
@@ -166,8 +167,8 @@ class Canceller:
                 attempt.execution, rest, lambda: self._time_out(attempt)
             )
 
-    def stand_still(self, attempt: Attempt) -> None:
-        """All of an attempt waits at checkpoints: its timeout stands still."""
+    def stand_still(self, attempt: Attempt, commands: Sequence[Command]) -> None:
+        """All of an attempt waits at checkpoints: its timeout stands still; carry out what the machine asks for."""
         timeout = attempt.planned.definition.timeout
         if attempt.late is not None:
             attempt.remaining = attempt.late.when - self._host.clock()
@@ -178,7 +179,7 @@ class Canceller:
             attempt.remaining = None if when is None else when - self._host.clock()
         if timeout is not None and not attempt.planned.on_loop and attempt.began_at is None:
             attempt.remaining = within(timeout)  # it is held before its first step
-        self._host.commands.apply(attempt.execution)
+        self._host.commands.apply(attempt.execution, commands)
 
     def attempt_timed_out(self, attempt: Attempt) -> None:
         """The timeout of an attempt has come; where a backend begins later than it was told, it is due later."""
@@ -193,5 +194,5 @@ class Canceller:
         self._time_out(attempt)
 
     def _time_out(self, attempt: Attempt) -> None:
-        attempt.execution.machine.attempt_timeout(attempt.unit)
-        self._host.commands.apply(attempt.execution)
+        execution = attempt.execution
+        self._host.commands.apply(execution, execution.machine.attempt_timeout(attempt.unit))

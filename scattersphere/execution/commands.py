@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, assert_never
 
-from scattersphere.execution.machine.codes import RUN_STATES
-from scattersphere.execution.machine.consequences import CANCEL
+from scattersphere.errors import EngineError
+from scattersphere.execution.machine.codes import CANCEL, RUN_STATES, CommandKind
+from scattersphere.execution.machine.record import NO_COMMANDS
 from scattersphere.execution.timers import SLICE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from scattersphere.execution.attempts import AttemptRunner
     from scattersphere.execution.cancellation import Canceller
     from scattersphere.execution.execution import Execution
-    from scattersphere.execution.machine.record import Command
+    from scattersphere.execution.machine.codes import Command
     from scattersphere.model.states import RunState
 
 WORK_STEPS = 256
@@ -70,30 +71,27 @@ class CommandQueue:
         self.waiting: OrderedDict[Execution, None] = OrderedDict()
         """The runs that have commands or a mass move left, in the order of their turns."""
 
-    def apply(self, execution: Execution) -> None:
+    def apply(self, execution: Execution, commands: Sequence[Command]) -> None:
         """A signal has changed a run: note when, and carry out what its machine asks for, or what fits into a slice."""
-        machine = execution.machine
-        if machine.level == CANCEL and machine.finals_phase and execution.finals_timer is None:
+        record = execution.machine.record
+        if record.level == CANCEL and record.finals_phase and execution.finals_timer is None:
             self._host.requests.limit_finals(execution)
         execution.journal.stamp(self._host.clock())
         if execution.watchers is not None:
             self._host.news[execution] = None
-        if machine.out:
-            self._take(execution)
+        if commands:
+            self._take(execution, commands)
             if (
                 not execution.obeying
             ):  # else a command has led to a signal: the loop below comes to its commands
                 self._carry_on(execution, time.perf_counter() + SLICE)
         self._host.wake()
 
-    def _take(self, execution: Execution) -> None:
-        out = execution.machine.out
-        commands = out[:]
-        out.clear()
+    def _take(self, execution: Execution, commands: Sequence[Command]) -> None:
         for command in commands:
-            if command[0] == "run":
-                self._host.run_moved(execution, RUN_STATES[command[1]])  # type: ignore[misc]
-            elif command[0] == "work":
+            if command.kind is CommandKind.RUN:
+                self._host.run_moved(execution, RUN_STATES[command.number])
+            elif command.kind is CommandKind.WORK:
                 self.waiting[execution] = None
             else:
                 execution.commands.append(command)
@@ -114,15 +112,22 @@ class CommandQueue:
             execution.obeying = False
 
     def _carry_out(self, execution: Execution, command: Command) -> None:
-        match command:
-            case ("retry", unit):
+        unit = command.number
+        match command.kind:
+            case CommandKind.RETRY:
                 self._attempts.schedule_retry(execution, unit)
-            case ("release", unit):
+            case CommandKind.RELEASE:
                 self._canceller.release(execution, unit)
-            case ("mapped", task):
-                execution.elements.pop(task, None)
-            case (word, unit):
-                self._canceller.end_attempt(execution, unit, kill=word == "kill")
+            case CommandKind.MAPPED:
+                execution.elements.pop(unit, None)
+            case CommandKind.CANCEL:
+                self._canceller.end_attempt(execution, unit, kill=False)
+            case CommandKind.KILL:
+                self._canceller.end_attempt(execution, unit, kill=True)
+            case CommandKind.RUN | CommandKind.WORK:
+                raise EngineError(f"{command} does not wait")
+            case _:
+                assert_never(command.kind)
 
     def work(self) -> bool:
         """Carry on with what is left of commands and mass moves, for a slice; runs take turns.
@@ -140,6 +145,8 @@ class CommandQueue:
 
     def _work_on(self, execution: Execution, end: float) -> None:
         self._carry_on(execution, end)
-        if not execution.commands and execution.machine.work(WORK_STEPS):
+        machine = execution.machine
+        commands = NO_COMMANDS if execution.commands else machine.work(WORK_STEPS)
+        if machine.busy:
             self.waiting[execution] = None
-        self.apply(execution)
+        self.apply(execution, commands)

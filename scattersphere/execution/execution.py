@@ -15,9 +15,9 @@ import attrs
 from scattersphere.execution.events.numbers import EventNumbers
 from scattersphere.execution.events.pages import EventPages
 from scattersphere.execution.machine.codes import RUN_STATES, TASK_STATES
-from scattersphere.execution.machine.readers import DROPPED
 from scattersphere.execution.machine.record import PIECE
 from scattersphere.execution.machine.run import Answer, RunMachine, Verdict
+from scattersphere.execution.machine.shape import DROPPED
 from scattersphere.execution.timers import within
 from scattersphere.logs.failures import shorten, text_of
 from scattersphere.logs.runlog import current_attempt
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from scattersphere.execution.callbacks import BodyCallbacks
     from scattersphere.execution.holds import Holds
     from scattersphere.execution.loops import Loop
+    from scattersphere.execution.machine.codes import Command
     from scattersphere.execution.machine.dispatcher import Dispatcher
-    from scattersphere.execution.machine.record import Command
     from scattersphere.execution.plan import Plan, PlannedTask
     from scattersphere.execution.progress import Gauge
     from scattersphere.execution.reused import Reused
@@ -56,7 +56,7 @@ NEVER = -1.0
 NO_WAITERS: set[anyio.Event] = cast("set[anyio.Event]", frozenset())
 NO_CHILDREN: set[Execution] = cast("set[Execution]", frozenset())
 NO_COMMANDS: deque[Command] = deque(maxlen=0)
-"""Of runs that have ended: one for all of them, see `RunRecord.compacting`."""
+"""Of runs that have ended: one for all of them, see `RunMachine.compacting`."""
 
 
 class Places(Protocol):
@@ -205,7 +205,7 @@ class Execution:
         self.engine: Engine = engine
         self._log: RunLog | None = None
         self.machine: RunMachine = RunMachine(plan.shape, run_id, dispatcher, self._ask)
-        self.journal: EventNumbers = EventNumbers(self.machine.journal, keep_events)
+        self.journal: EventNumbers = EventNumbers(self.machine.record.journal, keep_events)
         self.started: array[float] = array("d", [NEVER]) * size
         self.ended: array[float] = array("d", [NEVER]) * size
         self.created_at: float = 0.0
@@ -262,7 +262,7 @@ class Execution:
     @property
     def state(self) -> RunState:
         """Where the run is."""
-        return RUN_STATES[self.machine.state]
+        return RUN_STATES[self.machine.record.state]
 
     @property
     def log(self) -> RunLog:
@@ -281,7 +281,7 @@ class Execution:
     @property
     def pausing(self) -> bool:
         """Whether attempts are to be held at their checkpoints; may be read from any thread."""
-        return self.machine.state in (_PAUSING, _PAUSED)
+        return self.machine.record.state in (_PAUSING, _PAUSED)
 
     @property
     def shown_params(self) -> Mapping[str, Any]:
@@ -352,10 +352,10 @@ class Execution:
     def result(self, name: str) -> Any:
         """Return the result of a task that succeeded; else raise `LookupError` with its state."""
         task = self.plan.index[name]
-        state = self.machine.task_states[task]
+        state = self.machine.record.task_states[task]
         if state != _SUCCEEDED:
             raise LookupError(f"task {name!r} has no result: it is {TASK_STATES[state]}")
-        value = self.machine.results[task]
+        value = self.machine.record.results[task]
         if value is DROPPED:
             raise LookupError(f"task {name!r} has succeeded; its result was dropped (keep_results is false)")
         return value
@@ -363,11 +363,11 @@ class Execution:
     def has_result(self, task: int) -> bool:
         """Whether the task of this number has succeeded and its result is still there."""
         machine = self.machine
-        return machine.task_states[task] == _SUCCEEDED and machine.results[task] is not DROPPED
+        return machine.record.task_states[task] == _SUCCEEDED and machine.record.results[task] is not DROPPED
 
     def upstream_results(self, planned: PlannedTask) -> dict[str, Any]:
         """Return the results of the declared upstream tasks that succeeded, by name."""
-        index, results = self.plan.index, self.machine.results
+        index, results = self.plan.index, self.machine.record.results
         waits = self.plan.definition.upstreams[planned.name]
         return {name: results[index[name]] for name in waits if self.has_result(index[name])}
 
@@ -376,7 +376,7 @@ class Execution:
         element = {}
         index = attempt.index
         if index is not None:
-            lists = self.elements[self.machine.task_of(attempt.unit)]
+            lists = self.elements[self.machine.record.task_of(attempt.unit)]
             # Elements of an upstream's result are passed by reference, as results are; others are each attempt's own.
             element = {
                 key: lists[key][index] if template.has_result else _own_copy(lists[key][index])
@@ -386,7 +386,10 @@ class Execution:
 
     def label_of(self, unit: int) -> str:
         """Name a task or an instance for people: `count`, `count[7]`."""
-        name, index = self.plan.tasks[self.machine.task_of(unit)].name, self.machine.index_of(unit)
+        name, index = (
+            self.plan.tasks[self.machine.record.task_of(unit)].name,
+            self.machine.record.index_of(unit),
+        )
         return name if index is None else f"{name}[{index}]"
 
     # ---- failures
@@ -444,8 +447,8 @@ class Execution:
         self.waited_by, self.started_by = (), None
         yield from self.machine.compacting()
         moves = self.journal.moves
-        self.journal.compact(self.machine.journal)
-        if not self.live and not self.machine.stuck:  # see `RunRecord.compacting`
+        self.journal.compact(self.machine.record.journal)
+        if not self.live and not self.machine.record.stuck:  # see `RunMachine.compacting`
             self.children, self.commands = NO_CHILDREN, NO_COMMANDS
         # Nobody reads the old list any more: to free a hundred thousand numbers takes milliseconds too.
         while isinstance(moves, list) and moves:

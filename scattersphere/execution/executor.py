@@ -292,8 +292,7 @@ class JobExecutor:
         """Start a queued run."""
         execution.started_at = self.clock()
         self.requests.arm_run_timeout(execution)
-        execution.machine.slot()
-        self.commands.apply(execution)
+        self.commands.apply(execution, execution.machine.slot())
 
     # ---- what runs and attempts ask for (`Engine`)
 
@@ -400,9 +399,9 @@ class JobExecutor:
                     continue
                 if offer is None:
                     return False
-                machine, units = offer
+                run_id, units = offer
                 units.reverse()  # `start` takes them from the end: the first that was ready begins first
-                execution = self.running[machine.run_id]
+                execution = self.running[run_id]
             self._began = True
             try:
                 now = start(execution, units, now, end)
@@ -419,17 +418,17 @@ class JobExecutor:
 
     def _crash_first(self, exc: BaseException) -> None:
         """Something failed while units of the first run in the dispatcher's list were taken."""
-        machine = self.dispatcher.first
-        if machine is None:
+        run_id = self.dispatcher.first
+        if run_id is None:
             raise exc
-        self.crash_run(self.running[machine.run_id], exc)
+        self.crash_run(self.running[run_id], exc)
 
     def _crash_starting(self, execution: Execution, units: list[int], exc: BaseException) -> None:
         """Something failed while one of these units was started: they give their places back."""
         self.attempts.starting = None
         self.crash_run(execution, exc)
         for unit in units:  # those that it had not come to
-            self.guard(execution, execution.machine.free_places, unit)
+            self.guard(execution, execution.machine.ready.free, unit)
 
     def _tell_news(self) -> bool:
         """Wake readers, unless they were just woken and more is coming. Return whether to look again.
@@ -480,7 +479,7 @@ class JobExecutor:
         self.admit()
 
     def _settle(self, execution: Execution) -> None:
-        if len(execution.machine.task_states) < MANY:
+        if len(execution.machine.record.task_states) < MANY:
             execution.settle()
         else:  # takes some milliseconds, to which this turn's share is not to be added
             self.budget.in_pieces(self._settling(execution))
@@ -522,12 +521,11 @@ class JobExecutor:
         self._crashing = execution
         machine = execution.machine
         for step in (
-            machine.crash,
+            machine.crash,  # what it asks for is done here, as far as it can be
             # The machine has given them up, and may not be asked any more; they are named until they end.
             lambda: self.stuck.update(dict.fromkeys(execution.live.values(), execution)),
             lambda: self._kill_all(execution),
             lambda: execution.log.append(logging.ERROR, f"the engine failed: {format_failure(exc)}"),
-            machine.out.clear,
             execution.commands.clear,
             lambda: self.requests.reach_children(execution, "cancel"),
             lambda: self.commands.waiting.pop(execution, None),
@@ -535,7 +533,7 @@ class JobExecutor:
         ):
             self._try(step)
         if execution.id in self.running:  # what tells of the end has failed
-            machine.state = RUN_CRASHED
+            machine.record.state = RUN_CRASHED
             execution.ended_at = self.clock()
             for last in (
                 lambda: self.running.pop(execution.id, None),

@@ -12,11 +12,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.loops import Loop
+    from scattersphere.execution.machine import Command
     from scattersphere.execution.timers import Deadlines
 
 GAP, GAP_MOST = 0.01, 1.0
@@ -39,8 +40,8 @@ RESTING = {
 class Timeouts(Protocol):
     """What looks after the timeouts of attempts."""
 
-    def stand_still(self, attempt: Attempt) -> None:
-        """All of an attempt waits: its timeout stands still."""
+    def stand_still(self, attempt: Attempt, commands: Sequence[Command]) -> None:
+        """All of an attempt waits: its timeout stands still, and what the machine asked for then is carried out."""
 
     def go_on(self, attempt: Attempt) -> None:
         """Some of it goes on: its timeout does too."""
@@ -89,8 +90,8 @@ class Holds:
         if gate not in attempt.gates:
             return
         attempt.gates = {each: part for each, part in attempt.gates.items() if each is not gate}
-        if attempt.unit in attempt.execution.machine.held:
-            attempt.execution.machine.held.discard(attempt.unit)
+        if attempt.unit in attempt.execution.machine.record.held:
+            attempt.execution.machine.record.held.discard(attempt.unit)
             self._host.canceller.go_on(attempt)
             self._look_soon(attempt)
 
@@ -123,13 +124,14 @@ class Holds:
     def _decide(self, attempt: Attempt, busy: bool, gap: float) -> None:  # noqa: FBT001 - said once, above
         """Count the attempt as held, or look at it again."""
         machine = attempt.execution.machine
-        if not attempt.gates or attempt.unit in machine.held:
+        if not attempt.gates or attempt.unit in machine.record.held:
             return
         if not busy and not threads_at_work(attempt):
-            if machine.checkpoint(attempt.unit):
-                self._host.canceller.stand_still(attempt)
-            else:
+            commands = machine.checkpoint(attempt.unit)
+            if commands is None:
                 self.release(attempt)
+            else:
+                self._host.canceller.stand_still(attempt, commands)
             return
 
         def again() -> None:

@@ -9,7 +9,7 @@ import anyio
 
 from scattersphere.errors import EngineError, RunStateError
 from scattersphere.execution.attempt import Attempt
-from scattersphere.execution.machine.consequences import CANCEL, KILL, STOP
+from scattersphere.execution.machine.codes import CANCEL, KILL, STOP
 from scattersphere.execution.timers import within
 from scattersphere.logs.runlog import current_attempt
 from scattersphere.model.arguments import check_seconds, check_text
@@ -77,14 +77,10 @@ class RunRequests:
         self.reach_children(execution, verb)
 
     def _request(self, execution: Execution, verb: str, reason: str | None, grace: float | None) -> None:
-        machine = execution.machine
         if grace is not None:
             execution.grace = grace
-        if verb in {"pause", "resume"}:
-            getattr(machine, verb)()
-        else:
-            getattr(machine, verb)(reason or verb)
-        self._commands.apply(execution)
+        signal = getattr(execution.machine, verb)
+        self._commands.apply(execution, signal() if verb in {"pause", "resume"} else signal(reason or verb))
 
     async def cancel_runs(self, run_ids: Iterable[int], reason: str) -> None:
         """Cancel those of these runs that live, and wait for their ends."""
@@ -107,7 +103,7 @@ class RunRequests:
             if verb in {"stop", "cancel"} and starter is not None and starter.planned.definition.finally_:
                 continue
             self._ask_child(child, verb)
-        for unit in list(execution.machine.lent):
+        for unit in list(execution.machine.record.lent):
             if (attempt := execution.live.get(unit)) is not None:
                 self.hold_waiting(attempt)
 
@@ -121,11 +117,11 @@ class RunRequests:
         """Ask of a new child run what its parent was asked before."""
         machine = starter.execution.machine
         final = starter.planned.definition.finally_
-        if machine.level == KILL or starter.killed:
+        if machine.record.level == KILL or starter.killed:
             self._ask_child(child, "kill")
-        elif starter.asked is not None or (machine.level == CANCEL and not final):
+        elif starter.asked is not None or (machine.record.level == CANCEL and not final):
             self._ask_child(child, "cancel")
-        elif machine.level == STOP and not final:
+        elif machine.record.level == STOP and not final:
             self._ask_child(child, "stop")
         elif starter.execution.pausing:
             self._ask_child(child, "pause")
@@ -171,7 +167,7 @@ class RunRequests:
         """Wait until the dispatcher has places for the parent again, if it waits for no other child."""
         if any(other is not child for other in parent.waits_for):
             return
-        if parent.execution.machine.reclaim(parent.unit):
+        if parent.execution.machine.ready.reclaim(parent.unit):
             parent.place = anyio.Event()
             self._host.wake()
             await parent.place.wait()
@@ -180,11 +176,11 @@ class RunRequests:
         parent.waits_for = tuple(other for other in parent.waits_for if other is not child)
         child.waited_by = tuple(other for other in child.waited_by if other is not parent)
         if not parent.waits_for:
-            parent.execution.machine.seize(parent.unit)
+            parent.execution.machine.ready.seize(parent.unit)
 
     def give_places(self, execution: Execution, unit: int) -> None:
         """The dispatcher has places for an attempt that had lent its own: let it go on."""
-        execution.machine.take_back(unit)
+        execution.machine.ready.take_back(unit)
         attempt = execution.live.get(unit)
         if attempt is not None and attempt.place is not None:
             attempt.place.set()
@@ -193,12 +189,12 @@ class RunRequests:
         """During a pause, hold a parent that waits only for runs which are paused too."""
         execution, machine = attempt.execution, attempt.execution.machine
         children = attempt.waits_for
-        if not (execution.pausing and children) or attempt.unit in machine.held:
+        if not (execution.pausing and children) or attempt.unit in machine.record.held:
             return
         if all(child.state is RunState.PAUSED or child.state.ended for child in children):
-            machine.hold_waiting(attempt.unit)
-            if attempt.unit in machine.held:
-                self._canceller.stand_still(attempt)
+            commands = machine.hold_waiting(attempt.unit)
+            if attempt.unit in machine.record.held:
+                self._canceller.stand_still(attempt, commands)
 
     def arm_run_timeout(self, execution: Execution) -> None:
         """Start or continue the clock of the run's own timeout."""
@@ -213,8 +209,7 @@ class RunRequests:
         """Bound the finally-tasks of a cancelled run."""
 
         def over() -> None:
-            execution.machine.finally_timeout()
-            self._commands.apply(execution)
+            self._commands.apply(execution, execution.machine.finally_timeout())
 
         execution.finals_timer = self._deadlines.call_later(execution, FINALLY_LIMIT, over)
 
@@ -235,6 +230,5 @@ class RunRequests:
     def _run_timed_out(self, execution: Execution) -> None:
         execution.timer = None
         if not execution.state.ended:
-            execution.machine.timeout()
-            self._commands.apply(execution)
+            self._commands.apply(execution, execution.machine.timeout())
             self.reach_children(execution, "cancel")

@@ -162,7 +162,7 @@ class Tasks(Mapping[str, TaskStatus]):
         self._execution = execution
 
     def __repr__(self) -> str:
-        states, index = self._execution.machine.task_states, self._execution.plan.index
+        states, index = self._execution.machine.record.task_states, self._execution.plan.index
         words = [f"{name}: {TASK_STATES[states[number]]}" for name, number in islice(index.items(), 10)]
         return f"<Tasks {', '.join(words)}{', ...' if len(self) > len(words) else ''}>"
 
@@ -177,14 +177,14 @@ class Tasks(Mapping[str, TaskStatus]):
 
     def width(self, name: str) -> int | None:
         """Return how many instances a mapped task has; None for others, and before its list is known."""
-        return self._execution.machine.width_of(task_number(self._execution, name))
+        return self._execution.machine.record.width_of(task_number(self._execution, name))
 
     def instances(self, name: str) -> list[TaskStatus]:
         """Return the instances of a mapped task that have begun, in order."""
         machine = self._execution.machine
         task = task_number(self._execution, name)
-        units = range(len(self._execution.plan.tasks), len(machine.task_states))
-        return [status_of(self._execution, unit) for unit in units if machine.task_of(unit) == task]
+        units = range(len(self._execution.plan.tasks), len(machine.record.task_states))
+        return [status_of(self._execution, unit) for unit in units if machine.record.task_of(unit) == task]
 
 
 def task_number(execution: Execution, name: str) -> int:
@@ -206,18 +206,18 @@ def status_of(execution: Execution, unit: int) -> TaskStatus:
         wall_time: dt.datetime | None = execution.wall(at) if at >= 0 else None
         return wall_time
 
-    name, index = execution.plan.tasks[machine.task_of(unit)].name, machine.index_of(unit)
-    state = TASK_STATES[machine.task_states[unit]]
+    name, index = execution.plan.tasks[machine.record.task_of(unit)].name, machine.record.index_of(unit)
+    state = TASK_STATES[machine.record.task_states[unit]]
     return TaskStatus(
         name=name,
         index=index,
         state=state,
-        attempts=machine.attempts[unit],
+        attempts=machine.record.attempts[unit],
         started_at=wall(execution.started),
         ended_at=wall(execution.ended),
         failure=None if state is TaskState.SUCCEEDED else execution.failures.get(unit),
         reused=execution.reused.get(name) if index is None else None,
-        stuck=unit in machine.stuck,
+        stuck=unit in machine.record.stuck,
         waits_for=execution.engine.waits.of_task(execution, unit),
     )
 
@@ -245,7 +245,7 @@ class Run(ForkGuard):
 
     @property
     def _task_codes(self) -> bytes:
-        return bytes(self._execution.machine.task_states[: len(self._execution.plan.tasks)])
+        return bytes(self._execution.machine.record.task_states[: len(self._execution.plan.tasks)])
 
     @property
     def id(self) -> int:
@@ -313,7 +313,7 @@ class Run(ForkGuard):
     @property
     def reason(self) -> str:
         """All causes for which it is ending or has ended early; "" where there are none."""
-        return "; ".join(self._execution.machine.causes)
+        return "; ".join(self._execution.machine.record.causes)
 
     @property
     def waits_for(self) -> str:

@@ -11,7 +11,7 @@ import attrs
 
 from scattersphere.errors import ArgumentError, RunStateError
 from scattersphere.execution.machine.codes import SUCCEEDED
-from scattersphere.execution.machine.readers import DROPPED
+from scattersphere.execution.machine.shape import DROPPED
 from scattersphere.execution.reused import Reused
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def take_over(earlier: Execution, *, from_failed: bool) -> Takeover:
     machine, shape = earlier.machine, earlier.plan.shape
     if not from_failed:
         return Takeover({}, {})
-    states, results = machine.task_states, machine.results
+    states, results = machine.record.task_states, machine.record.results
     again = [task for task in range(shape.size) if states[task] != SUCCEEDED or shape.tasks[task].finally_]
     chosen = set(again)
     for task in again:  # grows while it is read
@@ -108,12 +108,16 @@ def _instances(earlier: Execution, stale: frozenset[int]) -> dict[tuple[int, int
     """Return the results of instances whose task is done again for no reason but other instances."""
     machine, shape = earlier.machine, earlier.plan.shape
     found: dict[tuple[int, int], Any] = {}
-    for unit in range(shape.size, len(machine.task_states)):
-        task, index = machine.task_of(unit), machine.index_of(unit)
-        if index is None or machine.task_states[unit] != SUCCEEDED or machine.results[unit] is DROPPED:
+    for unit in range(shape.size, len(machine.record.task_states)):
+        task, index = machine.record.task_of(unit), machine.record.index_of(unit)
+        if (
+            index is None
+            or machine.record.task_states[unit] != SUCCEEDED
+            or machine.record.results[unit] is DROPPED
+        ):
             continue
         if task in stale and not shape.tasks[task].finally_ and stale.isdisjoint(shape.upstreams[task]):
-            found[task, index] = machine.results[unit]
+            found[task, index] = machine.record.results[unit]
     return found
 
 

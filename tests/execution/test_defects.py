@@ -22,6 +22,7 @@ from scattersphere.execution.cancellation import Canceller
 from scattersphere.execution.commands import CommandQueue
 from scattersphere.execution.execution import Execution
 from scattersphere.execution.executor import JobExecutor
+from scattersphere.execution.machine.ready import ReadyTasks
 from scattersphere.execution.machine.run import RunMachine
 from scattersphere.execution.timers import FAREST, Timers
 
@@ -71,7 +72,7 @@ def job(name):
 
 PLACES = [
     (RunMachine, "slot"),
-    (RunMachine, "take"),
+    (ReadyTasks, "take"),
     (RunMachine, "begin"),
     (RunMachine, "ok"),
     (RunMachine, "ended"),
@@ -101,7 +102,7 @@ AFTERWARDS = {"settle", "compacting", "tell_end", "_run_ended", "note_lines"}
 
 def belongs_to(thing, run_id):
     """Whether an argument of ours is of that run."""
-    execution = getattr(thing, "execution", thing)
+    execution, thing = getattr(thing, "execution", thing), getattr(thing, "record", thing)
     return run_id in (getattr(thing, "run_id", None), getattr(execution, "id", None))
 
 
@@ -186,7 +187,7 @@ async def test_a_defect_in_a_request_crashes_the_run_and_is_told_to_who_asks(mon
     async with Server() as server:
         server.register_tasks("app", [Long])
         run, other = await server.start_task("Long"), await server.start_task("Long")
-        monkeypatch.setattr(RunMachine, "pause", lambda self: 1 / 0 if self.run_id == run.id else None)
+        monkeypatch.setattr(RunMachine, "pause", lambda self: 1 / 0 if self.record.run_id == run.id else ())
         with pytest.raises(EngineError, match="ZeroDivisionError"):
             run.pause()
         assert run.state is RunState.CRASHED

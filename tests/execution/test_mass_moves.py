@@ -57,12 +57,12 @@ class Watch:
         self.run, self.most, self.turns = run, 0, 0
 
     async def __call__(self, *, task_status):
-        journal = self.run._execution.machine.journal
+        journal = self.run._execution.machine.record.journal
         before = len(journal)
         task_status.started()
         while not self.run.state.ended:
             await anyio.lowlevel.checkpoint()
-            now = len(self.run._execution.machine.journal)
+            now = len(self.run._execution.machine.record.journal)
             self.most, self.turns, before = max(self.most, now - before), self.turns + 1, now
 
 

@@ -10,7 +10,7 @@ from scattersphere.execution.machine.codes import CANCELLED, SUCCEEDED, UP_FOR_R
 
 @pytest.mark.parametrize("state", [SUCCEEDED, CANCELLED, UP_FOR_RETRY])
 def test_an_attempt_that_has_ended_meanwhile_is_not_asked_to_end_nor_is_the_next_one(state):
-    machine = SimpleNamespace(task_states=bytearray([state]))
+    machine = SimpleNamespace(record=SimpleNamespace(task_states=bytearray([state])))
     attempt = SimpleNamespace(asked=None)
     execution = SimpleNamespace(machine=machine, live={0: attempt})
     canceller = Canceller(SimpleNamespace(), SimpleNamespace(starting=None), SimpleNamespace())

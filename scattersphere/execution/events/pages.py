@@ -96,7 +96,7 @@ class EventPages:
         for piece in journal.read(page.made, upto):
             if isinstance(piece, Moves):
                 moves = journal.moves[piece.start : piece.stop]
-                if self._execution.machine.is_even and min(moves) >= 0:
+                if self._execution.machine.record.is_even and min(moves) >= 0:
                     events += self._even_moves(piece, moves)
                 else:
                     self._make_moves(piece, moves, events)
@@ -131,7 +131,7 @@ class EventPages:
         execution = self._execution
         run, job, names, size = execution.id, execution.plan.job, self._names, execution.plan.size
         time: dt.datetime = execution.wall(piece.clock)
-        attempts, append, table = execution.machine.attempts, events.append, _MOVES
+        attempts, append, table = execution.machine.record.attempts, events.append, _MOVES
         ahead = piece.start - piece.number
         for number, what in enumerate(moves, piece.number):
             if what < 0:
@@ -145,8 +145,8 @@ class EventPages:
             if unit < size:
                 name, index = names[unit], None
             else:
-                name = names[execution.machine.task_of(unit)]
-                index = execution.machine.index_of(unit)
+                name = names[execution.machine.record.task_of(unit)]
+                index = execution.machine.record.index_of(unit)
             words = self._failure(unit, attempt) if shows_failure else ""
             fields = (
                 number, time, kind, run, job, name, index, attempt, state, words,
@@ -160,7 +160,7 @@ class EventPages:
         if state is RunState.RUNNING:  # after a pause it is no start: look back for the move before
             moves = execution.journal.moves
             before = next((RUN_STATES[~moves[at]] for at in range(place - 1, -1, -1) if moves[at] < 0), None)
-        causes = "; ".join(execution.machine.causes) if state in _SHOWS_CAUSES else ""
+        causes = "; ".join(execution.machine.record.causes) if state in _SHOWS_CAUSES else ""
         return Event(
             seq=number,
             time=time,
@@ -181,11 +181,11 @@ class EventPages:
                     self._retried.setdefault(what >> STATE_BITS, []).append(at)
             self._scanned = len(moves)
         before = sum(at < place for at in self._retried.get(unit, ()))
-        return min(before + 1, self._execution.machine.attempts[unit])
+        return min(before + 1, self._execution.machine.record.attempts[unit])
 
     def _failure(self, unit: int, attempt: int | None) -> str:
         execution = self._execution
-        if attempt is not None and attempt < execution.machine.attempts[unit]:
+        if attempt is not None and attempt < execution.machine.record.attempts[unit]:
             return execution.earlier.get((unit, attempt), "")
         failure = execution.failures.get(unit)
         return str(failure) if failure is not None else ""
@@ -223,8 +223,8 @@ class EventPages:
             kind=kind,
             run=execution.id,
             job=execution.plan.job,
-            task=self._names[execution.machine.task_of(unit)],
-            index=execution.machine.index_of(unit),
+            task=self._names[execution.machine.record.task_of(unit)],
+            index=execution.machine.record.index_of(unit),
             attempt=attempt,
             message=message,
             done=done,

@@ -1,4 +1,4 @@
-"""States as small integers, and the tables of moves compiled for them.
+"""States as small integers, the tables of moves compiled for them, and what the machine may ask of its driver.
 
 The hot path keeps one byte for each task and one integer for each move. What the integers mean is
 only their place in the enums of `model/states.py`, so there is still one table.
@@ -6,7 +6,8 @@ only their place in the enums of `model/states.py`, so there is still one table.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
 
 from scattersphere.model.states import RUN_MOVES, TASK_FAILURE, TASK_MOVES, RunState, TaskState
 
@@ -63,6 +64,40 @@ RUN_ALLOWED = frozenset(
     RUN_STATES.index(move.source) << STATE_BITS | RUN_STATES.index(move.target) for move in RUN_MOVES
 )
 """`source << STATE_BITS | target` of every move that a run may make."""
+
+
+NO_REQUEST, STOP, CANCEL, KILL = range(4)
+"""Levels of escalation; they only go up."""
+
+BY_CANCEL, BY_TIMEOUT = range(2)
+"""Why an attempt was asked to end. The first cause stays."""
+
+
+class CommandKind(StrEnum):
+    """What the machine may ask of its driver."""
+
+    RUN = "run"
+    """The run itself has moved, to the state of this code."""
+    CANCEL = "cancel"
+    """Cancel the attempt of this unit."""
+    KILL = "kill"
+    """End the attempt of this unit by force."""
+    RELEASE = "release"
+    """Let the attempt of this unit go on that is held at a checkpoint."""
+    RETRY = "retry"
+    """Call `retry_due` for this unit when its back-off is over."""
+    MAPPED = "mapped"
+    """The elements of this mapped task are read no more."""
+    WORK = "work"
+    """A mass move is not finished: call `work` in slices."""
+
+
+class Command(NamedTuple):
+    """What the machine asks of its driver, in answer to a signal."""
+
+    kind: CommandKind
+    number: int
+    """A unit, a task, or a state of the run."""
 
 
 def read_journal(journal: Iterable[int]) -> Iterator[tuple[int | None, RunState | TaskState]]:

@@ -1,30 +1,170 @@
-"""The dispatcher: which attempt starts next, over all runs of a server.
+"""The dispatcher: which attempt starts next, over all runs of a server; limits, and the queues of what may start.
 
 Higher priority first; runs of equal priority take turns; no limit is ever exceeded; and a place
 that becomes free is offered on until somebody takes it or nobody waits. That last promise rests on
 one invariant, kept by `offer`: a gate with as many free places as the first of its waiting lanes needs is used by at
 least one lane that is listed, and whichever way that lane leaves the list, it passes the offer on.
+
+A *lane* holds the ready units of one run that need exactly the same places. So it is the lane that
+waits for a full gate, never each of its units, and parking 100,000 tasks costs what parking one
+does. A *turn* holds the lanes of one run that have the same priority; runs take turns, not lanes.
 """
 
 from __future__ import annotations
 
 from bisect import insort
-from collections import deque
-from typing import TYPE_CHECKING
-
-from scattersphere.execution.machine.places import UNLIMITED, Gate, Lane, Needs, Turn
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from scattersphere.execution.machine.run import RunMachine
-
+UNLIMITED = 1 << 60
+"""More places than there can be attempts: no limit, without a second kind of number."""
 KEPT_LEVELS = 8
 """Empty queues of a priority are kept up to this number: making one anew for each task of a chain
 would cost more than looking at a few empty ones."""
 EAGER_REMOVAL = 64
 """A turn without lanes is taken out of a queue at once if that has at most so many turns; else the
 next `take` drops it, so that pausing ten thousand runs is not quadratic."""
+
+
+class Gate:
+    """`free` places of `limit`, and the lanes that wait for one, by priority and then in order."""
+
+    __slots__ = ("free", "limit", "waiting", "what")
+
+    def __init__(self, limit: int | None, what: str = "") -> None:
+        self.what: str = what
+        """Its name, for people."""
+        self.limit: int = UNLIMITED if limit is None else limit
+        self.free: int = self.limit
+        self.waiting: dict[int, OrderedDict[Lane, None]] = {}
+
+    def __repr__(self) -> str:
+        lanes = sum(map(len, self.waiting.values()))
+        return f"<Gate: {self.free} of {self.limit} free, {lanes} lanes waiting>"
+
+    def resize(self, limit: int | None) -> None:
+        """Change the limit; `free` is negative while more places are taken than there are now."""
+        new = UNLIMITED if limit is None else limit
+        self.free += new - self.limit
+        self.limit = new
+
+    def park(self, lane: Lane) -> None:
+        """Let the lane wait for a place.
+
+        One that was offered a place which others took keeps its turn, else a stream of newcomers
+        could starve it.
+        """
+        line = self.waiting.setdefault(lane.priority, OrderedDict())
+        line[lane] = None
+        if lane.offered:
+            line.move_to_end(lane, last=False)
+        lane.parked_at = self
+
+    def forget(self, lane: Lane) -> None:
+        """Take the lane out of those that wait."""
+        line = self.waiting[lane.priority]
+        del line[lane]
+        if not line:
+            del self.waiting[lane.priority]
+        lane.parked_at = None
+
+    def next_waiting(self) -> Lane | None:
+        """Take out the lane that free places are offered to: who waits first, if there are as many as it needs."""
+        if self.free <= 0 or not self.waiting:
+            return None
+        lane = next(iter(self.waiting[max(self.waiting)]))
+        if lane.amounts[self] > self.free:
+            return None
+        self.forget(lane)
+        return lane
+
+    def is_before(self, lane: Lane) -> bool:
+        """Whether somebody of at least its priority waits for more than is free: smaller ones do not overtake."""
+        if not self.waiting or lane.offered or (top := max(self.waiting)) < lane.priority:
+            return False
+        return next(iter(self.waiting[top])).amounts[self] > self.free
+
+
+class Ready(Protocol):
+    """The run whose lanes they are."""
+
+    run_id: int
+
+    def take(self, lane: Lane, limit: int) -> list[int]:
+        """Take up to `limit` units out of one of its lanes."""
+        ...
+
+
+Needs = tuple[tuple[Gate, int], ...]
+"""How many places of which gates a unit takes, all at once."""
+
+
+class Turn:
+    """The lanes of one run and one priority that are ready, in the order of their turns."""
+
+    __slots__ = ("lanes", "listed", "priority", "ready")
+
+    def __init__(self, ready: Ready, priority: int) -> None:
+        self.ready: Ready = ready
+        self.priority: int = priority
+        self.lanes: deque[Lane] = deque()
+        self.listed: bool = False
+        """Whether the dispatcher has it; it may have lost its lanes since."""
+
+
+class Lane:
+    """Ready units of one run that need the same places.
+
+    `own` gates are of the run and the mapped task: a refusing attempt gives them back when it is
+    given up. `shared` gates are pools: it keeps them until it really ends. A lane is idle, listed
+    (in its turn) or parked at one full gate.
+    """
+
+    __slots__ = (
+        "amounts",
+        "gates",
+        "idle",
+        "mapped",
+        "needs",
+        "offered",
+        "own",
+        "parked_at",
+        "plain",
+        "priority",
+        "queue",
+        "shared",
+        "turn",
+    )
+
+    def __init__(self, turn: Turn, own: Needs, shared: Needs, *, mapped: bool) -> None:
+        self.turn: Turn = turn
+        self.priority: int = turn.priority
+        self.own: Needs = own
+        self.shared: Needs = shared
+        self.needs: Needs = own + shared
+        self.amounts: dict[Gate, int] = dict(self.needs)
+        self.gates: tuple[Gate, ...] = tuple(self.amounts)
+        self.mapped: bool = mapped
+        self.plain: bool = not (self.gates or mapped)
+        self.queue: deque[int] = deque()
+        self.idle: bool = True
+        self.offered: bool = False
+        """Whether a place was offered since it last began a unit."""
+        self.parked_at: Gate | None = None
+
+    def take(self, limit: int) -> list[int]:
+        """Take up to `limit` units out of the queue (the hot path)."""
+        queue = self.queue
+        if len(queue) == 1:  # a chain of tasks comes here every time
+            return [queue.pop()]
+        if len(queue) <= limit:
+            units = list(queue)
+            queue.clear()
+            return units
+        return [queue.popleft() for _ in range(limit)]
 
 
 class Level(deque[Turn]):
@@ -80,9 +220,9 @@ class Dispatcher:
         return self._listed > 0 and self.free > 0
 
     @property
-    def first(self) -> RunMachine | None:
-        """The run whose turn it is; None where nothing is listed."""
-        return next((level[0].machine for level in self._order if level), None)
+    def first(self) -> int | None:
+        """The number of the run whose turn it is; None where nothing is listed."""
+        return next((level[0].ready.run_id for level in self._order if level), None)
 
     def is_drained(self) -> bool:
         """Whether the lane that was taken from last is the only one listed, and empty.
@@ -110,8 +250,8 @@ class Dispatcher:
         waiting = sum(map(len, gate.waiting.values()))
         self.offer((gate,) * min(gate.free, waiting))  # as if each place had been given back by somebody
 
-    def take(self, limit: int) -> tuple[RunMachine, list[int]] | None:
-        """Take up to `limit` units of one run; None if nothing can start now.
+    def take(self, limit: int) -> tuple[int, list[int]] | None:
+        """Take up to `limit` units of one run: its number, and they; None if nothing can start now.
 
         They have their places when this returns. `RunMachine.begin` is to be called for each at its first step:
         it gives the places back where the unit may not begin any more.
@@ -128,13 +268,13 @@ class Dispatcher:
                 self._drop_first(turns)
                 continue
             lane = lanes[0]
-            machine = turn.machine
+            ready = turn.ready
             # Where places are few and others wait for them, a turn is one unit: runs share them equally.
             most = 1 if self.limited and len(turns) > 1 else limit
             units = (
                 lane.take(most)
                 if lane.plain
-                else self._take_limited(machine, lane, 1 if len(turns) > 1 else most)
+                else self._take_limited(ready, lane, 1 if len(turns) > 1 else most)
             )
             if not units:
                 self._leave_list(turns, turn, lane)
@@ -148,10 +288,10 @@ class Dispatcher:
                 turns.rotate(-1)
             if self.limited:
                 self.free -= len(units)
-            return machine, units
+            return ready.run_id, units
         return None
 
-    def _take_limited(self, machine: RunMachine, lane: Lane, limit: int) -> list[int]:
+    def _take_limited(self, ready: Ready, lane: Lane, limit: int) -> list[int]:
         """Take units of a lane that needs places, as many as there are; park it if there is none."""
         for gate in lane.gates:
             amount = lane.amounts[gate]
@@ -159,7 +299,7 @@ class Dispatcher:
                 gate.park(lane)
                 return []
             limit = 1 if gate.waiting else min(limit, gate.free // amount)
-        units = machine.take(lane, limit)
+        units = ready.take(lane, limit)
         for gate, amount in lane.needs:
             gate.free -= amount * len(units)
         lane.offered = False

@@ -6,6 +6,7 @@ Any number of runs share one shape. It knows neither names nor classes nor argum
 from __future__ import annotations
 
 from collections import Counter
+from enum import Enum
 from itertools import chain, repeat
 from operator import is_
 from typing import TYPE_CHECKING, TypeVar
@@ -249,3 +250,44 @@ def _check_finals(
     for index, upstreams in enumerate(waits):
         if not tasks[index].finally_ and not late.isdisjoint(upstreams):
             raise ValueError(f"task {index} depends on a finally-task, which ends after it")
+
+
+# ---- results that are dropped
+
+
+class Dropped(Enum):
+    """What stands in the place of a result that was dropped."""
+
+    DROPPED = "dropped"
+
+
+DROPPED = Dropped.DROPPED
+
+
+class ResultRefs:
+    """Drops results when their last reader has ended (`keep_results: false`).
+
+    A reader is a task that names the other one as upstream: only it can see the result. It has ended
+    when it is in a terminal state, so that each of its retries still finds what it reads.
+    Counted is, for each task whose result is not kept, whose end it waits for: the readers' and its own.
+    """
+
+    __slots__ = ("_left", "_shape")
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        self._left: dict[int, int] = {
+            index: len(shape.successors[index]) + 1
+            for index, task in enumerate(shape.tasks)
+            if not task.keeps_result
+        }
+
+    def ended(self, task: int) -> list[int]:
+        """Note that a task has ended. Return the tasks whose results can be read no more."""
+        left, free = self._left, []
+        for one in (task, *self._shape.upstreams[task]):
+            if one in left:
+                left[one] -= 1
+                if not left[one]:
+                    free.append(one)
+        return free

@@ -53,7 +53,7 @@ def explain(execution: Execution, now: float, stuck: Mapping[str, str] | None = 
     """Return the story of a run, live or ended. `now` is the loop's clock, `stuck` says where refusers stand."""
     story = _Story(execution, now)
     lines = [story.head()]
-    lines += [f"because: {_cut(cause)}" for cause in execution.machine.causes]
+    lines += [f"because: {_cut(cause)}" for cause in execution.machine.record.causes]
     lines += [f"stuck: {label}, at {place or 'an unknown line'}" for label, place in (stuck or {}).items()]
     lines += [*story.failures(), *story.retries(), "", *story.tasks()]
     return make_printable("\n".join(lines))
@@ -106,7 +106,7 @@ class _Story:
         groups: dict[tuple[str, str], list[int]] = {}
         for unit in sorted(execution.failures):
             failure = execution.failures[unit]
-            if machine.task_states[unit] in (FAILED, CRASHED):
+            if machine.record.task_states[unit] in (FAILED, CRASHED):
                 groups.setdefault((failure.type, failure.traceback or str(failure)), []).append(unit)
         lines: list[str] = []
         for units in list(groups.values())[:SHOWN_TRACEBACKS]:
@@ -121,7 +121,7 @@ class _Story:
     def _failure(self, units: list[int], failure: Failure) -> list[str]:
         execution = self._execution
         names = _listed([execution.label_of(unit) for unit in units])
-        word = "crashed" if execution.machine.task_states[units[0]] == CRASHED else "failed"
+        word = "crashed" if execution.machine.record.task_states[units[0]] == CRASHED else "failed"
         lines = [f"{names} {word}: {_cut(str(failure))}"]
         return lines + [f"    {line}".rstrip() for line in failure.traceback.rstrip().splitlines()]
 
@@ -132,7 +132,7 @@ class _Story:
         told = [
             f"  {self._execution.label_of(unit)}, attempt {attempt}: {_cut(words)}"
             for (unit, attempt), words in earlier
-            if self._execution.machine.task_states[unit] == SUCCEEDED or words != last.get(unit)
+            if self._execution.machine.record.task_states[unit] == SUCCEEDED or words != last.get(unit)
         ]
         more = [f"  ... and {len(told) - SHOWN_RETRIES} more"] if len(told) > SHOWN_RETRIES else []
         return ["", "retried:", *told[:SHOWN_RETRIES], *more] if told else []
@@ -149,7 +149,7 @@ class _Story:
             ]
             drawn = tree("", nodes, plan.definition.upstreams)
             return _aligned(drawn.splitlines()[1:])
-        states = self._execution.machine.task_states
+        states = self._execution.machine.record.task_states
         shown_ = [number for number in range(plan.size) if states[number] not in (SUCCEEDED, PENDING)]
         width = min(40, max((len(plan.tasks[number].name) for number in shown_[:SHOWN_TASKS]), default=0))
         lines = [
@@ -162,14 +162,14 @@ class _Story:
 
     def _line(self, number: int) -> str:
         execution, machine = self._execution, self._execution.machine
-        planned, state = execution.plan.tasks[number], TASK_STATES[machine.task_states[number]]
+        planned, state = execution.plan.tasks[number], TASK_STATES[machine.record.task_states[number]]
         head = f"{_SIGNS.get(state, '.')} {state}"
         took = self._took(number)
         if took is not None:
             head += f" {duration(took)}" if state.ended else f" for {duration(took)}"
         words = [head]
-        if machine.attempts[number] > 1:
-            words.append(f"{machine.attempts[number]} attempts")
+        if machine.record.attempts[number] > 1:
+            words.append(f"{machine.record.attempts[number]} attempts")
         if number in self._instances:
             words.append(self._of_map(number))
         if planned.name in execution.reused:
@@ -178,7 +178,7 @@ class _Story:
             words.append("result dropped")
         if state in {TaskState.FAILED, TaskState.CRASHED} and planned.definition.allow_failure:
             words.append("allowed to fail")
-        if number in machine.stuck:
+        if number in machine.record.stuck:
             words.append("stuck")
         words += self._why(number, state)
         if waits := execution.engine.waits.of_task(execution, number):
@@ -195,15 +195,15 @@ class _Story:
         starts = [start for start in starts if start >= 0]
         if not starts:
             return None
-        if not TASK_STATES[execution.machine.task_states[number]].ended:
+        if not TASK_STATES[execution.machine.record.task_states[number]].ended:
             return self._now - min(starts)
         ends = [execution.ended[unit] for unit in units if unit < len(execution.ended)]
         return max(0.0, max(ends, default=min(starts)) - min(starts))
 
     def _of_map(self, number: int) -> str:
-        states = self._execution.machine.task_states
+        states = self._execution.machine.record.task_states
         counts = Counter(TASK_STATES[states[unit]] for unit in self._instances[number])
-        width = self._execution.machine.width_of(number) or 0
+        width = self._execution.machine.record.width_of(number) or 0
         waiting = width - sum(counts.values())
         parts = [f"{count} {state}" for state, count in counts.items()]
         parts += [f"{waiting} not begun"] if waiting > 0 else []
@@ -216,7 +216,7 @@ class _Story:
         if state is TaskState.UPSTREAM_FAILED:
             return [f"since {_listed(self._culprits(number))} did not succeed"]
         if state is TaskState.SKIPPED:
-            states = execution.machine.task_states
+            states = execution.machine.record.task_states
             ups = execution.plan.shape.upstreams[number]
             if planned.run_if is not None and all(states[up] == SUCCEEDED for up in ups):
                 return ["run_if is false"]
@@ -225,7 +225,7 @@ class _Story:
 
     def _culprits(self, number: int) -> list[str]:
         """Return the tasks above that failed themselves, so that this one could not start."""
-        plan, states = self._execution.plan, self._execution.machine.task_states
+        plan, states = self._execution.plan, self._execution.machine.record.task_states
         found: list[str] = []
         seen, todo = {number}, [number]
         while todo and len(found) <= SHOWN_NAMES:
@@ -263,10 +263,10 @@ def _instances(execution: Execution) -> dict[int, list[int]]:
     """Return the units of each mapped task that has begun."""
     machine = execution.machine
     found: dict[int, list[int]] = {
-        task: [] for task in range(execution.plan.size) if machine.width_of(task) is not None
+        task: [] for task in range(execution.plan.size) if machine.record.width_of(task) is not None
     }
-    for unit in range(execution.plan.size, len(machine.task_states)):
-        found.setdefault(machine.task_of(unit), []).append(unit)
+    for unit in range(execution.plan.size, len(machine.record.task_states)):
+        found.setdefault(machine.record.task_of(unit), []).append(unit)
     return found
 
 

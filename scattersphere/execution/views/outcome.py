@@ -51,8 +51,8 @@ def failed_error(execution: Execution) -> RunFailedError:
         more = f" (and {len(units) - 1} more)" if len(units) > 1 else ""
         first = " ".join(str(execution.failures[units[0]]).split())[:SHOWN_WORDS]
         words += f": {execution.label_of(units[0])}: {first}{more}"
-    if execution.machine.causes:
-        words += f"; because: {'; '.join(execution.machine.causes)}"
+    if execution.machine.record.causes:
+        words += f"; because: {'; '.join(execution.machine.record.causes)}"
     error = RunFailedError(words)
     error.__cause__ = _exception(execution.failures[units[0]]) if units else None
     return error
@@ -65,14 +65,14 @@ def exceptions_of(execution: Execution) -> dict[str, BaseException]:
     """
     found: dict[str, BaseException] = {}
     for unit in sorted(_failed_units(execution), key=lambda unit: _ended(execution, unit)):
-        name = execution.plan.tasks[execution.machine.task_of(unit)].name
+        name = execution.plan.tasks[execution.machine.record.task_of(unit)].name
         if name not in found:
             found[name] = _exception(execution.failures[unit])
     return found
 
 
 def _failed_units(execution: Execution) -> Iterator[int]:
-    states = execution.machine.task_states
+    states = execution.machine.record.task_states
     return (unit for unit in execution.failures if states[unit] in (FAILED, CRASHED))
 
 

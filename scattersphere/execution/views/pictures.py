@@ -45,8 +45,8 @@ def run_nodes(execution: Execution) -> list[Node]:
     """Return the nodes of a run: of each task also its state, its time and its attempts."""
     machine = execution.machine
     instances: dict[int, list[int]] = {}
-    for unit in range(machine.shape.size, len(machine.task_states)):
-        instances.setdefault(machine.task_of(unit), []).append(unit)
+    for unit in range(machine.record.shape.size, len(machine.record.task_states)):
+        instances.setdefault(machine.record.task_of(unit), []).append(unit)
     return [
         attrs.evolve(
             node_of(planned.name, planned.definition),
@@ -60,12 +60,12 @@ def _progress(execution: Execution, number: int, instances: list[int]) -> Progre
     machine = execution.machine
     started, ended = execution.started[number], execution.ended[number]
     return Progress(
-        state=str(TASK_STATES[machine.task_states[number]]),
+        state=str(TASK_STATES[machine.record.task_states[number]]),
         seconds=ended - started if ended >= started >= 0 else None,
-        attempts=machine.attempts[number],
-        instances=machine.width_of(number),
-        counts=Counter(str(TASK_STATES[machine.task_states[unit]]) for unit in instances),
-        retried=sum(machine.attempts[unit] > 1 for unit in instances),
+        attempts=machine.record.attempts[number],
+        instances=machine.record.width_of(number),
+        counts=Counter(str(TASK_STATES[machine.record.task_states[unit]]) for unit in instances),
+        retried=sum(machine.record.attempts[unit] > 1 for unit in instances),
     )
 
 
@@ -88,7 +88,7 @@ def run_picture(execution: Execution, now: float) -> RunPicture:
     origin, ended = execution.created_at, execution.state.ended
     rows: dict[int, list[AttemptBar]] = {}
     for found in sorted(attempts, key=_start):
-        task = execution.machine.task_of(found.unit or 0)
+        task = execution.machine.record.task_of(found.unit or 0)
         until = None if found.state in _LIVE else found.end - origin
         # What is tried again has failed this time.
         state = "failed" if found.state == "up_for_retry" else found.state
@@ -128,9 +128,9 @@ def _failures(execution: Execution) -> Iterator[tuple[str, str]]:
     """Name the tasks and instances that ended failed, each with its traceback."""
     machine = execution.machine
     for unit, failure in list(execution.failures.items()):
-        if str(TASK_STATES[machine.task_states[unit]]) in {"failed", "crashed"}:
-            index = machine.index_of(unit)
-            name = execution.plan.tasks[machine.task_of(unit)].name
+        if str(TASK_STATES[machine.record.task_states[unit]]) in {"failed", "crashed"}:
+            index = machine.record.index_of(unit)
+            name = execution.plan.tasks[machine.record.task_of(unit)].name
             yield name if index is None else f"{name}[{index}]", str(failure)
 
 
@@ -242,12 +242,12 @@ def _event(execution: Execution, found: _Slice, row: int, origin: float) -> dict
     name, arguments = found.state, dict[str, Any]()
     if found.unit is not None:
         machine = execution.machine
-        planned = execution.plan.tasks[machine.task_of(found.unit)]
-        index = machine.index_of(found.unit)
+        planned = execution.plan.tasks[machine.record.task_of(found.unit)]
+        index = machine.record.index_of(found.unit)
         name = planned.name if index is None else f"{planned.name}[{index}]"
         arguments = {"task": planned.definition.task, "attempt": found.attempt, "state": found.state}
         failure = execution.failures.get(found.unit)
-        if failure is not None and found.attempt == machine.attempts[found.unit]:
+        if failure is not None and found.attempt == machine.record.attempts[found.unit]:
             arguments["failure"] = str(failure)[:_SHOWN]
     return {
         "name": name,

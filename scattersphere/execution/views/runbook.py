@@ -115,16 +115,19 @@ def _origin(execution: Execution) -> str:
 
 
 def _reason(execution: Execution) -> str:
-    causes = execution.machine.causes
+    causes = execution.machine.record.causes
     return f": {'; '.join(causes)[:REASON]}" if causes else ""
 
 
 def _success(execution: Execution) -> _Success | None:
     """Return what is to be told of a run in which all went well; None of others."""
     size, machine = execution.plan.size, execution.machine
-    if execution.started_at is None or execution.ended_at is None or machine.causes:
+    if execution.started_at is None or execution.ended_at is None or machine.record.causes:
         return None
-    if execution.state is not RunState.SUCCEEDED or machine.task_states.count(SUCCEEDED, 0, size) < size:
+    if (
+        execution.state is not RunState.SUCCEEDED
+        or machine.record.task_states.count(SUCCEEDED, 0, size) < size
+    ):
         return None
     return execution.ended_at - execution.started_at, size
 
@@ -140,7 +143,7 @@ def _ending(execution: Execution) -> str:
         words += " before it started"
     elif execution.ended_at is not None:
         words += f" in {execution.ended_at - execution.started_at:.2f} s"
-    states = machine.task_states[:size]
+    states = machine.record.task_states[:size]
     bad = states.count(FAILED) + states.count(CRASHED)
     done = states.count(SUCCEEDED)
     words += (
@@ -149,7 +152,7 @@ def _ending(execution: Execution) -> str:
         else f", {size} {'task' if size == 1 else 'tasks'}"
     )
     if bad:
-        units = (unit for unit in execution.failures if machine.task_states[unit] in {FAILED, CRASHED})
+        units = (unit for unit in execution.failures if machine.record.task_states[unit] in {FAILED, CRASHED})
         unit = next(units, None)
         if unit is not None:
             where, failure = execution.label_of(unit), " ".join(str(execution.failures[unit]).split())

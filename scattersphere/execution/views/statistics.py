@@ -156,7 +156,7 @@ class _Times:
 
     def _take(self, unit: int, state: int, clock: float, begun: dict[int, float]) -> None:
         execution = self._execution
-        task = execution.machine.task_of(unit)
+        task = execution.machine.record.task_of(unit)
         mapped = bool(execution.plan.tasks[task].mapped)
         if state == RUNNING and not (mapped and unit == task):
             self._attempts[task] += 1
@@ -173,10 +173,10 @@ class _Times:
     def _exact(self, times: Mapping[int, float] | object, unit: int, clock: float) -> float:
         """Return the time that was noted for a unit with one attempt; the journal's is that of a batch."""
         noted: float = times[unit] if unit < len(times) else -1.0  # type: ignore[index, arg-type]
-        return noted if noted >= 0 and self._execution.machine.attempts[unit] == 1 else clock
+        return noted if noted >= 0 and self._execution.machine.record.attempts[unit] == 1 else clock
 
     def _add(self, unit: int, since: float, until: float) -> None:
-        self._sums[self._execution.machine.task_of(unit)] += max(0.0, until - since)
+        self._sums[self._execution.machine.record.task_of(unit)] += max(0.0, until - since)
 
     def of_task(self, task: int) -> TaskStatistics:
         execution = self._execution
@@ -186,7 +186,7 @@ class _Times:
             queued = min(queued, first)  # both are as exact as a batch is
         return TaskStatistics(
             name=execution.plan.tasks[task].name,
-            state=TASK_STATES[execution.machine.task_states[task]],
+            state=TASK_STATES[execution.machine.record.task_states[task]],
             attempts=self._attempts[task],
             queued_at=None if queued is None else wall(queued),
             started_at=None if first is None else wall(first),
@@ -198,7 +198,7 @@ class _Times:
     def _queued(self, task: int) -> float | None:
         """Return when the trigger rule of a task was met; None if it was not."""
         execution = self._execution
-        shape, states = execution.plan.shape, execution.machine.task_states
+        shape, states = execution.plan.shape, execution.machine.record.task_states
         never_met = states[task] >= TASK_ENDED_FROM and states[task] not in (SUCCEEDED, FAILED)
         if task not in self._first and (never_met or not self._is_ready(task)):
             return None

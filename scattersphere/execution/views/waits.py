@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from scattersphere.execution.admission import Admission
     from scattersphere.execution.execution import Execution
-    from scattersphere.execution.machine.places import Gate
+    from scattersphere.execution.machine.dispatcher import Gate
 
 NAMED = 3
 """Names that are told of those that are waited for, or that hold a place."""
@@ -46,7 +46,7 @@ class Waits:
 
     def of_run(self, execution: Execution) -> str:
         """Say what a run waits for; "" where it does not wait."""
-        state = execution.machine.state
+        state = execution.machine.record.state
         if state == RUN_QUEUED:
             return self._engine.admission.waits_for(execution)
         if state in (RUN_PAUSING, RUN_PAUSED):
@@ -60,21 +60,23 @@ class Waits:
     def of_task(self, execution: Execution, unit: int) -> str:
         """Say what a task or an instance waits for; "" where it does not wait."""
         machine = execution.machine
-        state = machine.task_states[unit]
-        if machine.is_over or state >= TASK_ENDED_FROM:
+        state = machine.record.task_states[unit]
+        if machine.record.is_over or state >= TASK_ENDED_FROM:
             return ""
         if state == RUNNING:
             return self._of_attempt(execution, unit)
         if state == CANCELLING:
             return self._of_cancelled(execution, unit)
-        if machine.state == RUN_QUEUED or (machine.state == RUN_PAUSED and not machine.started):
+        if machine.record.state == RUN_QUEUED or (
+            machine.record.state == RUN_PAUSED and not machine.record.started
+        ):
             return f"its run, which waits for {self.of_run(execution)}"
         if state == UP_FOR_RETRY and (timer := execution.retries.get(unit)) is not None:
             until = execution.wall(timer.when).time().isoformat("seconds")
             return f"its back-off, until {until} UTC ({max(0.0, timer.when - self._engine.clock()):.1f} s)"
         if state == PENDING and (above := self._above(execution, unit)):
             return above
-        if machine.state in (RUN_PAUSING, RUN_PAUSED):
+        if machine.record.state in (RUN_PAUSING, RUN_PAUSED):
             return "a resume"
         return self._place(execution, unit)
 
@@ -83,9 +85,9 @@ class Waits:
         children = [] if attempt is None else [child for child in attempt.waits_for if not child.state.ended]
         if children:
             return _listed((f"run {child.id} of {child.plan.job}" for child in children), len(children))
-        if unit in machine.lent:
+        if unit in machine.record.lent:
             return f"{self._place(execution, unit)}, which it has lent"
-        return "a resume, at a checkpoint" if unit in machine.held else ""
+        return "a resume, at a checkpoint" if unit in machine.record.held else ""
 
     def _of_cancelled(self, execution: Execution, unit: int) -> str:
         attempt = execution.live.get(unit)
@@ -96,22 +98,22 @@ class Waits:
     def _above(self, execution: Execution, unit: int) -> str:
         """Name the tasks that must end before this one is decided."""
         machine, tasks = execution.machine, execution.plan.tasks
-        task = machine.task_of(unit)
-        if unit != task or machine.is_admitted(task):
+        task = machine.record.task_of(unit)
+        if unit != task or machine.propagation.is_admitted(task):
             return ""
-        if machine.shape.tasks[task].finally_ and not machine.finals_phase:
+        if machine.record.shape.tasks[task].finally_ and not machine.record.finals_phase:
             return "the end of all tasks that are no finally-tasks"
-        states = machine.task_states
-        waited = [up for up in machine.shape.upstreams[task] if states[up] < TASK_ENDED_FROM]
+        states = machine.record.task_states
+        waited = [up for up in machine.record.shape.upstreams[task] if states[up] < TASK_ENDED_FROM]
         return _listed((tasks[up].name for up in waited), len(waited))
 
     # ---- places
 
     def _place(self, execution: Execution, unit: int) -> str:
         machine = execution.machine
-        gate, dispatcher = machine.full_gate(unit), machine.dispatcher
+        gate, dispatcher = machine.ready.full_gate(unit), machine.dispatcher
         if gate is not None:
-            amount = machine.amount_of(unit, gate)
+            amount = machine.ready.amount_of(unit, gate)
             places = "a place" if amount == 1 else f"{amount:,} places"
             behind = f", behind {self._first_at(gate)}" if gate.free >= amount else ""
             return f"{places} in {self._cached(id(gate), lambda: self._at(gate))}{behind}"
@@ -128,7 +130,7 @@ class Waits:
         if not gate.waiting:
             return "who has its turn before"
         lane = next(iter(gate.waiting[max(gate.waiting)]))
-        execution = self._engine.running.get(lane.turn.machine.run_id)
+        execution = self._engine.running.get(lane.turn.ready.run_id)
         if execution is None or not lane.queue:
             return "who waits for more"
         return f"{execution.plan.job}#{execution.id}/{execution.label_of(lane.queue[0])}, which needs more"
@@ -143,9 +145,9 @@ class Waits:
         for execution in self._engine.running.values():
             machine = execution.machine
             for unit, attempt in execution.live.items():
-                if unit in machine.lent:
+                if unit in machine.record.lent:
                     continue
-                amount = 1 if gate is None else machine.amount_of(unit, gate)
+                amount = 1 if gate is None else machine.ready.amount_of(unit, gate)
                 if amount:
                     yield attempt.label if amount == 1 else f"{attempt.label} ({amount:,})"
 

@@ -277,7 +277,7 @@ async def test_the_quick_way_of_making_events_makes_the_same_as_the_general_one(
     run = await (await server.start("j")).wait(PATIENCE)
     if why == "reused":
         run = await (await server.rerun(run.id)).wait(PATIENCE)
-    assert run._execution.machine.is_even is (why == "even")
+    assert run._execution.machine.record.is_even is (why == "even")
     quick = await read(run)
     monkeypatch.setattr(RunRecord, "is_even", False)
     assert await read(run) == quick

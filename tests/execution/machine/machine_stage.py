@@ -13,7 +13,7 @@ def begun(dispatcher, limit=32):
     """Take once, and begin all of it: (machine, units) or None."""
     taken = dispatcher.take(limit)
     if taken is not None:
-        machine, units = taken
+        machine, units = dispatcher.machines[taken[0]], taken[1]
         return machine, [unit for unit in units if machine.begin(unit)]
     return None
 
@@ -62,18 +62,18 @@ class Stage:
 
     @property
     def run_state(self):
-        return RUN_STATES[self.machine.state].value
+        return RUN_STATES[self.machine.record.state].value
 
     @property
     def states(self):
-        return [TASK_STATES[code].value for code in self.machine.task_states]
+        return [TASK_STATES[code].value for code in self.machine.record.task_states]
 
     @property
     def moves(self):
         """All moves so far, as (source, target) names: of the run, and of all units."""
         run, units = [RunState.QUEUED], {}
         run_moves, task_moves = [], []
-        for unit, state in read_journal(self.machine.journal):
+        for unit, state in read_journal(self.machine.record.journal):
             if unit is None:
                 run_moves.append((run[-1], state))
                 run.append(state)

@@ -19,6 +19,8 @@ from scattersphere.execution.machine import (
     Shape,
     TaskShape,
     Verdict,
+    facts_of,
+    take_up,
 )
 from scattersphere.execution.machine.codes import (
     CANCELLED,
@@ -48,7 +50,7 @@ from scattersphere.execution.machine.codes import (
     UP_FOR_RETRY,
     UPSTREAM_FAILED,
 )
-from scattersphere.execution.machine.readers import DROPPED
+from scattersphere.execution.machine.shape import DROPPED
 from scattersphere.model.states import TriggerRule
 
 
@@ -135,16 +137,51 @@ class Chronicle:
     final: tuple[int, bytes] | None = None
 
 
+SIGNALS = (
+    "slot", "pause", "resume", "stop", "cancel", "kill", "timeout", "crash", "ok", "ended", "attempt_timeout",
+    "finally_timeout", "grace_over", "checkpoint", "interrupted", "hold_waiting", "work",
+)  # fmt: skip
+"""What returns commands."""
+
+
+def recording(machine):
+    """Return a class of machines that keep in `out` what their signals have asked for, until it is cleared."""
+
+    def recorded(name):
+        signal = getattr(machine, name)
+
+        def wrapper(self, *args, **kwargs):
+            commands = signal(self, *args, **kwargs)
+            if commands and commands is not self.last:  # `ok` may hand on what `ended` has returned
+                self.out.extend(commands)
+                self.last = commands
+            return commands
+
+        return wrapper
+
+    def init(self, shape, run_id, dispatcher, ask, **options):
+        machine.__init__(self, shape, run_id, dispatcher, ask, **options)
+        self.out, self.last = [], None
+        vars(dispatcher).setdefault("machines", {})[run_id] = self
+
+    body = {"__slots__": ("last", "out"), "__init__": init, **{name: recorded(name) for name in SIGNALS}}
+    return type("RunMachine", (machine,), body)
+
+
+Machine = recording(RunMachine)
+
+
 class World:
     """Several runs, one dispatcher, and the attempts that execute at this moment."""
 
     def __init__(self, jobs_, *, limit=None, pools=None, take=4, at_once=256, machine=RunMachine, late=False):
-        kind = self.kind = type("Machine", (machine,), {"at_once": at_once, "__slots__": ()})
+        kind = recording(machine)
+        self.make = lambda *args: kind(*args, at_once=at_once)
         self.dispatcher = Dispatcher(limit, pools)
         self.limit, self.pools, self.width = limit, dict(pools or {}), take
         self.jobs = list(jobs_)
         self.machines = [
-            kind(job.shape(), number, self.dispatcher, job.answers.__getitem__)
+            self.make(job.shape(), number, self.dispatcher, job.answers.__getitem__)
             for number, job in enumerate(self.jobs)
         ]
         self.notes = [Chronicle() for _ in self.machines]
@@ -164,7 +201,7 @@ class World:
 
     def obey(self):
         for machine in self.machines:
-            number, note = machine.run_id, self.notes[machine.run_id]
+            number, note = machine.record.run_id, self.notes[machine.record.run_id]
             for name, *rest in machine.out:
                 self.commands.append((number, (name, *rest)))
                 match name:
@@ -182,11 +219,11 @@ class World:
                     case "release":
                         assert (number, rest[0]) in self.live
                     case "mapped":
-                        assert machine.task_states[rest[0]] >= TASK_ENDED_FROM
+                        assert machine.record.task_states[rest[0]] >= TASK_ENDED_FROM
                     case "run":
                         note.run_moves.append(rest[0])
                     case "work":
-                        pass
+                        assert rest == [0]
                     case _:
                         raise AssertionError(name)
             machine.out.clear()
@@ -195,13 +232,13 @@ class World:
         """Take until nothing starts; then check all promises."""
         self.obey()
         while (taken := self.dispatcher.take(self.width)) is not None:
-            machine, units = taken
+            machine, units = self.machines[taken[0]], taken[1]
             assert 0 < len(units) <= self.width
             for unit in units:
-                if unit in machine.lent:
-                    machine.take_back(unit)
+                if unit in machine.record.lent:
+                    machine.ready.take_back(unit)
                 else:
-                    self.taken.append((machine.run_id, unit))
+                    self.taken.append((machine.record.run_id, unit))
             if not self.late:
                 self.begin_all()
             self.obey()
@@ -214,28 +251,28 @@ class World:
     def begin(self, key):
         self.taken.remove(key)
         machine, unit = self.machines[key[0]], key[1]
-        before = machine.attempts[unit]
+        before = machine.record.attempts[unit]
         if machine.begin(unit):
             self.check_start(machine, unit)
             self.live.add(key)
         else:
-            assert machine.attempts[unit] == before, "what never began was counted"
+            assert machine.record.attempts[unit] == before, "what never began was counted"
 
     def end(self, key, kind, *, retryable=True):
         number, unit = key
         machine = self.machines[number]
-        self.seized = self.seized or bool(machine.lent)
+        self.seized = self.seized or bool(machine.record.lent)
         self.live.remove(key)
         self.asked.discard(key)
         self.killed.discard(key)
-        shape = self.jobs[number].tasks[machine.task_of(unit)]
+        shape = self.jobs[number].tasks[machine.record.task_of(unit)]
         if (
             kind != SUCCEEDED
             and retryable
-            and unit not in machine.stuck
+            and unit not in machine.record.stuck
             and not shape.finally_
             and "stop" in self.notes[number].requested
-            and machine.counted(unit) < shape.max_attempts
+            and machine.record.counted(unit) < shape.max_attempts
         ):
             self.notes[number].denied_retry = True
         if kind == SUCCEEDED:
@@ -248,7 +285,7 @@ class World:
         self.live.remove(key)
         self.asked.discard(key)
         self.killed.discard(key)
-        self.seized = self.seized or bool(self.machines[key[0]].lent)
+        self.seized = self.seized or bool(self.machines[key[0]].record.lent)
         self.machines[key[0]].interrupted(key[1])
 
     def suspend(self, ends):
@@ -261,26 +298,28 @@ class World:
             elif key in self.live:
                 self.lose(key)
             for machine in self.machines:
-                while machine.work(3):
-                    pass
+                while machine.busy:
+                    machine.work(3)
             self.obey()
             assert self.dispatcher.take(8) is None, "something begins after a suspend"
         self.cut()
 
     def cut(self):
         """The process dies: nothing is left but the facts, and new machines go on from there."""
-        facts = [machine.facts() for machine in self.machines]
+        facts = [facts_of(machine) for machine in self.machines]
         self.dispatcher = Dispatcher(self.limit, self.pools)
         self.machines = [
-            self.kind.restore(job.shape(), each, number, self.dispatcher, job.answers.__getitem__)
-            for number, (job, each) in enumerate(zip(self.jobs, facts, strict=True))
+            self.make(job.shape(), number, self.dispatcher, job.answers.__getitem__)
+            for number, job in enumerate(self.jobs)
         ]
+        for machine, each in zip(self.machines, facts, strict=True):
+            machine.out.extend(take_up(machine, each))
         for things in (self.live, self.asked, self.killed, self.due, self.taken):
             things.clear()
         self.seized = False
         for machine, each, note in zip(self.machines, facts, self.notes, strict=True):
             note.read, note.run_state = 0, each.state
-            size, instances = len(self.jobs[machine.run_id].tasks), 0
+            size, instances = len(self.jobs[machine.record.run_id].tasks), 0
             note.states = {}
             for unit in each.units:
                 number = unit.task if unit.index is None else size + instances
@@ -290,13 +329,13 @@ class World:
     # ---- the promises
 
     def check_start(self, machine, unit):
-        job, task = self.jobs[machine.run_id], machine.task_of(unit)
-        shape, states = job.tasks[task], machine.task_states
-        assert (machine.run_id, unit) not in self.live, "two live attempts"
-        assert machine.state in (RUN_RUNNING, RUN_STOPPING, RUN_CANCELLING)
+        job, task = self.jobs[machine.record.run_id], machine.record.task_of(unit)
+        shape, states = job.tasks[task], machine.record.task_states
+        assert (machine.record.run_id, unit) not in self.live, "two live attempts"
+        assert machine.record.state in (RUN_RUNNING, RUN_STOPPING, RUN_CANCELLING)
         assert states[unit] == RUNNING
-        assert 1 <= machine.counted(unit) <= shape.max_attempts
-        requested = self.notes[machine.run_id].requested
+        assert 1 <= machine.record.counted(unit) <= shape.max_attempts
+        requested = self.notes[machine.record.run_id].requested
         if shape.finally_:
             assert "kill" not in requested
             assert all(states[other] >= TASK_ENDED_FROM for other in self.normal(job))
@@ -343,13 +382,13 @@ class World:
         use = Counter()
         for number, unit in [*self.live, *self.taken]:
             machine = self.machines[number]
-            if unit in machine.lent:
+            if unit in machine.record.lent:
                 continue
-            task = machine.task_of(unit)
+            task = machine.record.task_of(unit)
             use["server"] += 1
             for pool, amount in needs_of(self.jobs[number].tasks[task]).items():
                 use[pool] += amount
-            if unit not in machine.stuck:
+            if unit not in machine.record.stuck:
                 use[number] += 1
                 use[number, task] += 1
         if self.limit is not None:
@@ -358,17 +397,17 @@ class World:
         for pool, size in self.pools.items():
             assert self.dispatcher.pools[pool].free == size - use[pool]
         for machine, job in zip(self.machines, self.jobs, strict=True):
-            number = machine.run_id
+            number = machine.record.run_id
             assert job.max_parallel is None or use[number] <= job.max_parallel or self.seized
             waiting = sum(number == run for run, _ in self.taken)
-            executing = use[number] - waiting + len(machine.lent)
-            assert machine.live == (executing if not machine.is_over else 0)
+            executing = use[number] - waiting + len(machine.record.lent)
+            assert machine.record.live == (executing if not machine.record.is_over else 0)
             for task, shape in enumerate(job.tasks):
                 assert shape.max_parallel is None or use[number, task] <= shape.max_parallel or self.seized
                 assert shape.mapped or use[number, task] <= 1
 
     def check_journal(self, machine, note):
-        for entry in machine.journal[note.read :]:
+        for entry in machine.record.journal[note.read :]:
             assert note.run_state < RUN_ENDED_FROM, "something follows the end of the run"
             if entry < 0:
                 move = note.run_state << STATE_BITS | ~entry
@@ -381,110 +420,112 @@ class World:
                 assert move in TASK_ALLOWED
                 self.moves.add(("task", move))
                 note.states[unit] = new
-        note.read = len(machine.journal)
-        assert note.run_state == machine.state
-        derived = bytearray(note.states.get(unit, PENDING) for unit in range(len(machine.task_states)))
-        assert derived == machine.task_states
+        note.read = len(machine.record.journal)
+        assert note.run_state == machine.record.state
+        derived = bytearray(note.states.get(unit, PENDING) for unit in range(len(machine.record.task_states)))
+        assert derived == machine.record.task_states
 
     def check_run(self, machine, note):
-        for task, shape in enumerate(self.jobs[machine.run_id].tasks):
-            if shape.mapped and machine.task_states[task] >= TASK_ENDED_FROM:
+        for task, shape in enumerate(self.jobs[machine.record.run_id].tasks):
+            if shape.mapped and machine.record.task_states[task] >= TASK_ENDED_FROM:
                 self.check_mapped(machine, task)
-            if machine.task_states[task] == SUCCEEDED:
+            if machine.record.task_states[task] == SUCCEEDED:
                 dropped = not shape.keeps_result and self.all_readers_ended(machine, task)
-                assert (machine.results[task] is DROPPED) == dropped
-        mine = {unit for number, unit in self.live if number == machine.run_id}
-        assert machine.stuck <= mine
-        assert machine.held <= mine - machine.stuck
-        executing = mine - machine.stuck
-        if machine.state >= RUN_ENDED_FROM:
-            now = (machine.state, bytes(machine.task_states))
+                assert (machine.record.results[task] is DROPPED) == dropped
+        mine = {unit for number, unit in self.live if number == machine.record.run_id}
+        assert machine.record.stuck <= mine
+        assert machine.record.held <= mine - machine.record.stuck
+        executing = mine - machine.record.stuck
+        if machine.record.state >= RUN_ENDED_FROM:
+            now = (machine.record.state, bytes(machine.record.task_states))
             note.final = note.final or now
             assert note.final == now, "a terminal state has changed"
-            assert all(state >= TASK_ENDED_FROM for state in machine.task_states)
+            assert all(state >= TASK_ENDED_FROM for state in machine.record.task_states)
             assert not executing, "an attempt runs on that is not named as stuck"
             assert not machine.busy
             assert sum(state >= RUN_ENDED_FROM for state in note.run_moves) == 1
             self.check_final_state(machine, note)
-        elif machine.state == RUN_PAUSED:
-            assert executing == machine.held
-        elif machine.state == RUN_PAUSING:
-            assert executing != machine.held, "paused, but does not say so"
+        elif machine.record.state == RUN_PAUSED:
+            assert executing == machine.record.held
+        elif machine.record.state == RUN_PAUSING:
+            assert executing != machine.record.held, "paused, but does not say so"
         else:
-            assert not machine.held
+            assert not machine.record.held
 
     def all_readers_ended(self, machine, task):
-        tasks = enumerate(self.jobs[machine.run_id].tasks)
+        tasks = enumerate(self.jobs[machine.record.run_id].tasks)
         readers = [index for index, shape in tasks if task in shape.upstreams]
-        return all(machine.task_states[reader] >= TASK_ENDED_FROM for reader in readers)
+        return all(machine.record.task_states[reader] >= TASK_ENDED_FROM for reader in readers)
 
     def check_mapped(self, machine, task):
         """A mapped task ends after its instances, and as they did."""
-        units = range(machine.shape.size, len(machine.task_states))
-        states = [machine.task_states[unit] for unit in units if machine.task_of(unit) == task]
+        units = range(machine.record.shape.size, len(machine.record.task_states))
+        states = [machine.record.task_states[unit] for unit in units if machine.record.task_of(unit) == task]
         assert all(state >= TASK_ENDED_FROM for state in states)
-        if not states or machine.state == RUN_CRASHED:
+        if not states or machine.record.state == RUN_CRASHED:
             return
         if FAILED in states or CRASHED in states:
             expected = FAILED
-        elif CANCELLED in states or len(states) < machine.width_of(task):
+        elif CANCELLED in states or len(states) < machine.record.width_of(task):
             expected = CANCELLED
         else:
             expected = SUCCEEDED
-        assert machine.task_states[task] == expected
+        assert machine.record.task_states[task] == expected
 
     def check_final_state(self, machine, note):
-        job = self.jobs[machine.run_id]
+        job = self.jobs[machine.record.run_id]
         failed = any(
-            machine.task_states[task] in (FAILED, CRASHED) and not shape.allow_failure
+            machine.record.task_states[task] in (FAILED, CRASHED) and not shape.allow_failure
             for task, shape in enumerate(job.tasks)
         )
         asked = note.requested
-        if machine.state == RUN_CRASHED:
+        if machine.record.state == RUN_CRASHED:
             assert asked[-1:] == ["crash"]
         elif {"cancel", "kill", "timeout"} & set(asked):
             first = next(word for word in asked if word != "stop")
-            assert machine.state == (RUN_FAILED if first == "timeout" else RUN_CANCELLED)
+            assert machine.record.state == (RUN_FAILED if first == "timeout" else RUN_CANCELLED)
         elif RUN_RUNNING not in note.run_moves:
-            assert machine.state == RUN_STOPPED
+            assert machine.record.state == RUN_STOPPED
         elif "stop" in asked and (job.fail_fast or self.was_withheld(machine, note)):
-            assert machine.state == RUN_STOPPED or job.fail_fast
+            assert machine.record.state == RUN_STOPPED or job.fail_fast
         else:
-            assert machine.state == (RUN_FAILED if failed else RUN_SUCCEEDED)
+            assert machine.record.state == (RUN_FAILED if failed else RUN_SUCCEEDED)
 
     def was_withheld(self, machine, note):
         """Whether the stop kept a task, an instance or a retry from starting."""
         cut = any(
-            machine.width_of(task) not in (None, self.begun(machine, task))
-            for task in range(machine.shape.size)
+            machine.record.width_of(task) not in (None, self.begun(machine, task))
+            for task in range(machine.record.shape.size)
         )
-        return cut or note.denied_retry or CANCELLED in machine.task_states
+        return cut or note.denied_retry or CANCELLED in machine.record.task_states
 
     @staticmethod
     def begun(machine, task):
         """Return how many instances of a mapped task have begun."""
-        units = range(machine.shape.size, len(machine.task_states))
-        return sum(machine.task_of(unit) == task for unit in units)
+        units = range(machine.record.shape.size, len(machine.record.task_states))
+        return sum(machine.record.task_of(unit) == task for unit in units)
 
     def check_nothing_idle(self, machine):
         """What may start and finds places everywhere has started (work conservation)."""
-        job, states = self.jobs[machine.run_id], machine.task_states
+        job, states = self.jobs[machine.record.run_id], machine.record.task_states
         if (
-            machine.state != RUN_RUNNING
+            machine.record.state != RUN_RUNNING
             or machine.busy
             or (self.limit is not None and self.dispatcher.free <= 0)
         ):
             return
-        if job.fail_fast and "fail_fast" in machine.causes:
+        if job.fail_fast and "fail_fast" in machine.record.causes:
             return
         used = Counter(
-            machine.task_of(unit)
+            machine.record.task_of(unit)
             for number, unit in [*self.live, *self.taken]
-            if number == machine.run_id and unit not in machine.stuck and unit not in machine.lent
+            if number == machine.record.run_id
+            and unit not in machine.record.stuck
+            and unit not in machine.record.lent
         )
         full = job.max_parallel is not None and used.total() >= job.max_parallel
         for unit in range(len(states)):
-            task = machine.task_of(unit)
+            task = machine.record.task_of(unit)
             shape = job.tasks[task]
             gates = [
                 (self.dispatcher.pools[pool], n) for pool, n in needs_of(shape).items() if pool in self.pools
@@ -494,16 +535,18 @@ class World:
                 full
                 or bound
                 or any(lacks(gate, n) for gate, n in gates)
-                or (machine.run_id, unit) in self.taken
+                or (machine.record.run_id, unit) in self.taken
             ):
                 continue
-            assert not self.could_start(machine, job, unit), f"idle: unit {unit} of run {machine.run_id}"
+            assert not self.could_start(machine, job, unit), (
+                f"idle: unit {unit} of run {machine.record.run_id}"
+            )
 
     def could_start(self, machine, job, unit):
-        states = machine.task_states
-        shape = job.tasks[machine.task_of(unit)]
+        states = machine.record.task_states
+        shape = job.tasks[machine.record.task_of(unit)]
         if states[unit] == UP_FOR_RETRY:
-            return (machine.run_id, unit) not in self.due
+            return (machine.record.run_id, unit) not in self.due
         if unit >= len(job.tasks):
             return states[unit] == PENDING  # it was put back
         if shape.mapped and self.begun(machine, unit):
@@ -530,7 +573,7 @@ class World:
                 elif answer == (Verdict.GO, 0):
                     expected[task] = SUCCEEDED
                 else:
-                    expected[task] = machine.task_states[task]
+                    expected[task] = machine.record.task_states[task]
                     assert expected[task] in (SUCCEEDED, FAILED, CRASHED)
                 continue
             above = [expected[other] for other in self.above(job, task)]
@@ -551,14 +594,14 @@ class Player:
 
     def choose_machine(self, machines):
         """Choose by number, so that the same choices can be made in another world."""
-        return self.world.machines[self.choose([machine.run_id for machine in machines])]
+        return self.world.machines[self.choose([machine.record.run_id for machine in machines])]
 
     def step(self):
         world = self.world
         live = sorted(world.live)
         busy = [machine for machine in world.machines if machine.busy]
         acts = ["request"] if self.control else []
-        acts += ["start"] * any(machine.state == RUN_QUEUED for machine in world.machines)
+        acts += ["start"] * any(machine.record.state == RUN_QUEUED for machine in world.machines)
         acts += ["end"] * 6 + ["timeout", "checkpoint", "grace"] * self.control if live else []
         acts += ["lend", "lend", "reclaim", "reclaim", "seize"] if live and self.control else []
         acts += ["due"] * bool(world.due) + ["work"] * 3 * bool(busy) + ["begin"] * 4 * bool(world.taken)
@@ -578,7 +621,7 @@ class Player:
         elif act == "due":
             self.fire(self.choose(sorted(world.due)))
         elif act == "start":
-            self.choose_machine([m for m in world.machines if m.state == RUN_QUEUED]).slot()
+            self.choose_machine([m for m in world.machines if m.record.state == RUN_QUEUED]).slot()
         elif act == "request":
             self.request(self.choose_machine(world.machines))
         else:
@@ -600,21 +643,23 @@ class Player:
 
     def disturb(self, act, key):
         machine, unit = self.world.machines[key[0]], key[1]
-        lent = unit in machine.lent
+        lent = unit in machine.record.lent
         if act == "checkpoint":
-            before = machine.state
-            held = machine.checkpoint(unit)
-            assert held == (before in (RUN_PAUSING, RUN_PAUSED) and machine.task_states[unit] == RUNNING)
+            before = machine.record.state
+            held = machine.checkpoint(unit) is not None
+            assert held == (
+                before in (RUN_PAUSING, RUN_PAUSED) and machine.record.task_states[unit] == RUNNING
+            )
         elif act == "lend":
             assert machine.lend(unit) == (
-                machine.task_states[unit] == RUNNING and unit not in machine.stuck and not lent
+                machine.record.task_states[unit] == RUNNING and unit not in machine.record.stuck and not lent
             )
             machine.hold_waiting(unit)
         elif act == "reclaim":
-            machine.reclaim(unit)
+            machine.ready.reclaim(unit)
         elif act == "seize":
             self.world.seized = self.world.seized or lent
-            machine.seize(unit)
+            machine.ready.seize(unit)
         elif act == "grace":
             self.world.seized = self.world.seized or lent
             if key in self.world.asked:
@@ -626,13 +671,13 @@ class Player:
     def request(self, machine):
         words = ["pause"] * 5 + ["resume"] * 6 + ["stop"] * 2 + ["cancel"] * 2
         word = self.choose([*words, "timeout", "kill", "finally_timeout", "crash"])
-        note = self.world.notes[machine.run_id]
+        note = self.world.notes[machine.record.run_id]
         if word in ("timeout", "crash", "finally_timeout"):
-            if machine.is_over or (word == "timeout" and machine.state == RUN_QUEUED):
+            if machine.record.is_over or (word == "timeout" and machine.record.state == RUN_QUEUED):
                 return
-            if word == "timeout" and machine.state == RUN_PAUSED and RUN_RUNNING not in note.run_moves:
+            if word == "timeout" and machine.record.state == RUN_PAUSED and RUN_RUNNING not in note.run_moves:
                 return
-        elif machine.is_over or (word in ("pause", "resume") and machine.state >= RUN_STOPPING):
+        elif machine.record.is_over or (word in ("pause", "resume") and machine.record.state >= RUN_STOPPING):
             return
         if word not in ("pause", "resume", "finally_timeout"):
             note.controlled = True
@@ -644,12 +689,12 @@ class Player:
         world = self.world
         for _ in range(2000):
             for machine in world.machines:
-                if machine.state in (RUN_PAUSED, RUN_PAUSING):
+                if machine.record.state in (RUN_PAUSED, RUN_PAUSING):
                     machine.resume()
-                if machine.state == RUN_QUEUED:
+                if machine.record.state == RUN_QUEUED:
                     machine.slot()
-                while machine.work(3):
-                    pass
+                while machine.busy:
+                    machine.work(3)
             world.pump()
             for key in sorted(world.due):
                 self.fire(key)
@@ -657,7 +702,7 @@ class Player:
             world.begin_all()
             world.pump()
             if not world.live:
-                if all(machine.is_over for machine in world.machines):
+                if all(machine.record.is_over for machine in world.machines):
                     break
                 continue
             kinds = [SUCCEEDED, SUCCEEDED, FAILED, CANCELLED]
@@ -667,16 +712,18 @@ class Player:
 
     def check_finished(self):
         world = self.world
-        assert all(machine.is_over for machine in world.machines), world.machines
+        assert all(machine.record.is_over for machine in world.machines), world.machines
         assert not world.live
-        assert not any(machine.stuck for machine in world.machines)
+        assert not any(machine.record.stuck for machine in world.machines)
         assert world.limit is None or world.dispatcher.free == world.limit
         for pool, gate in world.dispatcher.pools.items():
             assert not gate.waiting, pool
             assert gate.free == gate.limit
         assert not world.dispatcher.ready
         for machine in world.machines:
-            note = world.notes[machine.run_id]
-            if not (note.controlled or world.jobs[machine.run_id].fail_fast):
-                size = machine.shape.size
-                assert bytes(machine.task_states[:size]) == world.expected_states(machine.run_id)
+            note = world.notes[machine.record.run_id]
+            if not (note.controlled or world.jobs[machine.record.run_id].fail_fast):
+                size = machine.record.shape.size
+                assert bytes(machine.record.task_states[:size]) == world.expected_states(
+                    machine.record.run_id
+                )

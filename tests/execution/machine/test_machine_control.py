@@ -115,7 +115,7 @@ def test_a_finished_outcome_beats_cancel():
     stage.machine.cancel()
     stage.end(0, SUCCEEDED, value=5)
     assert stage.states == ["succeeded"]
-    assert stage.machine.results == [5]
+    assert stage.machine.record.results == [5]
 
 
 def test_kill_reaches_attempts_that_are_cancelling():
@@ -143,7 +143,7 @@ def test_escalation_only_goes_up():
     stage.machine.cancel("too late")
     stage.machine.stop("much too late")
     assert stage.run_state == "cancelling"
-    assert stage.machine.causes == ["enough"]
+    assert stage.machine.record.causes == ["enough"]
 
 
 def test_all_causes_are_kept_in_their_order():
@@ -152,7 +152,7 @@ def test_all_causes_are_kept_in_their_order():
     stage.machine.timeout()
     stage.machine.cancel("now")
     stage.machine.kill()
-    assert stage.machine.causes == ["lunch", "timeout", "now", "kill"]
+    assert stage.machine.record.causes == ["lunch", "timeout", "now", "kill"]
 
 
 @pytest.mark.parametrize("ask", ["pause", "resume"])
@@ -195,7 +195,7 @@ def test_a_timer_of_a_run_that_never_started_does_nothing():
     stage = Stage(ONE, slot=False)
     stage.machine.timeout()
     assert stage.run_state == "queued"
-    assert stage.machine.causes == []
+    assert stage.machine.record.causes == []
 
 
 def test_a_stopped_run_that_never_started_runs_no_finally_task():
@@ -220,7 +220,7 @@ def test_a_refuser_is_stuck_keeps_pool_and_server_and_frees_run_and_task():
     stage.machine.cancel()
     stage.machine.grace_over(0)
     assert stage.states == ["cancelled", "pending"]
-    assert stage.machine.stuck == {0}
+    assert stage.machine.record.stuck == {0}
     assert stage.dispatcher.pools["db"].free == 0
     assert stage.dispatcher.free == 1
     assert stage.start() == [0, 1]
@@ -229,8 +229,8 @@ def test_a_refuser_is_stuck_keeps_pool_and_server_and_frees_run_and_task():
     stage.end(0, SUCCEEDED, value="late")
     assert stage.dispatcher.pools["db"].free == 1
     assert stage.dispatcher.free == 2
-    assert stage.machine.stuck == set()
-    assert stage.machine.results[0] is None
+    assert stage.machine.record.stuck == set()
+    assert stage.machine.record.results[0] is None
     assert stage.states[0] == "cancelled"
 
 
@@ -260,11 +260,11 @@ def test_after_a_compaction_a_refuser_still_gives_its_places_back():
     stage = executing(TaskShape(pools=("db",)), pools={"db": 1})
     stage.machine.kill()
     stage.machine.grace_over(0)
-    journal = list(stage.machine.journal)
+    journal = list(stage.machine.record.journal)
     stage.machine.compact()
     stage.end(0, CRASHED)
     assert stage.dispatcher.pools["db"].free == 1
-    assert list(stage.machine.journal) == journal
+    assert list(stage.machine.record.journal) == journal
 
 
 def test_an_ending_that_is_reported_twice_counts_once():
@@ -284,7 +284,7 @@ def test_a_crash_ends_everything_names_what_executes_and_frees_its_places_in_the
     assert stage.states == ["crashed"] * 4
     assert stage.run_state == "crashed"
     assert stage.machine.out == [("kill", 0), ("kill", 3), ("run", 10)]
-    assert stage.machine.stuck == {0, 3}
+    assert stage.machine.record.stuck == {0, 3}
     stage.end(0, SUCCEEDED)
     stage.end(3, CANCELLED)
     assert stage.dispatcher.free == 3

@@ -1,14 +1,14 @@
 """Which attempt starts next: priorities, turns, pools, limits, and places that are offered on."""
 
 from machine_stage import begun
-from machine_world import Job, World
+from machine_world import Job, Machine, World
 
-from scattersphere.execution.machine import Dispatcher, RunMachine, Shape, TaskShape, Verdict
+from scattersphere.execution.machine import Dispatcher, Shape, TaskShape, Verdict
 from scattersphere.execution.machine.codes import SUCCEEDED
 
 
 def run(dispatcher, *tasks, number=1, **job):
-    machine = RunMachine(Shape(tasks, **job), number, dispatcher, lambda _: (Verdict.GO, 5))
+    machine = Machine(Shape(tasks, **job), number, dispatcher, lambda _: (Verdict.GO, 5))
     machine.slot()
     return machine
 
@@ -16,7 +16,7 @@ def run(dispatcher, *tasks, number=1, **job):
 def taken(dispatcher, limit=32):
     """Take once; return (number of the run, units)."""
     result = begun(dispatcher, limit)
-    return None if result is None else (result[0].run_id, result[1])
+    return None if result is None else (result[0].record.run_id, result[1])
 
 
 def test_the_higher_priority_goes_first_over_all_runs():
@@ -202,7 +202,7 @@ def test_a_task_of_a_chain_costs_the_dispatcher_no_queue_of_its_own():
     for _ in range(50):
         world.pump()
         world.end(next(iter(world.live)), SUCCEEDED)
-    assert world.machines[0].is_over
+    assert world.machines[0].record.is_over
 
 
 def test_many_priorities_do_not_pile_up():

@@ -18,9 +18,9 @@ def steps_of(machine):
     """Work in slices; return how many were needed, having checked that none moves too much."""
     slices = 0
     while machine.busy:
-        before = len(machine.journal)
+        before = len(machine.record.journal)
         machine.work(SLICE)
-        assert len(machine.journal) - before <= 2 * SLICE
+        assert len(machine.record.journal) - before <= 2 * SLICE
         slices += 1
     return slices
 
@@ -56,8 +56,8 @@ def test_the_failure_of_a_long_chain_does_not_recurse(line):
     limit = sys.getrecursionlimit()
     assert limit < MANY
     steps_of(machine)
-    assert machine.is_over
-    assert machine.task_states.count(machine.task_states[1]) == MANY - 1
+    assert machine.record.is_over
+    assert machine.record.task_states.count(machine.record.task_states[1]) == MANY - 1
 
 
 def test_a_cancel_of_a_hundred_thousand_tasks_is_swept_in_slices_and_nothing_starts_meanwhile(fan):
@@ -67,8 +67,8 @@ def test_a_cancel_of_a_hundred_thousand_tasks_is_swept_in_slices_and_nothing_sta
     machine.cancel()
     assert begun(machine.dispatcher) is None
     assert steps_of(machine) > MANY // SLICE
-    assert machine.is_over
-    assert machine.task_states.count(CANCELLED) == MANY
+    assert machine.record.is_over
+    assert machine.record.task_states.count(CANCELLED) == MANY
 
 
 def test_requests_in_the_middle_of_a_sweep_are_obeyed(fan):
@@ -81,7 +81,7 @@ def test_requests_in_the_middle_of_a_sweep_are_obeyed(fan):
     assert ("kill", 0) in machine.out
     machine.ended(0, CANCELLED)
     steps_of(machine)
-    assert machine.is_over
+    assert machine.record.is_over
 
 
 def test_a_sliced_sweep_repeats_nothing_that_becomes_due_meanwhile():
@@ -117,7 +117,7 @@ def test_a_result_that_a_sliced_start_and_the_hot_path_both_see_is_queued_once()
     stage.machine.reuse(0, None)
     stage.machine.slot()
     seen = []
-    while not stage.machine.is_over:
+    while not stage.machine.record.is_over:
         stage.machine.work(1)
         for unit in stage.start():
             seen.append(unit)
@@ -133,7 +133,7 @@ def test_an_ended_run_keeps_less_than_400_bytes_for_each_task(line):
         machine.ok(units[0], None)
         taken = begun(machine.dispatcher)
         units = taken[1] if taken else []
-    before = list(machine.journal)
+    before = list(machine.record.journal)
     full = tracemalloc.get_traced_memory()[0] - sys.getsizeof(before)
     machine.compact()
     del taken
@@ -142,7 +142,7 @@ def test_an_ended_run_keeps_less_than_400_bytes_for_each_task(line):
     tracemalloc.stop()
     assert full / MANY < 400
     assert compact < full
-    assert list(machine.journal) == before
+    assert list(machine.record.journal) == before
 
 
 def test_a_run_that_is_not_over_is_not_compacted():

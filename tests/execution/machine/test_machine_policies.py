@@ -5,7 +5,7 @@ from machine_stage import Stage
 
 from scattersphere.execution.machine import TaskShape, Verdict
 from scattersphere.execution.machine.codes import CANCELLED, CRASHED, FAILED, SUCCEEDED
-from scattersphere.execution.machine.readers import DROPPED
+from scattersphere.execution.machine.shape import DROPPED
 from scattersphere.model.states import TaskState, TriggerRule
 
 # ---- finally
@@ -115,10 +115,10 @@ def test_instances_begin_lazily_in_order_and_the_result_is_the_list_in_order():
     assert stage.start() == [1, 3]
     stage.end(3, SUCCEEDED, value="c")
     stage.end(1, SUCCEEDED, value="a")
-    assert stage.machine.results[0] == ["a", "b", "c"]
-    assert [stage.machine.task_of(unit) for unit in range(4)] == [0, 0, 0, 0]
-    assert [stage.machine.index_of(unit) for unit in range(4)] == [None, 0, 1, 2]
-    assert stage.machine.width_of(0) == 3
+    assert stage.machine.record.results[0] == ["a", "b", "c"]
+    assert [stage.machine.record.task_of(unit) for unit in range(4)] == [0, 0, 0, 0]
+    assert [stage.machine.record.index_of(unit) for unit in range(4)] == [None, 0, 1, 2]
+    assert stage.machine.record.width_of(0) == 3
 
 
 def test_a_failed_instance_lets_its_siblings_finish_and_fails_the_task():
@@ -136,13 +136,13 @@ def test_an_instance_is_retried_by_itself():
     stage.end(1, FAILED)
     stage.machine.retry_due(1)
     assert stage.start() == [1, 2]
-    assert stage.machine.attempts == [0, 2, 1]
+    assert stage.machine.record.attempts == [0, 2, 1]
 
 
 def test_a_map_over_nothing_succeeds_with_an_empty_list():
     stage = Stage(TaskShape(mapped=True), answers={0: (Verdict.GO, 0)})
     assert stage.run_state == "succeeded"
-    assert stage.machine.results == [[]]
+    assert stage.machine.record.results == [[]]
 
 
 def test_a_mapped_task_does_not_run_before_its_first_instance_does():
@@ -229,7 +229,7 @@ def test_attempts_never_exceed_max_attempts():
     stage.machine.retry_due(0)
     stage.do(FAILED)
     assert stage.states == ["failed"]
-    assert stage.machine.attempts == [2]
+    assert stage.machine.record.attempts == [2]
 
 
 def test_what_is_not_retryable_fails_at_once():
@@ -269,7 +269,7 @@ def test_fail_fast_starts_nothing_new_lets_what_executes_finish_and_fails():
     stage.end(0, FAILED)
     assert stage.states == ["failed", "running", "cancelled", "upstream_failed", "pending"]
     assert stage.run_state == "running"
-    assert stage.machine.causes == ["fail_fast"]
+    assert stage.machine.record.causes == ["fail_fast"]
     stage.end(1, SUCCEEDED)
     assert stage.start() == [4]
     stage.end(4, SUCCEEDED)
@@ -286,11 +286,11 @@ def test_fail_fast_is_named_once_and_only_for_normal_tasks():
     stage = Stage(TaskShape(), TaskShape(), TaskShape(finally_=True), fail_fast=True)
     stage.do(FAILED, FAILED)
     stage.do(FAILED)
-    assert stage.machine.causes == ["fail_fast"]
+    assert stage.machine.record.causes == ["fail_fast"]
     stage = Stage(TaskShape(), TaskShape(finally_=True), fail_fast=True)
     stage.do(SUCCEEDED)
     stage.do(FAILED)
-    assert stage.machine.causes == []
+    assert stage.machine.record.causes == []
 
 
 # ---- reuse
@@ -304,7 +304,7 @@ def test_reused_results_let_a_rerun_go_on_where_it_failed():
     stage.machine.reuse(0, "old")
     stage.machine.slot()
     assert stage.start() == [1, 3]
-    assert stage.machine.results[0] == "old"
+    assert stage.machine.record.results[0] == "old"
 
 
 def test_a_reused_task_is_not_begun_when_what_it_waits_for_is_executed_again():
@@ -316,7 +316,7 @@ def test_a_reused_task_is_not_begun_when_what_it_waits_for_is_executed_again():
     assert stage.start() == [2]
     stage.end(2, SUCCEEDED)
     assert stage.run_state == "succeeded"
-    assert list(stage.machine.attempts) == [1, 0, 1]
+    assert list(stage.machine.record.attempts) == [1, 0, 1]
 
 
 def test_a_run_whose_results_were_all_reused_succeeds_at_once():
@@ -351,9 +351,9 @@ def test_a_result_that_is_not_kept_is_dropped_when_its_last_reader_has_ended(kin
     stage.end(0, SUCCEEDED, value="big")
     stage.start()
     stage.end(2, kinds[0])
-    assert stage.machine.results[0] == "big"
+    assert stage.machine.record.results[0] == "big"
     stage.end(1, kinds[1])
-    assert stage.machine.results[0] is DROPPED
+    assert stage.machine.record.results[0] is DROPPED
 
 
 def test_a_reader_that_may_be_tried_again_still_finds_the_result():
@@ -362,11 +362,11 @@ def test_a_reader_that_may_be_tried_again_still_finds_the_result():
     stage.end(0, SUCCEEDED, value="big")
     stage.start()
     stage.end(1, FAILED)
-    assert stage.machine.results[0] == "big"
+    assert stage.machine.record.results[0] == "big"
     stage.machine.retry_due(1)
     stage.start()
     stage.end(1, FAILED)
-    assert stage.machine.results[0] is DROPPED
+    assert stage.machine.record.results[0] is DROPPED
 
 
 def test_the_results_of_the_instances_go_with_the_list():
@@ -374,9 +374,9 @@ def test_the_results_of_the_instances_go_with_the_list():
     stage = Stage(*shapes, answers={0: (Verdict.GO, 2)})
     for unit in stage.start():
         stage.end(unit, SUCCEEDED, value=unit)
-    assert stage.machine.results == [[2, 3], None, 2, 3]
+    assert stage.machine.record.results == [[2, 3], None, 2, 3]
     stage.do(SUCCEEDED)
-    assert stage.machine.results == [DROPPED, None, DROPPED, DROPPED]
+    assert stage.machine.record.results == [DROPPED, None, DROPPED, DROPPED]
 
 
 def test_a_crash_drops_what_nobody_reads_any_more():
@@ -384,13 +384,13 @@ def test_a_crash_drops_what_nobody_reads_any_more():
     stage.start()
     stage.end(0, SUCCEEDED, value="big")
     stage.machine.crash()
-    assert stage.machine.results[0] is DROPPED
+    assert stage.machine.record.results[0] is DROPPED
 
 
 def test_a_reused_result_that_is_not_kept_is_dropped_after_its_readers_too():
     stage = Stage(TaskShape(keeps_result=False), TaskShape(upstreams=(0,)), slot=False)
     stage.machine.reuse(0, "big")
     stage.machine.slot()
-    assert stage.machine.results[0] == "big"
+    assert stage.machine.record.results[0] == "big"
     stage.do(SUCCEEDED)
-    assert stage.machine.results[0] is DROPPED
+    assert stage.machine.record.results[0] is DROPPED

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machine_world import Player, World, jobs
 
-from scattersphere.execution.machine import RunMachine
+from scattersphere.execution.machine import RunMachine, facts_of
 from scattersphere.execution.machine.codes import SUCCEEDED
 
 
@@ -57,7 +57,7 @@ class GeneralMachine(RunMachine):
     __slots__ = ()
 
     def ok(self, unit, value):
-        self.ended(unit, SUCCEEDED, value)
+        return self.ended(unit, SUCCEEDED, value)
 
     def begin(self, unit):
         return self._begin_or_refuse(unit)
@@ -90,10 +90,10 @@ def test_the_hot_path_writes_the_same_journal_as_the_general_path(data):
         worlds.append(world)
     fast, general = worlds
     for one, other in zip(fast.machines, general.machines, strict=True):
-        assert one.journal == other.journal
-        assert one.results == other.results
-        assert one.attempts == other.attempts
-        assert one.causes == other.causes
+        assert one.record.journal == other.record.journal
+        assert one.record.results == other.record.results
+        assert one.record.attempts == other.record.attempts
+        assert one.record.causes == other.record.causes
     assert fast.commands == general.commands
 
 
@@ -122,6 +122,6 @@ def test_a_run_that_was_cut_and_restored_comes_to_the_same_end(data):
 def test_facts_are_whole_a_run_restored_without_anything_to_interrupt_has_the_same(data):
     world = World(data.draw(st.lists(jobs(), min_size=1, max_size=2)), pools={"a": 3, "b": 3})
     play(data, world, data.draw(st.integers(0, 20)))
-    before = [machine.facts() for machine in world.machines]
+    before = [facts_of(machine) for machine in world.machines]
     world.cut()
-    assert [machine.facts() for machine in world.machines] == before
+    assert [facts_of(machine) for machine in world.machines] == before

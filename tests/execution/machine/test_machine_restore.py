@@ -2,15 +2,18 @@
 
 import pytest
 from machine_stage import Stage
+from machine_world import Machine
 
-from scattersphere.execution.machine import Dispatcher, RunMachine, TaskShape, Verdict
+from scattersphere.execution.machine import Dispatcher, TaskShape, Verdict, facts_of, take_up
 from scattersphere.execution.machine.codes import CANCELLED, FAILED, SUCCEEDED, TASK_STATES
 
 
 def restored(stage):
     """Take the facts of a stage's run, and make a machine of them and a dispatcher of its own."""
     machine = stage.machine
-    return RunMachine.restore(machine.shape, machine.facts(), 7, Dispatcher(), lambda _: (Verdict.GO, 3))
+    again = Machine(machine.record.shape, 7, Dispatcher(), lambda _: (Verdict.GO, 3))
+    again.out.extend(take_up(again, facts_of(machine)))
+    return again
 
 
 def begun(machine):
@@ -21,7 +24,7 @@ def begun(machine):
 
 
 def states(machine):
-    return [TASK_STATES[code].value for code in machine.task_states]
+    return [TASK_STATES[code].value for code in machine.record.task_states]
 
 
 def test_an_attempt_that_was_interrupted_does_not_count_and_is_tried_again_at_once():
@@ -31,7 +34,7 @@ def test_an_attempt_that_was_interrupted_does_not_count_and_is_tried_again_at_on
     assert stage.states == ["up_for_retry"]
     assert ("retry", 0) not in stage.machine.out  # it is due at once
     assert stage.start() == [0]
-    assert (stage.machine.attempts[0], stage.machine.counted(0)) == (2, 1)
+    assert (stage.machine.record.attempts[0], stage.machine.record.counted(0)) == (2, 1)
     stage.end(0, FAILED)
     assert stage.states == ["up_for_retry"]
     stage.machine.retry_due(0)
@@ -76,12 +79,12 @@ def test_nothing_begins_after_a_suspend_and_no_state_changes():
     assert stage.machine.dispatcher.take(8) is None
     again = restored(stage)
     assert states(again) == ["succeeded", "pending", "pending"]
-    assert again.results[0] == "kept"
+    assert again.record.results[0] == "kept"
     assert begun(again) == [1]
     again.ok(1, None)
     assert begun(again) == [2]
     again.ok(2, None)
-    assert again.is_over
+    assert again.record.is_over
 
 
 def test_a_pausing_run_is_paused_when_it_is_taken_up_and_goes_on_when_resumed():
@@ -128,7 +131,7 @@ def test_instances_that_ended_stay_and_those_that_executed_are_tried_again():
     assert begun(again) == [3, 4]
     again.ok(3, "second")
     again.ok(4, "third")
-    assert again.results[0] == ["first", "second", "third"]
+    assert again.record.results[0] == ["first", "second", "third"]
     assert begun(again) == [1]
 
 
