@@ -41,6 +41,8 @@ PIECE = 1 << 14
 NO_COMMANDS: Sequence[Command] = ()
 """What most signals ask for: one for all of them."""
 NO_UNITS: list[int] = cast("list[int]", ())
+NO_CAUSES: list[str] = cast("list[str]", ())
+NOTHING_ASKED: list[Command] = cast("list[Command]", ())
 EMPTY_SET: set[int] = cast("set[int]", frozenset())
 """Of ended runs, which change no more: they cannot be changed, whatever their types say."""
 
@@ -285,5 +287,8 @@ class RunRecord:
         self.maps = {task: MapProgress(progress.width) for task, progress in self.maps.items()}
         if not self._instance_task:
             self._instance_task = self._instance_index = NO_UNITS
+        if not self.causes:
+            self.causes = NO_CAUSES
         if not self.live and not self.stuck:  # no attempt can end any more
             self.stuck = self.held = self.lent = self.back_off = self.killed = EMPTY_SET
+            self._commands = NOTHING_ASKED
