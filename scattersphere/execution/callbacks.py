@@ -82,12 +82,13 @@ class BodyCallbacks:
 
     def _hold(self, attempt: Attempt) -> None:
         execution = attempt.execution
-        if execution.live.get(attempt.unit) is not attempt or attempt.unit in execution.machine.held:
+        if execution.live.get(attempt.unit) is not attempt or attempt.unit in execution.machine.record.held:
             return
         if attempt.callbacks is not None and not attempt.callbacks.is_held:
             return  # the run has gone on since
-        if execution.machine.checkpoint(attempt.unit):
-            self._host.canceller.stand_still(attempt)
+        commands = execution.machine.checkpoint(attempt.unit)
+        if commands is not None:
+            self._host.canceller.stand_still(attempt, commands)
 
     # ---- on the loop
 
