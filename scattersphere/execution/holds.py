@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from time import perf_counter
+from time import thread_time
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Holds:
         """Attempts that have come to a checkpoint and were not looked at since."""
         self._due = False
         self._took = 0.0
-        """Seconds that the last look has taken."""
+        """Seconds of processor that the last look has taken."""
 
     def hold(self, attempt: Attempt, gate: Any, part: Any) -> None:
         """Note that `part` of a body, a task or a thread, waits at `gate`."""
@@ -112,14 +112,14 @@ class Holds:
                 self._host.deadlines.call_later(attempt.execution, wait, self._look)
 
     def _look(self) -> None:
-        begun = perf_counter()
+        begun = thread_time()  # what others make it wait for is no reason to look more rarely
         self._due = False
         new, self._new = self._new, {}
         waiting = [attempt for attempt in new if attempt.gates]
         busy = self._host.loop.at_work({attempt: set(attempt.gates.values()) for attempt in waiting})
         for attempt in waiting:
             self._host.guard(attempt.execution, self._decide, attempt, attempt in busy, GAP)
-        self._took = perf_counter() - begun
+        self._took = thread_time() - begun
 
     def _decide(self, attempt: Attempt, busy: bool, gap: float) -> None:  # noqa: FBT001 - said once, above
         """Count the attempt as held, or look at it again."""

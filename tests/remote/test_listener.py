@@ -153,7 +153,9 @@ async def test_a_wait_is_cut_short_by_its_time_and_does_not_block_others(front):
         assert await client.code("wait 1 timeout=0.01") == "timeout"
         await client.send("wait 1")
         assert await other.ok("cancel 1") == {"run": 1, "state": "cancelling"}
-        assert (await client.read())["result"] == {"run": 1, "state": "cancelled"}
+        ended = (await client.read())["result"]
+        assert (ended["run"], ended["state"]) == (1, "cancelled")
+        assert "because: asked by" in ended["why"]
 
 
 async def test_a_half_close_is_answered_in_full(front):
