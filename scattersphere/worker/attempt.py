@@ -28,6 +28,7 @@ from scattersphere.worker.messages import checked
 if TYPE_CHECKING:
     import logging
     from collections.abc import Awaitable, Callable, Collection, Mapping
+    from types import FrameType
 
     from scattersphere.runnable import RunnableTask
     from scattersphere.worker.around import Surroundings
@@ -206,7 +207,7 @@ class WorkerAttempt(TaskContext):
 
     def where(self) -> str:
         """Say which line is executing."""
-        place = user_place(sys._current_frames().get(self._thread))  # noqa: SLF001 - documented
+        place = user_place(_out_of_channel(sys._current_frames().get(self._thread)))  # noqa: SLF001 - documented
         if place.startswith("<string>:1 in <module>"):  # the command that started this process
             place = ""
         return (line_of(self._coroutine) if self._coroutine is not None else "") or place
@@ -269,3 +270,17 @@ class WorkerAttempt(TaskContext):
             finally:
                 self._coroutine = None
         return Outcome(OutcomeKind.CANCELLED)
+
+
+_SPEAKING = frozenset({"progress", "results", "_ask", "append"})
+"""The functions of this file that stand between a body and its channel."""
+
+
+def _out_of_channel(frame: FrameType | None) -> FrameType | None:
+    """Return the innermost frame that is the body's: where it is speaking, what is above that is a transport's code."""
+    found = each = frame
+    while each is not None:
+        if each.f_code.co_filename == __file__ and each.f_code.co_name in _SPEAKING:
+            found = each.f_back
+        each = each.f_back
+    return found
