@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from scattersphere.cli.definitions import graph, next_times, schema, validate
+from scattersphere.cli.journaling import journal, show
 from scattersphere.cli.options import AS_JSON, PARAMS, fail
 from scattersphere.cli.serving import dev, serve, token
 
@@ -97,6 +98,8 @@ cli.add_command(validate)
 cli.add_command(graph)
 cli.add_command(next_times)
 cli.add_command(schema)
+cli.add_command(journal)
+cli.add_command(show)
 cli.add_command(serve)
 cli.add_command(dev)
 cli.add_command(token)

@@ -60,6 +60,11 @@ class JournalFiles:
         """What SQLite keeps beside the database while it is in use."""
         return self._beside("-wal"), self._beside("-shm")
 
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """All that makes up the journal; the lock is nothing of it."""
+        return self.database, *self.sqlite_files, self.values
+
     def _beside(self, ending: str) -> Path:
         return self.database.with_name(self.database.name + ending)
 

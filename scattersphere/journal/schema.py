@@ -178,6 +178,11 @@ _CURES = {
 def words_of(error: sqlite3.Error, path: Path) -> str:
     """Say what is wrong with the journal, and what to do."""
     code = getattr(error, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_INTERRUPT:
+        return (
+            f"looking into the journal {path} took too long, and would have held up its server: ask for less, "
+            "or ask a backup"
+        )
     cure = _CURES.get(code & 0xFF) if isinstance(code, int) else None
     if cure is None:
         return f"the journal {path} cannot be opened: {error}"

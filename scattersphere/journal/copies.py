@@ -1,0 +1,199 @@
+"""Backing a journal up beside its Server, putting a backup in its place, giving up old runs by hand, and export."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+import sqlite3
+import time
+from typing import TYPE_CHECKING, Any
+
+from scattersphere.errors import ArgumentError, JournalError
+from scattersphere.journal.files import ValueFiles
+from scattersphere.journal.place import JournalFiles, JournalLock, refuse_foreign_files, refuse_unsafe_folder
+from scattersphere.journal.prune import prune as prune_pieces
+from scattersphere.journal.schema import connect, connect_reader, copy_database, words_of
+from scattersphere.journal.sqlite import JournalReader
+from scattersphere.journal.views import RunViews
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+
+_ATTEMPTS = 3
+"""Times that a backup is begun anew because a Server has given up a value meanwhile."""
+_AT_ONCE = 50
+
+
+def backup(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Write a copy of a journal, as it stands at one instant, to a place where nothing is yet; also beside its Server.
+
+    The copy is a journal itself. Raises `JournalError`.
+    """
+    files, copy = JournalFiles.at(path), JournalFiles.at(target)
+    for place in (copy.database, copy.values):
+        if place.exists():
+            raise JournalError(f"{place} is there already; a backup overwrites nothing")
+    for _ in range(_ATTEMPTS):
+        try:
+            if _copied(files, copy):
+                return
+        except (sqlite3.Error, OSError, JournalError) as error:
+            _remove(copy)
+            raise JournalError(f"the backup failed: {error}") from None
+        _remove(copy)
+    raise JournalError("large values were given up while they were copied, three times; try again")
+
+
+def _copied(files: JournalFiles, copy: JournalFiles) -> bool:
+    """Copy; False where a file of a value that the copy names was given up before it could be copied."""
+    copy.values.mkdir(0o700)
+    values, copied = ValueFiles(files.values), ValueFiles(copy.values)
+    for name in values.names() if files.values.exists() else ():  # first: what is given up from now on is had
+        _copy_value(values, copied, name)
+    with contextlib.closing(connect_reader(files.database)) as connection:
+        copy_database(connection, copy.database)
+    with contextlib.closing(connect_reader(copy.database)) as connection:
+        rows = connection.execute("SELECT DISTINCT value FROM step WHERE form = 4").fetchall()
+    named = {name.decode("ascii", "replace") for (name,) in rows}
+    for name in named - copied.names():
+        _copy_value(values, copied, name)
+    for name in copied.names() - named:
+        (copy.values / name).unlink()
+    for unused in copy.sqlite_files:
+        unused.unlink(missing_ok=True)
+    _sync(copy.values)
+    _sync(copy.database.parent)
+    return named <= copied.names()
+
+
+def _copy_value(values: ValueFiles, copied: ValueFiles, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        _copy_file(values.folder / name, copied.folder / name)
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    with (
+        source.open("rb") as content,
+        os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
+    ):
+        shutil.copyfileobj(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _remove(copy: JournalFiles) -> None:
+    shutil.rmtree(copy.values, ignore_errors=True)
+    for file in (copy.database, *copy.sqlite_files):
+        file.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def restore(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> Path | None:
+    """Put a backup in the place of a journal that no Server holds; return where the old one is now, if there was one.
+
+    Raises `JournalBusyError`, `JournalError`; the journal is as it was then.
+    """
+    old, files = JournalFiles.at(source), JournalFiles.at(path)
+    if old.database == files.database:
+        raise ArgumentError("a backup is restored to another place than its own")
+    _refuse_damaged(old.database)
+    refuse_unsafe_folder(files.database.parent)
+    lock = JournalLock(files)
+    try:
+        fresh = JournalFiles(files.database.with_name(f"{files.database.name}.restored"))
+        _remove(fresh)
+        backup(old.database, fresh.database)
+        return _put_in_place(fresh, files)
+    except OSError as error:
+        raise JournalError(f"the backup could not be put in its place: {error}") from None
+    finally:
+        lock.close()
+
+
+def _refuse_damaged(path: Path) -> None:
+    with contextlib.closing(connect_reader(path)) as connection:
+        try:
+            ((words,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
+        except sqlite3.Error as error:
+            raise JournalError(words_of(error, path)) from None
+    if words != "ok":
+        raise JournalError(f"the backup {path} is damaged itself: {words}")
+
+
+def _put_in_place(fresh: JournalFiles, files: JournalFiles) -> Path | None:
+    """Move the old journal aside, with the log that belongs to it, and the new one in its place."""
+    replaced = None
+    if files.database.exists() or files.values.exists():
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        aside = JournalFiles(files.database.with_name(f"{files.database.name}.replaced-{stamp}"))
+        replaced = aside.database
+        pairs = zip(files.all, aside.all, strict=True)
+        for place, other in pairs:
+            if place.exists():
+                place.rename(other)
+    fresh.values.rename(files.values)
+    fresh.database.rename(files.database)
+    _sync(files.database.parent)
+    return replaced
+
+
+def prune(path: str | os.PathLike[str], *, count: int, seconds: float = math.inf) -> int:
+    """Give up ended runs beyond the newest `count`, and those older than `seconds`; return how many those were.
+
+    Only while no Server holds the journal, which does it by itself. Raises `JournalBusyError`, `JournalError`.
+    """
+    files = JournalFiles.at(path)
+    if not files.database.is_file():
+        raise JournalError(f"there is no journal {files.database}")
+    lock = JournalLock(files)
+    try:
+        refuse_foreign_files(files)
+        with contextlib.closing(connect(files.database)) as connection:
+            before = _count(connection)
+            oldest = -1 if seconds == math.inf else int((time.time() - seconds) * 1e6)
+            values = ValueFiles(files.values)
+            for _ in prune_pieces(connection, values, count=count, before=oldest, spared=()):
+                pass
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            return before - _count(connection)
+    except sqlite3.Error as error:
+        raise JournalError(words_of(error, files.database)) from None
+    finally:
+        lock.close()
+
+
+def _count(connection: sqlite3.Connection) -> int:
+    (number,) = connection.execute("SELECT count(*) FROM run").fetchone()
+    return int(number)
+
+
+# ---- export
+
+
+def export(path: str | os.PathLike[str], ids: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:
+    """Yield each run with all that is known of it, as JSON data, by number. Raises `JournalError`.
+
+    Values in JSON and tagged JSON are data; of pickles only the size is told, since reading one executes code.
+    """
+    reader = JournalReader(JournalFiles.at(path))
+    try:
+        views = RunViews(reader)
+        if ids is None:
+            ids = [number for (number,) in reader.all("SELECT id FROM run ORDER BY id")]
+        wanted = [*ids]
+        for start in range(0, len(wanted), _AT_ONCE):
+            for stored in reader.runs(wanted[start : start + _AT_ONCE]):
+                yield views.whole(stored, everything=True)
+    finally:
+        reader.close()

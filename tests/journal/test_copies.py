@@ -1,0 +1,133 @@
+"""A backup is the journal at one instant, also beside its server; a restore puts it in place and loses nothing."""
+
+from __future__ import annotations
+
+import math
+import shutil
+
+import pytest
+from journalrows import SUCCEEDED, Loop, begin, state_row, step_row
+
+from scattersphere.abc.journal import DroppedRow, MetaRow, ValueForm
+from scattersphere.errors import ArgumentError, JournalBusyError, JournalError
+from scattersphere.journal import SqliteJournal, copies
+from scattersphere.journal.files import LARGEST_IN_ROW, ValueFiles
+from scattersphere.journal.place import JournalFiles
+
+LARGE = b"x" * (LARGEST_IN_ROW + 1)
+
+
+def kept(path):
+    journal = SqliteJournal(path)
+    journal.open(Loop())
+    try:
+        return {
+            stored.run.id: [journal.read_value(step) for step in stored.steps]
+            for stored in journal.read_runs(range(9))
+        }
+    finally:
+        journal.close()
+
+
+def test_a_backup_beside_the_owner_is_a_journal(opened, path, tmp_path):
+    loop, journal, _ = opened()
+    loop.commit(journal, *begin(1), step_row(1, 0, LARGE, form=3), step_row(1, 1))
+    copies.backup(path, tmp_path / "backup.db")
+    loop.commit(journal, *begin(2), DroppedRow(1, 0))
+    modes = {
+        file.name: file.stat().st_mode & 0o777
+        for file in tmp_path.iterdir()
+        if file.name.startswith("backup")
+    }
+    assert modes == {"backup.db": 0o600, "backup.db.values": 0o700}
+    assert kept(tmp_path / "backup.db") == {1: [(3, LARGE), (1, b"1")]}
+    for target in (tmp_path / "backup.db", path):
+        with pytest.raises(JournalError, match="overwrites nothing"):
+            copies.backup(path, target)
+    with pytest.raises(JournalError, match="there is no journal"):
+        copies.backup(tmp_path / "none.db", tmp_path / "other.db")
+    assert not [*tmp_path.glob("other*")]
+
+
+def test_a_value_that_is_given_up_while_it_is_copied_begins_the_backup_anew(
+    opened, path, tmp_path, monkeypatch
+):
+    loop, journal, _ = opened()
+    loop.commit(journal, *begin(1), step_row(1, 0))
+    database = copies.copy_database
+
+    def copy(connection, target):
+        """A value comes after the files were copied, and goes again before it can be."""
+        loop.commit(journal, step_row(1, 1, LARGE, form=3))
+        database(connection, target)
+        loop.commit(journal, DroppedRow(1, 1))
+        loop.commit(journal, MetaRow(1, 1))
+        if copying.pop():
+            monkeypatch.setattr(copies, "copy_database", database)
+
+    copying = [True]
+    monkeypatch.setattr(copies, "copy_database", copy)
+    copies.backup(path, tmp_path / "backup.db")
+    assert copying == []
+    again = SqliteJournal(tmp_path / "backup.db")
+    again.open(Loop())
+    (run,) = again.read_runs([1])
+    again.close()
+    assert [step.form for step in run.steps] == [ValueForm.JSON, ValueForm.DROPPED]
+
+
+def test_a_restore_puts_the_backup_in_place_and_moves_the_old_one_aside(opened, path, tmp_path):
+    loop, journal, _ = opened()
+    loop.commit(journal, *begin(1), step_row(1, 0, LARGE, form=3))
+    copies.backup(path, tmp_path / "backup.db")
+    loop.commit(journal, *begin(2), step_row(2, 0))
+    with pytest.raises(JournalBusyError):
+        copies.restore(tmp_path / "backup.db", path)
+    journal.close()
+    shutil.copy(path, path.with_name("runs.db-wal"))  # of another time: it must not be read with the backup
+    path.with_name("runs.db-wal").chmod(0o600)
+    replaced = copies.restore(tmp_path / "backup.db", path)
+    assert kept(path) == {1: [(3, LARGE)]}
+    assert replaced.with_name(f"{replaced.name}-wal").exists()
+    replaced.with_name(f"{replaced.name}-wal").unlink()
+    assert [*kept(replaced)] == [1, 2]
+    assert copies.restore(tmp_path / "backup.db", tmp_path / "fresh.db") is None
+    assert kept(tmp_path / "fresh.db") == {1: [(3, LARGE)]}
+    with pytest.raises(ArgumentError, match="another place"):
+        copies.restore(path, path)
+
+
+def test_a_damaged_backup_is_not_restored(opened, path, tmp_path):
+    loop, journal, _ = opened()
+    loop.commit(journal, *begin(1))
+    copies.backup(path, tmp_path / "backup.db")
+    journal.close()
+    content = bytearray((tmp_path / "backup.db").read_bytes())
+    content[8 * 4096 : 9 * 4096] = b"\xff" * 4096
+    (tmp_path / "backup.db").write_bytes(content)
+    with pytest.raises(JournalError, match="damaged"):
+        copies.restore(tmp_path / "backup.db", path)
+    assert [*kept(path)] == [1]
+    assert not [*path.parent.glob("*restored*")]
+
+
+def test_pruning_by_hand(opened, path):
+    loop, journal, _ = opened()
+    for number in range(1, 6):
+        loop.commit(
+            journal,
+            *begin(number),
+            step_row(number, 0, LARGE + bytes([number]), form=3),
+            state_row(number, SUCCEEDED),
+        )
+    with pytest.raises(JournalBusyError):
+        copies.prune(path, count=2)
+    journal.close()
+    assert copies.prune(path, count=2) == 3
+    assert [*kept(path)] == [4, 5]
+    assert len(ValueFiles(JournalFiles.at(path).values).names()) == 2
+    assert copies.prune(path, count=9, seconds=3600.0) == 2
+    assert copies.prune(path, count=0, seconds=math.inf) == 0
+    with pytest.raises(JournalError, match="there is no journal"):
+        copies.prune(path.with_name("none.db"), count=1)
+    assert not path.with_name("none.db.lock").exists()
