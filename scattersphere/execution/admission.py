@@ -28,14 +28,10 @@ class Admission:
         self._queues: dict[tuple[str, int | None], dict[int, Execution]] = {}
         """What waits, by job and its `max_runs`, then by id, which is the order in which they came. Where a job is at
         its limit none of its queue is looked at: there may be ten thousand."""
-        self._queued = 0
+        self.queued: int = 0
+        """How many runs wait."""
         self._inside: dict[int, Execution] = {}
         self._by_job: Counter[str] = Counter()
-
-    @property
-    def queued(self) -> int:
-        """How many runs wait."""
-        return self._queued
 
     def check(self, job: JobDefinition, *, child: bool) -> None:
         """Raise `BusyError` where a further run of `job` can be neither started nor queued."""
@@ -44,14 +40,14 @@ class Admission:
         if self._job_full(job) and job.overlap is Overlap.REFUSE:
             raise BusyError(f"job {job.name!r} runs already {job.max_runs} time(s), which is its max_runs")
         full = self._job_full(job) or self._full
-        if full and self._queued >= self._queue_limit:
-            raise BusyError(f"{self._queued} runs are queued, which is the queue_limit; try later")
+        if full and self.queued >= self._queue_limit:
+            raise BusyError(f"{self.queued} runs are queued, which is the queue_limit; try later")
 
     def enter(self, execution: Execution) -> list[Execution]:
         """Queue a run. Return the runs that it replaces (overlap "replace")."""
         job = execution.plan.definition
         self._queues.setdefault((job.name, job.max_runs), {})[execution.id] = execution
-        self._queued += 1
+        self.queued += 1
         if job.overlap is not Overlap.REPLACE or not self._job_full(job):
             return []
         same = [other for other in self._inside.values() if other.plan.job == job.name]
@@ -84,7 +80,7 @@ class Admission:
         queue = self._queues.get(key, {})
         if queue.pop(execution.id, None) is None:
             return False
-        self._queued -= 1
+        self.queued -= 1
         if not queue:
             del self._queues[key]
         return True

@@ -285,13 +285,14 @@ class JobExecutor:
 
     def admit(self) -> None:
         """Give free slots to queued runs."""
-        while (execution := self.admission.next()) is not None:
+        while self.admission.queued and (execution := self.admission.next()) is not None:
             self.guard(execution, self.slot, execution)
 
     def slot(self, execution: Execution) -> None:
         """Start a queued run."""
         execution.started_at = self.clock()
-        self.requests.arm_run_timeout(execution)
+        if execution.remaining is not None:
+            self.requests.arm_run_timeout(execution)
         self.commands.apply(execution, execution.machine.slot())
 
     # ---- what runs and attempts ask for (`Engine`)
@@ -454,7 +455,8 @@ class JobExecutor:
             execution.ended_at = self.clock()
         self.observer.run_moved(execution, run_event(state, before))
         if state is RunState.RUNNING:
-            self.requests.resume_run_timeout(execution)
+            if execution.remaining is not None:
+                self.requests.arm_run_timeout(execution)
             if before is not RunState.QUEUED:
                 self.callbacks.resume(execution)
         elif state is RunState.PAUSING:

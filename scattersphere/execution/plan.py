@@ -103,11 +103,10 @@ class Plan:
         repr=False,
     )
     """The tasks that have arguments which are not the same for every attempt."""
-
-    @property
-    def job(self) -> str:
-        """The name of the job."""
-        return self.definition.name
+    job: str = attrs.field(
+        default=attrs.Factory(lambda plan: plan.definition.name, takes_self=True), init=False, repr=False
+    )
+    """The name of the job."""
 
     @property
     def has_code(self) -> bool:

@@ -222,11 +222,6 @@ class RunRequests:
             execution.timer = None
             execution.remaining -= self._host.clock() - execution.timer_from
 
-    def resume_run_timeout(self, execution: Execution) -> None:
-        """Let the clock of the run's timeout go on."""
-        if execution.started_at is not None:
-            self.arm_run_timeout(execution)
-
     def _run_timed_out(self, execution: Execution) -> None:
         execution.timer = None
         if not execution.state.ended:

@@ -26,10 +26,8 @@ class RunState(StrEnum):
     CANCELLED = "cancelled"
     CRASHED = "crashed"
 
-    @property
-    def ended(self) -> bool:
-        """Whether nothing can change any more."""
-        return self in RUN_ENDED
+    ended: bool
+    """Whether nothing can change any more."""
 
 
 class TaskState(StrEnum):
@@ -46,10 +44,8 @@ class TaskState(StrEnum):
     CANCELLED = "cancelled"
     CRASHED = "crashed"
 
-    @property
-    def ended(self) -> bool:
-        """Whether nothing can change any more."""
-        return self in TASK_ENDED
+    ended: bool
+    """Whether nothing can change any more."""
 
 
 class TriggerRule(StrEnum):
@@ -95,6 +91,10 @@ class RunRestart(StrEnum):
 
 RUN_ENDED = frozenset(list(RunState)[6:])
 TASK_ENDED = frozenset(list(TaskState)[4:])
+for _run_state in RunState:  # attributes, not properties: they are asked for all the time
+    _run_state.ended = _run_state in RUN_ENDED
+for _task_state in TaskState:
+    _task_state.ended = _task_state in TASK_ENDED
 TASK_FAILURE = frozenset({TaskState.FAILED, TaskState.CRASHED, TaskState.UPSTREAM_FAILED})
 
 

@@ -25,6 +25,7 @@ from scattersphere.execution.machine.codes import (
     PENDING,
     RUN_CANCELLED,
     RUN_CANCELLING,
+    RUN_ENDED_FROM,
     RUN_FAILED,
     RUN_PAUSED,
     RUN_PAUSING,
@@ -174,7 +175,7 @@ class Propagation:
         ):  # else the driver works it off: a thousand signals would not be slices
             budget = self._at_once
         try:
-            while not record.is_over:
+            while record.state < RUN_ENDED_FROM:
                 if self._has_work():
                     if budget <= 0:
                         break
@@ -183,7 +184,7 @@ class Propagation:
                     break
         finally:
             self._draining = False
-        if record.is_over:
+        if record.state >= RUN_ENDED_FROM:
             self._endings.clear()
             self._decisions.clear()
             self._swept = -1

@@ -281,8 +281,9 @@ class RunRecord:
         """
         compact, journal = array("q"), self.journal
         for start in range(0, len(journal), PIECE):
+            if start:
+                yield
             compact.extend(journal[start : start + PIECE])
-            yield
         self.journal = compact
         self.maps = {task: MapProgress(progress.width) for task, progress in self.maps.items()}
         if not self._instance_task:
