@@ -116,6 +116,12 @@ class Stone(RunnableTask):
             time.sleep(0.05)
 
 
+class Talk(RunnableTask):
+    def run(self, context):
+        for number in range(3000):
+            context.log.info("%d", number)
+
+
 class Die(RunnableTask):
     def run(self, context):
         os._exit(3)
@@ -215,6 +221,11 @@ async def test_a_job_does_there_what_it_does_in_a_local_process(server):
         "by hook",
     ]
     assert [event.done async for event in run.events() if event.kind == "task-progress"] == [1]
+
+
+async def test_a_body_that_says_much_is_heard_to_the_end(server):
+    run = await (await start(server, "Talk")).wait(PATIENCE)
+    assert [line.message for line in run.logs()] == [str(number) for number in range(3000)]
 
 
 async def test_a_failure_has_its_type_its_words_and_its_line(server):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import select
+import threading
 from contextlib import suppress
 from queue import SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from scattersphere.ext.dask.messages import SHORT, Word
+from scattersphere.ext.dask.messages import SHORT, WINDOW, Word
 from scattersphere.logs.remotefailure import RemoteFailure
 from scattersphere.worker.messages import dumps
 from scattersphere.worker.pipes import Kind
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 _RESULT = {Kind.VALUE: Word.VALUE, Kind.FAILURE: Word.FAILURE, Kind.CANCELLED: Word.CANCELLED}
 _GO_ON = dumps(("go on", ""))
+QUICK = 0.002
+"""Seconds for which it is not said that a body has begun: what ends in that time says both at once."""
 
 
 class _EndedError(Exception):
@@ -40,6 +44,8 @@ class SiteCall:
         self._process: WorkerProcess | None = None
         self._answers: SimpleQueue[bytes | None] = SimpleQueue()
         self._result: bytes | None = None
+        self._credit = threading.Semaphore(WINDOW)
+        """Lines and reports that may be sent."""
 
     # ---- what the engine says
 
@@ -49,6 +55,8 @@ class SiteCall:
         match word:
             case Word.ANSWER:
                 self._answers.put(payload)
+            case Word.TAKEN:
+                self._credit.release(WINDOW // 2)
             case Word.HOLD | Word.GO:
                 self._held = word is Word.HOLD
                 if (
@@ -66,6 +74,7 @@ class SiteCall:
                 if (process := self._process) is not None:
                     process.kill(self)
                 self._answers.put(None)
+                self._credit.release(WINDOW)
             case Word.WHERE if process is not None:
                 process.tell(self, Kind.WHERE, self._order.number)
             case _:
@@ -146,7 +155,7 @@ class SiteCall:
     def _may_begin(self, process: WorkerProcess) -> bool:
         where = self._guest.describe(process).encode()
         if not self._held:
-            self._site.say(self._order.key, Word.BEGUN, where)
+            self._site.say(self._order.key, Word.BEGUN, where, at_once=False)
             return True
         word, _ = pickle.loads(self.ask(Word.MAY_BEGIN, where))  # noqa: S301 - from the engine
         return bool(word == "go on")
@@ -156,6 +165,8 @@ class SiteCall:
         process.versions.update(slug for slug, _ in self._order.code)
         why = ""
         try:
+            if not _is_readable(process.replies.descriptor, QUICK):
+                self._site.flush()
             while (frame := process.replies.receive()) is not None:
                 told = self._take(process, *frame)
                 if told is not None:
@@ -193,8 +204,10 @@ class SiteCall:
             case Kind.LOG:
                 number, level, message, logger, when = pickle.loads(payload)  # noqa: S301 - from our process
                 ago = max(0.0, monotonic() - when)  # each machine has a clock of its own
+                self._credit.acquire()
                 say(key, Word.LOG, dumps((number, level, message, logger, ago)))
             case Kind.PROGRESS:
+                self._credit.acquire()
                 say(key, Word.PROGRESS, payload)
             case Kind.HELD:
                 say(key, Word.HELD, payload)
@@ -212,6 +225,13 @@ class SiteCall:
             self._result = payload
             return Word.STORED, b""
         return _RESULT[kind], payload
+
+
+def _is_readable(descriptor: int, seconds: float) -> bool:
+    """Wait until there is something to read, at most so long."""
+    poll = select.poll()  # `select.select` takes no descriptor above 1,023
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1e3))
 
 
 def _died(how: str) -> tuple[Word, bytes]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from distributed import KilledWorker
 
 from scattersphere.abc import Handle, Outcome, OutcomeKind
-from scattersphere.ext.dask.messages import Order, Terms, Word
+from scattersphere.ext.dask.messages import WINDOW, Order, Terms, Word
 from scattersphere.ext.dask.site import RefusedByWorkerError
 from scattersphere.logs.failures import text_of
 from scattersphere.registry import parcels
@@ -56,6 +56,7 @@ class DaskHandle(Handle):
         self._backend = backend
         self._done = done
         self._begun = False
+        self._taken = 0
         self._place = ""
         self._answered = threading.Event()
 
@@ -112,8 +113,10 @@ class DaskHandle(Handle):
         """Take what is said about it."""
         match word:
             case Word.LOG:
+                self._count()
                 self._backend.take_line(self.number, self.channel, *pickle.loads(payload))  # noqa: S301 - from a worker of ours
             case Word.PROGRESS:
+                self._count()
                 number, *report = pickle.loads(payload)  # noqa: S301 - as above
                 if number == self.number:
                     self.channel.progress(*report)
@@ -129,6 +132,12 @@ class DaskHandle(Handle):
                 self._take_question(word, payload)
             case _:
                 self._take_end(word, payload)
+
+    def _count(self) -> None:
+        """Take note of a line or a report; say so to the worker once there are many."""
+        self._taken += 1
+        if self._taken % (WINDOW // 2) == 0:
+            self._backend.tell(self, Word.TAKEN)
 
     def _take_question(self, word: Word, payload: bytes) -> None:
         match word:

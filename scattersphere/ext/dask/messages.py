@@ -29,6 +29,10 @@ SHORT = 64 * 1024
 """Bytes of a result that travels with the news; a longer one stays with Dask until the engine fetches it."""
 
 
+WINDOW = 1000
+"""Lines and reports of one call that may be on their way; then its body waits until the engine has taken half."""
+
+
 class Word(IntEnum):
     """What is said about a call. The comment tells what comes with it."""
 
@@ -45,6 +49,8 @@ class Word(IntEnum):
     """Nothing."""
     ANSWER = 6
     """A pickle: the answer to MAY_BEGIN, CHECK, RESULTS, LACKS."""
+    TAKEN = 8
+    """Nothing: half a `WINDOW` of lines and reports."""
     LEAVE = 7
     """Nothing, and no call: the engine will send no more."""
     # worker -> engine

@@ -93,6 +93,8 @@ class Site(WorkerPlugin):
         self._notes: dict[str, Word] = {}
         self._guests: dict[str, Guest] = {}
         self._outbox: deque[Frame] = deque()
+        self._due = False
+        """Whether the loop was asked to send it."""
 
     def __repr__(self) -> str:
         return f"<Site in {self.place}: {len(self._calls)} calls of {len(self._guests)} engines>"
@@ -131,19 +133,27 @@ class Site(WorkerPlugin):
                 guest = self._guests[client] = Guest(folder, self._worker.state.nthreads, self.place)
             return guest
 
-    def say(self, key: str, word: Word, payload: bytes = b"") -> None:
-        """Tell the engine something about a call."""
+    def say(self, key: str, word: Word, payload: bytes = b"", *, at_once: bool = True) -> None:
+        """Tell the engine something about a call, `at_once` or with what is said next, or `flush`."""
         with self._guard:
             self._outbox.append((key, int(word), payload))
-            first = len(self._outbox) == 1
-        if first:
-            with suppress(RuntimeError):  # the worker's loop has ended
-                self._worker.loop.add_callback(self._send)
+        if at_once:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is to be said."""
+        with self._guard:
+            if self._due or not self._outbox:
+                return
+            self._due = True
+        with suppress(RuntimeError):  # the worker's loop has ended
+            self._worker.loop.add_callback(self._send)
 
     def _send(self) -> None:
         with self._guard:
             frames = list(self._outbox)
             self._outbox.clear()
+            self._due = False
         self._worker.batched_send({"op": SAY, "frames": frames})
 
     # ---- from the scheduler, on the worker's loop
