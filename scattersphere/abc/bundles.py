@@ -26,7 +26,7 @@ class BundleAdopter(Protocol):
     async def adopt(self, name: str, digest: str, content: bytes) -> BundleContent:
         """Load the version `digest` of the bundle `name` out of what `export` returned.
 
-        It stands beside the current version and does not become it. Raises `BundleError` where the content has
-        another digest, or cannot be read.
+        It stands beside the current version and does not become it. Raises `BundleRefusedError` where the content
+        has another digest or cannot be read, `BundleLoadError` where its code fails.
         """
         ...
