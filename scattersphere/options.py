@@ -31,6 +31,7 @@ from scattersphere.watching.debounce import WatchDelays
 if TYPE_CHECKING:
     from scattersphere.abc.around import Around  # noqa: TC004 - nobody resolves the annotation
     from scattersphere.abc.backend import Backend  # noqa: TC004 - nobody resolves the annotation
+    from scattersphere.abc.journal import Journal
 
 
 class ServerKeywords(TypedDict, total=False):
@@ -43,6 +44,7 @@ class ServerKeywords(TypedDict, total=False):
     load_timeout: float
     shared: Iterable[str]
     snapshot_folder: str | os.PathLike[str] | None
+    journal: str | os.PathLike[str] | Journal | None
     job_folder: str | os.PathLike[str] | None
     watch_jobs: bool
     fire_schedules: bool
@@ -97,6 +99,11 @@ def _count_and_age(value: object, name: str) -> None:
         raise TypeError(f"{name} is (count, seconds), like (1000, 86400), not {describe(value)}")
     check_count(value[0], f"{name}: the count of ended runs", least=0)
     check_seconds(value[1], f"{name}: their age", endless=True)
+
+
+def _journal(value: object, name: str) -> None:
+    if value is not None and not isinstance(value, str | os.PathLike) and not hasattr(value, "read_runs"):
+        raise TypeError(f"{name} is the path of a file, a Journal or None, not {describe(value)}")
 
 
 _BACKEND_METHODS = ("open", "start", "aclose")
@@ -187,6 +194,11 @@ class ServerOptions:
         "Where the copies of loaded code are kept. None: in the temporary folder.",
         check=_folder,
         convert=_path,
+    )
+    journal: Any = option(
+        None,
+        "Where runs are written so that they survive the program: the path of a file, or a Journal. None: nowhere.",
+        check=_journal,
     )
     job_folder: Path | None = option(
         None,

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import os
 from contextlib import AsyncExitStack
+from importlib.metadata import version as installed_version
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Unpack
 
 import anyio
+import attrs
 
 from scattersphere._lifecycle import AsyncResource
 from scattersphere._text import did_you_mean
@@ -27,16 +31,23 @@ from scattersphere.execution.events.streams import EventFeed, FeedStream
 from scattersphere.execution.execution import RunObserver
 from scattersphere.execution.executor import JobExecutor
 from scattersphere.execution.instruments import Instruments
-from scattersphere.execution.views.news import BundleNews, tell_ended_run, tell_failed_file, tell_failed_task
+from scattersphere.execution.views.news import (
+    BundleNews,
+    tell_ended_run,
+    tell_failed_file,
+    tell_failed_task,
+    tell_journal,
+)
 from scattersphere.execution.views.runbook import RunBook
 from scattersphere.jobs.bundled import BundledJobs
 from scattersphere.jobs.claims import Claims
+from scattersphere.jobs.durable import DurableRuns
 from scattersphere.jobs.files import JobFiles
 from scattersphere.jobs.jobs import Jobs, Unresolved, job_of_task
 from scattersphere.jobs.reruns import PINNED
 from scattersphere.jobs.starting import Starter
 from scattersphere.logs.spill import LogFolder
-from scattersphere.model.arguments import check_count, check_mapping, check_text
+from scattersphere.model.arguments import check_count, check_mapping, check_seconds, check_text
 from scattersphere.model.builder import path_of
 from scattersphere.model.events import EventKind
 from scattersphere.model.schedules import ScheduleDefinition
@@ -48,9 +59,7 @@ from scattersphere.registry.registry import TaskRegistry
 from scattersphere.schedules.scheduler import Clocks, Scheduler
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
 
     from scattersphere.execution.attempt import Attempt
     from scattersphere.execution.execution import Execution
@@ -67,6 +76,19 @@ if TYPE_CHECKING:
     from scattersphere.runnable import RunnableTask
     from scattersphere.schedules.occurrences import ScheduledFor
     from scattersphere.schedules.schedule import Schedule
+
+
+KILL_SECONDS = 2.0
+"""Seconds after the second grace of a suspend: what was killed is gone by then, or given up."""
+
+
+@attrs.frozen
+class _Closing:
+    """How the Server is to be closed, and whether somebody has said so."""
+
+    cancel: bool = False
+    finish: float | None = None
+    is_said: bool = False
 
 
 class Server(AsyncResource):
@@ -155,6 +177,8 @@ class Server(AsyncResource):
         )
         self._jobs.on_change = self._job_changed
         self._listeners: list[Listening] = []
+        self._durable: DurableRuns | None = None
+        self._closing_how = _Closing()
 
     def __repr__(self) -> str:
         live = len(self._executor.running)
@@ -188,9 +212,44 @@ class Server(AsyncResource):
         await self._executor.open()
         self._feed.open(self._executor.wall_clock.now)
         self._instruments.open()
+        if self._options.journal is not None:
+            await self._open_journal()
         await self._bundles.open(self._executor.loop.start)
         await self._files.open(watch=self._options.watch_jobs)
+        if self._durable is not None:
+            await self._durable.restore()
         self._scheduler.open(self._clocks())
+
+    async def _open_journal(self) -> None:
+        """Take the journal; raises `JournalBusyError` where another Server holds it, `JournalError`."""
+        journal = self._options.journal
+        from scattersphere.journal import SqliteJournal  # noqa: PLC0415 - sqlite3 is loaded where there is a journal
+        from scattersphere.journal.values import ValueCodec  # noqa: PLC0415 - as above
+
+        if isinstance(journal, str | os.PathLike):
+            journal = SqliteJournal(journal)
+        self._durable = DurableRuns(
+            journal,
+            ValueCodec(),
+            jobs=self._jobs,
+            registry=self._registry,
+            executor=self._executor,
+            starter=self._starter,
+            version=installed_version("scattersphere"),
+            on_failed=self._journal_failed,
+            on_mended=self._journal_mended,
+        )
+        await self._durable.open()
+        self._starter.durable = self._durable
+        self._executor.requests.cancel_waiting = self._durable.cancel_waiting
+
+    def _journal_failed(self, words: str) -> None:
+        self._feed.add(EventKind.JOURNAL_FAILED, message=words)
+        tell_journal(words)
+
+    def _journal_mended(self) -> None:
+        self._feed.add(EventKind.JOURNAL_MENDED)
+        tell_journal(None)
 
     def _clocks(self) -> Clocks:
         executor = self._executor
@@ -205,11 +264,19 @@ class Server(AsyncResource):
         self._scheduler.stop()
         await self._executor.all_ended()
 
-    async def aclose(self) -> None:
-        """Cancel all runs, give them the grace, kill the rest, let go of everything. May be repeated.
+    async def aclose(self, *, cancel: bool = False, finish: float | None = None) -> None:
+        """Let go of everything. May be repeated; what the first call says counts.
+
+        Without a journal, or with `cancel`: cancel all runs, give them the grace, kill the rest. With a journal runs
+        are *suspended*: nothing more begins, what executes has `finish` seconds (the grace, if nothing is said) to end
+        by itself, then it is cancelled with the grace, then killed; the runs go on when a Server next opens the
+        journal. Who waits for them gets `SuspendedError`.
 
         It is done whole, whoever is cancelled meanwhile; who waits for it is cancelled when it is done.
         """
+        check_seconds(finish, "finish", optional=True)
+        if not self._closing_how.is_said:
+            self._closing_how = _Closing(cancel, finish, is_said=True)
         await super().aclose()
 
     async def _release(self) -> None:
@@ -218,6 +285,8 @@ class Server(AsyncResource):
             stack.callback(self._instruments.close)
             stack.push_async_callback(self.registry.aclose)
             stack.push_async_callback(self._executor.aclose)
+            if self._durable is not None:
+                stack.push_async_callback(self._durable.close)
             stack.push_async_callback(self._end_runs)
             stack.push_async_callback(self._bundles.aclose)
             for listening in self._listeners:
@@ -225,12 +294,26 @@ class Server(AsyncResource):
             stack.callback(self._scheduler.stop)
 
     async def _end_runs(self) -> None:
-        executor = self._executor
+        executor, durable = self._executor, self._durable
+        if durable is not None and (not self._closing_how.cancel or durable.recorder.failure is not None):
+            await self._suspend_runs(durable)
         await executor.end_all("cancel", "the server is closing", self._options.grace)
         with anyio.move_on_after(self._options.grace):
             await executor.all_ended()
         await executor.end_all("kill", "the server is closing", None)
         await executor.all_ended()
+
+    async def _suspend_runs(self, durable: DurableRuns) -> None:
+        """Suspend all runs that survive; those that do not are left, to be cancelled."""
+        executor, grace, finish = self._executor, self._options.grace, self._closing_how.finish
+        runs = [execution for execution in executor.running.values() if durable.survives(execution)]
+        for execution in [each for each in executor.running.values() if not durable.survives(each)]:
+            executor.requests.request(execution, "cancel", "the server is closing", grace)
+        await executor.suspend(
+            runs, finish=grace if finish is None else min(finish, grace), grace=grace, kill=KILL_SECONDS
+        )
+        durable.recorder.flush()
+        executor.let_go()
 
     def listen(self, **options: Unpack[ListenKeywords]) -> Listening:
         """Let sessions in from outside: `await` it, or use it with `async with`; closing the Server closes it.
@@ -425,8 +508,16 @@ class Server(AsyncResource):
         """
         self._require_open()
         definition, plan = await self._jobs.ready(job)
+        if key is not None and self._durable is not None:
+            await self._durable.find_key(definition, key)
         self._require_open()
-        return self._starter.start(definition, params, key, plan=plan)
+        return await self._started(self._starter.start(definition, params, key, plan=plan))
+
+    async def _started(self, run: Run) -> Run:
+        """Return a new run when it is durable, where there is a journal."""
+        if self._durable is not None:
+            await self._durable.durable(run)
+        return run
 
     async def run(
         self,
@@ -457,7 +548,8 @@ class Server(AsyncResource):
         check_text(known, "the path of a task")
         check_mapping(args, "args")
         args = dict(args or {})
-        return self._starter.start(job_of_task(self.registry.find(known), args), None, key, args=args)
+        definition = job_of_task(self.registry.find(known), args)
+        return await self._started(self._starter.start(definition, None, key, args=args))
 
     async def run_task(
         self,
@@ -481,7 +573,9 @@ class Server(AsyncResource):
         `UnresolvedError` where the latest does not fit, `BusyError`.
         """
         self._require_open()
-        return await self._starter.rerun(run_id, from_failed=from_failed, code=code, alive=self._require_open)
+        return await self._started(
+            await self._starter.rerun(run_id, from_failed=from_failed, code=code, alive=self._require_open)
+        )
 
     async def _start_child(
         self, attempt: Attempt, job: str | JobDefinition, params: Mapping[str, Any] | None
@@ -489,7 +583,15 @@ class Server(AsyncResource):
         self._require_open(draining=True)  # a run that may finish may start what it needs for that
         definition, plan = await self._jobs.ready(job)
         self._require_open(draining=True)
-        return self._starter.start(definition, params, child_of=attempt, plan=plan)
+        if self._durable is None:
+            return self._starter.start(definition, params, child_of=attempt, plan=plan)
+        key = self._durable.child_key(attempt)
+        known = await self._durable.known_child(key, definition, params, attempt)
+        if known is not None:
+            return known
+        self._require_open(draining=True)
+        run = self._starter.start(definition, params, child_of=attempt, child_key=key, plan=plan)
+        return await self._started(run)
 
     # ---- what happens
 
@@ -505,7 +607,10 @@ class Server(AsyncResource):
 
         What is wrong with the code of a bundle is told by `registry.bundles`.
         """
-        return MappingProxyType({**self._bundles.problems, **self._files.problems})
+        problems = {**self._bundles.problems, **self._files.problems}
+        if self._durable is not None and self._durable.recorder.failure is not None:
+            problems[Path(str(self._options.journal))] = self._durable.recorder.failure
+        return MappingProxyType(problems)
 
     @property
     def last_event(self) -> int:
@@ -557,6 +662,8 @@ class Server(AsyncResource):
         if event.kind is BundleEventKind.REMOVED:
             self._files.bundle_removed()
         self._scheduler.try_again()
+        if self._durable is not None and event.kind is BundleEventKind.LOADED:
+            self._durable.code_changed()
         self._feed.add(EventKind(event.kind), bundle=event.bundle, message=event.error or event.label)
         self._told.bundle(event)
 
@@ -568,7 +675,7 @@ class Server(AsyncResource):
         now = self._executor.wall_clock.now()
         self._feed.moved(kind, execution.id, execution.plan.job, execution.state, now)
         self._book.moved(execution, kind, now)
-        if kind is EventKind.RUN_STARTED:
+        if kind in {EventKind.RUN_STARTED, EventKind.RUN_RECOVERED}:
             self._instruments.look()
         if kind is EventKind.RUN_ENDED:
             tell_ended_run(execution)

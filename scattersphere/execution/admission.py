@@ -85,6 +85,20 @@ class Admission:
             del self._queues[key]
         return True
 
+    def go_on(self, execution: Execution) -> None:
+        """A run that had its slot in an earlier life of the Server has it again, whatever the limits are by now."""
+        self._inside[execution.id] = execution
+        self._by_job[execution.plan.job] += 1
+
+    def give_back(self, execution: Execution) -> None:
+        """A run that was taken out of the queue cannot start: it was paused. It waits again, in its old place."""
+        self.leave(execution)
+        job = execution.plan.definition
+        queue = self._queues.setdefault((job.name, job.max_runs), {})
+        queue[execution.id] = execution
+        self._queues[job.name, job.max_runs] = dict(sorted(queue.items()))
+        self._queued += 1
+
     def leave(self, execution: Execution) -> None:
         """A run has ended, wherever it was."""
         if self._inside.pop(execution.id, None) is not None:

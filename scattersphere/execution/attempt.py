@@ -38,8 +38,12 @@ class Attempt(TaskContext):
     began_at: float | None = None
     """When its backend has begun it; None on the loop, where the machine knows at once."""
     asked: str | None = None
-    """None, or why it was asked to end: "cancel" or "timeout"."""
+    """None, or why it was asked to end: "cancel", "timeout", or "suspend" when the Server is closed with a journal."""
     killed: bool = False
+    is_committed: bool = False
+    """Whether its outcome is durable, so that the machine may be told."""
+    left_at: float | None = None
+    """When it ended, where its outcome was held back until it was durable."""
     grace: Timer | None = None
     remaining: float | None = None
     """Seconds left of the timeout while it stands still."""
@@ -57,6 +61,8 @@ class Attempt(TaskContext):
     """The parameters of the run as its body sees them: what it changes in them is nobody else's."""
     callbacks: Callbacks | None = None
     """What its body has registered with `on_cancel` and `on_pause`."""
+    children_started: int = 0
+    """How many runs its body has started."""
     noted_place: str = ""
     """Where its backend says that it executes: a machine, a worker."""
     own_log: logging.LoggerAdapter[logging.Logger] | None = None
@@ -151,7 +157,7 @@ class Attempt(TaskContext):
     def idempotency_key(self) -> str:
         index = self.index
         suffix = "" if index is None else f"/{index}"
-        return f"{self.execution.engine.instance}/{self.run_id}/{self.task}{suffix}"
+        return f"{self.execution.engine.identity}/{self.run_id}/{self.task}{suffix}"
 
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         self.execution.engine.progress(self, done, total, message)

@@ -6,6 +6,7 @@ import contextvars
 import logging
 import random
 from collections import deque
+from functools import partial
 from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +17,14 @@ from scattersphere.execution import progress
 from scattersphere.execution.attempt import Attempt
 from scattersphere.execution.execution import Failure
 from scattersphere.execution.invocation import Invocation
-from scattersphere.execution.machine.codes import CANCELLED, CRASHED, FAILED, PENDING, UP_FOR_RETRY
+from scattersphere.execution.machine.codes import (
+    CANCELLED,
+    CRASHED,
+    FAILED,
+    PENDING,
+    SUCCEEDED,
+    UP_FOR_RETRY,
+)
 from scattersphere.execution.timers import within
 from scattersphere.logs.failures import format_failure
 from scattersphere.logs.remotefailure import kept_error
@@ -26,6 +34,8 @@ from scattersphere.worker.body import finished, outcome_of, retryable, run_on_lo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
+
+    import anyio
 
     from scattersphere.abc.backend import Backend
     from scattersphere.execution.execution import Execution, RunObserver
@@ -80,6 +90,8 @@ class AttemptHost(progress.ProgressHost, Protocol):
     takes_prints: bool
     surroundings: Surroundings | None
     """The context managers of the host around each attempt; None where there is none."""
+    attempt_left: anyio.Event | None
+    """Set when an attempt has ended, while the Server is being closed."""
     pumping: bool
     """Whether the pump is at work: it looks again by itself."""
     woken: bool
@@ -160,6 +172,8 @@ class AttemptRunner:
         The hot path: what is the same for all units is looked up once, and calls are inlined.
         """
         machine = execution.machine
+        if execution.recording is not None:
+            self._hold_starts(execution, units)
         tasks, attempts = execution.plan.tasks, machine.record.attempts
         start_body, body, clock, size = self._start_body, self._body, self._clock, execution.plan.size
         self._now, lent, context = now, machine.record.lent, execution.context
@@ -190,6 +204,34 @@ class AttemptRunner:
                 self.taken.append((execution, units))
                 break
         return now
+
+    def _hold_starts(self, execution: Execution, units: list[int]) -> None:
+        """Take those units out whose start is to be durable before they begin."""
+        machine, recording = execution.machine, execution.recording
+        for unit in units[::-1] if recording is not None else ():
+            if unit in machine.record.lent:
+                continue
+            planned = execution.plan.tasks[machine.record.task_of(unit)]
+            attempt = Attempt(execution, unit, planned, machine.record.attempts[unit] + 1)
+            if recording is not None and recording.holds_start(attempt, partial(self._start_late, attempt)):
+                units.remove(unit)
+
+    def _start_late(self, attempt: Attempt) -> None:
+        """Start an attempt whose start is durable by now."""
+        execution, unit = attempt.execution, attempt.unit
+        self._now = now = self._clock()
+        context = execution.context
+        if context is None:
+            attempt.handle = handle = self._launch(attempt)
+        else:
+            attempt.handle = handle = context.copy().run(self._launch, attempt)
+        current_attempt.set(None)
+        if handle is not None and execution.machine.record.task_states[unit] not in NOT_BEGUN:
+            execution.live[unit] = attempt
+            self._suspended(attempt, now)
+        if execution.watchers is not None:
+            self._host.news[execution] = None
+        self._host.wake()
 
     def _launch(self, attempt: Attempt) -> Any:
         """Give an attempt to the loop or its backend, in the present context. Return its handle if it suspended."""
@@ -329,8 +371,34 @@ class AttemptRunner:
 
     # ---- ending
 
+    def _held_back(
+        self,
+        attempt: Attempt,
+        kind: int,
+        value: Any,
+        failure: Failure | None,
+        release: Callable[[], object],
+        *,
+        retryable: bool = True,
+    ) -> bool:
+        """Write an outcome into the journal. True: `release` is called when it is durable; nothing more before."""
+        recording = attempt.execution.recording
+        if recording is None or not recording.hold(
+            attempt, kind, value, failure, release, retryable=retryable
+        ):
+            return False
+        attempt.execution.live[attempt.unit] = attempt
+        if attempt.callbacks is not None:
+            attempt.callbacks.close()
+        self._forget_timers(attempt)
+        return True
+
     def _returned(self, attempt: Attempt, value: Any) -> None:  # noqa: C901, PLR0912 - the hot path, inlined
         execution, unit = attempt.execution, attempt.unit
+        if execution.recording is not None and self._held_back(
+            attempt, SUCCEEDED, value, None, lambda: self._returned(attempt, value)
+        ):
+            return
         machine = execution.machine
         if self.blocking:
             self.tell_blocked()
@@ -341,8 +409,10 @@ class AttemptRunner:
             execution.ended[unit] = now
         else:
             execution.mark(execution.ended, unit, now)
-        if attempt.handle is not None:
+        if attempt.handle is not None or attempt.left_at is not None:
             self._forget(attempt)
+            if attempt.left_at is not None and unit not in machine.record.stuck:
+                execution.mark(execution.ended, unit, attempt.left_at)
         if attempt.own_log is not None:
             attempt.own_log = None
         if execution.gauges:
@@ -357,7 +427,7 @@ class AttemptRunner:
         if commands:
             host.commands.apply(execution, commands)
         elif not host.pumping:
-            if not execution.live and attempt.planned.on_loop:
+            if not execution.live and attempt.planned.on_loop and attempt.left_at is None:
                 host.pump_now()
             elif (
                 not host.woken
@@ -415,9 +485,8 @@ class AttemptRunner:
             self.over(attempt, CANCELLED, None)
             return
         text = str(outcome.error or "its process ended")
-        attempt.execution.failures[attempt.unit] = Failure("Crashed", text)
-        attempt.run_log.append_for(attempt, logging.ERROR, f"crashed: {text}")
-        self.over(attempt, CRASHED, None)
+        failure = Failure("Crashed", text)
+        self.over(attempt, CRASHED, None, failure=failure, words=f"crashed: {text}")
 
     def _lost(self, attempt: Attempt, outcome: Outcome) -> None:
         """The place is gone, with whatever was there: the attempt does not count."""
@@ -434,28 +503,49 @@ class AttemptRunner:
         if issubclass(type(exc), TaskCrashedError):
             self._died(attempt, Outcome(OutcomeKind.DIED, error=exc))
             return
-        execution = attempt.execution
         error = kept_error(exc, text, is_freed=attempt.planned.task_class.is_freed)
         failure = Failure(type(exc).__qualname__, _message(exc), text, error)
-        if attempt.unit not in execution.machine.record.stuck:
-            execution.note_failure(attempt, failure)
-            attempt.run_log.append_for(attempt, logging.ERROR, text.rstrip() or str(failure))
-        self.over(attempt, FAILED, None, retryable=retryable(exc, attempt.planned.definition.retry))
+        may_retry = retryable(exc, attempt.planned.definition.retry)
+        words = text.rstrip() or str(failure)
+        self.over(attempt, FAILED, None, retryable=may_retry, failure=failure, words=words)
         clear_frames(error.__traceback__)  # what the locals of the body hold is not kept with the run
 
-    def over(self, attempt: Attempt, kind: int, value: Any, *, retryable: bool = True) -> None:
-        """Tell the machine how an attempt ended."""
+    def over(
+        self,
+        attempt: Attempt,
+        kind: int,
+        value: Any,
+        *,
+        retryable: bool = True,
+        failure: Failure | None = None,
+        words: str = "",
+    ) -> None:
+        """Tell the machine how an attempt ended, and the log of the run in `words` why it failed."""
         execution = attempt.execution
         self.tell_blocked()
-        if kind == CANCELLED and attempt.asked == "timeout":
+        if attempt.asked == "suspend":  # whatever it made of that, it is to be tried again
+            kind, failure = LOST, None
+        elif kind == CANCELLED and attempt.asked == "timeout" and failure is None:
             limit = attempt.planned.definition.timeout
             words = (
                 f"took longer than {limit:g} s" if limit is not None else "the finally-tasks took too long"
             )
-            execution.failures[attempt.unit] = Failure("TimeoutError", words)
+            failure = Failure("TimeoutError", words)
+        if kind != LOST and self._held_back(
+            attempt,
+            kind,
+            value,
+            failure,
+            lambda: self.over(attempt, kind, value, retryable=retryable, failure=failure, words=words),
+            retryable=retryable,
+        ):
+            return
+        if failure is not None and attempt.unit not in execution.machine.record.stuck:
+            execution.note_failure(attempt, failure)
             attempt.run_log.append_for(attempt, logging.ERROR, words)
         if attempt.unit not in execution.machine.record.stuck:
-            execution.mark(execution.ended, attempt.unit, self._clock())
+            ended = self._clock() if attempt.left_at is None else attempt.left_at
+            execution.mark(execution.ended, attempt.unit, ended)
         self._forget(attempt)
         if attempt.own_log is not None:
             attempt.own_log = None
@@ -477,9 +567,14 @@ class AttemptRunner:
         execution.live.pop(attempt.unit, None)
         if attempt.callbacks is not None:
             attempt.callbacks.close()
+        if self._host.attempt_left is not None:
+            self._host.attempt_left.set()
         stuck = self._host.stuck
         if stuck and stuck.pop(attempt, None) is not None and execution.state.ended:
             self._unstuck(execution)
+        self._forget_timers(attempt)
+
+    def _forget_timers(self, attempt: Attempt) -> None:
         timeout = attempt.planned.definition.timeout
         if timeout is not None:
             self._timers.forget(attempt, timeout)
@@ -500,10 +595,9 @@ class AttemptRunner:
     def schedule_retry(self, execution: Execution, unit: int) -> None:
         """Let the machine know when the back-off of a failed attempt is over."""
         machine = execution.machine
-        policy = execution.plan.tasks[machine.record.task_of(unit)].definition.retry
-        wait = back_off(policy, machine.record.counted(unit))
-        if policy.jitter:
-            wait *= self.random()
+        wait = execution.retry_waits.pop(unit, None)
+        if wait is None:
+            wait = self.wait_before_retry(execution, unit)
 
         def due() -> None:
             execution.retries.pop(unit, None)
@@ -514,6 +608,13 @@ class AttemptRunner:
             due()
         else:
             execution.retries[unit] = self._deadlines.call_later(execution, wait, due)
+
+    def wait_before_retry(self, execution: Execution, unit: int) -> float:
+        """Return the seconds of the back-off that follows a failure now."""
+        machine = execution.machine
+        policy = execution.plan.tasks[machine.record.task_of(unit)].definition.retry
+        wait = back_off(policy, machine.record.counted(unit))
+        return wait * self.random() if policy.jitter else wait
 
     # ---- where attempts stand
 

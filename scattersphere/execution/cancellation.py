@@ -79,11 +79,26 @@ class Canceller:
             starting.asked = execution.machine.asked_of(unit)
             starting.killed = starting.killed or kill
             return
-        if attempt is None:
+        if (
+            attempt is None or attempt.left_at is not None
+        ):  # it has ended, and waits for its outcome to be durable
             return
         attempt.asked = execution.machine.asked_of(unit)
         attempt.killed = attempt.killed or kill
         self.interrupt(attempt)
+
+    def suspend(self, attempt: Attempt, *, kill: bool) -> None:
+        """End an attempt because the Server is closed with a journal: it is tried again at its next start.
+
+        Nothing is asked of the runs that it has started: they are suspended too.
+        """
+        if attempt.left_at is not None or (attempt.asked not in {None, "suspend"} and not kill):
+            return  # it has ended, or is being ended for a reason of its own, with a grace
+        attempt.asked = attempt.asked or "suspend"
+        attempt.killed = attempt.killed or kill
+        self._interrupt(attempt, kill=kill)
+        if kill and attempt.planned.on_loop:
+            self.abandon(attempt)
 
     def interrupt(self, attempt: Attempt) -> None:
         """Cancel or kill an attempt as it was asked to end, and time its grace."""

@@ -79,6 +79,8 @@ class CommandQueue:
         execution.journal.stamp(self._host.clock())
         if execution.watchers is not None:
             self._host.news[execution] = None
+        if execution.recording is not None:
+            execution.recording.recorder.touch(execution.recording)
         if commands:
             self._take(execution, commands)
             if (
@@ -90,11 +92,18 @@ class CommandQueue:
     def _take(self, execution: Execution, commands: Sequence[Command]) -> None:
         for command in commands:
             if command.kind is CommandKind.RUN:
-                self._host.run_moved(execution, RUN_STATES[command.number])
+                self._move_run(execution, RUN_STATES[command.number])
             elif command.kind is CommandKind.WORK:
                 self.waiting[execution] = None
             else:
                 execution.commands.append(command)
+
+    def _move_run(self, execution: Execution, state: RunState) -> None:
+        """Tell that the run has moved; that it has ended, when it is durable."""
+        if state.ended and execution.recording is not None:
+            execution.recording.end(lambda: self._host.run_moved(execution, state))
+        else:
+            self._host.run_moved(execution, state)
 
     def _carry_on(self, execution: Execution, end: float) -> None:
         """Carry out the run's commands until `end`; put it among those that have work left, if it has."""

@@ -12,6 +12,7 @@ from weakref import ReferenceType, ref
 import anyio
 import attrs
 
+from scattersphere.errors import SuspendedError
 from scattersphere.execution.events.numbers import EventNumbers
 from scattersphere.execution.events.pages import EventPages
 from scattersphere.execution.machine.codes import RUN_STATES, TASK_STATES
@@ -27,7 +28,7 @@ from scattersphere.model.states import RunState, TaskState
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextvars import Context
 
     from scattersphere.abc.backend import BackendTraits
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.machine.dispatcher import Dispatcher
     from scattersphere.execution.plan import Plan, PlannedTask
     from scattersphere.execution.progress import Gauge
+    from scattersphere.execution.recorder import Recording
     from scattersphere.execution.reused import Reused
     from scattersphere.execution.timers import Timer
     from scattersphere.execution.views.waits import Waits
@@ -51,26 +53,30 @@ _PAUSING = RUN_STATES.index(RunState.PAUSING)
 _PAUSED = RUN_STATES.index(RunState.PAUSED)
 EARLIER, EARLIER_WORDS = 1_000, 300
 """Of how many failures that were followed by a retry so many characters are kept; the log has more."""
-NEVER = -1.0
-"""In `started` and `ended`: it has not happened. No loop has a negative clock."""
+NEVER = float("-inf")
+"""In `started` and `ended`: it has not happened. What a run has done in an earlier life may have a negative clock."""
 NO_WAITERS: set[anyio.Event] = cast("set[anyio.Event]", frozenset())
 NO_CHILDREN: set[Execution] = cast("set[Execution]", frozenset())
 NO_COMMANDS: deque[Command] = deque(maxlen=0)
 """Of runs that have ended: one for all of them, see `RunMachine.compacting`."""
 
 
-class Places(Protocol):
-    """What knows where attempts are."""
+class AttemptPlaces(Protocol):
+    """What knows where attempts are, and how long the next one waits."""
 
     def where(self, attempt: Attempt) -> str:
         """Say at which line an attempt stands."""
+        ...
+
+    def wait_before_retry(self, execution: Execution, unit: int) -> float:
+        """Return the seconds of the back-off that follows a failure now."""
         ...
 
 
 class Engine(Protocol):
     """What a run and its attempts ask of the executor."""
 
-    instance: str
+    identity: str
     clock: Callable[[], float]
     traits: dict[str, BackendTraits]
     holds: Holds
@@ -80,7 +86,7 @@ class Engine(Protocol):
     @property
     def loop(self) -> Loop: ...
     @property
-    def attempts(self) -> Places: ...
+    def attempts(self) -> AttemptPlaces: ...
 
     def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None: ...
     def soon(self, callback: Callable[..., object], *args: Any) -> None: ...
@@ -150,6 +156,7 @@ class Execution:
         "children",
         "commands",
         "context",
+        "crash_words",
         "created_at",
         "depth",
         "earlier",
@@ -161,9 +168,12 @@ class Execution:
         "failures",
         "finals_timer",
         "gauges",
+        "given_secrets",
         "grace",
         "id",
         "is_child",
+        "is_end_held",
+        "is_suspended",
         "journal",
         "key",
         "lines_due",
@@ -173,8 +183,11 @@ class Execution:
         "params",
         "parent",
         "plan",
+        "recording",
+        "recovered",
         "remaining",
         "retries",
+        "retry_waits",
         "reused",
         "scheduled",
         "secrets",
@@ -185,6 +198,7 @@ class Execution:
         "timer_from",
         "waited_by",
         "waiters",
+        "waits_for",
         "watchers",
     )
 
@@ -258,10 +272,28 @@ class Execution:
         self.commands: deque[Command] = deque()
         """What the machine has asked for and did not fit into a slice."""
         self.obeying: bool = False
+        self.recording: Recording | None = None
+        """What writes the run into the journal; None where there is none, or the run is not to survive."""
+        self.is_end_held: bool = False
+        """Whether the run has ended, and nobody is to know before that is durable."""
+        self.is_suspended: bool = False
+        """Whether the Server is being closed, and the run goes on at its next start."""
+        self.retry_waits: dict[int, float] = {}
+        """Back-offs that were written into the journal, by unit, until they begin."""
+        self.recovered: int = 0
+        """Restarts of the Server that it has survived."""
+        self.waits_for: str = ""
+        """What is missing before a run goes on that an earlier life of the Server has begun; "" where nothing is."""
+        self.given_secrets: frozenset[str] = frozenset()
+        """Secret parameters that were given by value: the journal does not have them."""
+        self.crash_words: str = ""
+        """Why the run crashed, where no task says so."""
 
     @property
     def state(self) -> RunState:
         """Where the run is."""
+        if self.is_end_held and self.before is not None:
+            return self.before
         return RUN_STATES[self.machine.record.state]
 
     @property
@@ -279,6 +311,11 @@ class Execution:
                 self.journal.follow(log)
 
     @property
+    def known_log(self) -> RunLog | None:
+        """The log of the run, if anybody has written or read it."""
+        return self._log
+
+    @property
     def pausing(self) -> bool:
         """Whether attempts are to be held at their checkpoints; may be read from any thread."""
         return self.machine.record.state in (_PAUSING, _PAUSED)
@@ -289,6 +326,31 @@ class Execution:
         return {
             name: "***" if name in self.secrets else plain_copy(value) for name, value in self.params.items()
         }
+
+    # ---- runs of earlier lives
+
+    def show(self, state: int, units: Iterable[tuple[int, int, int]]) -> None:
+        """Have a machine without code say where the run was: (unit, state, attempts)."""
+        machine = self.machine
+        machine.record.state = state
+        for unit, task_state, attempts in units:
+            if unit < self.plan.size:
+                machine.record.task_states[unit], machine.record.attempts[unit] = task_state, attempts
+
+    def renew(self, plan: Plan) -> None:
+        """Have a plan with code, and a new machine for it; nothing of the run was executed in this life."""
+        self.plan = plan
+        self.machine = RunMachine(plan.shape, self.id, self.machine.dispatcher, self._ask)
+        self.journal.compact(self.machine.record.journal)
+
+    def note_event(self, kind: EventKind, task: int | None, message: str) -> None:
+        """Add an event of the run, or of one of its tasks, that is no move; and wake the readers."""
+        self.journal.add((kind, task, None, None, None, message), self.engine.clock())
+        self.tell()
+
+    def look_at_map(self, task: int) -> int:
+        """Evaluate again what a task maps over; return how many elements there are. Raises what that raises."""
+        return self._width(task, self.plan.tasks[task])
 
     def descends_from(self, attempt: Attempt) -> bool:
         """Whether the attempt, or a run that it has started, has started this run."""
@@ -407,6 +469,15 @@ class Execution:
         """Translate the loop's clock to aware UTC, for all that is told of this run."""
         return dt.datetime.fromtimestamp(self.epoch + clock, dt.UTC)
 
+    def time_of(self, times: array[float], unit: int) -> float | None:
+        """Return a time of a unit; None where it has not come."""
+        return times[unit] if unit < len(times) and times[unit] != NEVER else None
+
+    def retry_wait(self, unit: int) -> float:
+        """Return the seconds of the back-off that follows a failure now, and keep it until that begins."""
+        wait = self.retry_waits[unit] = self.engine.attempts.wait_before_retry(self, unit)
+        return wait
+
     def mark(self, times: array[float], unit: int, now: float) -> None:
         """Note a time of a unit; instances of maps come after the tasks, as they begin."""
         if unit >= len(times):
@@ -488,8 +559,16 @@ class Execution:
         await self.watchers.wait()
 
     async def wait(self) -> None:
-        """Wait for the end. Those who wait are not woken by each event: that would cost a turn each."""
+        """Wait for the end. Those who wait are not woken by each event: that would cost a turn each.
+
+        Raises `SuspendedError` where the Server is closed before, and the run goes on at its next start.
+        """
         while not self.state.ended:
+            if self.is_suspended:
+                raise SuspendedError(
+                    f"run {self.id} of {self.plan.job} was suspended: the Server is closing; the run goes on when a "
+                    "Server next opens the journal"
+                )
             await _wait_in(self.waiters)
 
 

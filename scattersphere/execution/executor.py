@@ -23,7 +23,7 @@ import anyio.lowlevel
 
 from scattersphere._lifecycle import LoopHome
 from scattersphere.abc.backend import LOOP_TRAITS, BackendTraits
-from scattersphere.errors import ClosedError, ConflictError, EngineError
+from scattersphere.errors import ClosedError, ConflictError, EngineError, SuspendedError
 from scattersphere.execution.admission import Admission
 from scattersphere.execution.attempt import Attempt
 from scattersphere.execution.attempts import AttemptRunner
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from scattersphere.abc.backend import Backend, Call
     from scattersphere.execution.loops import Loop
     from scattersphere.execution.plan import Plan
+    from scattersphere.execution.recorder import Recorder
 
 _log = logging.getLogger("scattersphere.execution")
 MANY = 10_000
@@ -70,7 +71,7 @@ CHUNK = 32
 class JobExecutor:
     """Carries out plans. Made by a Server; lives on one event loop from `open` to `aclose`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0915 - a part a line
         self,
         *,
         backends: Mapping[str, Backend],
@@ -99,6 +100,14 @@ class JobExecutor:
         factories = tuple(around)
         self.surroundings: Surroundings | None = Surroundings(factories) if factories else None
         self.instance: str = secrets.token_hex(4)
+        self.identity: str = self.instance
+        """What keys that are handed to other systems begin with: the journal's id, where there is one."""
+        self.recorder: Recorder | None = None
+        """What writes runs into the journal; None without one."""
+        self.attempt_left: anyio.Event | None = None
+        """Set when an attempt has ended, while the Server is being closed."""
+        self.is_suspending: bool = False
+        """Whether the Server is being closed, and what lives goes on at its next start."""
         self.child_starter: Callable[[Attempt, str, Mapping[str, Any] | None], Any]
         self.running: dict[int, Execution] = {}
         self.stuck: dict[Attempt, Execution] = {}
@@ -229,23 +238,20 @@ class JobExecutor:
                 f"job {job.name!r} cannot be started here: child runs may be nested {DEEPEST} deep, "
                 f"and this is {child_of.execution.chain}"
             )
-        self._last_id += 1
-        execution = Execution(
-            self._last_id,
-            plan,
-            params,
-            self,
-            self.dispatcher,
-            keep_events=self.keep_events,
-        )
+        if self.recorder is not None:
+            self._last_id = self.recorder.take_number()
+        else:
+            self._last_id += 1
+        execution = self.make(self._last_id, plan, params)
         execution.context = self._context_of_caller()
-        execution.created_at, execution.epoch = loop.clock(), self.wall_clock.epoch()
+        execution.created_at = loop.clock()
         if child_of is not None:
             execution.parent, execution.is_child = child_of.run_id, True
             execution.started_by, execution.depth = child_of, child_of.execution.depth + 1
         if prepare is not None:
             prepare(execution)
-            execution.journal.stamp(execution.created_at)
+            if execution.machine.record.journal:  # results were taken over
+                execution.journal.stamp(execution.created_at)
         self.running[execution.id] = execution
         self.observer.run_moved(execution, EventKind.RUN_QUEUED)
         if child_of is not None:
@@ -256,6 +262,12 @@ class JobExecutor:
         for replaced in self.admission.enter(execution):
             self.requests.request(replaced, "cancel", f"replaced by run {execution.id}", None)
         self.admit()
+        return execution
+
+    def make(self, number: int, plan: Plan, params: Mapping[str, Any]) -> Execution:
+        """Make the record of a run, and nothing more."""
+        execution = Execution(number, plan, params, self, self.dispatcher, keep_events=self.keep_events)
+        execution.epoch = self.wall_clock.epoch()
         return execution
 
     def _context_of_caller(self) -> contextvars.Context | None:
@@ -289,7 +301,20 @@ class JobExecutor:
             self.guard(execution, self.slot, execution)
 
     def slot(self, execution: Execution) -> None:
-        """Start a queued run."""
+        """Start a queued run; with a journal, when it is durable."""
+        recording = execution.recording
+        if recording is not None and not recording.is_committed:
+            recording.when_committed(functools.partial(self.guard, execution, self.slot, execution))
+            return
+        if execution.state is RunState.PAUSED:
+            if (
+                not execution.is_child
+            ):  # paused before it could start: it queues again, and others may have its slot
+                self.admission.give_back(execution)
+                self.admit()
+            return
+        if execution.state is not RunState.QUEUED or execution.is_suspended:
+            return
         execution.started_at = self.clock()
         if execution.remaining is not None:
             self.requests.arm_run_timeout(execution)
@@ -468,6 +493,8 @@ class JobExecutor:
 
     def _run_ended(self, execution: Execution) -> None:
         self.running.pop(execution.id, None)
+        if execution.recording is not None:
+            execution.recording.close()
         execution.journal.close()
         self.admission.leave(execution)
         self._forget_timers(execution)
@@ -528,6 +555,7 @@ class JobExecutor:
             lambda: self.stuck.update(dict.fromkeys(execution.live.values(), execution)),
             lambda: self._kill_all(execution),
             lambda: execution.log.append(logging.ERROR, f"the engine failed: {format_failure(exc)}"),
+            lambda: setattr(execution, "crash_words", f"the engine failed: {exc!r}"),
             execution.commands.clear,
             lambda: self.requests.reach_children(execution, "cancel"),
             lambda: self.commands.waiting.pop(execution, None),
@@ -595,7 +623,58 @@ class JobExecutor:
                 self.requests.request(execution, verb, reason, grace)
                 await anyio.lowlevel.checkpoint()
 
+    # ---- suspending
+
+    async def suspend(self, runs: Iterable[Execution], *, finish: float, grace: float, kill: float) -> None:
+        """Let runs be as they are, for the next start of the Server: nothing more begins, what executes ends soon.
+
+        Who waits is told at once. What may end by itself has `finish` seconds; then it is cancelled and has `grace`
+        seconds, then it is killed and has `kill` seconds.
+        """
+        self.is_suspending = True
+        suspended = [execution for execution in runs if not execution.state.ended]
+        for execution in suspended:
+            execution.is_suspended = True
+            execution.machine.suspend()
+            for timer in execution.retries.values():
+                timer.cancel()
+            self.observer.run_moved(execution, EventKind.RUN_SUSPENDED)
+            execution.note_event(EventKind.RUN_SUSPENDED, None, "")
+            self.guard(execution, execution.tell_end)
+        await anyio.lowlevel.checkpoint()
+        for execution in suspended:
+            for unit, attempt in list(execution.live.items()):
+                if unit in execution.machine.record.held or attempt.waits_for:
+                    self.guard(execution, functools.partial(self.canceller.suspend, attempt, kill=False))
+        await self._attempts_left(suspended, finish)
+        for kills, seconds in ((False, grace), (True, kill)):
+            for execution in suspended:
+                for attempt in list(execution.live.values()):
+                    self.guard(execution, functools.partial(self.canceller.suspend, attempt, kill=kills))
+            await self._attempts_left(suspended, seconds)
+
+    async def _attempts_left(self, executions: Iterable[Execution], at_most: float) -> None:
+        """Wait until nothing of these runs executes any more, or is at the gate; for so many seconds."""
+        with anyio.move_on_after(at_most):
+            while any(self._is_to_end(attempt) for each in executions for attempt in each.live.values()):
+                self.attempt_left = anyio.Event()
+                await self.attempt_left.wait()
+
+    def _is_to_end(self, attempt: Attempt) -> bool:
+        """Whether it executes, or its outcome may still become durable."""
+        return attempt.left_at is None or self.recorder is None or not self.recorder.is_lost
+
+    def let_go(self) -> None:
+        """Forget the runs that are suspended."""
+        for execution in list(self.running.values()):
+            if execution.is_suspended:
+                self._forget_timers(execution)
+                self.running.pop(execution.id)
+
     async def all_ended(self) -> None:
         """Wait until no run is live."""
         while self.running:
-            await next(iter(self.running.values())).wait()
+            with contextlib.suppress(SuspendedError):
+                await next(iter(self.running.values())).wait()
+                continue
+            return

@@ -16,7 +16,7 @@ from scattersphere.codec.converter import UNREAD
 from scattersphere.errors import AmbiguousTaskError, NotFoundError, UnresolvedError, listing
 from scattersphere.execution.binding import Binder, Known
 from scattersphere.execution.machine.shape import Shape, TaskShape
-from scattersphere.execution.plan import Plan, PlannedTask
+from scattersphere.execution.plan import MadeBy, Plan, PlannedTask
 from scattersphere.model.definition import RetryPolicy
 from scattersphere.model.fields import awaiting
 from scattersphere.model.forms import places_of
@@ -79,6 +79,20 @@ def _plan(definition: JobDefinition, planner: _Planner) -> Plan:
         size=len(planner.tasks),
         versions=frozenset(versions - {None}),
     )
+
+
+def bare_plan(definition: JobDefinition) -> Plan:
+    """Return a plan without code: it names the tasks of a run and how they hang together, and carries nothing out."""
+    planner = _Planner(_no_code, {})
+    for name, task in definition.tasks.items():
+        planner.add_bare(name, task)
+    plan = _plan(definition, planner)
+    plan.let_go()
+    return plan
+
+
+def _no_code(path: str, bundle: str | None) -> TaskClass:
+    raise NotFoundError(f"no code of {path!r} ({bundle}) here")
 
 
 def _with_options(task: TaskDefinition, options: Mapping[str, Any]) -> TaskDefinition:
@@ -150,6 +164,25 @@ class _Planner:
         )
         if self._stand_in is not None:
             planned = self._stand_in(planned)
+        self.tasks.append(planned)
+        self.shapes.append(self._shape(task, planned.backend))
+
+    def add_bare(self, name: str, task: TaskDefinition) -> None:
+        """Plan one task without its class."""
+        unknown: Any = None
+        planned = PlannedTask(
+            name=name,
+            definition=task,
+            task_class=unknown,
+            cls=unknown,
+            made_by=MadeBy(task.bundle or "", ""),
+            fixed={},
+            varying=(),
+            mapped=(),
+            run_if=None,
+            backend=task.backend or LOOP,
+            plain=False,
+        )
         self.tasks.append(planned)
         self.shapes.append(self._shape(task, planned.backend))
 

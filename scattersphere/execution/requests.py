@@ -35,6 +35,7 @@ class RequestHost(Protocol):
     clock: Callable[[], float]
     grace: float
     running: dict[int, Execution]
+    is_suspending: bool
 
     def admit(self) -> None:
         """Give free slots to queued runs."""
@@ -56,6 +57,8 @@ class RunRequests:
         self._canceller = canceller
         self._commands = commands
         self._deadlines = deadlines
+        self.cancel_waiting: Callable[[Execution, str, str | None], None] | None = None
+        """Ends a run of an earlier life that waits for its code."""
 
     # ---- requests on a run
 
@@ -63,6 +66,15 @@ class RunRequests:
         """Carry out pause, resume, stop, cancel, kill. Raises `RunStateError`."""
         check_text(reason, "reason", optional=True)
         check_seconds(grace, "grace", optional=True)
+        if self._host.is_suspending and current_attempt.get() is not None:
+            return  # a body that is ended by a suspend cleans up: it would end for good what is to go on
+        if execution.waits_for and self.cancel_waiting is not None:
+            if verb in {"pause", "resume"}:
+                raise RunStateError(
+                    f"run {execution.id} waits for {execution.waits_for}; it can only be cancelled"
+                )
+            self.cancel_waiting(execution, verb, reason)
+            return
         try:
             self._request(execution, verb, reason, grace)
         except RunStateError:

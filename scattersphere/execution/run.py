@@ -203,7 +203,7 @@ def status_of(execution: Execution, unit: int) -> TaskStatus:
 
     def wall(times: Any) -> dt.datetime | None:
         at = times[unit] if unit < len(times) else NEVER
-        wall_time: dt.datetime | None = execution.wall(at) if at >= 0 else None
+        wall_time: dt.datetime | None = execution.wall(at) if at != NEVER else None
         return wall_time
 
     name, index = execution.plan.tasks[machine.record.task_of(unit)].name, machine.record.index_of(unit)
@@ -268,6 +268,11 @@ class Run(ForkGuard):
         return self._execution.scheduled
 
     @property
+    def recovered(self) -> int:
+        """How many restarts of the Server it has survived, with a journal."""
+        return self._execution.recovered
+
+    @property
     def execution(self) -> Execution:
         """The engine's own record; not part of the contract."""
         return self._execution
@@ -317,7 +322,7 @@ class Run(ForkGuard):
 
     @property
     def waits_for(self) -> str:
-        """What the run itself waits for: a slot, and who has it, or a resume; "" where it does not wait."""
+        """What the run itself waits for: a slot, and who has it, a resume, its code after a restart; "" for nothing."""
         return self._execution.engine.waits.of_run(self._execution)
 
     @property

@@ -179,6 +179,12 @@ class Jobs(LiveMapping[str, JobDefinition]):
 
         return find
 
+    def identity_of(self, definition: JobDefinition) -> str:
+        """Do as `identity` for a definition that was read anew: defined with the same text, it is that job."""
+        known = self._definitions.get(definition.name)
+        is_job = known is not None and known.digest == definition.digest
+        return definition.name if is_job else f"{definition.name}@{definition.digest}"
+
     def identity(self, definition: JobDefinition) -> str:
         """Return what a start key stands for: the name of a job, or a definition that is none and is run once."""
         own = self._definitions.get(definition.name) is not definition

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from scattersphere.execution.execution import Execution
     from scattersphere.execution.executor import JobExecutor
     from scattersphere.execution.plan import Plan
+    from scattersphere.jobs.durable import ChildKey, DurableRuns
     from scattersphere.jobs.jobs import Jobs
     from scattersphere.model.definition import JobDefinition
     from scattersphere.registry.registry import TaskRegistry
@@ -37,6 +37,10 @@ class Starter:
         self._executor = executor
         self.runs: RunArchive = RunArchive(*history, self._evicted, self._remind)
         self._keys = StartKeys()
+        self.durable: DurableRuns | None = None
+        """What writes runs into the journal, where there is one."""
+        self._write: Callable[[], None] | None = None
+        """Writes the run that is being started."""
 
     def start(
         self,
@@ -47,6 +51,7 @@ class Starter:
         plan: Plan | None = None,
         args: Mapping[str, Any] | None = None,
         child_of: Attempt | None = None,
+        child_key: ChildKey | None = None,
         scheduled: ScheduledFor | None = None,
     ) -> Run:
         """Start a run, or return the one that `key` stands for; `args` are those of a run of one task.
@@ -65,10 +70,15 @@ class Starter:
                 return known
         plan = plan or self._jobs.plan(definition)
         plan.check_params(params)
-        prepare = None if scheduled is None else functools.partial(_note_schedule, scheduled)
+        secrets = secret_names(definition)
+
+        def prepare(execution: Execution) -> None:
+            execution.secrets, execution.key = secrets, key
+            if scheduled is not None:
+                _note_schedule(scheduled, execution)
+            self._record(execution, args=args, given=secrets & (overrides or {}).keys(), child=child_key)
+
         execution = self._executor.submit(plan, params, child_of=child_of, prepare=prepare)
-        execution.secrets = secret_names(definition)
-        execution.key = key
         run = self._take_up(execution)
         if request is not None:
             self._keys.add(key, request, run)
@@ -81,13 +91,43 @@ class Starter:
         async with plan_again(earlier, code, self._registry, self._jobs) as plan:
             alive()
             taken = take_over(earlier, from_failed=from_failed)
-            prepare = functools.partial(taken.apply, earlier)
+
+            def prepare(execution: Execution) -> None:
+                taken.apply(earlier, execution)
+                self._record(execution, given=earlier.given_secrets, again=earlier.id)
+
             return self._take_up(self._executor.submit(plan, earlier.params, prepare=prepare))
+
+    def _record(
+        self,
+        execution: Execution,
+        *,
+        args: Mapping[str, Any] | None = None,
+        given: frozenset[str] = frozenset(),
+        child: ChildKey | None = None,
+        again: int | None = None,
+    ) -> None:
+        """Prepare a new run for the journal, if there is one."""
+        if self.durable is not None:
+            self._write = self.durable.record(execution, args=args, given=given, child=child, again=again)
+
+    def take_back(self, run: Run) -> None:
+        """Take up a run of an earlier life of the Server."""
+        self.runs.add(run)
+        if run.state.ended:
+            self.runs.ended(run, self._executor.clock())
+        if run.key is not None:
+            execution = run.execution
+            identity = self._jobs.identity_of(execution.plan.definition)
+            self._keys.add(run.key, StartRequest(identity, dict(execution.params)), run)
 
     def _take_up(self, execution: Execution) -> Run:
         """Make a run of what was submitted, and pin its code."""
         run = Run(execution, self._executor)
         self.runs.add(run)
+        write, self._write = self._write, None
+        if write is not None:
+            write()
         self._registry.keep(run.id, execution.plan.versions)
         if run.state.ended:  # nothing in it had to be executed
             self.runs.ended(run, self._executor.clock())

@@ -196,7 +196,6 @@ class TaskDefinition:
             OneOf(TaskRestart),
             "When the program died while it executed: run it again, or let it have crashed.",
             since=2,
-            awaits="runs that survive a restart",
         ),
     )
     comment: Any = attrs.field(default=NO_COMMENT, metadata=COMMENT_ROW)
@@ -273,7 +272,6 @@ class JobDefinition:
             OneOf(Durability),
             "What a crash of the program may take from a run, where the Server has a journal.",
             since=2,
-            awaits="runs that survive a restart",
         ),
     )
     on_restart: RunRestart = attrs.field(
@@ -283,7 +281,6 @@ class JobDefinition:
             OneOf(RunRestart),
             "When the program comes back: go on with an unfinished run, or let it have crashed.",
             since=2,
-            awaits="runs that survive a restart",
         ),
     )
     schedules: Mapping[str, ScheduleDefinition] = attrs.field(

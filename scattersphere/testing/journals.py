@@ -191,8 +191,11 @@ class MemoryJournal:
         return True
 
     def commit_all(self) -> int:
-        """Commit until nothing waits any more, or one has failed; return how many were committed."""
-        return sum(1 for _ in itertools.takewhile(bool, iter(self.commit, None)))
+        """Commit all that waits now, as far as none fails; return how many were committed.
+
+        What is written because of that waits for the next time.
+        """
+        return sum(1 for _ in itertools.takewhile(bool, (self.commit() for _ in range(len(self.waiting)))))
 
     def fail_next(
         self, words: str = "database or disk is full", *, times: int = 1, lasting: bool = False
@@ -209,6 +212,8 @@ class MemoryJournal:
         after._tables = copy.deepcopy(self._tables)
         self._is_dead = True
         self.waiting.clear()
+        if self._host is not None:
+            self._host.journal_failed("a test has crashed it", lasting=True)
         return after
 
     def again(self) -> MemoryJournal:
@@ -259,8 +264,11 @@ class MemoryJournal:
 
     def _commit_due(self) -> None:
         self._due = False
+        if not self.auto:
+            return
         self.commit_all()
-        if self.waiting and self._failing and self._host is not None and not self._is_dead:
+        stopped = self._is_dead or self.commits == self.crash_after
+        if self.waiting and not self._due and self._host is not None and not stopped:
             self._due = True
             self._host.soon(self._commit_due)
 
@@ -273,6 +281,10 @@ class MemoryJournal:
     def read_runs(self, ids: Iterable[int]) -> list[StoredRun]:
         """See `Journal.read_runs`."""
         return [self._tables.stored(run) for run in ids if run in self._tables.runs]
+
+    def read_children(self, run: int) -> list[RunRow]:
+        """See `Journal.read_children`."""
+        return [row for _, row in sorted(self._tables.runs.items()) if row.parent == run]
 
     def read_definition(self, digest: str) -> str:
         """See `Journal.read_definition`."""
@@ -565,7 +577,11 @@ async def check_runs_are_found_by_key_and_by_what_they_are(make: Callable[[], Jo
         failed = tuple(RunState).index(RunState.FAILED)
         _expect(found(states=[failed]) == [3], f"those that failed: {found(states=[failed])}")
         _expect(found(before=3) == [2, 1], f"those before run 3: {found(before=3)}")
-        _expect(found(since=1_004) == [5, 4], f"those since an instant: {found(since=1_004)}")
+        child = run_row(6)._replace(parent=2, parent_unit=0, parent_try=1, child=1)
+        await opened.commit(child, state_row(6))
+        _expect(journal.read_children(2) == [child], f"the children of run 2: {journal.read_children(2)}")
+        _expect(journal.read_children(1) == [], "children of a run that has none")
+        _expect(found(since=1_004, before=6) == [5, 4], f"those since an instant: {found(since=1_004)}")
 
 
 async def check_a_second_opener_is_refused(make: Callable[[], Journal]) -> None:

@@ -129,17 +129,10 @@ def test_each_field_of_a_policy_that_shapes_the_plan_does(find):
 @pytest.mark.parametrize(
     ("fields", "path", "missing"),
     [
-        ({"durability": "relaxed"}, "durability", "runs that survive a restart"),
-        ({"on_restart": "crash"}, "on_restart", "runs that survive a restart"),
         (
             {"params": {"p": {"secret": True, "env": "P"}}},
             "params.p.env",
             "reading secrets from the environment",
-        ),
-        (
-            {"tasks": {"t": {"task": "Count", "on_restart": "fail"}}},
-            "tasks.t.on_restart",
-            "runs that survive a restart",
         ),
     ],
 )

@@ -42,8 +42,8 @@ _OTHERS = tuple(Event._field_defaults[name] for name in Event._fields[Event._fie
 _new = tuple.__new__  # a named tuple's own constructor takes twice as long
 
 
-Report = tuple[EventKind, int, int, float | None, float | None, str]
-"""An extra that is no line of the log: kind, unit, attempt, done, total, message."""
+Report = tuple[EventKind, int | None, int | None, float | None, float | None, str]
+"""An extra that is no line of the log: kind, unit (None: of the run), attempt, done, total, message."""
 
 
 class Page:
@@ -223,8 +223,8 @@ class EventPages:
             kind=kind,
             run=execution.id,
             job=execution.plan.job,
-            task=self._names[execution.machine.record.task_of(unit)],
-            index=execution.machine.record.index_of(unit),
+            task=None if unit is None else self._names[execution.machine.record.task_of(unit)],
+            index=None if unit is None else execution.machine.record.index_of(unit),
             attempt=attempt,
             message=message,
             done=done,

@@ -77,7 +77,7 @@ class EventStream(Stream[Event]):
             self._told = 0
             await anyio.lowlevel.checkpoint()
         while self._closed or not self._advance():
-            if self._closed or execution.state.ended:
+            if self._closed or execution.state.ended or execution.is_suspended:
                 self._ready = iter(())
                 raise StopAsyncIteration
             self._told = 0

@@ -74,8 +74,8 @@ class RunFacts:
     """In the order of their numbers, instances as they began; without tasks that are pending and were never tried."""
 
 
-def facts_of(machine: RunMachine) -> RunFacts:
-    """Return what a journal has to keep of a run."""
+def facts_of(machine: RunMachine, *, units: bool = True) -> RunFacts:
+    """Return what a journal has to keep of a run; without `units`, of the run itself."""
     record, propagation = machine.record, machine.propagation
     size, states = record.shape.size, record.task_states
     return RunFacts(
@@ -99,7 +99,7 @@ def facts_of(machine: RunMachine) -> RunFacts:
                 result=record.results[unit],
                 timed_out=record.reasons.get(unit) == BY_TIMEOUT,
             )
-            for unit in range(len(states))
+            for unit in range(len(states) if units else 0)
             if unit >= size or states[unit] != PENDING or record.attempts[unit]
         ),
     )

@@ -394,6 +394,10 @@ class RunMachine:
             kind = FAILED  # a time-out, or a CancelledError of its own
         return kind, asked
 
+    def would_retry(self, unit: int) -> bool:
+        """Whether a failure of this attempt that may be tried again is tried again, as things are now."""
+        return self._has_attempts_left(unit) and self.propagation.may_start(unit)
+
     def _has_attempts_left(self, unit: int) -> bool:
         record = self.record
         return record.counted(unit) < record.shape.tasks[record.task_of(unit)].max_attempts

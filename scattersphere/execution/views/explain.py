@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from scattersphere.codec.shown import shown
+from scattersphere.execution.execution import NEVER
 from scattersphere.execution.machine.codes import (
     CRASHED,
     FAILED,
@@ -192,7 +193,7 @@ class _Story:
         execution = self._execution
         units = self._instances.get(number, [number])
         starts = [execution.started[unit] for unit in units if unit < len(execution.started)]
-        starts = [start for start in starts if start >= 0]
+        starts = [start for start in starts if start != NEVER]
         if not starts:
             return None
         if not TASK_STATES[execution.machine.record.task_states[number]].ended:

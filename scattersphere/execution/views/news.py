@@ -48,6 +48,14 @@ def tell_failed_file(file: Path, message: str) -> None:
     tell(JOBS, logging.ERROR, message, extra={"job": file.stem, "file": str(file)})
 
 
+def tell_journal(failure: str | None) -> None:
+    """The journal commits nothing, or (None) does again."""
+    if failure is not None:
+        tell(RUNS, logging.ERROR, f"the journal commits nothing, so runs hold: {failure}", extra={})
+    else:
+        tell(RUNS, logging.INFO, "the journal commits again", extra={})
+
+
 class BundleNews:
     """Tells of bundles that break, and that are mended."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere.execution.execution import NEVER
 from scattersphere.execution.machine.codes import (
     CANCELLING,
     RUN_ENDED_FROM,
@@ -61,7 +62,7 @@ def _progress(execution: Execution, number: int, instances: list[int]) -> Progre
     started, ended = execution.started[number], execution.ended[number]
     return Progress(
         state=str(TASK_STATES[machine.record.task_states[number]]),
-        seconds=ended - started if ended >= started >= 0 else None,
+        seconds=ended - started if ended >= started > NEVER else None,
         attempts=machine.record.attempts[number],
         instances=machine.record.width_of(number),
         counts=Counter(str(TASK_STATES[machine.record.task_states[unit]]) for unit in instances),
@@ -227,7 +228,7 @@ def _sharpen(execution: Execution, attempts: list[_Slice]) -> None:
     """Take the exact times of last attempts: the journal's are those of batches."""
     last = {found.unit: found for found in attempts}
     for unit, found in last.items():
-        if unit is not None and unit < len(execution.started) and execution.started[unit] >= 0:
+        if unit is not None and unit < len(execution.started) and execution.started[unit] != NEVER:
             found.start = execution.started[unit]
             if execution.ended[unit] >= found.start:
                 found.end = execution.ended[unit]

@@ -36,6 +36,8 @@ _TOLD = {
     EventKind.RUN_RESUMED: "is resumed",
     EventKind.RUN_STOPPING: "is asked to stop",
     EventKind.RUN_CANCELLING: "is cancelled",
+    EventKind.RUN_SUSPENDED: "is suspended: the Server is closing",
+    EventKind.RUN_RECOVERED: "goes on after a restart",
 }
 
 _Success = tuple[float, int]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from scattersphere.execution.events.numbers import Moves
+from scattersphere.execution.execution import NEVER
 from scattersphere.execution.machine.codes import (
     CANCELLING,
     CRASHED,
@@ -173,7 +174,7 @@ class _Times:
     def _exact(self, times: Mapping[int, float] | object, unit: int, clock: float) -> float:
         """Return the time that was noted for a unit with one attempt; the journal's is that of a batch."""
         noted: float = times[unit] if unit < len(times) else -1.0  # type: ignore[index, arg-type]
-        return noted if noted >= 0 and self._execution.machine.record.attempts[unit] == 1 else clock
+        return noted if noted != NEVER and self._execution.machine.record.attempts[unit] == 1 else clock
 
     def _add(self, unit: int, since: float, until: float) -> None:
         self._sums[self._execution.machine.record.task_of(unit)] += max(0.0, until - since)

@@ -47,6 +47,8 @@ class Waits:
     def of_run(self, execution: Execution) -> str:
         """Say what a run waits for; "" where it does not wait."""
         state = execution.machine.record.state
+        if execution.waits_for:
+            return execution.waits_for
         if state == RUN_QUEUED:
             return self._engine.admission.waits_for(execution)
         if state in (RUN_PAUSING, RUN_PAUSED):

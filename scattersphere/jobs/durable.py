@@ -1,0 +1,596 @@
+"""DurableRuns: the runs of a Server that has a journal. Written when they are submitted, restored when it is opened.
+
+`recovery.py` says what rows come to; here is what is awaited: the journal itself, code, values.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+from functools import partial
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from scattersphere.abc.journal import Durability, RunRow, ValueForm
+from scattersphere.codec import read_definition
+from scattersphere.errors import (
+    BundleError,
+    ConflictError,
+    DefinitionError,
+    JournalError,
+    NoSuchTaskError,
+    NotFoundError,
+    ScattersphereError,
+    UnresolvedError,
+)
+from scattersphere.execution.machine.codes import KILL, RUN_ENDED_FROM, TASK_ENDED_FROM
+from scattersphere.execution.machine.facts import take_up
+from scattersphere.execution.planning import bare_plan
+from scattersphere.execution.recorder import DURABILITY, Recorder, Recording
+from scattersphere.execution.reused import Reused
+from scattersphere.execution.run import Run
+from scattersphere.execution.timers import within
+from scattersphere.jobs.recovery import count_moves, crashed, new_life, restored
+from scattersphere.logs.runlog import current_attempt
+from scattersphere.model import states
+from scattersphere.model.events import EventKind
+from scattersphere.schedules.occurrences import ScheduledFor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from scattersphere.abc.journal import Journal, Row, StepRow, StoredRun
+    from scattersphere.execution.attempt import Attempt
+    from scattersphere.execution.execution import Execution
+    from scattersphere.execution.executor import JobExecutor
+    from scattersphere.execution.plan import Plan
+    from scattersphere.execution.recorder import ValueCodec
+    from scattersphere.jobs.jobs import Jobs
+    from scattersphere.jobs.recovery import Restored
+    from scattersphere.jobs.starting import Starter
+    from scattersphere.model.definition import JobDefinition
+    from scattersphere.model.taskclass import TaskClass
+    from scattersphere.registry.records import BundleVersion
+    from scattersphere.registry.registry import TaskRegistry
+
+MICRO = 1_000_000
+QUICK_BYTES = 64 * 1024
+"""Bytes of JSON results that are read on the loop's thread."""
+ChildKey = tuple[int, str, "int | None", int, int]
+"""(parent, task, index, try, n): the n-th run that this try of a task has started."""
+
+
+class Waiting(NamedTuple):
+    """An unfinished run that does not go on yet: its code is not there."""
+
+    stored: StoredRun
+    definition: JobDefinition
+    execution: Execution
+
+
+class DurableRuns:
+    """Writes the runs of one Server into its journal, and restores those that have not ended."""
+
+    def __init__(  # noqa: PLR0913 - the parts of a Server
+        self,
+        journal: Journal,
+        codec: ValueCodec,
+        *,
+        jobs: Jobs,
+        registry: TaskRegistry,
+        executor: JobExecutor,
+        starter: Starter,
+        version: str,
+        on_failed: Callable[[str], None],
+        on_mended: Callable[[], None],
+    ) -> None:
+        self.recorder: Recorder = Recorder(executor, journal, codec, on_failed, on_mended)
+        self._journal = journal
+        self._codec = codec
+        self._jobs = jobs
+        self._registry = registry
+        self._executor = executor
+        self._starter = starter
+        self._version = version
+        self._unfinished: list[tuple[StoredRun, JobDefinition]] = []
+        self.waiting: dict[int, Waiting] = {}
+        """Unfinished runs whose code is not there, by number."""
+        self._children: dict[ChildKey, int] = {}
+        self._looking = False
+        self._look_again = False
+        self._is_restoring = False
+        self._is_opened = False
+
+    # ---- opening
+
+    async def open(self) -> None:
+        """Take the journal, and commit the beginning of a new life. Raises `JournalBusyError`, `JournalError`."""
+        recorder, journal = self.recorder, self._journal
+        state = await anyio.to_thread.run_sync(journal.open, recorder)
+        self._is_opened = True
+        rows = recorder.open(state, pid=os.getpid(), version=self._version)
+        for stored in await anyio.to_thread.run_sync(journal.read_runs, state.unfinished):
+            rows += await self._new_life(stored)
+        await recorder.wait_for(lambda done: recorder.write(rows, done))
+        recorder.begun()
+        self._executor.recorder, self._executor.identity = recorder, state.id
+
+    async def _new_life(self, stored: StoredRun) -> list[Row]:
+        now = self.recorder.now()
+        try:
+            text = await anyio.to_thread.run_sync(self._journal.read_definition, stored.run.definition)
+            definition = _definition_of(text)
+        except (LookupError, ScattersphereError) as error:
+            words = f"its definition cannot be read any more: {error}"
+            return [crashed(stored.state, words[:1000], now)]
+        after, rows = new_life(stored, definition, now)
+        if after.state.state < RUN_ENDED_FROM:
+            self._unfinished.append((after, definition))
+        return rows
+
+    async def restore(self) -> None:
+        """Let the unfinished runs go on: those that had begun first, then the queued ones, by number."""
+        unfinished, self._unfinished = self._unfinished, []
+        unfinished.sort(key=lambda found: (not found[0].state.begun, found[0].run.id))
+        for stored, definition in unfinished:
+            execution = self._make(stored, definition)
+            execution.waits_for = "its code"
+            self.waiting[execution.id] = Waiting(stored, definition, execution)
+            self._executor.running[execution.id] = execution
+            self._starter.take_back(Run(execution, self._executor))
+        for waiting in list(self.waiting.values()):
+            await self._know_children(waiting)
+        await self._look()
+
+    async def _know_children(self, waiting: Waiting) -> None:
+        """Note which runs the bodies of a run have started, and how deep it is nested."""
+        run = waiting.stored.run
+        if run.child is not None:
+            waiting.execution.is_child = True
+        for row in await anyio.to_thread.run_sync(self._journal.read_children, run.id):
+            if row.child is not None:
+                by = json.loads(row.extra)["by"]
+                self._children[run.id, by["task"], by["index"], row.parent_try or 0, row.child] = row.id
+
+    def code_changed(self) -> None:
+        """Other code is there: runs that wait for theirs may go on."""
+        if self.waiting and not self._looking:
+            self._looking = True
+            self._executor.soon(self._start_looking)
+        elif self._looking:
+            self._look_again = True
+
+    def _start_looking(self) -> None:
+        self._executor.loop.start(self._look_until_done(), "scattersphere recovery")
+
+    async def _look_until_done(self) -> None:
+        current_attempt.set(None)
+        try:
+            self._look_again = True
+            while self._look_again and not self._executor.is_suspending:
+                self._look_again = False
+                await self._look()
+        finally:
+            self._looking = False
+
+    async def _look(self) -> None:
+        adopted: dict[str, BundleVersion] = {}
+        try:
+            for waiting in list(self.waiting.values()):
+                if self._executor.is_suspending:
+                    return
+                if waiting.execution.id in self.waiting:
+                    await self._try(waiting, adopted)
+        finally:
+            for version in adopted.values():
+                self._registry.disown(version)
+        self._executor.admit()
+
+    async def _try(self, waiting: Waiting, adopted: dict[str, BundleVersion]) -> None:
+        """Let a run go on if its code is there; else note what it waits for."""
+        execution = waiting.execution
+        try:
+            plan = await self._plan(waiting, adopted)
+            found = await self._restored(waiting, plan)
+        except (
+            BundleError,
+            NotFoundError,
+            UnresolvedError,
+            ConflictError,
+            JournalError,
+            LookupError,
+        ) as error:
+            execution.waits_for = f"its code: {error}"[:2000]
+            return
+        if self.waiting.pop(execution.id, None) is not None:  # else it was cancelled meanwhile
+            self._go_on(waiting, plan, found)
+
+    async def _plan(self, waiting: Waiting, adopted: dict[str, BundleVersion]) -> Plan:
+        """Compile the definition of a run with the code that it had. Raises what `Jobs.compiled` and `adopt` do."""
+        found: dict[str, BundleVersion] = {}
+        for name, digest in waiting.stored.run.bundles:
+            if digest and digest not in adopted:
+                content = await anyio.to_thread.run_sync(self._journal.read_bundle, digest)
+                if content is None:
+                    raise JournalError(f"the code of bundle {name!r} ({digest[:12]}) is not in the journal")
+                adopted[digest] = await self._registry.adopt(name, digest, content)
+            if digest:
+                found[name] = adopted[digest]
+
+        def find(path: str, bundle: str | None) -> TaskClass:
+            if bundle in found:
+                tasks = found[bundle].tasks
+                if path not in tasks:
+                    raise NoSuchTaskError(f"no task {path!r} in {found[bundle].label}")
+                return tasks[path]
+            return self._registry.find(path, bundle)
+
+        return self._jobs.compiled(waiting.definition, find)
+
+    async def _restored(self, waiting: Waiting, plan: Plan) -> Restored:
+        """Read what a run has made, and say how it goes on."""
+        stored = waiting.stored
+        steps = [step for step in stored.steps if step.form in _VALUES]
+        values: dict[int, Any] = {}
+
+        def read() -> None:
+            for step in steps:
+                try:
+                    form, data = self._journal.read_value(step)
+                    values[step.unit] = self._codec.decode(form, data, plan.versions)
+                except Exception:  # noqa: BLE001, S112 - what cannot be read is as good as not kept
+                    continue
+
+        size = sum(len(step.value or b"") for step in steps)
+        if size <= QUICK_BYTES and all(step.form == ValueForm.JSON for step in steps):
+            read()
+        else:
+            await anyio.to_thread.run_sync(read)
+        return restored(
+            stored, waiting.definition, plan.shape, lambda step: values[step.unit], self.recorder.now()
+        )
+
+    # ---- going on
+
+    def _make(self, stored: StoredRun, definition: JobDefinition) -> Execution:
+        """Make the record of a run without its code: it can be looked at, and cancelled."""
+        run, executor = stored.run, self._executor
+        params = _params_of(stored, definition)
+        execution = executor.make(run.id, bare_plan(definition), params)
+        extra = json.loads(run.extra)
+        execution.created_at = _clock(execution, run.created)
+        execution.secrets = frozenset(run.secrets)
+        execution.key = run.key
+        execution.parent = run.parent if run.parent is not None else run.again
+        execution.is_child = run.child is not None
+        execution.depth = extra.get("depth", 0)
+        execution.reused = {name: Reused(**note) for name, note in extra.get("reused", {}).items()}
+        execution.before = tuple(states.RunState)[stored.state.state]
+        if run.scheduled is not None:
+            execution.scheduled = _scheduled_of(run.scheduled)
+        if stored.state.started is not None:
+            execution.started_at = _clock(execution, stored.state.started)
+        timeout = definition.timeout
+        if timeout is not None:
+            execution.remaining = max(0.0, within(timeout) - stored.state.spent / MICRO)
+        execution.recovered = stored.state.recovered
+        execution.show(stored.state.state, [(step.unit, step.state, step.attempts) for step in stored.steps])
+        recording = Recording(self.recorder, execution, Durability(run.durability))
+        recording.is_committed = True
+        recording.recovered, recording.fruitless = stored.state.recovered, stored.state.fruitless
+        recording.base = count_moves(stored)
+        execution.recording = recording
+        return execution
+
+    def _go_on(self, waiting: Waiting, plan: Plan, found: Restored) -> None:
+        """Let a run go on whose code is there."""
+        execution, executor = waiting.execution, self._executor
+        execution.renew(plan)
+        execution.waits_for = ""
+        self._note(execution, found)
+        self._registry.keep(execution.id, plan.versions)
+        self._registry.pin(execution.id, plan.versions)
+        executor.observer.run_moved(execution, EventKind.RUN_RECOVERED)
+        execution.note_event(EventKind.RUN_RECOVERED, None, f"restart {execution.recovered}")
+        for task in found.resets:
+            execution.note_event(EventKind.TASK_RESET, task, "its result was not kept, and is needed again")
+        if not found.facts.started:
+            executor.commands.apply(execution, take_up(execution.machine, found.facts))
+            if not execution.is_child:
+                executor.admission.enter(execution)
+            else:
+                executor.guard(execution, executor.slot, execution)
+            return
+        if not execution.is_child:
+            executor.admission.go_on(execution)
+        executor.guard(execution, self._take_up, execution, found)
+
+    def _note(self, execution: Execution, found: Restored) -> None:
+        execution.failures.update(found.failures)
+        execution.retry_waits.update(found.waits)
+        for unit, (started, ended) in found.times.items():
+            if started is not None:
+                execution.mark(execution.started, unit, _clock(execution, started))
+            if ended is not None:
+                execution.mark(execution.ended, unit, _clock(execution, ended))
+
+    def _take_up(self, execution: Execution, found: Restored) -> None:
+        machine, executor = execution.machine, self._executor
+        commands = take_up(machine, found.facts)
+        for (
+            unit,
+            wait,
+        ) in found.waits.items():  # at most its own length: the clock on the wall may have been set
+            if wait:
+                policy = execution.plan.tasks[machine.record.task_of(unit)].definition.retry
+                execution.retry_waits[unit] = min(wait, within(policy.max_delay))
+        words = found.crash or self._changed_map(execution, found.facts.widths)
+        if words:
+            execution.crash_words = words
+            commands = machine.crash()
+        elif execution.state is not states.RunState.PAUSED:
+            executor.requests.arm_run_timeout(execution)
+        executor.commands.apply(execution, commands)
+
+    def _changed_map(self, execution: Execution, widths: Mapping[int, int]) -> str:
+        """Look again at what maps go over that have not ended. Return what is wrong with it."""
+        for task, width in widths.items():
+            if execution.machine.record.task_states[task] >= TASK_ENDED_FROM:
+                continue
+            name = execution.plan.tasks[task].name
+            try:
+                found = execution.look_at_map(task)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the map cannot go on
+                return f"the list that task {name!r} maps over cannot be made again: {exc}"
+            if found != width:
+                return f"task {name!r} has mapped over {width} elements, and now finds {found}"
+        return ""
+
+    def cancel_waiting(self, execution: Execution, verb: str, reason: str | None) -> None:
+        """End a run whose code is not there: without finally-tasks, for those are code too."""
+        waiting = self.waiting.pop(execution.id)
+        found = restored(
+            waiting.stored, waiting.definition, execution.plan.shape, _no_value, self.recorder.now()
+        )
+        causes = (*found.facts.causes, reason or verb)
+        facts = attrs.evolve(found.facts, level=KILL, causes=causes, state=_CANCELLING, started=True)
+        execution.renew(execution.plan)
+        execution.waits_for = ""
+        self._note(execution, found)
+        self._executor.commands.apply(execution, take_up(execution.machine, facts))
+
+    # ---- new runs
+
+    def record(
+        self,
+        execution: Execution,
+        *,
+        args: Mapping[str, Any] | None,
+        given: frozenset[str],
+        child: ChildKey | None,
+        again: int | None,
+    ) -> Callable[[], None]:
+        """Prepare a new run to be written; what is returned writes it, when it was submitted.
+
+        A run that cannot be written, or is not to be, is not recorded: a restart forgets it.
+        """
+        definition = execution.plan.definition
+        if definition.durability is states.Durability.NONE:
+            return lambda: None
+        try:
+            row = self._row(execution, args=args, given=given, child=child, again=again)
+            definition.dumps()
+        except (TypeError, ValueError, DefinitionError) as error:
+            execution.log.append(30, f"this run does not survive a restart: {error}")
+            return lambda: None
+        if given:
+            execution.log.append(
+                30,
+                "a secret was given by value: this run is cancelled when the Server closes, and does not survive",
+            )
+        execution.given_secrets = frozenset(given)
+        recording = Recording(self.recorder, execution, DURABILITY[definition.durability])
+        execution.recording = recording
+        return partial(self._submit, recording, row)
+
+    def _submit(self, recording: Recording, row: RunRow) -> None:
+        plan = recording.execution.plan
+        more = self.recorder.ready_now(plan)
+        if more is None:
+            self._executor.loop.start(self._submit_later(recording, row), "scattersphere journal")
+        else:
+            recording.submit(row._replace(definition=self.recorder.digest_of(plan)), more)
+
+    async def _submit_later(self, recording: Recording, row: RunRow) -> None:
+        """Write a run whose definition is large, or whose code the journal does not have yet."""
+        current_attempt.set(None)
+        execution = recording.execution
+        try:
+            more = await self.recorder.ready(execution.plan)
+        except Exception as error:  # noqa: BLE001 - its files may be gone by now
+            self._executor.crash_run(execution, error)
+            return
+        recording.submit(row._replace(definition=self.recorder.digest_of(execution.plan)), more)
+
+    def _row(
+        self,
+        execution: Execution,
+        *,
+        args: Mapping[str, Any] | None,
+        given: Iterable[str],
+        child: ChildKey | None,
+        again: int | None,
+    ) -> RunRow:
+        plan = execution.plan
+        shown = {name: value for name, value in execution.params.items() if name not in execution.secrets}
+        params = json.dumps(shown, allow_nan=False)
+        if json.loads(params) != shown:
+            raise ValueError("its parameters have no exact JSON form")
+        extra: dict[str, Any] = {"depth": execution.depth, "given_secrets": sorted(given)}
+        if execution.reused:
+            extra["reused"] = {name: attrs.asdict(note) for name, note in execution.reused.items()}
+        if child is not None:
+            extra["by"] = {"task": child[1], "index": child[2]}
+        return RunRow(
+            id=execution.id,
+            job=plan.job,
+            definition="",
+            bundles=tuple(sorted((version.bundle, version.digest) for version in plan.versions)),
+            params=params,
+            secrets=tuple(sorted(execution.secrets)),
+            durability=DURABILITY[plan.definition.durability],
+            created=round((execution.epoch + execution.created_at) * MICRO),
+            key=execution.key,
+            request=None if execution.key is None else request_digest(shown, args),
+            parent=None if child is None else child[0],
+            parent_unit=None if child is None or execution.started_by is None else execution.started_by.unit,
+            parent_try=None if child is None else child[3],
+            child=None if child is None else child[4],
+            again=again,
+            scheduled=None if execution.scheduled is None else _scheduled_text(execution.scheduled),
+            extra=json.dumps(extra),
+        )
+
+    async def durable(self, run: Run) -> None:
+        """Wait until a new run is in the journal. Raises `JournalError`, `SuspendedError`."""
+        recording = run.execution.recording
+        if recording is not None and not recording.is_committed:
+            await self.recorder.wait_for(recording.when_committed)
+
+    # ---- children
+
+    def child_key(self, attempt: Attempt) -> ChildKey:
+        """Return what the next run is known by that an attempt starts."""
+        attempt.children_started += 1
+        execution, unit = attempt.execution, attempt.unit
+        tries = execution.machine.record.counted(unit)
+        return execution.id, attempt.task, attempt.index, tries, attempt.children_started
+
+    async def known_child(
+        self, key: ChildKey, definition: JobDefinition, params: Mapping[str, Any] | None, attempt: Attempt
+    ) -> Run | None:
+        """Return the run that an earlier, interrupted attempt has started in this place, if it was the same."""
+        number = self._children.get(key)
+        if number is None:
+            return None
+        run = self._starter.runs.get(number) or await self.revive(number)
+        if run is None or run.job != definition.name or not _same_params(run.execution, params):
+            attempt.log.warning(
+                "has started another run here before it was interrupted, run %s; now it starts a new one",
+                number,
+            )
+            return None
+        execution = run.execution
+        if not execution.state.ended:
+            execution.started_by = attempt
+            attempt.execution.children.add(execution)
+        return run
+
+    # ---- runs that have ended
+
+    async def revive(self, number: int) -> Run | None:
+        """Return a run that has ended and is only in the journal, as it was; None where it is not there."""
+        found = await anyio.to_thread.run_sync(self._journal.read_runs, [number])
+        if not found or found[0].state.state < RUN_ENDED_FROM:
+            return None
+        stored = found[0]
+        text = await anyio.to_thread.run_sync(self._journal.read_definition, stored.run.definition)
+        definition = _definition_of(text)
+        execution = self._make(stored, definition)
+        execution.recording = None
+        waiting = Waiting(stored, definition, execution)
+        state = await self._restored(waiting, execution.plan)
+        if number in self._starter.runs:
+            return self._starter.runs[number]
+        execution.renew(execution.plan)
+        self._note(execution, state)
+        take_up(execution.machine, attrs.evolve(state.facts, state=stored.state.state))
+        if stored.state.ended is not None:
+            execution.ended_at = _clock(execution, stored.state.ended)
+        execution.crash_words = stored.state.failure or ""
+        execution.settle()
+        run = Run(execution, self._executor)
+        self._starter.take_back(run)
+        return run
+
+    async def find_key(self, definition: JobDefinition, key: str) -> Run | None:
+        """Return the run that was started with a key in an earlier life."""
+        number = await anyio.to_thread.run_sync(self._journal.find_key, definition.name, "", key)
+        if number is None or number in self._starter.runs:
+            return None
+        return await self.revive(number)
+
+    async def request_of(self, number: int) -> bytes | None:
+        """Return the digest of what a run was asked with."""
+        found = await anyio.to_thread.run_sync(self._journal.read_runs, [number])
+        return found[0].run.request if found else None
+
+    # ---- closing
+
+    def survives(self, execution: Execution) -> bool:
+        """Whether a run goes on at the next start."""
+        return execution.recording is not None and not execution.given_secrets
+
+    async def close(self) -> None:
+        """Write the last rows, and let go of the journal."""
+        if self._is_opened:
+            self.recorder.close()
+            await anyio.to_thread.run_sync(self._journal.close)
+
+
+_VALUES = (ValueForm.JSON, ValueForm.TAGGED, ValueForm.PICKLE, ValueForm.FILE)
+_CANCELLING = tuple(states.RunState).index(states.RunState.CANCELLING)
+
+
+def _no_value(step: StepRow) -> Any:
+    raise LookupError(step.unit)
+
+
+def _clock(execution: Execution, micros: int) -> float:
+    return micros / MICRO - execution.epoch
+
+
+def _definition_of(text: str) -> JobDefinition:
+    """Read a definition. Raises `DefinitionError` with what is wrong in it."""
+    reading = read_definition(text)
+    if reading.definition is None or reading.raw_problems:
+        raise DefinitionError(reading.problems(), source="journal")
+    return reading.definition
+
+
+def _params_of(stored: StoredRun, definition: JobDefinition) -> dict[str, Any]:
+    """Return the parameters of a run; secrets that were not given have their defaults."""
+    params: dict[str, Any] = json.loads(stored.run.params)
+    for name in stored.run.secrets:
+        declared = definition.params.get(name)
+        params[name] = getattr(declared, "default", declared)
+    return {name: params[name] for name in definition.params if name in params}
+
+
+def _same_params(execution: Execution, params: Mapping[str, Any] | None) -> bool:
+    return all(
+        execution.params.get(name) == value
+        for name, value in (params or {}).items()
+        if name not in execution.secrets
+    )
+
+
+def request_digest(params: Mapping[str, Any], args: Mapping[str, Any] | None) -> bytes:
+    """Return what tells a repeat of a key from a misuse: of the parameters without secrets."""
+    return sha256(json.dumps([params, args], sort_keys=True, default=repr).encode()).digest()
+
+
+def _scheduled_text(scheduled: ScheduledFor) -> str:
+    time = None if scheduled.time is None else scheduled.time.isoformat()
+    return json.dumps({**attrs.asdict(scheduled), "time": time})
+
+
+def _scheduled_of(text: str) -> ScheduledFor:
+    said = json.loads(text)
+    time = None if said["time"] is None else dt.datetime.fromisoformat(said["time"])
+    return ScheduledFor(**{**said, "time": time})

@@ -1,0 +1,401 @@
+"""Runs go on after a crash: what was committed stays, what executed is done again, and nothing else is."""
+
+import anyio
+import pytest
+from recoveryworld import WORLD, Life, Note, World
+
+from scattersphere import (
+    JobDefinition,
+    JournalError,
+    RetryPolicy,
+    RunState,
+    RunStateError,
+    TaskDefinition,
+)
+from scattersphere.testing import MemoryJournal
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def world():
+    WORLD["now"] = World()
+    return WORLD["now"]
+
+
+def note(name, *upstreams, **fields):
+    args = {key: fields.pop(key) for key in ("value", "gate", "fails") if key in fields}
+    return TaskDefinition(task="Note", args={"name": name, **args}, depends_on=upstreams, **fields)
+
+
+def job(**tasks):
+    return JobDefinition(name="etl", tasks=tasks)
+
+
+async def settle():
+    for _ in range(20):
+        await anyio.lowlevel.checkpoint()
+
+
+async def test_a_run_ends_and_its_rows_say_so(world):
+    journal = MemoryJournal()
+    async with Life(journal, jobs=[job(a=note("a", value=1), b=note("b", "a", value=[2]))]) as life:
+        run = await life.server.start("etl")
+        await run.wait()
+        assert run.state is RunState.SUCCEEDED
+    (stored,) = journal.again().read_runs([run.id])
+    assert [(step.unit, step.value) for step in stored.steps] == [(0, b"1"), (1, b"[2]")]
+
+
+async def test_an_outcome_is_believed_when_it_is_committed(world):
+    journal = MemoryJournal()
+    async with (
+        Life(journal, jobs=[job(a=note("a", value=1), b=note("b", "a"))]) as life,
+        anyio.create_task_group() as tasks,
+    ):
+        journal.auto = False
+        tasks.start_soon(life.server.start, "etl")
+        await settle()
+        assert not world.begun  # nothing starts before its run is durable
+        journal.commit_all()
+        await settle()
+        run = life.server.runs[1]
+        assert dict(world.begun) == {"a": 1}
+        assert run.tasks["a"].state == "running"
+        journal.commit_all()
+        await settle()
+        assert dict(world.begun) == {"a": 1, "b": 1}
+        assert run.tasks["a"].state == "succeeded"
+        assert run.state is RunState.RUNNING
+        journal.commit_all()
+        await settle()
+        assert run.state is RunState.RUNNING  # its end is not durable yet
+        journal.commit_all()
+        await settle()
+        assert run.state is RunState.SUCCEEDED
+        journal.auto = True
+
+
+async def test_a_crash_takes_what_was_not_committed_and_nothing_else(world):
+    definition = job(a=note("a", value=[1]), b=note("b", "a", gate="b", value="x"), c=note("c", "b"))
+    life = await Life(MemoryJournal(), jobs=[definition]).__aenter__()
+    run = await life.server.start("etl")
+    await settle()
+    assert dict(world.begun) == {"a": 1, "b": 1}
+    after = await life.crash()
+    world.gate("b").set()
+    async with Life(after) as life:
+        run = life.server.runs[run.id]
+        with anyio.fail_after(60):
+            await run.wait()
+        assert run.state is RunState.SUCCEEDED
+        assert dict(run.results) == {"a": [1], "b": "x", "c": None}
+        assert run.recovered == 1
+    assert dict(world.begun) == {"a": 1, "b": 2, "c": 1}
+    assert len(world.keys) == 3
+
+
+async def test_waiters_are_told_of_a_suspend_and_the_run_goes_on(world):
+    from scattersphere import SuspendedError
+
+    definition = job(a=note("a", gate="a", value=1), b=note("b", "a"))
+    journal = MemoryJournal()
+    async with Life(journal, jobs=[definition]) as life:
+        run = await life.server.start("etl")
+        await settle()
+        async with anyio.create_task_group() as tasks:
+
+            async def wait():
+                with pytest.raises(SuspendedError):
+                    await run.wait()
+
+            tasks.start_soon(wait)
+            await settle()
+            await life.server.aclose(finish=0)
+        assert run.state is RunState.RUNNING
+    world.gate("a").set()
+    async with Life(journal.again()) as life:
+        run = await life.server.runs[run.id].wait()
+        assert (run.state, run.recovered) == (RunState.SUCCEEDED, 1)
+    assert dict(world.begun) == {"a": 2, "b": 1}
+
+
+async def test_instances_of_a_map_that_ended_stay_and_the_others_are_done(world):
+    each = TaskDefinition(
+        task="Note", args={"gate": "b"}, map={"name": ["x", "y", "z"], "value": {"$literal": [1, 2, 3]}}
+    )
+    first = note("first", value=0)
+    definition = JobDefinition(name="etl", tasks={"first": first, "each": each, "last": note("last", "each")})
+    world.gate("b").set()
+    journal = MemoryJournal()
+    life = await Life(journal, jobs=[definition], max_parallel=1).__aenter__()
+    journal.on_commit = lambda done: world.begun["y"] and journal.crash_after is None and stop(journal)
+
+    def stop(journal):
+        journal.crash_after = journal.commits
+
+    run = await life.server.start("etl")
+    await settle()
+    async with Life(await life.crash(), max_parallel=1) as life:
+        run = await life.server.runs[run.id].wait()
+        assert run.results["each"] == [1, 2, 3]
+    assert (world.begun["x"], world.begun["y"], world.begun["z"]) == (1, 1, 2)
+
+
+async def test_a_retry_keeps_its_count_and_its_due_time(world):
+    retry = RetryPolicy(max_attempts=3, delay=200, jitter=False)
+    definition = job(a=note("a", fails=1, value=1, retry=retry))
+    life = await Life(MemoryJournal(), jobs=[definition]).__aenter__()
+    run = await life.server.start("etl")
+    await settle()
+    assert run.tasks["a"].state == "up_for_retry"
+    async with Life(await life.crash()) as life:
+        run = life.server.runs[run.id]
+        await settle()
+        assert run.tasks["a"].state == "up_for_retry"
+        assert run.tasks["a"].attempts == 1
+        assert "RuntimeError: failure 1" in str(run.tasks["a"].failure)
+        (timer,) = run.execution.retries.values()
+        assert 100 < timer.when - life.server._executor.clock() <= 200
+
+
+async def test_a_failed_run_ends_as_it_would_have_without_the_crash(world):
+    definition = job(
+        a=note("a", fails=9), b=note("b", "a"), c=note("c", gate="c"), d=note("d", "c", finally_=True)
+    )
+    life = await Life(MemoryJournal(), jobs=[definition]).__aenter__()
+    run = await life.server.start("etl")
+    await settle()
+    world.gate("c").set()
+    async with Life(await life.crash()) as life:
+        run = await life.server.runs[run.id].wait()
+        assert run.state is RunState.FAILED
+        states = {name: str(status.state) for name, status in run.tasks.items()}
+        assert states == {"a": "failed", "b": "upstream_failed", "c": "succeeded", "d": "succeeded"}
+        assert "failure 1" in str(run.tasks["a"].failure)
+    assert dict(world.begun) == {"a": 1, "c": 2, "d": 1}
+
+
+@pytest.mark.parametrize("verb", ["stop", "cancel"])
+async def test_what_was_asked_of_a_run_is_still_asked_of_it(world, verb):
+    definition = job(a=note("a", gate="a"), b=note("b", "a"), last=note("last", finally_=True, gate="last"))
+    life = await Life(MemoryJournal(), jobs=[definition]).__aenter__()
+    run = await life.server.start("etl")
+    await settle()
+    getattr(run, verb)("enough")
+    await settle()
+    world.gate("last").set()
+    async with Life(await life.crash()) as life:
+        run = await life.server.runs[run.id].wait()
+        assert run.state is (RunState.STOPPED if verb == "stop" else RunState.CANCELLED)
+        assert run.tasks["a"].state == "cancelled"
+        assert run.tasks["last"].state == "succeeded"
+        assert "enough" in run.reason
+
+
+async def test_a_paused_run_comes_back_paused(world):
+    life = await Life(MemoryJournal(), jobs=[job(a=note("a", gate="a"), b=note("b", "a"))]).__aenter__()
+    run = await life.server.start("etl")
+    await settle()
+    run.pause()
+    await settle()
+    assert run.state is RunState.PAUSING
+    world.gate("a").set()
+    journal = life.journal
+    journal.crash_after = journal.commits
+    async with Life(await life.crash()) as life:
+        run = life.server.runs[run.id]
+        await settle()
+        assert run.state is RunState.PAUSED
+        run.resume()
+        assert (await run.wait()).state is RunState.SUCCEEDED
+    assert dict(world.begun) == {"a": 2, "b": 1}
+
+
+async def test_a_task_that_must_not_be_done_twice_has_crashed(world):
+    definition = job(a=note("a", gate="a", on_restart="fail"), b=note("b", "a"))
+    life = await Life(MemoryJournal(), jobs=[definition]).__aenter__()
+    run = await life.server.start("etl")
+    await settle()
+    assert world.begun["a"] == 1
+    async with Life(await life.crash()) as life:
+        run = await life.server.runs[run.id].wait()
+        assert run.state is RunState.FAILED
+        assert run.tasks["a"].state == "crashed"
+        assert 'on_restart": "fail' in str(run.tasks["a"].failure)
+    assert dict(world.begun) == {"a": 1}
+
+
+async def test_a_job_that_is_not_to_go_on_has_crashed_and_says_why(world):
+    definition = JobDefinition(name="etl", tasks={"a": note("a", gate="a")}, on_restart="crash")
+    life = await Life(MemoryJournal(), jobs=[definition]).__aenter__()
+    run = await life.server.start("etl")
+    await settle()
+    after = await life.crash()
+    async with Life(after) as life:
+        assert run.id not in life.server.runs
+        (stored,) = after.read_runs([run.id])
+        assert "on_restart" in stored.state.failure
+    assert dict(world.begun) == {"a": 1}
+
+
+async def test_three_restarts_without_an_outcome_are_the_tasks_own_fault(world):
+    life = await Life(MemoryJournal(), jobs=[job(a=note("a", gate="a"))]).__aenter__()
+    run = await life.server.start("etl")
+    for _ in range(3):
+        await settle()
+        after = await life.crash()
+        life = await Life(after).__aenter__()
+    run = await life.server.runs[run.id].wait()
+    assert run.tasks["a"].state == "crashed"
+    assert world.begun["a"] == 3
+    await life.server.aclose()
+
+
+async def test_a_run_whose_code_is_not_there_waits_and_can_be_cancelled(world):
+    life = await Life(
+        MemoryJournal(), jobs=[job(a=note("a", value=1), b=note("b", "a", gate="b"))]
+    ).__aenter__()
+    first, second = await life.server.start("etl"), await life.server.start("etl")
+    await settle()
+    async with Life(await life.crash(), classes=()) as life:
+        server = life.server
+        first, second = server.runs[first.id], server.runs[second.id]
+        assert "no bundle 'app'" in first.waits_for
+        assert (first.state, str(first.tasks["a"].state)) == (RunState.RUNNING, "succeeded")
+        with pytest.raises(RunStateError, match="waits for its code"):
+            first.pause()
+        first.cancel()
+        assert (await first.wait()).state is RunState.CANCELLED
+        world.gate("b").set()
+        server.register_tasks("app", [Note])
+        assert (await second.wait()).state is RunState.SUCCEEDED
+    assert dict(world.begun) == {"a": 2, "b": 3}
+
+
+async def test_numbers_never_come_again_and_keys_stand_for_runs_of_earlier_lives(world):
+    life = await Life(MemoryJournal(), jobs=[job(a=note("a", value=[1]))]).__aenter__()
+    run = await life.server.start("etl", key="k")
+    await run.wait()
+    async with Life(await life.crash(), jobs=[job(a=note("a", value=[1]))]) as life:
+        again = await life.server.start("etl", key="k")
+        assert (again.id, again.state, again.results["a"]) == (run.id, RunState.SUCCEEDED, [1])
+        new = await life.server.start("etl")
+        assert new.id > run.id
+        await new.wait()
+    assert world.begun["a"] == 2
+
+
+async def test_queued_runs_are_there_again_in_their_order(world):
+    definition = JobDefinition(name="etl", tasks={"a": note("a", gate="a")}, max_runs=1)
+    life = await Life(MemoryJournal(), jobs=[definition]).__aenter__()
+    runs = [await life.server.start("etl") for _ in range(3)]
+    await settle()
+    assert [run.state for run in runs] == [RunState.RUNNING, RunState.QUEUED, RunState.QUEUED]
+    async with Life(await life.crash(), jobs=[definition]) as life:
+        runs = [life.server.runs[run.id] for run in runs]
+        await settle()
+        assert [run.state for run in runs] == [RunState.RUNNING, RunState.QUEUED, RunState.QUEUED]
+        world.gate("a").set()
+        for run in runs:
+            assert (await run.wait()).state is RunState.SUCCEEDED
+    assert world.begun["a"] == 4
+
+
+async def test_a_parent_that_is_done_again_gets_the_child_that_it_had(world):
+    jobs = [
+        JobDefinition(name="parent", tasks={"p": TaskDefinition(task="Parent")}),
+        JobDefinition(name="child", tasks={"c": note("c", gate="c", value=1)}),
+    ]
+    life = await Life(MemoryJournal(), jobs=jobs).__aenter__()
+    run = await life.server.start("parent")
+    await settle()
+    assert world.begun == {"parent": 1, "c": 1}
+    async with Life(await life.crash(), jobs=jobs) as life:
+        await settle()
+        world.gate("c").set()
+        run = await life.server.runs[run.id].wait()
+        assert run.state is RunState.SUCCEEDED
+        assert run.results["p"] == 2
+        assert len(life.server.runs) == 2
+    assert world.begun == {"parent": 2, "c": 2}
+
+
+async def test_a_result_that_could_not_be_kept_is_made_again_where_it_is_read(world):
+    definition = job(a=note("a"), b=note("b", "a", gate="b"), c=note("c"))
+    life = await Life(MemoryJournal(), jobs=[definition], classes=(Odd,)).__aenter__()
+    run = await life.server.start("etl")
+    async for event in run.events():
+        if (event.kind, event.task) == ("task-ended", "c"):
+            break
+    world.gate("b").set()
+    async with Life(await life.crash(), classes=(Odd,)) as life:
+        run = await life.server.runs[run.id].wait()
+        assert run.state is RunState.SUCCEEDED
+        kinds = [event.kind async for event in run.events()]
+        assert "run-recovered" in kinds
+        assert "task-reset" in kinds
+    assert dict(world.begun) == {"a": 2, "b": 2, "c": 1}
+
+
+class Odd(Note):
+    """Returns what has no exact form."""
+
+    async def run(self, context):
+        await super().run(context)
+        return object()
+
+
+Odd.__qualname__ = "Note"
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+async def test_a_commit_that_fails_holds_runs_and_refuses_new_ones(world, lasting):
+    journal = MemoryJournal()
+    async with Life(journal, jobs=[job(a=note("a", gate="a"))]) as life:
+        run = await life.server.start("etl")
+        await settle()
+        journal.auto = False
+        journal.fail_next(lasting=lasting)
+        world.gate("a").set()
+        await settle()
+        assert not journal.commit()
+        assert run.tasks["a"].state == "running"
+        with pytest.raises(JournalError, match="disk is full"):
+            await life.server.start("etl")
+        assert "disk is full" in str(life.server.problems)
+        if not lasting:
+            journal.auto = True
+            journal.commit_all()
+            assert (await run.wait()).state is RunState.SUCCEEDED
+            assert not life.server.problems
+            await (await life.server.start("etl")).wait()
+
+
+async def test_relaxed_runs_do_not_wait_for_commits_but_for_their_end(world):
+    journal = MemoryJournal()
+    definition = JobDefinition(name="etl", tasks={"a": note("a"), "b": note("b", "a")}, durability="relaxed")
+    async with Life(journal, jobs=[definition]) as life:
+        run = await life.server.start("etl")
+        journal.auto = False
+        await settle()
+        assert dict(world.begun) == {"a": 1, "b": 1}
+        assert run.state is RunState.RUNNING
+        journal.commit_all()
+        await settle()
+        journal.commit_all()
+        assert run.state is RunState.SUCCEEDED
+        journal.auto = True
+
+
+async def test_runs_without_durability_are_forgotten_by_a_crash_and_cancelled_by_a_close(world):
+    definition = JobDefinition(name="etl", tasks={"a": note("a", gate="a")}, durability="none")
+    life = await Life(MemoryJournal(), jobs=[definition]).__aenter__()
+    run = await life.server.start("etl")
+    await settle()
+    async with Life(await life.crash(), jobs=[definition]) as life:
+        assert not life.server.runs
+        run = await life.server.start("etl")
+        await settle()
+        await life.server.aclose()
+    assert run.state is RunState.CANCELLED
