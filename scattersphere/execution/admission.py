@@ -97,7 +97,7 @@ class Admission:
         queue = self._queues.setdefault((job.name, job.max_runs), {})
         queue[execution.id] = execution
         self._queues[job.name, job.max_runs] = dict(sorted(queue.items()))
-        self._queued += 1
+        self.queued += 1
 
     def leave(self, execution: Execution) -> None:
         """A run has ended, wherever it was."""
