@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import ssl
 import sys
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 import attrs
 import click
 
+from scattersphere.cli.reaching import Reached
 from scattersphere.commands.arguments import Definition
 from scattersphere.commands.errors import RequestError
 from scattersphere.commands.table import find_command
@@ -40,6 +43,7 @@ TOKEN_WANTED = f"auth-required: a token is wanted: give --token-file FILE, or se
 REFUSED, WRONG, NO_CONNECTION, INVALID, INTERRUPTED = 1, 2, 3, 3, 130
 OUTCOMES = frozenset({"run", "run-task", "wait", "result"})
 """Commands that are asked for how a run ended."""
+_WRONG_LINES = frozenset({"bad-args", "bad-request", "unknown-command"})
 UNSUCCESSFUL = frozenset(state for state in RunState if state.ended and state is not RunState.SUCCEEDED)
 
 
@@ -57,29 +61,54 @@ def at(
     `logs 7 -f` goes on with the lines to come.
     """
     try:
-        token, tls = find_token(token_file), _tls(cafile)
-    except ConflictError as exc:
-        _say(f"scattersphere: {exc}", NO_CONNECTION)
-    except OSError as exc:  # ssl's has no filename, and SSLError for what is no certificate
-        _say(f"scattersphere: {exc.filename or cafile}: {exc.strerror or exc}", NO_CONNECTION)
-    try:
         asked = compile_words(words, as_lines=as_lines)
-        raise SystemExit(anyio.run(_ask, address, token, tls, asked))
     except RequestError as exc:
-        _say(f"scattersphere: {exc}", WRONG)
+        say(f"scattersphere: {exc}", WRONG)
+    ask(Reached(address, token_file, cafile), asked)
+
+
+def ask(where: Reached, asked: Asked) -> NoReturn:
+    """Ask a server, show what it replies, and end the program with the exit code that this means."""
+    ask_with(where, asked, _asked)
+
+
+Asking = Callable[[str, "str | None", Any, "Asked"], Awaitable[int]]
+
+
+def ask_with(where: Reached, asked: Asked, work: Asking) -> NoReturn:
+    """Do `work` with a server, and end the program with the exit code that it returns, or that its error means."""
+    address, tls = where.address, None
+    try:
+        token, tls = find_token(where.token_file), _tls(where.cafile)
+    except ConflictError as exc:
+        say(f"scattersphere: {exc}", NO_CONNECTION)
+    except OSError as exc:  # ssl's has no filename, and SSLError for what is no certificate
+        say(f"scattersphere: {exc.filename or where.cafile}: {exc.strerror or exc}", NO_CONNECTION)
+    try:
+        raise SystemExit(anyio.run(_ask, work, address, token, tls, asked))
     except RemoteError as exc:
-        _say(f"scattersphere: {TOKEN_WANTED if exc.code == 'auth-required' else exc}", REFUSED, _details(exc))
+        text = TOKEN_WANTED if exc.code == "auth-required" else str(exc)
+        say(f"scattersphere: {text}", refused_with(exc, asked), _details(exc))
     except BrokenPipeError:
         raise  # who reads our output has seen enough; click knows what to do
     except OSError as exc:
-        _say(f"scattersphere: cannot connect to {address}: {_reason(exc)}", NO_CONNECTION)
+        say(f"scattersphere: cannot connect to {address}: {_reason(exc)}", NO_CONNECTION)
     except DisconnectedError as exc:
         hint = "; if it speaks TLS, give --cafile FILE" if exc.code == "gone" and tls is None else ""
-        _say(f"scattersphere: {exc}{hint}", NO_CONNECTION)
+        say(f"scattersphere: {exc}{hint}", NO_CONNECTION)
     except ScattersphereError as exc:
-        _say(f"scattersphere: {exc}", NO_CONNECTION)
+        say(f"scattersphere: {exc}", NO_CONNECTION)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
+
+
+def refused_with(exc: RemoteError, asked: Asked) -> int:
+    """Return the exit code of a refusal: that which the same mistake has with a file, where there is one."""
+    if exc.code in _WRONG_LINES:
+        return WRONG
+    if exc.code == "invalid-job":  # the parameters, if some were given; else the definition
+        return WRONG if {"params", "args"} & asked.args.keys() else INVALID
+    return REFUSED
 
 
 def _reason(exc: OSError) -> str:
@@ -95,7 +124,8 @@ def _reason(exc: OSError) -> str:
     return os.strerror(number) if number and not isinstance(cause, ssl.SSLError) else str(cause)
 
 
-def _say(text: str, status: int, more: Sequence[str] = ()) -> NoReturn:
+def say(text: str, status: int, more: Sequence[str] = ()) -> NoReturn:
+    """End with a message and an exit code; `more` are further lines."""
     lines = [make_block(text), *map(one_line, more)]
     encoding = sys.stderr.encoding
     sys.stderr.write(
@@ -146,6 +176,14 @@ def _plain(value: Any) -> Any:
     return parse(value.text, DEPTH) if isinstance(value, Definition) else value
 
 
+def parse_definition(text: str, source: str) -> Any:
+    """Return the JSON of a definition; what is wrong inside it is the server's to say."""
+    try:
+        return parse(text, DEPTH)
+    except RequestError as exc:
+        say(f"scattersphere: {source}: {exc}", INVALID)
+
+
 def _tls(cafile: str | None) -> Any:
     if cafile is None:
         return None
@@ -156,9 +194,9 @@ _ODD = (TypeError, KeyError, ValueError, AttributeError, IndexError, RecursionEr
 """What comes of showing a reply that no server of ours gives."""
 
 
-async def _ask(address: str, token: str | None, tls: Any, asked: Asked) -> int:
+async def _ask(work: Asking, address: str, token: str | None, tls: Any, asked: Asked) -> int:
     try:
-        return await _asked(address, token, tls, asked)
+        return await work(address, token, tls, asked)
     except OSError:
         raise  # ssl's errors are of ValueError, too
     except _ODD as exc:
@@ -169,13 +207,13 @@ async def _asked(address: str, token: str | None, tls: Any, asked: Asked) -> int
     if asked.name == "follow":
         async with following(address, token=token, tls=tls, **asked.args) as events:
             async for event in events:
-                _show(_json(event) if asked.as_lines else to_table(event))
+                show(_json(event) if asked.as_lines else to_table(event))
         return 0
     async with connect(address, token=token, tls=tls) as client:
         result = await client.call(asked.name, **asked.args)
     following_on = result.pop("next") - 1 if asked.name == "logs" and not asked.as_lines else None
     reply = {"n": 1, "result": result}
-    _show(_json(reply) if asked.as_lines else _body(to_table(reply)))
+    show(_json(reply)) if asked.as_lines else show_reply(reply)
     if asked.follow:
         since = following_on if following_on is not None else result["next"] - 1
         await _follow_log(address, token, tls, asked, since)
@@ -199,19 +237,21 @@ async def _follow_log(address: str, token: str | None, tls: Any, asked: Asked, s
             if run is None and asked.args.get("job") not in {None, event.get("job")}:
                 continue
             if event["event"] != "log" or all(event.get(name) == value for name, value in wanted.items()):
-                _show(_json(event) if asked.as_lines else to_log(event))
-
-
-def _body(table: str) -> str:
-    """Drop the head line: there is only one reply."""
-    return table.partition("\n")[2].removesuffix("\n")
+                show(_json(event) if asked.as_lines else to_log(event))
 
 
 def _json(message: Any) -> str:
     return as_json(message).decode("ascii")
 
 
-def _show(text: str) -> None:
+def show_reply(reply: dict[str, Any]) -> None:
+    """Show a reply as text, its tables as wide as the terminal, without its head line: there is only one."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    show(to_table(reply, width).partition("\n")[2].removesuffix("\n"))
+
+
+def show(text: str) -> None:
+    """Write to standard output; a letter that it has no code for as an escape."""
     encoding = sys.stdout.encoding  # a letter that our own output has no code for
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     sys.stdout.flush()

@@ -14,19 +14,62 @@ import click
 from scattersphere.cli.definitions import graph, next_times, schema, validate
 from scattersphere.cli.journaling import journal, show
 from scattersphere.cli.options import AS_JSON, PARAMS, fail
+from scattersphere.cli.reaching import reached, reaching
 from scattersphere.cli.serving import dev, serve, token
+from scattersphere.cli.verbs import groups
 
 EXIT_CODES = """\b
 Exit codes: 0 the run succeeded, 1 it did not, 2 the command line is wrong,
 3 the file is wrong or cannot be read, 130 interrupted."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Our own commands, and the verbs of a server elsewhere: those are looked up when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return [*sorted(self.commands), *(name for rows in groups(self.commands).values() for name in rows)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        own = super().get_command(ctx, cmd_name)
+        if own is not None or cmd_name.startswith("-"):
+            return own
+        from scattersphere.cli.remote_verbs import verb  # noqa: PLC0415 - it takes a quarter of a second
+
+        return verb(cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            from scattersphere._text import did_you_mean  # noqa: PLC0415 - as above
+
+            ctx.fail(f"no command {args[0]!r}{did_you_mean(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        of_server = ("serve", "dev", "token")
+        files = [name for name in sorted(self.commands) if name not in of_server]
+        sections: dict[str, dict[str, str]] = {
+            title: {name: self.commands[name].get_short_help_str(formatter.width - 16) for name in names}
+            for title, names in (("With files", files), ("A server here", of_server))
+        }
+        sections |= {
+            f"Of a server, by --at ADDRESS: {key}": rows for key, rows in groups(self.commands).items()
+        }
+        for title, rows in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(list(rows.items()))
+        del ctx
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(installed_version("scattersphere"), "--version", message="scattersphere %(version)s")
 def cli() -> None:
-    """Scattersphere: run jobs, which are DAGs of tasks, from definition files.
+    """Scattersphere: run jobs, which are DAGs of tasks, from definition files; serve them, and ask who serves them.
 
-    `scattersphere -c HOST:PORT COMMAND ...` asks a server that runs elsewhere; `-c HOST:PORT help` lists what.
+    The commands of a server ask the one at --at ADDRESS, else at $SCATTERSPHERE_ADDRESS, else the one that `serve` has
+    started in this folder.
     """
     from scattersphere.logs.hostlog import keep_quiet  # noqa: PLC0415 - `--help` needs none of it
 
@@ -44,14 +87,28 @@ def cli() -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Draw the tasks with their states and times, as the name ends: .svg, .png, .mmd, .dot or .txt.",
 )
+@reaching
 @AS_JSON
 def run(
-    file: str, params: dict[str, Any], *, trace: Path | None, picture: Path | None, as_json: bool
+    file: str,
+    params: dict[str, Any],
+    *,
+    trace: Path | None,
+    picture: Path | None,
+    as_json: bool,
+    **where: Any,
 ) -> None:
     """Register the bundles that FILE names, run the job in it, and show how it goes.
 
-    The first Ctrl-C cancels the run, the second kills it.
+    With --at or --state FILE is the name of a job of that server, which runs it. The first Ctrl-C cancels the run, the
+    second kills it.
     """
+    if where["address"] is not None or where["state_folder"] is not None:
+        from scattersphere.cli.remote_run import run_at  # noqa: PLC0415 - see above
+
+        if trace is not None or picture is not None:
+            raise click.UsageError("--trace and --picture are drawn from a run of a FILE")
+        run_at(reached(**where), file, params, as_lines=as_json)
     from scattersphere.cli.running import run_file  # noqa: PLC0415 - see above
 
     raise SystemExit(run_file(file, params, as_json=as_json, trace=trace, picture=picture))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from scattersphere.cli.options import AS_JSON, fail
+from scattersphere.cli.reaching import reaching
 
 EXIT_CODES = """\b
 Exit codes: 0 nothing is wrong, 2 the command line is wrong, 3 a file is wrong or
@@ -27,13 +29,19 @@ BUNDLES = click.option(
 @click.command(epilog=EXIT_CODES)
 @click.argument("files", nargs=-1, required=True, type=click.Path(dir_okay=False))
 @BUNDLES
+@reaching
 @AS_JSON
-def validate(files: tuple[str, ...], bundles: tuple[Path, ...], *, as_json: bool) -> None:
+def validate(files: tuple[str, ...], bundles: tuple[Path, ...], *, as_json: bool, **where: Any) -> None:
     """Say everything that is wrong with definition FILES, each thing with its line and what to write.
 
     The bundles that a file names are loaded (their code is run) to check tasks and arguments; of a file
-    that names none only what stands in it is checked.
+    that names none only what stands in it is checked. With --at or --state that server says what is wrong with one
+    FILE, with the code that is there.
     """
+    if where["address"] is not None or where["state_folder"] is not None:
+        from scattersphere.cli.remote_verbs import validate_at  # noqa: PLC0415 - `--help` stays quick
+
+        validate_at(files, where, as_json=as_json)
     from scattersphere.cli.checking import check_files  # noqa: PLC0415 - `--help` stays quick
 
     raise SystemExit(check_files(files, bundles, as_json=as_json))

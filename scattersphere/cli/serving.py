@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from scattersphere.cli import reaching
 from scattersphere.cli.configuring import CONFIG, LIMITS, SERVER, reread_limits
 from scattersphere.cli.options import AS_JSON, PARAMS, fail
 
 FOLDER = click.Path(file_okay=False, exists=True, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
-TOKENS = click.option("--tokens", type=FILE, required=True, help="The token file.")
+TOKENS = click.option(
+    "--tokens", type=FILE, help=f"The token file. Defaults to {reaching.TOKENS} in --state."
+)
 
 
 class _Limited(click.Command):
@@ -37,6 +42,14 @@ class _Limited(click.Command):
 @click.option("--tls-key", type=FILE, help="The key of the certificate.")
 @click.option("--audit", type=FILE, help="Append who did what to this file.")
 @click.option(
+    "--state",
+    "state_folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Keep socket, tokens, audit and logs of runs in this private folder, where nothing else is said of them. "
+    f"Defaults to {reaching.STATE} where there is no other address.",
+)
+@click.option(
     "--http", metavar="HOST:PORT", help="Pages for browsers and the HTTP API there; port 0 for any."
 )
 @click.option(
@@ -47,7 +60,10 @@ class _Limited(click.Command):
 def serve(
     *, stock_tasks: bool, http: str | None, http_names: tuple[str, ...], behind_proxy: bool, **flags: Any
 ) -> None:
-    """Serve runs to sessions: load the bundles, then the jobs, then listen until SIGTERM."""
+    """Serve runs to sessions: load the bundles, then the jobs, then listen until SIGTERM.
+
+    Without an address it listens on a unix socket in the state folder: `scattersphere runs` in the same folder asks it.
+    """
     import anyio  # noqa: PLC0415 - `--help` stays quick
 
     from scattersphere import tasks  # noqa: PLC0415 - the same
@@ -61,12 +77,28 @@ def serve(
         flags["server"] = meta[SERVER]
         flags["reread_limits"] = partial(reread_limits, file)
     try:
+        _keep_state(flags.pop("state_folder"), flags, http)
         if http is not None:
             flags["tls"] = serving.tls_context(flags["tls_cert"], flags["tls_key"])
             flags["beside"] = (_pages(http, flags["tls"], http_names, behind_proxy=behind_proxy),)
         anyio.run(serving.serve, serving.ServeOptions(host_tasks=host_tasks, **flags))
     except (ScattersphereError, OSError) as exc:
         fail(exc)
+
+
+def _keep_state(folder: Path | None, flags: dict[str, Any], http: str | None) -> None:
+    """Put what nothing was said of into the state folder: socket, tokens, audit, logs of runs. Raises `OSError`."""
+    if folder is None and (flags["tcp"] or flags["unix"] or http):
+        return
+    where = folder or reaching.STATE
+    where.mkdir(mode=0o700, parents=True, exist_ok=True)
+    flags["unix"] = flags["unix"] or where / reaching.SOCKET
+    flags["audit"] = flags["audit"] or where / reaching.AUDIT
+    if flags["tcp"] or http or (where / reaching.TOKENS).exists():
+        flags["tokens"] = flags["tokens"] or where / reaching.TOKENS
+    flags["server"] = {"log_folder": where / reaching.LOGS, **flags.get("server", {})}
+    option = "" if folder is None else f" --state {shlex.quote(str(folder))}"
+    flags["told"] = f"ask it from another shell: scattersphere runs{option}"
 
 
 def _pages(address: str, tls: Any, names: tuple[str, ...], *, behind_proxy: bool) -> Any:
@@ -107,48 +139,95 @@ def token() -> None:
     """Make, list and revoke the tokens of `serve`."""
 
 
+def _file(tokens: Path | None, state_folder: Path | None) -> Path:
+    """Return the token file that is meant."""
+    return tokens or (state_folder or reaching.STATE) / reaching.TOKENS
+
+
 @token.command()
+@click.argument("name", required=False)
 @TOKENS
-@click.option("--name", required=True, help="Who it is for.")
+@reaching.STATE_OPTION
+@click.option("--name", "named", help="Who it is for; the same as NAME.")
 @click.option("--role", required=True, help="viewer, runner, operator or admin.")
 @click.option("--allow", multiple=True, metavar="PATTERN", help="GLOB, job:GLOB or bundle:GLOB; else all.")
 @click.option("--days", type=float, help="Days until it expires.")
-def create(tokens: Path, name: str, role: str, allow: tuple[str, ...], days: float | None) -> None:
-    """Print a new token. It is shown this once."""
+@click.option(
+    "--out", type=FILE, help="Write it into this new file, which only you can read, and print nothing."
+)
+def create(
+    name: str | None,
+    named: str | None,
+    tokens: Path | None,
+    state_folder: Path | None,
+    role: str,
+    allow: tuple[str, ...],
+    days: float | None,
+    out: Path | None,
+) -> None:
+    """Print a new token for NAME. It is shown this once."""
     from scattersphere.errors import ScattersphereError  # noqa: PLC0415 - `--help` stays quick
     from scattersphere.remote.serve import create_token  # noqa: PLC0415 - the same
 
+    if (name is None) == (named is None):
+        raise click.UsageError("say once who it is for: scattersphere token create NAME --role ROLE")
+    file = _file(tokens, state_folder)
     try:
-        click.echo(create_token(tokens, name, role, patterns=allow, days=days))
+        if tokens is None:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if out is None:
+            click.echo(create_token(file, str(name or named), role, patterns=allow, days=days))
+            return
+        with open(
+            out, "x", encoding="ascii", opener=_private
+        ) as target:  # before there is a token that nobody has
+            target.write(create_token(file, str(name or named), role, patterns=allow, days=days) + "\n")
     except (ScattersphereError, OSError) as exc:
         fail(exc)
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 @token.command("list")
 @TOKENS
+@reaching.STATE_OPTION
 @AS_JSON
-def list_(tokens: Path, *, as_json: bool) -> None:
+def list_(tokens: Path | None, state_folder: Path | None, *, as_json: bool) -> None:
     """List the tokens: their ids, never themselves."""
     from scattersphere.errors import ScattersphereError  # noqa: PLC0415 - `--help` stays quick
     from scattersphere.remote.serve import list_tokens  # noqa: PLC0415 - the same
 
     try:
-        for row in list_tokens(tokens):
-            click.echo(json.dumps(row) if as_json else "  ".join(row.values()))
+        rows = list_tokens(_file(tokens, state_folder))
+        lines = [json.dumps(row) for row in rows] if as_json else _aligned(rows)
+        for line in lines:
+            click.echo(line)
     except (ScattersphereError, OSError) as exc:
         fail(exc)
 
 
+def _aligned(rows: list[dict[str, str]]) -> list[str]:
+    """Return rows under a header, in columns."""
+    if not rows:
+        return []
+    table = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in table]
+
+
 @token.command()
 @TOKENS
+@reaching.STATE_OPTION
 @click.argument("name_or_id")
-def revoke(tokens: Path, name_or_id: str) -> None:
+def revoke(tokens: Path | None, state_folder: Path | None, name_or_id: str) -> None:
     """Revoke the tokens of a name, or the one of an id; their sessions end within a second."""
     from scattersphere.errors import ScattersphereError  # noqa: PLC0415 - `--help` stays quick
     from scattersphere.remote.serve import revoke_token  # noqa: PLC0415 - the same
 
     try:
-        for gone in revoke_token(tokens, name_or_id):
+        for gone in revoke_token(_file(tokens, state_folder), name_or_id):
             click.echo(gone)
     except (ScattersphereError, OSError) as exc:
         fail(exc)

@@ -14,7 +14,7 @@ _INTRODUCTION = (
 )
 
 
-_TITLES = {
+TITLES = {
     "session": "This session",
     "code": "Bundles and tasks",
     "jobs": "Jobs",
@@ -32,7 +32,7 @@ def overview(allowed: list[Command]) -> list[str]:
     for group in GROUPS:
         rows = [command for command in allowed if command.group == group]
         if rows:
-            lines += ["", f"{_TITLES[group]}:"]
+            lines += ["", f"{TITLES[group]}:"]
             lines += [f"  {command.name:<{width}}  {command.help}" for command in rows]
     return lines
 

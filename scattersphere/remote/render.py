@@ -17,6 +17,10 @@ from scattersphere.model.logs import make_printable
 
 CELL = 60
 """Characters of a table's cell."""
+GAP = "  "
+"""Between two columns."""
+NARROWEST = 6
+"""Characters below which no column is made narrower for a terminal."""
 CELLS = 20_000
 """Cells of a table; rows that need more columns than that are shown as JSON, one a line."""
 PRETTY, TABLE = 64 << 10, 192 << 10
@@ -65,8 +69,8 @@ def _check_size(message: Mapping[str, Any], limit: int) -> None:
         raise RequestError("too-large", f"{why}; type `output json`, or ask for less")
 
 
-def to_table(message: Mapping[str, Any]) -> str:
-    """Return what `as_table` does, as text."""
+def to_table(message: Mapping[str, Any], width: int | None = None) -> str:
+    """Return what `as_table` does, as text; tables in it are at most `width` columns of a terminal wide."""
     if "event" in message:
         return one_line(_event(message)) + "\n"
     if "bye" in message:
@@ -78,7 +82,7 @@ def to_table(message: Mapping[str, Any]) -> str:
         lines = [first, *(INDENT + line for line in others)]
         lines += problem_lines(error)
     else:
-        lines = [head, *_block(message["result"], "")]
+        lines = [head, *_block(message["result"], "", width)]
     return "".join(one_line(line) + "\n" for line in lines) + "\n"
 
 
@@ -142,16 +146,18 @@ def _problem(problem: Mapping[str, Any]) -> str:
     return f"  {where}{problem.get('path', '')}  {problem['message']}{hint}"
 
 
-def _block(value: Any, name: str) -> list[str]:
+def _block(value: Any, name: str, width: int | None) -> list[str]:
     """Return the lines of a value, with its name where it has one."""
     if isinstance(value, Mapping):
         lines = []
         for key, inner in value.items():
-            lines += _block(inner, f"{name}.{key}" if name else str(key))
+            lines += _block(inner, f"{name}.{key}" if name else str(key), width)
         return lines
     if isinstance(value, Sequence) and not isinstance(value, str) and value:
         if all(isinstance(row, Mapping) for row in value):
-            return [line for row in value for line in log_lines(row)] if name == "lines" else _rows(value)
+            return (
+                [line for row in value for line in log_lines(row)] if name == "lines" else _rows(value, width)
+            )
         if name == "help":
             return list(value)
     if isinstance(value, str) and "\n" in value:
@@ -172,7 +178,7 @@ def _short(value: Any) -> str:
     return _shown(value)
 
 
-def _rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _rows(rows: Sequence[Mapping[str, Any]], width: int | None) -> list[str]:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     if (
         len(rows) * len(columns) > CELLS
@@ -181,7 +187,22 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     cells = [[_cell(row.get(column), last=column is columns[-1]) for column in columns] for row in rows]
     heads = [one_line(str(column))[:CELL] for column in columns]
     widths = [max(len(line[at]) for line in [heads, *cells]) for at in range(len(columns))]
+    if width is not None and _narrow(widths, width - len(GAP) * (len(columns) - 1)):
+        cells = [[_cut(cell, most) for cell, most in zip(line, widths, strict=True)] for line in cells]
+        heads = [_cut(head, most) for head, most in zip(heads, widths, strict=True)]
     return [_aligned(heads, widths), *(_aligned(line, widths) for line in cells)]
+
+
+def _narrow(widths: list[int], most: int) -> bool:
+    """Take from the widest columns until there is room for all; return whether that was needed."""
+    before = sum(widths)
+    while sum(widths) > most and max(widths) > NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+    return sum(widths) < before
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _cell(value: Any, *, last: bool) -> str:
@@ -189,8 +210,8 @@ def _cell(value: Any, *, last: bool) -> str:
     if value is None:
         return "-"
     text = one_line(_short(value))
-    return text if last or len(text) <= CELL else text[: CELL - 3] + "..."
+    return text if last else _cut(text, CELL)
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+    return GAP.join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()

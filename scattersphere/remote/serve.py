@@ -9,7 +9,7 @@ import datetime as dt
 import signal
 import ssl
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from scattersphere.commands.limits import Limits
 from scattersphere.commands.tokens import TokenFile
 from scattersphere.errors import ConflictError, ScattersphereError
 from scattersphere.model.events import EventKind
-from scattersphere.model.logs import make_block
+from scattersphere.model.logs import make_block, make_printable
 from scattersphere.model.states import RunState
 from scattersphere.remote.listener import Listening, load_certificate, server_context
 from scattersphere.runnable import RunnableTask
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     Attend = Callable[[Server], Coroutine[Any, Any, None]]
     Beside = Callable[[Gateway], Coroutine[Any, Any, None]]
 
+NAMES_SHOWN = 10
+"""Bundles and jobs that are named at the start."""
 _BAD = frozenset({RunState.FAILED, RunState.CRASHED})
 
 
@@ -70,6 +72,8 @@ class ServeOptions:
     beside: tuple[Beside, ...] = ()
     """What goes on beside the listeners, or instead of them, until the end: pages for browsers, say. Each is given
     the gateway of the listeners, so that rights, limits and the audit are the same."""
+    told: str = ""
+    """What is said when all listen: how to reach it, say."""
     reread_limits: Callable[[], Limits] | None = None
     """Gives the limits anew, at SIGHUP; raises `ScattersphereError` or `OSError` where they cannot be read."""
 
@@ -243,14 +247,33 @@ async def _serve_until(
                 group.start_soon(attend, server)
             if listening is not None:
                 group.start_soon(_end_with, listening, ending)
-                for address in listening.addresses:
-                    say(f"listening on {address}")
             for each in options.beside:
                 group.start_soon(each, gateway)
+            addresses = () if listening is None else listening.addresses
+            said = [f"listening on {address}" for address in addresses]
+            # Who attends tells of all that is loaded, one by one.
+            said += [_loaded(server) if attend is None else "", options.told]
+            for line in filter(None, said):
+                say(line)
             await ending.asked.wait()
             group.cancel_scope.cancel()
         if ending.failure is not None:
             raise ending.failure
+
+
+def _loaded(server: Server) -> str:
+    """Return what is served, in a line."""
+    counts = {"bundle": server.registry.bundles, "job": server.definitions}
+    return "serving " + " and ".join(
+        f"{len(found)} {kind}{'' if len(found) == 1 else 's'}" + (f" ({_names(found)})" if found else "")
+        for kind, found in counts.items()
+    )
+
+
+def _names(found: Iterable[str]) -> str:
+    names = sorted(found)
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return make_printable(", ".join(names[:NAMES_SHOWN])) + more
 
 
 async def _end_with(listening: Listening, ending: _Ending) -> None:

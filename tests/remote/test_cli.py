@@ -36,7 +36,7 @@ def test_a_token_is_printed_alone_listed_without_itself_and_revoked(tmp_path):
     assert secret.startswith("ss1_")
     listed = shell("token", "list", "--tokens", file).stdout
     assert secret not in listed
-    assert "ann  runner  job:n*" in listed
+    assert "ann   runner  job:n*" in listed
     shell("token", "revoke", "--tokens", file, "ann")
     assert shell("token", "list", "--tokens", file).stdout == ""
     wrong = shell("token", "create", "--tokens", file, "--name", "ann", "--role", "root", status=3)
@@ -51,11 +51,6 @@ def test_an_unsafe_listener_is_refused_in_one_line(tmp_path):
     shell("token", "create", "--tokens", tmp_path / "t", "--name", "a", "--role", "viewer")
     done = shell("serve", "--tcp", "0.0.0.0:0", "--tokens", tmp_path / "t", status=3)
     assert done.stderr.endswith("in the clear: give --tls-cert FILE and --tls-key FILE\n")
-    done = shell("serve", status=3)
-    assert (
-        done.stderr
-        == "scattersphere: say where to listen: --tcp HOST:PORT, --unix PATH or --http HOST:PORT\n"
-    )
 
 
 def test_the_verbs_of_the_protocol_from_a_shell(tmp_path):
@@ -82,7 +77,10 @@ def test_the_verbs_of_the_protocol_from_a_shell(tmp_path):
         assert "↓ b" in told
         assert "run 1" in shell("-c", f"unix:{server.unix}", "explain", "1", SCATTERSPHERE_TOKEN="").stdout
         assert shell("-c", where, "start-task", "greetings.Trip", **env).stdout == "run: 3\n"
-        assert shell("-c", where, "wait", "3", status=1, **env).stdout == "run: 3\nstate: failed\n"
+        told = shell("-c", where, "wait", "3", status=1, **env).stdout
+        assert told.startswith(
+            "run: 3\nstate: failed\nwhy: run 3 of greetings.Trip failed: greetings.Trip: ValueError"
+        )
         assert "state: failed" in shell("-c", where, "result", "3", status=1, **env).stdout
         wrong = definition.replace("greetings.Greet", "greetings.Gret")
         assert "did you mean" in shell("-c", where, "validate", wrong, status=3, **env).stdout
