@@ -59,6 +59,8 @@ SLOW: dict[str, str] = {
     "*::*memory_is_back*": "memory is measured before and after a crowd",
     "*::*a_kept_run_takes*": "memory of ten thousand runs",
     "*::*graphviz*": "Graphviz draws",
+    "tests/journal/test_kills.py::*every_commit*": "hundreds of programs that are killed",
+    "tests/journal/test_kills.py::*does_not_wait_for_its_commits*": "the same",
     "*::*kill_9*": "processes that are killed at any moment",
     "*::*200_runs_side_by_side*": "200 runs in processes",
     "*::*wheel_holds*": "builds a wheel",

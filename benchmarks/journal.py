@@ -1,0 +1,289 @@
+"""What a journal costs: a commit, a row, runs in a Server beside the same runs in memory, opening a large file.
+
+Every figure stands beside one of the same process: the raw sqlite3 commit of the same row, the same run without a
+journal. Times of commits are those of the wall, since they wait for the disk; those of runs are the processor's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import queue
+import shutil
+import sqlite3
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from benchmarks.dispatch import NoOp, job
+from benchmarks.graphs import SHAPES
+from scattersphere import Server
+from scattersphere.abc.journal import (
+    DefinitionRow,
+    LifeRow,
+    MetaRow,
+    MovesRow,
+    RunRow,
+    RunStateRow,
+    StepRow,
+    ValueForm,
+)
+from scattersphere.journal import SqliteJournal
+from scattersphere.journal.schema import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+LINK, ROW_GOAL = 1.3, 2.0
+"""Times a raw commit of the same row; times what sqlite3 takes for the same rows in one transaction."""
+GOALS = {"relaxed": 1.6, "strict": 4.0}
+"""Times the same run in memory, processor time."""
+OPEN = 150.0
+"""Milliseconds to open a journal of 100,000 runs of which 1,000 have not ended."""
+
+
+class Loop:
+    """Stands for the Server: calls back on this thread."""
+
+    def __init__(self) -> None:
+        self._soon: queue.SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]]] = queue.SimpleQueue()
+
+    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call back when somebody waits."""
+        self._soon.put((callback, args))
+
+    def journal_failed(self, words: str, *, lasting: bool) -> None:
+        """End."""
+        sys.exit(words)
+
+    def journal_mended(self) -> None:
+        """Cannot happen."""
+
+    def commit(self, journal: SqliteJournal, *rows: Any) -> None:
+        """Write a transaction and wait for it."""
+        done: list[bool] = []
+        journal.write(rows, lambda: done.append(True))
+        while not done:
+            callback, args = self._soon.get()
+            callback(*args)
+
+
+def step(run: int, unit: int) -> StepRow:
+    return StepRow(run, unit, unit, None, 4, 1, 0, 1, 2, None, ValueForm.JSON, b"null", None)
+
+
+def begun(run: int) -> tuple[Any, ...]:
+    head = RunRow(run, "bench", "d", (), "{}", (), 2, run)
+    return DefinitionRow("d", "bench", "{}"), head, state(run)
+
+
+def state(run: int, ended: int | None = None) -> RunStateRow:
+    return RunStateRow(run, 1 if ended is None else 6, 0, 0, (), True, run, ended, 0, 0, 0)
+
+
+def show(name: str, value: str, ratio: float | None = None, goal: float | None = None) -> None:
+    beside = "" if ratio is None else f"  {ratio:5.2f} x"
+    aim = "" if goal is None else f"  (goal {goal} x){'' if ratio is None or ratio <= goal else '  MISSED'}"
+    print(f"  {name:44} {value:>12}{beside}{aim}", flush=True)
+
+
+# ---- commits and rows
+
+
+def commits(folder: Path, count: int) -> None:
+    """One row a commit, one after the other: sqlite3 by hand and the journal take turns."""
+    path, loop = folder / "commits.db", Loop()
+    with closing(connect(folder / "raw.db")) as raw:
+        raw.execute("PRAGMA foreign_keys = off")
+        journal = SqliteJournal(path)
+        journal.open(loop)
+        loop.commit(journal, MetaRow(2, 1), LifeRow(1, 1, 1, "0", None), *begun(1))
+        insert = f"INSERT INTO step VALUES({', '.join('?' * len(StepRow._fields))})"
+        bare, ours = list[float](), list[float]()
+        for unit in range(count):
+            started = perf_counter()
+            raw.execute("BEGIN IMMEDIATE")
+            raw.execute(insert, step(1, unit))
+            raw.execute("COMMIT")
+            bare.append(perf_counter() - started)
+            started = perf_counter()
+            loop.commit(journal, step(1, unit))
+            ours.append(perf_counter() - started)
+        journal.close()
+    base = statistics.median(bare)
+    show("a raw sqlite3 commit of a row, FULL", f"{base * 1e3:.2f} ms")
+    show("a commit of the journal, write to callback", f"{statistics.median(ours) * 1e3:.2f} ms",
+         statistics.median(ours) / base, LINK)  # fmt: skip
+
+
+def rows(folder: Path, count: int) -> None:
+    """Rows that nobody waits for: the processor time of one, beside sqlite3's own."""
+    loop, journal = Loop(), SqliteJournal(folder / "rows.db")
+    journal.open(loop)
+    loop.commit(journal, MetaRow(2, 1), LifeRow(1, 1, 1, "0", None), *begun(1))
+    insert = f"INSERT INTO step VALUES({', '.join('?' * len(StepRow._fields))})"
+    with closing(connect(folder / "rawrows.db")) as raw:
+        raw.execute("PRAGMA foreign_keys = off")
+        made = [step(1, unit) for unit in range(count)]
+        started = process_time()
+        for first in range(0, count, 100):
+            raw.execute("BEGIN IMMEDIATE")
+            raw.executemany(insert, made[first : first + 100])
+            raw.execute("COMMIT")
+        bare = (process_time() - started) / count * 1e6
+    started = process_time()
+    for unit in range(count - 1):
+        journal.write([made[unit], MovesRow(1, unit, 1, 1, bytes(16))])
+    loop.commit(journal, made[count - 1])
+    ours = (process_time() - started) / count * 1e6
+    journal.close()
+    show("a row of a step, sqlite3, a hundred a commit", f"{bare:.1f} us")
+    show("a step and its moves, journal, as they come", f"{ours:.1f} us", ours / bare)
+
+
+# ---- a large file
+
+
+def large(folder: Path, runs: int, unfinished: int) -> None:
+    """Open a journal of many runs, and read those that have not ended."""
+    path, loop = folder / "large.db", Loop()
+    journal = SqliteJournal(path, keep=(10 * runs, 1e9))
+    journal.open(loop)
+    loop.commit(journal, MetaRow(runs + 1, 1), LifeRow(1, 1, 1, "0", None))
+    for first in range(1, runs + 1, 1_000):
+        block: list[Any] = []
+        for run in range(first, min(first + 1_000, runs + 1)):
+            ended = None if run > runs - unfinished else run + 5
+            block += [*begun(run)[:2], state(run, ended), *(step(run, unit) for unit in range(3))]
+            block.append(MovesRow(run, 0, 1, 1, bytes(80)))
+        loop.commit(journal, *block)
+    journal.close()
+    taken = []
+    for _ in range(5):
+        journal = SqliteJournal(path, keep=(10 * runs, 1e9))
+        started = perf_counter()
+        found = journal.open(loop)
+        read = journal.read_runs(found.unfinished)
+        taken.append((perf_counter() - started) * 1e3)
+        assert len(read) == unfinished
+        journal.close()
+    middle = statistics.median(taken)
+    missed = "" if middle <= OPEN else "  MISSED"
+    size = path.stat().st_size / 2**20
+    show(f"open {runs:,} runs ({size:.0f} MiB), read {unfinished:,}", f"{middle:.0f} ms")
+    print(f"  {'':44} (goal {OPEN:.0f} ms){missed}")
+
+
+# ---- whole runs
+
+
+async def whole_runs(folder: Path, size: int, shapes: list[str], repetitions: int) -> None:
+    """The same no-op tasks in one run, in memory and with a journal, in turns; processor time, all threads."""
+    for shape in shapes:
+        graph = SHAPES[shape](size)
+        contestants = {"memory": None, "relaxed": folder / "relaxed.db", "strict": folder / "strict.db"}
+        times: dict[str, list[float]] = {name: [] for name in contestants}
+        walls: dict[str, list[float]] = {name: [] for name in contestants}
+        for turn in range(repetitions + 1):
+            for name, path in contestants.items():
+                cost, wall = await _one_run(graph, name, path)
+                if turn:
+                    times[name].append(cost)
+                    walls[name].append(wall)
+        base = statistics.median(times["memory"])
+        for name, taken in times.items():
+            middle = statistics.median(taken)
+            goal = GOALS.get(name) if shape != "chain" else None
+            show(
+                f"{shape}, {size:,} no-op tasks, {name}", f"{middle / size * 1e6:.1f} us", middle / base, goal
+            )
+            each = statistics.median(walls[name]) / size
+            show("", f"{each * 1e6:.1f} us on the wall")
+
+
+async def _one_run(graph: Any, name: str, path: Path | None) -> tuple[float, float]:
+    options: dict[str, Any] = {} if path is None else {"journal": path}
+    async with Server(**options) as server:
+        server.register_tasks("bench", [NoOp])
+        definition = job("bench", graph, "no-op")
+        if path is not None:
+            definition = definition.evolve(durability=name)
+        server.define(definition)
+        await (await server.start("bench")).wait()  # compiles the plan
+        started, wall = process_time(), perf_counter()
+        await (await server.start("bench")).wait()
+        return process_time() - started, perf_counter() - wall
+
+
+async def rates(folder: Path, count: int) -> None:
+    """Runs of one task a second: one after the other, and a hundred at once."""
+    async with Server(journal=folder / "rates.db", max_runs=100) as server:
+        server.register_tasks("bench", [NoOp])
+        server.define(job("bench", SHAPES["wide"](1), "no-op"))
+        for at_once in (1, 100):
+            started = perf_counter()
+
+            async def runs(times: int) -> None:
+                for _ in range(times):
+                    await (await server.start("bench")).wait()
+
+            async with anyio.create_task_group() as group:
+                for _ in range(at_once):
+                    group.start_soon(runs, count // at_once)
+            taken = perf_counter() - started
+            show(f"runs of one task, strict, {at_once} at once", f"{count / taken:.0f} a second")
+
+
+def dbos_words() -> str:
+    """Say why the peer is not measured, where it is not."""
+    for name in ("dbos", "psycopg"):
+        try:
+            __import__(name)
+        except ImportError:
+            return f"DBOS is not measured: the package {name} is not installed"
+    if shutil.which("postgres") is None and not list(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
+        return "DBOS is not measured: there is no PostgreSQL on this machine"
+    return "DBOS is not measured: no program for it has been written"
+
+
+def parts(folder: Path, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], None]]]:
+    yield "commits", functools.partial(commits, folder, args.commits)
+    yield "rows", functools.partial(rows, folder, args.size)
+    yield "open", functools.partial(large, folder, args.runs, args.runs // 100)
+    shapes = args.shapes.split(",")
+    yield "tasks", lambda: anyio.run(whole_runs, folder, args.size, shapes, args.repetitions)
+    yield "rates", lambda: anyio.run(rates, folder, args.commits)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--parts", default="commits,rows,open,tasks,rates", help="with commas")
+    parser.add_argument("--commits", type=int, default=400)
+    parser.add_argument("--size", type=int, default=10_000, help="tasks, rows")
+    parser.add_argument("--runs", type=int, default=100_000, help="in the large file")
+    parser.add_argument("--shapes", default="wide,layered,chain")
+    parser.add_argument("--repetitions", type=int, default=3)
+    args = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="journal-bench-"))
+    try:
+        print(
+            f"Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version}, {time.strftime('%Y-%m-%d')}"
+        )
+        for name, part in parts(folder, args):
+            if name in args.parts.split(","):
+                print(name)
+                part()
+        print(dbos_words())
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

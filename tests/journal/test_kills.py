@@ -1,0 +1,43 @@
+"""Whatever commit is the last one of a program, the journal is sound, and nothing is done under two numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = Path(__file__).with_name("killprogram.py")
+
+
+def killed(folder, *words):
+    folder.chmod(0o700)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, PROGRAM, folder, *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), done.stderr
+
+
+def test_a_kill_at_a_commit(tmp_path):
+    result, errors = killed(tmp_path, 3, 4, 1)
+    assert result == {"cases": 4, "kills": 8, "ends": 4, "wrong": []}, errors
+
+
+def test_a_kill_at_every_commit_and_again_within_the_recovery(tmp_path):
+    result, errors = killed(tmp_path, 1, 24, 3)
+    assert result["wrong"] == [], errors
+    assert result["cases"] == 144
+    assert result["kills"] > 260
+    assert "errors" not in result, errors
+
+
+def test_the_kills_find_an_engine_that_does_not_wait_for_its_commits(tmp_path):
+    result, _ = killed(tmp_path, 1, 6, 1, "careless")
+    assert any("charged under" in words for words in result["wrong"])
