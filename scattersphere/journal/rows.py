@@ -199,10 +199,13 @@ def _run_values(row: RunRow) -> tuple[Any, ...]:
 
 def read_run(values: tuple[Any, ...], bundles: tuple[tuple[str, str], ...]) -> RunRow:
     """Return the run that a row of RUN_COLUMNS holds."""
-    return RunRow._make((*values[:3], bundles, *values[3:]))._replace(secrets=tuple(json.loads(values[4])))
+    return RunRow._make((*values[:3], bundles, values[3], _words(values[4]), *values[5:]))
 
 
 def read_state(values: tuple[Any, ...]) -> RunStateRow:
     """Return the state that a row of STATE_COLUMNS holds."""
-    row = RunStateRow(*values)
-    return row._replace(causes=tuple(json.loads(values[4])), begun=bool(row.begun))
+    return RunStateRow._make((*values[:4], _words(values[4]), bool(values[5]), *values[6:]))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return () if text == "[]" else tuple(json.loads(text))

@@ -148,10 +148,9 @@ class JournalReader:
     def _parts(self, kind: Any, table: str, key: str, chosen: str) -> dict[int, list[Any]]:
         columns = ", ".join(kind._fields)
         found: dict[int, list[Any]] = {}
-        for values in self.all(
-            f"SELECT {columns} FROM {table} WHERE run IN ({chosen}) ORDER BY run, {key}"  # noqa: S608
-        ):
-            found.setdefault(values[0], []).append(kind(*values))
+        rows = self.all(f"SELECT {columns} FROM {table} WHERE run IN ({chosen}) ORDER BY run, {key}")  # noqa: S608
+        for row in map(kind._make, rows):
+            found.setdefault(row.run, []).append(row)
         return found
 
     def definition(self, digest: str) -> str:
