@@ -61,6 +61,20 @@ TABLES = [
     ("execution.machine.codes.TASK_STATES", set(TaskState), lambda: set(codes.TASK_STATES)),
     ("execution.machine.codes.RUN_STATES", set(RunState), lambda: set(codes.RUN_STATES)),
     (
+        "execution.machine.codes, the names of tasks' states",
+        {(state.name, code) for code, state in enumerate(TaskState)},
+        lambda: set(vars(codes).items() & {(state.name, code) for code, state in enumerate(TaskState)}),
+    ),
+    (
+        "execution.machine.codes, the names of runs' states",
+        {(f"RUN_{state.name}", code) for code, state in enumerate(RunState)},
+        lambda: {
+            (name, code)
+            for name, code in vars(codes).items()
+            if name.startswith("RUN_") and type(code) is int
+        },
+    ),
+    (
         "model.states.RUN_MOVES",
         set(RunState),
         lambda: {end for move in RUN_MOVES for end in (move.source, move.target)},

@@ -7,8 +7,10 @@ import threading
 import anyio
 import anyio.lowlevel
 import pytest
+from patience import PATIENCE
 
-from scattersphere import JobDefinition, RunnableTask, RunState, Server, UnresolvedError
+from scattersphere import JobDefinition, RunnableTask, RunState, Server, TaskState, UnresolvedError
+from scattersphere.abc.backend import Outcome, OutcomeKind
 
 pytestmark = pytest.mark.anyio
 
@@ -264,3 +266,30 @@ async def test_an_async_task_is_awaited_where_its_backend_says_that_it_runs_such
         server.define(JobDefinition.build("j").task("a", "Async", backend="gpu").done())
         run = await (await server.start("j")).wait()
         assert run.results["a"] == 42
+
+
+class Reporting(OwnBackend):
+    """Says how each call has ended, and runs none."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def start(self, call, done):
+        self.host.soon(done, Outcome(self.kind))
+        return ThreadHandle()
+
+
+@pytest.mark.parametrize("kind", OutcomeKind)
+async def test_every_kind_of_outcome_ends_the_task(kind):
+    async with Server(backends={"gpu": Reporting(kind)}) as server:
+        server.register_tasks("app", [ForgotAsync])
+        server.define(JobDefinition.build("j").task("a", "ForgotAsync", backend="gpu").done())
+        run = await (await server.start("j")).wait(PATIENCE)
+        expected = {
+            OutcomeKind.VALUE: TaskState.SUCCEEDED,
+            OutcomeKind.EXCEPTION: TaskState.FAILED,
+            OutcomeKind.CANCELLED: TaskState.FAILED,  # nobody has asked for it
+            OutcomeKind.DIED: TaskState.CRASHED,
+            OutcomeKind.LOST: TaskState.CRASHED,  # the third in a row
+        }
+        assert run.tasks["a"].state is expected[kind], run.explain()
