@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import runpy
 from collections.abc import Callable
@@ -105,3 +106,12 @@ def test_each_code_of_an_error_is_listed() -> None:
 def test_each_stock_task_is_explained() -> None:
     text = page("reference/stock-tasks.md")
     assert all(f"scattersphere.tasks.{task.__name__}\n" in text for task in scattersphere.tasks.ALL)
+
+
+@pytest.mark.parametrize("package", ["abc", "worker"])
+def test_each_port_has_a_docstring_and_a_place_in_the_reference(package):
+    module = importlib.import_module(f"scattersphere.{package}")
+    page = (DOCS / "reference" / "ports.md").read_text()
+    for name in module.__all__:
+        assert f"scattersphere.{package}.{name}\n" in page, f"docs/reference/ports.md lacks {name}"
+        assert getattr(module, name).__doc__, f"{name} has no docstring"

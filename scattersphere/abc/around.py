@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, MutableMapping
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import attrs
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 NO_CARRIER: Mapping[str, str] = MappingProxyType({})
 
@@ -29,23 +31,23 @@ class AttemptInfo:
     variables of who has called `start` are the attempt's too."""
 
 
-Around = Callable[[AttemptInfo], AbstractContextManager[object]]
-"""Makes a context manager for an attempt, which is entered before its instance is made and left after `clean_up`,
-where and in the context in which its body runs.
+class Around(Protocol):
+    """Makes a context manager for an attempt, which is entered before its instance is made and left after `clean_up`.
 
-An error on entering is logged, once for each factory, and the attempt goes on without; one on leaving is logged too. On
-leaving it sees what the attempt has raised and cannot suppress it. It is left by `GeneratorExit` where a coroutine is
-closed, late where a thread was given up, and never where a process is killed.
-"""
+    That is where its body runs, and in the same context. An error on entering is logged, once for each factory, and the
+    attempt goes on without; one on leaving is logged too. On leaving it sees what the attempt has raised and cannot
+    suppress it. It is left by `GeneratorExit` where a coroutine is closed, late where a thread was given up, and never
+    where a process is killed.
+    """
+
+    def __call__(self, info: AttemptInfo, /) -> AbstractContextManager[object]:
+        """Make the context manager of an attempt."""
+        ...
 
 
 @runtime_checkable
-class CarryingAround(Protocol):
+class CarryingAround(Around, Protocol):
     """A factory that has strings to send along to other processes."""
-
-    def __call__(self, info: AttemptInfo, /) -> AbstractContextManager[object]:
-        """Make the context manager."""
-        ...
 
     def carry(self, carrier: MutableMapping[str, str], /) -> None:
         """Put strings into `carrier`; called on the event loop in the context of the attempt.
