@@ -37,6 +37,10 @@ class Limits:
     sessions_of_user: int = option(
         50, "Sessions that one user has proved to be his; the next one is `busy`.", unit="sessions"
     )
+    streams: int = option(
+        2_000, "Streams of events over HTTP, those of pages too; the next one is `busy`.", unit="streams"
+    )
+    streams_of_user: int = option(200, "The same, of one user.", unit="streams")
     auth_time: float = option(10.0, "From the connection to `auth`.", unit="seconds")
     auth_tries: int = option(3, "Wrong tokens until the session is closed.", unit="tries")
     line_time: float = option(

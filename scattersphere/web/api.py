@@ -7,6 +7,7 @@ start; events are server-sent events that go on after `Last-Event-ID`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,8 @@ from urllib.parse import parse_qsl
 
 import anyio
 import attrs
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from scattersphere import _json
@@ -26,6 +28,7 @@ from scattersphere.model.events import EventKind
 from scattersphere.web.calls import CallError, Calls
 from scattersphere.web.guard import API
 from scattersphere.web.paths import NUMBER
+from scattersphere.web.streams import ALIVE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
@@ -68,8 +71,10 @@ STATUS = {
 """The status of each code of the commands that can be answered here."""
 INSTANCE = "scattersphere-instance"
 """The header that tells a server from the same one started anew, whose runs are others."""
-ALIVE = 15.0
-"""Seconds without an event after which a stream sends a comment."""
+BODY_TIME = 60.0
+"""Seconds for the body of a request: a slow sender holds a connection, not for ever."""
+KEY = 200
+"""Characters of an `Idempotency-Key`."""
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 _STARTS = frozenset({"start", "start-task", "rerun"})
 _MAKES = frozenset({"define", "register"})
@@ -153,7 +158,7 @@ class Api:
     def _answer(self, row: Command, request: Request, result: dict[str, Any], newest: int) -> Response:
         """Reply; 201 for what is new, and it is nothing new where a key gave the run that there was."""
         if row.name not in _STARTS:
-            return JSONResponse(result, made_by(row)[0])
+            return tagged(request, JSONResponse(result, made_by(row)[0]))
         location = f"{request.scope.get('root_path', '')}{API}/runs/{result['run']}"
         return JSONResponse(result, 201 if result["run"] > newest else 200, headers={"location": location})
 
@@ -186,14 +191,14 @@ class Api:
         server = self._gateway.server
         since = _since(request, server.last_event)
         events = server.events(since)
-        return _stream(
-            _messages(events, lambda event: self._gateway.sees_event(principal, event), _kinds(request))
-        )
+        seen = _messages(events, lambda event: self._gateway.sees_event(principal, event), _kinds(request))
+        return self._calls.stream(principal, seen)
 
     async def run_events(self, request: Request, principal: Principal) -> Response:
         """Stream what happens to a run, from its first event on or after `Last-Event-ID`, to its end."""
         run = self._gateway.run(principal, request.path_params["run"])
-        return _stream(_messages(run.events(_since(request, 0)), lambda _: True, _kinds(request)))
+        messages = _messages(run.events(_since(request, 0)), lambda _: True, _kinds(request))
+        return self._calls.stream(principal, messages)
 
 
 def _typed(address: Address) -> str:
@@ -228,7 +233,11 @@ async def _values(row: Command, address: Address, request: Request, most: int) -
         values |= _object(body, values)
     key = request.headers.get("idempotency-key")
     if key is not None and "key" in row.arguments:
-        values.setdefault("key", key)
+        if len(key) > KEY:
+            raise RequestError("bad-args", f"Idempotency-Key may have {KEY} characters", field="key")
+        if "key" in values:
+            raise RequestError("bad-args", "key is in the header Idempotency-Key already", field="key")
+        values["key"] = key
     return values
 
 
@@ -251,10 +260,16 @@ def _query(request: Request) -> list[tuple[str, str]]:
 
 async def _body(request: Request, most: int) -> bytes:
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
-            raise RequestError("too-large", f"a request may have {most:,} bytes")
+    try:
+        with anyio.fail_after(BODY_TIME):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most:
+                    raise RequestError("too-large", f"a request may have {most:,} bytes")
+    except ClientDisconnect:
+        raise RequestError("cancelled", "the client has gone") from None
+    except TimeoutError:
+        raise RequestError("timeout", f"the body did not come within {BODY_TIME:g} s") from None
     return bytes(body)
 
 
@@ -279,6 +294,18 @@ def _object(body: bytes, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # ---- writing
+
+
+def tagged(request: Request, answer: Response) -> Response:
+    """Tag a reply by its content; 304 where the client has that already (RFC 9110, 8.8.3 and 13.1.2)."""
+    if request.method not in {"GET", "HEAD"}:
+        return answer
+    tag = f'"{hashlib.blake2b(answer.body, digest_size=12).hexdigest()}"'
+    had = {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")}
+    if had & {tag, "*"}:
+        answer = Response(status_code=304)
+    answer.headers["etag"] = tag
+    return answer
 
 
 def problem(error: Mapping[str, Any]) -> Response:
@@ -342,11 +369,6 @@ def _since(request: Request, otherwise: int) -> int:
 def _kinds(request: Request) -> frozenset[str] | None:
     words = request.query_params.get("kinds")
     return frozenset(words.split(",")) if words else None
-
-
-def _stream(messages: AsyncIterator[bytes]) -> Response:
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(messages, media_type="text/event-stream", headers=headers)
 
 
 async def _messages(events: Any, seen: Any, kinds: frozenset[str] | None) -> AsyncIterator[bytes]:

@@ -17,9 +17,10 @@ from scattersphere.commands.gateway import Context
 from scattersphere.commands.limits import Bucket
 from scattersphere.commands.table import COMMANDS, Command, Reply, check_right
 from scattersphere.errors import ScattersphereError
+from scattersphere.web.streams import EventStream, Streams
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from starlette.requests import Request
 
@@ -46,6 +47,7 @@ class Calls:
         self.gateway = gateway
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
         self._late: Counter[str] = Counter()
+        self._streams = Streams()
 
     async def make(
         self, request: Request, row: Command, values: Callable[[], Awaitable[dict[str, Any]]]
@@ -94,6 +96,12 @@ class Calls:
         if late := bucket.take(now):
             message = f"more than {limits.rate:g} requests a second; try again in {late:.2f} s"
             raise RequestError("rate-limited", message, retry_after=round(late, 3))
+
+    def stream(self, principal: Principal, messages: AsyncIterator[bytes]) -> EventStream:
+        """Return a stream of events for a user. Raises `RequestError` (`busy`) where there are too many."""
+        limits = self.gateway.limits
+        self._streams.check(principal.user, limits)
+        return EventStream(messages, self._streams, principal.user, patience=limits.write_time)
 
     async def _handle(self, row: Command, principal: Principal, arguments: dict[str, Any]) -> Reply:
         if row.in_session:

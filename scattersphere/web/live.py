@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
-from starlette.responses import StreamingResponse
+
+from scattersphere.web.streams import ALIVE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -23,16 +24,8 @@ if TYPE_CHECKING:
 
 GAP = 0.25
 """Seconds between two messages of one page."""
-ALIVE = 15.0
-"""Seconds after which a comment is sent, so that proxies keep the stream and a reader that has gone is noticed."""
 BURST = 200
 """Lines of a log in one message; more at once, and the page shows the last of them."""
-
-
-def _response(stream: AsyncIterator[bytes]) -> StreamingResponse:
-    # A proxy must neither keep nor gather what it passes on.
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
 def _message(put: dict[str, str], append: dict[str, str]) -> bytes:
@@ -52,16 +45,10 @@ class _Changes:
         return changed
 
 
-def run_stream(
-    run: Run, query: Query, parts: Callable[[], dict[str, str]], lines: Callable[[list[Any]], str]
-) -> StreamingResponse:
-    """Stream the page of a run until the run has ended. `parts` and `lines` render; they are called in a thread."""
-    return _response(_run_messages(run, query, parts, lines))
-
-
-async def _run_messages(
+async def run_messages(
     run: Run, query: Query, parts: Callable[[], dict[str, str]], lines: Callable[[list[Any]], str]
 ) -> AsyncIterator[bytes]:
+    """Yield the page of a run until the run has ended. `parts` and `lines` render; they are called in a thread."""
     changes = _Changes()
     woken, waiting = anyio.Event(), list[Any]()
     over = False
@@ -107,12 +94,8 @@ async def _run_messages(
             group.cancel_scope.cancel()
 
 
-def table_stream(look: Look, parts: Callable[[], dict[str, str]]) -> StreamingResponse:
-    """Stream a page of many runs: drawn again at events of the Server. `parts` renders, in a thread."""
-    return _response(_table_messages(look, parts))
-
-
-async def _table_messages(look: Look, parts: Callable[[], dict[str, str]]) -> AsyncIterator[bytes]:
+async def table_messages(look: Look, parts: Callable[[], dict[str, str]]) -> AsyncIterator[bytes]:
+    """Yield a page of many runs, drawn again at events of the Server. `parts` renders, in a thread."""
     changes = _Changes()
     woken = anyio.Event()
 

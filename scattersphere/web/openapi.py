@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from scattersphere.commands.arguments import Kind
 from scattersphere.commands.errors import CODES
+from scattersphere.commands.table import COMMANDS
 from scattersphere.model.states import RunState
-from scattersphere.web.api import PROBLEM, STATUS, addresses, made_by
+from scattersphere.web.api import KEY, PROBLEM, STATUS, addresses, made_by
 from scattersphere.web.guard import API
 
 if TYPE_CHECKING:
@@ -99,16 +100,7 @@ def _operation(row: Command, address: Address) -> dict[str, Any]:
             members[name] = schema | {"description": taken.help}
             if taken.required:
                 required.append(name)
-    if "key" in row.arguments:
-        words = "The same key gives the same run: a request that is sent again starts nothing twice"
-        parameters.append(
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "description": words,
-                "schema": {"type": "string", "maxLength": 200},
-            }
-        )
+    parameters += _headers(row)
     operation: dict[str, Any] = {
         "operationId": row.name,
         "summary": row.help,
@@ -133,6 +125,21 @@ def _operation(row: Command, address: Address) -> dict[str, Any]:
             "content": {"application/json": {"schema": body | ({"required": required} if required else {})}},
         }
     return operation
+
+
+def _headers(row: Command) -> list[dict[str, Any]]:
+    found = []
+    if row.method == "GET":
+        words = "The `ETag` of a reply that you have: 304 if it still holds"
+        found.append(_header("If-None-Match", words, {"type": "string"}))
+    if "key" in row.arguments:
+        words = "The same key gives the same run: a request that is sent again starts nothing twice"
+        found.append(_header("Idempotency-Key", words, {"type": "string", "maxLength": KEY}))
+    return found
+
+
+def _header(name: str, words: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": words, "schema": schema}
 
 
 def _query(name: str, taken: Argument, schema: dict[str, Any]) -> dict[str, Any]:
@@ -188,12 +195,27 @@ REPLIES: dict[str, dict[str, Any]] = {
 """Members that a reply has for sure, by command; it may have others."""
 
 
+_MAKE_RUNS = frozenset({"start", "start-task", "run-schedule", "rerun", "run", "run-task"})
+LINKS = {
+    name: {
+        "operationId": name,
+        "parameters": {"run": "$response.body#/run"},
+        "description": f"{COMMANDS[name].help}: this run",
+    }
+    for name in ("status", "wait", "result", "explain", "pause", "resume", "stop", "cancel", "kill", "rerun")
+}
+"""What can be done next with a run that was made."""
+
+
 def _responses(row: Command) -> dict[str, Any]:
     members = REPLIES.get(row.name, {})
     schema = _OBJECT | ({"properties": members, "required": list(members)} if members else {})
     done = {"description": row.help, "content": {"application/json": {"schema": schema}}}
+    if row.name in _MAKE_RUNS:
+        done["links"] = LINKS
     return {
         **{str(status): done for status in made_by(row)},
+        **({"304": {"description": "You have it already"}} if row.method == "GET" else {}),
         **{str(status): {"$ref": f"#/components/responses/{status}"} for status in ERRORS},
     }
 

@@ -28,10 +28,10 @@ from scattersphere.pictures.looks import LOOKS, state_variables, stylesheet, sym
 from scattersphere.pictures.nodes import nodes_of
 from scattersphere.pictures.svg import graph
 from scattersphere.web import content, fields, forms, runpage
-from scattersphere.web.api import STATUS, Api, refusal
+from scattersphere.web.api import STATUS, Api, refusal, tagged
 from scattersphere.web.calls import CallError, Calls
 from scattersphere.web.guard import API, Guard, RefusedError, cookie_header, cookies_of, read_form
-from scattersphere.web.live import run_stream, table_stream
+from scattersphere.web.live import run_messages, table_messages
 from scattersphere.web.openapi import openapi
 from scattersphere.web.paths import NUMBER
 
@@ -297,7 +297,7 @@ class Pages:
     async def openapi(self, request: Request, look: content.Look) -> Response:
         """Give the description of the API, for programs that make clients of it."""
         del look
-        return JSONResponse(openapi(request.scope.get("root_path", "")))
+        return tagged(request, JSONResponse(openapi(request.scope.get("root_path", ""))))
 
     async def api_page(self, request: Request, look: content.Look) -> Response:
         """Show the description of the API to people."""
@@ -377,7 +377,8 @@ class Pages:
         """Stream the overview as it changes."""
         common = self._common(request, look)
         page = templates().get_template("overview-live.html")
-        return table_stream(look, lambda: {"overview": page.render(**common, **content.overview(look))})
+        messages = table_messages(look, lambda: {"overview": page.render(**common, **content.overview(look))})
+        return self._calls.stream(look.principal, messages)
 
     async def jobs(self, request: Request, look: content.Look) -> Response:
         """Show the jobs."""
@@ -522,7 +523,7 @@ class Pages:
             rows = content.log_rows(found, level=query.level, find=query.find)
             return templates().get_template("run-lines.html").render(lines=rows)
 
-        return run_stream(run, query, parts, lines)
+        return self._calls.stream(look.principal, run_messages(run, query, parts, lines))
 
     async def log_text(self, request: Request, look: content.Look) -> Response:
         """Give the kept log as text."""

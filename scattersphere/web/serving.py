@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from scattersphere.commands.gateway import Gateway
 
 BACKLOG = 2048
+CONNECTIONS = 4_000
+"""Connections at once; to more 503 is said, so that silent ones cost a bounded amount."""
 SHUTDOWN = 3
 """Seconds that open streams get when the server ends."""
 _LOOPBACK = ("127.", "::1", "localhost")
@@ -76,7 +78,12 @@ async def serve_pages(
 
     pages = make_app(gateway, authorize=None, links=links, hosts=(host, *hosts))
     config = uvicorn.Config(
-        pages, log_level="warning", lifespan="off", timeout_graceful_shutdown=SHUTDOWN, server_header=False
+        pages,
+        log_level="warning",
+        lifespan="off",
+        timeout_graceful_shutdown=SHUTDOWN,
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
     )
     config.load()
     config.ssl = tls  # ours, whose certificate may be read again while it serves

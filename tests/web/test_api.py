@@ -152,6 +152,8 @@ async def test_verbs_may_be_repeated_on_a_live_run_and_conflict_with_an_ended_on
         ("GET", "/runs/x", {}, (404, "unknown-command", [])),
         ("GET", "/runs/" + "9" * 5_000, {}, (404, "unknown-command", [])),
         ("GET", "/runs/" + "9" * 5_000 + "/events", {}, (404, "unknown-command", [])),
+        ("POST", "/jobs/night/runs", {"headers": {"Idempotency-Key": "k" * 201}}, (422, "bad-args", "key")),
+        ("POST", "/jobs/night/runs", {"headers": {"Idempotency-Key": "k"}, "json": {"key": "j"}}, (422, "bad-args", "key")),
         ("GET", "/nowhere", {}, (404, "unknown-command", [])),
         ("POST", "/nowhere", {}, (404, "unknown-command", [])),
         ("PUT", "/jobs/night", {}, (405, "bad-request", [])),
@@ -268,3 +270,84 @@ async def test_health_and_readiness():
     async with server:
         assert (await http.get("/readyz")).status_code == 200
     assert (await http.get("/readyz")).status_code == 503
+
+
+async def test_long_lists_come_by_pages_and_what_comes_meanwhile_neither_repeats_nor_skips():
+    async with Server() as server:
+        furnish(server)
+        api = client(server)
+        for name in "abcdefg":
+            server.define(JobDefinition.build(name).task("one", "Work").done())
+        for _ in range(5):
+            await (await server.start("night")).wait()
+
+        async def pages(path, member, key, meanwhile, **more):
+            found, cursor = [], None
+            while True:
+                query = more | ({"cursor": cursor} if cursor else {})
+                reply = (await api.get(path, params=query | {"limit": 2})).json()
+                found.append([row[key] for row in reply[member]])
+                if "cursor" not in reply:
+                    return found
+                cursor = reply["cursor"]
+                await meanwhile()
+
+        async def another_run():
+            await (await server.start("night")).wait()
+
+        async def nothing():
+            pass
+
+        assert await pages("/runs", "runs", "run", another_run, job="night") == [[5, 4], [3, 2], [1]]
+        names = await pages("/jobs", "jobs", "name", nothing)
+        assert [name for page in names for name in page] == sorted(server.definitions)
+        assert await pages("/tasks", "tasks", "task", nothing) == [["Hang", "Work"]]
+        assert told(await api.get("/runs?cursor=x"))[1:] == ("bad-args", "cursor")
+
+
+async def test_what_a_client_has_already_is_not_sent_again():
+    async with Server() as server:
+        furnish(server)
+        run = await (await server.start("night")).wait()
+        api = client(server)
+        for path in ("/jobs/night", f"/runs/{run.id}", "/jobs", "/../openapi.json"):
+            first = await api.get(path)
+            again = await api.get(path, headers={"If-None-Match": f'"other", W/{first.headers["etag"]}'})
+            assert (again.status_code, again.content) == (304, b"")
+            assert again.headers["etag"] == first.headers["etag"]
+            assert (await api.get(path, headers={"If-None-Match": '"other"'})).content == first.content
+        server.define(JobDefinition.build("night", params={"n": 4}).task("one", "Work").done(), replace=True)
+        assert (
+            await api.get("/jobs/night", headers={"If-None-Match": first.headers["etag"]})
+        ).status_code == 200
+
+
+async def test_a_session_of_one_request_knows_who_asks_and_what_there_is():
+    async with Server() as server:
+        furnish(server)
+        api = client(server, Role.RUNNER)
+        assert (await api.get("/whoami")).json() == {"user": "ada", "role": "runner", "patterns": []}
+        assert (await api.get("/ping")).json() == {"pong": True}
+        assert any("start" in line for line in (await api.get("/help")).json()["help"])
+        names = [row["name"] for row in (await api.get("/commands")).json()["commands"]]
+        assert "start" in names
+        assert "register" not in names
+        assert (await api.get("/schema?command=definition")).json()["schema"]["type"] == "object"
+
+
+async def test_readiness_ends_with_the_server_and_health_does_not():
+    server = Server()
+    app = web.app(server, tokens=TokenFile.__new__(TokenFile))
+    http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
+
+    async def statuses():
+        return [(await http.get(path)).status_code for path in ("/healthz", "/readyz")]
+
+    assert await statuses() == [200, 503]
+    async with server:
+        assert await statuses() == [200, 200]
+    assert await statuses() == [200, 503]
+    for path in ("/healthz", "/readyz"):
+        answer = await http.head(path)
+        assert answer.content == b""
+        assert "set-cookie" not in answer.headers

@@ -9,6 +9,7 @@ from scattersphere.commands.access import Role
 from scattersphere.commands.arguments import Arg
 from scattersphere.commands.errors import RequestError
 from scattersphere.commands.gateway import Context
+from scattersphere.commands.paging import LIMIT, Cursor, Limit, page
 from scattersphere.commands.paths import bundle_file, bundle_name
 from scattersphere.commands.table import Reply, command
 from scattersphere.errors import BundleRefusedError
@@ -18,32 +19,45 @@ BundleName = Annotated[str, Arg("the name of a bundle")]
 
 
 @command("bundles", role=Role.VIEWER, example="bundles etl", method="GET", path="/bundles", idempotent=True)
-async def bundles(context: Context, *, name: Annotated[str | None, Arg("only this bundle")] = None) -> Reply:
+async def bundles(
+    context: Context,
+    *,
+    name: Annotated[str | None, Arg("only this bundle")] = None,
+    limit: Limit = LIMIT,
+    cursor: Cursor = None,
+) -> Reply:
     """List bundles, their versions and errors."""
     gateway, principal = context.gateway, context.principal
     sees_run = gateway.sees_run_number(principal)
     if name is not None:
         return {"bundles": [views.bundle_view(gateway.bundle(principal, name), sees_run)]}
     found = gateway.server.registry.bundles
-    return {
-        "bundles": [views.bundle_view(found[each], sees_run) for each in found if principal.sees_bundle(each)]
-    }
+    names, more = page(
+        (each for each in sorted(found) if (cursor is None or each > cursor) and principal.sees_bundle(each)),
+        limit,
+    )
+    return {"bundles": [views.bundle_view(found[each], sees_run) for each in names], **more}
 
 
 @command("tasks", role=Role.VIEWER, example="tasks etl", method="GET", path="/tasks", idempotent=True)
 async def tasks(
-    context: Context, *, bundle: Annotated[str | None, Arg("only the tasks of this bundle")] = None
+    context: Context,
+    *,
+    bundle: Annotated[str | None, Arg("only the tasks of this bundle")] = None,
+    limit: Limit = LIMIT,
+    cursor: Cursor = None,
 ) -> Reply:
     """List the tasks that jobs can be made of."""
     gateway, principal = context.gateway, context.principal
     if bundle is not None:
         gateway.bundle(principal, bundle, "bundle")
-    rows = [
-        views.task_row(path, task)
+    found = {
+        path: task
         for path, task in gateway.server.registry.tasks.items()
         if principal.sees_bundle(task.bundle) and bundle in {None, task.bundle}
-    ]
-    return {"tasks": sorted(rows, key=lambda row: row["task"])}
+    }
+    paths, more = page((path for path in sorted(found) if cursor is None or path > cursor), limit)
+    return {"tasks": [views.task_row(path, found[path]) for path in paths], **more}
 
 
 @command(

@@ -13,6 +13,7 @@ from scattersphere.commands.access import Principal, Role
 from scattersphere.commands.arguments import Arg, Definition
 from scattersphere.commands.errors import RequestError, wire_problems
 from scattersphere.commands.gateway import Context, Gateway
+from scattersphere.commands.paging import LIMIT, Cursor, Limit, page
 from scattersphere.commands.paths import job_file
 from scattersphere.commands.table import Reply, command
 from scattersphere.errors import DefinitionError
@@ -32,16 +33,18 @@ EXAMPLE = '{"format": 1, "name": "hi", "tasks": {"a": {"task": "Greet"}}}'
 
 
 @command("jobs", role=Role.VIEWER, example="jobs", method="GET", path="/jobs", idempotent=True)
-async def jobs(context: Context) -> Reply:
+async def jobs(context: Context, *, limit: Limit = LIMIT, cursor: Cursor = None) -> Reply:
     """List the defined jobs."""
     server = context.gateway.server
-    return {
-        "jobs": [
-            views.job_row(definition, server.registry)
-            for name, definition in server.definitions.items()
-            if context.principal.sees_job(name)
-        ]
-    }
+    names, more = page(
+        (
+            name
+            for name in sorted(server.definitions)
+            if (cursor is None or name > cursor) and context.principal.sees_job(name)
+        ),
+        limit,
+    )
+    return {"jobs": [views.job_row(server.definitions[name], server.registry) for name in names], **more}
 
 
 @command("job", role=Role.VIEWER, example="job nightly", method="GET", path="/jobs/{name}", idempotent=True)

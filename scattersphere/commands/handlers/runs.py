@@ -16,6 +16,7 @@ from scattersphere.commands.arguments import Arg
 from scattersphere.commands.errors import RequestError
 from scattersphere.commands.gateway import Context
 from scattersphere.commands.masking import masked
+from scattersphere.commands.paging import Cursor, Limit, number_of, page
 from scattersphere.commands.table import Reply, command
 from scattersphere.errors import DefinitionError, RunFailedError, UnresolvedError
 from scattersphere.model.states import RunState
@@ -165,20 +166,22 @@ async def runs(
     *,
     job: Annotated[str | None, Arg("only the runs of this job")] = None,
     state: Annotated[RunState | None, Arg("only runs in this state")] = None,
-    limit: Annotated[int, Arg("at most so many", low=1, high=1_000)] = 50,
+    limit: Limit = 50,
+    cursor: Cursor = None,
 ) -> Reply:
     """List runs, newest first."""
     found = context.gateway.server.runs
-    rows: list[Any] = []
-    for number in sorted(found, reverse=True):
-        each = found[number]
-        if job not in {None, each.job} or state not in {None, each.state}:
-            continue
-        if context.gateway.sees_run(context.principal, each):
-            rows.append(views.run_row(each))
-            if len(rows) == limit:
-                break
-    return {"runs": rows}
+    before = number_of(cursor)
+    wanted = (
+        number
+        for number in sorted(found, reverse=True)
+        if (before is None or number < before)
+        and job in {None, found[number].job}
+        and state in {None, found[number].state}
+        and context.gateway.sees_run(context.principal, found[number])
+    )
+    numbers, more = page(wanted, limit)
+    return {"runs": [views.run_row(found[number]) for number in numbers], **more}
 
 
 @command("status", role=Role.VIEWER, example="status 17", method="GET", path="/runs/{run}", idempotent=True)

@@ -8,6 +8,7 @@ from scattersphere.commands.access import Role
 from scattersphere.commands.arguments import Arg
 from scattersphere.commands.errors import RequestError
 from scattersphere.commands.gateway import Context
+from scattersphere.commands.paging import Cursor, page
 from scattersphere.commands.table import Reply, command
 from scattersphere.schedules.occurrences import read_instant
 from scattersphere.schedules.schedule import Schedule
@@ -24,18 +25,23 @@ SHOWN = 200
 
 @command("schedules", role=Role.VIEWER, example="schedules", method="GET", path="/schedules", idempotent=True)
 async def schedules(
-    context: Context, *, job: Annotated[str | None, Arg("only those of this job")] = None
+    context: Context,
+    *,
+    job: Annotated[str | None, Arg("only those of this job")] = None,
+    limit: Annotated[int, Arg("at most so many", low=1, high=SHOWN)] = SHOWN,
+    cursor: Cursor = None,
 ) -> Reply:
     """List the schedules of the jobs."""
     if job is not None:
         context.gateway.job(context.principal, job)  # raises
     principal, server = context.principal, context.gateway.server
-    seen = [
-        schedule
-        for (of, _), schedule in server.schedules.items()
+    seen = {
+        f"{of}/{name}": schedule
+        for (of, name), schedule in server.schedules.items()
         if job in {None, of} and principal.sees_job(of)
-    ]
-    return {"schedules": [_row(context, schedule) for schedule in seen[:SHOWN]], "count": len(seen)}
+    }
+    keys, more = page((key for key in sorted(seen) if cursor is None or key > cursor), limit)
+    return {"schedules": [_row(context, seen[key]) for key in keys], "count": len(seen), **more}
 
 
 def _row(context: Context, schedule: Schedule) -> dict[str, Any]:

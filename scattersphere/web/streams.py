@@ -1,0 +1,81 @@
+"""Responses that go on: counted, so that there are not too many, and given up where nobody reads them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from starlette.responses import StreamingResponse
+
+from scattersphere.commands.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from scattersphere.commands.limits import Limits
+
+ALIVE = 15.0
+"""Seconds without an event after which a comment is sent, so that proxies keep the stream."""
+
+
+class Streams:
+    """How many streams there are, of each user."""
+
+    def __init__(self) -> None:
+        self._of_user: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return self._of_user.total()
+
+    def check(self, user: str, limits: Limits) -> None:
+        """Raise `RequestError` (`busy`) where there is no room for another stream."""
+        if len(self) >= limits.streams or self._of_user[user] >= limits.streams_of_user:
+            message = "there are too many streams of events already; close one, or try again"
+            raise RequestError("busy", message, retry_after=ALIVE)
+
+    def enter(self, user: str) -> None:
+        """Count one more."""
+        self._of_user[user] += 1
+
+    def leave(self, user: str) -> None:
+        """Count one less."""
+        self._of_user[user] -= 1
+        if not self._of_user[user]:
+            del self._of_user[user]
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events. A reader that takes nothing for `patience` seconds is given up."""
+
+    def __init__(
+        self, messages: AsyncIterator[bytes], streams: Streams, user: str, *, patience: float
+    ) -> None:
+        # A proxy must neither keep nor gather what it passes on.
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(messages, media_type="text/event-stream", headers=headers)
+        self._streams = streams
+        self._user = user
+        self._patience = patience
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send what there is until the end, or until nobody reads it."""
+
+        async def sending(message: Any) -> None:
+            with anyio.fail_after(self._patience):
+                await send(message)
+
+        self._streams.enter(self._user)
+        try:
+            await super().__call__(scope, receive, sending)
+        except (TimeoutError, BaseExceptionGroup) as error:
+            if not _is_timeout(error):
+                raise  # else what was under way is dropped with its connection
+        finally:
+            self._streams.leave(self._user)
+
+
+def _is_timeout(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_timeout, error.exceptions))
+    return isinstance(error, TimeoutError)
