@@ -8,8 +8,8 @@ start; events are server-sent events that go on after `Last-Event-ID`.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -23,21 +23,18 @@ from scattersphere import _json
 from scattersphere.commands.arguments import Definition, Kind, from_word
 from scattersphere.commands.errors import RequestError
 from scattersphere.commands.table import COMMANDS, Command
-from scattersphere.commands.views import event_view, kind_of
-from scattersphere.model.events import EventKind
 from scattersphere.web.calls import CallError, Calls
+from scattersphere.web.feed import Entry, Feeds, lagged
 from scattersphere.web.guard import API
 from scattersphere.web.paths import NUMBER
-from scattersphere.web.streams import ALIVE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
     from starlette.requests import Request
 
     from scattersphere.commands.access import Principal
     from scattersphere.commands.arguments import Argument
-    from scattersphere.model.events import Event
     from scattersphere.web.guard import RefusedError
 
 PROBLEM = "application/problem+json"
@@ -76,6 +73,8 @@ BODY_TIME = 60.0
 KEY = 200
 """Characters of an `Idempotency-Key`."""
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+_BODILESS = frozenset({"GET", "HEAD", "DELETE"})
+_BODY_HEADERS = frozenset({"content-length", "transfer-encoding"})
 _STARTS = frozenset({"start", "start-task", "rerun"})
 _MAKES = frozenset({"define", "register"})
 
@@ -126,6 +125,7 @@ class Api:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
         self._gateway = calls.gateway
+        self._feeds = Feeds()
 
     def routes(self) -> list[Route]:
         """Return the routes, and one that tells of what is none."""
@@ -188,17 +188,30 @@ class Api:
 
     async def server_events(self, request: Request, principal: Principal) -> Response:
         """Stream what happens to bundles, jobs and runs, from now on or after `Last-Event-ID`."""
-        server = self._gateway.server
-        since = _since(request, server.last_event)
-        events = server.events(since)
-        seen = _messages(events, lambda event: self._gateway.sees_event(principal, event), _kinds(request))
-        return self._calls.stream(principal, seen)
+        server, kinds = self._gateway.server, _kinds(request)
+        last = server.last_event
+
+        def wanted(entry: Entry) -> bool:
+            return (_of(kinds, entry) or lagged(entry)) and self._gateway.sees_event(principal, entry.event)
+
+        return self._calls.stream(
+            principal, self._feeds.stream("server", server.events, last, _since(request, last), wanted)
+        )
 
     async def run_events(self, request: Request, principal: Principal) -> Response:
         """Stream what happens to a run, from its first event on or after `Last-Event-ID`, to its end."""
-        run = self._gateway.run(principal, request.path_params["run"])
-        messages = _messages(run.events(_since(request, 0)), lambda _: True, _kinds(request))
+        run, kinds = self._gateway.run(principal, request.path_params["run"]), _kinds(request)
+        since = _since(request, 0)
+
+        def wanted(entry: Entry) -> bool:
+            return _of(kinds, entry) or lagged(entry)
+
+        messages = self._feeds.stream(run.id, run.events, run.last_event, since, wanted)
         return self._calls.stream(principal, messages)
+
+
+def _of(kinds: frozenset[str] | None, entry: Entry) -> bool:
+    return kinds is None or entry.kind in kinds
 
 
 def _typed(address: Address) -> str:
@@ -260,12 +273,15 @@ def _query(request: Request) -> list[tuple[str, str]]:
 
 async def _body(request: Request, most: int) -> bytes:
     body = bytearray()
+    if request.method in _BODILESS and not _BODY_HEADERS.intersection(request.headers):
+        return b""
     try:
         with anyio.fail_after(BODY_TIME):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > most:
-                    raise RequestError("too-large", f"a request may have {most:,} bytes")
+            async with aclosing(request.stream()) as chunks:
+                async for chunk in chunks:
+                    body += chunk
+                    if len(body) > most:
+                        raise RequestError("too-large", f"a request may have {most:,} bytes")
     except ClientDisconnect:
         raise RequestError("cancelled", "the client has gone") from None
     except TimeoutError:
@@ -369,52 +385,3 @@ def _since(request: Request, otherwise: int) -> int:
 def _kinds(request: Request) -> frozenset[str] | None:
     words = request.query_params.get("kinds")
     return frozenset(words.split(",")) if words else None
-
-
-async def _messages(events: Any, seen: Any, kinds: frozenset[str] | None) -> AsyncIterator[bytes]:
-    """Yield events as server-sent events, each with its number, and a comment where nothing happens."""
-    iterator = aiter(events)
-    pending: list[Event | None] = []
-    woken = anyio.Event()
-    room = anyio.Semaphore(256, max_value=256)
-    """Events that wait for the reader: when it is slow they wait in their run, which keeps a bounded number."""
-
-    async def fetch() -> None:
-        async for event in iterator:
-            await room.acquire()
-            pending.append(event)
-            woken.set()
-        pending.append(None)
-        woken.set()
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(fetch)
-        try:
-            while True:
-                with anyio.move_on_after(ALIVE):
-                    await woken.wait()
-                if not pending:
-                    yield b": alive\n\n"
-                    continue
-                woken = anyio.Event()
-                batch, pending[:] = list(pending), []
-                out = bytearray()
-                for event in batch:
-                    if event is None:
-                        yield bytes(out) + b"event: end\ndata: {}\n\n"
-                        return
-                    room.release()
-                    wanted = event.kind is EventKind.LAGGED or kinds is None or kind_of(event) in kinds
-                    if wanted and seen(event):
-                        out += _message(event)
-                if out:
-                    yield bytes(out)
-        finally:
-            group.cancel_scope.cancel()
-
-
-def _message(event: Event) -> bytes:
-    view = event_view(event, 0)
-    del view["sub"]
-    data = json.dumps(view, ensure_ascii=False).encode()
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, str(event.kind).encode(), data)

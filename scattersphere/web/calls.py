@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import attrs
 
 from scattersphere.commands import handlers
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 USERS = 10_000
 """Users whose rate is remembered."""
+LARGE, AT_ONCE = 1 << 20, 2
+"""Requests with a body of more bytes than that are carried out so many at once: each takes several times its memory."""
 _ = handlers  # importing it fills the table
 
 
@@ -48,6 +52,7 @@ class Calls:
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
         self._late: Counter[str] = Counter()
         self._streams = Streams()
+        self._large = anyio.Semaphore(AT_ONCE)
 
     async def make(
         self, request: Request, row: Command, values: Callable[[], Awaitable[dict[str, Any]]]
@@ -56,12 +61,12 @@ class Calls:
 
         `values` reads the arguments, once it is known that the command may be used at all.
         """
-        principal: Principal | None = request.state.principal
         given: dict[str, Any] = {}
         try:
             principal = self.admit(request, row)
-            given = await values()
-            reply = await self._handle(row, principal, read(row.arguments, given))
+            async with self._large if _is_large(request) else nullcontext():
+                given = await values()
+                reply = await self._handle(row, principal, read(row.arguments, given))
         except Exception as error:  # whatever it is, the client is told what may be told
             raise self.refused(request, row.name, given, error) from error
         self._record(request, row.name, given, "ok", reply)
@@ -142,6 +147,13 @@ class Calls:
             object=named_object(values, result),
             outcome=outcome,
         )
+
+
+def _is_large(request: Request) -> bool:
+    length = request.headers.get("content-length")
+    if length is None:
+        return "transfer-encoding" in request.headers
+    return not length.isdecimal() or int(length[:20]) > LARGE
 
 
 @attrs.frozen

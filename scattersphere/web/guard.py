@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl
 import attrs
 
 from scattersphere.commands.access import Principal
+from scattersphere.web.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
@@ -156,6 +157,7 @@ class Guard:
         self._hosts = None if authorize is not None else frozenset((*LOOPBACK, *hosts))
         self._refuse = refuse
         self._key = secrets.token_bytes(32)
+        self._turns = Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; a web socket is closed, the lifespan is the inner application's."""
@@ -163,6 +165,7 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self._inner(scope, receive, send)
             return
+        await self._turns.take()
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         cookie = cookies_of(headers).get(COOKIE, "")
         state = scope.setdefault("state", {})

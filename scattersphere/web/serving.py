@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from scattersphere.commands.gateway import Gateway
 
-BACKLOG = 2048
+BACKLOG, ACCEPTS = 2048, 16
+"""Connections that wait to be accepted, and those that are accepted in one turn of the loop."""
 CONNECTIONS = 4_000
 """Connections at once; to more 503 is said, so that silent ones cost a bounded amount."""
 SHUTDOWN = 3
@@ -76,6 +77,10 @@ async def serve_pages(
         def capture_signals(self) -> Any:
             return contextlib.nullcontext()
 
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            listening.listen(BACKLOG)  # asyncio accepts as many in one turn as it was told to let wait
+
     pages = make_app(gateway, authorize=None, links=links, hosts=(host, *hosts))
     config = uvicorn.Config(
         pages,
@@ -84,6 +89,7 @@ async def serve_pages(
         timeout_graceful_shutdown=SHUTDOWN,
         server_header=False,
         limit_concurrency=CONNECTIONS,
+        backlog=ACCEPTS,
     )
     config.load()
     config.ssl = tls  # ours, whose certificate may be read again while it serves

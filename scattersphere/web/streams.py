@@ -62,20 +62,26 @@ class EventStream(StreamingResponse):
         """Send what there is until the end, or until nobody reads it."""
 
         async def sending(message: Any) -> None:
-            with anyio.fail_after(self._patience):
+            with anyio.move_on_after(self._patience) as waiting:
                 await send(message)
+            if waiting.cancelled_caught:
+                raise _StalledError
 
         self._streams.enter(self._user)
         try:
             await super().__call__(scope, receive, sending)
-        except (TimeoutError, BaseExceptionGroup) as error:
-            if not _is_timeout(error):
+        except (_StalledError, BaseExceptionGroup) as error:
+            if not _is_stalled(error):
                 raise  # else what was under way is dropped with its connection
         finally:
             self._streams.leave(self._user)
 
 
-def _is_timeout(error: BaseException) -> bool:
+class _StalledError(Exception):
+    """Nobody has taken anything for too long."""
+
+
+def _is_stalled(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
-        return all(map(_is_timeout, error.exceptions))
-    return isinstance(error, TimeoutError)
+        return all(map(_is_stalled, error.exceptions))
+    return isinstance(error, _StalledError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import anyio
 import httpx
@@ -15,6 +16,7 @@ from scattersphere.commands.table import COMMANDS
 from scattersphere.model.states import TaskState
 from scattersphere.remote import TokenFile
 from scattersphere.web.api import STATUS, rows
+from scattersphere.web.feed import Feed
 from scattersphere.web.guard import API
 from scattersphere.web.openapi import openapi
 
@@ -34,16 +36,30 @@ class Hang(RunnableTask):
         await anyio.sleep_forever()
 
 
+SEEN = {}
+
+
+class Tidy(RunnableTask):
+    async def run(self, context):
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await SEEN["asked"].wait()
+
+
 JOB = (
     JobDefinition.build("night", params={"n": 3}).task("one", "Work", args={"value": {"$param": "n"}}).done()
 )
+TIDY = JobDefinition.build("tidy").task("one", "Tidy").done()
 SLOW = JobDefinition.build("slow").task("one", "Hang").done()
 
 
 def furnish(server):
-    server.register_tasks("app", [Work, Hang])
+    server.register_tasks("app", [Work, Hang, Tidy])
     server.define(JOB)
     server.define(SLOW)
+    server.define(TIDY)
 
 
 def client(server, role=Role.ADMIN, patterns=(), prefix="", **more):
@@ -118,14 +134,16 @@ async def test_a_request_that_is_sent_again_with_its_key_starts_nothing_twice():
 
 
 async def test_verbs_may_be_repeated_on_a_live_run_and_conflict_with_an_ended_one():
+    seen = SEEN["asked"] = anyio.Event()
     async with Server() as server:
         furnish(server)
         api = client(server)
-        run = await server.start("slow")
+        run = await server.start("tidy")
         while run.tasks["one"].state is not TaskState.RUNNING:
             await anyio.lowlevel.checkpoint()
         for verb in ("pause", "pause", "resume", "resume", "stop", "stop", "cancel", "cancel"):
             assert (await api.post(f"/runs/{run.id}/{verb}")).status_code == 200, verb
+        seen.set()
         await run.wait()
         assert told(await api.post(f"/runs/{run.id}/pause"))[:2] == (409, "conflict")
         assert told(await api.post("/runs/99/pause")) == (404, "no-such-run", "run")
@@ -301,7 +319,7 @@ async def test_long_lists_come_by_pages_and_what_comes_meanwhile_neither_repeats
         assert await pages("/runs", "runs", "run", another_run, job="night") == [[5, 4], [3, 2], [1]]
         names = await pages("/jobs", "jobs", "name", nothing)
         assert [name for page in names for name in page] == sorted(server.definitions)
-        assert await pages("/tasks", "tasks", "task", nothing) == [["Hang", "Work"]]
+        assert await pages("/tasks", "tasks", "task", nothing) == [["Hang", "Tidy"], ["Work"]]
         assert told(await api.get("/runs?cursor=x"))[1:] == ("bad-args", "cursor")
 
 
@@ -351,3 +369,84 @@ async def test_readiness_ends_with_the_server_and_health_does_not():
         answer = await http.head(path)
         assert answer.content == b""
         assert "set-cookie" not in answer.headers
+
+
+async def test_many_readers_of_a_run_see_each_event_once_whenever_they_come():
+    async with Server() as server:
+        furnish(server)
+        SEEN["asked"] = anyio.Event()
+        api, texts = client(server), []
+        run = await server.start("tidy")
+
+        async def follow(since):
+            texts.append(
+                (await api.get(f"/runs/{run.id}/events", headers={"Last-Event-ID": str(since)})).text
+            )
+
+        async with anyio.create_task_group() as group:
+            for _ in range(20):  # more than are woken in one turn
+                group.start_soon(follow, 0)
+            while run.tasks["one"].state is not TaskState.RUNNING:
+                await anyio.lowlevel.checkpoint()
+            run.pause()
+            run.resume()
+            group.start_soon(follow, 0)  # late, and behind
+            group.start_soon(follow, run.last_event)
+            await anyio.lowlevel.checkpoint()
+            run.cancel()
+            SEEN["asked"].set()
+        seen = [re.findall(r"^id: (\d+)\nevent: (\S+)$", text, re.MULTILINE) for text in texts]
+        *whole, rest = sorted(seen, key=len, reverse=True)
+        assert len(whole) == 21
+        assert all(events == whole[0] for events in whole)
+        assert [int(number) for number, _ in whole[0]] == list(range(1, run.last_event + 1))
+        assert whole[0][-len(rest) :] == rest
+        assert all(text.endswith("event: end\ndata: {}\n\n") for text in texts)
+
+
+async def test_one_reader_leaves_and_another_reads_on():
+    feed_of = []
+
+    async with Server() as server:
+        furnish(server)
+        SEEN["asked"] = anyio.Event()
+        run = await server.start("tidy")
+        feed = Feed(run.events, run.last_event)
+
+        async def follow(scope):
+            with scope:
+                feed_of.extend([data async for data in feed.stream(0, lambda _: True)])
+
+        first, second = anyio.CancelScope(), anyio.CancelScope()
+        async with anyio.create_task_group() as group:
+            group.start_soon(follow, first)
+            await anyio.wait_all_tasks_blocked()
+            group.start_soon(follow, second)
+            await anyio.wait_all_tasks_blocked()
+            first.cancel()
+            await anyio.wait_all_tasks_blocked()
+            run.cancel()
+            SEEN["asked"].set()
+        assert feed_of[-1] == b"event: end\ndata: {}\n\n"
+
+
+async def test_there_are_not_more_streams_than_the_limits_say():
+    async with Server() as server:
+        furnish(server)
+        run = await server.start("slow")
+        api = client(server, limits=Limits(streams_of_user=2))
+        statuses = []
+        async with anyio.create_task_group() as group:
+
+            async def follow():
+                statuses.append((await api.get(f"/runs/{run.id}/events")).status_code)
+
+            group.start_soon(follow)
+            group.start_soon(follow)
+            await anyio.wait_all_tasks_blocked()
+            refused = await api.get("/events")
+            assert told(refused)[:2] == (503, "busy")
+            assert "retry-after" in refused.headers
+            run.cancel()
+        assert statuses == [200, 200]
+        assert (await api.get(f"/runs/{run.id}/events")).status_code == 200  # there is room again

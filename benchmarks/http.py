@@ -1,0 +1,234 @@
+"""HTTP under load: 1,000 readers of events, slow and silent clients, 10,000 requests, large bodies, a neighbour's run.
+
+`python -m benchmarks http [readers] [requests]`. The server and the crowd are processes of their own. In the server a
+run does nothing but wake every 5 ms and note how long its loop was held in between, by the processor time of the
+loop's thread: that is what a neighbour feels. `GET /runs/N` is compared with the same JSON from a bare Starlette route.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.load import child, raise_descriptor_limit, resident_kb
+
+READERS, REQUESTS, BODIES = 1_000, 10_000, 8
+GOAL_HELD_MS, GOAL_RATIO = 20.0, 2.5
+
+SERVER = """
+import json, socket, sys, time, anyio, uvicorn
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
+from scattersphere import JobDefinition, RunnableTask, Server, web
+from scattersphere.remote import Limits, Role, TokenFile
+held, chatter = [], True
+class Neighbour(RunnableTask):
+    async def run(self, context):
+        before = time.thread_time()
+        while True:
+            await anyio.sleep(0.005)
+            now = time.thread_time()
+            held.append((now - before) * 1e3)
+            before = now
+class Chatter(RunnableTask):
+    async def run(self, context):
+        number = 0
+        while True:
+            context.log.info("line %d", number)
+            number += 1
+            await anyio.sleep(0.1)
+class Nothing(RunnableTask):
+    async def run(self, context):
+        return None
+async def main():
+    tokens = TokenFile(sys.argv[1])
+    token = tokens.create("bench", Role.ADMIN)
+    limits = Limits(rate=1e9, burst=10**9, streams=10**6, streams_of_user=10**6, late=10**6)
+    async with Server(blocked_after=None) as server:
+        server.register_tasks("app", [Neighbour, Chatter, Nothing])
+        job = JobDefinition.build("twenty")
+        for at in range(20):
+            job = job.task(f"task_{at}", "Nothing")
+        server.define(job.done())
+        run = await (await server.start("twenty")).wait()
+        await server.start_task("Neighbour")
+        talk = await server.start_task("Chatter")
+        pages = web.app(server, tokens=tokens, limits=limits)
+        bare = {}
+        async def same(request):
+            return JSONResponse(bare["reply"])
+        app = Starlette(routes=[Route("/bare/{run:int}", same), Mount("/", pages)])
+        listening = socket.create_server(("127.0.0.1", 0), backlog=2048)
+        config = uvicorn.Config(app, log_level="critical", lifespan="off", backlog=16)  # as serve_pages does
+        serving = uvicorn.Server(config)
+        async with anyio.create_task_group() as group:
+            group.start_soon(serving.serve, [listening])
+            while not serving.started:
+                await anyio.sleep(0.01)
+            listening.listen(2048)
+            from scattersphere.commands.views import run_view
+            bare["reply"] = run_view(run)
+            print(listening.getsockname()[1], token, run.id, talk.id, flush=True)
+            while await anyio.to_thread.run_sync(sys.stdin.readline):
+                found, held[:] = sorted(held), []
+                p99 = found[int(len(found) * 0.99)] if found else 0.0
+                longest, used = found[-1] if found else 0.0, time.process_time()
+                print(json.dumps({"p99": p99, "longest": longest, "used": used}), flush=True)
+            serving.should_exit = True
+            group.cancel_scope.cancel()
+anyio.run(main)
+"""
+
+CROWD = """
+import asyncio, json, sys, time
+port, token, run, talk = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
+HEAD = f"Host: localhost\\r\\nAuthorization: Bearer {token}\\r\\n"
+def get(path):
+    return f"GET {path} HTTP/1.1\\r\\n{HEAD}\\r\\n".encode()
+async def answer(reader):
+    head = await reader.readuntil(b"\\r\\n\\r\\n")
+    lines = head.decode().lower().split("\\r\\n")
+    length = next(int(line[15:]) for line in lines if line.startswith("content-length:"))
+    await reader.readexactly(length)
+    return int(head.split()[1])
+seen, kept = {}, []
+async def reader_of_events(number, stalled):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
+    writer.write(get(f"/api/v1/runs/{talk}/events?kinds=log"))
+    kept.append(writer)
+    await reader.readuntil(b"\\r\\n\\r\\n")
+    seen[number] = 0
+    while not stalled:
+        line = await reader.readline()
+        if not line:
+            break
+        seen[number] += line.startswith(b"id:")
+async def silent():
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /api/v1/runs HTTP/1.1\\r\\nHost: loc")
+    kept.append(writer)
+async def burst(count, path, workers=50):
+    statuses = {}
+    async def one(share):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
+        for _ in range(share):
+            writer.write(get(path))
+            status = await answer(reader)
+            statuses[status] = statuses.get(status, 0) + 1
+        writer.close()
+    await asyncio.gather(*(one(count // workers) for _ in range(workers)))
+    return statuses
+async def body(size):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
+    head = f"POST /api/v1/validate HTTP/1.1\\r\\n{HEAD}Content-Type: application/json\\r\\n"
+    writer.write(f"{head}Content-Length: {size}\\r\\n\\r\\n".encode())
+    text = b'{"name": "' + b"x" * (size - 12) + b'"}'
+    for at in range(0, size, 1 << 16):
+        writer.write(text[at:at + (1 << 16)])
+        await writer.drain()
+    status = await answer(reader)
+    writer.close()
+    return status
+async def main():
+    tasks = []
+    while words := (await asyncio.to_thread(sys.stdin.readline)).split():
+        begun = time.perf_counter()
+        if words[0] == "readers":
+            tasks += [asyncio.create_task(reader_of_events(n, n % 10 == 0)) for n in range(int(words[1]))]
+            while len(seen) < int(words[1]):
+                await asyncio.sleep(0.05)
+            told = len(seen)
+        elif words[0] == "listen":
+            before = sum(seen.values())
+            await asyncio.sleep(float(words[1]))
+            told = (sum(seen.values()) - before) / float(words[1])
+        elif words[0] == "silent":
+            await asyncio.gather(*(silent() for _ in range(int(words[1]))))
+            told = int(words[1])
+        elif words[0] == "burst":
+            told = await burst(int(words[1]), words[2])
+        elif words[0] == "bodies":
+            told = await asyncio.gather(*(body(int(words[2])) for _ in range(int(words[1]))))
+        elif words[0] == "leave":
+            for writer in kept:
+                writer.close()
+            told = len(kept)
+        print(json.dumps([told, time.perf_counter() - begun]), flush=True)
+asyncio.run(main())
+"""
+
+
+class Asked:
+    """A process that answers each line with one of JSON."""
+
+    def __init__(self, stdin: Any, stdout: Any) -> None:
+        self._in, self._out = stdin, stdout
+
+    def ask(self, line: str) -> Any:
+        """Send a line and return the answer."""
+        self._in.write(line + "\n")
+        self._in.flush()
+        return json.loads(self._out.readline())
+
+
+def main() -> None:
+    readers = int(sys.argv[1]) if len(sys.argv) > 1 else READERS
+    requests = int(sys.argv[2]) if len(sys.argv) > 2 else REQUESTS
+    raise_descriptor_limit()
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        process, stdin, out = stack.enter_context(child(SERVER, Path(folder, "tokens.json")))
+        port, token, run, talk = out.readline().split()
+        server = Asked(stdin, out)
+        _, crowd_in, crowd_out = stack.enter_context(child(CROWD, port, token, run, talk))
+        crowd = Asked(crowd_in, crowd_out)
+        begun = resident_kb(process.pid)
+        worst = 0.0
+
+        def phase(name: str, line: str) -> Any:
+            nonlocal worst
+            before = server.ask("mark")["used"]
+            told, took = crowd.ask(line)
+            held = server.ask("mark")
+            used = held["used"] - before
+            worst = max(worst, held["p99"])
+            memory = (resident_kb(process.pid) - begun) / 1024
+            times = f"{took:6.2f} s, processor {used:6.2f} s"
+            turns = f"held p99 {held['p99']:5.1f} ms, longest {held['longest']:5.1f} ms"
+            print(f"{name:34} {times}   {turns}   memory +{memory:6.1f} MiB")
+            return told, used
+
+        phase("quiet, 200 requests", f"burst 200 /api/v1/runs/{run}")
+        _, bare = phase(f"{requests:,} of a bare route", f"burst {requests} /bare/{run}")
+        statuses, ours = phase(f"{requests:,} of GET /runs/{run}", f"burst {requests} /api/v1/runs/{run}")
+        phase(f"{readers:,} readers of events come", f"readers {readers}")
+        rate, _ = phase("they listen, a tenth reads nothing", "listen 3")
+        phase("200 silent clients", "silent 200")
+        phase(f"{requests:,} requests beside all these", f"burst {requests} /api/v1/runs/{run}")
+        bodies, _ = phase(f"{BODIES} bodies of 10 MiB", f"bodies {BODIES} {10 << 20}")
+        phase("all leave", "leave")
+        print(f"\nevents a second to all readers   {rate:,.0f}")
+        print(f"answers of the burst             {statuses}, of the bodies {sorted(set(bodies))}")
+        ratio = ours / bare
+        print(
+            f"GET /runs/N against a bare route {ratio:.2f} x   goal <= {GOAL_RATIO:g} x: {told(ratio, GOAL_RATIO)}"
+        )
+        verdict = told(worst, GOAL_HELD_MS)
+        print(f"a neighbour is held, p99         {worst:.1f} ms   goal <= {GOAL_HELD_MS:g} ms: {verdict}")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            stdin.close()
+            process.wait(5)
+
+
+def told(found: float, goal: float) -> str:
+    """Return a verdict in a word."""
+    return "holds" if found <= goal else "MISSED"
+
+
+if __name__ == "__main__":
+    main()
