@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
+from programs import run_program
 
 ROOT = Path(__file__).parents[1]
 DEFINITIONS = sorted((ROOT / "examples").glob("*/*.json"))
@@ -16,7 +18,7 @@ WORDCOUNT = ROOT / "examples" / "wordcount" / "wordcount.json"
 
 def run_example(definition: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "scattersphere", "run", str(definition), *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return run_program(command, patience=3 * PATIENCE, cwd=ROOT)  # the word count reads all of Python's library
 
 
 @pytest.mark.needs("click")
@@ -54,9 +56,7 @@ def test_the_word_count_says_what_to_pass_when_the_folder_is_not_there() -> None
 
 def test_the_live_edit_shows_two_versions_and_one_that_is_freed() -> None:
     example = ROOT / "examples" / "live_edit" / "edit_while_running.py"
-    done = subprocess.run(
-        [sys.executable, str(example)], capture_output=True, text=True, check=False, timeout=120, cwd=ROOT
-    )
+    done = run_program([sys.executable, str(example)], cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert "SyntaxError" in lines[0]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE
 from rich.console import Console
 
 from scattersphere.cli.progress import Board, PlainLines, Screen
@@ -200,7 +201,7 @@ def folder(tmp_path: Path) -> Path:
 def call(folder, *words):
     return subprocess.run(
         [sys.executable, "-m", "scattersphere", "run", *words],
-        cwd=folder, capture_output=True, text=True, check=False, timeout=120, stdin=subprocess.DEVNULL,
+        cwd=folder, capture_output=True, text=True, check=False, timeout=PATIENCE, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE
 
 import scattersphere
 from scattersphere import DefinitionError, JobDefinition, Parameter, RetryPolicy, TaskDefinition
@@ -65,7 +66,7 @@ def test_a_field_that_is_added_in_one_place_is_found_in_all(tmp_path):
     (model / "fields.py").write_text(fields.replace(f"FORMAT: Final = {FORMAT}", "FORMAT: Final = 3"))
     table = Path(__file__).parents[2] / "docs" / "_ext" / "fields.py"
     command = [sys.executable, "-c", PROGRAM, str(table)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert json.loads(done.stdout) == {
         "read": ["x"],
         "saved": {"task": "N", "tags": ["x"]},

@@ -131,7 +131,7 @@ def child(program, *words):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_thousand_sessions_at_once_cost_a_bounded_memory_each(tmp_path):
     with child(THOUSAND, tmp_path / "tokens.json") as process:
-        out, _ = process.communicate(timeout=120)
+        out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     found = json.loads(out)
     assert found["sessions"] == 1_000
