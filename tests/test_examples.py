@@ -18,7 +18,9 @@ WORDCOUNT = ROOT / "examples" / "wordcount" / "wordcount.json"
 
 def run_example(definition: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "scattersphere", "run", str(definition), *options]
-    return run_program(command, patience=3 * PATIENCE, cwd=ROOT)  # the word count reads all of Python's library
+    return run_program(
+        command, patience=3 * PATIENCE, cwd=ROOT
+    )  # the word count reads all of Python's library
 
 
 @pytest.mark.needs("click")
