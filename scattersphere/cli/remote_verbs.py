@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _OTHER_FLAGS = {"state": "--in-state"}
 """Arguments whose names are options of every verb."""
+_OF_A_JOURNAL = frozenset({"runs", "logs"})
+"""What can be read from a journal, too, without a server."""
 EXIT_CODES = """\b
 Exit codes: 0 it went well, 1 a run did not succeed or the server refused,
 2 the command line is wrong, 3 a definition is wrong or there is no connection."""
@@ -43,6 +45,9 @@ def verb(name: str) -> click.Command | None:
     given = [_option(key, taken, row) for key, taken in row.arguments.items() if key != row.whole]
     if name == "logs":
         given.append(click.Option(["-f", "--follow"], is_flag=True, help="Go on with the lines to come."))
+    if name in _OF_A_JOURNAL:
+        text = "Read this journal instead of asking a server; none need be running."
+        given.append(click.Option(["--journal"], type=click.Path(exists=True, dir_okay=False), help=text))
     json_option: list[click.Parameter] = list(AS_JSON(lambda: None).__click_params__)  # type: ignore[attr-defined]
     return click.Command(
         name,
@@ -90,26 +95,44 @@ def _ask(
     *,
     as_json: bool,
     follow: bool = False,
+    journal: str | None = None,
     **given: Any,
 ) -> None:
-    from scattersphere.cli.asking import Asked, ask, compile_words, say  # noqa: PLC0415 - it loads the client
+    from scattersphere.cli.asking import Asked, ask, say  # noqa: PLC0415 - it loads the client
 
-    where = reaching.reached(**{name: given.pop(name) for name in reaching.NAMES})
+    named = {name: given.pop(name) for name in reaching.NAMES}
+    where = None if journal is not None else reaching.reached(**named)
     try:
-        if row.whole is not None:
-            args = {row.whole: _definition(words, row)}
-        else:
-            args = compile_words((row.name, *words), as_lines=as_json).args
-        for name, value in _said(row, given).items():
-            if name in args and name != row.extra:
-                raise click.UsageError(f"{name} is given twice")
-            args[name] = {**args.get(name, {}), **value} if name == row.extra else value
-        missing = [name for name, taken in row.arguments.items() if taken.required and name not in args]
-        if missing:
-            raise click.UsageError(f"{missing[0]} is missing: {row.arguments[missing[0]].help}")
+        args = _arguments(row, words, given)
     except RequestError as exc:
         say(f"scattersphere: {exc}", 2)
+    if where is None:
+        from scattersphere.cli import journaling  # noqa: PLC0415 - as above
+
+        if follow:
+            raise click.UsageError("a journal is read as it is; -f follows a server")
+        read: Any = {"runs": journaling.runs, "logs": journaling.logs}[row.name]
+        read(journal, as_json=as_json, **args)
+        return
     ask(where, Asked(row.name, args, follow, as_json))
+
+
+def _arguments(row: Command, words: tuple[str, ...], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what words and options say. Raises `RequestError`, `click.UsageError`."""
+    from scattersphere.cli.asking import compile_words  # noqa: PLC0415 - as above
+
+    if row.whole is not None:
+        args = {row.whole: _definition(words, row)}
+    else:
+        args = compile_words((row.name, *words), as_lines=False).args
+    for name, value in _said(row, given).items():
+        if name in args and name != row.extra:
+            raise click.UsageError(f"{name} is given twice")
+        args[name] = {**args.get(name, {}), **value} if name == row.extra else value
+    for name, taken in row.arguments.items():
+        if taken.required and name not in args:
+            raise click.UsageError(f"{name} is missing: {taken.help}")
+    return args
 
 
 def validate_at(files: tuple[str, ...], where: Mapping[str, Any], *, as_json: bool) -> NoReturn:

@@ -18,7 +18,7 @@ pytest.importorskip("rich")
 import click
 from click.testing import CliRunner
 
-from scattersphere.cli import reaching, verbs
+from scattersphere.cli import journaling, reaching, verbs
 from scattersphere.cli.asking import Asked, refused_with
 from scattersphere.cli.commands import cli
 from scattersphere.cli.remote_run import event_of
@@ -109,6 +109,22 @@ def test_a_wrong_command_line_is_2_and_says_what_is_meant(tmp_path, monkeypatch)
         done = CliRunner().invoke(cli, words)
         assert done.exit_code == 2, (words, done.output)
         assert told in done.output
+
+
+def test_runs_and_logs_are_read_from_a_journal_where_one_is_named(tmp_path, monkeypatch) -> None:
+    read = []
+    monkeypatch.setattr(journaling, "runs", lambda file, **args: read.append(("runs", file, args)))
+    monkeypatch.setattr(journaling, "logs", lambda file, **args: read.append(("logs", file, args)))
+    file = tmp_path / "journal.db"
+    file.touch()
+    for words in (["runs", "hi", "--limit", "5"], ["logs", "7", "--tail", "3", "--json"]):
+        done = CliRunner().invoke(cli, [*words, "--journal", str(file)])
+        assert done.exit_code == 0, done.output
+    assert read == [
+        ("runs", str(file), {"job": "hi", "limit": 5, "as_json": False}),
+        ("logs", str(file), {"run": 7, "tail": 3, "as_json": True}),
+    ]
+    assert CliRunner().invoke(cli, ["logs", "7", "-f", "--journal", str(file)]).exit_code == 2
 
 
 def test_a_file_that_is_no_definition_is_3(tmp_path) -> None:
