@@ -16,6 +16,7 @@ from scattersphere.abc.backend import (
 from scattersphere.abc.bundles import BundleAdopter, BundleContent
 from scattersphere.abc.journal import Journal, JournalHost, JournalState
 from scattersphere.abc.triggers import Trigger
+from scattersphere.abc.values import RemoteValue
 
 __all__ = [
     "Around",
@@ -34,5 +35,6 @@ __all__ = [
     "JournalState",
     "Outcome",
     "OutcomeKind",
+    "RemoteValue",
     "Trigger",
 ]

@@ -55,6 +55,10 @@ def _at_once() -> bool:
     return True
 
 
+def _never() -> bool:
+    return False
+
+
 @attrs.frozen(eq=False, kw_only=True)
 class Call:
     """One attempt, ready to run.
@@ -81,6 +85,9 @@ class Call:
     """What happens after a failure, so that `on_status_change` can be told where the attempt is heading."""
     carries: Callable[[], Carried] = Carried
     """What `around` gives a body in another process; asked on the loop, inside `context`."""
+    result_may_stay: Callable[[], bool] = _never
+    """Whether its outcome's value may be a `RemoteValue`: all that wait for the task run on the same backend, and take
+    its result whole."""
     needs: Mapping[str, int] = NO_NEEDS
     """What the task needs, by the name of the resource, for a backend that `takes_needs`; empty for others."""
 

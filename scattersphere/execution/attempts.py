@@ -324,6 +324,7 @@ class AttemptRunner:
                 retry=planned.definition.retry,
                 begins=attempt.begins,
                 needs=planned.needs,
+                result_may_stay=lambda: execution.plan.result_may_stay(planned.name),
                 held=lambda: self._host.callbacks.held(attempt),
                 carries=Carried if self._surroundings is None else self._surroundings.carried,
             )

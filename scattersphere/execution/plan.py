@@ -13,7 +13,7 @@ from scattersphere.codec import placed
 from scattersphere.errors import DefinitionError
 from scattersphere.execution.machine.shape import Shape
 from scattersphere.model.definition import JobDefinition, TaskDefinition
-from scattersphere.model.references import Template
+from scattersphere.model.references import Template, references
 from scattersphere.model.taskclass import LOOP, TaskClass, TaskParameter
 from scattersphere.runnable import RunnableTask
 
@@ -107,6 +107,14 @@ class Plan:
         default=attrs.Factory(lambda plan: plan.definition.name, takes_self=True), init=False, repr=False
     )
     """The name of the job."""
+    _stays: dict[str, bool] = attrs.field(factory=dict, init=False, repr=False)
+    """What `result_may_stay` says; made when it is first asked."""
+
+    def result_may_stay(self, name: str) -> bool:
+        """Whether nothing here needs a task's result: all that wait for it run on its backend and take it whole."""
+        if not self._stays:
+            self._stays.update(_results_that_may_stay(self))
+        return self._stays[name]
 
     @property
     def has_code(self) -> bool:
@@ -140,6 +148,25 @@ class Plan:
                     problems += element_problems(place, task.task_class.parameters[key], value)
         if problems:
             raise DefinitionError(placed(self.definition, problems), source=f"run of {self.job}")
+
+
+def _results_that_may_stay(plan: Plan) -> dict[str, bool]:
+    mapped = {task.name for task in plan.tasks if task.mapped}
+    backends = {task.name: task.backend for task in plan.tasks}
+    stays = {task.name: not task.on_loop for task in plan.tasks}
+    for task in plan.tasks:
+        for waited in plan.definition.upstreams[task.name]:
+            if backends[waited] != task.backend:
+                stays[waited] = False
+        definition = task.definition
+        places = (definition.args, False), (definition.map or {}, True), (definition.run_if, True)
+        for value, looked_at in places:
+            for _, reference in references(value):
+                name = reference.get("$result")
+                # The result of a mapped task is a list of those of its instances: that is here, they may stay.
+                if name in stays and (reference.get("pointer") or (looked_at and name not in mapped)):
+                    stays[str(name)] = False
+    return stays
 
 
 def element_problems(where: Path, parameter: TaskParameter, value: Any) -> list[RawProblem]:

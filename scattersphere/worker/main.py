@@ -12,13 +12,14 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from scattersphere.abc.backend import OutcomeKind
 from scattersphere.logs.capture import capture_bundle_loggers
 from scattersphere.logs.frames import logical_names
 from scattersphere.logs.runlog import format_record
 from scattersphere.registry.modules.children import attach
 from scattersphere.worker.call import run_call
 from scattersphere.worker.messages import CallMessage, dumps
-from scattersphere.worker.pipes import NO_CALL, REPLIES, Kind, Receiver, Sender
+from scattersphere.worker.pipes import LARGE, NO_CALL, REPLIES, Kind, Receiver, Sender
 
 if TYPE_CHECKING:
     import logging
@@ -58,6 +59,8 @@ class Worker:
             message = CallMessage.read(frame[1])
             reply = run_call(message, PipeChannel(self, message.number))
             self.current = None
+            if reply.kind is OutcomeKind.VALUE and len(reply.payload) > LARGE:
+                self.replies.send(Kind.TYPE, reply.type.encode())
             self.replies.send(REPLIES[reply.kind], reply.payload)
 
     def watch(self) -> None:

@@ -133,6 +133,8 @@ class Reply(NamedTuple):
     kind: OutcomeKind
     payload: bytes = b""
     """A pickle: the value, or a `RemoteFailure`; nothing for a cancel."""
+    type: str = ""
+    """Module and name of the value's class."""
 
     @classmethod
     def of(cls, name: str, outcome: Outcome) -> Reply:
@@ -142,7 +144,8 @@ class Reply(NamedTuple):
         if outcome.kind is OutcomeKind.CANCELLED:
             return cls(OutcomeKind.CANCELLED)
         try:
-            return cls(OutcomeKind.VALUE, dumps(outcome.value))
+            made = type(outcome.value)
+            return cls(OutcomeKind.VALUE, dumps(outcome.value), f"{made.__module__}.{made.__qualname__}")
         except BaseException as exc:  # noqa: BLE001 - the result's own __reduce__ may raise anything
             error = TypeError(
                 f"{name}: its result (a {type(outcome.value).__name__}) cannot be sent from the worker process: "

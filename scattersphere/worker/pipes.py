@@ -18,6 +18,8 @@ FRAME_LIMIT = 2**32 - 1
 """Bytes of the longest payload; longer results belong into a file."""
 
 _HEADER = struct.Struct("<BQ")
+LARGE = 64 * 1024
+"""Bytes of a value whose class is named before it: it may stay where it is."""
 NO_CALL = 0
 """The number in a LOG that belongs to no call; calls count from 1."""
 
@@ -65,6 +67,8 @@ class Kind(IntEnum):
     """A pickle: call number, the line that is being executed."""
     HELD = 29
     """A pickle: call number."""
+    TYPE = 30
+    """The name of the class of the VALUE that follows, which is large."""
 
 
 _KINDS = {int(kind): kind for kind in Kind}

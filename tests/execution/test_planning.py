@@ -67,7 +67,7 @@ class Count(RunnableTask):
 @pytest.fixture(scope="module")
 def find():
     server = Server()  # never entered: nothing runs
-    server.register_tasks("app", [Load, Watched, Count])
+    server.register_tasks("app", [Load, Watched, Count, Make])
     return server.registry.find
 
 
@@ -152,3 +152,47 @@ def test_what_is_wrong_is_told_in_the_order_of_the_tasks(find):
         compile_plan(definition, find, BACKENDS)
     told = [int(problem.path.split(".")[1][1:]) for problem in caught.value.problems]
     assert told == [number for number in range(30) if number % 3 != 1]
+
+
+class Make(RunnableTask):
+    """Is a body for a thread or a process."""
+
+    value: Any = None
+
+    def run(self, context: TaskContext) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize(
+    ("reader", "stays"),
+    [
+        ({"args": {"value": {"$result": "a"}}}, True),
+        ({"args": {"value": [{"$result": "a"}, 7]}}, True),
+        ({"depends_on": ["a"]}, True),
+        ({"args": {"value": {"$result": "a", "pointer": "/0"}}}, False),
+        ({"map": {"value": {"$result": "a"}}}, False),
+        ({"run_if": {"$result": "a"}}, False),
+        ({"args": {"value": {"$result": "a"}}, "backend": "thread"}, False),
+        ({"depends_on": ["a"], "backend": "thread"}, False),
+        ({}, True),
+    ],
+)
+def test_a_result_may_stay_where_it_is_if_all_readers_are_there_and_take_it_whole(find, reader, stays):
+    tasks = {
+        "a": {"task": "Make", "backend": "process"},
+        "b": {"task": "Make", "backend": "process", **reader},
+    }
+    definition = JobDefinition.loads(json.dumps({"name": "x", "tasks": tasks}))
+    plan = compile_plan(definition, find, BACKENDS)
+    assert plan.result_may_stay("a") is stays
+    assert plan.result_may_stay("b")
+
+
+def test_the_results_of_a_map_may_stay_though_it_is_gone_over(find):
+    tasks = {
+        "a": {"task": "Make", "backend": "process", "map": {"value": {"$literal": [1, 2]}}},
+        "b": {"task": "Make", "backend": "process", "map": {"value": {"$result": "a"}}},
+        "c": {"task": "Make", "args": {"value": {"$result": "b"}}},
+    }
+    plan = compile_plan(JobDefinition.loads(json.dumps({"name": "x", "tasks": tasks})), find, BACKENDS)
+    assert [plan.result_may_stay(name) for name in "abc"] == [True, False, True]

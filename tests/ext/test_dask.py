@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import anyio
@@ -16,6 +21,7 @@ import distributed
 from dask_cluster import Cluster, cluster
 
 from scattersphere import JobDefinition, RunState, Server, TaskState, result
+from scattersphere.abc import RemoteValue
 from scattersphere.ext.dask import DaskBackend
 from scattersphere.ext.dask import backend as backend_module
 
@@ -80,6 +86,22 @@ class Size(RunnableTask):
 
     def run(self, context):
         return len(self.value)
+
+
+class Grow(RunnableTask):
+    """Make much of something: numbers, or copies of what it is given."""
+
+    of: object = None
+
+    def run(self, context):
+        return [self.of if self.of is None else len(self.of)] * 500_000
+
+
+class Sum(RunnableTask):
+    parts: list
+
+    def run(self, context):
+        return [len(part) for part in self.parts], type(context.results["a"]).__name__
 
 
 class Odd(RunnableTask):
@@ -361,6 +383,100 @@ async def test_large_values_arrive(server):
     assert run.results["b"] == len(value)
 
 
+def keeping(bundle, address):
+    return Server(grace=0.5, backends={"dask": DaskBackend(address, keep_from=100_000)})
+
+
+async def test_a_large_result_stays_there_and_is_passed_on_by_reference(bundle, address):
+    job = (
+        JobDefinition.build("stay")
+        .task("a", "work.Grow", backend="dask")
+        .task("b", "work.Grow", backend="dask", args={"of": result("a")})
+        .task("sum", "work.Sum", backend="dask", args={"parts": [result("a"), result("b")]})
+        .done()
+    )
+    async with keeping(bundle, address) as server:
+        await server.register(bundle)
+        server.define(job)
+        run = await (await server.start("stay")).wait(PATIENCE)
+        assert run.succeeded, run.explain()
+        kept = run.results["b"]
+        assert isinstance(kept, RemoteValue)
+        assert kept.type == "builtins.list"
+        assert kept.size > 500_000
+        assert repr(kept) == f"<DaskValue builtins.list, {kept.size / 2**20:.3g} MiB, of stay#{run.id}/b>"
+        assert run.results["sum"] == ([500_000, 500_000], "list")
+        assert await kept.fetch() == [500_000] * 500_000
+        with pytest.raises(TypeError, match=r"await value\.fetch\(\)"):
+            pickle.dumps(kept)
+
+
+async def test_a_result_that_somebody_else_takes_comes_here(bundle, address):
+    job = (
+        JobDefinition.build("come")
+        .task("a", "work.Grow", backend="dask")
+        .task("here", "work.Size", args={"value": result("a")})
+        .task("first", "work.Echo", backend="dask", args={"value": {"$result": "b", "pointer": "/0"}})
+        .task("b", "work.Grow", backend="dask")
+        .done()
+    )
+    async with keeping(bundle, address) as server:
+        await server.register(bundle)
+        server.define(job)
+        run = await (await server.start("come")).wait(PATIENCE)
+        assert run.succeeded, run.explain()
+        assert run.results["here"] == 500_000
+        assert not isinstance(run.results["b"], RemoteValue)
+
+
+async def test_the_results_of_a_map_are_reduced_by_reference(bundle, address):
+    job = (
+        JobDefinition.build("reduce")
+        .task("a", "work.Grow", backend="dask", map={"of": {"$literal": ["x", "yy", "zzz"]}})
+        .task("each", "work.Size", backend="dask", map={"value": result("a")})
+        .task("sum", "work.Sum", backend="dask", args={"parts": result("a")})
+        .done()
+    )
+    async with keeping(bundle, address) as server:
+        await server.register(bundle)
+        server.define(job)
+        run = await (await server.start("reduce")).wait(PATIENCE)
+        assert run.succeeded, run.explain()
+        assert all(isinstance(value, RemoteValue) for value in run.results["a"])
+        assert run.results["each"] == [500_000] * 3
+        assert run.results["sum"] == ([500_000] * 3, "list")
+
+
+async def test_a_value_is_released_with_the_last_run_that_names_it(bundle, address):
+    client = await anyio.to_thread.run_sync(lambda: distributed.Client(address, set_as_default=False))
+
+    def held():
+        return [key for keys in client.has_what().values() for key in keys if str(key).startswith("stay/")]
+
+    async def until_held(number):
+        with anyio.fail_after(PATIENCE):
+            while len(await anyio.to_thread.run_sync(held)) != number:  # noqa: ASYNC110 - as above
+                await anyio.sleep(0.02)
+
+    try:
+        async with Server(
+            grace=0.5, history=(1, 3600), backends={"dask": DaskBackend(address, keep_from=100_000)}
+        ) as server:
+            await server.register(bundle)
+            server.define(JobDefinition.build("stay").task("a", "work.Grow", backend="dask").done())
+            run = await (await server.start("stay")).wait(PATIENCE)
+            await until_held(1)
+            again = await (await server.rerun(run.id)).wait(PATIENCE)
+            assert again.succeeded
+            del run
+            await until_held(1)
+            del again
+            await (await start(server, "Echo", "other")).wait(PATIENCE)
+            await until_held(0)
+    finally:
+        await anyio.to_thread.run_sync(client.close)
+
+
 async def test_a_task_gets_the_resources_of_dask_that_it_needs(server):
     run = await (await start(server, "Echo", args={"value": 5}, needs={"gpu": 1})).wait(PATIENCE)
     assert run.results["t"] == 5, run.explain()
@@ -372,6 +488,39 @@ async def test_what_the_engine_leaves_behind_ends(bundle, address):
         run = await start(server, "Stone")
         pid, _ = await begun(run)
     assert not alive(pid)
+
+
+ENGINE = """
+import sys
+import anyio
+from scattersphere import JobDefinition, Server
+from scattersphere.ext.dask import DaskBackend
+
+async def main(address, path):
+    async with Server(backends={"dask": DaskBackend(address)}) as server:
+        await server.register(path)
+        server.define(JobDefinition.build("job").task("t", "work.Stone", backend="dask").done())
+        run = await server.start("job")
+        while not run.logs():
+            await anyio.sleep(0.01)
+        print(run.logs()[0].message, flush=True)
+        await anyio.sleep_forever()
+
+anyio.run(main, *sys.argv[1:])
+"""
+
+
+def test_what_an_engine_that_is_killed_leaves_behind_ends(bundle, address, tmp_path):
+    command = [sys.executable, "-c", ENGINE, address, str(bundle)]
+    own = {**os.environ, "TMPDIR": str(tmp_path)}  # the next one there would sweep what it leaves
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=own) as engine:
+        pid = int(engine.stdout.readline().split()[1])
+        assert alive(pid)
+        engine.kill()
+    end = time.monotonic() + PATIENCE
+    while alive(pid):
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("kind", ["client", "asynchronous client"])

@@ -11,6 +11,7 @@ import itertools
 import logging
 import pickle
 import threading
+import weakref
 from collections import deque
 from contextlib import suppress
 from functools import partial
@@ -27,11 +28,12 @@ from scattersphere.ext.dask.handle import DaskHandle, died, lost
 from scattersphere.ext.dask.messages import ASK, NEWS, Terms, Word, key_of
 from scattersphere.ext.dask.scheduler import SchedulerSide
 from scattersphere.ext.dask.site import carry_out
+from scattersphere.ext.dask.values import DaskValue
 from scattersphere.logs.failures import text_of
 from scattersphere.worker.messages import CallMessage, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from scattersphere.abc import BackendHost, Call
     from scattersphere.worker.channel import CallChannel
@@ -56,20 +58,30 @@ class DaskBackend:
     `cluster` is the address of a scheduler, a `distributed.Client`, or a cluster (`LocalCluster`, `SLURMCluster`,
     `KubeCluster`): what is given stays open. `limit` is how many calls are handed to Dask at once; None follows the
     number of threads in the cluster, as workers come and go. Give a number where the cluster itself grows with what
-    waits in it (`cluster.adapt`). `security` is Dask's, for an address.
+    waits in it (`cluster.adapt`). `security` is Dask's, for an address. `keep_from` are the bytes from which on a
+    result stays on the cluster, where all that wait for it run there too and take it whole: it is passed on by
+    reference, and `run.results` has a `RemoteValue` in its place. None: all come here.
     """
 
     runs_async: bool = True
     takes_needs: bool = True
     kill_grace: float = 5.0
 
-    def __init__(self, cluster: Any, *, limit: int | None = None, security: Any = None) -> None:
+    def __init__(
+        self,
+        cluster: Any,
+        *,
+        limit: int | None = None,
+        keep_from: int | None = None,
+        security: Any = None,
+    ) -> None:
         if limit is not None and limit < 1:
             raise ValueError(
                 f"DaskBackend: limit is at least 1, not {limit}; leave it out to follow the workers"
             )
         self.limit: int | None = limit or 0
         self._fixed = limit
+        self._keep_from = None if keep_from is None else max(1, keep_from)
         self._given = _Given.of(cluster, security)
         self._host: BackendHost | None = None
         self._library = "asyncio"
@@ -85,7 +97,8 @@ class DaskBackend:
         self._handles: dict[str, DaskHandle] = {}
         self._idle: asyncio.Event | None = None
         """Set when no call is left, while closing."""
-        self._late: dict[int, CallChannel] = {}
+        self._late: dict[int, tuple[weakref.ref[Any], dict[str, Any]]] = {}
+        """The logs of calls that have ended, and where in them their lines belong; keeps no run alive."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
 
@@ -262,6 +275,8 @@ class DaskBackend:
     async def _shut(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watch
         while self._outbox:
             self._outbox.popleft().end(Outcome(OutcomeKind.CANCELLED))
         self._idle = asyncio.Event()
@@ -321,6 +336,12 @@ class DaskBackend:
             ahead = None
             if len(handle.order.message) > LARGE:
                 ahead = await client.scatter(handle.order.message, hash=False)
+            if any(value.future.client is not client for value in handle.values):
+                handle.end(
+                    refused(
+                        LookupError(f"{handle.call.name}: a result that it takes was lost with the cluster")
+                    )
+                )
             if not handle.ended:
                 self._give(client, [handle], ahead)
         except Exception as exc:  # noqa: BLE001 - no worker, no scheduler
@@ -329,10 +350,11 @@ class DaskBackend:
     def _give(self, client: Any, handles: list[DaskHandle], ahead: Any = None) -> None:
         """Have Dask carry out calls that have the same needs."""
         options = {"pure": False, "retries": 0, "resources": dict(handles[0].needs) or None}
-        if ahead is not None:
+        if ahead is not None or handles[0].values:
             (handle,) = handles
-            order = tuple(handle.order._replace(message=b""))
-            handle.future = client.submit(carry_out, order, ahead, key=handle.key, **options)
+            order = handle.order if ahead is None else handle.order._replace(message=b"")
+            values = [value.future for value in handle.values]
+            handle.future = client.submit(carry_out, tuple(order), ahead, *values, key=handle.key, **options)
         elif len(handles) == 1:
             (handle,) = handles
             handle.future = client.submit(carry_out, tuple(handle.order), key=handle.key, **options)
@@ -358,6 +380,35 @@ class DaskBackend:
             {"op": ASK, "key": key, "word": int(word), "payload": payload}
         )
 
+    # ---- values that stay
+
+    def keep_for(self, call: Call) -> int:
+        """Return from how many bytes on the result of a call may stay; 0 if it may not."""
+        return self._keep_from if self._keep_from is not None and call.result_may_stay() else 0
+
+    async def fetch(self, future: Any) -> Any:
+        """Return the bytes of a value; None if it was lost. For any loop and thread."""
+
+        async def gather() -> Any:
+            with suppress(Exception):  # the worker is gone, or the scheduler
+                return await future
+            return None
+
+        if self._io is None or not self._io.is_running():
+            return None
+        if self.is_here():
+            return await gather()
+        fetched = asyncio.run_coroutine_threadsafe(gather(), self._io)
+        return await anyio.to_thread.run_sync(fetched.result, abandon_on_cancel=True)
+
+    def brought(self, results: Mapping[str, Any]) -> dict[str, Any]:
+        """Bring values among results here; in a thread of its own."""
+        return {
+            # That of a mapped task is the list of those of its instances.
+            name: [_brought(each) for each in value] if type(value) is list else _brought(value)
+            for name, value in results.items()
+        }
+
     # ---- what comes back
 
     def _news(self, event: tuple[float, Iterable[tuple[str, int, bytes]]]) -> None:
@@ -382,9 +433,12 @@ class DaskBackend:
         ago: float,
     ) -> None:
         """File a line of a call, or of a thread that an earlier one has left behind."""
-        where = channel if channel is not None and number == current else self._late.get(number)
-        if where is not None:
-            where.log(level, message, logger, ago)
+        if channel is not None and number == current:
+            channel.log(level, message, logger, ago)
+            return
+        reference, place = self._late.get(number, (lambda: None, {}))
+        if (log := reference()) is not None:
+            log.append(level, message, logger=logger, ago=ago, **place)
         else:  # a module's, while it is imported
             logging.getLogger(logger).log(level, "%s", message)
 
@@ -396,11 +450,19 @@ class DaskBackend:
     def forget(self, handle: DaskHandle) -> None:
         """A call has ended."""
         self._handles.pop(handle.key, None)
-        self._late[handle.number] = handle.channel
-        if len(self._late) > REMEMBERED:
-            del self._late[next(iter(self._late))]
+        context = handle.call.task_context
+        log = getattr(context, "run_log", None)
+        if log is not None:
+            place = {"task": context.task, "index": context.index, "attempt": context.attempt}
+            self._late[handle.number] = weakref.ref(log), place
+            if len(self._late) > REMEMBERED:
+                del self._late[next(iter(self._late))]
         if self._idle is not None and not self._handles:
             self._idle.set()
+
+
+def _brought(value: Any) -> Any:
+    return anyio.run(value.fetch) if isinstance(value, DaskValue) else value
 
 
 class _Given:
@@ -434,8 +496,12 @@ class _Given:
         )  # fmt: skip
         try:
             return await client
-        except OSError as exc:
+        except (
+            BaseException
+        ) as exc:  # cancelled, too: nobody else would close it, and Dask waits long for that
             await _close(client)
+            if not isinstance(exc, OSError):
+                raise
             raise ConnectionError(f"no Dask scheduler answers at {self.address}: {text_of(exc)}") from exc
 
 

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from scattersphere.ext.dask.messages import SHORT, WINDOW, Word
+from scattersphere.ext.dask.values import laid_out
 from scattersphere.logs.remotefailure import RemoteFailure
 from scattersphere.worker.messages import dumps
 from scattersphere.worker.pipes import Kind
@@ -33,10 +34,15 @@ class _EndedError(Exception):
 class SiteCall:
     """A call that has come to a Dask worker. `run` is for the thread that Dask gives it, `hear` for any."""
 
-    def __init__(self, site: Site, guest: Guest, order: Order, *, held: bool) -> None:
+    def __init__(
+        self, site: Site, guest: Guest, order: Order, values: tuple[bytes | None, ...], *, held: bool
+    ) -> None:
         self._site = site
         self._guest = guest
         self._order = order
+        self._values = values
+        self._type = ""
+        self._where = ""
         self._held = held
         """Whether the engine is to be asked before it begins, and at its checkpoints."""
         self._cancelled = False
@@ -102,7 +108,10 @@ class SiteCall:
         """Have a process carry it out; a new one if it had died while it was idle. Return a long result."""
         try:
             self._guest.have(self, self._order.code)
-            told = self._attempt(again=True) or self._attempt(again=False) or _died("lost its process twice")
+            with laid_out(self._guest.store, self._order.number, self._values):
+                told = (
+                    self._attempt(again=True) or self._attempt(again=False) or _died("lost its process twice")
+                )
         except _EndedError:
             told = _died("killed before it began")
         except Exception as exc:  # noqa: BLE001 - without code or process the call fails
@@ -153,11 +162,11 @@ class SiteCall:
                 self._take(process, *frame)
 
     def _may_begin(self, process: WorkerProcess) -> bool:
-        where = self._guest.describe(process).encode()
+        self._where = self._guest.describe(process)
         if not self._held:
-            self._site.say(self._order.key, Word.BEGUN, where, at_once=False)
+            self._site.say(self._order.key, Word.BEGUN, self._where.encode(), at_once=False)
             return True
-        word, _ = pickle.loads(self.ask(Word.MAY_BEGIN, where))  # noqa: S301 - from the engine
+        word, _ = pickle.loads(self.ask(Word.MAY_BEGIN, self._where.encode()))  # noqa: S301 - from the engine
         return bool(word == "go on")
 
     def _listen(self, process: WorkerProcess) -> tuple[Word, bytes]:
@@ -191,7 +200,6 @@ class SiteCall:
 
     def _take(self, process: WorkerProcess, kind: Kind, payload: bytes) -> tuple[Word, bytes] | None:
         """Handle one frame; return what the engine is to be told if it is the last one."""
-        key, say = self._order.key, self._site.say
         match kind:
             case Kind.VALUE | Kind.FAILURE | Kind.CANCELLED:
                 return self._ended(process, kind, payload)
@@ -201,21 +209,33 @@ class SiteCall:
                 process.calls.send(Kind.ANSWER, self.ask(Word.RESULTS))
             case Kind.READY:
                 process.started = True
+            case Kind.LOG | Kind.PROGRESS:
+                self._credit.acquire()
+                self._pass_on(kind, payload)
+            case Kind.TYPE:
+                self._type = payload.decode()
+            case _:
+                self._pass_on(kind, payload)
+        return None
+
+    def _pass_on(self, kind: Kind, payload: bytes) -> None:
+        """Tell the engine what needs no answer."""
+        key, say = self._order.key, self._site.say
+        match kind:
             case Kind.LOG:
                 number, level, message, logger, when = pickle.loads(payload)  # noqa: S301 - from our process
                 ago = max(0.0, monotonic() - when)  # each machine has a clock of its own
-                self._credit.acquire()
                 say(key, Word.LOG, dumps((number, level, message, logger, ago)))
             case Kind.PROGRESS:
-                self._credit.acquire()
                 say(key, Word.PROGRESS, payload)
             case Kind.HELD:
                 say(key, Word.HELD, payload)
             case Kind.HERE:
                 number, place = pickle.loads(payload)  # noqa: S301 - as above
                 if number == self._order.number and place:
-                    say(key, Word.HERE, f"{place} ({self._guest.describe(process)})".encode())
-        return None
+                    say(key, Word.HERE, f"{place} ({self._where})".encode())
+            case _:
+                pass
 
     def _ended(self, process: WorkerProcess, kind: Kind, payload: bytes) -> tuple[Word, bytes]:
         if kind is Kind.FAILURE:
@@ -223,6 +243,8 @@ class SiteCall:
             process.exhausted = process.exhausted or ("builtins", "MemoryError") in failure.lineage
         elif kind is Kind.VALUE and len(payload) > SHORT:
             self._result = payload
+            if self._order.keep and len(payload) >= self._order.keep:
+                return Word.STAYS, dumps((self._type, len(payload)))
             return Word.STORED, b""
         return _RESULT[kind], payload
 

@@ -13,6 +13,7 @@ from distributed import KilledWorker
 from scattersphere.abc import Handle, Outcome, OutcomeKind
 from scattersphere.ext.dask.messages import WINDOW, Order, Terms, Word
 from scattersphere.ext.dask.site import RefusedByWorkerError
+from scattersphere.ext.dask.values import DaskValue, packing
 from scattersphere.logs.failures import text_of
 from scattersphere.registry import parcels
 from scattersphere.worker.channel import CallChannel
@@ -49,6 +50,8 @@ class DaskHandle(Handle):
         self.key: str = ""
         self.order: Order
         self.future: Any = None
+        self.values: list[DaskValue] = []
+        """Results among its arguments that are on the cluster."""
         self.ended: bool = False
         self.to_end: Word | None = None
         """CANCEL or KILL, once it was asked to end."""
@@ -104,10 +107,20 @@ class DaskHandle(Handle):
 
     def pack(self) -> None:
         """Make the order. Raises TypeError that names the argument that cannot be sent."""
-        message = self.message.pack(self.call)
+        with packing(self.number) as self.values:
+            message = self.message.pack(self.call)
         digests = {slug: parcels.digest_of(slug) for slug in sorted(parcels.versions_named(message))}
         code = tuple((slug, digest) for slug, digest in digests.items() if digest is not None)
-        self.order = Order(Terms.here(), self.key, self.number, self.call.name, code, self.paused, message)
+        self.order = Order(
+            Terms.here(),
+            self.key,
+            self.number,
+            self.call.name,
+            code,
+            self._backend.keep_for(self.call),
+            self.paused,
+            message,
+        )
 
     def take(self, word: Word, payload: bytes) -> None:
         """Take what is said about it."""
@@ -154,6 +167,11 @@ class DaskHandle(Handle):
         match word:
             case Word.VALUE | Word.FAILURE | Word.CANCELLED:
                 self.end(Reply(_KINDS[word], payload).outcome(self.call.name))
+            case Word.STAYS:
+                kind, size = pickle.loads(payload)  # noqa: S301 - from a worker of ours
+                future, self.future = self.future, None  # released with the value
+                value = DaskValue(future, self.call.name, kind, size, self._backend.fetch)
+                self.end(Outcome(OutcomeKind.VALUE, value))
             case Word.STORED:
                 self._backend.spawn(self._fetch())
             case Word.DIED:
@@ -245,7 +263,7 @@ class DaskHandle(Handle):
 
     def _results(self) -> None:
         try:
-            answer = dumps(("results", dict(self.channel.results())))
+            answer = dumps(("results", self._backend.brought(self.channel.results())))
         except Exception as exc:  # noqa: BLE001 - the results' own __reduce__ may raise anything
             words = f"the results of the upstream tasks cannot be sent to a Dask worker: {text_of(exc)}"
             answer = dumps(("error", words))

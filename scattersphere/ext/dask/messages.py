@@ -70,6 +70,8 @@ class Word(IntEnum):
     """Nothing. Please send the results of the upstream tasks."""
     LACKS = 27
     """A pickle: the names of versions. Please send them."""
+    STAYS = 34
+    """A pickle: name of its class, and size. The value is the result of the Dask task, and stays there."""
     HELD = 33
     """A pickle: call number. All of the body is held, by what it has registered with `on_pause`."""
     VALUE = 28
@@ -162,6 +164,8 @@ class Order(NamedTuple):
     name: str
     code: tuple[tuple[str, str], ...]
     """The versions whose code it may need: private name and digest."""
+    keep: int
+    """Bytes from which on its result stays on the cluster; 0: it does not."""
     held: bool
     """Whether its run is being paused: the engine is to be asked before it begins."""
     message: bytes

@@ -41,10 +41,11 @@ class RefusedByWorkerError(RuntimeError):
     """A Dask worker that cannot carry out calls of this engine."""
 
 
-def carry_out(order: tuple[Any, ...], message: bytes | None = None) -> bytes | None:
+def carry_out(order: tuple[Any, ...], message: bytes | None = None, *values: bytes | None) -> bytes | None:
     """Carry out a call; what Dask executes, in a thread of one of its workers.
 
-    All that is to be said is said through the streams; what is returned is the pickled result, if that is long.
+    `values` are the results of earlier calls that have stayed with Dask. All that is to be said is said through the
+    streams; what is returned is the pickled result, if that is long.
     """
     terms, *rest = order
     worker = get_worker()
@@ -52,7 +53,7 @@ def carry_out(order: tuple[Any, ...], message: bytes | None = None) -> bytes | N
     if unlike:
         raise RefusedByWorkerError(unlike)
     call = Order(Terms(*terms), *rest)
-    return site_of(worker).carry_out(call if message is None else call._replace(message=message))
+    return site_of(worker).carry_out(call if message is None else call._replace(message=message), values)
 
 
 _sites: weakref.WeakKeyDictionary[Any, concurrent.futures.Future[Site]] = weakref.WeakKeyDictionary()
@@ -106,14 +107,15 @@ class Site(WorkerPlugin):
 
     # ---- calls
 
-    def carry_out(self, order: Order) -> bytes | None:
+    def carry_out(self, order: Order, values: tuple[bytes | None, ...]) -> bytes | None:
         """Carry out a call in the present thread, unless it may not begin any more."""
         guest = self._guest(client_of(order.key))
         with self._guard:
             note = self._notes.pop(order.key, None)
             if note is Word.BAN or self.closed or guest.left or self._was_taken_away(order.key):
                 return None
-            call = self._calls[order.key] = SiteCall(self, guest, order, held=order.held or note is Word.HOLD)
+            held = order.held or note is Word.HOLD
+            call = self._calls[order.key] = SiteCall(self, guest, order, values, held=held)
         try:
             return call.run()
         finally:
@@ -242,6 +244,11 @@ class Guest:
         self._versions: dict[str, str] = {}
         """Private name and digest, the one that was used last at the end."""
         self._unpacking = threading.Lock()
+
+    @property
+    def store(self) -> Path:
+        """The folder of the engine's code, and of values while calls read them."""
+        return self._store.folder
 
     # ---- code
 
