@@ -256,7 +256,7 @@ class StoredRun:
     """By unit."""
     attempts: tuple[AttemptRow, ...] = ()
     moves: tuple[MovesRow, ...] = ()
-    """By place."""
+    """By place; slices that follow each other within one life may come back as one."""
 
 
 @attrs.frozen(kw_only=True)

@@ -36,6 +36,7 @@ from scattersphere.execution.machine.codes import (
     TASK_ALLOWED,
     TASK_ENDED_FROM,
     TASK_STATES,
+    UP_FOR_RETRY,
 )
 from scattersphere.execution.machine.rules import DECIDE
 from scattersphere.journal.place import JournalFiles
@@ -408,6 +409,10 @@ def _has_ended(run: _Run, task: int) -> bool:
     return (step is not None and step.state >= TASK_ENDED_FROM) or task in run.ended_once
 
 
+_WITHOUT = frozenset({ValueForm.NONE, ValueForm.UNKEPT, ValueForm.DROPPED})
+"""Forms of which there are no bytes."""
+
+
 def _values(run: _Run) -> Iterator[str]:
     """What has succeeded has a value, and it can be read."""
     tasks = () if run.definition is None else tuple(run.definition.tasks.values())
@@ -418,6 +423,10 @@ def _values(run: _Run) -> Iterator[str]:
                 yield f"{run.name_of(unit)} has succeeded, and has no value"
         elif step.state != SUCCEEDED and step.form != ValueForm.NONE:
             yield f"{run.name_of(unit)} is {_word(step.state)}, and has a value"
+        if (step.value is None) != (step.form in _WITHOUT) or not 0 <= step.form <= ValueForm.DROPPED:
+            yield f"the value of {run.name_of(unit)} is not as its form ({step.form}) has it"
+        if step.state < TASK_ENDED_FROM and step.state != UP_FOR_RETRY and step.ended is not None:
+            yield f"{run.name_of(unit)} is {_word(step.state)}, and has a time at which it ended"
         if step.form in {ValueForm.JSON, ValueForm.TAGGED}:
             try:
                 json.loads(step.value or b"")

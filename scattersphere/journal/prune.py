@@ -30,7 +30,7 @@ _PARTS = {"step": "unit", "attempt": "unit, number", "moves": "first", "log": "f
 """What belongs to a run, and the rest of its key."""
 _UNNAMED = {
     "definition": "NOT EXISTS (SELECT 1 FROM run WHERE run.definition = definition.digest)",
-    "bundle": "NOT EXISTS (SELECT 1 FROM run_bundle WHERE run_bundle.digest = bundle.digest) "
+    "bundle": "digest <> '' AND NOT EXISTS (SELECT 1 FROM run_bundle WHERE run_bundle.digest = bundle.digest) "
     "AND NOT EXISTS (SELECT 1 FROM rollback WHERE rollback.digest = bundle.digest)",
 }
 """What no run names."""

@@ -82,7 +82,8 @@ class Batch:
         self.dropped: dict[tuple[int, int], None] = {}
         """Values to be given up of steps that were written before this batch."""
         self.attempts: dict[tuple[int, int, int], AttemptRow] = {}
-        self.moves: dict[tuple[int, int], MovesRow] = {}
+        self.moves: dict[int, list[list[MovesRow]]] = {}
+        """By run: slices that follow each other, and become one."""
         self.logs: dict[tuple[int, int], LogRow] = {}
         self.schedules: dict[tuple[str, str], ScheduleRow] = {}
         self.rollbacks: dict[str, RollbackRow] = {}
@@ -90,7 +91,11 @@ class Batch:
     def add(self, rows: Iterable[Row]) -> None:
         """Add the rows of one transaction, which are newer than all that were added before."""
         for row in rows:
-            _ADD[type(row)](self, row)
+            kind = type(row)
+            if kind is StepRow:
+                self.steps[row[:2]] = row  # type: ignore[index, assignment]
+            else:
+                _ADD[kind](self, row)
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Write everything, what is referred to first, in the transaction that is open."""
@@ -107,16 +112,13 @@ class Batch:
         many(_DROP, self.dropped)
         many(_STEP, self.steps.values())
         many(_ATTEMPT, self.attempts.values())
-        many(_MOVES, self.moves.values())
+        for chains in self.moves.values():
+            many(_MOVES, map(_joined, chains))
         many(_LOG, self.logs.values())
         many(_SCHEDULE, self.schedules.values())
         if self.rollbacks:
             many(_ROLLBACK, (row for row in self.rollbacks.values() if row.digest is not None))
             many(_NO_ROLLBACK, ((row.bundle,) for row in self.rollbacks.values() if row.digest is None))
-
-
-def _add_step(batch: Batch, row: StepRow) -> None:
-    batch.steps[row[:2]] = row
 
 
 def _add_dropped(batch: Batch, row: DroppedRow) -> None:
@@ -125,6 +127,17 @@ def _add_dropped(batch: Batch, row: DroppedRow) -> None:
         batch.dropped[row] = None
     elif step.value is not None:
         batch.steps[row] = step._replace(form=ValueForm.DROPPED, value=None)
+
+
+def _add_moves(batch: Batch, row: MovesRow) -> None:
+    """Put moves behind those of the batch that they follow: a task makes two or three, and a run is one row then."""
+    chains = batch.moves.setdefault(row.run, [])
+    if chains:
+        last = chains[-1][-1]
+        if last.life == row.life and last.first + len(last.moves) // MOVE_BYTES == row.first:
+            chains[-1].append(row)
+            return
+    chains.append([row])
 
 
 def _set(name: str, key: Callable[[_R], Any]) -> Callable[[Batch, _R], None]:
@@ -145,10 +158,9 @@ _ADD: dict[type, Callable[[Batch, Any], None]] = {
     BundleRow: _set("bundles", lambda row: row[0]),
     RunRow: _set("runs", lambda row: row[0]),
     RunStateRow: _set("states", lambda row: row[0]),
-    StepRow: _add_step,
     DroppedRow: _add_dropped,
     AttemptRow: _set("attempts", lambda row: row[:3]),
-    MovesRow: _set("moves", lambda row: row[:2]),
+    MovesRow: _add_moves,
     LogRow: _set("logs", lambda row: row[:2]),
     ScheduleRow: _set("schedules", lambda row: row[:2]),
     RollbackRow: _set("rollbacks", lambda row: row[0]),
@@ -159,19 +171,26 @@ _SIZED: dict[type, Callable[[Any], int]] = {
     DefinitionRow: lambda row: len(row.text),
     BundleRow: lambda row: len(row.content or b""),
     RunRow: lambda row: len(row.params) + len(row.extra),
-    StepRow: lambda row: len(row.value or b"") + len(row.failure or ""),
+    StepRow: lambda row: len(row.failure or ""),
     AttemptRow: lambda row: len(row.failure or ""),
     MovesRow: lambda row: len(row.moves),
     LogRow: lambda row: len(row.data),
 }
+MOVE_BYTES = 8
 ROW_BYTES = 100
 """Bytes of a row without what is in it, about."""
 
 
-def size_of(row: Row) -> int:
-    """Return how many bytes a row takes, about."""
-    content = _SIZED.get(type(row))
-    return ROW_BYTES if content is None else ROW_BYTES + content(row)
+def size_of(rows: Iterable[Row]) -> int:
+    """Return how many bytes rows take, about."""
+    size = 0
+    for row in rows:
+        size += ROW_BYTES
+        if type(row) is StepRow and row.value is not None:  # nearly all are such
+            size += len(row.value)
+        elif (content := _SIZED.get(type(row))) is not None:
+            size += content(row)
+    return size
 
 
 def printable(row: Row) -> Row:
@@ -183,6 +202,10 @@ def _printable(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(_printable(inner) for inner in value)
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def _joined(chain: list[MovesRow]) -> MovesRow:
+    return chain[0] if len(chain) == 1 else chain[0]._replace(moves=b"".join([row.moves for row in chain]))
 
 
 def _json(value: Any) -> str:

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 from scattersphere._lifecycle import ForkGuard
 from scattersphere.abc.journal import (
     AttemptRow,
-    BundleRow,
-    DefinitionRow,
     JournalState,
     LifeRow,
     LogRow,
@@ -245,18 +243,8 @@ class SqliteJournal(ForkGuard):
 
     def write(self, rows: Sequence[Row], committed: Callable[[], object] | None = None) -> None:
         """Add one transaction; see `scattersphere.abc.Journal`."""
-        writer = self._writer
-        if writer is None:
-            return  # closed: what is written then is as if the process had ended before
-        kept, digests, size = list[Any](), list[str](), 0
-        for row in rows:
-            if isinstance(row, DefinitionRow | BundleRow):
-                if writer.has_written(row.digest):
-                    continue
-                digests.append(row.digest)
-            size += size_of(row)
-            kept.append(row)
-        writer.write(kept, size, digests, committed)
+        if self._writer is not None:  # else it is as if the process had ended before
+            self._writer.write(rows, size_of(rows), committed)
 
     @property
     def backlog(self) -> tuple[int, int]:

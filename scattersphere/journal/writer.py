@@ -94,18 +94,12 @@ class JournalWriter:
 
     # ---- on other threads
 
-    def write(
-        self, rows: Sequence[Row], size: int, digests: Sequence[str], committed: Callable[[], object] | None
-    ) -> None:
+    def write(self, rows: Sequence[Row], size: int, committed: Callable[[], object] | None) -> None:
         """Queue a transaction; on the loop's thread."""
-        self._digests.update(digests)
-        self._written = (self._written[0] + len(rows), self._written[1] + size)
+        written = self._written
+        self._written = (written[0] + len(rows), written[1] + size)
         if not self._lost:  # else it only counts as not committed
             self._waiting.put(_Transaction(rows, size, committed))
-
-    def has_written(self, digest: str) -> bool:
-        """Whether a definition or the code of a version was written since the opening."""
-        return digest in self._digests
 
     @property
     def backlog(self) -> tuple[int, int]:
@@ -183,6 +177,8 @@ class JournalWriter:
 
     def _commit(self, batch: Batch) -> None:
         connection = self._connection
+        for digest in batch.bundles.keys() & self._digests:
+            del batch.bundles[digest]
         self._files.store(batch)
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -206,6 +202,7 @@ class JournalWriter:
             self._begun = True
             self._chores.append(self._files.sweep(self._connection))
             self._ask_for_pruning()
+        self._digests.update(batch.definitions, batch.bundles)
         self._ended += sum(state.ended is not None for state in batch.states.values())
         if self._files.given_up:
             try:

@@ -78,7 +78,9 @@ def sound(loop, journal):
     ]
     ends = [move(CHARGE, OK), move(TOTAL, RUN), move(TOTAL, OK), move(TIDY, RUN), move(TIDY, OK), run_to(6)]
     moves = [moves_row(1, 0, *begun), moves_row(1, 5, *maps), moves_row(1, 10, *ends)]
-    loop.commit(journal, *first, *moves)
+    loop.commit(journal, *first)
+    for row in moves:
+        loop.commit(journal, row)
     middle = moves_row(2, 0, *begun, move(FIRST, OK))
     steps = [
         step_row(2, DRAW),
@@ -132,6 +134,8 @@ FAULTS = {
     "the state of a task is another": ("UPDATE step SET state = 5, form = 0, value = NULL WHERE run = 1 AND unit = 0", "its last move was to succeeded"),
     "a result is gone": ("UPDATE step SET form = 0, value = NULL WHERE run = 1 AND unit = 0", "has no value"),
     "a result is damaged": ("UPDATE step SET value = x'7b' WHERE run = 1 AND unit = 3", "no JSON"),
+    "a value is lost alone": ("UPDATE step SET value = NULL WHERE run = 1 AND unit = 0", "not as its form"),
+    "an end of what lives": ("UPDATE step SET state = 1, form = 0, value = NULL WHERE run = 2 AND unit = 5", "a time at which it ended"),
     "a failed task has a value": ("UPDATE step SET state = 5 WHERE run = 2 AND unit = 4", "and has a value"),
     "a row of a task is lost": ("DELETE FROM step WHERE run = 1 AND unit = 2", "task number 2 has no row|total has ended .* and has no row"),
     "an end came too early": ("UPDATE step SET state = 1, ended = NULL, form = 0, value = NULL WHERE run = 1 AND unit = 3", "it has ended, and task tidy is running"),

@@ -110,7 +110,7 @@ def test_code_and_definitions_that_nobody_names_go_at_the_next_life(opened, path
     prune_all(loop, journal)
     assert kept(journal) == []
     assert (
-        count(path, "definition") == count(path, "bundle") == 2
+        count(path, "definition") == count(path, "bundle") - 1 == 2
     )  # the engine may name them yet in this life
     loop.commit(journal, *rows(3, "d1"))
     journal.close()

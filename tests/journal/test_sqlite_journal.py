@@ -92,7 +92,8 @@ def test_every_row_comes_back_as_it_was_written(opened):
     log = LogRow(7, 1, 10, b"lines")
     loop.commit(journal, MetaRow(1001, 55), life, schedule)
     loop.commit(journal, DEFINITION, BundleRow("b1", b"zip"), BundleRow("b2", None), FULL_RUN, FULL_STATE)
-    loop.commit(journal, rollback, failed, step, attempt, *moves, log)
+    loop.commit(journal, rollback, failed, step, attempt, moves[0], log)
+    loop.commit(journal, moves[1])
     journal.close()
     loop, journal, state = opened()
     assert (state.next_run, state.wall, state.lives, state.unfinished) == (1001, 55, (life,), (7,))
@@ -132,6 +133,17 @@ def test_the_newest_row_of_a_key_stands_whether_committed_together_or_apart(open
         loop.commit(journal, DroppedRow(1, 0))
         (run,) = journal.read_runs([1])
         assert [(step.form, step.value) for step in run.steps] == [(ValueForm.DROPPED, None)]
+
+
+def test_moves_that_are_committed_together_are_one_row(opened):
+    loop, journal, _ = opened()
+    other = [moves_row(2, 0, ~1), moves_row(2, 3, 4), moves_row(2, 4, 5, life=2)]
+    loop.commit(
+        journal, *begin(1), *begin(2), moves_row(1, 0, ~1), other[0], moves_row(1, 1, 2, 3), *other[1:]
+    )
+    first, second = journal.read_runs([1, 2])
+    assert first.moves == (moves_row(1, 0, ~1, 2, 3),)
+    assert second.moves == tuple(other)  # a gap, another life: what does not follow is not joined
 
 
 def test_a_value_is_written_and_dropped_in_one_transaction(opened):
@@ -325,8 +337,8 @@ def test_a_defect_of_the_engine_is_told_of_and_nothing_more_is_committed(opened)
     ((words, lasting),) = loop.failures
     assert "defect" in words
     assert lasting
-    assert journal.backlog[0] == 4
-    with pytest.raises(JournalError, match="4 rows"):
+    assert journal.backlog[0] == 5
+    with pytest.raises(JournalError, match="5 rows"):
         journal.close()
     _, _, state = opened()
     assert state.unfinished == (1,)
