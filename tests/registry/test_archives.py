@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import os
 import stat
@@ -92,6 +94,74 @@ def test_links_and_devices_are_refused(tmp_path, kind):
 )
 def test_names_that_clash_are_refused(tmp_path, names, why):
     refused(zipped(tmp_path / "a.zip", *((name, "1") for name in names)), tmp_path, why)
+
+
+# ---- wheels
+
+OWN = "etl-1.0.dist-info/RECORD"
+
+
+def wheel(path, files, *, record=None, kind="sha256", **instead):
+    """Write a wheel of `files` with their RECORD; `instead` holds hashes of it that are other ones."""
+    lines = []
+    for name, content in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.new(kind, content.encode()).digest()).rstrip(b"=").decode()
+        lines.append(f"{name},{instead.get(name, f'{kind}={digest}')},{len(content)}")
+    text = "\r\n".join([*lines, f"{OWN},,"]) if record is None else record
+    return zipped(path, *files.items(), (OWN, text))
+
+
+GOOD = {"etl/__init__.py": "", "etl/x.py": "1", "etl-1.0.dist-info/METADATA": "Name: etl"}
+
+
+def test_a_wheel_is_what_its_record_says(tmp_path):
+    for number, kind in enumerate(("sha256", "sha512")):
+        target = tmp_path / str(number)
+        target.mkdir()
+        path = wheel(tmp_path / f"etl-1.{number}-py3-none-any.whl", GOOD, kind=kind)
+        assert unpack(path, target, SourceLimits(), SourcePool()).keys() == {*GOOD, OWN}
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        (
+            {"etl/x.py": "sha256=AAAA"},
+            "'etl/x.py': not what the RECORD of the wheel says; build the wheel anew",
+        ),
+        ({"etl/x.py": ""}, "'etl/x.py': its RECORD has no sha256"),
+        ({"etl/x.py": "md5=AAAA"}, "'etl/x.py': its RECORD has no sha256 of it, or a better hash"),
+        ({"record": f"{OWN},,"}, "not in the RECORD of the wheel"),
+    ],
+)
+def test_a_wheel_that_was_changed_after_it_was_built_is_refused(tmp_path, changes, why):
+    refused(wheel(tmp_path / "etl-1.0-py3-none-any.whl", GOOD, **changes), tmp_path, why)
+
+
+def test_a_wheel_that_lacks_what_its_record_names_is_refused(tmp_path):
+    path = wheel(tmp_path / "whole.whl", GOOD)
+    with zipfile.ZipFile(path) as archive:
+        record = archive.read(OWN).decode()
+    cut = zipped(tmp_path / "etl-1.0-py3-none-any.whl", ("etl/__init__.py", ""), (OWN, record))
+    path.unlink()
+    refused(cut, tmp_path, "its RECORD names 'etl")
+
+
+def test_a_zip_with_the_record_of_something_inside_is_taken_as_it_is(tmp_path):
+    target = tmp_path / "out"
+    target.mkdir()
+    unpack(
+        wheel(tmp_path / "etl.zip", GOOD, **{"etl/x.py": "sha256=AAAA"}), target, SourceLimits(), SourcePool()
+    )
+
+
+@pytest.mark.parametrize("ending", ["whl", "zip"])
+def test_files_of_two_schemes_of_a_wheel_with_one_name_are_refused(tmp_path, ending):
+    """One replaced the other in silence."""
+    files = {"t.py": "1", "etl-1.0.data/purelib/t.py": "2"}
+    refused(wheel(tmp_path / f"etl-1.0-py3-none-any.{ending}", files), tmp_path, "would both become 't.py'")
+    files = {"etl-1.0.data/platlib/t.py": "1", "etl-1.0.data/purelib/t.py": "2"}
+    refused(wheel(tmp_path / f"etl-1.0-py3-none-any.{ending}", files), tmp_path, "would both become 't.py'")
 
 
 def test_limits_hold(tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import hashlib
 import io
 import os
 import re
@@ -50,7 +53,7 @@ def unpack(path: Path, target: Path, limits: SourceLimits, pool: SourcePool) -> 
     """
     with tempfile.TemporaryFile(dir=target) as copy:
         size = _copy(path, copy, limits.unpacked)
-        return _unpack(copy, size, str(path), target, limits, pool, _checked)
+        return _unpack(copy, size, str(path), target, limits, pool, _checked, wheel=path.suffix == ".whl")
 
 
 def unpack_export(content: bytes, target: Path, limits: SourceLimits, pool: SourcePool) -> dict[str, bytes]:
@@ -81,15 +84,21 @@ def _unpack(
     limits: SourceLimits,
     pool: SourcePool,
     check: Callable[[zipfile.ZipFile, int, SourceLimits], dict[str, zipfile.ZipInfo]],
+    *,
+    wheel: bool = False,
 ) -> dict[str, bytes]:
+    digests: dict[str, bytes] = {}
     try:
         with _open(copy) as archive:
             entries = check(archive, size, limits)
-            return {
-                name: pool.place(str(target / name), _content(archive, entry))
-                for name, entry in entries.items()
-            }
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+            record = _record_of(archive) if wheel else None
+            for name, entry in entries.items():
+                content = _content(archive, entry)
+                if record is not None:
+                    _check_against(record, entry.filename, content)
+                digests[name] = pool.place(str(target / name), content)
+            return digests
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, csv.Error) as error:
         raise BundleRefusedError(f"{shown}: not a whole zip archive: {error}") from None
 
 
@@ -120,11 +129,17 @@ def _checked(archive: zipfile.ZipFile, archive_size: int, limits: SourceLimits) 
     files = _as_they_are(archive, archive_size, limits)
     own = patterns_of(_content(archive, files[IGNORE_FILE])) if IGNORE_FILE in files else []
     patterns = IgnorePatterns(own)
-    kept = {
-        _without_wheel_scheme(name): entry
-        for name, entry in files.items()
-        if not any(is_ignored(part) for part in name.split("/")) and not patterns.leave_out_below(name)
-    }
+    kept: dict[str, zipfile.ZipInfo] = {}
+    for name, entry in files.items():
+        if any(is_ignored(part) for part in name.split("/")) or patterns.leave_out_below(name):
+            continue
+        becomes = _without_wheel_scheme(name)
+        if becomes in kept:
+            other = kept[becomes].filename
+            raise BundleRefusedError(
+                f"entries {other[:200]!r} and {name[:200]!r} would both become {becomes!r}"
+            )
+        kept[becomes] = entry
     refuse_clashes(kept)
     return kept
 
@@ -152,6 +167,51 @@ def _as_they_are(
 def _without_wheel_scheme(name: str) -> str:
     """`x-1.0.data/purelib/x.py` in a wheel is meant to be installed as `x.py` (PEP 427)."""
     return re.sub(r"^[^/]+\.data/(purelib|platlib)/", "", name)
+
+
+# ---- the RECORD of a wheel
+
+
+def _record_of(archive: zipfile.ZipFile) -> dict[str, str] | None:
+    """Return the hashes of a wheel's files by name, where it has a RECORD; it must name all files, and no others.
+
+    A wheel that was changed by hand, or cut, is not what its author has built (PEP 427 asks installers to look).
+    """
+    names = [name for name in archive.namelist() if not name.endswith("/")]
+    own = [name for name in names if name.endswith(".dist-info/RECORD") and name.count("/") == 1]
+    if len(own) != 1:
+        return None
+    rows = csv.reader(archive.read(own[0]).decode("utf-8").splitlines())
+    record = {row[0]: row[1] for row in rows if len(row) > 1}
+    signed = {own[0], f"{own[0]}.jws", f"{own[0]}.p7s"}
+    for name in names:
+        if name not in record and name not in signed:
+            raise BundleRefusedError(f"entry {name[:200]!r}: not in the RECORD of the wheel; {_ANEW}")
+    for name in record.keys() - set(names):
+        raise BundleRefusedError(f"its RECORD names {name[:200]!r}, which is not in the wheel; {_ANEW}")
+    return {name: written for name, written in record.items() if name not in signed}
+
+
+_ANEW = "build the wheel anew"
+_HASHES = frozenset({"sha256", "sha384", "sha512"})
+"""What a RECORD may use: nothing weaker."""
+
+
+def _check_against(record: dict[str, str], name: str, content: bytes) -> None:
+    written = record.get(name)
+    if written is None:
+        return  # the RECORD itself
+    kind, _, digest = written.partition("=")
+    if kind not in _HASHES:
+        raise BundleRefusedError(
+            f"entry {name[:200]!r}: its RECORD has no sha256 of it, or a better hash; {_ANEW}"
+        )
+    found = base64.urlsafe_b64encode(hashlib.new(kind, content).digest()).rstrip(b"=").decode("ascii")
+    if found != digest.rstrip("="):
+        raise BundleRefusedError(f"entry {name[:200]!r}: not what the RECORD of the wheel says; {_ANEW}")
+
+
+# ---- names and contents
 
 
 def _refuse_unsafe(entry: zipfile.ZipInfo, depth: int) -> None:
