@@ -11,6 +11,7 @@ import zipfile
 
 import pytest
 from bundlefiles import PACKAGE, job, task_module, write
+from wheelfiles import record_of
 
 from scattersphere.errors import BundleLoadError, BundleRefusedError
 from scattersphere.registry.registry import TaskRegistry
@@ -83,16 +84,17 @@ async def test_star_imports_and_type_checking_imports(registry, tmp_path):
 @pytest.mark.parametrize("ending", [".zip", ".whl"])
 async def test_archives_hold_several_packages_and_data(registry, tmp_path, ending):
     path = tmp_path / f"etl-1.0-py3-none-any{ending}"
+    read = job("from importlib.resources import files\nreturn files('two').joinpath('d.txt').read_text()")
+    files = {
+        "one/__init__.py": read,
+        "two/__init__.py": "",
+        "two/d.txt": "data",
+        "three.py": task_module(3),
+        "etl-1.0.data/purelib/four.py": task_module(4),
+    }
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(
-            "one/__init__.py",
-            job("from importlib.resources import files\nreturn files('two').joinpath('d.txt').read_text()"),
-        )
-        archive.writestr("two/__init__.py", "")
-        archive.writestr("two/d.txt", "data")
-        archive.writestr("three.py", task_module(3))
-        archive.writestr("etl-1.0.data/purelib/four.py", task_module(4))
-        archive.writestr("etl-1.0.dist-info/RECORD", "one/__init__.py,,\n")
+        for name, content in (files | {"etl-1.0.dist-info/RECORD": record_of(files)}).items():
+            archive.writestr(name, content)
     bundle = await registry.register(path, name="etl")
     assert set(bundle.tasks) == {"one.Job", "three.Job", "four.Job"}
     assert registry.find("one.Job").cls().run(None) == "data"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib.metadata
 import zipfile
 from pathlib import Path
@@ -36,3 +38,16 @@ def bundle_of(path: Path, own: str, vendored: Iterable[Mapping[str, bytes]]) -> 
             for name, content in files.items():
                 archive.writestr(name, content)
     return path
+
+
+def record_of(files: Mapping[str, str], *, kind: str = "sha256") -> str:
+    """Return the text of the RECORD of a wheel with these files."""
+    lines = []
+    for name, content in files.items():
+        digest = (
+            base64.urlsafe_b64encode(hashlib.new(kind, content.encode()).digest())
+            .rstrip(b"=")
+            .decode("ascii")
+        )
+        lines.append(f"{name},{kind}={digest},{len(content.encode())}\n")
+    return "".join(lines)
