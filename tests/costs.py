@@ -59,6 +59,7 @@ SLOW: dict[str, str] = {
     "*::*memory_is_back*": "memory is measured before and after a crowd",
     "*::*a_kept_run_takes*": "memory of ten thousand runs",
     "*::*graphviz*": "Graphviz draws",
+    "tests/journal/test_serve_journal.py::*": "servers and their clients as a shell starts them",
     "tests/journal/test_kills.py::*every_commit*": "hundreds of programs that are killed",
     "tests/journal/test_kills.py::*does_not_wait_for_its_commits*": "the same",
     "*::*kill_9*": "processes that are killed at any moment",

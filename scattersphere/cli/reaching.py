@@ -14,7 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 ADDRESS_VARIABLE = "SCATTERSPHERE_ADDRESS"
 STATE = Path(".scattersphere")
 """The folder of a server's state where nobody says another, below the current one."""
-SOCKET, TOKENS, AUDIT, LOGS = "socket", "tokens.json", "audit.jsonl", "logs"
+SOCKET, TOKENS, AUDIT, LOGS, JOURNAL = "socket", "tokens.json", "audit.jsonl", "logs", "journal.db"
 """What is in it."""
 
 

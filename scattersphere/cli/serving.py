@@ -42,11 +42,14 @@ class _Limited(click.Command):
 @click.option("--tls-key", type=FILE, help="The key of the certificate.")
 @click.option("--audit", type=FILE, help="Append who did what to this file.")
 @click.option(
+    "--journal", type=FILE, help="Keep runs in this file: those that have not ended go on after a restart."
+)
+@click.option(
     "--state",
     "state_folder",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Keep socket, tokens, audit and logs of runs in this private folder, where nothing else is said of them. "
+    help="Keep socket, tokens, audit, journal and logs of runs in this private folder, where nothing else is said. "
     f"Defaults to {reaching.STATE} where there is no other address.",
 )
 @click.option(
@@ -78,6 +81,8 @@ def serve(
         flags["reread_limits"] = partial(reread_limits, file)
     try:
         _keep_state(flags.pop("state_folder"), flags, http)
+        if (journal := flags.pop("journal")) is not None:
+            flags["server"] = {**flags.get("server", {}), "journal": journal}
         if http is not None:
             flags["tls"] = serving.tls_context(flags["tls_cert"], flags["tls_key"])
             flags["beside"] = (_pages(http, flags["tls"], http_names, behind_proxy=behind_proxy),)
@@ -87,7 +92,7 @@ def serve(
 
 
 def _keep_state(folder: Path | None, flags: dict[str, Any], http: str | None) -> None:
-    """Put what nothing was said of into the state folder: socket, tokens, audit, logs of runs. Raises `OSError`."""
+    """Put what nothing was said of into the state folder: socket, tokens, audit, journal, logs. Raises `OSError`."""
     if folder is None and (flags["tcp"] or flags["unix"] or http):
         return
     where = folder or reaching.STATE
@@ -97,6 +102,8 @@ def _keep_state(folder: Path | None, flags: dict[str, Any], http: str | None) ->
     if flags["tcp"] or http or (where / reaching.TOKENS).exists():
         flags["tokens"] = flags["tokens"] or where / reaching.TOKENS
     flags["server"] = {"log_folder": where / reaching.LOGS, **flags.get("server", {})}
+    if "journal" not in flags["server"]:
+        flags["journal"] = flags["journal"] or where / reaching.JOURNAL
     option = "" if folder is None else f" --state {shlex.quote(str(folder))}"
     flags["told"] = f"ask it from another shell: scattersphere runs{option}"
 

@@ -180,9 +180,8 @@ class Jobs(LiveMapping[str, JobDefinition]):
         return find
 
     def identity_of(self, definition: JobDefinition) -> str:
-        """Do as `identity` for a definition that was read anew: defined with the same text, it is that job."""
-        known = self._definitions.get(definition.name)
-        is_job = known is not None and known.digest == definition.digest
+        """Do as `identity` for a definition of an earlier life: that of a job, whatever the job's text is by now."""
+        is_job = definition.name in self._definitions
         return definition.name if is_job else f"{definition.name}@{definition.digest}"
 
     def identity(self, definition: JobDefinition) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -26,19 +26,23 @@ class StartKeys:
     """Remembers which run each key stands for."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[StartRequest, Run]] = {}
+        self._known: dict[str, tuple[Callable[[], StartRequest], Run]] = {}
 
     def find(self, key: str | None, request: StartRequest) -> Run | None:
         """Return the run that the key stands for. Raises `ConflictError` if that was another request."""
         if key is None or key not in self._known:
             return None
         known, run = self._known[key]
-        if known != request:
+        if known() != request:
             raise ConflictError(f"key {key!r} stands for run {run.id}: another job or other parameters")
         return run
 
     def add(self, key: str | None, request: StartRequest, run: Run) -> None:
         """Let the key stand for the run, as long as it is kept."""
+        self.add_earlier(key, lambda: request, run)
+
+    def add_earlier(self, key: str | None, request: Callable[[], StartRequest], run: Run) -> None:
+        """Do so for a run of an earlier life; which job it is of is known when the jobs are defined again."""
         if key is not None:
             self._known[key] = request, run
 

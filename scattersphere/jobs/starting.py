@@ -116,10 +116,11 @@ class Starter:
         self.runs.add(run)
         if run.state.ended:
             self.runs.ended(run, self._executor.clock())
-        if run.key is not None:
-            execution = run.execution
-            identity = self._jobs.identity_of(execution.plan.definition)
-            self._keys.add(run.key, StartRequest(identity, dict(execution.params)), run)
+        self._keys.add_earlier(run.key, lambda: self._request_of(run.execution), run)
+
+    def _request_of(self, execution: Execution) -> StartRequest:
+        """Return what a run of an earlier life was asked with."""
+        return StartRequest(self._jobs.identity_of(execution.plan.definition), dict(execution.params))
 
     def _take_up(self, execution: Execution) -> Run:
         """Make a run of what was submitted, and pin its code."""

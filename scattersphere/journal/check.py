@@ -278,7 +278,7 @@ def _gaps(run: _Run) -> Iterator[str]:
 
 def _moves(run: _Run) -> Iterator[str]:
     """Each move is a row of the tables. Between two lives a unit may have got further than its moves say."""
-    run_state, units, life, again = RUN_QUEUED, dict[int, int](), None, False
+    run_state, units, life, again, crossed = RUN_QUEUED, dict[int, int](), None, False, False
     for row_life, entries in run.moves:
         if row_life != life:
             units, again, crossed = {}, life is not None, life is not None

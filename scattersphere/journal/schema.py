@@ -135,7 +135,7 @@ def _look(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _create(connection: sqlite3.Connection) -> None:
-    text = (package_files(__package__) / "schema.sql").read_text(encoding="utf-8")
+    text = (package_files("scattersphere.journal") / "schema.sql").read_text(encoding="utf-8")
     identity = uuid.uuid4().hex
     connection.executescript(
         f"BEGIN IMMEDIATE;\n{text}\n"

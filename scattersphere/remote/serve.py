@@ -123,7 +123,7 @@ async def _serve(
     attend: Attend | None,
 ) -> None:
     failure: Exception | None = None
-    ending = _Ending(complain)
+    ending = _Ending(complain, suspends=options.server.get("journal") is not None)
     with anyio.open_signal_receiver(*_ENDING, signal.SIGHUP, *_IGNORED) as signals:
         async with anyio.create_task_group() as group:
             group.start_soon(ending.heed, signals)
@@ -169,9 +169,14 @@ def _reread(
 
 
 class _Ending:
-    """When to end: at the first signal in good order, at the second without waiting for clean-up."""
+    """When to end: at the first signal in good order, at the second without waiting for clean-up.
 
-    def __init__(self, complain: Callable[[str], None]) -> None:
+    With a journal (`suspends`) runs go on at the next start, and nothing is killed for good: ending takes twice the
+    grace at most.
+    """
+
+    def __init__(self, complain: Callable[[str], None], *, suspends: bool) -> None:
+        self.suspends: bool = suspends
         self.asked: anyio.Event = anyio.Event()
         self.loading: anyio.CancelScope = anyio.CancelScope()
         self.server: Server | None = None
@@ -188,12 +193,17 @@ class _Ending:
             runs = self.server.runs.values() if self.server is not None else ()
             live = [run for run in runs if not run.state.ended]
             count = f"{len(live)} run{'' if len(live) == 1 else 's'}"
-            if self.asked.is_set():
+            if self.suspends:
+                again = self.asked.is_set()
+                words = "is under way" if again else f"suspending {count}, which go on at the next start"
+                if again or live:
+                    self._complain(f"{received.name}{' again' if again else ''}: {words}")
+            elif self.asked.is_set():
                 self._complain(f"{received.name} again: killing {count}")
                 for run in live:
                     run.kill(f"{received.name} came twice")
                 continue
-            if live:
+            elif live:
                 self._complain(f"{received.name}: cancelling {count}; the same again kills what is left")
             self.asked.set()
             self.loading.cancel()

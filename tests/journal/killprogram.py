@@ -16,7 +16,10 @@ import signal
 import sys
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -185,15 +188,15 @@ def die_at(number: int, *, before: bool) -> None:
     JournalWriter._commit = counted  # type: ignore[method-assign]
 
 
-def in_child(path: str, effects: str, number: int, *, before: bool) -> int:
-    """Carry out what there is in a child, which is killed at a commit; return its exit code, negative for a signal."""
+def in_child(work: Callable[[], object], number: int, *, before: bool) -> int:
+    """Do the work in a child, which is killed at a commit; return its exit code, negative for a signal."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
             if number:
                 die_at(number, before=before)
-            Engine(path, effects).carry_out()
+            work()
             code = 0
         except BaseException:  # noqa: BLE001 - the child must not go on as its parent
             import traceback
@@ -220,7 +223,7 @@ def main(folder: Path, first: int, last: int, second: int) -> None:
         path, effects = str(home / "runs.db"), str(home / "effects")
         Path(effects).touch()
         for number in (k, j, 0):
-            code = in_child(path, effects, number, before=before)
+            code = in_child(lambda: Engine(path, effects).carry_out(), number, before=before)  # noqa: B023
             total["kills" if code == -signal.SIGKILL else "ends" if code == 0 else "errors"] += 1
             if Path(path).exists() and Path(path).stat().st_size:
                 wrong += [f"{case}: {finding}" for finding in check(path)]

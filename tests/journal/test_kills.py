@@ -8,14 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAM = Path(__file__).with_name("killprogram.py")
+ROWS, SERVER = (Path(__file__).with_name(f"{name}.py") for name in ("killprogram", "serverkills"))
 
 
-def killed(folder, *words):
+def killed(program, folder, *words):
     folder.chmod(0o700)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, PROGRAM, folder, *map(str, words)],
+        [sys.executable, program, folder, *map(str, words)],
         capture_output=True,
         text=True,
         env=environment,
@@ -26,12 +26,12 @@ def killed(folder, *words):
 
 
 def test_a_kill_at_a_commit(tmp_path):
-    result, errors = killed(tmp_path, 3, 4, 1)
+    result, errors = killed(ROWS, tmp_path, 3, 4, 1)
     assert result == {"cases": 4, "kills": 8, "ends": 4, "wrong": []}, errors
 
 
 def test_a_kill_at_every_commit_and_again_within_the_recovery(tmp_path):
-    result, errors = killed(tmp_path, 1, 24, 3)
+    result, errors = killed(ROWS, tmp_path, 1, 24, 3)
     assert result["wrong"] == [], errors
     assert result["cases"] == 144
     assert result["kills"] > 260
@@ -39,5 +39,17 @@ def test_a_kill_at_every_commit_and_again_within_the_recovery(tmp_path):
 
 
 def test_the_kills_find_an_engine_that_does_not_wait_for_its_commits(tmp_path):
-    result, _ = killed(tmp_path, 1, 6, 1, "careless")
+    result, _ = killed(ROWS, tmp_path, 1, 6, 1, "careless")
     assert any("charged under" in words for words in result["wrong"])
+
+
+def test_a_server_that_is_killed_at_a_commit_goes_on(tmp_path):
+    result, errors = killed(SERVER, tmp_path, 6, 6, 1)
+    assert result == {"cases": 2, "kills": 4, "ends": 2, "wrong": []}, errors
+
+
+def test_a_server_that_is_killed_at_every_commit_and_again_within_the_recovery_goes_on(tmp_path):
+    result, errors = killed(SERVER, tmp_path, 1, 26, 2)
+    assert result["wrong"] == [], errors
+    assert result["kills"] > 150
+    assert "errors" not in result, errors

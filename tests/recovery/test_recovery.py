@@ -286,6 +286,17 @@ async def test_numbers_never_come_again_and_keys_stand_for_runs_of_earlier_lives
     assert world.begun["a"] == 2
 
 
+async def test_a_key_stands_for_an_unfinished_run_though_the_job_is_defined_later_and_otherwise(world):
+    life = await Life(MemoryJournal(), jobs=[job(a=note("a", gate="a"))]).__aenter__()
+    run = await life.server.start("etl", key="k")
+    changed = job(a=note("a", gate="a"), b=note("b"))
+    async with Life(await life.crash(), jobs=[changed]) as life:
+        again = await life.server.start("etl", key="k")
+        assert again.id == run.id
+        world.gate("a").set()
+        assert (await again.wait()).state is RunState.SUCCEEDED
+
+
 async def test_queued_runs_are_there_again_in_their_order(world):
     definition = JobDefinition(name="etl", tasks={"a": note("a", gate="a")}, max_runs=1)
     life = await Life(MemoryJournal(), jobs=[definition]).__aenter__()
