@@ -20,6 +20,7 @@ import attrs
 from scattersphere.commands.views import event_view, kind_of
 from scattersphere.model.events import Event, EventKind
 from scattersphere.web.streams import ALIVE
+from scattersphere.web.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -63,6 +64,7 @@ class Feed:
         self._entries: list[Entry] = []
         self._numbers: list[int] = []
         self._waiting: dict[anyio.Event, None] = {}
+        self._turns = Turns()
         self._reads = False
         self._ended = False
         self.readers = 0
@@ -101,6 +103,7 @@ class Feed:
     async def _behind(self, position: int) -> list[Entry]:
         """Return some of what the feed does not keep, read from the source."""
         found: list[Entry] = []
+        await self._turns.take()
         async with aclosing(self._source(position)) as events:  # type: ignore[type-var] # a generator
             async for event in events:
                 found.append(entry_of(event))
