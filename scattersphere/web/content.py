@@ -6,7 +6,9 @@ import datetime as dt
 import json
 import zoneinfo
 from collections import Counter
+from collections.abc import Mapping
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -14,15 +16,16 @@ import attrs
 from scattersphere.commands.access import Principal
 from scattersphere.commands.gateway import Gateway
 from scattersphere.commands.table import COMMANDS
+from scattersphere.execution.run import Run
+from scattersphere.model.definition import JobDefinition
 from scattersphere.model.logs import LEVEL_NAMES
 from scattersphere.model.states import RunState, TaskState
 from scattersphere.pictures.labels import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
-    from scattersphere.execution.run import Run, TaskStatus
-    from scattersphere.model.definition import JobDefinition
+    from scattersphere.execution.run import TaskStatus
     from scattersphere.model.logs import LogLine
 
 FAILED = frozenset({RunState.FAILED, RunState.CRASHED})
@@ -36,6 +39,18 @@ STRIP = 20
 """Runs that the list of jobs shows of each."""
 LINES, EVENTS, ROWS = 500, 30, 60
 """Lines of a log, events, and rows of a timeline on the page of a run."""
+
+
+@attrs.frozen
+class Taken:
+    """What there is on a Server at one moment, for one principal."""
+
+    runs: list[Run]
+    jobs: dict[str, JobDefinition]
+    bundles: list[Any]
+    unresolved: Mapping[str, Any]
+    schedules: list[Any]
+    files: dict[Path, str]
 
 
 @attrs.frozen
@@ -55,21 +70,22 @@ class Look:
         row = COMMANDS[command]
         return self.principal.may_use(row.role, whole_server=row.whole_server)
 
-    def runs(self) -> list[Run]:
-        """Return the runs that it sees, the newest first."""
-        runs = self.server.runs
-        found = (runs[number] for number in sorted(runs, reverse=True))
-        return [run for run in found if self.gateway.sees_run(self.principal, run)]
-
-    def jobs(self) -> dict[str, JobDefinition]:
-        """Return the definitions that it sees, by name."""
-        found: Mapping[str, JobDefinition] = self.server.definitions
-        return {name: found[name] for name in sorted(found) if self.principal.sees_job(name)}
-
-    def bundles(self) -> list[Any]:
-        """Return the bundles that it sees, but the host's own classes."""
-        found = self.server.registry.bundles
-        return [found[name] for name in sorted(found) if self.principal.sees_bundle(name)]
+    def take(self) -> Taken:
+        """Return all that it sees, to be shown in a thread. Call it on the loop, where nothing changes meanwhile."""
+        server, sees = self.server, self.principal.sees_job
+        bundles, runs = server.registry.bundles, server.runs
+        return Taken(
+            runs=[
+                run
+                for number in sorted(runs, reverse=True)
+                if self.gateway.sees_run(self.principal, run := runs[number])
+            ],
+            jobs={name: server.definitions[name] for name in sorted(server.definitions) if sees(name)},
+            bundles=[bundles[name] for name in sorted(bundles) if self.principal.sees_bundle(name)],
+            unresolved={job: lacks for job, lacks in server.unresolved.items() if sees(job)},
+            schedules=[each for (job, _), each in server.schedules.items() if sees(job)],
+            files=dict(server.problems) if self.principal.unbounded else {},
+        )
 
 
 # ---- runs in lists
@@ -155,10 +171,10 @@ def failed_tasks(run: Run, most: int) -> list[tuple[str, TaskStatus]]:
     return found
 
 
-def overview(look: Look) -> dict[str, Any]:
+def overview(taken: Taken) -> dict[str, Any]:
     """Return what the first page shows: what runs, what failed last, what needs a look."""
     now = dt.datetime.now(dt.UTC)
-    runs = look.runs()
+    runs = taken.runs
     day = [run for run in runs if now - run.created_at < DAY]
     live = [run for run in runs if not run.state.ended]
     failed = [run for run in runs if run.state in FAILED]
@@ -170,11 +186,11 @@ def overview(look: Look) -> dict[str, Any]:
         "active": [(run_row(run), what_now(run)) for run in live[:PAGE]],
         "active_more": max(0, len(live) - PAGE),
         "failed": [(run_row(run), what_failed(run)) for run in failed[:8]],
-        "problems": problems(look),
+        "problems": problems(taken),
         "hours": by_hour(day, now),
         "day_counts": Counter(str(run.state) for run in day),
-        "next": next_firings(look, 4),
-        "nothing": not runs and not look.jobs(),
+        "next": next_firings(taken, 4),
+        "nothing": not runs and not taken.jobs,
     }
 
 
@@ -198,24 +214,18 @@ class Problem:
     why: str
 
 
-def problems(look: Look) -> list[Problem]:
+def problems(taken: Taken) -> list[Problem]:
     """Return what is wrong with bundles, jobs and what executes."""
     found = [
-        Problem("failed", "Bundle broken", bundle.name, "bundles", last_line(bundle.error))
-        for bundle in look.bundles()
+        Problem("failed", "Bundle broken", bundle.name, f"bundles#b-{bundle.name}", last_line(bundle.error))
+        for bundle in taken.bundles
         if bundle.error
     ]
-    for job, lacks in look.server.unresolved.items():
-        if look.principal.sees_job(job):
-            found.append(
-                Problem("up_for_retry", "Job waits for code", job, f"jobs/{job}", str(lacks[0].message))
-            )
-    if look.principal.unbounded:
-        found += [
-            Problem("failed", "File not taken up", path.name, "bundles", first_line(message))
-            for path, message in look.server.problems.items()
-        ]
-    for run in look.runs():
+    for job, lacks in taken.unresolved.items():
+        found.append(Problem("up_for_retry", "Job waits for code", job, f"jobs/{job}", str(lacks[0].message)))
+    for path, message in taken.files.items():
+        found.append(Problem("failed", "File not taken up", path.name, "bundles", first_line(message)))
+    for run in taken.runs:
         for label, place in run.stuck.items():
             found.append(Problem("crashed", "Attempt stuck", label, f"runs/{run.id}", f"still in {place}"))
     return found[:20]
@@ -255,9 +265,9 @@ _RUN_ORDER: dict[str, Callable[[Run], Any]] = {
 }
 
 
-def runs_page(look: Look, query: Mapping[str, str]) -> dict[str, Any]:
+def runs_page(taken: Taken, query: Mapping[str, str]) -> dict[str, Any]:
     """Return a page of runs, filtered and sorted by the query: job, state, q, sort, order, page."""
-    runs = look.runs()
+    runs = taken.runs
     job, state, find = query.get("job", ""), query.get("state", ""), query.get("q", "").casefold()
     of_job = [
         run
@@ -318,16 +328,15 @@ _JOB_ORDER: dict[str, Callable[[JobRow], Any]] = {
 }
 
 
-def jobs_page(look: Look, query: Mapping[str, str]) -> dict[str, Any]:
+def jobs_page(taken: Taken, query: Mapping[str, str]) -> dict[str, Any]:
     """Return the jobs, filtered and sorted by the query: q, sort, order."""
     find = query.get("q", "").casefold()
     recent: dict[str, list[Run]] = {}
-    for run in look.runs():
+    for run in taken.runs:
         recent.setdefault(run.job, []).append(run)
-    unresolved = look.server.unresolved
     rows = [
-        _job_row(name, job, recent.get(name, [])[:STRIP], unresolved.get(name, ()))
-        for name, job in look.jobs().items()
+        _job_row(name, job, recent.get(name, [])[:STRIP], taken.unresolved.get(name, ()))
+        for name, job in taken.jobs.items()
         if not find or find in name.casefold() or find in job.description.casefold()
     ]
     order = Order.of(query, _JOB_ORDER, first="job", descending=False)
@@ -357,21 +366,21 @@ class VersionRow:
     runs: list[int]
 
 
-def bundles_page(look: Look, query: Mapping[str, str]) -> dict[str, Any]:
+def bundles_page(look: Look, taken: Taken, query: Mapping[str, str]) -> dict[str, Any]:
     """Return the bundles with their versions, who holds them, and what is wrong; those that a search names."""
     rows = []
-    sees = look.gateway.sees_run_number(look.principal)
+    seen = {run.id for run in taken.runs}
     find = query.get("q", "").casefold()
-    for bundle in look.bundles():
+    for bundle in taken.bundles:
         if find not in bundle.name.casefold():
             continue
         older = bundle.versions
         versions = []
         if bundle.current is not None:
             of_current = bundle.runs.difference(*older.values())
-            versions.append(VersionRow(bundle.current.label, True, sorted(filter(sees, of_current))))
+            versions.append(VersionRow(bundle.current.label, True, sorted(seen & of_current)))
         versions += [
-            VersionRow(version.label, False, sorted(filter(sees, runs)))
+            VersionRow(version.label, False, sorted(seen.intersection(runs)))
             for version, runs in reversed(list(older.items()))
         ]
         rows.append(
@@ -400,10 +409,7 @@ def bundles_page(look: Look, query: Mapping[str, str]) -> dict[str, Any]:
         "bundles": rows,
         "asked": {"q": query.get("q", "")},
         "roots": bool(look.gateway.bundle_roots),
-        "files": [
-            (path.name, first_line(message))
-            for path, message in (look.server.problems.items() if look.principal.unbounded else ())
-        ],
+        "files": [(path.name, first_line(message)) for path, message in taken.files.items()],
     }
 
 
@@ -428,13 +434,14 @@ class ScheduleRow:
     defined: bool
 
 
-def schedules_page(look: Look, query: Mapping[str, str], times: int = 3) -> dict[str, Any]:
+def schedules_page(taken: Taken, query: Mapping[str, str], times: int = 3) -> dict[str, Any]:
     """Return the schedules of the jobs that it sees, the next to fire first, filtered by the query: q, state."""
     find, state = query.get("q", "").casefold(), query.get("state", "")
-    found = [each for each in schedules_of(look) if find in f"{each.job} / {each.name}".casefold()]
+    found = [each for each in schedules_of(taken) if find in f"{each.job} / {each.name}".casefold()]
     counts = Counter(said_of(each) for each in found)
     chosen = [each for each in found if state in {"", said_of(each)}]
-    rows = [_schedule_row(look, schedule, times) for schedule in chosen[:PAGE]]
+    last = {run.id: run for run in taken.runs}
+    rows = [_schedule_row(last, schedule, times) for schedule in chosen[:PAGE]]
     asked = {"q": query.get("q", ""), "state": state}
     return {"schedules": rows, "asked": asked, "counts": counts, "total": len(found), "matching": len(chosen)}
 
@@ -444,19 +451,19 @@ def said_of(schedule: Any) -> str:
     return "paused" if schedule.paused else "waits" if schedule.fires else "off"
 
 
-def schedules_of(look: Look) -> list[Any]:
-    """Return the schedules that it sees: those that fire next first, those that fire no more last."""
-    found = [each for (job, _), each in look.server.schedules.items() if look.principal.sees_job(job)]
+def schedules_of(taken: Taken) -> list[Any]:
+    """Return the schedules: those that fire next first, those that fire no more last."""
     never = dt.datetime.max.replace(tzinfo=dt.UTC)
     return sorted(
-        found, key=lambda each: (not each.fires, next(iter(each.next()), never), each.job, each.name)
+        taken.schedules,
+        key=lambda each: (not each.fires, next(iter(each.next()), never), each.job, each.name),
     )
 
 
-def _schedule_row(look: Look, schedule: Any, times: int) -> ScheduleRow:
+def _schedule_row(runs: Mapping[int, Run], schedule: Any, times: int) -> ScheduleRow:
     zone = zoneinfo.ZoneInfo(schedule.definition.zone or "UTC")
     now = dt.datetime.now(dt.UTC)
-    last = look.server.runs.get(schedule.last_run)
+    last = runs.get(schedule.last_run)
     state = "paused" if schedule.paused else "queued" if schedule.fires else "stopped"
     definition = schedule.definition
     expression = definition.cron or (
@@ -485,11 +492,11 @@ def _schedule_row(look: Look, schedule: Any, times: int) -> ScheduleRow:
     )
 
 
-def next_firings(look: Look, most: int) -> list[tuple[str, str, str, str]]:
+def next_firings(taken: Taken, most: int) -> list[tuple[str, str, str, str]]:
     """Return the schedules that fire next: time in UTC, job, name, and in how long."""
     found = []
     now = dt.datetime.now(dt.UTC)
-    for schedule in schedules_of(look)[:most]:
+    for schedule in schedules_of(taken)[:most]:
         for time in schedule.next() if schedule.fires else ():
             left = (time - now).total_seconds()
             day = "" if time.date() == now.date() else f"{time:%a} "

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from scattersphere.execution.run import Run
-    from scattersphere.web.content import Look
+    from scattersphere.web.content import Look, Taken
     from scattersphere.web.runpage import Query
 
 GAP = 0.25
 """Seconds between two messages of one page."""
+SHARE = 4
+"""So many times as long as the drawing of a page took it rests: ten thousand tasks are drawn less often than ten."""
 BURST = 200
 """Lines of a log in one message; more at once, and the page shows the last of them."""
 
@@ -83,18 +85,20 @@ async def run_messages(
                     continue
                 woken = anyio.Event()
                 found, waiting[:] = list(waiting), []
+                begun = anyio.current_time()
                 put = changes.of(await anyio.to_thread.run_sync(parts))
+                took = anyio.current_time() - begun
                 append = {"log-lines": await anyio.to_thread.run_sync(lines, found)} if found else {}
                 yield _message(put, append)
                 if ended:
                     yield b"event: ended\ndata:\n\n"
                     return
-                await anyio.sleep(GAP)
+                await anyio.sleep(max(GAP, SHARE * took))
         finally:
             group.cancel_scope.cancel()
 
 
-async def table_messages(look: Look, parts: Callable[[], dict[str, str]]) -> AsyncIterator[bytes]:
+async def table_messages(look: Look, parts: Callable[[Taken], dict[str, str]]) -> AsyncIterator[bytes]:
     """Yield a page of many runs, drawn again at events of the Server. `parts` renders, in a thread."""
     changes = _Changes()
     woken = anyio.Event()
@@ -110,8 +114,10 @@ async def table_messages(look: Look, parts: Callable[[], dict[str, str]]) -> Asy
                 with anyio.move_on_after(4 * GAP):  # counts of tasks move between the events of runs
                     await woken.wait()
                 woken = anyio.Event()
-                put = changes.of(await anyio.to_thread.run_sync(parts))
+                begun = anyio.current_time()
+                put = changes.of(await anyio.to_thread.run_sync(parts, look.take()))
+                took = anyio.current_time() - begun
                 yield _message(put, {}) if put else b": alive\n\n"
-                await anyio.sleep(2 * GAP)
+                await anyio.sleep(max(2 * GAP, SHARE * took))
         finally:
             group.cancel_scope.cancel()

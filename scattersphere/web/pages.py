@@ -7,6 +7,7 @@ import time
 from functools import lru_cache, partial
 from importlib.metadata import version
 from importlib.resources import files
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -360,7 +361,7 @@ class Pages:
         base, find = request.scope.get("root_path", ""), request.query_params.get("q", "").strip().lstrip("#")
         if find.isdecimal() and find.isascii() and len(find) < 19:  # noqa: PLR2004 - no run has more digits
             return RedirectResponse(f"{base}/runs/{find}", 303)
-        if find in look.jobs():
+        if find in look.take().jobs:
             return RedirectResponse(f"{base}/jobs/{find}", 303)
         return RedirectResponse(f"{base}/jobs?{urlencode({'q': find})}", 303)
 
@@ -369,22 +370,23 @@ class Pages:
     async def overview(self, request: Request, look: content.Look) -> Response:
         """Show what runs, what failed last, what needs a look."""
         base = request.scope.get("root_path", "")
-        return await self._show(
-            request, look, "overview.html", "Overview", live=f"{base}/live", **content.overview(look)
-        )
+        found = await anyio.to_thread.run_sync(content.overview, look.take())
+        return await self._show(request, look, "overview.html", "Overview", live=f"{base}/live", **found)
 
     async def overview_live(self, request: Request, look: content.Look) -> Response:
         """Stream the overview as it changes."""
         common = self._common(request, look)
         page = templates().get_template("overview-live.html")
-        messages = table_messages(look, lambda: {"overview": page.render(**common, **content.overview(look))})
-        return self._calls.stream(look.principal, messages)
+
+        def parts(taken: content.Taken) -> dict[str, str]:
+            return {"overview": page.render(**common, **content.overview(taken))}
+
+        return self._calls.stream(look.principal, table_messages(look, parts))
 
     async def jobs(self, request: Request, look: content.Look) -> Response:
         """Show the jobs."""
-        return await self._show(
-            request, look, "jobs.html", "Jobs", **content.jobs_page(look, request.query_params)
-        )
+        found = await anyio.to_thread.run_sync(content.jobs_page, look.take(), request.query_params)
+        return await self._show(request, look, "jobs.html", "Jobs", **found)
 
     async def job(self, request: Request, look: content.Look) -> Response:
         """Show a job, with the form that starts it."""
@@ -419,7 +421,10 @@ class Pages:
                 for (of, _), each in look.server.schedules.items()
                 if of == name and each.fires
             ][:3],
-            recent=[content.run_row(run) for run in look.runs() if run.job == name][:10],
+            recent=[
+                content.run_row(run)
+                for run in islice((run for run in look.take().runs if run.job == name), 10)
+            ],
             fields=fields.fields_of(job, typed, wrong, given),
             refused=refused,
         )
@@ -485,9 +490,8 @@ class Pages:
 
     async def runs(self, request: Request, look: content.Look) -> Response:
         """Show the runs, filtered and by pages; the address says which."""
-        return await self._show(
-            request, look, "runs.html", "Runs", **content.runs_page(look, request.query_params)
-        )
+        found = await anyio.to_thread.run_sync(content.runs_page, look.take(), request.query_params)
+        return await self._show(request, look, "runs.html", "Runs", **found)
 
     def _run(self, request: Request, look: content.Look) -> Run:
         return self._gateway.run(look.principal, request.path_params["run"])
@@ -554,15 +558,14 @@ class Pages:
 
     async def bundles(self, request: Request, look: content.Look) -> Response:
         """Show the bundles: their versions, who holds them, what is wrong."""
-        return await self._show(
-            request, look, "bundles.html", "Bundles", **content.bundles_page(look, request.query_params)
-        )
+        taken = look.take()
+        found = await anyio.to_thread.run_sync(content.bundles_page, look, taken, request.query_params)
+        return await self._show(request, look, "bundles.html", "Bundles", **found)
 
     async def schedules(self, request: Request, look: content.Look) -> Response:
         """Show the schedules: when each fires next, and how it went last."""
-        return await self._show(
-            request, look, "schedules.html", "Schedules", **content.schedules_page(look, request.query_params)
-        )
+        found = await anyio.to_thread.run_sync(content.schedules_page, look.take(), request.query_params)
+        return await self._show(request, look, "schedules.html", "Schedules", **found)
 
 
 def _arguments(operation: dict[str, Any]) -> str:
