@@ -204,6 +204,7 @@ async def ten_others(registry, tmp_path):
 OTHER = f"{HEAD}\nVERSION = {{v}}\nclass Job(RunnableTask):\n    def run(self, context): return Thing(), function\n"
 
 
+@pytest.mark.usefixtures("thaws")
 @pytest.mark.parametrize("case", CASES)
 async def test_the_holder_of_a_released_version_is_named(registry, tmp_path, host, case, ten_others):
     code, (kind, where) = CASES[case]
@@ -245,6 +246,7 @@ async def test_a_local_variable_of_the_host_is_named(registry, tmp_path, host):
     assert held is not None
 
 
+@pytest.mark.usefixtures("thaws")
 async def test_the_holder_is_named_where_the_host_has_frozen_its_heap(registry, tmp_path, host):
     """As is advised before a fork: gc shows nothing of what is frozen."""
     source = f"{HEAD}\nhost.result = Thing()\nclass Job(RunnableTask):\n    def run(self, context): ...\n"
