@@ -150,6 +150,7 @@ _NOT_IN_FILES = {
     "job_folder": "is the option jobs: jobs = ..",
     "watch_jobs": "is the option watch-jobs",
     "backends": "holds objects; a program of your own gives them",
+    "around": "holds objects; a program of your own gives them",
 }
 """What the table of a file cannot say, and why."""
 _CLASSES: Mapping[str, Any] = {"watch": WatchDelays, "bundle_limits": SourceLimits}
