@@ -32,13 +32,15 @@ next `take` drops it, so that pausing ten thousand runs is not quadratic."""
 class Gate:
     """`free` places of `limit`, and the lanes that wait for one, by priority and then in order."""
 
-    __slots__ = ("free", "limit", "waiting", "what")
+    __slots__ = ("free", "limit", "promised", "waiting", "what")
 
     def __init__(self, limit: int | None, what: str = "") -> None:
         self.what: str = what
         """Its name, for people."""
         self.limit: int = UNLIMITED if limit is None else limit
         self.free: int = self.limit
+        self.promised: int = 0
+        """Free places that were offered to lanes which have not come to take them yet."""
         self.waiting: dict[int, OrderedDict[Lane, None]] = {}
 
     def __repr__(self) -> str:
@@ -73,10 +75,11 @@ class Gate:
 
     def next_waiting(self) -> Lane | None:
         """Take out the lane that free places are offered to: who waits first, if there are as many as it needs."""
-        if self.free <= 0 or not self.waiting:
+        free = self.free - self.promised
+        if free <= 0 or not self.waiting:
             return None
         lane = next(iter(self.waiting[max(self.waiting)]))
-        if lane.amounts[self] > self.free:
+        if lane.amounts[self] > free:
             return None
         self.forget(lane)
         return lane
@@ -134,6 +137,7 @@ class Lane:
         "parked_at",
         "plain",
         "priority",
+        "promise",
         "queue",
         "shared",
         "turn",
@@ -153,6 +157,8 @@ class Lane:
         self.idle: bool = True
         self.offered: bool = False
         """Whether a place was offered since it last began a unit."""
+        self.promise: Gate | None = None
+        """Where places were offered that it has not come to take yet."""
         self.parked_at: Gate | None = None
 
     def take(self, limit: int) -> list[int]:
@@ -247,8 +253,7 @@ class Dispatcher:
         """Change the size of a pool. What runs goes on, even if it is more than fits from now on."""
         gate = self.pool(name)
         gate.resize(size)
-        waiting = sum(map(len, gate.waiting.values()))
-        self.offer((gate,) * min(gate.free, waiting))  # as if each place had been given back by somebody
+        self._offer(gate)
 
     def take(self, limit: int) -> tuple[int, list[int]] | None:
         """Take up to `limit` units of one run: its number, and they; None if nothing can start now.
@@ -293,6 +298,7 @@ class Dispatcher:
 
     def _take_limited(self, ready: Ready, lane: Lane, limit: int) -> list[int]:
         """Take units of a lane that needs places, as many as there are; park it if there is none."""
+        _settle(lane)
         for gate in lane.gates:
             amount = lane.amounts[gate]
             if lane.queue and (gate.free < amount or gate.is_before(lane)):
@@ -347,6 +353,7 @@ class Dispatcher:
                 gate.forget(lane)
                 self._offer(gate)  # those behind it may need less, and waited for it alone
             elif not lane.idle:
+                _settle(lane)
                 turn = lane.turn
                 turn.lanes.remove(lane)
                 turns = self._levels[turn.priority]
@@ -377,9 +384,13 @@ class Dispatcher:
             self._offer(gate)
 
     def _offer(self, gate: Gate) -> None:
-        lane = gate.next_waiting()
-        if lane is not None:
-            lane.offered = True
+        """Offer what is free, and not promised, to those that wait first: one may give back places for several.
+
+        Those that it is not offered to are overtaken by whoever comes in the same moment.
+        """
+        while (lane := gate.next_waiting()) is not None:
+            lane.offered, lane.promise = True, gate
+            gate.promised += lane.amounts[gate]
             self.enlist(lane, first=True)
 
     def _new_level(self, priority: int) -> Level:
@@ -389,6 +400,13 @@ class Dispatcher:
         level = self._levels[priority] = Level(priority)
         insort(self._order, level, key=lambda level: -level.priority)
         return level
+
+
+def _settle(lane: Lane) -> None:
+    """The lane has come to take what it was offered, or will not come."""
+    gate, lane.promise = lane.promise, None
+    if gate is not None:
+        gate.promised -= lane.amounts[gate]
 
 
 def _what(pool: str) -> str:

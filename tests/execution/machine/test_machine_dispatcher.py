@@ -118,6 +118,32 @@ def test_a_place_is_offered_on_when_the_woken_task_lacks_another_place():
     assert taken(dispatcher) == (1, [3])
 
 
+def test_who_gives_back_several_places_lets_as_many_go_on_before_whoever_comes_now():
+    dispatcher = Dispatcher(pools={"gpu": 2})
+    holder = run(dispatcher, TaskShape(needs=(("gpu", 2),)), number=0)
+    taken(dispatcher)
+    for number in (1, 2, 3):
+        run(dispatcher, TaskShape(pools=("gpu",)), number=number)
+        assert taken(dispatcher) is None
+    holder.ok(0, None)
+    run(dispatcher, TaskShape(pools=("gpu",)), number=4)
+    assert [taken(dispatcher) for _ in range(3)] == [(1, [0]), (2, [0]), None]
+
+
+def test_those_behind_one_that_needed_more_go_on_before_whoever_comes_when_it_is_withdrawn():
+    dispatcher = Dispatcher(pools={"gpu": 3})
+    run(dispatcher, TaskShape(pools=("gpu",)), number=0)
+    taken(dispatcher)
+    large = run(dispatcher, TaskShape(needs=(("gpu", 3),)), number=1)
+    assert taken(dispatcher) is None
+    for number in (2, 3):
+        run(dispatcher, TaskShape(pools=("gpu",)), number=number)
+        assert taken(dispatcher) is None
+    large.cancel("not wanted")
+    run(dispatcher, TaskShape(pools=("gpu",)), number=4)
+    assert [taken(dispatcher) for _ in range(3)] == [(2, [0]), (3, [0]), None]
+
+
 def test_a_pool_can_grow_and_shrink():
     dispatcher = Dispatcher(pools={"db": 1})
     machine = run(dispatcher, *[TaskShape(pools=("db",))] * 4)
