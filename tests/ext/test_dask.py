@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from patience import PATIENCE
 
 pytest.importorskip("distributed")
 
+import dask_around
 import distributed
 from dask_cluster import Cluster, cluster
 
@@ -24,6 +26,8 @@ from scattersphere import JobDefinition, RunState, Server, TaskState, result
 from scattersphere.abc import RemoteValue
 from scattersphere.ext.dask import DaskBackend
 from scattersphere.ext.dask import backend as backend_module
+from scattersphere.ext.dask import handle as handle_module
+from scattersphere.ext.dask.messages import Terms
 
 pytestmark = pytest.mark.anyio
 
@@ -138,6 +142,12 @@ class Stone(RunnableTask):
             time.sleep(0.05)
 
 
+class Request(RunnableTask):
+    def run(self, context):
+        from dask_around import REQUEST
+        return REQUEST.get()
+
+
 class Talk(RunnableTask):
     def run(self, context):
         for number in range(3000):
@@ -205,17 +215,17 @@ async def until(condition):
             await anyio.sleep(0.01)
 
 
+def begun_in(run):
+    """Return what its bodies have said when they had begun, word by word."""
+    return [line.message.split() for line in run.logs() if line.message.startswith("begun ")]
+
+
 async def begun(run):
     """Wait until the body has begun; return the ids of its process and of the Dask worker above it."""
-    words = []
-
-    def found():
-        words[:] = [line.message.split() for line in run.logs() if line.message.startswith("begun ")]
-        assert not run.state.ended, run.explain()
-        return words
-
-    await until(found)
-    return int(words[-1][1]), int(words[-1][3])
+    await until(lambda: begun_in(run) or run.state.ended)
+    assert not run.state.ended, run.explain()
+    words = begun_in(run)[-1]
+    return int(words[1]), int(words[3])
 
 
 def alive(pid):
@@ -258,6 +268,35 @@ async def test_a_failure_has_its_type_its_words_and_its_line(server):
     assert failure.message == "no such day"
     assert 'raise LookupError("no such day")' in failure.traceback
     assert "work.py" in failure.traceback
+
+
+async def test_what_stands_around_bodies_stands_around_them_there(bundle, address):
+    async with Server(backends={"dask": DaskBackend(address)}, around=[dask_around.carrier]) as server:
+        await server.register(bundle)
+        dask_around.REQUEST.set("request 7")
+        run = await (await start(server, "Request")).wait(PATIENCE)
+        assert run.results["t"] == "request 7", run.explain()
+
+
+async def test_a_version_that_no_run_needs_is_let_go(server, bundle):
+    for number in range(2, 4):
+        assert (await (await start(server, "Talk")).wait(PATIENCE)).succeeded
+        bundle.write_text(BUNDLE.replace("VERSION = 1", f"VERSION = {number}"))
+        await server.reload("work")
+    await until(lambda: not server.registry.bundles["work"].versions)
+    assert server.registry.bundles["work"].leaks == []
+
+
+async def test_a_worker_with_another_python_refuses_in_words(server, monkeypatch):
+    class Elsewhere(Terms):
+        @classmethod
+        def here(cls):
+            return Terms.here()._replace(python=(3, 99))
+
+    monkeypatch.setattr(handle_module, "Terms", Elsewhere)
+    run = await (await start(server, "Echo")).wait(PATIENCE)
+    words = r"the Dask worker tcp:\S+ runs Python 3\.\d+ and the engine Python 3\.99"
+    assert re.search(words, str(run.tasks["t"].failure))
 
 
 async def test_a_reload_in_the_middle_changes_nothing_for_what_executes(server, bundle, tmp_path):
@@ -496,10 +535,12 @@ import anyio
 from scattersphere import JobDefinition, Server
 from scattersphere.ext.dask import DaskBackend
 
-async def main(address, path):
-    async with Server(backends={"dask": DaskBackend(address)}) as server:
+async def main(address, path, journal, flag):
+    async with Server(backends={"dask": DaskBackend(address)}, journal=journal or None) as server:
         await server.register(path)
-        server.define(JobDefinition.build("job").task("t", "work.Stone", backend="dask").done())
+        task = {"args": {"until": flag}} if flag else {}
+        name = "work.Loop" if flag else "work.Stone"
+        server.define(JobDefinition.build("job").task("t", name, backend="dask", **task).done())
         run = await server.start("job")
         while not run.logs():
             await anyio.sleep(0.01)
@@ -511,7 +552,7 @@ anyio.run(main, *sys.argv[1:])
 
 
 def test_what_an_engine_that_is_killed_leaves_behind_ends(bundle, address, tmp_path):
-    command = [sys.executable, "-c", ENGINE, address, str(bundle)]
+    command = [sys.executable, "-c", ENGINE, address, str(bundle), "", ""]
     own = {**os.environ, "TMPDIR": str(tmp_path)}  # the next one there would sweep what it leaves
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=own) as engine:
         pid = int(engine.stdout.readline().split()[1])
@@ -558,6 +599,52 @@ async def test_a_wrong_address_is_said_when_the_server_opens(monkeypatch):
 def test_what_is_no_cluster_is_refused_in_words(other):
     with pytest.raises(TypeError, match="give the address of a Dask scheduler"):
         DaskBackend(other)
+
+
+async def test_what_a_retired_worker_has_goes_on_elsewhere(bundle, tmp_path, two):
+    flag = tmp_path / "go"
+    client = await anyio.to_thread.run_sync(lambda: distributed.Client(two.address, set_as_default=False))
+    try:
+        async with Server(grace=0.5, backends={"dask": DaskBackend(two.address)}) as server:
+            await server.register(bundle)
+            run = await start(server, "Loop", args={"until": str(flag)})
+            pid, parent = await begun(run)
+            pids = await anyio.to_thread.run_sync(lambda: client.run(os.getpid))
+            (worker,) = [address for address, number in pids.items() if number == parent]
+            await anyio.to_thread.run_sync(lambda: client.retire_workers([worker]))
+            await until(lambda: begun_in(run)[-1][1] != str(pid))
+            await until(lambda: not alive(pid))
+            flag.touch()
+            assert (await run.wait(PATIENCE)).succeeded
+    finally:
+        await anyio.to_thread.run_sync(client.close)
+
+
+@pytest.fixture
+def two(tmp_path_factory):
+    with cluster(tmp_path_factory.mktemp("dask"), workers=2) as made:
+        yield made
+
+
+async def test_what_an_engine_had_there_is_fenced_off_before_its_journal_has_it_begin_again(
+    bundle, address, tmp_path
+):
+    journal, flag = tmp_path / "runs.db", tmp_path / "go"
+    command = [sys.executable, "-c", ENGINE, address, str(bundle), str(journal), str(flag)]
+    own = {**os.environ, "TMPDIR": str(tmp_path)}
+    engine = await anyio.open_process(command, env=own)
+    async with engine:
+        words = (await engine.stdout.receive()).decode().split()
+        engine.kill()
+    pid = int(words[1])
+    async with Server(grace=0.5, backends={"dask": DaskBackend(address)}, journal=journal) as server:
+        await server.register(bundle)
+        await until(lambda: 1 in server.runs)
+        run = server.runs[1]
+        await until(lambda: begun_in(run) and begun_in(run)[-1][1] != str(pid))
+        assert not alive(pid)
+        flag.touch()
+        assert (await run.wait(PATIENCE)).succeeded, run.explain()
 
 
 @pytest.fixture
