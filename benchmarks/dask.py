@@ -11,7 +11,9 @@ import asyncio
 import statistics
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +21,15 @@ import anyio
 import psutil
 from distributed import Client
 
-from scattersphere import JobDefinition, Server
+from scattersphere import JobDefinition, Server, result
 from scattersphere.ext.dask import DaskBackend
 from scattersphere.testing.backends import Stage
-from scattersphere.testing.bodies import Echo
+from scattersphere.testing.bodies import Echo, Obey, Refuse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+SIZE = 64 * 2**20
 ONE, MANY = 30, 400
 """Calls of a sample: one after the other; many at once."""
 
@@ -43,6 +46,23 @@ if __name__ == "__main__":
 """
 
 
+BUNDLE = """
+from scattersphere import RunnableTask
+
+class Make(RunnableTask):
+    size: int
+
+    def run(self, context):
+        return bytes(self.size)
+
+class Size(RunnableTask):
+    value: object
+
+    def run(self, context):
+        return len(self.value)
+"""
+
+
 def echo(value: Any = None) -> Any:
     return value
 
@@ -54,6 +74,7 @@ class Bench:
         self.stage = stage
         self.server = server
         self.client = client
+        self.ends: dict[str, list[float]] = {}
 
     async def ours(self) -> None:
         for _ in range(ONE):
@@ -77,6 +98,38 @@ class Bench:
     async def bare_each(self) -> None:
         futures = [self.client.submit(echo, number, pure=False) for number in range(MANY)]
         await asyncio.gather(*[future.result() for future in futures])
+
+    async def cancel(self) -> None:
+        await self._end_running("cancel")
+
+    async def kill(self) -> None:
+        await self._end_running("kill")
+
+    async def _end_running(self, verb: str) -> None:
+        call = self.stage.start(
+            Refuse if verb == "kill" else Obey, **({"until": "/nonexistent/at/all"} if verb == "kill" else {})
+        )
+        await call.begun()
+        started = perf_counter()
+        if verb == "kill":
+            call.handle.kill()
+        else:
+            call.cancel()
+        await call.outcome()
+        self.ends.setdefault(verb, []).append((perf_counter() - started) * 1e3)
+
+    async def two_by_reference(self) -> None:
+        """Have a task make 64 MiB, and another take them."""
+        run = await (await self.server.start("stay")).wait(300)
+        assert run.results["size"] == SIZE, run.explain()
+
+    async def two_through_the_engine(self) -> None:
+        run = await (await self.server.start("come")).wait(300)
+        assert run.results["size"] == SIZE, run.explain()
+
+    async def bare_by_reference(self) -> None:
+        made = self.client.submit(bytes, SIZE, pure=False)
+        assert await self.client.submit(len, made, pure=False) == SIZE
 
     async def ours_large(self) -> None:
         value = await self.stage.run(Echo, value=b"x" * 16_000_000)
@@ -119,17 +172,23 @@ async def table(
         )
 
 
-async def main(repetitions: int, address: str) -> None:
+async def main(repetitions: int, address: str, folder: str) -> None:
     job = JobDefinition.build("many")
     for number in range(MANY):
         job.task(f"t{number}", "Echo", backend="dask", args={"value": number})
     async with (
         Stage(lambda: DaskBackend(address, limit=MANY)) as stage,
-        Server(backends={"dask": DaskBackend(address, limit=MANY)}) as server,
+        Server(backends={"dask": DaskBackend(address, limit=MANY, keep_from=2**20)}) as server,
         Client(address, asynchronous=True, set_as_default=False) as client,
     ):
         server.register_tasks("bench", [Echo])
+        await server.register(Path(folder, "passing.py"))
         server.define(job.done())
+        for name, backend in (("stay", "dask"), ("come", "thread")):
+            both = JobDefinition.build(name).task("make", "passing.Make", backend="dask", args={"size": SIZE})
+            server.define(
+                both.task("size", "passing.Size", backend=backend, args={"value": result("make")}).done()
+            )
         bench = Bench(stage, server, client)
         for warm in (bench.ours, bench.run, bench.bare):
             await warm()
@@ -144,6 +203,19 @@ async def main(repetitions: int, address: str) -> None:
         await table(f"{MANY} at once: goal 1.3", "client.submit and gather", many, MANY, repetitions)
         large = {"DaskBackend": bench.ours_large, "scatter, submit, gather": bench.bare_large}
         await table("16 MB there and back", "scatter, submit, gather", large, 1, repetitions)
+        passed = {
+            "a job of two tasks, by reference": bench.two_by_reference,
+            "the second in a thread of the engine": bench.two_through_the_engine,
+            "two submits, by reference": bench.bare_by_reference,
+        }
+        await table("64 MiB from task to task", "two submits, by reference", passed, 1, repetitions)
+        for _ in range(10 * repetitions):
+            await bench.cancel()
+        for _ in range(repetitions):
+            await bench.kill()
+        print("\nfrom the wish to the end  (ms; median, longest)")
+        for verb, taken in bench.ends.items():
+            print(f"  {verb:44} {statistics.median(taken):8.1f} {max(taken):8.1f}")
 
 
 def with_cluster(repetitions: int) -> None:
@@ -154,7 +226,9 @@ def with_cluster(repetitions: int) -> None:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
         try:
-            anyio.run(main, repetitions, address)
+            with tempfile.TemporaryDirectory() as folder:
+                Path(folder, "passing.py").write_text(BUNDLE, encoding="utf-8")
+                anyio.run(main, repetitions, address, folder)
         finally:
             process.stdin.close()
 

@@ -7,6 +7,7 @@ backend `process`; the thread that Dask gives to a task listens to that process 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import pickle
 import threading
 import weakref
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 WELCOME_SECONDS = 60.0
 """How long the scheduler may take to answer the hello of a worker."""
+
+PIPE_BYTES = 2**20
+"""Room in the pipes of a process: a large value in pieces of 64 KiB wakes both ends a thousand times."""
 
 VERSIONS_KEPT = 64
 """Versions of one engine whose files a Dask worker keeps; it asks again for those that it has let go of."""
@@ -286,7 +290,11 @@ class Guest:
             if not is_exhausted(worker):
                 return worker
             self._workers.stop(worker)
-        return self._workers.start(self._workers.environment())
+        worker = self._workers.start(self._workers.environment())
+        for end in (worker.calls.descriptor, worker.replies.descriptor):
+            with suppress(OSError, AttributeError):  # more than this user may have; not Linux
+                fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        return worker
 
     def put(self, worker: WorkerProcess) -> None:
         """Take a process back."""
