@@ -17,6 +17,7 @@ import attrs
 from scattersphere.abc.journal import Durability, StepRow, ValueForm
 from scattersphere.errors import DefinitionError, JournalError
 from scattersphere.execution.machine.codes import (
+    CANCELLED,
     CRASHED,
     FAILED,
     PENDING,
@@ -216,6 +217,8 @@ class _Run:
         self.reader = reader
         self.state = stored.state
         self.steps: dict[int, StepRow] = {step.unit: step for step in stored.steps}
+        if stored.state.recovered:
+            self.steps |= _concluded(stored)
         self.moves: list[tuple[int, Sequence[int]]] = [(row.life, _entries(row)) for row in stored.moves]
         self.ended_once: set[int] = {
             entry >> STATE_BITS
@@ -236,6 +239,30 @@ class _Run:
         names = () if self.definition is None else tuple(self.definition.tasks)
         name = names[task] if task < len(names) else f"number {task}"
         return f"task {name}" if step is None or step.place is None else f"task {name}[{step.place}]"
+
+
+def _concluded(stored: StoredRun) -> dict[int, StepRow]:
+    """Return rows for the mapped tasks whose end a restart has concluded from those of all their instances."""
+    found = {step.unit for step in stored.steps}
+    instances: dict[int, list[StepRow]] = {}
+    for step in stored.steps:
+        if step.place is not None:
+            instances.setdefault(step.task, []).append(step)
+    rows: dict[int, StepRow] = {}
+    for task, steps in instances.items():
+        states = {step.state for step in steps}
+        if task in found or min(states) < TASK_ENDED_FROM or len(steps) != _widths_of(stored).get(task):
+            continue
+        state = FAILED if states & {FAILED, CRASHED} else CANCELLED if CANCELLED in states else SUCCEEDED
+        rows[task] = steps[0]._replace(unit=task, place=None, state=state, form=ValueForm.NONE, value=None)
+    return rows
+
+
+def _widths_of(stored: StoredRun) -> dict[int, int]:
+    try:
+        return {int(task): int(width) for task, width in json.loads(stored.state.widths).items()}
+    except (ValueError, AttributeError, TypeError):
+        return {}
 
 
 _MASK = (1 << STATE_BITS) - 1
@@ -436,9 +463,8 @@ def _values(run: _Run) -> Iterator[str]:
 
 def _widths(run: _Run) -> Iterator[str]:
     """Instances are of mapped tasks, and within their widths."""
-    try:
-        widths = {int(task): int(width) for task, width in json.loads(run.state.widths).items()}
-    except (ValueError, AttributeError, TypeError):
+    widths = _widths_of(run.stored)
+    if not widths and run.state.widths != "{}":
         yield f"the widths of its maps cannot be read: {run.state.widths[:100]!r}"
         return
     size = None if run.definition is None else len(run.definition.tasks)
