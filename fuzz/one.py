@@ -1,4 +1,4 @@
-"""`python -m fuzz.one TARGET SECONDS`: one target, with atheris (the group `fuzz`)."""
+"""`python -m fuzz.one TARGET SECONDS --seed=N`: one target, with atheris (the group `fuzz`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ with atheris.instrument_imports(include=["scattersphere"]):
 
 def main() -> None:
     """Fuzz; a finding is written to the current folder, and ends the process with an error."""
-    name, seconds = sys.argv[1:3]
+    name, seconds, seed = sys.argv[1:4]
     with corpus(name) as folder:
         options = [
             sys.argv[0],
@@ -21,7 +21,8 @@ def main() -> None:
             f"-max_total_time={seconds}",
             "-verbosity=0",
             "-max_len=4096",
-            "-timeout=5",
+            "-timeout=60",  # a busy machine is no finding
+            seed.removeprefix("-"),
         ]
         atheris.Setup(options, TARGETS[name][0])
         atheris.Fuzz()

@@ -96,8 +96,13 @@ class Framer:
         if self._dropping:  # the rest of a line that was reported as too long
             _, newline, chunk = chunk.partition(b"\n")
             self._dropping = not newline
-        first, *others = chunk.split(b"\n")
         self._size += len(chunk)
+        if (
+            not self._rest and chunk.find(b"\n") == len(chunk) - 1 and chunk
+        ):  # one whole line: most requests come so
+            self._lines.append(chunk[:-1])
+            return
+        first, *others = chunk.split(b"\n")
         self._rest += first
         if others:
             self._lines.append(bytes(self._rest))
@@ -106,6 +111,8 @@ class Framer:
 
     def telnet_answers(self) -> bytes:
         """Return what telnet is to be answered, once."""
+        if not self._answers:
+            return b""
         answers, self._answers = self._answers, b""
         return answers
 
@@ -135,7 +142,7 @@ class Framer:
     def next(self, limit: int) -> Frame | None:
         """Return the next frame, or None where more bytes are needed. `limit` bounds a line's bytes."""
         if not self._lines:
-            return self._unfinished(limit)
+            return self._unfinished(limit) if self._rest else None
         raw = self._lines.popleft()
         self._size -= len(raw) + 1
         if self._at_start:

@@ -215,7 +215,8 @@ class Session:
         made: Call | LongLine | None = None
         if self._read is not None:
             read, self._read = self._read, None
-            made = self._under_way(self._request(*read))
+            call = self._request(*read)
+            made = None if call is None else self._under_way(call)
         while made is None and self.closed is None and self._size <= self.limits.output:
             frame = self._framer.next(self.line_limit)
             if answers := self._framer.telnet_answers():
@@ -233,14 +234,15 @@ class Session:
         return made
 
     def _looked_at(self, frame: Line | Fault) -> Call | LongLine | None:
-        if isinstance(frame, Line) and len(frame.text) > LONG:
+        if type(frame) is Line and len(frame.text) > LONG:
             self._reading = LongLine(partial(_read, frame, self.limits.depth), frame)
             return self._reading
-        return self._under_way(self._request(frame))
+        call = self._request(frame)
+        return None if call is None else self._under_way(call)
 
-    def _under_way(self, call: Call | None) -> Call | None:
+    def _under_way(self, call: Call) -> Call:
         """Note that a call is to be made now."""
-        if call is not None and call.command.late:
+        if call.command.late:
             self._late[call.n] = call
         else:
             self._call = call
