@@ -34,7 +34,7 @@ def test_a_kill_at_every_commit_and_again_within_the_recovery(tmp_path):
     result, errors = killed(ROWS, tmp_path, 1, 24, 3)
     assert result["wrong"] == [], errors
     assert result["cases"] == 144
-    assert result["kills"] > 260
+    assert result["kills"] > 250
     assert "errors" not in result, errors
 
 
@@ -51,5 +51,5 @@ def test_a_server_that_is_killed_at_a_commit_goes_on(tmp_path):
 def test_a_server_that_is_killed_at_every_commit_and_again_within_the_recovery_goes_on(tmp_path):
     result, errors = killed(SERVER, tmp_path, 1, 26, 2)
     assert result["wrong"] == [], errors
-    assert result["kills"] > 150
+    assert result["kills"] > 100
     assert "errors" not in result, errors

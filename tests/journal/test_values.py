@@ -148,7 +148,7 @@ values = st.recursive(
         st.builds(Row, inner, inner),
         st.builds(Slotted, inner),
     ),
-    max_leaves=6,
+    max_leaves=4,
 )
 
 
