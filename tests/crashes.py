@@ -23,7 +23,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-STANDS_STILL = 900.0
+STANDS_STILL = 600.0
 """Seconds after which a test is shown with all its threads, and its process ends: nobody waits for it."""
 
 

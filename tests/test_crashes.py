@@ -25,9 +25,9 @@ def test_stands_still():
 
 def test_how_a_process_died_and_where_its_threads_stood_is_shown(pytester: pytest.Pytester) -> None:
     text = Path(__file__).with_name("crashes.py").read_text(encoding="utf-8")
-    assert text.count("STANDS_STILL = 900.0") == 1
+    assert text.count("STANDS_STILL = 600.0") == 1
     pytester.makepyfile(
-        crashes=text.replace("STANDS_STILL = 900.0", "STANDS_STILL = 2.0"),
+        crashes=text.replace("STANDS_STILL = 600.0", "STANDS_STILL = 2.0"),
         conftest="import crashes\n\ndef pytest_configure(config):\n"
         "    config.pluginmanager.register(crashes.Crashes(config))\n",
         test_it=TESTS,
