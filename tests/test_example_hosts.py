@@ -226,8 +226,8 @@ for cell in notebook.cells:
     )  # the kernel complains of its own transport, so its errors are not looked at
     assert done.returncode == 0, done.stderr
     shown = done.stdout
-    # The job, the run as it begins, the run as it ended.
-    assert shown.count('<div class="scattersphere">') == 3
+    # The job, the run as it begins, the run as it ended, the Server.
+    assert shown.count('<div class="scattersphere">') == 4
     assert "run 1 of count: succeeded" in shown
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
 
 from scattersphere.commands.access import Principal, Role
 from scattersphere.commands.errors import ListenError
@@ -95,6 +99,8 @@ async def serve_pages(
     config.ssl = tls  # ours, whose certificate may be read again while it serves
     first = link()
     say(f"pages at {base}/ (this link lets one browser in, once, within a minute: {first})")
-    if opened is not None:
-        opened(first)
-    await Quiet(config).serve(sockets=[listening])
+    async with anyio.create_task_group() as group:
+        if opened is not None:  # in a thread: a browser in the terminal comes back when it is left
+            group.start_soon(partial(anyio.to_thread.run_sync, opened, first, abandon_on_cancel=True))
+        await Quiet(config).serve(sockets=[listening])
+        group.cancel_scope.cancel()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from patience import PATIENCE
 
@@ -20,13 +22,14 @@ if TYPE_CHECKING:
 class Dev:
     """A running `scattersphere dev`."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, **environment: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-u", "-m", "scattersphere", "dev", str(folder), *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
+            env=os.environ | environment,
         )
 
     def until(self, words: str) -> list[str]:
@@ -114,3 +117,24 @@ def test_in_json_every_line_is_an_object(folder: Path) -> None:
         event["event"] for event in events
     }
     dev.end()
+
+
+def test_pages_are_opened_in_a_browser_which_is_logged_in_and_does_not_hold_the_server(
+    folder: Path, tmp_path: Path
+) -> None:
+    browser = tmp_path / "browser"
+    told = tmp_path / "told"
+    os.mkfifo(told)  # this browser comes back when somebody has read which page it shows, and no sooner
+    browser.write_text(f'#!/bin/sh\necho "$1" > {told}\n', encoding="utf-8")
+    browser.chmod(0o700)
+    dev = Dev(folder, "--open", BROWSER=f"{browser} %s")
+    try:
+        dev.until("pages at ")
+        link = told.read_text(encoding="utf-8").strip()
+        with httpx.Client(timeout=PATIENCE, follow_redirects=True, trust_env=False) as client:
+            assert "Overview" in client.get(link).text
+            jobs = client.get(link.partition("/login")[0] + "/jobs")
+            assert jobs.status_code == 200
+            assert "hello" in jobs.text
+    finally:
+        dev.end()

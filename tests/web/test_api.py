@@ -450,3 +450,13 @@ async def test_there_are_not_more_streams_than_the_limits_say():
             run.cancel()
         assert statuses == [200, 200]
         assert (await api.get(f"/runs/{run.id}/events")).status_code == 200  # there is room again
+
+
+async def test_a_page_shows_the_description_without_anything_from_outside():
+    async with Server() as server:
+        api = client(server)
+        page = (await api.get("/../docs")).text
+        for row in rows():
+            assert f"{API}{row.path}" in page
+        assert re.findall(r'(?:src|href)="(?:https?:)?//[^"]*"', page) == []
+        assert f"{API}/runs/{{run}}/events" in page
