@@ -48,7 +48,7 @@ async def held_by_pages() -> None:
     """Print for how long each page holds the loop, and what it is over the wire."""
     import logging  # noqa: PLC0415 - what fails in the showcase is meant to
 
-    import showcase  # type: ignore[import-not-found] # noqa: PLC0415 - a program beside the tests
+    import showcase  # noqa: PLC0415 - a program beside the tests
 
     logging.disable()
     with tempfile.TemporaryDirectory() as folder:
@@ -121,7 +121,8 @@ async def measured(client: httpx.AsyncClient, path: str) -> tuple[httpx.Response
 def painted() -> None:
     """Print when a browser has painted first, and when it has the whole of the page."""
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - the group `browser`
-    from shots import FLAGS, Showcase, chromium  # type: ignore[import-not-found] # noqa: PLC0415 - beside the tests
+
+    from shots import FLAGS, Showcase, chromium  # noqa: PLC0415 - beside the tests
 
     if (path := chromium()) is None:
         print("there is no chromium: nothing was painted")

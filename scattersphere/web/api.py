@@ -206,8 +206,8 @@ class Api:
         def wanted(entry: Entry) -> bool:
             return _of(kinds, entry) or lagged(entry)
 
-        messages = self._feeds.stream(run.id, run.events, run.last_event, since, wanted)
-        return self._calls.stream(principal, messages)
+        produce = self._feeds.stream(run.id, run.events, run.last_event, since, wanted)
+        return self._calls.stream(principal, produce)
 
 
 def _of(kinds: frozenset[str] | None, entry: Entry) -> bool:

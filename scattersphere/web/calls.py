@@ -22,11 +22,12 @@ from scattersphere.errors import ScattersphereError
 from scattersphere.web.streams import EventStream, Streams
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.requests import Request
 
     from scattersphere.commands.gateway import Gateway
+    from scattersphere.web.streams import Produce
 
 USERS = 10_000
 """Users whose rate is remembered."""
@@ -102,11 +103,11 @@ class Calls:
             message = f"more than {limits.rate:g} requests a second; try again in {late:.2f} s"
             raise RequestError("rate-limited", message, retry_after=round(late, 3))
 
-    def stream(self, principal: Principal, messages: AsyncIterator[bytes]) -> EventStream:
+    def stream(self, principal: Principal, produce: Produce) -> EventStream:
         """Return a stream of events for a user. Raises `RequestError` (`busy`) where there are too many."""
         limits = self.gateway.limits
         self._streams.check(principal.user, limits)
-        return EventStream(messages, self._streams, principal.user, patience=limits.write_time)
+        return EventStream(produce, self._streams, principal.user, patience=limits.write_time)
 
     async def _handle(self, row: Command, principal: Principal, arguments: dict[str, Any]) -> Reply:
         if row.in_session:

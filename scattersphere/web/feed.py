@@ -19,7 +19,7 @@ import attrs
 
 from scattersphere.commands.views import event_view, kind_of
 from scattersphere.model.events import Event, EventKind
-from scattersphere.web.streams import ALIVE
+from scattersphere.web.streams import ALIVE, Produce, Write
 from scattersphere.web.turns import Turns
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ class Feed:
         self._ended = False
         self.readers = 0
 
-    async def stream(self, since: int, wanted: Callable[[Entry], bool]) -> AsyncIterator[bytes]:
-        """Yield the events after a number as server-sent events, and a comment where nothing happens."""
+    async def stream(self, since: int, wanted: Callable[[Entry], bool], write: Write) -> None:
+        """Write the events after a number as server-sent events, and a comment where nothing happens."""
         position = since
         async with anyio.create_task_group() as group:
             try:
@@ -87,16 +87,16 @@ class Feed:
                         position = max(position, entries[-1].event.seq)
                         data = b"".join(entry.data for entry in entries if wanted(entry))
                         if data:
-                            yield data
+                            await write(data)
                         continue
                     if self._ended:
-                        yield b"event: end\ndata: {}\n\n"
+                        await write(b"event: end\ndata: {}\n\n")
                         return
                     if not self._reads:
                         self._reads = True
                         group.start_soon(self._read)
                     if not await self._news():
-                        yield b": alive\n\n"
+                        await write(b": alive\n\n")
             finally:
                 group.cancel_scope.cancel()
 
@@ -156,18 +156,21 @@ class Feeds:
     def __init__(self) -> None:
         self._feeds: dict[Any, Feed] = {}
 
-    async def stream(
+    def stream(
         self,
         about: Any,
         source: Callable[[int], AsyncIterator[Event]],
         last: int,
         since: int,
         wanted: Callable[[Entry], bool],
-    ) -> AsyncIterator[bytes]:
-        """Yield events as `Feed.stream` does, over a feed that all who read the same source share."""
-        async with self._joined(about, source, last) as feed, aclosing(feed.stream(since, wanted)) as found:  # type: ignore[type-var]
-            async for data in found:
-                yield data
+    ) -> Produce:
+        """Return what writes events as `Feed.stream` does, over a feed that all who read the same source share."""
+
+        async def produce(write: Write) -> None:
+            async with self._joined(about, source, last) as feed:
+                await feed.stream(since, wanted, write)
+
+        return produce
 
     @asynccontextmanager
     async def _joined(

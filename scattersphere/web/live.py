@@ -16,11 +16,12 @@ import anyio.to_thread
 from scattersphere.web.streams import ALIVE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from scattersphere.execution.run import Run
     from scattersphere.web.content import Look, Taken
     from scattersphere.web.runpage import Query
+    from scattersphere.web.streams import Write
 
 GAP = 0.25
 """Seconds between two messages of one page."""
@@ -47,10 +48,14 @@ class _Changes:
         return changed
 
 
-async def run_messages(
-    run: Run, query: Query, parts: Callable[[], dict[str, str]], lines: Callable[[list[Any]], str]
-) -> AsyncIterator[bytes]:
-    """Yield the page of a run until the run has ended. `parts` and `lines` render; they are called in a thread."""
+async def write_run(
+    run: Run,
+    query: Query,
+    parts: Callable[[], dict[str, str]],
+    lines: Callable[[list[Any]], str],
+    write: Write,
+) -> None:
+    """Write the page of a run until the run has ended. `parts` and `lines` render; they are called in a thread."""
     changes = _Changes()
     woken, waiting = anyio.Event(), list[Any]()
     over = False
@@ -81,7 +86,7 @@ async def run_messages(
                         await woken.wait()
                 ended = over
                 if not woken.is_set():
-                    yield b": alive\n\n"
+                    await write(b": alive\n\n")
                     continue
                 woken = anyio.Event()
                 found, waiting[:] = list(waiting), []
@@ -89,17 +94,17 @@ async def run_messages(
                 put = changes.of(await anyio.to_thread.run_sync(parts))
                 took = anyio.current_time() - begun
                 append = {"log-lines": await anyio.to_thread.run_sync(lines, found)} if found else {}
-                yield _message(put, append)
+                await write(_message(put, append))
                 if ended:
-                    yield b"event: ended\ndata:\n\n"
+                    await write(b"event: ended\ndata:\n\n")
                     return
                 await anyio.sleep(max(GAP, SHARE * took))
         finally:
             group.cancel_scope.cancel()
 
 
-async def table_messages(look: Look, parts: Callable[[Taken], dict[str, str]]) -> AsyncIterator[bytes]:
-    """Yield a page of many runs, drawn again at events of the Server. `parts` renders, in a thread."""
+async def write_table(look: Look, parts: Callable[[Taken], dict[str, str]], write: Write) -> None:
+    """Write a page of many runs, drawn again at events of the Server. `parts` renders, in a thread."""
     changes = _Changes()
     woken = anyio.Event()
 
@@ -117,7 +122,7 @@ async def table_messages(look: Look, parts: Callable[[Taken], dict[str, str]]) -
                 begun = anyio.current_time()
                 put = changes.of(await anyio.to_thread.run_sync(parts, look.take()))
                 took = anyio.current_time() - begun
-                yield _message(put, {}) if put else b": alive\n\n"
+                await write(_message(put, {}) if put else b": alive\n\n")
                 await anyio.sleep(max(2 * GAP, SHARE * took))
         finally:
             group.cancel_scope.cancel()

@@ -32,7 +32,7 @@ from scattersphere.web import content, fields, forms, runpage
 from scattersphere.web.api import STATUS, Api, refusal, tagged
 from scattersphere.web.calls import CallError, Calls
 from scattersphere.web.guard import API, Guard, RefusedError, cookie_header, cookies_of, read_form
-from scattersphere.web.live import run_messages, table_messages
+from scattersphere.web.live import write_run, write_table
 from scattersphere.web.openapi import openapi
 from scattersphere.web.paths import NUMBER
 
@@ -381,7 +381,7 @@ class Pages:
         def parts(taken: content.Taken) -> dict[str, str]:
             return {"overview": page.render(**common, **content.overview(taken))}
 
-        return self._calls.stream(look.principal, table_messages(look, parts))
+        return self._calls.stream(look.principal, partial(write_table, look, parts))
 
     async def jobs(self, request: Request, look: content.Look) -> Response:
         """Show the jobs."""
@@ -527,7 +527,7 @@ class Pages:
             rows = content.log_rows(found, level=query.level, find=query.find)
             return templates().get_template("run-lines.html").render(lines=rows)
 
-        return self._calls.stream(look.principal, run_messages(run, query, parts, lines))
+        return self._calls.stream(look.principal, partial(write_run, run, query, parts, lines))
 
     async def log_text(self, request: Request, look: content.Look) -> Response:
         """Give the kept log as text."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -11,10 +12,11 @@ from starlette.responses import StreamingResponse
 from scattersphere.commands.errors import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from scattersphere.commands.limits import Limits
 
+Write = Callable[[bytes], Awaitable[None]]
+Produce = Callable[[Write], Awaitable[None]]
+"""Writes a stream, piece by piece, and returns at its end."""
 ALIVE = 15.0
 """Seconds without an event after which a comment is sent, so that proxies keep the stream."""
 
@@ -48,15 +50,27 @@ class Streams:
 class EventStream(StreamingResponse):
     """Server-sent events. A reader that takes nothing for `patience` seconds is given up."""
 
-    def __init__(
-        self, messages: AsyncIterator[bytes], streams: Streams, user: str, *, patience: float
-    ) -> None:
+    def __init__(self, produce: Produce, streams: Streams, user: str, *, patience: float) -> None:
         # A proxy must neither keep nor gather what it passes on.
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        super().__init__(messages, media_type="text/event-stream", headers=headers)
+        super().__init__((), media_type="text/event-stream", headers=headers)
+        self._produce = produce
         self._streams = streams
         self._user = user
         self._patience = patience
+
+    async def stream_response(self, send: Any) -> None:
+        """Send the head, all that is written, and the end.
+
+        What is written comes from no generator: its tasks would be left to whoever collects the generator.
+        """
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+
+        async def write(data: bytes) -> None:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+
+        await self._produce(write)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Send what there is until the end, or until nobody reads it."""

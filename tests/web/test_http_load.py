@@ -159,6 +159,11 @@ async def test_a_feed_keeps_a_bounded_number_of_events_for_readers_that_are_behi
         application(server)
         run = await server.start("talk", {"n": 5 * KEPT})
         feed = Feed(run.events, 0)
-        read = [data async for data in feed.stream(0, lambda entry: entry.kind == "state")]
+        read = []
+
+        async def note(data):
+            read.append(data)
+
+        await feed.stream(0, lambda entry: entry.kind == "state", note)
         assert read[-1] == b"event: end\ndata: {}\n\n"
         assert len(feed._entries) < 2 * KEPT
