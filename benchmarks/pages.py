@@ -121,7 +121,6 @@ async def measured(client: httpx.AsyncClient, path: str) -> tuple[httpx.Response
 def painted() -> None:
     """Print when a browser has painted first, and when it has the whole of the page."""
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - the group `browser`
-
     from shots import FLAGS, Showcase, chromium  # noqa: PLC0415 - beside the tests
 
     if (path := chromium()) is None:
