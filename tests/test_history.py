@@ -3,7 +3,6 @@
 import gc
 import tracemalloc
 import weakref
-from collections import deque
 
 import anyio
 import pytest
@@ -168,12 +167,27 @@ async def test_a_kept_run_is_few_objects_for_the_garbage_collector():
         assert (await objects_after(100) - before) / 100 < 20
 
 
+async def test_a_job_that_runs_all_the_time_leaves_the_others_their_lines_in_the_server_s_log():
+    """One runner filled the log of everybody within seconds."""
+    async with Server() as server:
+        server.register_tasks("app", CLASSES)
+        server._book._keep = 10
+        for name in ("rare", "busy"):
+            server.define(JobDefinition.build(name).task("only", "Silent").done())
+        await (await server.start("rare")).wait(PATIENCE)
+        for _ in range(20):
+            await (await server.start("busy")).wait(PATIENCE)
+        kept = server.logs()
+        assert len(kept) == 10
+        assert [line.run for line in kept if line.message.startswith("rare")] == [1, 1]
+        assert [line.run for line in kept][-2:] == [21, 21]  # and the newest are there
+        assert [line.time for line in kept] == sorted(line.time for line in kept)
+
+
 async def test_runs_beyond_the_history_leave_memory_as_it_was():
     async with Server(history=(20, 3600.0), keep_events=10) as server:
         server.register_tasks("app", CLASSES)
-        server._book._entries = deque(
-            maxlen=10
-        )  # both logs of the server are full, as they are after a while
+        server._book._keep = 10  # both logs of the server are full, as they are after a while
 
         async def some(count):
             for _ in range(count):

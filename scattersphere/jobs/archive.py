@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from scattersphere._mapping import LiveMapping
+from scattersphere._shares import FairShares
 from scattersphere.errors import NoSuchRunError
 
 if TYPE_CHECKING:
@@ -38,11 +39,8 @@ class RunArchive(LiveMapping[int, "Run"]):
         self._runs: dict[int, Run] = {}
         self._ended: dict[int, tuple[float, Run]] = {}
         """The ended ones, oldest first."""
-        self._shares: dict[str, dict[int, None]] = {}
-        """The numbers of the ended ones by job, oldest first."""
-        self._jobs_with: dict[int, dict[str, None]] = {}
-        """The jobs by how many ended runs they have, so that the largest share is found at once."""
-        self._most = 0
+        self._shares = FairShares[int]()
+        """The numbers of the ended ones by job."""
         self.evicted: int = 0
 
     def __getitem__(self, run_id: int) -> Run:
@@ -71,9 +69,7 @@ class RunArchive(LiveMapping[int, "Run"]):
     def ended(self, run: Run, now: float) -> None:
         """A run has ended at `now`; evict what is too much or too old."""
         self._ended[run.id] = (now, run)
-        share = self._shares.setdefault(run.job, {})
-        share[run.id] = None
-        self._count(run.job, len(share) - 1, len(share))
+        self._shares.add(run.job, run.id)
         self.evict(now)
 
     def evict(self, now: float) -> None:
@@ -81,8 +77,8 @@ class RunArchive(LiveMapping[int, "Run"]):
         while self._ended and now - self._oldest() >= self._keep_for:
             self._evict(next(iter(self._ended)))
         while len(self._ended) > self._keep:
-            job = next(iter(self._jobs_with[self._most]))
-            self._evict(next(iter(self._shares[job])))
+            _, number = self._shares.largest()
+            self._evict(number)
         if self._ended and not self._reminded and self._keep_for < math.inf:
             self._reminded = True
             self._remind(self._oldest() + self._keep_for, self._look_again)
@@ -90,24 +86,9 @@ class RunArchive(LiveMapping[int, "Run"]):
     def _oldest(self) -> float:
         return next(iter(self._ended.values()))[0]
 
-    def _count(self, job: str, before: int, now: int) -> None:
-        """Note how many ended runs of a job are kept now."""
-        if before:
-            del self._jobs_with[before][job]
-        if now:
-            self._jobs_with.setdefault(now, {})[job] = None
-        self._most = max(self._most, now)
-        while self._most and not self._jobs_with.get(self._most):
-            self._jobs_with.pop(self._most, None)
-            self._most -= 1
-
     def _evict(self, number: int) -> None:
         _, run = self._ended.pop(number)
-        share = self._shares[run.job]
-        del share[number]
-        self._count(run.job, len(share) + 1, len(share))
-        if not share:
-            del self._shares[run.job]
+        self._shares.remove(run.job, number)
         self._runs.pop(number, None)
         self.evicted += 1
         self._on_evict(run)

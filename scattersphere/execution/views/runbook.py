@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections import Counter, deque
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from scattersphere._shares import FairShares
 from scattersphere.execution.machine.codes import CRASHED, FAILED, SUCCEEDED
 from scattersphere.model.events import EventKind
 from scattersphere.model.logs import LogLine
@@ -48,10 +49,17 @@ _Entry = tuple[float, int, str, int, "str | _Success"]
 
 
 class RunBook:
-    """Lines about runs, the newest `keep` of them, and how many runs ended how."""
+    """Lines about runs, at most `keep` of them, and how many runs ended how.
+
+    Where there are too many, the job that has the most gives up its oldest: one that runs all the time does not take
+    the others' lines.
+    """
 
     def __init__(self, keep: int = KEPT) -> None:
-        self._entries: deque[_Entry] = deque(maxlen=keep)
+        self._keep = keep
+        self._entries: dict[int, _Entry] = {}
+        self._last = 0
+        self._shares = FairShares[int]()
         self.ended: Counter[RunState] = Counter()
 
     def moved(self, execution: Execution, kind: EventKind, when: float) -> None:
@@ -68,7 +76,14 @@ class RunBook:
             level, words = _LEVELS[state], _success(execution) or _ending(execution)
         else:
             words = _TOLD[kind] + _reason(execution)
-        self._entries.append((when, execution.id, execution.plan.job, level, words))
+        job = execution.plan.job
+        self._last += 1
+        self._entries[self._last] = (when, execution.id, job, level, words)
+        self._shares.add(job, self._last)
+        if len(self._entries) > self._keep:
+            group, number = self._shares.largest()
+            self._shares.remove(group, number)
+            del self._entries[number]
 
     def lines(
         self,
@@ -82,7 +97,7 @@ class RunBook:
         wanted = job if callable(job) else lambda name: job in {None, name}
         chosen = [
             entry
-            for entry in self._entries
+            for entry in self._entries.values()
             if run in {None, entry[1]} and wanted(entry[2]) and entry[3] >= level
         ]
         if tail is not None:
