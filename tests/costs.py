@@ -145,6 +145,9 @@ SLOW: dict[str, str] = {
 DEAR = 1.0
 """Seconds of processor, of this process and of the children that have ended, from which on a test is named."""
 
+MUCH = 60.0
+"""Seconds of processor from which on the sum is told: a newcomer is promised one for `make test`."""
+
 _begun = pytest.StashKey[float]()
 everything = pytest.StashKey[list[str]]()
 """The names of all tests, if all were asked for."""
@@ -160,6 +163,7 @@ class Costs:
 
     def __init__(self, config: pytest.Config) -> None:
         self._dear: list[tuple[float, str]] = []
+        self._all = 0.0
         self._only_measures = hasattr(config, "workerinput")
         """One of several processes of the suite: the first one gets the reports of all."""
         self._file = os.environ.pop("TEST_COSTS", None)
@@ -199,6 +203,7 @@ class Costs:
         for name, cost in report.user_properties:
             if name == "cost":
                 seconds, slow = cost
+                self._all += seconds
                 if seconds > DEAR and not slow:
                     self._dear.append((seconds, report.nodeid))
                 if self._file is not None:
@@ -206,8 +211,10 @@ class Costs:
                         file.write(json.dumps([round(seconds, 3), slow, report.nodeid]) + "\n")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Name what is dear and not marked."""
+        """Name what is dear and not marked, and tell the sum."""
         if self._dear:
             terminalreporter.section("dear tests that are not marked slow (tests/costs.py)")
             for seconds, name in sorted(self._dear, reverse=True):
                 terminalreporter.write_line(f"{seconds:6.1f} s of processor  {name}")
+        if self._all > MUCH:
+            terminalreporter.write_line(f"All tests together took {self._all:.0f} s of processor.")
