@@ -85,7 +85,7 @@ class CommandQueue:
             self._take(execution, commands)
             if (
                 not execution.obeying
-            ):  # else a command has led to a signal: the loop below comes to its commands
+            ):  # else a command led to this signal: who carries that out comes to these too
                 self._carry_on(execution, time.perf_counter() + SLICE)
         self._host.wake()
 

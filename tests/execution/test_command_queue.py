@@ -32,6 +32,7 @@ class Stage:
             machine=self.machine,
             finals_timer=None,
             watchers=None,
+            recording=None,
             journal=SimpleNamespace(stamp=note("stamp")),
             commands=deque(),
             obeying=False,
