@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import queue
 import shutil
 import sqlite3
@@ -241,16 +242,45 @@ async def rates(folder: Path, count: int) -> None:
             show(f"runs of one task, strict, {at_once} at once", f"{count / taken:.0f} a second")
 
 
-def dbos_words() -> str:
-    """Say why the peer is not measured, where it is not."""
-    for name in ("dbos", "psycopg"):
-        try:
-            __import__(name)
-        except ImportError:
-            return f"DBOS is not measured: the package {name} is not installed"
-    if shutil.which("postgres") is None and not list(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
-        return "DBOS is not measured: there is no PostgreSQL on this machine"
-    return "DBOS is not measured: no program for it has been written"
+DATABASE = "DBOS_SYSTEM_DATABASE_URL"
+"""Names a PostgreSQL database that DBOS may make its tables in."""
+
+
+async def durable(folder: Path, count: int) -> None:
+    """A durable step that does nothing, one after the other: a chain of a strict run, and a workflow of DBOS."""
+    graph = SHAPES["chain"](count)
+    cost, wall = await _one_run(graph, "strict", folder / "chain.db")
+    show("a link of a chain, strict", f"{wall / count * 1e3:.2f} ms")
+    show("", f"{cost / count * 1e3:.2f} ms of processor")
+    try:
+        from dbos import DBOS  # noqa: PLC0415 - where it is installed
+    except ImportError:
+        print("  DBOS is not measured: it is not installed")
+        return
+    if DATABASE not in os.environ:
+        print(f"  DBOS is not measured: ${DATABASE} names no database of PostgreSQL")
+        return
+    DBOS(config={"name": "bench", "system_database_url": os.environ[DATABASE], "log_level": "ERROR"})
+
+    @DBOS.step()
+    async def step(number: int) -> None:
+        """Do nothing."""
+
+    @DBOS.workflow()
+    async def flow(steps: int) -> None:
+        for number in range(steps):
+            await step(number)
+
+    DBOS.launch()
+    try:
+        await flow(5)
+        started, wall_started = process_time(), perf_counter()
+        await flow(count)
+        theirs, their_wall = process_time() - started, perf_counter() - wall_started
+    finally:
+        DBOS.destroy()
+    show("a step of DBOS on PostgreSQL", f"{their_wall / count * 1e3:.2f} ms", their_wall / wall)
+    show("", f"{theirs / count * 1e3:.2f} ms of processor", theirs / cost)
 
 
 def parts(folder: Path, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], None]]]:
@@ -260,11 +290,12 @@ def parts(folder: Path, args: argparse.Namespace) -> Iterator[tuple[str, Callabl
     shapes = args.shapes.split(",")
     yield "tasks", lambda: anyio.run(whole_runs, folder, args.size, shapes, args.repetitions)
     yield "rates", lambda: anyio.run(rates, folder, args.commits)
+    yield "durable", lambda: anyio.run(durable, folder, args.commits)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--parts", default="commits,rows,open,tasks,rates", help="with commas")
+    parser.add_argument("--parts", default="commits,rows,open,tasks,rates,durable", help="with commas")
     parser.add_argument("--commits", type=int, default=400)
     parser.add_argument("--size", type=int, default=10_000, help="tasks, rows")
     parser.add_argument("--runs", type=int, default=100_000, help="in the large file")
@@ -280,7 +311,6 @@ def main() -> None:
             if name in args.parts.split(","):
                 print(name)
                 part()
-        print(dbos_words())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
