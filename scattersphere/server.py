@@ -279,6 +279,16 @@ class Server(AsyncResource):
             self._closing_how = _Closing(cancel, finish, is_said=True)
         await super().aclose()
 
+    def _leave(self) -> None:
+        super()._leave()
+        durable = self._durable
+        if durable is None or not durable.recorder.is_open or self._executor.is_suspending:
+            return
+        if (
+            not self._closing_how.cancel or durable.recorder.failure is not None
+        ):  # at once: bodies find it closing
+            self._executor.begin_suspend(filter(durable.survives, list(self._executor.running.values())))
+
     async def _release(self) -> None:
         async with AsyncExitStack() as stack:  # an error in one part keeps no other from being let go of
             stack.callback(self._feed.close)
@@ -295,7 +305,7 @@ class Server(AsyncResource):
 
     async def _end_runs(self) -> None:
         executor, durable = self._executor, self._durable
-        if durable is not None and (not self._closing_how.cancel or durable.recorder.failure is not None):
+        if durable is not None and executor.is_suspending:
             await self._suspend_runs(durable)
         await executor.end_all("cancel", "the server is closing", self._options.grace)
         with anyio.move_on_after(self._options.grace):
@@ -306,12 +316,10 @@ class Server(AsyncResource):
     async def _suspend_runs(self, durable: DurableRuns) -> None:
         """Suspend all runs that survive; those that do not are left, to be cancelled."""
         executor, grace, finish = self._executor, self._options.grace, self._closing_how.finish
-        runs = [execution for execution in executor.running.values() if durable.survives(execution)]
         for execution in [each for each in executor.running.values() if not durable.survives(each)]:
             executor.requests.request(execution, "cancel", "the server is closing", grace)
-        await executor.suspend(
-            runs, finish=grace if finish is None else min(finish, grace), grace=grace, kill=KILL_SECONDS
-        )
+        finish = grace if finish is None else min(finish, grace)
+        await executor.suspend(finish=finish, grace=grace, kill=KILL_SECONDS)
         durable.recorder.flush()
         executor.let_go()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from scattersphere.abc.around import Carried
 from scattersphere.abc.backend import Call, Outcome, OutcomeKind
-from scattersphere.errors import TaskCrashedError
+from scattersphere.errors import ClosedError, JournalError, TaskCrashedError
 from scattersphere.execution import progress
 from scattersphere.execution.attempt import Attempt
 from scattersphere.execution.execution import Failure
@@ -503,6 +503,11 @@ class AttemptRunner:
         """An attempt raised: keep type, message and traceback as text, and tell the machine."""
         if issubclass(type(exc), TaskCrashedError):
             self._died(attempt, Outcome(OutcomeKind.DIED, error=exc))
+            return
+        if attempt.execution.is_suspended and issubclass(type(exc), (ClosedError, JournalError)):
+            self.over(
+                attempt, LOST, None
+            )  # it asked for something that the next start of the Server has for it
             return
         error = kept_error(exc, text, is_freed=attempt.planned.task_class.is_freed)
         failure = Failure(type(exc).__qualname__, _message(exc), text, error)

@@ -625,15 +625,10 @@ class JobExecutor:
 
     # ---- suspending
 
-    async def suspend(self, runs: Iterable[Execution], *, finish: float, grace: float, kill: float) -> None:
-        """Let runs be as they are, for the next start of the Server: nothing more begins, what executes ends soon.
-
-        Who waits is told at once. What may end by itself has `finish` seconds; then it is cancelled and has `grace`
-        seconds, then it is killed and has `kill` seconds.
-        """
+    def begin_suspend(self, runs: Iterable[Execution]) -> None:
+        """Let runs be as they are, for the next start of the Server: nothing more begins, and who waits is told."""
         self.is_suspending = True
-        suspended = [execution for execution in runs if not execution.state.ended]
-        for execution in suspended:
+        for execution in [execution for execution in runs if not execution.state.ended]:
             execution.is_suspended = True
             execution.machine.suspend()
             for timer in execution.retries.values():
@@ -641,6 +636,14 @@ class JobExecutor:
             self.observer.run_moved(execution, EventKind.RUN_SUSPENDED)
             execution.note_event(EventKind.RUN_SUSPENDED, None, "")
             self.guard(execution, execution.tell_end)
+
+    async def suspend(self, *, finish: float, grace: float, kill: float) -> None:
+        """End what executes of suspended runs.
+
+        What may end by itself has `finish` seconds; then it is cancelled and has `grace` seconds, then it is killed
+        and has `kill` seconds.
+        """
+        suspended = [execution for execution in self.running.values() if execution.is_suspended]
         await anyio.lowlevel.checkpoint()
         for execution in suspended:
             for unit, attempt in list(execution.live.items()):

@@ -40,6 +40,9 @@ class RequestHost(Protocol):
     def admit(self) -> None:
         """Give free slots to queued runs."""
 
+    def slot(self, execution: Execution) -> None:
+        """Start a queued run."""
+
     def crash_run(self, execution: Execution, exc: BaseException) -> None:
         """End a run because of a defect of ours that came up while it was served."""
 
@@ -85,6 +88,8 @@ class RunRequests:
         if (
             execution.state is RunState.QUEUED
         ):  # resumed: a place may have become free while nobody could take it
+            if execution.is_child:  # it needs none, and was paused before it was durable
+                self._host.slot(execution)
             self._host.admit()
         self.reach_children(execution, verb)
 

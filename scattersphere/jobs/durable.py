@@ -10,7 +10,7 @@ import json
 import os
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from scattersphere.registry.records import BundleVersion
     from scattersphere.registry.registry import TaskRegistry
 
+T = TypeVar("T")
 MICRO = 1_000_000
 QUICK_BYTES = 64 * 1024
 """Bytes of JSON results that are read on the loop's thread."""
@@ -101,20 +102,27 @@ class DurableRuns:
         self.waiting: dict[int, Waiting] = {}
         """Unfinished runs whose code is not there, by number."""
         self._children: dict[ChildKey, int] = {}
+        self._ended_here: set[int] = set()
+        """Runs that could not go on at the start of this life."""
         self._looking = False
         self._look_again = False
-        self._is_restoring = False
         self._is_opened = False
+
+    async def _call(self, method: Callable[..., T], *args: Any) -> T:
+        """Call a method of the journal that blocks: in a thread, unless the journal says that it takes no time."""
+        if getattr(self._journal, "is_instant", False):
+            return method(*args)
+        return await anyio.to_thread.run_sync(partial(method, *args))
 
     # ---- opening
 
     async def open(self) -> None:
         """Take the journal, and commit the beginning of a new life. Raises `JournalBusyError`, `JournalError`."""
         recorder, journal = self.recorder, self._journal
-        state = await anyio.to_thread.run_sync(journal.open, recorder)
+        state = await self._call(journal.open, recorder)
         self._is_opened = True
         rows = recorder.open(state, pid=os.getpid(), version=self._version)
-        for stored in await anyio.to_thread.run_sync(journal.read_runs, state.unfinished):
+        for stored in await self._call(journal.read_runs, state.unfinished):
             rows += await self._new_life(stored)
         await recorder.wait_for(lambda done: recorder.write(rows, done))
         recorder.begun()
@@ -123,7 +131,7 @@ class DurableRuns:
     async def _new_life(self, stored: StoredRun) -> list[Row]:
         now = self.recorder.now()
         try:
-            text = await anyio.to_thread.run_sync(self._journal.read_definition, stored.run.definition)
+            text = await self._call(self._journal.read_definition, stored.run.definition)
             definition = _definition_of(text)
         except (LookupError, ScattersphereError) as error:
             words = f"its definition cannot be read any more: {error}"
@@ -131,6 +139,8 @@ class DurableRuns:
         after, rows = new_life(stored, definition, now)
         if after.state.state < RUN_ENDED_FROM:
             self._unfinished.append((after, definition))
+        else:
+            self._ended_here.add(stored.run.id)
         return rows
 
     async def restore(self) -> None:
@@ -143,16 +153,21 @@ class DurableRuns:
             self.waiting[execution.id] = Waiting(stored, definition, execution)
             self._executor.running[execution.id] = execution
             self._starter.take_back(Run(execution, self._executor))
-        for waiting in list(self.waiting.values()):
+        known = list(self.waiting.values())
+        for waiting in known:
             await self._know_children(waiting)
         await self._look()
+        for waiting in known:
+            if waiting.stored.run.parent in self._ended_here and not waiting.execution.state.ended:
+                words = f"its parent, run {waiting.execution.parent}, could not go on"
+                self._executor.requests.request(waiting.execution, "cancel", words, None)
 
     async def _know_children(self, waiting: Waiting) -> None:
         """Note which runs the bodies of a run have started, and how deep it is nested."""
         run = waiting.stored.run
-        if run.child is not None:
-            waiting.execution.is_child = True
-        for row in await anyio.to_thread.run_sync(self._journal.read_children, run.id):
+        if run.child is not None and run.parent in self.waiting:
+            self.waiting[run.parent].execution.children.add(waiting.execution)
+        for row in await self._call(self._journal.read_children, run.id):
             if row.child is not None:
                 by = json.loads(row.extra)["by"]
                 self._children[run.id, by["task"], by["index"], row.parent_try or 0, row.child] = row.id
@@ -215,7 +230,7 @@ class DurableRuns:
         found: dict[str, BundleVersion] = {}
         for name, digest in waiting.stored.run.bundles:
             if digest and digest not in adopted:
-                content = await anyio.to_thread.run_sync(self._journal.read_bundle, digest)
+                content = await self._call(self._journal.read_bundle, digest)
                 if content is None:
                     raise JournalError(f"the code of bundle {name!r} ({digest[:12]}) is not in the journal")
                 adopted[digest] = await self._registry.adopt(name, digest, content)
@@ -495,11 +510,11 @@ class DurableRuns:
 
     async def revive(self, number: int) -> Run | None:
         """Return a run that has ended and is only in the journal, as it was; None where it is not there."""
-        found = await anyio.to_thread.run_sync(self._journal.read_runs, [number])
+        found = await self._call(self._journal.read_runs, [number])
         if not found or found[0].state.state < RUN_ENDED_FROM:
             return None
         stored = found[0]
-        text = await anyio.to_thread.run_sync(self._journal.read_definition, stored.run.definition)
+        text = await self._call(self._journal.read_definition, stored.run.definition)
         definition = _definition_of(text)
         execution = self._make(stored, definition)
         execution.recording = None
@@ -520,14 +535,14 @@ class DurableRuns:
 
     async def find_key(self, definition: JobDefinition, key: str) -> Run | None:
         """Return the run that was started with a key in an earlier life."""
-        number = await anyio.to_thread.run_sync(self._journal.find_key, definition.name, "", key)
+        number = await self._call(self._journal.find_key, definition.name, "", key)
         if number is None or number in self._starter.runs:
             return None
         return await self.revive(number)
 
     async def request_of(self, number: int) -> bytes | None:
         """Return the digest of what a run was asked with."""
-        found = await anyio.to_thread.run_sync(self._journal.read_runs, [number])
+        found = await self._call(self._journal.read_runs, [number])
         return found[0].run.request if found else None
 
     # ---- closing
@@ -540,7 +555,7 @@ class DurableRuns:
         """Write the last rows, and let go of the journal."""
         if self._is_opened:
             self.recorder.close()
-            await anyio.to_thread.run_sync(self._journal.close)
+            await self._call(self._journal.close)
 
 
 _VALUES = (ValueForm.JSON, ValueForm.TAGGED, ValueForm.PICKLE, ValueForm.FILE)

@@ -142,6 +142,9 @@ class MemoryJournal:
     from then on. `commits` counts the transactions that are durable, so that a test may crash after each.
     """
 
+    is_instant: bool = True
+    """Nothing here blocks, so no thread is needed: a clock that jumps would jump while that works."""
+
     def __init__(self, *, auto: bool = True) -> None:
         self.auto: bool = auto
         self.waiting: deque[Transaction] = deque()

@@ -336,8 +336,10 @@ async def test_a_result_that_could_not_be_kept_is_made_again_where_it_is_read(wo
     definition = job(a=note("a"), b=note("b", "a", gate="b"), c=note("c"))
     life = await Life(MemoryJournal(), jobs=[definition], classes=(Odd,)).__aenter__()
     run = await life.server.start("etl")
+    seen = set()
     async for event in run.events():
-        if (event.kind, event.task) == ("task-ended", "c"):
+        seen.add((str(event.kind), event.task))
+        if {("task-ended", "c"), ("task-started", "b")} <= seen:
             break
     world.gate("b").set()
     async with Life(await life.crash(), classes=(Odd,)) as life:
@@ -410,3 +412,37 @@ async def test_runs_without_durability_are_forgotten_by_a_crash_and_cancelled_by
         await settle()
         await life.server.aclose()
     assert run.state is RunState.CANCELLED
+
+
+async def test_what_is_asked_of_a_parent_reaches_the_children_that_it_had(world):
+    jobs = [
+        JobDefinition(name="parent", tasks={"p": TaskDefinition(task="Parent")}),
+        JobDefinition(name="child", tasks={"c": note("c", gate="c", value=1)}),
+    ]
+    life = await Life(MemoryJournal(), jobs=jobs).__aenter__()
+    run = await life.server.start("parent")
+    await settle()
+    run.pause()
+    await settle()
+    async with Life(await life.crash(), jobs=jobs) as life:
+        run, child = life.server.runs[run.id], life.server.runs[run.id + 1]
+        await settle()
+        assert (run.state, child.state) == (RunState.PAUSED, RunState.PAUSED)
+        run.resume()
+        world.gate("c").set()
+        assert (await run.wait()).state is RunState.SUCCEEDED
+    assert world.begun == {"parent": 2, "c": 2}
+
+
+async def test_children_of_a_run_that_cannot_go_on_are_cancelled(world):
+    jobs = [
+        JobDefinition(name="parent", tasks={"p": TaskDefinition(task="Parent")}, on_restart="crash"),
+        JobDefinition(name="child", tasks={"c": note("c", gate="c")}),
+    ]
+    life = await Life(MemoryJournal(), jobs=jobs).__aenter__()
+    run = await life.server.start("parent")
+    await settle()
+    async with Life(await life.crash(), jobs=jobs) as life:
+        child = life.server.runs[run.id + 1]
+        assert (await child.wait()).state is RunState.CANCELLED
+        assert "could not go on" in child.reason
