@@ -165,10 +165,9 @@ class DaskBackend:
     async def _there(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Await something on that loop."""
         assert self._io is not None  # noqa: S101 - for type checkers
-        with suppress(RuntimeError):
-            if asyncio.get_running_loop() is self._io:
-                await coroutine
-                return
+        if self.is_here():
+            await coroutine
+            return
         future = asyncio.run_coroutine_threadsafe(coroutine, self._io)
         await anyio.to_thread.run_sync(future.result, abandon_on_cancel=True)
 
