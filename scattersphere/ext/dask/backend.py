@@ -132,7 +132,7 @@ class DaskBackend:
             await self._there(self._shut())
         if self._thread is not None and self._stop is not None and self._io is not None:
             self._io.call_soon_threadsafe(self._stop.set)
-            await anyio.to_thread.run_sync(self._thread.join)
+            await anyio.to_thread.run_sync(self._thread.join, CLOSE_SECONDS)
 
     def start(self, call: Call, done: Callable[[Outcome], None]) -> DaskHandle:
         """Hand `call` to Dask.
@@ -206,6 +206,10 @@ class DaskBackend:
             if self._given.client is None:
                 await _close(client)
             raise
+        if self._closing:  # meanwhile
+            if self._given.client is None:
+                await _close(client)
+            return
         self._client = client
         self._take_threads(threads)
         if self._watch is None:
@@ -232,10 +236,12 @@ class DaskBackend:
 
     async def _keep_watch(self) -> None:
         """Notice when the scheduler has gone, and look for it until it is there again."""
-        while True:
+        while not self._closing:
             client = self._client
             with suppress(Exception):  # whatever Dask says: it is gone
                 await client.scheduler.scattersphere_watch(client=client.id)
+            if self._closing:
+                return
             self._lose_scheduler()
             if self._given.client is None:
                 await _close(client)
@@ -251,7 +257,7 @@ class DaskBackend:
 
     async def _find_again(self) -> None:
         pause, longest = RETRY
-        while True:
+        while not self._closing:
             await asyncio.sleep(pause)
             pause = min(longest, pause * 2)
             given = self._given.client
@@ -271,11 +277,15 @@ class DaskBackend:
             if self._host is not None:
                 self._host.limit_changed(self, limit)
 
+    async def _end_watch(self) -> None:
+        """End what looks for the scheduler; a cancel may be lost inside Dask, so it is repeated, and not for ever."""
+        watch, end = self._watch, asyncio.get_running_loop().time() + CLOSE_SECONDS
+        while watch is not None and not watch.done() and asyncio.get_running_loop().time() < end:
+            watch.cancel()
+            await asyncio.wait({watch}, timeout=CLOSE_SECONDS / 10)
+
     async def _shut(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watch
+        await self._end_watch()
         while self._outbox:
             self._outbox.popleft().end(Outcome(OutcomeKind.CANCELLED))
         self._idle = asyncio.Event()
@@ -505,6 +515,12 @@ class _Given:
 
 
 async def _close(client: Any) -> None:
-    with suppress(Exception):
-        async with asyncio.timeout(CLOSE_SECONDS):
+    """Close a client of ours; one that does not end in time is left."""
+
+    async def close() -> None:
+        with suppress(Exception):
             await client.close()
+
+    closing = asyncio.get_running_loop().create_task(close())
+    await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
+    closing.cancel()
