@@ -371,6 +371,8 @@ class Recording:
         """How many moves earlier lives have written."""
         self.lines_before: int = 0
         """How many lines of the log earlier lives have written."""
+        self.concluded: tuple[int, ...] = ()
+        """Tasks that had ended when the run was restored, and whose row says so only now."""
         self.at_gate: dict[Attempt, None] = {}
         self._written = 0
         self._lines = 0
@@ -568,6 +570,8 @@ class Recording:
             )
             self._written = len(moves)
             rows += self._derived(new)
+        concluded, self.concluded = self.concluded, ()
+        rows += [self._derived_step(task, machine.record.task_states[task]) for task in concluded]
         state = self._state(spent=spent)
         known = self._last
         if known is None or state._replace(spent=0) != known._replace(spent=0) or (spent and self._times_out):

@@ -350,6 +350,8 @@ class DurableRuns:
             commands = machine.crash()
         elif execution.state is not states.RunState.PAUSED:
             executor.requests.arm_run_timeout(execution)
+        if execution.recording is not None:
+            execution.recording.concluded = found.concluded
         executor.commands.apply(execution, commands)
 
     def _changed_map(self, execution: Execution, widths: Mapping[int, int]) -> str:

@@ -107,6 +107,8 @@ class Restored:
     """When units began and ended, in microseconds."""
     waits: Mapping[int, float]
     """Seconds that are left of back-offs."""
+    concluded: tuple[int, ...]
+    """Mapped tasks whose instances had all ended, and whose own end was not written."""
     resets: tuple[int, ...]
     """Tasks that are done again because what they made was not kept."""
     crash: str = ""
@@ -151,8 +153,10 @@ def restored(
             waits[step.unit] = 0.0 if step.due is None else max(0.0, (step.due - now) / MICRO)
     _fill_gaps(units, widths, shape.size)
     instances = _instances(units)
+    written = {number for number, unit in units.items() if unit.state >= TASK_ENDED_FROM}
     for task, width in widths.items():
         _finish_map(units, instances[task], task, width)
+    concluded = tuple(task for task in widths if units[task].state >= TASK_ENDED_FROM and task not in written)
     failing_fast = bool(state.flags & FAILING_FAST) or _fails_fast(units, shape)
     withheld = _withheld(shape, state.level, failing_fast, bool(state.flags & FINALS_OVER))
     resets = _reset(units, instances, shape, withheld)
@@ -180,7 +184,15 @@ def restored(
         cut=frozenset(),
         units=tuple(UnitFacts(**attrs.asdict(unit, recurse=False)) for _, unit in sorted(units.items())),
     )
-    return Restored(facts=facts, failures=failures, times=times, waits=waits, resets=resets, crash=crash)
+    return Restored(
+        facts=facts,
+        failures=failures,
+        times=times,
+        waits=waits,
+        concluded=concluded,
+        resets=resets,
+        crash=crash,
+    )
 
 
 def _value(step: StepRow, value_of: Callable[[StepRow], Any]) -> Any:

@@ -446,3 +446,26 @@ async def test_children_of_a_run_that_cannot_go_on_are_cancelled(world):
         child = life.server.runs[run.id + 1]
         assert (await child.wait()).state is RunState.CANCELLED
         assert "could not go on" in child.reason
+
+
+async def test_the_end_of_a_map_that_was_not_written_is_written_when_the_run_goes_on(world):
+    each = TaskDefinition(task="Note", map={"name": ["x", "y"], "value": {"$literal": [1, 2]}})
+    definition = JobDefinition(name="etl", tasks={"each": each, "last": note("last", "each", gate="last")})
+    journal = MemoryJournal()
+
+    def stop(transaction):
+        steps = journal.read_runs([1])[0].steps if journal.read_runs([1]) else ()
+        if [step.place for step in steps] == [0, 1]:
+            journal.crash_after = journal.commits
+
+    journal.on_commit = stop
+    life = await Life(journal, jobs=[definition]).__aenter__()
+    run = await life.server.start("etl")
+    await settle()
+    world.gate("last").set()
+    after = await life.crash()
+    assert [step.place for step in after.read_runs([1])[0].steps] == [0, 1]
+    async with Life(after) as life:
+        assert (await life.server.runs[run.id].wait()).results["each"] == [1, 2]
+        assert [step.task for step in after.read_runs([1])[0].steps] == [0, 1, 0, 0]
+    assert (world.begun["x"], world.begun["y"]) == (1, 1)
