@@ -367,7 +367,7 @@ class CheckHost:
     def __init__(self) -> None:
         self._loop = current_loop()
         self.failures: list[tuple[str, bool]] = []
-        self.mended = 0
+        self.mended: int = 0
 
     async def __aenter__(self) -> Self:
         await self._loop.open(lambda _: False, lambda: None, lambda _: None)
@@ -394,7 +394,7 @@ class Opened:
 
     def __init__(self, make: Callable[[], Journal]) -> None:
         self.journal: Journal = make()
-        self.host = CheckHost()
+        self.host: CheckHost = CheckHost()
 
     async def __aenter__(self) -> Self:
         await self.host.__aenter__()

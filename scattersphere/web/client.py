@@ -31,8 +31,10 @@ from scattersphere.remote.following import followed_over
 
 try:
     import httpx
-except ImportError as error:
-    raise MissingExtraError(f"{error}; the client needs: pip install 'scattersphere[client]'") from error
+except ImportError as _missing:
+    raise MissingExtraError(
+        f"{_missing}; the client needs: pip install 'scattersphere[client]'"
+    ) from _missing
 
 if TYPE_CHECKING:
     import ssl
@@ -51,7 +53,7 @@ class HttpEvents:
     """The events of a stream, up to its end. `last` is the number to go on from (`since`)."""
 
     def __init__(self, response: httpx.Response, since: int) -> None:
-        self.last = since
+        self.last: int = since
         self._response = response
         self._parts = response.aiter_bytes()
         self._rest = b""

@@ -76,7 +76,7 @@ class RunMachine:
         *,
         at_once: int = AT_ONCE,
     ) -> None:
-        self.dispatcher = dispatcher
+        self.dispatcher: Dispatcher = dispatcher
         self.record: RunRecord = RunRecord(shape, run_id)
         self.ready: ReadyTasks = ReadyTasks(self.record, dispatcher)
         self.propagation: Propagation = Propagation(self.record, self.ready, ask, at_once)

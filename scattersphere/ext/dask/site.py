@@ -89,8 +89,8 @@ class Site(WorkerPlugin):
     name = NAME
 
     def __init__(self, worker: Any) -> None:
-        self.closed = False
-        self.welcomed = asyncio.Event()
+        self.closed: bool = False
+        self.welcomed: asyncio.Event = asyncio.Event()
         """Set when the scheduler knows of it."""
         self._worker = worker
         self._guard = threading.Lock()
