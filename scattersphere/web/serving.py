@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -101,6 +100,6 @@ async def serve_pages(
     say(f"pages at {base}/ (this link lets one browser in, once, within a minute: {first})")
     async with anyio.create_task_group() as group:
         if opened is not None:  # in a thread: a browser in the terminal comes back when it is left
-            group.start_soon(partial(anyio.to_thread.run_sync, opened, first, abandon_on_cancel=True))
+            group.start_soon(lambda: anyio.to_thread.run_sync(opened, first, abandon_on_cancel=True))
         await Quiet(config).serve(sockets=[listening])
         group.cancel_scope.cancel()
