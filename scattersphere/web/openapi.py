@@ -196,7 +196,7 @@ REPLIES: dict[str, dict[str, Any]] = {
 
 
 _MAKE_RUNS = frozenset({"start", "start-task", "run-schedule", "rerun", "run", "run-task"})
-LINKS = {
+LINKS: dict[str, dict[str, Any]] = {
     name: {
         "operationId": name,
         "parameters": {"run": "$response.body#/run"},
