@@ -397,7 +397,7 @@ class AttemptRunner:
     def _returned(self, attempt: Attempt, value: Any) -> None:  # noqa: C901, PLR0912 - the hot path, inlined
         execution, unit = attempt.execution, attempt.unit
         if execution.recording is not None and self._held_back(
-            attempt, SUCCEEDED, value, None, lambda: self._returned(attempt, value)
+            attempt, SUCCEEDED, value, None, partial(self._returned, attempt, value)
         ):
             return
         machine = execution.machine
