@@ -92,16 +92,28 @@ async def test_a_burst_of_requests_begins_a_few_in_each_turn_so_that_a_neighbour
         assert max(after - before for before, after in pairwise(turns)) <= 2 * BEGIN
 
 
-async def test_a_reader_that_takes_nothing_is_given_up_and_the_others_read_on():
+async def test_a_reader_that_takes_nothing_is_given_up():
     async with Server() as server:
         app = application(server, Limits(write_time=0.01))
         run = await (await server.start("talk", {"n": 50})).wait()
-        stalled, reader = (Asked(app, "GET", f"/api/v1/runs/{run.id}/events") for _ in range(2))
-        stalled.reads = anyio.Event()
-        async with anyio.create_task_group() as group:
-            group.start_soon(stalled.go)
-            group.start_soon(reader.go)
+        stalled = Asked(app, "GET", f"/api/v1/runs/{run.id}/events")
+        stalled.reads = anyio.Event()  # and nobody ever sets it
+        await stalled.go()
         assert stalled.sent == []
+
+
+async def test_a_reader_that_has_gone_leaves_nothing_behind_and_the_others_read_on():
+    async with Server() as server:
+        app = application(server)
+        run = await (await server.start("talk", {"n": 50})).wait()
+        gone, reader = (Asked(app, "GET", f"/api/v1/runs/{run.id}/events") for _ in range(2))
+        gone.reads = anyio.Event()
+        async with anyio.create_task_group() as group, anyio.create_task_group() as leaving:
+            leaving.start_soon(gone.go)
+            group.start_soon(reader.go)
+            await anyio.wait_all_tasks_blocked()
+            leaving.cancel_scope.cancel()
+        assert gone.sent == []
         assert b"event: end" in b"".join(message.get("body", b"") for message in reader.sent)
 
 
