@@ -186,6 +186,7 @@ class Pages:
                 page(RUN + "/live", self.run_live),
                 page(RUN + "/log.txt", self.log_text),
                 page("/bundles", self.bundles),
+                page("/bundles/live", self.bundles_live),
                 page("/schedules", self.schedules),
                 page("/define", self.define),
                 page("/define", self.defined, "POST"),
@@ -558,9 +559,20 @@ class Pages:
 
     async def bundles(self, request: Request, look: content.Look) -> Response:
         """Show the bundles: their versions, who holds them, what is wrong."""
-        taken = look.take()
+        taken, base = look.take(), request.scope.get("root_path", "")
         found = await anyio.to_thread.run_sync(content.bundles_page, look, taken, request.query_params)
-        return await self._show(request, look, "bundles.html", "Bundles", **found)
+        live = f"{base}/bundles/live?{request.query_params}"
+        return await self._show(request, look, "bundles.html", "Bundles", live=live, **found)
+
+    async def bundles_live(self, request: Request, look: content.Look) -> Response:
+        """Stream the bundles as they are loaded and let go."""
+        common, query = self._common(request, look), request.query_params
+        page = templates().get_template("bundles-live.html")
+
+        def parts(taken: content.Taken) -> dict[str, str]:
+            return {"bundles": page.render(**common, **content.bundles_page(look, taken, query))}
+
+        return self._calls.stream(look.principal, partial(write_table, look, parts))
 
     async def schedules(self, request: Request, look: content.Look) -> Response:
         """Show the schedules: when each fires next, and how it went last."""

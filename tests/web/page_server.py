@@ -1,4 +1,4 @@
-"""A Server with pages and the API, as a program: it prints its address and a token, then a link for each line read."""
+"""A Server with pages and the API, as a program: it prints its address and a token, then a link for each line read; `edit N` edits a bundle."""
 
 from __future__ import annotations
 
@@ -40,6 +40,16 @@ class Look(RunnableTask):
         return row["customer_id"]
 
 
+NOTES = """from scattersphere import RunnableTask
+
+
+class Note(RunnableTask):
+    number: int = {}
+
+    async def run(self, context): ...
+"""
+
+
 async def main(folder):
     steps = JobDefinition.build("steps", params={"n": 5}).task("first", "Step", args={"n": {"$param": "n"}})
     jobs = [
@@ -49,7 +59,10 @@ async def main(folder):
     ]
     links, limits = Links(time.monotonic), Limits(rate=1e6, burst=10**6)
     tokens = TokenFile(folder / "tokens.json")
-    async with Server() as server:
+    bundles = folder / "bundles"
+    bundles.mkdir()
+    (bundles / "notes.py").write_text(NOTES.format(1))
+    async with Server(bundle_roots=[bundles]) as server:
         server.register_tasks("app", [Step, Wait, Look])
         for job in jobs:
             server.define(job)
@@ -61,7 +74,10 @@ async def main(folder):
             group.start_soon(pages.serve, [listening])
             print(f"http://127.0.0.1:{listening.getsockname()[1]}")  # noqa: T201
             print(tokens.create("tests", Role.ADMIN))  # noqa: T201
-            while await anyio.to_thread.run_sync(sys.stdin.readline):
+            while line := await anyio.to_thread.run_sync(sys.stdin.readline):
+                if line.startswith("edit "):  # and whoever looks at the page of bundles sees another version
+                    (bundles / "notes.py").write_text(NOTES.format(int(line.split()[1])))
+                    continue
                 code = links.new_code(Principal(user="ada", role=Role.OPERATOR))
                 print(f"/login?code={code}")  # noqa: T201
             pages.should_exit = True

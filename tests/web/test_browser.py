@@ -5,6 +5,7 @@ Needs Debian's chromium and Playwright; skipped in words where one is missing. T
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -42,6 +43,13 @@ def address(tmp_path_factory):
                 process.stdin.flush()
                 return base + process.stdout.readline().strip()
 
+            numbers = itertools.count(2)
+
+            def edit():
+                process.stdin.write(f"edit {next(numbers)}\n")
+                process.stdin.flush()
+
+            link.edit = edit
             yield link
         finally:
             process.stdin.close()
@@ -131,6 +139,14 @@ def test_a_traceback_is_one_look_away_and_the_run_can_be_run_again(page):
     page.locator("summary", has_text="Run again").click()
     page.locator("#run-buttons details[open] button").click()
     page.wait_for_url(lambda url: url.rsplit("/", 1)[1] != number)
+
+
+def test_a_reload_is_seen_without_loading_the_page_again(page, address):
+    page.goto(re.sub(r"^(https?://[^/]+).*", r"\1/bundles", page.url))
+    version = page.locator("#b-notes .pin").first
+    before = version.inner_text()
+    address.edit()
+    sync_api.expect(version).not_to_have_text(before)
 
 
 def test_the_keyboard_alone_reaches_pages_and_tasks(page):
