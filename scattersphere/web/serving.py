@@ -98,8 +98,13 @@ async def serve_pages(
     config.ssl = tls  # ours, whose certificate may be read again while it serves
     first = link()
     say(f"pages at {base}/ (this link lets one browser in, once, within a minute: {first})")
+
+    async def open_(show: Callable[[str], object]) -> None:
+        # In a thread: a browser in the terminal comes back when it is left.
+        await anyio.to_thread.run_sync(show, first, abandon_on_cancel=True)
+
     async with anyio.create_task_group() as group:
-        if opened is not None:  # in a thread: a browser in the terminal comes back when it is left
-            group.start_soon(lambda: anyio.to_thread.run_sync(opened, first, abandon_on_cancel=True))
+        if opened is not None:
+            group.start_soon(open_, opened)
         await Quiet(config).serve(sockets=[listening])
         group.cancel_scope.cancel()
