@@ -120,16 +120,17 @@ async def measured(client: httpx.AsyncClient, path: str) -> tuple[httpx.Response
 
 def painted() -> None:
     """Print when a browser has painted first, and when it has the whole of the page."""
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - the group `browser`
-    from shots import FLAGS, Showcase, chromium  # noqa: PLC0415 - beside the tests
+    import shots  # noqa: PLC0415 - a program beside the tests
 
-    if (path := chromium()) is None:
+    if (path := shots.chromium()) is None:
         print("there is no chromium: nothing was painted")
         return
-    showcase = Showcase("full")
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - the group `browser`
+
+    showcase = shots.Showcase("full")
     try:
         with sync_playwright() as driver:
-            browser = driver.chromium.launch(executable_path=path, args=FLAGS)
+            browser = driver.chromium.launch(executable_path=path, args=shots.FLAGS)
             scene = showcase.links()["full"]
             page = browser.new_page(bypass_csp=True)  # what waits for the paint is evaluated
             page.goto(scene["link"])
