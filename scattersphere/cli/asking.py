@@ -94,7 +94,9 @@ def ask_with(where: Reached, asked: Asked, work: Asking) -> NoReturn:
     except OSError as exc:
         say(f"scattersphere: cannot connect to {address}: {_reason(exc)}", NO_CONNECTION)
     except DisconnectedError as exc:
-        hint = "; if it speaks TLS, give --cafile FILE" if exc.code == "gone" and tls is None else ""
+        # Whoever expects TLS says nothing, and closes at last: whose patience ends first is a matter of chance.
+        silent = exc.code in {"gone", "timeout"}
+        hint = "; if it speaks TLS, give --cafile FILE" if silent and tls is None else ""
         say(f"scattersphere: {exc}{hint}", NO_CONNECTION)
     except ScattersphereError as exc:
         say(f"scattersphere: {exc}", NO_CONNECTION)

@@ -92,7 +92,7 @@ class ShellServer:
         self.jobs = folder / "jobs"
         self.unix = folder / "run" / "socket"
         self.token = token
-        self.said = [process.stdout.readline().strip() for _ in range(2)]
+        self.said = [process.stdout.readline().strip() for _ in range(3)]
         self.port = int(self.said[0].rpartition(":")[2])
 
 

@@ -95,6 +95,7 @@ def test_the_unix_socket_needs_no_token(server):
 def test_it_says_where_it_listens_and_ends_cleanly_on_sigterm(server):
     assert re.fullmatch(r"listening on tcp://127\.0\.0\.1:[0-9]+", server.said[0])
     assert server.said[1] == f"listening on unix://{server.unix}"
+    assert server.said[2] == "serving 1 bundle (greetings) and 0 jobs"
     server.process.send_signal(signal.SIGTERM)
     out, err = server.process.communicate(timeout=PATIENCE)
     assert (server.process.returncode, out, err) == (0, "", "")
