@@ -23,8 +23,8 @@ import anyio.to_process
 import anyio.to_thread
 
 from scattersphere.abc.backend import Call, Outcome, OutcomeKind
-from scattersphere.execution.backends.processes import ProcessBackend
-from scattersphere.execution.backends.threads import ThreadBackend
+from scattersphere.engine.backends.processes import ProcessBackend
+from scattersphere.engine.backends.threads import ThreadBackend
 from scattersphere.testing.backends import Stage, task_class_of
 from scattersphere.testing.bodies import Echo, Refuse
 

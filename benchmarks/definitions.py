@@ -22,7 +22,7 @@ import cattrs
 
 from scattersphere import JobDefinition, RunnableTask, Server, TaskContext
 from scattersphere.abc.backend import LOOP_TRAITS, BackendTraits
-from scattersphere.execution.planning import compile_plan
+from scattersphere.engine.planning import compile_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable

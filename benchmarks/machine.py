@@ -15,7 +15,7 @@ from collections import deque
 from time import perf_counter
 
 from benchmarks.graphs import Graph, chain, layered, wide
-from scattersphere.execution.machine import Dispatcher, RunMachine, Shape, TaskShape, Verdict
+from scattersphere.engine.machine import Dispatcher, RunMachine, Shape, TaskShape, Verdict
 
 SIZES = (1_000, 10_000, 100_000)
 BATCH = 32

@@ -9,6 +9,9 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
+    from scattersphere.engine.reused import Reused
+    from scattersphere.engine.run import Run, TaskStatus
+    from scattersphere.engine.views.statistics import RunStatistics, TaskStatistics
     from scattersphere.errors import (
         AmbiguousTaskError,
         ArgumentError,
@@ -45,9 +48,6 @@ if _TYPE_CHECKING:
         UnresolvedError,
         WrongLoopError,
     )
-    from scattersphere.execution.reused import Reused
-    from scattersphere.execution.run import Run, TaskStatus
-    from scattersphere.execution.views.statistics import RunStatistics, TaskStatistics
     from scattersphere.functions import TaskFunction, task
     from scattersphere.model.builder import JobBuilder, literal, param, result
     from scattersphere.model.definition import JobDefinition, Parameter, RetryPolicy, TaskDefinition
@@ -183,9 +183,9 @@ _HOMES = {
         "UnresolvedError",
         "WrongLoopError",
     ],
-    "scattersphere.execution.reused": ["Reused"],
-    "scattersphere.execution.run": ["Run", "TaskStatus"],
-    "scattersphere.execution.views.statistics": ["RunStatistics", "TaskStatistics"],
+    "scattersphere.engine.reused": ["Reused"],
+    "scattersphere.engine.run": ["Run", "TaskStatus"],
+    "scattersphere.engine.views.statistics": ["RunStatistics", "TaskStatistics"],
     "scattersphere.model.builder": ["JobBuilder", "literal", "param", "result"],
     "scattersphere.model.definition": ["JobDefinition", "Parameter", "RetryPolicy", "TaskDefinition"],
     "scattersphere.model.events": ["Event", "EventKind"],

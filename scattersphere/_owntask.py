@@ -4,7 +4,7 @@
 asyncio itself sends (`Task.cancel()`, `asyncio.timeout`, a `TaskGroup`, the end of `asyncio.run`) goes through it, once
 for each call. And what runs in the host's task is gone when that task's coroutine is closed. So the work has a task of
 its own, outside of all scopes; whoever waits for it is cancelled when it has been done, and not before. anyio has no
-such task, therefore this file, like the files of `execution.loops`, knows asyncio and trio apart.
+such task, therefore this file, like the files of `engine.loops`, knows asyncio and trio apart.
 """
 
 from __future__ import annotations

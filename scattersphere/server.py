@@ -20,25 +20,25 @@ import attrs
 
 from scattersphere._lifecycle import AsyncResource
 from scattersphere._text import did_you_mean
-from scattersphere.errors import (
-    BundleBusyError,
-    NoSuchBundleError,
-    ScattersphereError,
-)
-from scattersphere.execution.backends.processes import ProcessBackend
-from scattersphere.execution.backends.threads import ThreadBackend
-from scattersphere.execution.events.streams import EventFeed, FeedStream
-from scattersphere.execution.execution import RunObserver
-from scattersphere.execution.executor import JobExecutor
-from scattersphere.execution.instruments import Instruments
-from scattersphere.execution.views.news import (
+from scattersphere.engine.backends.processes import ProcessBackend
+from scattersphere.engine.backends.threads import ThreadBackend
+from scattersphere.engine.events.streams import EventFeed, FeedStream
+from scattersphere.engine.execution import RunObserver
+from scattersphere.engine.executor import JobExecutor
+from scattersphere.engine.instruments import Instruments
+from scattersphere.engine.views.news import (
     BundleNews,
     tell_ended_run,
     tell_failed_file,
     tell_failed_task,
     tell_journal,
 )
-from scattersphere.execution.views.runbook import RunBook
+from scattersphere.engine.views.runbook import RunBook
+from scattersphere.errors import (
+    BundleBusyError,
+    NoSuchBundleError,
+    ScattersphereError,
+)
 from scattersphere.jobs.bundled import BundledJobs
 from scattersphere.jobs.claims import Claims
 from scattersphere.jobs.durable import DurableRuns
@@ -61,9 +61,9 @@ from scattersphere.schedules.scheduler import Clocks, Scheduler
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from scattersphere.execution.attempt import Attempt
-    from scattersphere.execution.execution import Execution
-    from scattersphere.execution.run import Run
+    from scattersphere.engine.attempt import Attempt
+    from scattersphere.engine.execution import Execution
+    from scattersphere.engine.run import Run
     from scattersphere.functions import TaskFunction
     from scattersphere.model.builder import JobBuilder
     from scattersphere.model.definition import JobDefinition

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskStatus as Started
     from anyio.from_thread import BlockingPortal
 
-    from scattersphere.execution.run import Run
+    from scattersphere.engine.run import Run
     from scattersphere.functions import TaskFunction
     from scattersphere.model.builder import JobBuilder
     from scattersphere.model.definition import JobDefinition

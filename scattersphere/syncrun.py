@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Self, TypeVar
 
 from scattersphere._blocking import Value, calling, reading, streaming
 from scattersphere._lifecycle import ForkGuard
+from scattersphere.engine.run import Run
 from scattersphere.errors import RunFailedError
-from scattersphere.execution.run import Run
 
 if TYPE_CHECKING:
     from scattersphere._blocking import Door

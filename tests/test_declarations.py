@@ -17,7 +17,7 @@ import pytest
 import typing_extensions as te  # noqa: TC002 - the annotation is read at run time
 
 from scattersphere import RunnableTask, TaskDeclarationError
-from scattersphere.codec.annotations import make_structurer
+from scattersphere.definitions.annotations import make_structurer
 from scattersphere.errors import BundleLoadError
 from scattersphere.registry.classes import describe
 

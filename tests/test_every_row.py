@@ -11,10 +11,10 @@ import pytest
 from scattersphere import JobDefinition
 from scattersphere.abc.backend import BackendTraits
 from scattersphere.cli import progress
-from scattersphere.execution.backends import workerlane
-from scattersphere.execution.events import pages
-from scattersphere.execution.machine import codes, rules
-from scattersphere.execution.views import explain, runbook
+from scattersphere.engine.backends import workerlane
+from scattersphere.engine.events import pages
+from scattersphere.engine.machine import codes, rules
+from scattersphere.engine.views import explain, runbook
 from scattersphere.model import events, states
 from scattersphere.model.events import EventKind, run_event, task_event
 from scattersphere.model.schedules import MissedPolicy

@@ -12,7 +12,7 @@ import pytest
 from patience import PATIENCE
 
 from scattersphere import ClosedError, ForkedError, RunnableTask, RunState, Server
-from scattersphere.execution.run import Run
+from scattersphere.engine.run import Run
 from scattersphere.sync import SyncRun, SyncServer
 
 

@@ -23,9 +23,9 @@ from scattersphere import (
     TaskState,
     TriggerRule,
 )
-from scattersphere.codec import adapters, annotations
 from scattersphere.commands.errors import CODES
 from scattersphere.commands.table import COMMANDS
+from scattersphere.definitions import adapters, annotations
 from scattersphere.model.fields import rows
 from scattersphere.model.forms import COMMENT
 from scattersphere.model.schedules import ScheduleDefinition

@@ -9,7 +9,7 @@ from patience import PATIENCE
 
 from scattersphere import JobDefinition, RunnableTask, RunState, Server, TaskState, UnresolvedError
 from scattersphere.abc import Outcome, OutcomeKind
-from scattersphere.execution.backends.threads import ThreadBackend
+from scattersphere.engine.backends.threads import ThreadBackend
 
 pytestmark = pytest.mark.anyio
 

@@ -16,7 +16,7 @@ import attrs
 from docutils.parsers.rst import Directive
 from text_tables import table
 
-from scattersphere.codec.annotations import make_structurer
+from scattersphere.definitions.annotations import make_structurer
 
 if typing.TYPE_CHECKING:
     from docutils import nodes

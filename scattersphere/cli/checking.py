@@ -12,11 +12,11 @@ import attrs
 
 from scattersphere._json import RawProblem
 from scattersphere.abc.backend import LOOP_TRAITS, BackendTraits
-from scattersphere.codec import definition_schema, read_definition_file, untold
+from scattersphere.definitions import definition_schema, read_definition_file, untold
+from scattersphere.engine.backends.processes import ProcessBackend
+from scattersphere.engine.backends.threads import ThreadBackend
+from scattersphere.engine.planning import code_problems
 from scattersphere.errors import DefinitionError, ScattersphereError, listing
-from scattersphere.execution.backends.processes import ProcessBackend
-from scattersphere.execution.backends.threads import ThreadBackend
-from scattersphere.execution.planning import code_problems
 from scattersphere.model.logs import make_printable
 from scattersphere.model.problem import Problem
 from scattersphere.model.taskclass import LOOP
@@ -25,7 +25,7 @@ from scattersphere.server import Server
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from scattersphere.codec.load import DefinitionReading
+    from scattersphere.definitions.load import DefinitionReading
 
 RIGHT, WRONG = 0, 3
 _BACKENDS = {

@@ -23,7 +23,7 @@ from scattersphere.remote.serve import ServeOptions, serve
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-    from scattersphere.execution.run import Run
+    from scattersphere.engine.run import Run
     from scattersphere.model.events import Event
     from scattersphere.server import Server
 

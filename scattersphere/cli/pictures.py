@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from scattersphere.execution.run import Run
+    from scattersphere.engine.run import Run
 
 PNG_TIME = 120
 """Seconds that Graphviz may take for a picture."""

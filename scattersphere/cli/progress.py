@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from scattersphere.execution.run import Run
+    from scattersphere.engine.run import Run
 
 REFRESH = 0.1
 """Seconds between two drawings."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from scattersphere.cli.progress import Display
-    from scattersphere.execution.run import Run
+    from scattersphere.engine.run import Run
 
 SHOWN = 500
 """Characters of a result that are shown."""

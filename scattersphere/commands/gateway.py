@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import AsyncIterator, Iterable
 
-    from scattersphere.execution.run import Run
+    from scattersphere.engine.run import Run
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.events import Event
 

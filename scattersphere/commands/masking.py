@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere.codec import secret_names
+from scattersphere.definitions import secret_names
 from scattersphere.errors import DefinitionError, ScattersphereError, UnresolvedError
 
 if TYPE_CHECKING:

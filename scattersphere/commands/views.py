@@ -6,7 +6,7 @@ import json
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from scattersphere.codec.shown import shown
+from scattersphere.definitions.shown import shown
 from scattersphere.errors import ScattersphereError
 from scattersphere.model.events import EventKind
 from scattersphere.model.logs import LEVEL_NAMES
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import datetime as dt
 
     from scattersphere.commands.access import Principal
-    from scattersphere.execution.run import Run, TaskStatus
+    from scattersphere.engine.run import Run, TaskStatus
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.events import Event
     from scattersphere.model.logs import LogLine

@@ -12,7 +12,7 @@ from scattersphere.errors import NoSuchRunError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from scattersphere.execution.run import Run
+    from scattersphere.engine.run import Run
 
 
 class RunArchive(LiveMapping[int, "Run"]):

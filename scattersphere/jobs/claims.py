@@ -18,7 +18,7 @@ from scattersphere.model.definition import JobDefinition
 from scattersphere.model.events import EventKind
 
 if TYPE_CHECKING:
-    from scattersphere.execution.events.streams import EventFeed
+    from scattersphere.engine.events.streams import EventFeed
     from scattersphere.jobs.jobs import Jobs
     from scattersphere.model.builder import JobBuilder
 

@@ -17,7 +17,14 @@ import anyio.to_thread
 import attrs
 
 from scattersphere.abc.journal import Durability, RunRow, ValueForm
-from scattersphere.codec import read_definition
+from scattersphere.definitions import read_definition
+from scattersphere.engine.machine.codes import KILL, RUN_ENDED_FROM, TASK_ENDED_FROM
+from scattersphere.engine.machine.facts import take_up
+from scattersphere.engine.planning import bare_plan
+from scattersphere.engine.recorder import DURABILITY, Recorder, Recording
+from scattersphere.engine.reused import Reused
+from scattersphere.engine.run import Run
+from scattersphere.engine.timers import within
 from scattersphere.errors import (
     BundleError,
     ConflictError,
@@ -28,13 +35,6 @@ from scattersphere.errors import (
     ScattersphereError,
     UnresolvedError,
 )
-from scattersphere.execution.machine.codes import KILL, RUN_ENDED_FROM, TASK_ENDED_FROM
-from scattersphere.execution.machine.facts import take_up
-from scattersphere.execution.planning import bare_plan
-from scattersphere.execution.recorder import DURABILITY, Recorder, Recording
-from scattersphere.execution.reused import Reused
-from scattersphere.execution.run import Run
-from scattersphere.execution.timers import within
 from scattersphere.jobs.recovery import count_moves, crashed, new_life, restored
 from scattersphere.logs.runlog import current_attempt
 from scattersphere.model import states
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from scattersphere.abc.journal import Journal, Row, StepRow, StoredRun
-    from scattersphere.execution.attempt import Attempt
-    from scattersphere.execution.execution import Execution
-    from scattersphere.execution.executor import JobExecutor
-    from scattersphere.execution.plan import Plan
-    from scattersphere.execution.recorder import ValueCodec
+    from scattersphere.engine.attempt import Attempt
+    from scattersphere.engine.execution import Execution
+    from scattersphere.engine.executor import JobExecutor
+    from scattersphere.engine.plan import Plan
+    from scattersphere.engine.recorder import ValueCodec
     from scattersphere.jobs.jobs import Jobs
     from scattersphere.jobs.recovery import Restored
     from scattersphere.jobs.starting import Starter

@@ -14,8 +14,8 @@ import anyio.lowlevel
 import attrs
 
 from scattersphere._gc import promote_young
-from scattersphere.codec import read_definition_file
-from scattersphere.codec.dump import SCHEMA_NAME
+from scattersphere.definitions import read_definition_file
+from scattersphere.definitions.dump import SCHEMA_NAME
 from scattersphere.errors import (
     BundleRefusedError,
     ConflictError,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
-    from scattersphere.codec.load import DefinitionReading
+    from scattersphere.definitions.load import DefinitionReading
     from scattersphere.jobs.claims import Claims
     from scattersphere.jobs.jobs import Jobs
     from scattersphere.registry.folders import BundleFolders

@@ -11,7 +11,8 @@ from scattersphere._gc import gc_paused
 from scattersphere._json import RawProblem, quote
 from scattersphere._mapping import LiveMapping
 from scattersphere._text import Suggester, did_you_mean, suggestion_budget
-from scattersphere.codec import checked, placed, read_definition, untold
+from scattersphere.definitions import checked, placed, read_definition, untold
+from scattersphere.engine.planning import code_problems, compile_plan
 from scattersphere.errors import (
     DefinitionError,
     ExistsError,
@@ -19,7 +20,6 @@ from scattersphere.errors import (
     ScattersphereError,
     UnresolvedError,
 )
-from scattersphere.execution.planning import code_problems, compile_plan
 from scattersphere.jobs.slices import Slices
 from scattersphere.model.arguments import check_text, describe
 from scattersphere.model.builder import JobBuilder, literal
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from scattersphere.abc.backend import BackendTraits
-    from scattersphere.codec.load import DefinitionReading
-    from scattersphere.execution.plan import Plan
-    from scattersphere.execution.planning import Find, StandIn
+    from scattersphere.definitions.load import DefinitionReading
+    from scattersphere.engine.plan import Plan
+    from scattersphere.engine.planning import Find, StandIn
     from scattersphere.model.taskclass import TaskClass
     from scattersphere.registry.records import BundleVersion
 

@@ -10,7 +10,7 @@ import attrs
 from scattersphere.errors import ConflictError
 
 if TYPE_CHECKING:
-    from scattersphere.execution.run import Run
+    from scattersphere.engine.run import Run
 
 
 @attrs.frozen

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from scattersphere.abc.journal import ValueForm
-from scattersphere.execution.execution import Failure
-from scattersphere.execution.machine.codes import (
+from scattersphere.engine.execution import Failure
+from scattersphere.engine.machine.codes import (
     CANCELLED,
     CRASHED,
     FAILED,
@@ -28,9 +28,9 @@ from scattersphere.execution.machine.codes import (
     TASK_ENDED_FROM,
     UP_FOR_RETRY,
 )
-from scattersphere.execution.machine.facts import RunFacts, UnitFacts
-from scattersphere.execution.machine.shape import DROPPED
-from scattersphere.execution.recorder import (
+from scattersphere.engine.machine.facts import RunFacts, UnitFacts
+from scattersphere.engine.machine.shape import DROPPED
+from scattersphere.engine.recorder import (
     FAILING_FAST,
     FINALS_OVER,
     FIRST_IS_TIMEOUT,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from scattersphere.abc.journal import Row, RunStateRow, StepRow, StoredRun
-    from scattersphere.execution.machine.shape import Shape
+    from scattersphere.engine.machine.shape import Shape
     from scattersphere.model.definition import JobDefinition
 
 MICRO = 1_000_000

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere.engine.machine.codes import SUCCEEDED
+from scattersphere.engine.machine.shape import DROPPED
+from scattersphere.engine.reused import Reused
 from scattersphere.errors import ArgumentError, RunStateError
-from scattersphere.execution.machine.codes import SUCCEEDED
-from scattersphere.execution.machine.shape import DROPPED
-from scattersphere.execution.reused import Reused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from scattersphere.execution.execution import Execution
-    from scattersphere.execution.plan import Plan, PlannedTask
+    from scattersphere.engine.execution import Execution
+    from scattersphere.engine.plan import Plan, PlannedTask
     from scattersphere.jobs.jobs import Jobs
     from scattersphere.registry.registry import TaskRegistry
 

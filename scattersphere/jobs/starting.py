@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from scattersphere.codec import resolve_params, secret_names
-from scattersphere.execution.run import Run
+from scattersphere.definitions import resolve_params, secret_names
+from scattersphere.engine.run import Run
 from scattersphere.jobs.archive import RunArchive
 from scattersphere.jobs.keys import StartKeys, StartRequest
 from scattersphere.jobs.reruns import check_again, plan_again, take_over
@@ -15,10 +15,10 @@ from scattersphere.model.arguments import check_mapping, check_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from scattersphere.execution.attempt import Attempt
-    from scattersphere.execution.execution import Execution
-    from scattersphere.execution.executor import JobExecutor
-    from scattersphere.execution.plan import Plan
+    from scattersphere.engine.attempt import Attempt
+    from scattersphere.engine.execution import Execution
+    from scattersphere.engine.executor import JobExecutor
+    from scattersphere.engine.plan import Plan
     from scattersphere.jobs.durable import ChildKey, DurableRuns
     from scattersphere.jobs.jobs import Jobs
     from scattersphere.model.definition import JobDefinition

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from scattersphere.abc.journal import Durability, StepRow, ValueForm
-from scattersphere.errors import DefinitionError, JournalError
-from scattersphere.execution.machine.codes import (
+from scattersphere.engine.machine.codes import (
     CANCELLED,
     CRASHED,
     FAILED,
@@ -39,7 +38,8 @@ from scattersphere.execution.machine.codes import (
     TASK_STATES,
     UP_FOR_RETRY,
 )
-from scattersphere.execution.machine.rules import DECIDE
+from scattersphere.engine.machine.rules import DECIDE
+from scattersphere.errors import DefinitionError, JournalError
 from scattersphere.journal.place import JournalFiles
 from scattersphere.journal.sqlite import JournalReader
 from scattersphere.model.definition import JobDefinition

@@ -338,43 +338,43 @@ class JobDefinition:
     @cached_property
     def digest(self) -> str:
         """What tells two versions of a definition apart: of its text as `dumps()` gives it, 12 hex digits."""
-        from scattersphere.codec import digest_definition  # noqa: PLC0415 - see below
+        from scattersphere.definitions import digest_definition  # noqa: PLC0415 - see below
 
         return digest_definition(self)
 
-    # The model does not know how it is written down; these doors lead to the codec, which is
+    # The model does not know how it is written down; these doors lead to the reader, which is
     # imported when one is opened (the one upward import that the import rules allow).
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> JobDefinition:
         """Read a definition file. Raises `DefinitionError` with everything wrong, `OSError`."""
-        from scattersphere.codec import load_definition  # noqa: PLC0415 - see above
+        from scattersphere.definitions import load_definition  # noqa: PLC0415 - see above
 
         return load_definition(path)
 
     @classmethod
     def loads(cls, text: str | bytes) -> JobDefinition:
         """Read a definition from text. Raises `DefinitionError` with everything wrong at once."""
-        from scattersphere.codec import loads_definition  # noqa: PLC0415 - see above
+        from scattersphere.definitions import loads_definition  # noqa: PLC0415 - see above
 
         return loads_definition(text)
 
     def dumps(self) -> str:
         """Return the JSON text: key order kept, defaults omitted, a newline at the end."""
-        from scattersphere.codec import dumps_definition  # noqa: PLC0415 - see above
+        from scattersphere.definitions import dumps_definition  # noqa: PLC0415 - see above
 
         return dumps_definition(self)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the file atomically. Raises `FileChangedError` where somebody else changed it."""
-        from scattersphere.codec import save_definition  # noqa: PLC0415 - see above
+        from scattersphere.definitions import save_definition  # noqa: PLC0415 - see above
 
         save_definition(self, path, overwrite=overwrite)
 
     @staticmethod
     def schema() -> dict[str, Any]:
         """Return the JSON Schema (2020-12) of the definition file."""
-        from scattersphere.codec import definition_schema  # noqa: PLC0415 - see above
+        from scattersphere.definitions import definition_schema  # noqa: PLC0415 - see above
 
         return definition_schema()
 

@@ -15,7 +15,7 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 COPY_DEPTH = 256
-"""Levels that `plain_copy` follows: more than the codec takes, so that it is the codec that refuses."""
+"""Levels that `plain_copy` follows: more than the reader of definitions takes, so that it is that which refuses."""
 
 
 def _refuse(*_args: Any, **_more: Any) -> NoReturn:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scattersphere._declarations import check_declared
-from scattersphere.codec.annotations import Structurer, make_structurer
+from scattersphere.definitions.annotations import Structurer, make_structurer
 from scattersphere.errors import BundleLoadError, BundleRefusedError, ConflictError, TaskDeclarationError
 from scattersphere.model.taskclass import TaskClass
 from scattersphere.registry.records import BundleVersion

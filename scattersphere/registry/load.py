@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from scattersphere.codec import loads_definition
+from scattersphere.definitions import loads_definition
 from scattersphere.errors import BundleError, BundleLoadError, BundleRefusedError, DefinitionError
 from scattersphere.registry.classes import make_structurer, task_class
 from scattersphere.registry.failures import load_error, stack_of

@@ -17,7 +17,7 @@ from scattersphere._owntask import whole
 from scattersphere.commands.access import Principal, Role
 from scattersphere.commands.errors import ListenError
 from scattersphere.commands.gateway import PEER, Gateway, log
-from scattersphere.execution.loops import current_loop
+from scattersphere.engine.loops import current_loop
 from scattersphere.remote import addresses
 from scattersphere.remote.connection import Connection, Peer
 from scattersphere.remote.render import as_json

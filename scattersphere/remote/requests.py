@@ -22,7 +22,7 @@ ALIASES = {"exit": "quit", "bye": "quit", "logout": "quit"}
 ID_CHARACTERS = 64
 ID_INTEGER = 2**53
 DEFINITION_DEPTH = 64
-"""The depth that the codec allows inside a definition."""
+"""The depth that a definition may have."""
 
 
 @attrs.define

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Mapping
 
-    from scattersphere.execution.run import Run
+    from scattersphere.engine.run import Run
     from scattersphere.model.schedules import ScheduleDefinition
     from scattersphere.schedules.backfill import Backfill
     from scattersphere.schedules.occurrences import ScheduleState, Timetable

@@ -45,7 +45,7 @@ from scattersphere.schedules.schedule import Schedule
 from scattersphere.schedules.triggers import show_instant
 
 if TYPE_CHECKING:
-    from scattersphere.execution.run import Run
+    from scattersphere.engine.run import Run
     from scattersphere.model.schedules import ScheduleDefinition
     from scattersphere.schedules.occurrences import MissedTimes
 

@@ -10,7 +10,7 @@ from scattersphere.errors import ScattersphereError
 from scattersphere.runnable import RunnableTask, TaskContext
 
 if TYPE_CHECKING:
-    from scattersphere.execution.run import Run
+    from scattersphere.engine.run import Run
 
 
 LEAST_GRACE = 0.1

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 
 from scattersphere.abc.backend import NO_RETRY, BackendTraits, Call, Outcome, OutcomeKind
+from scattersphere.engine.invocation import Invocation
+from scattersphere.engine.loops import current_loop
 from scattersphere.errors import TaskCancelled
-from scattersphere.execution.invocation import Invocation
-from scattersphere.execution.loops import current_loop
 from scattersphere.logs.runlog import RunLog, current_attempt, task_logger
 from scattersphere.model.taskclass import TaskClass
 from scattersphere.runnable import TaskContext, is_async, overridden_hooks

@@ -15,7 +15,7 @@ from scattersphere.model.taskclass import LOOP
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from scattersphere.execution.plan import PlannedTask
+    from scattersphere.engine.plan import PlannedTask
     from scattersphere.model.taskclass import TaskClass, TaskParameter
     from scattersphere.runnable import RunnableTask, TaskContext
 

@@ -43,8 +43,8 @@ from scattersphere.abc.journal import (
     StoredRun,
     ValueForm,
 )
+from scattersphere.engine.loops import current_loop
 from scattersphere.errors import JournalBusyError, JournalError
-from scattersphere.execution.loops import current_loop
 from scattersphere.model.states import RunState
 
 if TYPE_CHECKING:

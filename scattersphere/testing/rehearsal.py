@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
-    from scattersphere.execution.run import Run
+    from scattersphere.engine.run import Run
     from scattersphere.registry.records import Bundle
     from scattersphere.runnable import RunnableTask
     from scattersphere.schedules.schedule import Schedule

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from scattersphere.abc.backend import Backend, BackendHost, Call
-    from scattersphere.execution.executor import JobExecutor
-    from scattersphere.execution.plan import PlannedTask
-    from scattersphere.execution.timers import Timer
+    from scattersphere.engine.executor import JobExecutor
+    from scattersphere.engine.plan import PlannedTask
+    from scattersphere.engine.timers import Timer
     from scattersphere.schedules.scheduler import Clocks
     from scattersphere.testing.clocks import HeldClock
     from scattersphere.testing.fakes import Fake

@@ -11,7 +11,7 @@ from scattersphere.model.events import EventKind
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from scattersphere.execution.run import Run
+    from scattersphere.engine.run import Run
 
 TOLD_RUNS = 5
 """Runs that a story tells: first those that did not succeed, then the newest."""

@@ -16,7 +16,7 @@ import attrs
 from scattersphere.commands.access import Principal
 from scattersphere.commands.gateway import Gateway
 from scattersphere.commands.table import COMMANDS
-from scattersphere.execution.run import Run
+from scattersphere.engine.run import Run
 from scattersphere.model.definition import JobDefinition
 from scattersphere.model.logs import LEVEL_NAMES
 from scattersphere.model.states import RunState, TaskState
@@ -25,7 +25,7 @@ from scattersphere.pictures.labels import duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from scattersphere.execution.run import TaskStatus
+    from scattersphere.engine.run import TaskStatus
     from scattersphere.model.logs import LogLine
 
 FAILED = frozenset({RunState.FAILED, RunState.CRASHED})

@@ -18,7 +18,7 @@ from scattersphere.web.streams import ALIVE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from scattersphere.execution.run import Run
+    from scattersphere.engine.run import Run
     from scattersphere.web.content import Look, Taken
     from scattersphere.web.runpage import Query
     from scattersphere.web.streams import Write

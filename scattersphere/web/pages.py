@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from scattersphere.commands.access import Principal
     from scattersphere.commands.gateway import Gateway
-    from scattersphere.execution.run import Run
+    from scattersphere.engine.run import Run
     from scattersphere.web.guard import Authorize, Links
 
 _HERE = files("scattersphere.web")

@@ -35,8 +35,8 @@ from scattersphere.web.fields import parameters_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from scattersphere.execution.run import Run, TaskStatus
-    from scattersphere.execution.views.pictures import RunPicture
+    from scattersphere.engine.run import Run, TaskStatus
+    from scattersphere.engine.views.pictures import RunPicture
     from scattersphere.pictures.timeline import AttemptBar, Band
 
 WIDE, NARROW = 1080, 740

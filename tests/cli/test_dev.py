@@ -99,7 +99,7 @@ def test_why_a_run_failed_is_told_as_it_happens(folder: Path) -> None:
     told += dev.process.communicate(timeout=PATIENCE)[0]
     assert 'raise ValueError("too loud")' in told
     assert told.count("Traceback") == 1
-    assert "scattersphere/execution" not in told
+    assert "scattersphere/engine" not in told
 
 
 def test_a_job_that_is_not_there_is_said_and_awaited(folder: Path) -> None:

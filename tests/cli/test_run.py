@@ -108,7 +108,7 @@ def test_a_run_that_fails_ends_with_1_and_shows_the_traceback_of_the_task_alone(
     assert done.returncode == 1
     assert "ValueError: no [bold]luck[/bold]" in done.stderr
     assert 'raise ValueError("no [bold]luck[/bold]")' in done.stderr
-    assert "scattersphere/execution" not in done.stderr
+    assert "scattersphere/engine" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from scattersphere import (
     SuspendedError,
     TaskDefinition,
 )
-from scattersphere.execution.machine.codes import SUCCEEDED
+from scattersphere.engine.machine.codes import SUCCEEDED
 from scattersphere.model.states import TriggerRule
 from scattersphere.testing import MemoryJournal
 

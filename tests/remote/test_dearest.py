@@ -12,11 +12,11 @@ import pytest
 from wire import job, served
 
 from scattersphere import _text
-from scattersphere.codec import load as codec_load
 from scattersphere.commands import views
 from scattersphere.commands.table import COMMANDS
-from scattersphere.execution import planning
-from scattersphere.execution import run as runs
+from scattersphere.definitions import load as codec_load
+from scattersphere.engine import planning
+from scattersphere.engine import run as runs
 from scattersphere.remote import render, requests, session
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from scattersphere.abc.backend import Outcome, OutcomeKind
-from scattersphere.execution.backends.threads import ThreadBackend
+from scattersphere.engine.backends.threads import ThreadBackend
 from scattersphere.testing import backends
 from scattersphere.testing.backends import (
     check_a_cancel_ends_a_body_at_its_next_check,

@@ -24,8 +24,8 @@ from scattersphere.model.states import RunState
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from scattersphere.execution.reused import Reused
-    from scattersphere.execution.run import Run
+    from scattersphere.engine.reused import Reused
+    from scattersphere.engine.run import Run
     from scattersphere.model.problem import Problem
 
 REUSED_SHOWN = 1_000

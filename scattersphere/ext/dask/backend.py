@@ -22,8 +22,8 @@ import anyio.to_thread
 from distributed import Client
 
 from scattersphere.abc import Outcome, OutcomeKind
-from scattersphere.execution.backends.workerlane import is_small
-from scattersphere.execution.loops import TrioLoop, current_loop
+from scattersphere.engine.backends.workerlane import is_small
+from scattersphere.engine.loops import TrioLoop, current_loop
 from scattersphere.ext.dask.handle import DaskHandle, died, lost
 from scattersphere.ext.dask.messages import ASK, NEWS, Terms, Word, key_of
 from scattersphere.ext.dask.scheduler import SchedulerSide

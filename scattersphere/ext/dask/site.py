@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import WorkerPlugin, get_worker
 
-from scattersphere.execution.backends.workerprocess import IdleWorkers, is_exhausted
+from scattersphere.engine.backends.workerprocess import IdleWorkers, is_exhausted
 from scattersphere.ext.dask.call import SiteCall
 from scattersphere.ext.dask.messages import HEAR, NAME, SAY, Order, Terms, Word, client_of
 from scattersphere.registry.parcels import Parcel, unpack

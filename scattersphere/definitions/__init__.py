@@ -1,0 +1,33 @@
+"""JSON and the model: strict, located, with suggestions."""
+
+from scattersphere.definitions.dump import digest_definition, dumps_definition
+from scattersphere.definitions.load import (
+    check_definition,
+    checked,
+    load_definition,
+    loads_definition,
+    placed,
+    read_definition,
+    read_definition_file,
+    save_definition,
+    untold,
+)
+from scattersphere.definitions.parameters import resolve_params, secret_names
+from scattersphere.definitions.schema import definition_schema
+
+__all__ = [
+    "check_definition",
+    "checked",
+    "definition_schema",
+    "digest_definition",
+    "dumps_definition",
+    "load_definition",
+    "loads_definition",
+    "placed",
+    "read_definition",
+    "read_definition_file",
+    "resolve_params",
+    "save_definition",
+    "secret_names",
+    "untold",
+]

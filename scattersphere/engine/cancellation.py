@@ -1,0 +1,213 @@
+"""Canceller: attempts that are cancelled, killed, held, timed out or given up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from scattersphere.engine.execution import Failure
+from scattersphere.engine.machine.codes import CANCELLED, CANCELLING
+from scattersphere.engine.timers import within
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from scattersphere.abc.backend import BackendTraits
+    from scattersphere.engine.attempt import Attempt
+    from scattersphere.engine.attempts import AttemptRunner, Commands
+    from scattersphere.engine.execution import Execution
+    from scattersphere.engine.holds import Holds
+    from scattersphere.engine.loops import Loop
+    from scattersphere.engine.machine import Command
+    from scattersphere.engine.timers import Deadlines
+
+RECANCEL = 1.0
+"""Seconds until a refuser is cancelled again; doubled each time, at most `RECANCEL_MOST`."""
+RECANCEL_MOST = 60.0
+
+
+class Families(Protocol):
+    """What looks after child runs."""
+
+    def end_children_of(self, attempt: Attempt) -> None:
+        """An attempt is cancelled or killed: so are the runs that it has started."""
+
+
+class CancellerHost(Protocol):
+    """What cancelling attempts needs of the executor."""
+
+    clock: Callable[[], float]
+    grace: float
+    holds: Holds
+    stuck: dict[Attempt, Execution]
+    traits: dict[str, BackendTraits]
+
+    @property
+    def loop(self) -> Loop:
+        """The loop that bodies live on."""
+        ...
+
+    @property
+    def commands(self) -> Commands:
+        """Carries out what machines ask for."""
+        ...
+
+    @property
+    def requests(self) -> Families:
+        """Looks after runs and their families."""
+        ...
+
+
+class Canceller:
+    """Carries out the machine's commands about attempts that do not just end by themselves."""
+
+    def __init__(self, host: CancellerHost, attempts: AttemptRunner, deadlines: Deadlines) -> None:
+        self._host = host
+        self._attempts = attempts
+        self._deadlines = deadlines
+
+    # ---- commands about attempts
+
+    def end_attempt(self, execution: Execution, unit: int, *, kill: bool) -> None:
+        """Cancel or kill an executing attempt; give it up when its grace is over."""
+        if execution.machine.record.task_states[unit] != CANCELLING:
+            return  # it has ended while this command waited for its slice
+        attempt = execution.live.get(unit)
+        starting = self._attempts.starting
+        if attempt is None and starting is not None and starting.is_of(execution, unit):
+            # In its first step: nothing to cancel yet, and it may end in that step. If it does not,
+            # `_suspended` interrupts it.
+            starting.asked = execution.machine.asked_of(unit)
+            starting.killed = starting.killed or kill
+            return
+        if (
+            attempt is None or attempt.left_at is not None
+        ):  # it has ended, and waits for its outcome to be durable
+            return
+        attempt.asked = execution.machine.asked_of(unit)
+        attempt.killed = attempt.killed or kill
+        self.interrupt(attempt)
+
+    def suspend(self, attempt: Attempt, *, kill: bool) -> None:
+        """End an attempt because the Server is closed with a journal: it is tried again at its next start.
+
+        Nothing is asked of the runs that it has started: they are suspended too.
+        """
+        if attempt.left_at is not None or (attempt.asked not in {None, "suspend"} and not kill):
+            return  # it has ended, or is being ended for a reason of its own, with a grace
+        attempt.asked = attempt.asked or "suspend"
+        attempt.killed = attempt.killed or kill
+        self._interrupt(attempt, kill=kill)
+        if kill and attempt.planned.on_loop:
+            self.abandon(attempt)
+
+    def interrupt(self, attempt: Attempt) -> None:
+        """Cancel or kill an attempt as it was asked to end, and time its grace."""
+        self._interrupt(attempt, kill=attempt.killed)
+        if attempt.execution.children:
+            self._host.requests.end_children_of(attempt)
+        if attempt.grace is not None:
+            attempt.grace.cancel()
+        grace = self._grace_of(attempt)
+        attempt.grace = self._deadlines.call_later(
+            attempt.execution, grace, lambda: self._grace_over(attempt)
+        )
+
+    def _grace_of(self, attempt: Attempt) -> float:
+        if attempt.killed:
+            return self._host.traits[attempt.planned.backend].kill_grace
+        own = attempt.execution.grace
+        return self._host.grace if own is None else own
+
+    def _interrupt(self, attempt: Attempt, *, kill: bool) -> None:
+        self._host.holds.release(attempt)
+        if attempt.callbacks is not None:
+            attempt.callbacks.cancel()
+        if attempt.awaiting is not None:
+            attempt.awaiting.interrupt()
+        if attempt.handle is None:
+            return
+        if attempt.planned.on_loop:
+            self._host.loop.cancel(attempt.handle)
+        elif kill:
+            attempt.handle.kill()
+        else:
+            attempt.handle.cancel()
+
+    def _grace_over(self, attempt: Attempt) -> None:
+        execution = attempt.execution
+        attempt.grace = None
+        if attempt.killed and attempt.planned.on_loop and self.abandon(attempt):
+            return
+        self._host.stuck[attempt] = execution
+        limit = attempt.planned.definition.timeout
+        if attempt.asked == "timeout" and limit is not None:
+            words = f"took longer than {limit:g} s, and does not end; so it is not tried again"
+            execution.failures[attempt.unit] = Failure("TimeoutError", words)
+        attempt.log.warning("does not end; given up. It stands at %s", self._attempts.where(attempt) or "?")
+        execution.mark(execution.ended, attempt.unit, self._host.clock())
+        commands = execution.machine.grace_over(attempt.unit)
+        self._again(attempt, RECANCEL)
+        self._host.commands.apply(execution, commands)
+
+    def abandon(self, attempt: Attempt) -> bool:
+        """Close a coroutine that swallows cancellation. Return whether that was possible."""
+        attempt.killed = True
+        if attempt.handle is None or not self._host.loop.abandon(attempt.handle):
+            return False
+        self._attempts.over(attempt, CANCELLED, None)
+        return True
+
+    def _again(self, attempt: Attempt, gap: float) -> None:
+        """Cancel a refuser again, with growing gaps: in a loop it would take the whole processor."""
+
+        def recancel() -> None:
+            self._interrupt(attempt, kill=False)
+            self._again(attempt, min(gap * 2, RECANCEL_MOST))
+
+        attempt.grace = self._deadlines.call_later(attempt.execution, gap, recancel)
+
+    def release(self, execution: Execution, unit: int) -> None:
+        """Let a held attempt go on."""
+        attempt = execution.live.get(unit)
+        if attempt is None:
+            return
+        self._host.holds.release(attempt)
+        self.go_on(attempt)
+
+    def go_on(self, attempt: Attempt) -> None:
+        """Let the timeout of an attempt go on that is not held any more."""
+        if attempt.remaining is not None:
+            rest, attempt.remaining = attempt.remaining, None
+            attempt.late = self._deadlines.call_later(
+                attempt.execution, rest, lambda: self._time_out(attempt)
+            )
+
+    def stand_still(self, attempt: Attempt, commands: Sequence[Command]) -> None:
+        """All of an attempt waits at checkpoints: its timeout stands still; carry out what the machine asks for."""
+        timeout = attempt.planned.definition.timeout
+        if attempt.late is not None:
+            attempt.remaining = attempt.late.when - self._host.clock()
+            attempt.late.cancel()
+            attempt.late = None
+        elif timeout is not None:
+            when = self._deadlines.timers.forget(attempt, timeout)
+            attempt.remaining = None if when is None else when - self._host.clock()
+        if timeout is not None and not attempt.planned.on_loop and attempt.began_at is None:
+            attempt.remaining = within(timeout)  # it is held before its first step
+        self._host.commands.apply(attempt.execution, commands)
+
+    def attempt_timed_out(self, attempt: Attempt) -> None:
+        """The timeout of an attempt has come; where a backend begins later than it was told, it is due later."""
+        began, timeout = attempt.began_at, attempt.planned.definition.timeout
+        if not attempt.planned.on_loop and timeout is not None:
+            rest = timeout if began is None else began + within(timeout) - self._host.clock()
+            if rest > 0:
+                attempt.late = self._deadlines.call_later(
+                    attempt.execution, rest, lambda: self.attempt_timed_out(attempt)
+                )
+                return
+        self._time_out(attempt)
+
+    def _time_out(self, attempt: Attempt) -> None:
+        execution = attempt.execution
+        self._host.commands.apply(execution, execution.machine.attempt_timeout(attempt.unit))

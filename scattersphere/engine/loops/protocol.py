@@ -1,0 +1,120 @@
+"""What the executor needs of an event loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from scattersphere.logs.frames import DEEPEST_CHAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Coroutine, Mapping
+
+    from scattersphere.engine.attempt import Attempt
+
+
+class Loop(Protocol):
+    """What the executor needs of an event loop. All methods are for the loop's own thread, but `soon`."""
+
+    starts_a_turn: int
+    """How many attempts whose first step is not their last may be started before the loop must have a turn."""
+    is_virtual: bool
+    """Whether its clock is a test's: it jumps, and knows nothing of the time on the wall."""
+    can_abandon: bool
+    """Whether a coroutine that refuses to end can be closed."""
+    can_watch: bool
+    """Whether `watch` works."""
+
+    def clock(self) -> float:
+        """Return monotonic seconds, virtual under trio's MockClock; for any thread."""
+        ...
+
+    async def open(
+        self, pump: Callable[[bool], bool], alarm: Callable[[], None], failed: Callable[[BaseException], None]
+    ) -> None:
+        """Begin to call `pump(False)` after `wake()`, as long as it returns True, and `alarm` when it is due.
+
+        `failed` is called if a body has broken the place where bodies live; no attempt can run then.
+        """
+
+    async def aclose(self) -> None:
+        """Stop calling back. Attempts must have ended before."""
+
+    def wake(self) -> None:
+        """Have `pump` called soon; many wakes make one call."""
+
+    def pump_now(self) -> None:
+        """Have `pump(True)` called, now where that is possible, from inside a body's last step.
+
+        A chain of bodies that suspend would else cost two turns of the loop for each.
+        """
+
+    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call back on the loop's thread; for any thread, in silence after the end."""
+
+    def watch(self, descriptor: int, callback: Callable[[], object]) -> None:
+        """Call back each time that there is something to read, until `unwatch`."""
+
+    def unwatch(self, descriptor: int) -> None:
+        """Call back no more."""
+
+    def set_alarm(self, when: float | None) -> None:
+        """Have `alarm` called at `when` of `clock()`; replaces the last one."""
+
+    def start(self, body: Coroutine[Any, Any, None], name: str) -> Any:
+        """Start `body` in a copy of the current context. Return its handle, or None if it ended."""
+
+    def cancel(self, handle: Any) -> None:
+        """Raise the loop's cancellation at the body's next suspension.
+
+        A body that was started and has not had its first step begins all the same: it must look for
+        itself whether it was asked to end.
+        """
+
+    def abandon(self, handle: Any) -> bool:
+        """Close a body that swallows cancellation; False where the loop has no such way."""
+        ...
+
+    def where(self, handle: Any) -> str:
+        """Say at which line a suspended body stands."""
+        ...
+
+    def current(self) -> Any:
+        """Return the task that executes now, of whatever library made it."""
+        ...
+
+    def at_work(self, held: Mapping[Attempt, Collection[Any]]) -> set[Attempt]:
+        """Return which of these attempts have a task that is neither held nor waits for its own children.
+
+        `held` says which of their tasks wait at a checkpoint.
+        """
+        ...
+
+    def pass_on(self, exc: BaseException) -> None:
+        """Hand a KeyboardInterrupt that a body ended with on to the host, if it was a real Ctrl-C."""
+
+
+_JOINS = (
+    ("/asyncio/taskgroups.py", "aexit"),
+    ("/asyncio/tasks.py", "_wait"),
+    ("/asyncio/threads.py", "to_thread"),
+    ("/anyio/_backends/_asyncio.py", "__aexit__"),
+    ("/anyio/_backends/_asyncio.py", "run_sync_in_worker_thread"),
+    ("/trio/_core/_run.py", "_nested_child_finished"),
+    ("/trio/_threads.py", "to_thread_run_sync"),
+    ("/execution/requests.py", "finish"),
+)
+"""Where a task waits for others of its body: files and functions of the libraries, and ours of child runs."""
+
+
+def joins(coroutine: Any) -> bool:
+    """Whether a suspended task waits for other tasks or threads of its own."""
+    links = 0
+    while coroutine is not None and links < DEEPEST_CHAIN:
+        code = getattr(coroutine, "cr_code", None) or getattr(coroutine, "gi_code", None)
+        if code is not None and any(
+            code.co_filename.endswith(path) and name in code.co_name for path, name in _JOINS
+        ):
+            return True
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
+        links += 1
+    return False

@@ -1,0 +1,705 @@
+"""Recorder: what runs do is written into a journal, and an outcome is believed when it is durable.
+
+The gate stands *before* the machine: an attempt that has ended shows `running` and keeps its places until the row of
+its outcome is committed; only then is the machine told. So nothing is seen, and nothing starts, that a crash could take
+back. What follows from committed facts needs no commit of its own: its rows go with the next transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from array import array
+from functools import partial
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
+
+import anyio
+import anyio.to_thread
+
+from scattersphere.abc.journal import (
+    AttemptRow,
+    BundleRow,
+    DefinitionRow,
+    Durability,
+    LifeRow,
+    LogRow,
+    MetaRow,
+    MovesRow,
+    RunRow,
+    RunStateRow,
+    StepRow,
+    ValueForm,
+)
+from scattersphere.engine.machine.codes import (
+    CANCELLED,
+    CANCELLING,
+    CRASHED,
+    FAILED,
+    RUNNING,
+    STATE_BITS,
+    SUCCEEDED,
+    TASK_ENDED_FROM,
+    UP_FOR_RETRY,
+)
+from scattersphere.engine.machine.facts import facts_of
+from scattersphere.engine.machine.shape import DROPPED
+from scattersphere.engine.timers import within
+from scattersphere.errors import JournalError, SuspendedError
+from scattersphere.logs.failures import text_of
+from scattersphere.logs.runlog import current_attempt
+from scattersphere.model import states
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from scattersphere.abc.journal import Journal, JournalState, Row
+    from scattersphere.engine.attempt import Attempt
+    from scattersphere.engine.execution import Execution, Failure
+    from scattersphere.engine.loops import Loop
+    from scattersphere.engine.plan import Plan
+    from scattersphere.engine.wallclock import WallClock
+    from scattersphere.registry.records import BundleVersion
+
+BLOCK = 1_000
+"""Numbers of runs that are reserved by one commit: each is known at once, and never comes again."""
+LOW = BLOCK // 2
+"""With so many left the next block is reserved."""
+BACKLOG_ROWS, BACKLOG_BYTES = 100_000, 32 << 20
+"""With more that is not committed, runs that need not wait for their commits wait all the same."""
+FRUITLESS = 3
+"""Restarts without a new outcome after which what executed has crashed."""
+INLINE_TASKS = 200
+"""Tasks of a definition whose text is made on the loop's thread: about a millisecond."""
+MICRO = 1_000_000
+_MASK = (1 << STATE_BITS) - 1
+DURABILITY = {
+    states.Durability.STRICT: Durability.STRICT,
+    states.Durability.RELAXED: Durability.RELAXED,
+    states.Durability.NONE: Durability.NONE,
+}
+FIRST_IS_TIMEOUT, FAILING_FAST, FINALS_OVER, WITHHELD = 1, 2, 4, 8
+"""The bits of `RunStateRow.flags`."""
+
+
+class ValueCodec(Protocol):
+    """Writes the values of results: exactly, or not at all."""
+
+    def is_quick(self, value: Any) -> bool:
+        """Whether `encode` runs no code of users for it, and takes next to no time."""
+        ...
+
+    def encode(self, value: Any, versions: Iterable[BundleVersion]) -> tuple[int, bytes]:
+        """Return the form and the bytes of a value. Raises whatever it likes where it cannot be kept."""
+        ...
+
+    def decode(self, form: int, data: bytes, versions: Iterable[BundleVersion]) -> Any:
+        """Return the value again, equal and of the same types. Raises where it cannot be read."""
+        ...
+
+
+class RecorderHost(Protocol):
+    """What recording needs of the executor."""
+
+    clock: Callable[[], float]
+    wall_clock: WallClock
+
+    @property
+    def loop(self) -> Loop:
+        """The loop that bodies live on."""
+        ...
+
+    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call back on the loop's thread; for any thread."""
+
+    def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None:
+        """Do something on behalf of a run."""
+
+
+class Recorder:
+    """Writes for all runs of a Server: numbers, lives, code, and what happens to each run (`Recording`)."""
+
+    def __init__(
+        self,
+        host: RecorderHost,
+        journal: Journal,
+        codec: ValueCodec,
+        on_failed: Callable[[str], None],
+        on_mended: Callable[[], None],
+    ) -> None:
+        self.host = host
+        self.journal = journal
+        self.codec = codec
+        self.id: str = ""
+        self.life: LifeRow | None = None
+        self.failure: str | None = None
+        """Why nothing is committed at present."""
+        self.is_lost: bool = False
+        """Whether this process commits no more."""
+        self.is_open: bool = False
+        self._on_failed = on_failed
+        self._on_mended = on_mended
+        self._next = self._reserved = self._asked = 1
+        self._wall = 0
+        self._changed: dict[Recording, None] = {}
+        self._due = False
+        self._digests: WeakKeyDictionary[Plan, str] = WeakKeyDictionary()
+        self._definitions: set[str] = set()
+        self._bundles: set[str] = set()
+        self._waiting: set[anyio.Event] = set()
+
+    # ---- what the journal says (`JournalHost`)
+
+    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call back on the loop's thread; from any thread."""
+        self.host.soon(callback, *args)
+
+    def journal_failed(self, words: str, *, lasting: bool) -> None:
+        """Nothing is committed until further notice: what would go on holds."""
+        self.is_lost = self.is_lost or lasting
+        if lasting:
+            words += "; this process writes no more: restart the program"
+        if words != self.failure:
+            self.failure = words
+            self._on_failed(words)
+        if lasting:
+            self._wake_waiting()
+
+    def journal_mended(self) -> None:
+        """Commits succeed again."""
+        if self.failure is not None and not self.is_lost:
+            self.failure = None
+            self._on_mended()
+
+    # ---- life
+
+    def now(self) -> int:
+        """Return the time on the wall in microseconds, never earlier than what the journal has seen."""
+        self._wall = max(self._wall, round(self.host.wall_clock.now() * MICRO))
+        return self._wall
+
+    def open(self, state: JournalState, *, pid: int, version: str) -> list[Row]:
+        """Begin a new life; return the rows of its first transaction, beside which those of its runs come."""
+        self.id, self._wall = state.id, state.wall
+        number = state.lives[-1].number + 1 if state.lives else 1
+        self.life = LifeRow(number, self.now(), pid, version, None)
+        self._next, self._asked = state.next_run, state.next_run + BLOCK
+        self.is_open = True
+        return [self._meta(), self.life]
+
+    def begun(self) -> None:
+        """The first transaction is durable: numbers may be given."""
+        self._reserved = self._asked
+
+    def _meta(self) -> MetaRow:
+        return MetaRow(next_run=self._asked, wall=self.now())
+
+    def close(self) -> None:
+        """Write the last rows of this life: it was closed in order."""
+        self.flush()
+        if self.life is not None:
+            self.life = self.life._replace(suspended=self.now())
+            self.write([self._meta(), self.life])
+        self.is_open = False
+        self._wake_waiting()
+
+    def take_number(self) -> int:
+        """Return the number of a new run. Raises `JournalError` where none is reserved, or nothing is committed."""
+        self.check()
+        if self._next >= self._reserved:
+            raise JournalError("no numbers of runs are left before the journal has committed more; try again")
+        number = self._next
+        self._next += 1
+        if self._asked - self._next < LOW:
+            self._asked += BLOCK
+            asked = self._asked
+            self.write([self._meta()], lambda: self._reserve(asked))
+        return number
+
+    def _reserve(self, asked: int) -> None:
+        self._reserved = asked
+
+    def check(self) -> None:
+        """Raise `JournalError` while the journal commits nothing: no new run is taken."""
+        if self.failure is not None:
+            raise JournalError(f"the journal commits nothing at present: {self.failure}")
+
+    # ---- writing
+
+    def write(self, rows: Sequence[Row], committed: Callable[[], object] | None = None) -> None:
+        """Write one transaction."""
+        self.journal.write(rows, committed)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much is not committed that even what need not wait does."""
+        rows, size = self.journal.backlog
+        return rows > BACKLOG_ROWS or size > BACKLOG_BYTES
+
+    def touch(self, recording: Recording) -> None:
+        """A run has changed without a commit that it waits for: write that soon."""
+        self._changed[recording] = None
+        if not self._due and self.is_open:
+            self._due = True
+            self.host.soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what has changed."""
+        self._due = False
+        if self.is_open and (rows := self.changes()):
+            self.write(rows)
+
+    def changes(self) -> list[Row]:
+        """Return the rows of what has changed, and was not written."""
+        changed, self._changed = self._changed, {}
+        rows: list[Row] = []
+        for recording in changed:
+            if recording.is_submitted:
+                self.host.guard(recording.execution, _extend, rows, recording)
+        return rows
+
+    async def committed(self) -> None:
+        """Wait until all that was written is durable. Raises `JournalError` where it will not be."""
+        self.flush()
+        await self.wait_for(lambda done: self.write([], done))
+
+    async def wait_for(self, ask: Callable[[Callable[[], None]], object]) -> None:
+        """Wait until the callback that `ask` is given is called. Raises `JournalError`, `SuspendedError`."""
+        event, done = anyio.Event(), False
+
+        def committed() -> None:
+            nonlocal done
+            done = True
+            event.set()
+
+        self._waiting.add(event)
+        try:
+            ask(committed)
+            if not done and not self.is_lost:
+                await event.wait()
+        finally:
+            self._waiting.discard(event)
+        if not done:
+            self.check()
+            raise SuspendedError("the Server was closed before the journal had committed this")
+
+    def _wake_waiting(self) -> None:
+        for event in self._waiting:
+            event.set()
+
+    # ---- runs
+
+    async def ready(self, plan: Plan) -> list[Row]:
+        """Return the rows of what a run of a plan needs in the journal: its definition, its code. In a thread."""
+        rows: list[Row] = []
+        if plan not in self._digests or self._digests[plan] not in self._definitions:
+            text = await _in_thread(plan.definition.dumps)
+            digest = self._digests[plan] = definition_digest(text)
+            rows.append(DefinitionRow(digest, plan.job, text))
+        for version in plan.versions:
+            if version.digest and version.digest not in self._bundles:
+                content = await _in_thread(version.export)
+                rows.append(BundleRow(version.digest, content))
+        return rows
+
+    def ready_now(self, plan: Plan) -> list[Row] | None:
+        """Do as `ready` where that takes next to no time; None: it does not."""
+        if any(version.digest and version.digest not in self._bundles for version in plan.versions):
+            return None
+        if plan in self._digests and self._digests[plan] in self._definitions:
+            return []
+        if len(plan.tasks) > INLINE_TASKS:
+            return None
+        text = plan.definition.dumps()
+        digest = self._digests[plan] = definition_digest(text)
+        return [] if digest in self._definitions else [DefinitionRow(digest, plan.job, text)]
+
+    def digest_of(self, plan: Plan) -> str:
+        """Return what the definition of a plan is known by, after `ready` or `ready_now`."""
+        return self._digests[plan]
+
+    def written(self, rows: Iterable[Row]) -> None:
+        """Note which definitions and versions of code the journal has."""
+        for row in rows:
+            if isinstance(row, DefinitionRow):
+                self._definitions.add(row.digest)
+            elif isinstance(row, BundleRow):
+                self._bundles.add(row.digest)
+
+
+def _extend(rows: list[Row], recording: Recording) -> None:
+    rows.extend(recording.rows())
+
+
+def definition_digest(text: str) -> str:
+    """Return what a definition is known by in the journal."""
+    return sha256(text.encode()).hexdigest()[:32]
+
+
+async def _in_thread(work: Callable[[], Any]) -> Any:
+    return await anyio.to_thread.run_sync(work, abandon_on_cancel=False)
+
+
+def failure_text(failure: Failure | None, **more: Any) -> str | None:
+    """Return a failure as the journal keeps it."""
+    said: dict[str, Any] = {}
+    if failure is not None:
+        said = {"type": failure.type, "message": failure.message, "traceback": failure.traceback}
+    said |= {name: value for name, value in more.items() if value}
+    return json.dumps(said) if said else None
+
+
+class Recording:
+    """Writes what happens to one run, and holds back what must be durable first."""
+
+    def __init__(self, recorder: Recorder, execution: Execution, durability: Durability) -> None:
+        self.recorder = recorder
+        self.execution = execution
+        self.durability = durability
+        self.is_submitted: bool = False
+        """Whether the run itself is written."""
+        self.is_committed: bool = False
+        """Whether the run itself is durable: before that nothing of it starts."""
+        self._then: list[Callable[[], object]] = []
+        """What is to be done when it is."""
+        self.recovered: int = 0
+        self.fruitless: int = 0
+        self.spent: int = 0
+        """Microseconds of the run's timeout that earlier lives have used up."""
+        self.base: int = 0
+        """How many moves earlier lives have written."""
+        self.lines_before: int = 0
+        """How many lines of the log earlier lives have written."""
+        self.concluded: tuple[int, ...] = ()
+        """Tasks that had ended when the run was restored, and whose row says so only now."""
+        self.at_gate: dict[Attempt, None] = {}
+        self._written = 0
+        self._lines = 0
+        self._told: dict[int, int] = {}
+        self._dropped: set[int] = set()
+        self._last: RunStateRow | None = None
+        definition = execution.plan.definition
+        self._fails = frozenset(
+            number
+            for number, task in enumerate(definition.tasks.values())
+            if task.on_restart is states.TaskRestart.FAIL
+        )
+        self._times_out = definition.timeout is not None
+
+    def __repr__(self) -> str:
+        return f"<Recording of run {self.execution.id}: {len(self.at_gate)} outcomes at the gate>"
+
+    # ---- submitting
+
+    def submit(self, row: RunRow, more: Sequence[Row]) -> None:
+        """Write the run; when that is durable it may start."""
+        self.is_submitted = True
+        rows = [*more, row, *self.rows(), *self.recorder.changes()]
+        self.recorder.written(more)
+        self.recorder.write(rows, partial(self.recorder.host.guard, self.execution, self._submitted))
+
+    def _submitted(self) -> None:
+        self.is_committed = True
+        callbacks, self._then = self._then, []
+        for callback in callbacks:
+            callback()
+
+    def when_committed(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called when the run is durable."""
+        if self.is_committed:
+            callback()
+        else:
+            self._then.append(callback)
+
+    # ---- the gate
+
+    def hold(
+        self,
+        attempt: Attempt,
+        kind: int,
+        value: Any,
+        failure: Failure | None,
+        release: Callable[[], object],
+        *,
+        retryable: bool = True,
+    ) -> bool:
+        """Write how an attempt has ended. True: the machine is told by `release`, when that is durable."""
+        machine, unit = self.execution.machine, attempt.unit
+        if attempt.is_committed or machine.record.task_states[unit] not in (RUNNING, CANCELLING):
+            return False
+        if unit in machine.record.stuck:
+            return False
+        if not self.recorder.is_open:
+            return self.execution.is_suspended  # the run goes on in another life, which does not know of it
+        attempt.left_at = self.recorder.host.clock()
+        state = self._outlook(attempt, kind, retryable=retryable)
+        if state != SUCCEEDED:
+            text = failure_text(failure) if state != CANCELLED else None
+            return self._write_outcome(attempt, state, ValueForm.NONE, None, text, release)
+        if not self.recorder.codec.is_quick(value):
+            self.at_gate[attempt] = None
+            self.recorder.host.loop.start(self._encode(attempt, value, release), "scattersphere journal")
+            return True
+        return self._write_outcome(attempt, state, *self.encoded(value), release)
+
+    async def _encode(self, attempt: Attempt, value: Any, release: Callable[[], object]) -> None:
+        """Encode in a thread: it may run code of users, and take its time."""
+        current_attempt.set(None)
+        form, data, text = await _in_thread(partial(self.encoded, value))
+        self.recorder.host.guard(self.execution, self._encoded, attempt, form, data, text, release)
+
+    def _encoded(
+        self, attempt: Attempt, form: int, data: bytes | None, text: str | None, release: Callable[[], object]
+    ) -> None:
+        if not self._write_outcome(attempt, SUCCEEDED, form, data, text, release):
+            self._release(attempt, release)
+
+    def encoded(self, value: Any) -> tuple[int, bytes | None, str | None]:
+        """Return form, bytes, and why it could not be kept."""
+        try:
+            form, data = self.recorder.codec.encode(value, self.execution.plan.versions)
+        except BaseException as exc:  # noqa: BLE001 - whatever the code of a value raises, it cannot be kept
+            return ValueForm.UNKEPT, None, json.dumps({"unkept": text_of(exc)[:500] or type(exc).__name__})
+        return form, data, None
+
+    def _write_outcome(
+        self,
+        attempt: Attempt,
+        state: int,
+        form: int,
+        data: bytes | None,
+        text: str | None,
+        release: Callable[[], object],
+    ) -> bool:
+        """Write the row of an outcome. False: it may be told at once."""
+        execution, unit = self.execution, attempt.unit
+        self.fruitless = 0
+        assert attempt.left_at is not None  # noqa: S101 - for type checkers
+        rows = self.rows(spent=True)
+        due = None
+        if state == UP_FOR_RETRY:
+            wait = execution.retry_wait(unit)
+            due = self.micros(attempt.left_at + wait)
+            number = execution.machine.record.attempts[unit]
+            rows.append(AttemptRow(execution.id, unit, number, FAILED, text, self.recorder.now()))
+        rows.append(self._step(unit, state, form, data, text, ended=attempt.left_at, due=due))
+        self._told[unit] = state
+        if self.durability is Durability.RELAXED and not self.recorder.is_full:
+            self.recorder.write(rows)
+            return False
+        self.at_gate[attempt] = None
+        guard = self.recorder.host.guard
+        self.recorder.write(rows, partial(guard, execution, self._release, attempt, release))
+        return True
+
+    def _release(self, attempt: Attempt, release: Callable[[], object]) -> None:
+        self.at_gate.pop(attempt, None)
+        attempt.is_committed = True
+        release()
+
+    def _outlook(self, attempt: Attempt, kind: int, *, retryable: bool) -> int:
+        """Return the state that the machine will give the unit, as things are now."""
+        machine, unit = self.execution.machine, attempt.unit
+        if kind == SUCCEEDED:
+            return SUCCEEDED
+        is_cancelled = machine.record.task_states[unit] == CANCELLING and machine.asked_of(unit) == "cancel"
+        if kind == CRASHED and attempt.killed:
+            kind = CANCELLED
+        if kind == CANCELLED:
+            kind = CANCELLED if is_cancelled else FAILED
+        if kind in (FAILED, CRASHED) and retryable and not is_cancelled and machine.would_retry(unit):
+            return UP_FOR_RETRY
+        return kind
+
+    # ---- starts
+
+    def holds_start(self, attempt: Attempt, launch: Callable[[], object]) -> bool:
+        """Write that an attempt starts, where that must be durable before its body. True: `launch` is called then."""
+        machine, unit = self.execution.machine, attempt.unit
+        task = machine.record.task_of(unit)
+        if not self.fruitless and task not in self._fails:
+            return False
+        rows = self.rows()
+        step = self._step(unit, RUNNING, ValueForm.NONE, None, None)
+        rows.append(
+            step._replace(attempts=attempt.attempt_number, started=self.micros(self.recorder.host.clock()))
+        )
+        self.recorder.write(rows, partial(self.recorder.host.guard, self.execution, launch))
+        return True
+
+    # ---- the end
+
+    def end(self, then: Callable[[], object]) -> None:
+        """Write that the run has ended; `then` is called when that is durable."""
+        self.execution.is_end_held = True
+
+        def ended() -> None:
+            self.execution.is_end_held = False
+            then()
+
+        rows = self.rows()
+        if not self.recorder.is_open or self.recorder.is_lost:
+            ended()
+            return
+        self.recorder.write(rows, partial(self.recorder.host.guard, self.execution, ended))
+
+    def close(self) -> None:
+        """The run has ended: what was not written yet is, and nothing more."""
+        if self.recorder.is_open and (rows := self.rows()):
+            self.recorder.write(rows)
+        self.execution.recording, self.execution.is_end_held = None, False
+
+    # ---- rows
+
+    def micros(self, clock: float) -> int:
+        """Return the instant of the loop's clock in microseconds since 1970."""
+        return round((self.execution.epoch + clock) * MICRO)
+
+    def rows(self, *, spent: bool = False) -> list[Row]:
+        """Return the rows of all that has changed since they were last asked for."""
+        rows: list[Row] = [*self._log_rows()]
+        machine, execution = self.execution.machine, self.execution
+        moves = machine.record.journal
+        if self._written < len(moves):
+            new = array("q", moves[self._written :])
+            first = self.base + self._written
+            assert self.recorder.life is not None  # noqa: S101 - for type checkers
+            rows.append(
+                MovesRow(execution.id, first, self.recorder.life.number, self.recorder.now(), new.tobytes())
+            )
+            self._written = len(moves)
+            rows += self._derived(new)
+        concluded, self.concluded = self.concluded, ()
+        rows += [self._derived_step(task, machine.record.task_states[task]) for task in concluded]
+        state = self._state(spent=spent)
+        known = self._last
+        if known is None or state._replace(spent=0) != known._replace(spent=0) or (spent and self._times_out):
+            self._last = state
+            rows.append(state)
+        return rows
+
+    def _derived(self, moves: array[int]) -> list[Row]:
+        """Return the rows of units that have ended, or wait for a retry, without an outcome that was held back."""
+        machine = self.execution.machine
+        newest = {move >> STATE_BITS: move & _MASK for move in moves if move >= 0}
+        rows: list[Row] = []
+        for unit, state in newest.items():
+            if machine.record.task_states[unit] != state or self._told.get(unit) == state:
+                self._told.pop(unit, None)
+                continue
+            self._told.pop(unit, None)
+            if state >= TASK_ENDED_FROM or state in (UP_FOR_RETRY, CANCELLING):
+                rows.append(self._derived_step(unit, state))
+        return rows
+
+    def _derived_step(self, unit: int, state: int) -> StepRow:
+        execution, machine = self.execution, self.execution.machine
+        if state == CANCELLING:
+            text = failure_text(None, asked=machine.asked_of(unit))
+            return self._step(unit, state, ValueForm.NONE, None, text)
+        if state == SUCCEEDED and machine.record.results[unit] is DROPPED:
+            return self._step(unit, state, ValueForm.DROPPED, None, None)
+        is_map = unit < execution.plan.size and machine.record.width_of(unit) is not None
+        if state == SUCCEEDED and not is_map:  # reused, or a map over nothing
+            return self._step(unit, state, *self.encoded(machine.record.results[unit]))
+        due = None
+        if state == UP_FOR_RETRY and unit in execution.retries:
+            due = self.micros(execution.retries[unit].when)
+        return self._step(
+            unit, state, ValueForm.NONE, None, failure_text(execution.failures.get(unit)), due=due
+        )
+
+    def _step(
+        self,
+        unit: int,
+        state: int,
+        form: int,
+        data: bytes | None,
+        text: str | None,
+        *,
+        ended: float | None = None,
+        due: int | None = None,
+    ) -> StepRow:
+        execution, machine = self.execution, self.execution.machine
+        task, size = machine.record.task_of(unit), execution.plan.size
+        reused = execution.reused.get(execution.plan.tasks[task].name) if unit < size else None
+        if ended is None:
+            ended = execution.time_of(execution.ended, unit)
+        started = execution.time_of(execution.started, unit)
+        return StepRow(
+            run=execution.id,
+            unit=unit,
+            task=task,
+            place=machine.record.index_of(unit),
+            state=state,
+            attempts=machine.record.attempts[unit],
+            forgiven=machine.record.forgiven.get(unit, 0),
+            started=None if started is None else self.micros(started),
+            ended=None if ended is None or state < TASK_ENDED_FROM else self.micros(ended),
+            due=due,
+            form=form,
+            value=data,
+            failure=text,
+            reused=None if reused is None or reused.instances is not None else reused.run,
+        )
+
+    def _state(self, *, spent: bool = False) -> RunStateRow:
+        execution, machine = self.execution, self.execution.machine
+        facts = facts_of(machine, units=False)
+        flags = (
+            FIRST_IS_TIMEOUT * facts.timed_out_first
+            + FAILING_FAST * facts.failing_fast
+            + FINALS_OVER * facts.finals_over
+            + WITHHELD * facts.withheld
+        )
+        started = execution.started_at
+        return RunStateRow(
+            id=execution.id,
+            state=facts.state,
+            level=facts.level,
+            flags=flags,
+            causes=facts.causes,
+            begun=facts.started,
+            started=None if started is None else self.micros(started),
+            ended=self.recorder.now()
+            if machine.record.is_over and self._last_ended is None
+            else self._last_ended,
+            spent=self._spent() if spent or self._times_out else 0,
+            recovered=self.recovered,
+            fruitless=self.fruitless,
+            widths=json.dumps({str(task): width for task, width in sorted(facts.widths.items())}),
+            failure=execution.crash_words or None,
+        )
+
+    @property
+    def _last_ended(self) -> int | None:
+        return None if self._last is None else self._last.ended
+
+    def _spent(self) -> int:
+        """Return the microseconds of the run's timeout that are used up."""
+        execution, timeout = self.execution, self.execution.plan.definition.timeout
+        if timeout is None or execution.remaining is None:
+            return 0
+        used = within(timeout) - execution.remaining
+        if execution.timer is not None:
+            used += self.recorder.host.clock() - execution.timer_from
+        return max(0, round(used * MICRO))
+
+    def _log_rows(self) -> list[LogRow]:
+        log = self.execution.known_log
+        if log is None or log.last_number == self._lines:
+            return []
+        lines, last = log.since(self._lines)
+        first, self._lines = self.lines_before + self._lines + 1, last
+        return [LogRow(self.execution.id, first, len(lines), pack_lines([line.as_dict() for line in lines]))]
+
+
+def pack_lines(lines: Sequence[Any]) -> bytes:
+    """Return lines of a log, as `LogLine.as_dict` gives them, as the journal keeps them."""
+    return zlib.compress("\n".join(json.dumps(line) for line in lines).encode(), 1)
+
+
+def unpack_lines(data: bytes) -> list[dict[str, Any]]:
+    """Return what `pack_lines` was given."""
+    return [json.loads(line) for line in zlib.decompress(data).decode().split("\n")]

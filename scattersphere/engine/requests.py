@@ -1,0 +1,246 @@
+"""RunRequests: what people, parents and the clock ask of a run; and parents that wait for child runs."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+
+from scattersphere.engine.attempt import Attempt
+from scattersphere.engine.machine.codes import CANCEL, KILL, STOP
+from scattersphere.engine.timers import within
+from scattersphere.errors import EngineError, RunStateError
+from scattersphere.logs.runlog import current_attempt
+from scattersphere.model.arguments import check_seconds, check_text
+from scattersphere.model.states import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from scattersphere.engine.cancellation import Canceller
+    from scattersphere.engine.commands import CommandQueue
+    from scattersphere.engine.execution import Execution
+    from scattersphere.engine.timers import Deadlines
+
+CHILD_GRACE = 0.5
+"""The part of a parent's grace that its child runs get: they end before the parent is given up."""
+FINALLY_LIMIT = 60.0
+"""Seconds that finally-tasks have after a cancel (design, section 8)."""
+
+
+class RequestHost(Protocol):
+    """What requests need of the executor."""
+
+    clock: Callable[[], float]
+    grace: float
+    running: dict[int, Execution]
+    is_suspending: bool
+
+    def admit(self) -> None:
+        """Give free slots to queued runs."""
+
+    def slot(self, execution: Execution) -> None:
+        """Start a queued run."""
+
+    def crash_run(self, execution: Execution, exc: BaseException) -> None:
+        """End a run because of a defect of ours that came up while it was served."""
+
+    def wake(self) -> None:
+        """Have the pump called soon."""
+
+
+class RunRequests:
+    """Pause, resume, stop, cancel, kill, and the run's timeout."""
+
+    def __init__(
+        self, host: RequestHost, canceller: Canceller, commands: CommandQueue, deadlines: Deadlines
+    ) -> None:
+        self._host = host
+        self._canceller = canceller
+        self._commands = commands
+        self._deadlines = deadlines
+        self.cancel_waiting: Callable[[Execution, str, str | None], None] | None = None
+        """Ends a run of an earlier life that waits for its code."""
+
+    # ---- requests on a run
+
+    def request(self, execution: Execution, verb: str, reason: str | None, grace: float | None) -> None:
+        """Carry out pause, resume, stop, cancel, kill. Raises `RunStateError`."""
+        check_text(reason, "reason", optional=True)
+        check_seconds(grace, "grace", optional=True)
+        if self._host.is_suspending and current_attempt.get() is not None:
+            return  # a body that is ended by a suspend cleans up: it would end for good what is to go on
+        if execution.waits_for and self.cancel_waiting is not None:
+            if verb in {"pause", "resume"}:
+                raise RunStateError(
+                    f"run {execution.id} waits for {execution.waits_for}; it can only be cancelled"
+                )
+            self.cancel_waiting(execution, verb, reason)
+            return
+        try:
+            self._request(execution, verb, reason, grace)
+        except RunStateError:
+            raise
+        except Exception as exc:
+            self._host.crash_run(execution, exc)
+            raise EngineError(f"run {execution.id} has crashed by a defect of the engine: {exc!r}") from exc
+        if (
+            execution.state is RunState.QUEUED
+        ):  # resumed: a place may have become free while nobody could take it
+            if execution.is_child:  # it needs none, and was paused before it was durable
+                self._host.slot(execution)
+            self._host.admit()
+        self.reach_children(execution, verb)
+
+    def _request(self, execution: Execution, verb: str, reason: str | None, grace: float | None) -> None:
+        if grace is not None:
+            execution.grace = grace
+        signal = getattr(execution.machine, verb)
+        self._commands.apply(execution, signal() if verb in {"pause", "resume"} else signal(reason or verb))
+
+    async def cancel_runs(self, run_ids: Iterable[int], reason: str) -> None:
+        """Cancel those of these runs that live, and wait for their ends."""
+        executions = [self._host.running[run_id] for run_id in run_ids if run_id in self._host.running]
+        for execution in executions:
+            self.request(execution, "cancel", reason, None)
+        for execution in executions:
+            await execution.wait()
+
+    # ---- families
+
+    def reach_children(self, execution: Execution, verb: str) -> None:
+        """What is asked of a run is asked of the runs that its bodies have started.
+
+        A finally-task goes on after a stop and a cancel, and so do its children.
+        """
+        execution.children = {child for child in execution.children if not child.state.ended}
+        for child in list(execution.children):
+            starter = child.started_by
+            if verb in {"stop", "cancel"} and starter is not None and starter.planned.definition.finally_:
+                continue
+            self._ask_child(child, verb)
+        for unit in list(execution.machine.record.lent):
+            if (attempt := execution.live.get(unit)) is not None:
+                self.hold_waiting(attempt)
+
+    def end_children_of(self, attempt: Attempt) -> None:
+        """An attempt is cancelled or killed: so are the runs that it has started."""
+        for child in list(attempt.execution.children):
+            if child.started_by is attempt and not child.state.ended:
+                self._ask_child(child, "kill" if attempt.killed else "cancel")
+
+    def inherit(self, child: Execution, starter: Attempt) -> None:
+        """Ask of a new child run what its parent was asked before."""
+        machine = starter.execution.machine
+        final = starter.planned.definition.finally_
+        if machine.record.level == KILL or starter.killed:
+            self._ask_child(child, "kill")
+        elif starter.asked is not None or (machine.record.level == CANCEL and not final):
+            self._ask_child(child, "cancel")
+        elif machine.record.level == STOP and not final:
+            self._ask_child(child, "stop")
+        elif starter.execution.pausing:
+            self._ask_child(child, "pause")
+
+    def _ask_child(self, child: Execution, verb: str) -> None:
+        reason = f"its parent, run {child.parent}, is ending"
+        parent = None if child.started_by is None else child.started_by.execution
+        grace = self._host.grace if parent is None or parent.grace is None else parent.grace
+        with contextlib.suppress(RunStateError):  # it ends already, by itself or because it was asked to
+            self.request(child, verb, reason, grace * CHILD_GRACE if verb == "cancel" else None)
+
+    # ---- a parent that waits for a child
+
+    async def finish(self, execution: Execution, at_most: float | None) -> bool:
+        """Wait for the end, at most so many seconds. Return whether it came.
+
+        A body that waits for a run which it has started lends its places meanwhile: that run may need them.
+        """
+        limit = None if at_most is None else within(at_most)
+        parent = current_attempt.get()
+        if execution.state.ended or not isinstance(parent, Attempt) or not execution.descends_from(parent):
+            with anyio.move_on_after(limit):
+                await execution.wait()
+            return execution.state.ended
+        self._wait_begins(parent, execution)
+        try:
+            with anyio.move_on_after(limit):
+                await execution.wait()
+            if execution.state.ended:
+                await self._get_places_back(parent, execution)
+        finally:
+            self._wait_ends(parent, execution)
+        return execution.state.ended
+
+    def _wait_begins(self, parent: Attempt, child: Execution) -> None:
+        parent.waits_for = (*parent.waits_for, child)
+        child.waited_by = (*child.waited_by, parent)
+        if parent.execution.machine.lend(parent.unit):
+            self._host.wake()
+        self.hold_waiting(parent)
+
+    async def _get_places_back(self, parent: Attempt, child: Execution) -> None:
+        """Wait until the dispatcher has places for the parent again, if it waits for no other child."""
+        if any(other is not child for other in parent.waits_for):
+            return
+        if parent.execution.machine.ready.reclaim(parent.unit):
+            parent.place = anyio.Event()
+            self._host.wake()
+            await parent.place.wait()
+
+    def _wait_ends(self, parent: Attempt, child: Execution) -> None:
+        parent.waits_for = tuple(other for other in parent.waits_for if other is not child)
+        child.waited_by = tuple(other for other in child.waited_by if other is not parent)
+        if not parent.waits_for:
+            parent.execution.machine.ready.seize(parent.unit)
+
+    def give_places(self, execution: Execution, unit: int) -> None:
+        """The dispatcher has places for an attempt that had lent its own: let it go on."""
+        execution.machine.ready.take_back(unit)
+        attempt = execution.live.get(unit)
+        if attempt is not None and attempt.place is not None:
+            attempt.place.set()
+
+    def hold_waiting(self, attempt: Attempt) -> None:
+        """During a pause, hold a parent that waits only for runs which are paused too."""
+        execution, machine = attempt.execution, attempt.execution.machine
+        children = attempt.waits_for
+        if not (execution.pausing and children) or attempt.unit in machine.record.held:
+            return
+        if all(child.state is RunState.PAUSED or child.state.ended for child in children):
+            commands = machine.hold_waiting(attempt.unit)
+            if attempt.unit in machine.record.held:
+                self._canceller.stand_still(attempt, commands)
+
+    def arm_run_timeout(self, execution: Execution) -> None:
+        """Start or continue the clock of the run's own timeout."""
+        if execution.remaining is None or execution.timer is not None:
+            return
+        execution.timer_from = self._host.clock()
+        execution.timer = self._deadlines.call_later(
+            execution, execution.remaining, lambda: self._run_timed_out(execution)
+        )
+
+    def limit_finals(self, execution: Execution) -> None:
+        """Bound the finally-tasks of a cancelled run."""
+
+        def over() -> None:
+            self._commands.apply(execution, execution.machine.finally_timeout())
+
+        execution.finals_timer = self._deadlines.call_later(execution, FINALLY_LIMIT, over)
+
+    def run_paused(self, execution: Execution) -> None:
+        """Stop the clock of the run's timeout while it is paused, and of parents that wait for it."""
+        for parent in execution.waited_by:
+            self.hold_waiting(parent)
+        if execution.timer is not None and execution.remaining is not None:
+            execution.timer.cancel()
+            execution.timer = None
+            execution.remaining -= self._host.clock() - execution.timer_from
+
+    def _run_timed_out(self, execution: Execution) -> None:
+        execution.timer = None
+        if not execution.state.ended:
+            self._commands.apply(execution, execution.machine.timeout())
+            self.reach_children(execution, "cancel")

@@ -1,0 +1,316 @@
+"""The engine's time: all its deadlines behind one alarm of the loop, and how much it does in a turn of that.
+
+For deadlines there are two structures, because they are used differently: a heap for the few (retries, graces, run
+timeouts), and for attempt timeouts one insertion-ordered dict for each duration. Attempts with
+the same timeout expire in the order in which they started, so that the first entry of each dict is
+the next one due, and starting and ending cost O(1) (a timer of the loop for each attempt costs
+0.7 of a bare task).
+
+A deadline that is not needed any more goes: at once out of its dict, and out of the heap as soon as the forgotten ones
+are the larger part of it. Else the timeouts of runs that have long ended would stay for hours.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scattersphere.engine.attempt import Attempt
+    from scattersphere.engine.execution import Execution
+    from scattersphere.engine.loops import Loop
+
+SLICE = 0.002
+"""Seconds of the engine's own work after which the loop gets a turn (docs/explanation/performance.md). Real
+time, also where the loop's clock is virtual: it is the processor that is shared."""
+DUE_AT_ONCE = 64
+"""Deadlines that are met between two looks at the clock."""
+
+FEW = 64
+"""Forgotten entries that a heap may have whatever its size."""
+FAREST = 1e9
+"""Seconds, about thirty years: what is due later is due then, so that no number of a user's overflows a clock."""
+
+
+def within(seconds: float) -> float:
+    """Return a number of seconds that can be added to a clock; what is no number is as far as can be."""
+    return min(FAREST, seconds)
+
+
+@attrs.define(eq=False)
+class Timer:
+    """A callback that is due at `when`; `cancel()` forgets it."""
+
+    when: float
+    callback: Callable[[], None] | None
+    _queue: Timers
+
+    def cancel(self) -> None:
+        """Forget the callback."""
+        if self.callback is not None:
+            self.callback = None
+            self._queue.forgotten()
+
+
+class Timers:
+    """A pure queue of deadlines: `due(now)` yields what to call, `next` says when to look again."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self._forgotten = 0
+        """Entries of the heap whose timer was cancelled."""
+        self._lanes: dict[float, dict[Any, float]] = {}
+        self.changed: bool = False
+        """Whether a deadline was added since the driver last set its alarm."""
+
+    def __len__(self) -> int:
+        """Count the entries of the heap and of the dicts, forgotten ones too."""
+        return len(self._heap) + sum(map(len, self._lanes.values()))
+
+    def at(self, when: float, callback: Callable[[], None]) -> Timer:
+        """Have `callback` called at `when`."""
+        self.changed = True
+        timer = Timer(when, callback, self)
+        heapq.heappush(self._heap, (when, next(self._order), timer))
+        return timer
+
+    def forgotten(self) -> None:
+        """Take note that a timer was cancelled; where most were, put the heap in order without them."""
+        self._forgotten += 1
+        if self._forgotten > max(FEW, len(self._heap) // 2):
+            self._heap = [entry for entry in self._heap if entry[2].callback is not None]
+            heapq.heapify(self._heap)
+            self._forgotten = 0
+
+    def _pop(self) -> Callable[[], None] | None:
+        """Take out the first entry of the heap; return its callback, None of one that was forgotten."""
+        timer = heapq.heappop(self._heap)[2]
+        callback, timer.callback = timer.callback, None  # to cancel it later is nothing to be counted
+        self._forgotten -= callback is None
+        return callback
+
+    def expire(self, key: Any, now: float, duration: float) -> None:
+        """Let `key` expire `duration` seconds from now, unless `forget` comes first."""
+        lane = self._lanes.get(duration)
+        if lane is None:
+            self.changed = True  # a lane that exists has an earlier deadline already
+            lane = self._lanes[duration] = {}
+        lane[key] = now + within(duration)
+
+    def forget(self, key: Any, duration: float) -> float | None:
+        """Drop `key`; return its deadline, or None where it has expired already."""
+        lane = self._lanes.get(duration)
+        if lane is None:
+            return None
+        return lane.pop(key, None)
+
+    @property
+    def next(self) -> float | None:
+        """The next deadline, or None.
+
+        Lanes that are empty end here and not where they become empty: in a chain of tasks that would be
+        after each, and each would need an alarm of its own. As long as a lane is kept, the alarm that was
+        set for its last first entry comes early enough for all that follow.
+        """
+        while self._heap and self._heap[0][2].callback is None:
+            self._pop()
+        for duration in [duration for duration, lane in self._lanes.items() if not lane]:
+            del self._lanes[duration]
+        dues = [next(iter(lane.values())) for lane in self._lanes.values()]
+        if self._heap:
+            dues.append(self._heap[0][0])
+        return min(dues, default=None)
+
+    def due(self, now: float, limit: int | None = None) -> tuple[list[Callable[[], None]], list[Any]]:
+        """Take out what is due, at most `limit` of each: the callbacks, and the keys that expired."""
+        callbacks: list[Callable[[], None]] = []
+        while self._heap and self._heap[0][0] <= now and len(callbacks) != limit:
+            callback = self._pop()
+            if callback is not None:
+                callbacks.append(callback)
+        expired: list[Any] = []
+        for duration, lane in list(self._lanes.items()):
+            while lane and len(expired) != limit:
+                key, when = next(iter(lane.items()))
+                if when > now:
+                    break
+                del lane[key]
+                expired.append(key)
+            if not lane:
+                del self._lanes[duration]
+        return callbacks, expired
+
+
+class Deadlines:
+    """Has the loop call back at the next deadline of an executor, and meets those that have come.
+
+    `guard` does something on behalf of a run; `timed_out` is called for an attempt whose timeout has come.
+    """
+
+    def __init__(self, guard: Callable[..., None], timed_out: Callable[[Attempt], None]) -> None:
+        self.timers: Timers = Timers()
+        self._guard = guard
+        self._timed_out = timed_out
+        self._loop: Loop | None = None
+        self._alarm: float | None = None
+
+    def open(self, loop: Loop) -> None:
+        """Take up the loop whose clock it is."""
+        self._loop, self._clock = loop, loop.clock
+
+    def close(self) -> None:
+        """Let go of the loop."""
+        self._loop = None
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        """Have `callback` called at `when`; the timer that is returned can be cancelled."""
+        timer = self.timers.at(when, callback)
+        self.set_alarm()
+        return timer
+
+    def call_later(self, execution: Execution, seconds: float, action: Callable[[], object]) -> Timer:
+        """Do something on behalf of a run in so many seconds."""
+        return self.call_at(self._clock() + within(seconds), lambda: self._guard(execution, action))
+
+    def set_alarm(self) -> None:
+        """Have the loop call back at the next deadline."""
+        self.timers.changed = False
+        due = self.timers.next
+        if due != self._alarm and self._loop is not None:
+            self._alarm = due
+            self._loop.set_alarm(due)
+
+    def meet(self) -> None:
+        """Meet the deadlines that have come, for a slice. What is left is due at once: in the next turn."""
+        self._alarm = None
+        end = time.perf_counter() + SLICE
+        now = self._clock()
+        while self._meet_some(now) and time.perf_counter() < end:
+            pass
+
+    def _meet_some(self, now: float) -> bool:
+        callbacks, expired = self.timers.due(now, DUE_AT_ONCE)
+        for callback in callbacks:
+            callback()
+        for attempt in expired:
+            self._guard(attempt.execution, self._timed_out, attempt)
+        return bool(callbacks or expired)
+
+
+# ---- how much is done in a turn of the loop
+
+LEAST = 16
+TOO_LONG = 0.008
+"""Seconds between two turns of the pump after which fewer are started."""
+SHARE = 1.25
+"""How much longer a slow loop may be away because of what we start: a fifth of the time is ours then."""
+MOST_IN_A_SLOW_LOOP = 512
+
+
+class AdaptiveBatchSize:
+    """How many attempts are started in a turn of the loop that have steps to take in the next one.
+
+    How long such steps take is known when they are over. So the number is halved when the loop was away for
+    too long, and doubled again when it was not: additive steps would be slow to find a number between 16 and
+    256, and TCP's slow start (RFC 5681) does it the same way.
+
+    A loop may also be slow by itself: a host whose own turns take 20 milliseconds would wait long for 10,000
+    starts. So it is kept in mind how long the loop was away when the fewest were started, and where more of them do
+    not make it much longer, it is not we who hold it.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._least = min(LEAST, most)
+        self._most = most
+        self._starts = most
+        self._left_at: float | None = None
+        self._slow = 0.0
+        """Seconds that the loop was away when the fewest were started; 0 as long as it was quick then."""
+
+    def starts(self) -> int:
+        """Return how many to start in this turn."""
+        if self._left_at is not None:
+            self._adapt(time.perf_counter() - self._left_at)
+        return self._starts
+
+    def _adapt(self, away: float) -> None:
+        if away <= TOO_LONG:
+            self._slow = 0.0
+            self._starts = min(self._most, self._starts * 2)
+            return
+        if self._starts <= self._least:
+            self._slow = away
+        if self._slow / SHARE <= away <= self._slow * SHARE:
+            self._starts = min(MOST_IN_A_SLOW_LOOP, self._starts * 2)
+        else:  # by us, or it is as slow as it was no longer: then it is found out anew
+            self._starts = max(self._least, self._starts // 2)
+
+    def turn_over(self, *, full: bool) -> None:
+        """The pump has had its turn; only after a full one the time until the next tells anything."""
+        self._left_at = time.perf_counter() if full else None
+
+
+class WorkBudget:
+    """Does what it is given until a turn's share of time is spent; keeps the rest in order, for later turns.
+
+    It is for work that comes in bursts and is dear: to put a failure into words costs a hundred times what a success
+    costs. If a thousand bodies fail in one turn, because the connection that they share is lost, the loop is not held
+    for all of them.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        """Seconds of each turn."""
+        self._spent = 0.0
+        self.waiting: deque[Callable[[], None]] = deque()
+        """What is to be done in later turns."""
+
+    def __bool__(self) -> bool:
+        return bool(self.waiting)
+
+    def do(self, action: Callable[[], None]) -> bool:
+        """Do it now, or keep it where others wait or the share is spent. Return whether it was done."""
+        if self.waiting or self._spent > self._share:
+            self.waiting.append(action)
+            return False
+        self._take(action)
+        return True
+
+    def later(self, action: Callable[[], None]) -> None:
+        """Do it in a later turn."""
+        self.waiting.append(action)
+
+    def in_pieces(self, pieces: Iterator[None]) -> None:
+        """Take one piece after the other, as the turns to come have time for them."""
+
+        def take_one() -> None:
+            for _ in pieces:
+                self.later(take_one)
+                return
+
+        self.later(take_one)
+
+    def new_turn(self) -> bool:
+        """Another turn has come: go on with what waits. Return whether there is more."""
+        self._spent = 0.0
+        while self.waiting and self._spent <= self._share:
+            self._take(self.waiting.popleft())
+        return bool(self.waiting)
+
+    def clear(self) -> None:
+        """Forget what waits."""
+        self.waiting.clear()
+
+    def _take(self, action: Callable[[], None]) -> None:
+        before = time.perf_counter()
+        action()
+        self._spent += time.perf_counter() - before

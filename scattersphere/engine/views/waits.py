@@ -1,0 +1,169 @@
+"""What runs and tasks wait for, and who has it: a place in pool db (1 of 1, held by par#1/p), a slot, a back-off."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
+
+from scattersphere.engine.machine.codes import (
+    CANCELLING,
+    PENDING,
+    RUN_PAUSED,
+    RUN_PAUSING,
+    RUN_QUEUED,
+    RUNNING,
+    TASK_ENDED_FROM,
+    UP_FOR_RETRY,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from scattersphere.engine.admission import Admission
+    from scattersphere.engine.execution import Execution
+    from scattersphere.engine.machine.dispatcher import Gate
+
+NAMED = 3
+"""Names that are told of those that are waited for, or that hold a place."""
+FRESH = 0.05
+"""Seconds for which is told again who holds a place: ten thousand tasks may wait for it."""
+
+
+class WaitsEngine(Protocol):
+    """What is asked of the executor."""
+
+    running: dict[int, Execution]
+    admission: Admission
+    clock: Callable[[], float]
+
+
+class Waits:
+    """The words of one executor for what its runs and their tasks wait for."""
+
+    def __init__(self, engine: WaitsEngine) -> None:
+        self._engine = engine
+        self._known: dict[int, tuple[float, str]] = {}
+
+    def of_run(self, execution: Execution) -> str:
+        """Say what a run waits for; "" where it does not wait."""
+        state = execution.machine.record.state
+        if execution.waits_for:
+            return execution.waits_for
+        if state == RUN_QUEUED:
+            return self._engine.admission.waits_for(execution)
+        if state in (RUN_PAUSING, RUN_PAUSED):
+            return (
+                "a resume"
+                if state == RUN_PAUSED
+                else "a checkpoint or the end of what executes, to be paused"
+            )
+        return ""
+
+    def of_task(self, execution: Execution, unit: int) -> str:
+        """Say what a task or an instance waits for; "" where it does not wait."""
+        machine = execution.machine
+        state = machine.record.task_states[unit]
+        if machine.record.is_over or state >= TASK_ENDED_FROM:
+            return ""
+        if state == RUNNING:
+            return self._of_attempt(execution, unit)
+        if state == CANCELLING:
+            return self._of_cancelled(execution, unit)
+        if machine.record.state == RUN_QUEUED or (
+            machine.record.state == RUN_PAUSED and not machine.record.started
+        ):
+            return f"its run, which waits for {self.of_run(execution)}"
+        if state == UP_FOR_RETRY and (timer := execution.retries.get(unit)) is not None:
+            until = execution.wall(timer.when).time().isoformat("seconds")
+            return f"its back-off, until {until} UTC ({max(0.0, timer.when - self._engine.clock()):.1f} s)"
+        if state == PENDING and (above := self._above(execution, unit)):
+            return above
+        if machine.record.state in (RUN_PAUSING, RUN_PAUSED):
+            return "a resume"
+        return self._place(execution, unit)
+
+    def _of_attempt(self, execution: Execution, unit: int) -> str:
+        machine, attempt = execution.machine, execution.live.get(unit)
+        children = [] if attempt is None else [child for child in attempt.waits_for if not child.state.ended]
+        if children:
+            return _listed((f"run {child.id} of {child.plan.job}" for child in children), len(children))
+        if unit in machine.record.lent:
+            return f"{self._place(execution, unit)}, which it has lent"
+        return "a resume, at a checkpoint" if unit in machine.record.held else ""
+
+    def _of_cancelled(self, execution: Execution, unit: int) -> str:
+        attempt = execution.live.get(unit)
+        if attempt is None or attempt.grace is None:
+            return "its end"
+        return f"its end; it is given up in {max(0.0, attempt.grace.when - self._engine.clock()):.1f} s"
+
+    def _above(self, execution: Execution, unit: int) -> str:
+        """Name the tasks that must end before this one is decided."""
+        machine, tasks = execution.machine, execution.plan.tasks
+        task = machine.record.task_of(unit)
+        if unit != task or machine.propagation.is_admitted(task):
+            return ""
+        if machine.record.shape.tasks[task].finally_ and not machine.record.finals_phase:
+            return "the end of all tasks that are no finally-tasks"
+        states = machine.record.task_states
+        waited = [up for up in machine.record.shape.upstreams[task] if states[up] < TASK_ENDED_FROM]
+        return _listed((tasks[up].name for up in waited), len(waited))
+
+    # ---- places
+
+    def _place(self, execution: Execution, unit: int) -> str:
+        machine = execution.machine
+        gate, dispatcher = machine.ready.full_gate(unit), machine.dispatcher
+        if gate is not None:
+            amount = machine.ready.amount_of(unit, gate)
+            places = "a place" if amount == 1 else f"{amount:,} places"
+            behind = f", behind {self._first_at(gate)}" if gate.free >= amount else ""
+            return f"{places} in {self._cached(id(gate), lambda: self._at(gate))}{behind}"
+        if dispatcher.limited and dispatcher.free <= 0:
+            return self._cached(0, lambda: f"a place of the server (max_parallel), {self._held(None)}")
+        return "its turn"
+
+    def _at(self, gate: Gate) -> str:
+        taken = gate.limit - gate.free
+        return f"{gate.what} ({taken:,} of {gate.limit:,}, {self._held(gate)})"
+
+    def _first_at(self, gate: Gate) -> str:
+        """Name who waits first at a gate: nobody who needs less overtakes it."""
+        if not gate.waiting:
+            return "who has its turn before"
+        lane = next(iter(gate.waiting[max(gate.waiting)]))
+        execution = self._engine.running.get(lane.turn.ready.run_id)
+        if execution is None or not lane.queue:
+            return "who waits for more"
+        return f"{execution.plan.job}#{execution.id}/{execution.label_of(lane.queue[0])}, which needs more"
+
+    def _held(self, gate: Gate | None) -> str:
+        names = self._holders(gate)
+        found = list(islice(names, NAMED + 1))
+        more = " and others" if len(found) > NAMED else ""
+        return f"held by {', '.join(found[:NAMED])}{more}" if found else "held by what is about to begin"
+
+    def _holders(self, gate: Gate | None) -> Iterator[str]:
+        for execution in self._engine.running.values():
+            machine = execution.machine
+            for unit, attempt in execution.live.items():
+                if unit in machine.record.lent:
+                    continue
+                amount = 1 if gate is None else machine.ready.amount_of(unit, gate)
+                if amount:
+                    yield attempt.label if amount == 1 else f"{attempt.label} ({amount:,})"
+
+    def _cached(self, key: int, words: Callable[[], str]) -> str:
+        now = self._engine.clock()
+        known = self._known.get(key)
+        if known is None or not 0 <= now - known[0] < FRESH:
+            if len(self._known) > NAMED * 100:
+                self._known.clear()
+            known = self._known[key] = (now, words())
+        return known[1]
+
+
+def _listed(names: Iterable[str], count: int) -> str:
+    shown = list(islice(names, NAMED))
+    more = f" and {count - len(shown)} more" if count > len(shown) else ""
+    return ", ".join(shown) + more

@@ -1,0 +1,163 @@
+"""Deadlines: nothing early, nothing forgotten, nothing twice."""
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scattersphere import JobDefinition, RunnableTask, Server
+from scattersphere.engine.timers import FEW, Timers
+
+
+def test_next_is_the_earliest_of_both_kinds():
+    timers = Timers()
+    assert timers.next is None
+    timers.at(5.0, lambda: None)
+    timers.expire("a", 0.0, 3.0)
+    assert timers.next == 3.0
+    timers.forget("a", 3.0)
+    assert timers.next == 5.0
+
+
+def test_a_cancelled_timer_is_not_called():
+    timers = Timers()
+    timers.at(1.0, lambda: None).cancel()
+    assert timers.next is None
+    assert timers.due(2.0) == ([], [])
+
+
+def test_forgetting_tells_the_deadline_and_a_second_time_nothing():
+    timers = Timers()
+    timers.expire("a", 1.0, 2.0)
+    assert timers.forget("a", 2.0) == 3.0
+    assert timers.forget("a", 2.0) is None
+
+
+@given(st.lists(st.tuples(st.floats(0, 10), st.sampled_from([1.0, 2.5, 7.0]), st.booleans()), max_size=40))
+def test_what_is_due_comes_exactly_once(entries):
+    timers, expected = Timers(), {}
+    for key, (at, duration, dropped) in enumerate(sorted(entries)):
+        timers.expire(key, at, duration)
+        if dropped:
+            timers.forget(key, duration)
+        else:
+            expected[key] = at + duration
+    seen = {}
+    for now in range(20):
+        for key in timers.due(float(now))[1]:
+            assert key not in seen
+            seen[key] = now
+    assert seen.keys() == expected.keys()
+    assert all(seen[key] - 1 < when <= seen[key] for key, when in expected.items())
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 0.5, 1.0]),
+            st.sampled_from(["expire", "expire", "forget", "at"]),
+            st.integers(0, 3),
+        ),
+        max_size=40,
+    )
+)
+def test_an_alarm_that_is_set_when_told_to_is_never_late(steps):  # noqa: C901 - one story, told in order
+    """What the driver does: it sets the alarm where `changed` says so, and when one has come."""
+    timers, now, alarm, expected = Timers(), 0.0, None, {}
+
+    def ring_until(end):
+        nonlocal alarm
+        while alarm is not None and alarm <= end:
+            moment = alarm
+            callbacks, expired = timers.due(moment)
+            for key in expired:
+                assert expected.pop(key) == moment
+            for callback in callbacks:
+                callback()
+            alarm = timers.next
+        assert all(when > end for when in expected.values())
+
+    for number, (pause, verb, which) in enumerate(steps):
+        now += pause
+        ring_until(now)
+        duration = (1.0, 1.5, 4.0, 4.0)[which]
+        if verb == "expire":
+            timers.expire(number, now, duration)
+            expected[number] = now + duration
+        elif verb == "at":
+            timers.at(now + duration, lambda: None)
+        elif expected:
+            key = sorted(expected)[which % len(expected)]
+            for each in (1.0, 1.5, 4.0):
+                timers.forget(key, each)
+            del expected[key]
+        if timers.changed:
+            timers.changed, alarm = False, timers.next
+    ring_until(100.0)
+
+
+def test_forgotten_timers_leave_the_heap_long_before_their_time():
+    timers = Timers()
+    kept = timers.at(1e6, lambda: None)
+    for _ in range(10_000):
+        timers.at(86_400.0, lambda: None).cancel()
+    assert len(timers) < 200
+    assert timers.next == kept.when
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=300))
+def test_putting_the_heap_in_order_loses_no_timer_and_revives_none(entries):
+    timers, called, expected = Timers(), [], []
+    for number, (when, dropped) in enumerate(entries):
+        timer = timers.at(when, lambda number=number: called.append(number))
+        if dropped:
+            timer.cancel()
+            timer.cancel()
+        else:
+            expected.append((when, number))
+    for now in range(10):
+        for callback in timers.due(now)[0]:
+            callback()
+    assert called == [number for _, number in sorted(expected)]
+    assert len(timers) == 0
+
+
+def test_a_timer_that_was_met_may_be_cancelled_later():
+    timers = Timers()
+    met = [timers.at(0.0, lambda: None) for _ in range(500)]
+    timers.due(1.0)
+    kept = [timers.at(9.0, lambda: None) for _ in range(500)]
+    for timer in met:
+        timer.cancel()
+    assert len(timers) == len(kept)
+
+
+class Fails(RunnableTask):
+    async def run(self, context):
+        raise OSError("not yet")
+
+
+class Waits(RunnableTask):
+    async def run(self, context):
+        await anyio.sleep_forever()
+
+
+DAY = 86_400
+
+
+@pytest.mark.anyio
+async def test_no_timer_of_a_run_outlives_it():
+    """Its own timeout, those of its attempts, back-offs, graces."""
+    async with Server(grace=DAY) as server:
+        server.register_tasks("app", [Fails, Waits])
+        job = JobDefinition.build("day", timeout=DAY).task("waits", "Waits", timeout=DAY)
+        back_off = {"max_attempts": 3, "delay": DAY, "max_delay": DAY, "jitter": False}
+        server.define(job.task("fails", "Fails", retry=back_off).done())
+        timers = server._executor.deadlines.timers
+        for _ in range(3 * FEW):
+            run = await server.start("day")
+            while run.tasks["fails"].attempts == 0:
+                await anyio.lowlevel.checkpoint()
+            run.cancel()
+            await run.wait()
+        assert len(timers) <= 2 * FEW
