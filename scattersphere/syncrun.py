@@ -55,6 +55,7 @@ class SyncRun(ForkGuard):
     tasks: Final = _of_run(lambda run: dict(run.tasks))
     counts: Final = _of_run(lambda run: run.counts)
     waits_for: Final = _of_run(lambda run: run.waits_for)
+    recovered: Final = _of_run(lambda run: run.recovered)
     stuck: Final = _of_run(lambda run: run.stuck)
     last_event: Final = _of_run(lambda run: run.last_event)
     statistics: Final = _of_run(lambda run: run.statistics)
