@@ -200,13 +200,13 @@ async def test_twenty_failing_loads_leave_nothing(tmp_path):
 )
 async def test_an_error_of_a_failed_load_does_not_hold_its_modules(tmp_path, code, said):
     registry = TaskRegistry(collect_garbage=False)
-    write(tmp_path, {"etl/__init__.py": "class Marker: ...\n", "etl/a.py": code})
+    write(tmp_path, {"etl/__init__.py": "class OfAFailedLoad: ...\n", "etl/a.py": code})
     caught = []
     try:
         await registry.register(tmp_path / "etl")
     except Exception as error:  # noqa: BLE001 - kept on purpose, as a host would
         caught.append(error)
     gc.collect()
-    assert not [cls for cls in object.__subclasses__() if cls.__name__ == "Marker"]
+    assert not [cls for cls in object.__subclasses__() if cls.__name__ == "OfAFailedLoad"]
     assert said in str(caught[0])
     await registry.aclose()
