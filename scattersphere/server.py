@@ -50,7 +50,7 @@ from scattersphere.logs.spill import LogFolder
 from scattersphere.model.arguments import check_count, check_mapping, check_seconds, check_text
 from scattersphere.model.builder import path_of
 from scattersphere.model.events import EventKind
-from scattersphere.model.schedules import ScheduleDefinition
+from scattersphere.model.schedules import MissedPolicy, ScheduleDefinition
 from scattersphere.options import ServerOptions
 from scattersphere.pictures.notebook import table_html
 from scattersphere.registry.folders import BundleFolders
@@ -173,7 +173,11 @@ class Server(AsyncResource):
         )
         self._starter = Starter(self._jobs, self._registry, self._executor, known.history)
         self._scheduler = Scheduler(
-            self._start_scheduled, self._feed.add, fires=known.fire_schedules, check=self._check_loop
+            self._start_scheduled,
+            self._feed.add,
+            fires=known.fire_schedules,
+            check=self._check_loop,
+            missed=MissedPolicy.SKIP if known.journal is None else MissedPolicy.LAST,
         )
         self._jobs.on_change = self._job_changed
         self._listeners: list[Listening] = []
@@ -241,6 +245,8 @@ class Server(AsyncResource):
         )
         await self._durable.open()
         self._starter.durable = self._durable
+        self._scheduler.restore(*self._durable.schedules)
+        self._scheduler.remember = self._durable.keep_schedule
         self._executor.requests.cancel_waiting = self._durable.cancel_waiting
 
     def _journal_failed(self, words: str) -> None:

@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 import attrs
 
-from scattersphere.abc.journal import Durability, RunRow, ValueForm
+from scattersphere.abc.journal import Durability, RunRow, ScheduleRow, ValueForm
 from scattersphere.definitions import read_definition
 from scattersphere.engine.machine.codes import KILL, RUN_ENDED_FROM, TASK_ENDED_FROM
 from scattersphere.engine.machine.facts import take_up
@@ -39,7 +39,7 @@ from scattersphere.jobs.recovery import count_moves, crashed, new_life, restored
 from scattersphere.logs.runlog import current_attempt
 from scattersphere.model import states
 from scattersphere.model.events import EventKind
-from scattersphere.schedules.occurrences import ScheduledFor
+from scattersphere.schedules.occurrences import ScheduledFor, ScheduleState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -104,6 +104,8 @@ class DurableRuns:
         self._children: dict[ChildKey, int] = {}
         self._ended_here: set[int] = set()
         """Runs that could not go on at the start of this life."""
+        self.schedules: tuple[list[ScheduleState], list[ScheduleState]] = ([], [])
+        """What the journal knew of schedules when it was opened, and of those that were not defined any more."""
         self._looking = False
         self._look_again = False
         self._is_opened = False
@@ -122,11 +124,21 @@ class DurableRuns:
         state = await self._call(journal.open, recorder)
         self._is_opened = True
         rows = recorder.open(state, pid=os.getpid(), version=self._version)
+        for row in state.schedules:
+            self.schedules[row.gone is not None].append(_schedule_of(row))
         for stored in await self._call(journal.read_runs, state.unfinished):
             rows += await self._new_life(stored)
         await recorder.wait_for(lambda done: recorder.write(rows, done))
         recorder.begun()
         self._executor.recorder, self._executor.identity = recorder, state.id
+
+    def keep_schedule(self, state: ScheduleState, gone: dt.datetime | None) -> None:
+        """Write what is new of a schedule.
+
+        The run of a time is written before: a crash in between has the time started again, with the key of that run.
+        """
+        if self.recorder.is_open:
+            self.recorder.write([_schedule_row(state, gone)])
 
     async def _new_life(self, stored: StoredRun) -> list[Row]:
         now = self.recorder.now()
@@ -611,3 +623,24 @@ def _scheduled_of(text: str) -> ScheduledFor:
     said = json.loads(text)
     time = None if said["time"] is None else dt.datetime.fromisoformat(said["time"])
     return ScheduledFor(**{**said, "time": time})
+
+
+def _schedule_row(state: ScheduleState, gone: dt.datetime | None) -> ScheduleRow:
+    kept = {
+        "timing": state.timing,
+        "last": state.last.isoformat(),
+        "pending": [time.isoformat() for time in state.pending],
+        "refused": state.refused,
+        "fired": state.fired,
+        "missed": state.missed,
+    }
+    since = None if gone is None else round(gone.timestamp() * MICRO)
+    last = round(state.last.timestamp() * MICRO)
+    return ScheduleRow(state.job, state.name, json.dumps(kept), last, state.paused, since)
+
+
+def _schedule_of(row: ScheduleRow) -> ScheduleState:
+    kept = json.loads(row.state)
+    last = dt.datetime.fromisoformat(kept.pop("last"))
+    pending = tuple(map(dt.datetime.fromisoformat, kept.pop("pending")))
+    return ScheduleState(job=row.job, name=row.name, paused=row.paused, last=last, pending=pending, **kept)

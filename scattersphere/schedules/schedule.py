@@ -55,6 +55,8 @@ class Schedule:
         self.table: Timetable = table
         self.state: ScheduleState = state
         """What is remembered of it."""
+        self.stored: ScheduleState | None = None
+        """What was stored of it; other than `state` while that is new."""
         self.is_defined: bool = True
         self.upcoming: dt.datetime | None = None
         """The next nominal time after `state.last`."""

@@ -122,6 +122,8 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         self._schedules: dict[Key, Schedule] = {}
         self.by_job: dict[str, dict[str, Schedule]] = {}
         """The jobs that have schedules, and these by their names."""
+        self.remember: Callable[[ScheduleState, dt.datetime | None], None] | None = None
+        """Called with each new state, to store it, and with since when the schedule is not defined any more."""
         self._parked: OrderedDict[Key, ScheduleState] = OrderedDict()
         self._restored: dict[Key, ScheduleState] = {}
         self._early: set[Schedule] = set()
@@ -211,11 +213,12 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
     ) -> Schedule:
         table = timetable_of(job, name, definition, self._missed)
         timing, now = timing_of(definition), self.now()
-        restored = frozenset(self._restored)
         if schedule is None:
+            down = self._restored.get((job, name))
             state = self._state_of(job, name, timing, now)
             schedule = self._schedules[job, name] = Schedule(self, definition, table, state)
-            if self._clocks is None and (job, name) not in restored:
+            schedule.stored = down
+            if self._clocks is None and down is None:
                 self._early.add(schedule)
         else:
             was_enabled = schedule.enabled
@@ -259,7 +262,12 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         self._wait(schedule, waits=False)
         for backfill in schedule.backfills:
             backfill.end("the schedule is no longer defined")
-        self._parked[schedule.job, schedule.name] = schedule.state
+        self._park(schedule.state)
+        if self.remember is not None and not self._stopped:
+            self.remember(schedule.state, self.now())
+
+    def _park(self, state: ScheduleState) -> None:
+        self._parked[state.job, state.name] = state
         if len(self._parked) > PARKED:
             self._parked.popitem(last=False)
 
@@ -271,9 +279,18 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         """Return what is remembered, to be stored."""
         return [schedule.state for schedule in self._schedules.values()]
 
-    def restore(self, states: Iterable[ScheduleState]) -> None:
-        """Remember again what was stored: what passes until a schedule is defined is downtime. Before `define`."""
+    def restore(self, states: Iterable[ScheduleState], gone: Iterable[ScheduleState] = ()) -> None:
+        """Remember again what was stored: what passes until a schedule is defined is downtime. Before `open`.
+
+        `gone` are the states of those that were not defined any more: what passed since is not missed.
+        """
+        for state in gone:
+            self._park(state)
         self._restored.update({(state.job, state.name): state for state in states})
+        for schedule in [each for key, each in self._schedules.items() if key in self._restored]:
+            down = schedule.state  # it was defined before the Server was entered
+            schedule.state = self._state_of(down.job, down.name, down.timing, down.last)
+            self._early.discard(schedule)
 
     # ---- requests
 
@@ -473,6 +490,9 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         """Have a schedule looked at when something of it is due; `at` names another time on the wall."""
         schedule.token += 1
         state, table = schedule.state, schedule.table
+        if self.remember is not None and state is not schedule.stored and not self._stopped:
+            schedule.stored = state
+            self.remember(state, None)
         waits = bool(schedule.backfills) or (schedule.fires and bool(state.pending))
         self._wait(schedule, waits=waits)
         if self._clocks is None or self._stopped:
