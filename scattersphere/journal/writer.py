@@ -252,11 +252,11 @@ class JournalWriter:
 
     def _ask_for_pruning(self) -> None:
         count, age = self._keep
-        self._ended, self._looked = 0, time.monotonic()
         before = -1 if age == math.inf else int((time.time() - age) * 1e6)
         self._chores.append(
             prune(self._connection, self._files, count=count, before=before, spared=self._digests)
         )
+        self._ended, self._looked = 0, time.monotonic()
 
 
 def _may_pass(error: Exception) -> bool:
