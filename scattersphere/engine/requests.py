@@ -71,6 +71,8 @@ class RunRequests:
         check_seconds(grace, "grace", optional=True)
         if self._host.is_suspending and current_attempt.get() is not None:
             return  # a body that is ended by a suspend cleans up: it would end for good what is to go on
+        if execution.is_end_held:
+            return  # it has ended, which is seen when it is durable: what is asked comes too late
         if execution.waits_for and self.cancel_waiting is not None:
             if verb in {"pause", "resume"}:
                 raise RunStateError(

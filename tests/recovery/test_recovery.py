@@ -76,6 +76,30 @@ async def test_an_outcome_is_believed_when_it_is_committed(world):
         journal.auto = True
 
 
+@pytest.mark.parametrize("verb", ["pause", "resume", "stop", "cancel", "kill"])
+async def test_what_is_asked_of_a_run_whose_end_is_not_durable_yet_comes_too_late(world, verb):
+    journal = MemoryJournal()
+    async with (
+        Life(journal, jobs=[job(a=note("a", value=1, gate="a"))]) as life,
+        anyio.create_task_group() as tasks,
+    ):
+        run = await life.server.start("etl")
+        await settle()
+        run.pause()
+        await settle()
+        journal.auto = False
+        world.gate("a").set()
+        while not run.execution.is_end_held:
+            await settle()
+            journal.commit()
+        assert run.state is RunState.PAUSING  # as far as anybody may know
+        getattr(run, verb)()
+        journal.auto = True
+        journal.commit_all()
+        tasks.start_soon(run.wait)
+    assert run.state is RunState.SUCCEEDED
+
+
 async def test_a_crash_takes_what_was_not_committed_and_nothing_else(world):
     definition = job(a=note("a", value=[1]), b=note("b", "a", gate="b", value="x"), c=note("c", "b"))
     life = await Life(MemoryJournal(), jobs=[definition]).__aenter__()
