@@ -115,7 +115,9 @@ def _event(event: Mapping[str, Any]) -> str:
 def _task(row: Mapping[str, Any]) -> str:
     """Return a task, or an instance of a mapped one, and the attempt where it is not the first."""
     instance = f"[{row['index']}]" if "index" in row else ""
-    return f"{row.get('task', '-')}{instance}" + (f" #{row['attempt']}" if row.get("attempt", 1) > 1 else "")
+    attempt = row.get("attempt")
+    later = isinstance(attempt, int) and attempt > 1
+    return f"{row.get('task', '-')}{instance}" + (f" #{attempt}" if later else "")
 
 
 def log_lines(row: Mapping[str, Any]) -> list[str]:
@@ -124,7 +126,7 @@ def log_lines(row: Mapping[str, Any]) -> list[str]:
     first, *others = str(row.get("message", "")).split("\n")
     # In the server's log of its runs a line is of a run, and says so.
     whose = f"#{row['run']}" if "run" in row and "event" not in row else _task(row)
-    return [f"{time} {row.get('level', '-'):<7} {whose}: {first}", *(INDENT + line for line in others)]
+    return [f"{time} {row.get('level', '-')!s:<7} {whose}: {first}", *(INDENT + line for line in others)]
 
 
 def to_log(message: Mapping[str, Any]) -> str:
@@ -158,7 +160,7 @@ def _block(value: Any, name: str, width: int | None) -> list[str]:
             return (
                 [line for row in value for line in log_lines(row)] if name == "lines" else _rows(value, width)
             )
-        if name == "help":
+        if name == "help" and all(isinstance(line, str) for line in value):
             return list(value)
     if isinstance(value, str) and "\n" in value:
         head = [] if name == "text" else [f"{name}:"]
