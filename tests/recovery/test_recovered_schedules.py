@@ -146,6 +146,24 @@ def test_what_was_defined_before_the_server_was_entered_is_remembered_too(backen
 
 
 @both_loops
+def test_downtime_counts_for_what_was_defined_before_the_server_was_entered(backend: str) -> None:
+    async def main() -> None:
+        journal = MemoryJournal()
+        async with Life(journal, jobs=[job(missed="all")]) as life:
+            await anyio.sleep(1)
+            journal = await life.crash()
+        await anyio.sleep(3 * HOUR)
+        server = Server(journal=journal, watch=False)
+        server.register_tasks("app", list(life.classes))
+        server.define(job(missed="all"))
+        async with server:
+            await anyio.sleep(60)
+            assert len(started(journal)) == 3
+
+    run_virtually(backend, main)
+
+
+@both_loops
 def test_a_schedule_that_was_taken_away_misses_nothing_until_it_is_back(backend: str) -> None:
     async def main() -> None:
         journal = MemoryJournal()
