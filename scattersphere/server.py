@@ -10,7 +10,6 @@ import datetime as dt
 import math
 import os
 from contextlib import AsyncExitStack
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Unpack
@@ -20,6 +19,7 @@ import attrs
 
 from scattersphere._lifecycle import AsyncResource
 from scattersphere._text import did_you_mean
+from scattersphere._version import own_version
 from scattersphere.engine.backends.processes import ProcessBackend
 from scattersphere.engine.backends.threads import ThreadBackend
 from scattersphere.engine.events.streams import EventFeed, FeedStream
@@ -239,7 +239,7 @@ class Server(AsyncResource):
             registry=self._registry,
             executor=self._executor,
             starter=self._starter,
-            version=installed_version("scattersphere"),
+            version=own_version(),
             on_failed=self._journal_failed,
             on_mended=self._journal_mended,
         )
@@ -590,6 +590,16 @@ class Server(AsyncResource):
         return await self._started(
             await self._starter.rerun(run_id, from_failed=from_failed, code=code, alive=self._require_open)
         )
+
+    async def committed(self) -> None:
+        """Wait until all that was asked for so far is in the journal: what `pause` or `cancel` said is durable then.
+
+        Without a journal it returns at once. Raises `JournalError` while the journal commits nothing: what was asked
+        for has taken effect all the same.
+        """
+        self._check_loop()
+        if self._durable is not None:
+            await self._durable.recorder.committed()
 
     async def _start_child(
         self, attempt: Attempt, job: str | JobDefinition, params: Mapping[str, Any] | None

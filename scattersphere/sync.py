@@ -307,6 +307,7 @@ class SyncServer(ForkGuard):
     start: Final = starting(Server.start)
     start_task: Final = starting(Server.start_task)
     rerun: Final = starting(Server.rerun)
+    committed: Final = blocking(Server.committed)
     drain: Final = blocking(Server.drain)
 
     events: Final = streaming(Server.events)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import platform
 import shlex
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
 import click
 
+from scattersphere._version import own_version
 from scattersphere.cli.definitions import graph, next_times, schema, validate
 from scattersphere.cli.journaling import journal, show
 from scattersphere.cli.options import AS_JSON, PARAMS, fail
@@ -64,7 +64,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(installed_version("scattersphere"), "--version", message="scattersphere %(version)s")
+@click.version_option(own_version(), "--version", message="scattersphere %(version)s")
 def cli() -> None:
     """Scattersphere: run jobs, which are DAGs of tasks, from definition files; serve them, and ask who serves them.
 
@@ -118,7 +118,7 @@ def run(
 @AS_JSON
 def version(*, as_json: bool) -> None:
     """Print the version, and that of Python."""
-    own, python = installed_version("scattersphere"), platform.python_version()
+    own, python = own_version(), platform.python_version()
     click.echo(
         json.dumps({"scattersphere": own, "python": python})
         if as_json

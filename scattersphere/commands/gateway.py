@@ -27,8 +27,9 @@ from scattersphere.server import Server
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
+    from scattersphere.commands.table import Command, Reply
     from scattersphere.engine.run import Run
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.events import Event
@@ -321,3 +322,13 @@ class Context:
     def run(self, number: int) -> Run:
         """Return a run that exists for who asks."""
         return self.gateway.run(self.principal, number)
+
+    async def carry_out(self, row: Command, arguments: Mapping[str, Any]) -> Reply:
+        """Call the handler of a command; what it has changed is durable when the reply is there.
+
+        Raises what the handler does, `JournalError` where the journal commits nothing.
+        """
+        reply: Reply = await row.handler(self, **arguments)
+        if row.changes:
+            await self.gateway.server.committed()
+        return reply

@@ -52,6 +52,11 @@ class Command:
     extra: str | None = None
     whole: str | None = None
 
+    @property
+    def changes(self) -> bool:
+        """Whether it may change anything: who only looks has no right to."""
+        return self.role is not None and self.role.covers(Role.RUNNER) and self.method != "GET"
+
 
 COMMANDS: dict[str, Command] = {}
 """All commands by name; `scattersphere.commands.handlers` fills it."""

@@ -147,7 +147,8 @@ class Recorder:
         self._digests: WeakKeyDictionary[Plan, str] = WeakKeyDictionary()
         self._definitions: set[str] = set()
         self._bundles: set[str] = set()
-        self._waiting: set[anyio.Event] = set()
+        self._waiting: dict[anyio.Event, bool] = {}
+        """Who waits for a commit, and whether also while commits do not succeed."""
 
     # ---- what the journal says (`JournalHost`)
 
@@ -163,8 +164,7 @@ class Recorder:
         if words != self.failure:
             self.failure = words
             self._on_failed(words)
-        if lasting:
-            self._wake_waiting()
+        self._wake_waiting(lasting=lasting)
 
     def journal_mended(self) -> None:
         """Commits succeed again."""
@@ -260,12 +260,25 @@ class Recorder:
         return rows
 
     async def committed(self) -> None:
-        """Wait until all that was written is durable. Raises `JournalError` where it will not be."""
-        self.flush()
-        await self.wait_for(lambda done: self.write([], done))
+        """Wait until all that was asked for is durable; where nothing waits to be written, at once.
 
-    async def wait_for(self, ask: Callable[[Callable[[], None]], object]) -> None:
-        """Wait until the callback that `ask` is given is called. Raises `JournalError`, `SuspendedError`."""
+        Raises `JournalError` while the journal commits nothing, `SuspendedError` where it is closed before.
+        """
+        self.flush()
+        if not self.is_open or self.journal.backlog == (0, 0):
+            return
+        try:
+            self.check()
+            await self.wait_for(lambda done: self.write([], done), patient=False)
+        except JournalError as error:
+            words = f"{error}; what was asked for has taken effect, and a crash would take it back"
+            raise JournalError(words) from None
+
+    async def wait_for(self, ask: Callable[[Callable[[], None]], object], *, patient: bool = True) -> None:
+        """Wait until the callback that `ask` is given is called; unless `patient`, only while commits succeed.
+
+        Raises `JournalError` where it never will be, `SuspendedError`.
+        """
         event, done = anyio.Event(), False
 
         def committed() -> None:
@@ -273,20 +286,21 @@ class Recorder:
             done = True
             event.set()
 
-        self._waiting.add(event)
+        self._waiting[event] = patient
         try:
             ask(committed)
             if not done and not self.is_lost:
                 await event.wait()
         finally:
-            self._waiting.discard(event)
+            del self._waiting[event]
         if not done:
             self.check()
             raise SuspendedError("the Server was closed before the journal had committed this")
 
-    def _wake_waiting(self) -> None:
-        for event in self._waiting:
-            event.set()
+    def _wake_waiting(self, *, lasting: bool = True) -> None:
+        for event, patient in self._waiting.items():
+            if lasting or not patient:
+                event.set()
 
     # ---- runs
 

@@ -218,7 +218,7 @@ class Connection:
         """Do it and reply. `now` where the command does not wait: the time is then still the same."""
         context = Context(self._gateway, call.principal, self, call.in_words)
         try:
-            result = await call.command.handler(context, **call.arguments)
+            result = await context.carry_out(call.command, call.arguments)
             self.session.answer(call, result, self._clock() if now is None else now)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the client gets a reply, and the session lives
             error = wire_error(exc) or self._gateway.incident(exc)

@@ -122,7 +122,7 @@ class Calls:
                 )
             self._late[principal.user] += 1
         try:
-            reply: Reply = await row.handler(context, **arguments)
+            reply = await context.carry_out(row, arguments)
         finally:
             if row.late:
                 self._late[principal.user] -= 1

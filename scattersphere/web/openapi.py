@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from scattersphere._version import own_version
 from scattersphere.commands.arguments import Kind
 from scattersphere.commands.errors import CODES
 from scattersphere.commands.table import COMMANDS
@@ -59,7 +59,7 @@ def openapi(root: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Scattersphere",
-            "version": version("scattersphere"),
+            "version": own_version(),
             "description": "Jobs, runs and bundles: the commands, rights and codes of the line protocol.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },

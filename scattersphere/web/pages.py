@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from functools import lru_cache, partial
-from importlib.metadata import version
 from importlib.resources import files
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from scattersphere._version import own_version
 from scattersphere.commands.arguments import Definition
 from scattersphere.commands.errors import wire_error
 from scattersphere.commands.gateway import SourceAuthenticator
@@ -112,7 +112,7 @@ def templates() -> jinja2.Environment:
         nav=NAV,
         sprite=Markup(sprite),  # noqa: S704 - our own files
         stamp=stamp(),
-        version=version("scattersphere"),
+        version=own_version(),
         bar=lambda counts: Markup(charts.bar(counts)),  # noqa: S704 - escaped where it is drawn
         columns=lambda values, label: Markup(charts.columns(values, label=label)),  # noqa: S704 - the same
         strip=_strip,

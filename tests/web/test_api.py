@@ -15,6 +15,7 @@ from scattersphere.commands.limits import Limits
 from scattersphere.commands.table import COMMANDS
 from scattersphere.model.states import TaskState
 from scattersphere.remote import TokenFile
+from scattersphere.testing import MemoryJournal
 from scattersphere.web.api import STATUS, rows
 from scattersphere.web.feed import Feed
 from scattersphere.web.guard import API
@@ -463,3 +464,29 @@ async def test_a_page_shows_the_description_without_anything_from_outside():
             assert f"{API}{row.path}" in page
         assert re.findall(r'(?:src|href)="(?:https?:)?//[^"]*"', page) == []
         assert f"{API}/runs/{{run}}/events" in page
+
+
+async def test_with_a_journal_the_answer_comes_when_what_was_asked_for_is_durable():
+    journal = MemoryJournal()
+    async with Server(watch=False, grace=0.1, journal=journal) as server, client(server) as http:
+        furnish(server)
+        run = (await http.post("/jobs/slow/runs")).json()["run"]
+        journal.auto, answers = False, []
+
+        async def ask():
+            answers.append(await http.post(f"/runs/{run}/pause"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            while not journal.waiting:
+                await anyio.lowlevel.checkpoint()
+            assert (await http.get(f"/runs/{run}")).status_code == 200
+            assert not answers
+            journal.auto = True
+            journal.commit_all()
+        assert answers[0].status_code == 200
+        journal.fail_next("database or disk is full", times=50)
+        assert told(await http.post(f"/runs/{run}/resume"))[:2] == (503, "journal-unavailable")
+        while not journal.commit():
+            pass
+        journal.commit_all()
