@@ -157,6 +157,7 @@ class Server(AsyncResource):
         )
         self._jobs = Jobs(
             self.registry.find,
+            self.registry.known,
             self.registry.bundles.__contains__,
             lambda: self._executor.traits,
             known.pools,
@@ -401,8 +402,9 @@ class Server(AsyncResource):
     def define(self, definition: JobDefinition | JobBuilder, *, replace: bool = False) -> JobDefinition:
         """Take up a definition and return it resolved: each task's bundle filled in where known.
 
-        Never loads code. Raises `DefinitionError` with everything that is wrong, `ExistsError`. Where
-        it has thousands of tasks, `adefine` leaves the event loop its turns.
+        Never loads code. Raises `DefinitionError` with everything that is wrong, `ExistsError`. It is judged where
+        it is called: one that was read costs some 0.3 us of the event loop a task, one made in Python 20 us, which is
+        four seconds for the 200,000 that a job may have. `adefine` leaves the loop its turns meanwhile.
         """
         self._check_loop()
         return self._claims.define(definition, replace=replace)

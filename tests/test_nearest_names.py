@@ -6,8 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scattersphere import Server, _text
+from scattersphere import DefinitionError, JobDefinition, RunnableTask, Server, _text
 from scattersphere._text import LONGEST, STEPS, Suggester, did_you_mean, nearest, suggestion_budget
+
+
+class Later(RunnableTask):
+    async def run(self):
+        """Its name is near to those that are not there."""
 
 
 class Counted(list):
@@ -93,3 +98,32 @@ async def test_a_definition_full_of_wrong_names_has_one_budget_for_all_of_them(m
         assert len(problems) == 80
         assert len(budgets) == 1
         assert sum(problem.suggestion is not None for problem in problems) < 80
+
+
+@pytest.mark.anyio
+async def test_a_definition_full_of_wrong_pools_has_one_budget_for_all_of_them_too(monkeypatch):
+    budgets = []
+    real = _text.Budget
+    monkeypatch.setattr(_text, "Budget", lambda: budgets.append(real()) or budgets[-1])
+    tasks = {f"t{number}": {"task": "Later", "pool": "databse"} for number in range(40)}
+    definition = JobDefinition.loads(json.dumps({"name": "p", "tasks": tasks}))
+    budgets.clear()
+    async with Server(pools={"database": 2}) as server:
+        with pytest.raises(DefinitionError) as caught:
+            server.define(definition)
+        assert {problem.suggestion for problem in caught.value.problems} == {"database"}
+        assert len(budgets) == 1
+
+
+@pytest.mark.anyio
+async def test_nothing_is_suggested_to_nobody_code_that_may_come_later_is_no_mistake(monkeypatch):
+    budgets = []
+    real = _text.Budget
+    monkeypatch.setattr(_text, "Budget", lambda: budgets.append(real()) or budgets[-1])
+    tasks = {f"t{number}": {"task": f"Later{number}"} for number in range(40)}
+    async with Server() as server:
+        server.register_tasks("app", [Later])
+        definition = JobDefinition.loads(json.dumps({"name": "p", "tasks": tasks}))
+        budgets.clear()
+        server.define(definition)
+        assert budgets == []

@@ -6,14 +6,14 @@ being helpful (`"5"` -> 5, `true` -> 1, `"abc"` -> ["a", "b", "c"]) are never as
 
 By hand is what cattrs has no word for: strictness by JSON type (the forms); *all* problems with their paths and nearest
 names, and the reading of what is left without them (`read_record`); comments under "//", which stand between names of
-tasks (`load.py`); plain defaults beside long forms, in one object (`_read_records`); formats that have a field or not
+tasks (`load.py`); plain defaults beside long forms, in one object (`_read_records`); which format has which field
 (`model/fields.py`); writing without what is the default, in the order of the file (`dump.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -24,12 +24,13 @@ from cattrs.gen import make_dict_structure_fn, override
 from scattersphere._json import Path, RawProblem, quote
 from scattersphere._text import Suggester
 from scattersphere.model.definition import JobDefinition
-from scattersphere.model.fields import Record, Records, rows
+from scattersphere.model.fields import FORMAT, Record, Records, newer_keys, rows
 from scattersphere.model.forms import Simple, WrongPartsError, WrongValueError, require_object
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from scattersphere.model.fields import Row
     from scattersphere.model.forms import JsonType
 
 UNREAD = "\0"
@@ -73,18 +74,19 @@ COMMON_SLIPS = {
 
 
 def read_record(
-    value: Mapping[str, Any], cls: type, needed: Mapping[str, str]
+    value: Mapping[str, Any], cls: type, form: int, needed: Mapping[str, str]
 ) -> tuple[Any, list[RawProblem]]:
     """Make an instance of a JSON object; where something is wrong with it, of what is left without that.
 
-    So a task with a mistyped key still tells that it waits for a task that is not there. `needed` stands in for the
-    fields that must be given.
+    So a task with a mistyped key still tells that it waits for a task that is not there. `form` is the format that
+    the text says; `needed` stands in for the fields that must be given.
     """
     try:
-        return _READERS[cls](value), []
+        return _READERS[form][cls](value), []
     except Exception:  # noqa: BLE001 - whatever it is, the others say exactly what and where
-        read = _EXACT_READERS[cls]
-    rest, problems = value, list[RawProblem]()
+        read = _exact_readers()[cls]
+    problems = [_too_new(path, row, form) for path, row in newer_keys(value, cls, form)]
+    rest = value
     for turn in range(3):
         try:
             return read(rest), problems
@@ -97,6 +99,11 @@ def read_record(
 
 
 MISSING = "is missing"
+
+
+def _too_new(path: Path, row: Row, form: int) -> RawProblem:
+    words = f'exists since format {row.since}, and this file says {form}: write "format": {row.since}'
+    return RawProblem(path, words)
 
 
 def _without(value: Mapping[str, Any], paths: Collection[Path]) -> dict[str, Any]:
@@ -164,8 +171,8 @@ def _unknown_keys(error: ForbiddenExtraKeysError, path: Path) -> list[RawProblem
 _Reader = Callable[..., Any]
 
 
-def _make_readers(*, exact: bool) -> Mapping[type, _Reader]:
-    """Return what reads the JSON objects of each class of definitions, and nothing else. cattrs writes the code.
+def _make_readers(form: int, *, exact: bool = False) -> Mapping[type, _Reader]:
+    """Return what reads the JSON objects of each class, as format `form` has them. cattrs writes the code.
 
     Only `exact` ones say where something is wrong, and find all of it; the others are faster.
     """
@@ -175,18 +182,19 @@ def _make_readers(*, exact: bool) -> Mapping[type, _Reader]:
     def teach(cls: type) -> _Reader:
         overrides = {field.name: override(omit=True) for field in attrs.fields(cls)}
         for row in rows(cls).values():
-            overrides[row.name] = override(rename=row.key, struct_hook=hook(row.json))
+            if row.since <= form:
+                overrides[row.name] = override(rename=row.key, struct_hook=hook(row.json))
         structure: Any = make_dict_structure_fn(cls, converter, **overrides)  # type: ignore[arg-type]
         readers[cls] = structure
         return readers[cls]
 
-    def hook(form: JsonType) -> _Reader:
-        if isinstance(form, Record):
-            return partial(_read_object, teach(form.cls))
-        if isinstance(form, Records):
-            return partial(_read_records, form, teach(form.cls))
-        assert isinstance(form, Simple)  # noqa: S101 - there is no other
-        return form.read
+    def hook(of: JsonType) -> _Reader:
+        if isinstance(of, Record):
+            return partial(_read_object, teach(of.cls))
+        if isinstance(of, Records):
+            return partial(_read_records, of, teach(of.cls))
+        assert isinstance(of, Simple)  # noqa: S101 - there is no other
+        return of.read
 
     teach(JobDefinition)
     return readers
@@ -213,5 +221,10 @@ def _read_records(form: Records, read: _Reader, value: Any, _: Any) -> dict[str,
     return found
 
 
-_READERS = _make_readers(exact=False)
-_EXACT_READERS = _make_readers(exact=True)
+@cache
+def _exact_readers() -> Mapping[type, _Reader]:
+    """Return those that read the newest format, and say where something is wrong: what is too new is found besides."""
+    return _make_readers(FORMAT, exact=True)
+
+
+_READERS = {form: _make_readers(form) for form in range(1, FORMAT + 1)}

@@ -28,13 +28,13 @@ from scattersphere.definitions.validate import Unread, validate
 from scattersphere.errors import DefinitionError, ExistsError, FileChangedError
 from scattersphere.files import atomic_write
 from scattersphere.model.definition import FileOrigin, JobDefinition, TaskDefinition
-from scattersphere.model.fields import FORMAT, newer_keys
+from scattersphere.model.fields import FORMAT
 from scattersphere.model.forms import COMMENT
 from scattersphere.model.frozen import changed, freeze
 from scattersphere.model.problem import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
 
 # ---- a JSON value
@@ -48,15 +48,18 @@ def read(value: Any) -> tuple[JobDefinition | None, list[RawProblem]]:
     """
     if type(value) is not dict:
         return None, [RawProblem((), f"a definition is an object, not {describe(value)}")]
-    problems = list(_format_problems(value))
-    if problems and type(form := value["format"]) is int and form > FORMAT:
-        return None, problems  # whatever else it says may be right there
+    form = value.get("format", FORMAT)
+    problems: list[RawProblem] = []
+    if type(form) is not int or not 1 <= form <= FORMAT:
+        problems, form = [_format_problem(form)], FORMAT
+        if type(value["format"]) is int and value["format"] > FORMAT:
+            return None, problems  # whatever else it says may be right there
     rest, comments = _without_comments(value, JOB_COMMENTS)
     rest.pop(SCHEMA_KEY, None)
     rest.pop("format", None)
     unread = Unread()
-    tasks = _read_tasks(rest.pop("tasks", {}), unread, problems)
-    job, found = read_record(rest, JobDefinition, {"name": "_"})
+    tasks = _read_tasks(rest.pop("tasks", {}), form, unread, problems)
+    job, found = read_record(rest, JobDefinition, form, {"name": "_"})
     if found:
         unread.job = {str(problem.path[0]) for problem in found if len(problem.path) == 1}
         unread.schedules = {
@@ -72,18 +75,14 @@ def read(value: Any) -> tuple[JobDefinition | None, list[RawProblem]]:
     return job, problems
 
 
-def _format_problems(value: Mapping[str, Any]) -> Iterable[RawProblem]:
-    form = value.get("format", FORMAT)
+def _format_problem(form: Any) -> RawProblem:
     known = " or ".join(map(str, range(1, FORMAT + 1)))
     if type(form) is not int or form < 1:
-        yield RawProblem(("format",), f"must be {known}, not {describe(form)}")
-    elif form > FORMAT:
-        words = f"is {describe(form).removeprefix('the number ')}; this program knows {known}: a newer one is needed"
-        yield RawProblem(("format",), words)
-    elif form < FORMAT:
-        for path, row in newer_keys(value, JobDefinition, form):
-            words = f'exists since format {row.since}, and this file says {form}: write "format": {row.since}'
-            yield RawProblem(path, words)
+        return RawProblem(("format",), f"must be {known}, not {describe(form)}")
+    words = (
+        f"is {describe(form).removeprefix('the number ')}; this program knows {known}: a newer one is needed"
+    )
+    return RawProblem(("format",), words)
 
 
 def _without_comments(value: dict[str, Any], keys: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -99,7 +98,9 @@ def _without_comments(value: dict[str, Any], keys: Sequence[str]) -> tuple[dict[
     return rest, comments
 
 
-def _read_tasks(items: Any, unread: Unread, problems: list[RawProblem]) -> dict[str, TaskDefinition]:
+def _read_tasks(
+    items: Any, form: int, unread: Unread, problems: list[RawProblem]
+) -> dict[str, TaskDefinition]:
     if type(items) is not dict:
         words = f'must be an object {{"name": {{"task": ..}}}}, not {describe(items)}'
         problems.append(RawProblem(("tasks",), words))
@@ -108,7 +109,7 @@ def _read_tasks(items: Any, unread: Unread, problems: list[RawProblem]) -> dict[
     for name, item in items.items():
         if type(item) is dict:
             rest, comments = _without_comments(item, TASK_COMMENTS)
-            task, found = read_record(rest, TaskDefinition, {"task": UNREAD})
+            task, found = read_record(rest, TaskDefinition, form, {"task": UNREAD})
             if comments:
                 task = changed(task, comments=freeze(comments))
         else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from weakref import WeakSet
 
@@ -30,7 +31,7 @@ from scattersphere.model.problem import Problem
 from scattersphere.watching.watcher import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from scattersphere.abc.backend import BackendTraits
     from scattersphere.definitions.load import DefinitionReading
@@ -40,9 +41,12 @@ if TYPE_CHECKING:
     from scattersphere.registry.records import BundleVersion
 
 T = TypeVar("T")
+Known = Callable[[str, str | None], "TaskClass | None"]
+"""The class at a path, in a bundle or in any, if there is one: its code may come later."""
 LARGE, LONG = 1_000, 64 << 10
 """Tasks of a definition, and characters of its text, above which it is judged in a thread where the caller can wait: on
 the loop it would take 10 ms and more."""
+_BUNDLE = attrgetter("bundle")
 TRIES = 3
 """How often a large definition is judged again because the code has changed meanwhile."""
 
@@ -57,11 +61,13 @@ class Jobs(LiveMapping[str, JobDefinition]):
     def __init__(
         self,
         find: Find,
+        known: Known,
         has_bundle: Callable[[str], bool],
         backends: Callable[[], Mapping[str, BackendTraits]],
         pools: Mapping[str, int],
     ) -> None:
         self._find = find
+        self._known = known
         self._has_bundle = has_bundle
         self._backends = backends
         self._pools = pools
@@ -106,7 +112,6 @@ class Jobs(LiveMapping[str, JobDefinition]):
         check_text(name, "the name of a job")
         return self[name]
 
-    @suggestion_budget()
     def define(self, definition: JobDefinition | JobBuilder, *, replace: bool) -> JobDefinition:
         """Take up a definition; return it with each task's bundle filled in where it is known.
 
@@ -129,7 +134,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
 
         Raises `DefinitionError` with everything that is wrong.
         """
-        return self._resolve(self._right(definition_of(definition)), self._find)
+        return self._resolve(self._right(definition_of(definition)), self._known)
 
     async def aresolved(self, definition: JobDefinition | JobBuilder) -> JobDefinition:
         """Do as `resolved`; in a thread where the definition is large."""
@@ -137,7 +142,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
         if not _is_large(definition):
             return self.resolved(definition)
         right = await in_thread(lambda: self._right(definition))
-        return await self._with_code(right, lambda find: self._resolve(right, find))
+        return await self._with_code(right, lambda find: self._resolve(right, partial(_known, find)))
 
     def _right(self, definition: JobDefinition) -> JobDefinition:
         read, problems = checked(definition)
@@ -211,7 +216,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
     def _keep(self, resolved: JobDefinition) -> None:
         self._definitions[resolved.name] = resolved
         self._plans.pop(resolved.name, None)
-        if any(task.bundle is None for task in resolved.tasks.values()):
+        if None in map(_BUNDLE, resolved.tasks.values()):
             self._open.add(resolved.name)
         else:
             self._open.discard(resolved.name)
@@ -233,18 +238,21 @@ class Jobs(LiveMapping[str, JobDefinition]):
         return known[1]
 
     def _pool_problems(self, definition: JobDefinition) -> list[RawProblem]:
+        asking = [item for item in definition.tasks.items() if item[1].pool is not None or item[1].needs]
+        if not asking:
+            return []
         problems: list[RawProblem] = []
-        backends = self._backends()
-        for name, task in definition.tasks.items():
+        backends, suggester = self._backends(), Suggester(self._pools)
+        for name, task in asking:
             traits = backends.get(task.backend or "")
             if traits is not None and traits.takes_needs:
                 continue  # what it has is for the backend to say
             if task.pool is not None and task.pool not in self._pools:
-                problems.append(self._no_pool(("tasks", name, "pool"), task.pool))
+                problems.append(self._no_pool(("tasks", name, "pool"), task.pool, suggester))
             for pool, amount in task.needs.items():
                 place = ("tasks", name, "needs", pool)
                 if pool not in self._pools:
-                    problems.append(self._no_pool(place, pool))
+                    problems.append(self._no_pool(place, pool, suggester))
                     continue
                 size, places = self._pools[pool], places_of(amount) + (pool == task.pool)
                 if places > size:
@@ -254,13 +262,11 @@ class Jobs(LiveMapping[str, JobDefinition]):
                     problems.append(RawProblem(place, words))
         return problems
 
-    def _no_pool(self, place: tuple[str, ...], pool: str) -> RawProblem:
+    def _no_pool(self, place: tuple[str, ...], pool: str, suggester: Suggester) -> RawProblem:
         known = ", ".join(sorted(self._pools)) or "none"
-        return RawProblem(
-            place, f"no pool {quote(pool)}; this Server has {known}", Suggester(self._pools).nearest(pool)
-        )
+        return RawProblem(place, f"no pool {quote(pool)}; this Server has {known}", suggester.nearest(pool))
 
-    def _resolve(self, definition: JobDefinition, find: Find) -> JobDefinition:
+    def _resolve(self, definition: JobDefinition, known: Known) -> JobDefinition:
         """Return a copy in which each task names its bundle, where that is known."""
         found: dict[str, TaskClass | None] = {}
         tasks = dict(definition.tasks)
@@ -269,11 +275,11 @@ class Jobs(LiveMapping[str, JobDefinition]):
                 if task.bundle is None:
                     path = task.task
                     if path not in found:
-                        found[path] = _known(find, path, definition.bundles)
+                        found[path] = _meant(known, path, definition.bundles)
                     task_class = found[path]
                     if task_class is not None:
                         tasks[name] = changed(task, task=task_class.path, bundle=task_class.bundle)
-        resolved = changed(definition, tasks=FrozenDict(tasks))  # it differs in nothing that was checked
+            resolved = changed(definition, tasks=FrozenDict(tasks))  # it differs in nothing that was checked
         vars(resolved).pop("digest", None)
         return resolved
 
@@ -397,7 +403,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
         self._plans.clear()
         self._lacking.clear()
         for name in list(self._open):
-            resolved = self._resolve(self._definitions[name], self._find)
+            resolved = self._resolve(self._definitions[name], self._known)
             if resolved.tasks != self._definitions[name].tasks:
                 self._keep(resolved)
         if released is not None:
@@ -427,13 +433,13 @@ class Unresolved(LiveMapping[str, tuple[Problem, ...]]):
         return sum(1 for _ in self)
 
 
-def _known(find: Find, path: str, bundles: Iterable[str]) -> TaskClass | None:
+def _meant(known: Known, path: str, bundles: Iterable[str]) -> TaskClass | None:
     """Return the class of a path: from the bundles that the definition itself names, else from any."""
-    named = [found for bundle in bundles if (found := _known_in(find, path, bundle)) is not None]
-    return named[0] if len(named) == 1 else _known_in(find, path, None)
+    named = [found for bundle in bundles if (found := known(path, bundle)) is not None]
+    return named[0] if len(named) == 1 else known(path, None)
 
 
-def _known_in(find: Find, path: str, bundle: str | None) -> TaskClass | None:
+def _known(find: Find, path: str, bundle: str | None) -> TaskClass | None:
     try:
         return find(path, bundle)
     except ScattersphereError:

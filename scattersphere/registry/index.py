@@ -139,6 +139,16 @@ class TaskIndex(LiveMapping[str, "TaskClass"]):
         if not holders:
             del self._by_path[path]
 
+    def known(self, path: str, bundle: str | None) -> TaskClass | None:
+        """Return the one class that is meant, or None, without a word about what was meant instead."""
+        if bundle is None:
+            bundle, colon, rest = path.partition(":")
+            if not colon:
+                holders = self._by_path.get(path, {})
+                return next(iter(holders.values())) if len(holders) == 1 else None
+            path = rest
+        return self._by_bundle.get(bundle, {}).get(path)
+
     def find(self, path: str) -> TaskClass:
         """Return the class with a bare path; NoSuchTaskError suggests, AmbiguousTaskError names both."""
         holders = self._by_path.get(path)

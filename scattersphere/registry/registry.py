@@ -245,6 +245,10 @@ class TaskRegistry:
                 )
             return bundle
 
+    def known(self, path: str, bundle: str | None = None) -> TaskClass | None:
+        """Return what `find` finds, or None where it would raise: nobody looks for the nearest name then."""
+        return self._index.known(path, bundle)
+
     def find(self, path: str, bundle: str | None = None) -> TaskClass:
         """Return the current task class at `path`, which may be written `bundle:path`.
 
