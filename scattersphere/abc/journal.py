@@ -257,6 +257,8 @@ class StoredRun:
     attempts: tuple[AttemptRow, ...] = ()
     moves: tuple[MovesRow, ...] = ()
     """By place; slices that follow each other within one life may come back as one."""
+    lines: int = 0
+    """The number of the last line of its log that was written."""
 
 
 @attrs.frozen(kw_only=True)

@@ -8,7 +8,6 @@ back. What follows from committed facts needs no commit of its own: its rows go 
 from __future__ import annotations
 
 import json
-import zlib
 from array import array
 from functools import partial
 from hashlib import sha256
@@ -50,6 +49,7 @@ from scattersphere.errors import JournalError, SuspendedError
 from scattersphere.logs.failures import text_of
 from scattersphere.logs.runlog import current_attempt
 from scattersphere.model import states
+from scattersphere.model.logs import pack_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -707,13 +707,3 @@ class Recording:
         lines, last = log.since(self._lines)
         first, self._lines = self.lines_before + self._lines + 1, last
         return [LogRow(self.execution.id, first, len(lines), pack_lines([line.as_dict() for line in lines]))]
-
-
-def pack_lines(lines: Sequence[Any]) -> bytes:
-    """Return lines of a log, as `LogLine.as_dict` gives them, as the journal keeps them."""
-    return zlib.compress("\n".join(json.dumps(line) for line in lines).encode(), 1)
-
-
-def unpack_lines(data: bytes) -> list[dict[str, Any]]:
-    """Return what `pack_lines` was given."""
-    return [json.loads(line) for line in zlib.decompress(data).decode().split("\n")]

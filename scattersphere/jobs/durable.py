@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 import attrs
 
-from scattersphere.abc.journal import Durability, RunRow, ScheduleRow, ValueForm
+from scattersphere.abc.journal import Durability, Journal, RunRow, ScheduleRow, ValueForm
 from scattersphere.definitions import read_definition
 from scattersphere.engine.machine.codes import KILL, RUN_ENDED_FROM, TASK_ENDED_FROM
 from scattersphere.engine.machine.facts import take_up
@@ -39,12 +39,13 @@ from scattersphere.jobs.recovery import count_moves, crashed, new_life, restored
 from scattersphere.logs.runlog import current_attempt
 from scattersphere.model import states
 from scattersphere.model.events import EventKind
+from scattersphere.model.logs import line_of, unpack_lines
 from scattersphere.schedules.occurrences import ScheduledFor, ScheduleState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from scattersphere.abc.journal import Journal, Row, StepRow, StoredRun
+    from scattersphere.abc.journal import Row, StepRow, StoredRun
     from scattersphere.engine.attempt import Attempt
     from scattersphere.engine.execution import Execution
     from scattersphere.engine.executor import JobExecutor
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from scattersphere.jobs.recovery import Restored
     from scattersphere.jobs.starting import Starter
     from scattersphere.model.definition import JobDefinition
+    from scattersphere.model.logs import LogLine
     from scattersphere.model.taskclass import TaskClass
     from scattersphere.registry.records import BundleVersion
     from scattersphere.registry.registry import TaskRegistry
@@ -311,15 +313,16 @@ class DurableRuns:
         recording.is_committed = True
         recording.recovered, recording.fruitless = stored.state.recovered, stored.state.fruitless
         recording.base = count_moves(stored)
+        recording.lines_before = stored.lines
         execution.recording = recording
+        if stored.lines:
+            execution.log.earlier = _JournalLines(self._journal, run.id, stored.lines)
         return execution
 
     def _go_on(self, waiting: Waiting, plan: Plan, found: Restored) -> None:
         """Let a run go on whose code is there."""
         execution, executor = waiting.execution, self._executor
-        execution.renew(plan)
-        execution.waits_for = ""
-        self._note(execution, found)
+        self._leave_waiting(execution, plan, found)
         self._registry.keep(execution.id, plan.versions)
         self._registry.pin(execution.id, plan.versions)
         executor.observer.run_moved(execution, EventKind.RUN_RECOVERED)
@@ -336,6 +339,14 @@ class DurableRuns:
         if not execution.is_child:
             executor.admission.go_on(execution)
         executor.guard(execution, self._take_up, execution, found)
+
+    def _leave_waiting(self, execution: Execution, plan: Plan, found: Restored) -> None:
+        """Have a machine that moves: what it comes to is written from now on, without waiting for an outcome."""
+        execution.renew(plan)
+        execution.waits_for = ""
+        if execution.recording is not None:
+            execution.recording.is_submitted = True
+        self._note(execution, found)
 
     def _note(self, execution: Execution, found: Restored) -> None:
         execution.failures.update(found.failures)
@@ -388,9 +399,7 @@ class DurableRuns:
         )
         causes = (*found.facts.causes, reason or verb)
         facts = attrs.evolve(found.facts, level=KILL, causes=causes, state=_CANCELLING, started=True)
-        execution.renew(execution.plan)
-        execution.waits_for = ""
-        self._note(execution, found)
+        self._leave_waiting(execution, execution.plan, found)
         self._executor.commands.apply(execution, take_up(execution.machine, facts))
 
     # ---- new runs
@@ -570,6 +579,27 @@ class DurableRuns:
         if self._is_opened:
             self.recorder.close()
             await self._call(self._journal.close)
+
+
+@attrs.frozen
+class _JournalLines:
+    """The lines that earlier lives of a run have written (`runlog.EarlierLines`)."""
+
+    _journal: Journal
+    _run: int
+    count: int
+
+    def read(self, most: int) -> list[LogLine]:
+        """Return the newest ones; none where the journal cannot be read any more."""
+        first = self.count - most + 1
+        found: list[LogLine] = []
+        try:
+            for row in self._journal.read_log(self._run, first):
+                if row.first <= self.count:  # else it is of this life
+                    found += map(line_of, unpack_lines(row.data)[max(0, first - row.first) :])
+        except (JournalError, ValueError):
+            return []
+        return found
 
 
 _VALUES = (ValueForm.JSON, ValueForm.TAGGED, ValueForm.PICKLE, ValueForm.FILE)

@@ -87,6 +87,11 @@ class JournalReader:
             steps = self._parts(StepRow, "step", "unit", chosen)
             attempts = self._parts(AttemptRow, "attempt", "unit, number", chosen)
             moves = self._parts(MovesRow, "moves", "first", chosen)
+            lines = dict(
+                self.all(
+                    f"SELECT run, max(first + lines - 1) FROM log WHERE run IN ({chosen}) GROUP BY run"  # noqa: S608 - numbers
+                )
+            )
             for run, state in self._heads(f"run.id IN ({chosen})"):
                 found[run.id] = StoredRun(
                     run=run,
@@ -94,6 +99,7 @@ class JournalReader:
                     steps=tuple(steps.get(run.id, ())),
                     attempts=tuple(attempts.get(run.id, ())),
                     moves=tuple(moves.get(run.id, ())),
+                    lines=lines.get(run.id, 0),
                 )
         return [found[number] for number in wanted if number in found]
 

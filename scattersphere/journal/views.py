@@ -8,7 +8,7 @@ from array import array
 from typing import TYPE_CHECKING, Any
 
 from scattersphere.abc.journal import Durability, ValueForm
-from scattersphere.journal.lines import unpack_lines
+from scattersphere.model.logs import unpack_lines
 from scattersphere.model.states import RunState, TaskState
 
 if TYPE_CHECKING:

@@ -32,6 +32,9 @@ LOG_LIMIT = 1024 * 1024
 LINE_LIMIT = 16 * 1024
 """Characters of one line (design, section 8)."""
 
+EARLIER_LINES = 5_000
+"""Lines of earlier lives of a run that are read at once: some 20 ms; the journal's own commands show all."""
+
 _LINE_COST = 200
 """Bytes that a kept line takes beside its message: the tuple, its time and its place in the deque."""
 
@@ -95,6 +98,19 @@ class LineSink(Protocol):
         """Add a line that was written `ago` seconds before now."""
 
 
+class EarlierLines(Protocol):
+    """The lines that earlier lives of a run have written: they are in the journal, not in memory."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        ...
+
+    def read(self, most: int) -> list[LogLine]:
+        """Return the newest ones, in order, `most` of them; fewer where they cannot be read. May block shortly."""
+        ...
+
+
 current_attempt: ContextVar[LoggedAttempt | None] = ContextVar("scattersphere_attempt", default=None)
 """The attempt whose body, or anything that it called or started, is executing."""
 
@@ -112,7 +128,7 @@ class RunLog:
 
     __slots__ = (
         "__weakref__", "_clock", "_dropped", "_entries", "_epoch", "_first_number", "_guard", "_newest", "_size",
-        "_spill", "level", "limit_bytes", "line_limit", "listener", "run", "takes_prints",
+        "_spill", "earlier", "level", "limit_bytes", "line_limit", "listener", "run", "takes_prints",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - options
@@ -138,6 +154,8 @@ class RunLog:
         self.level: int = level
         self.takes_prints: bool = takes_prints
         self.listener: Callable[[], None] | None = listener
+        self.earlier: EarlierLines | None = None
+        """Lines of earlier lives of the run: `lines` shows them first; numbers count those of this life alone."""
         self._entries: deque[Entry] = deque()
         self._size = 0
         self._dropped: datetime | None = None
@@ -220,6 +238,39 @@ class RunLog:
         Where lines are gone, dropped or missing from the file, a line in their place says how many, unless `tail`
         hides it.
         """
+        if self.earlier is not None:
+            found = self._lines(task, index, attempt, tail)
+            lacking = None if tail is None else tail - len(found)
+            return [*self.earlier_lines(task, index, attempt, tail=lacking), *found]
+        return self._lines(task, index, attempt, tail)
+
+    def earlier_lines(
+        self, task: str | None, index: int | None, attempt: int | None, *, tail: int | None
+    ) -> list[LogLine]:
+        """Return lines of earlier lives of the run as `lines` does; a marker stands for those that are too many."""
+        earlier = self.earlier
+        if earlier is None or (tail is not None and tail <= 0):
+            return []
+        chosen = tail if tail is not None and task is None else EARLIER_LINES  # a task's may be anywhere
+        read = earlier.read(min(chosen, EARLIER_LINES, earlier.count))
+        found = [
+            line
+            for line in read
+            if task in {None, line.task} and index in {None, line.index} and attempt in {None, line.attempt}
+        ]
+        if tail is not None:
+            return found[-tail:]
+        older = earlier.count - len(read)
+        if not older:
+            return found
+        time = read[0].time if read else datetime.fromtimestamp(self._epoch + self._clock(), UTC)
+        verb = "is" if older == 1 else "are"
+        words = f"older {{}} {verb} in the journal: scattersphere logs {self.run} --journal FILE"
+        return [self._note(older, time, words), *found]
+
+    def _lines(
+        self, task: str | None, index: int | None, attempt: int | None, tail: int | None
+    ) -> list[LogLine]:
         tail = None if tail is None else min(tail, self.last_number)
 
         def fits(entry: Entry) -> bool:

@@ -1,14 +1,18 @@
-"""A line of the log of a run."""
+"""A line of the log of a run, and many of them as a journal keeps them: JSON lines, compressed."""
 
 from __future__ import annotations
 
+import json
 import re
+import zlib
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from scattersphere.model.dicts import LogLineDict
 
 LEVEL_NAMES = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
@@ -72,3 +76,25 @@ class LogLine:
         stamp = self.time.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
         level = LEVEL_NAMES.get(self.level, str(self.level))
         return f"{stamp} #{self.run} {self.place or '-'} {level:<7} {make_block(self.message)}"
+
+
+_QUICKLY = 1
+"""The level of compression: lines are written while runs go on."""
+
+
+def pack_lines(lines: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return lines, as `LogLine.as_dict` gives them, as the bytes of one row of a journal."""
+    return zlib.compress("\n".join(map(json.dumps, lines)).encode(), _QUICKLY)
+
+
+def unpack_lines(data: bytes) -> list[dict[str, Any]]:
+    """Return what `pack_lines` was given. Raises `ValueError` for damaged bytes."""
+    try:
+        return [json.loads(line) for line in zlib.decompress(data).decode().split("\n")]
+    except zlib.error as error:
+        raise ValueError(f"lines of a log are damaged: {error}") from None
+
+
+def line_of(kept: Mapping[str, Any]) -> LogLine:
+    """Return a line again that `LogLine.as_dict` has given."""
+    return LogLine(**{**kept, "time": datetime.fromisoformat(kept["time"])})

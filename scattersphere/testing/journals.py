@@ -118,6 +118,9 @@ class _Tables:
             steps=_ordered(self.steps, run) if whole else (),
             attempts=_ordered(self.attempts, run) if whole else (),
             moves=_ordered(self.moves, run) if whole else (),
+            lines=max((row.first + row.lines - 1 for row in self.logs.get(run, {}).values()), default=0)
+            if whole
+            else 0,
         )
 
 

@@ -21,8 +21,7 @@ from scattersphere.abc.journal import AttemptRow, DefinitionRow, LifeRow, LogRow
 from scattersphere.cli import journaling
 from scattersphere.cli.commands import cli
 from scattersphere.journal import SqliteJournal
-from scattersphere.journal.lines import pack_lines
-from scattersphere.model.logs import LogLine
+from scattersphere.model.logs import LogLine, pack_lines
 
 TEXT = '{"name": "pay", "tasks": {"draw": {"task": "Draw"}, "charge": {"task": "Charge", "map": {"n": {"$result": "draw"}}, "retry": {"max_attempts": 2}}}}'
 

@@ -28,8 +28,8 @@ from journalrows import Loop, moves_row, run_row, state_row, step_row
 from scattersphere.abc.journal import AttemptRow, DefinitionRow, LifeRow, LogRow, MetaRow, ValueForm
 from scattersphere.journal import SqliteJournal
 from scattersphere.journal.check import check
-from scattersphere.journal.lines import pack_lines
 from scattersphere.journal.writer import JournalWriter
+from scattersphere.model.logs import pack_lines
 
 TEXT = """{"name": "pay", "tasks": {
   "draw": {"task": "Draw"},

@@ -493,3 +493,19 @@ async def test_the_end_of_a_map_that_was_not_written_is_written_when_the_run_goe
         assert (await life.server.runs[run.id].wait()).results["each"] == [1, 2]
         assert [step.task for step in after.read_runs([1])[0].steps] == [0, 1, 0, 0]
     assert (world.begun["x"], world.begun["y"]) == (1, 1)
+
+
+async def test_what_is_asked_of_a_run_that_was_recovered_is_durable_too(world):
+    life = await Life(MemoryJournal(), jobs=[job(a=note("a", gate="a"))]).__aenter__()
+    run = await life.server.start("etl")
+    await settle()
+    life = await Life(await life.crash()).__aenter__()
+    await settle()
+    life.server.runs[run.id].pause()
+    await life.server.committed()
+    world.gate("a").set()
+    async with Life(await life.crash()) as life:
+        run = life.server.runs[run.id]
+        await settle()
+        assert run.state is RunState.PAUSED
+        run.cancel()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from scattersphere.engine.events.pages import EventPages, Page
     from scattersphere.engine.execution import Execution
+    from scattersphere.logs.runlog import RunLog
     from scattersphere.model.logs import LogLine
 
 T_co = TypeVar("T_co", covariant=True)
@@ -143,6 +144,7 @@ class LogStream(Stream["LogLine"]):
         self._execution = execution
         self._wanted = (task, index, attempt)
         self._tail = tail
+        self._begun = False
         self._number = 0
         self._ready: deque[LogLine] = deque()
 
@@ -154,16 +156,26 @@ class LogStream(Stream["LogLine"]):
                 raise StopAsyncIteration
             ended = execution.state.ended
             execution.note_lines()
-            lines, self._number = execution.log.since(self._number)
-            self._ready.extend(filter(self._is_wanted, lines))
-            if self._tail is not None:  # only of what is there already
-                ready, self._tail = list(self._ready)[-self._tail :] if self._tail else (), None
-                self._ready = deque(ready)
+            if not self._begun:
+                self._begun = True
+                self._begin(execution.log)
+            else:
+                lines, self._number = execution.log.since(self._number)
+                self._ready.extend(filter(self._is_wanted, lines))
             if not self._ready:
                 if ended:
                     raise StopAsyncIteration
                 await execution.changed()
         return self._ready.popleft()
+
+    def _begin(self, log: RunLog) -> None:
+        """Take what is there already, of all lives of the run; of that, only the `tail`."""
+        lines, self._number = log.since(0)
+        found, tail = list(filter(self._is_wanted, lines)), self._tail
+        if tail is not None:
+            found = found[-tail:] if tail else []
+            tail -= len(found)
+        self._ready.extend([*log.earlier_lines(*self._wanted, tail=tail), *found])
 
     def _is_wanted(self, line: LogLine) -> bool:
         task, index, attempt = self._wanted
