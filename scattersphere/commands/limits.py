@@ -45,7 +45,8 @@ class Limits:
     auth_tries: int = option(3, "Wrong tokens until the session is closed.", unit="tries")
     line_time: float = option(
         10.0,
-        "From the first byte of a line to its end: a slow sender holds a session, not for ever.",
+        "From the first byte of a line to its end: a slow sender holds a session, not for ever. Over HTTP so long may "
+        "the head of a request take, from the connection on.",
         unit="seconds",
     )
     idle: float = option(300.0, "Without a request, and without something followed.", unit="seconds")

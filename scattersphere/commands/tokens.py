@@ -94,14 +94,15 @@ class TokenFile:
     def refresh(self) -> None:
         """Read the file again if it was changed. Raises `ListenError`: unsafe, missing, not readable."""
         try:
-            _check_link(self.path)
+            if _version(_check_link(self.path)) == self._seen:
+                return
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as exc:
             self._tokens, self._seen = {}, None
             raise ListenError(f"the token file {self.path} cannot be read: {exc.strerror}") from None
         try:
             status = os.fstat(descriptor)
-            seen = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+            seen = _version(status)
             if seen == self._seen:
                 return
             self._tokens, self._seen = {}, None  # while it is wrong, nobody comes in
@@ -238,11 +239,17 @@ def _lock(folder: int, path: Path) -> None:
             return
 
 
-def _check_link(path: Path) -> None:
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    """Return what is another after each change of a file, or where another file is in its place."""
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+
+
+def _check_link(path: Path) -> os.stat_result:
     """Judge a link in place of the file: who may replace it decides what is read. Raises `OSError`, `ListenError`."""
     status = path.lstat()
     if stat.S_ISLNK(status.st_mode) and status.st_uid not in {os.geteuid(), 0}:
         raise ListenError(f"the token file {path} is a link of user {status.st_uid}, not of this one")
+    return status
 
 
 def _check_mode(path: Path, status: os.stat_result) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from scattersphere.definitions.shown import shown
 from scattersphere.errors import ScattersphereError
@@ -27,11 +28,14 @@ _OF_JOBS = {EventKind.JOB_DEFINED, EventKind.JOB_UNDEFINED, EventKind.JOB_FAILED
 SHOWN_TASKS = 1_000
 """Tasks of a run that `status` lists; the counts cover all."""
 FAILURE_TEXT = 2_000
+REMEMBERED = 16
+"""Runs whose rows of ended tasks are kept from one look to the next: who waits for a run asks again and again."""
 
 
 def stamp(time: dt.datetime | None) -> str | None:
     """Return a time as the wire writes it: UTC with milliseconds and a Z."""
-    return None if time is None else time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    # All our times are UTC, whose offset is the last six characters.
+    return None if time is None else f"{time.isoformat(timespec='milliseconds')[:-6]}Z"
 
 
 def _present(**members: Any) -> dict[str, Any]:
@@ -132,7 +136,7 @@ def run_row(run: Run) -> dict[str, Any]:
 def run_view(run: Run) -> dict[str, Any]:
     """Return a run and its tasks."""
     counts = {str(state): number for state, number in run.counts.items()}  # of all, without looking at each
-    tasks = [_task_status(run.tasks[name]) for name in islice(run.tasks, SHOWN_TASKS)]
+    tasks = _task_rows(run)
     view = run_row(run)
     view |= _present(created=stamp(run.created_at), parent=run.parent, stuck=run.stuck or None)
     view["definition"] = run.definition.digest
@@ -140,17 +144,41 @@ def run_view(run: Run) -> dict[str, Any]:
     return view | {"params": shown(dict(run.params)), "counts": counts, "tasks": tasks}
 
 
+_rows: WeakKeyDictionary[Run, dict[str, dict[str, Any]]] = WeakKeyDictionary()
+"""The rows of tasks that have ended, which never change, of the runs that were looked at last."""
+
+
+def _task_rows(run: Run) -> list[dict[str, Any]]:
+    known = _rows.get(run)
+    if known is None:
+        while len(_rows) >= REMEMBERED:
+            del _rows[next(iter(_rows))]
+        known = _rows[run] = {}
+    tasks, found = run.tasks, []
+    for name in islice(tasks, SHOWN_TASKS):
+        if (row := known.get(name)) is None:
+            status = tasks[name]
+            row = _task_status(status)
+            if status.state.ended and not status.stuck:
+                known[name] = row
+        found.append(row)
+    return found
+
+
 def _task_status(task: TaskStatus) -> dict[str, Any]:
-    return _present(
-        task=task.name,
-        state=str(task.state),
-        attempts=task.attempts,
-        started=stamp(task.started_at),
-        ended=stamp(task.ended_at),
-        failure=str(task.failure)[:FAILURE_TEXT] if task.failure is not None else None,
-        stuck=task.stuck or None,
-        reused=str(task.reused) if task.reused is not None else None,
-    )
+    row: dict[str, Any] = {"task": task.name, "state": str(task.state), "attempts": task.attempts}
+    # One by one: a run has up to a thousand of these rows, and most have little to tell.
+    if task.started_at is not None:
+        row["started"] = stamp(task.started_at)
+    if task.ended_at is not None:
+        row["ended"] = stamp(task.ended_at)
+    if task.failure is not None:
+        row["failure"] = str(task.failure)[:FAILURE_TEXT]
+    if task.stuck:
+        row["stuck"] = True
+    if task.reused is not None:
+        row["reused"] = str(task.reused)
+    return row
 
 
 def log_row(line: LogLine) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from scattersphere._lifecycle import ForkGuard
 from scattersphere._text import did_you_mean
 from scattersphere.definitions.shown import shown
 from scattersphere.engine.events.streams import EventStream, LogStream
-from scattersphere.engine.execution import NEVER, Failure
+from scattersphere.engine.execution import Failure
 from scattersphere.engine.machine.codes import TASK_STATES
 from scattersphere.engine.reused import Reused
 from scattersphere.engine.views.explain import explain
@@ -199,26 +199,21 @@ def task_number(execution: Execution, name: str) -> int:
 
 def status_of(execution: Execution, unit: int) -> TaskStatus:
     """Return where a task or instance is."""
-    machine = execution.machine
-
-    def wall(times: Any) -> dt.datetime | None:
-        at = times[unit] if unit < len(times) else NEVER
-        wall_time: dt.datetime | None = execution.wall(at) if at != NEVER else None
-        return wall_time
-
-    name, index = execution.plan.tasks[machine.record.task_of(unit)].name, machine.record.index_of(unit)
-    state = TASK_STATES[machine.record.task_states[unit]]
+    record, plan = execution.machine.record, execution.plan
+    task, index = (unit, None) if unit < len(plan.tasks) else (record.task_of(unit), record.index_of(unit))
+    name, state = plan.tasks[task].name, TASK_STATES[record.task_states[unit]]
+    started, ended = execution.time_of(execution.started, unit), execution.time_of(execution.ended, unit)
     return TaskStatus(
         name=name,
         index=index,
         state=state,
-        attempts=machine.record.attempts[unit],
-        started_at=wall(execution.started),
-        ended_at=wall(execution.ended),
+        attempts=record.attempts[unit],
+        started_at=None if started is None else execution.wall(started),
+        ended_at=None if ended is None else execution.wall(ended),
         failure=None if state is TaskState.SUCCEEDED else execution.failures.get(unit),
         reused=execution.reused.get(name) if index is None else None,
-        stuck=unit in machine.record.stuck,
-        waits_for=execution.engine.waits.of_task(execution, unit),
+        stuck=unit in record.stuck,
+        waits_for="" if state.ended else execution.engine.waits.of_task(execution, unit),
     )
 
 
@@ -333,7 +328,8 @@ class Run(ForkGuard):
     @property
     def counts(self) -> Mapping[TaskState, int]:
         """How many tasks are in each state; quick, however many there are."""
-        return Counter(TASK_STATES[code] for code in self._task_codes)
+        codes = self._task_codes
+        return Counter({TASK_STATES[code]: codes.count(code) for code in dict.fromkeys(codes)})
 
     def picture(self) -> RunPicture:
         """Return what pictures of the run show; `scattersphere.pictures` draws it. May be called in any thread."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -17,7 +18,7 @@ import anyio
 import attrs
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, compile_path
 
 from scattersphere import _json
 from scattersphere.commands.arguments import Definition, Kind, from_word
@@ -25,7 +26,7 @@ from scattersphere.commands.errors import RequestError
 from scattersphere.commands.table import COMMANDS, Command
 from scattersphere.web.calls import CallError, Calls
 from scattersphere.web.feed import Entry, Feeds, lagged
-from scattersphere.web.guard import API
+from scattersphere.web.guard import API, BODY_TIME
 from scattersphere.web.paths import NUMBER
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from scattersphere.commands.arguments import Argument
     from scattersphere.web.guard import RefusedError
 
+Handler = Callable[["Request"], Awaitable[Response]]
 PROBLEM = "application/problem+json"
 STATUS = {
     "bad-request": 400,
@@ -68,8 +70,6 @@ STATUS = {
 """The status of each code of the commands that can be answered here."""
 INSTANCE = "scattersphere-instance"
 """The header that tells a server from the same one started anew, whose runs are others."""
-BODY_TIME = 60.0
-"""Seconds for the body of a request: a slow sender holds a connection, not for ever."""
 KEY = 200
 """Characters of an `Idempotency-Key`."""
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
@@ -119,6 +119,15 @@ def made_by(row: Command) -> tuple[int, ...]:
     return (201,) if row.name in _MAKES else (200,)
 
 
+@attrs.frozen
+class _Place:
+    """What answers the paths of a pattern."""
+
+    pattern: re.Pattern[str]
+    convertors: dict[str, Any]
+    handler: Handler
+
+
 class Api:
     """The routes of the API over the commands."""
 
@@ -126,24 +135,50 @@ class Api:
         self._calls = calls
         self._gateway = calls.gateway
         self._feeds = Feeds()
+        self._by_depth = self._places()
 
-    def routes(self) -> list[Route]:
-        """Return the routes, and one that tells of what is none."""
-        return [
-            Route(f"{API}/events", self._counted(self.server_events), methods=METHODS),
-            Route(f"{API}/runs/{{run:{NUMBER}}}/events", self._counted(self.run_events), methods=METHODS),
-            *(Route(API + _typed(address), self._route(address), methods=METHODS) for address in addresses()),
-            Route(f"{API}/{{rest:path}}", self._nowhere, methods=METHODS),
+    def route(self) -> Route:
+        """Return the one route of all that lies below the API's path, and tells of what is not there.
+
+        Which address is meant is found here: Starlette tries its routes one after the other.
+        """
+        return Route(f"{API}/{{rest:path}}", self._find, methods=METHODS)
+
+    def _places(self) -> dict[int, list[_Place]]:
+        handlers = [
+            ("/events", self._counted(self.server_events)),
+            (f"/runs/{{run:{NUMBER}}}/events", self._counted(self.run_events)),
+            *((_typed(address), self._handler(address)) for address in addresses()),
         ]
+        found: dict[int, list[_Place]] = {}
+        for path, handler in handlers:
+            pattern, _, convertors = compile_path(path[1:])
+            found.setdefault(path.count("/"), []).append(_Place(pattern, convertors, handler))
+        return found
+
+    async def _find(self, request: Request) -> Response:
+        path = request.path_params["rest"]
+        for place in self._by_depth.get(path.count("/") + 1, ()):
+            if match := place.pattern.match(path):
+                request.scope["path_params"] = {
+                    name: place.convertors[name].convert(word) for name, word in match.groupdict().items()
+                }
+                return await place.handler(request)
+        return problem(
+            {
+                "code": "unknown-command",
+                "message": f"there is no {request.url.path[:200]}; see /api/openapi.json",
+            }
+        )
 
     # ---- a request
 
-    def _route(self, address: Address) -> Any:
+    def _handler(self, address: Address) -> Handler:
         async def handle(request: Request) -> Response:
             row = address.methods.get("GET" if request.method == "HEAD" else request.method)
             if row is None:
                 return not_allowed(address.methods)
-            newest = max(self._gateway.server.runs, default=0)
+            newest = max(self._gateway.server.runs, default=0) if row.name in _STARTS else 0
             most = self._gateway.limits.definition
             try:
                 result = await self._calls.make(request, row, lambda: _values(row, address, request, most))
@@ -162,17 +197,9 @@ class Api:
         location = f"{request.scope.get('root_path', '')}{API}/runs/{result['run']}"
         return JSONResponse(result, 201 if result["run"] > newest else 200, headers={"location": location})
 
-    async def _nowhere(self, request: Request) -> Response:
-        return problem(
-            {
-                "code": "unknown-command",
-                "message": f"there is no {request.url.path[:200]}; see /api/openapi.json",
-            }
-        )
-
     # ---- events
 
-    def _counted(self, handler: Any) -> Any:
+    def _counted(self, handler: Any) -> Handler:
         follow = COMMANDS["follow"]
 
         async def handle(request: Request) -> Response:
@@ -262,10 +289,11 @@ def _from_query(name: str, taken: Argument, word: str) -> Any:
 
 
 def _query(request: Request) -> list[tuple[str, str]]:
-    text = request.url.query
+    if not (text := request.scope["query_string"].decode("latin-1")):
+        return []
     try:
         return parse_qsl(
-            text, keep_blank_values=True, strict_parsing=bool(text), max_num_fields=100, errors="strict"
+            text, keep_blank_values=True, strict_parsing=True, max_num_fields=100, errors="strict"
         )
     except ValueError:
         raise RequestError("bad-request", "the query is not NAME=VALUE&... in UTF-8") from None

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
+import anyio
 import attrs
 
 from scattersphere.commands.access import Principal
@@ -39,6 +40,8 @@ MOST = 1000
 """Codes, and browsers, that are known at once; the oldest goes first."""
 FORM = 256 * 1024
 """Bytes of a form."""
+BODY_TIME = 60.0
+"""Seconds for the body of a request: a slow sender holds a connection, not for ever."""
 COOKIE = "scattersphere"
 API = "/api/v1"
 """What lies below is for programs: it gives no cookie, and answers refusals with problem documents."""
@@ -57,6 +60,9 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
+
+_SENT = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+_NO_STORE = (b"cache-control", b"no-store")
 
 
 class RefusedError(Exception):
@@ -260,13 +266,7 @@ def _with_headers(send: Send, cookie: str | None) -> Send:
     async def answer(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             present = {name.lower() for name, _ in message.get("headers", ())}
-            more = [
-                (name.encode(), value.encode())
-                for name, value in HEADERS.items()
-                if name.encode() not in present
-            ]
-            if b"cache-control" not in present:
-                more.append((b"cache-control", b"no-store"))
+            more = [each for each in (*_SENT, _NO_STORE) if each[0] not in present]
             if cookie is not None:
                 more.append((b"set-cookie", cookie.encode()))
             message["headers"] = [*message.get("headers", ()), *more]
@@ -277,6 +277,23 @@ def _with_headers(send: Send, cookie: str | None) -> Send:
 
 async def read_form(receive: Receive, csrf: str, most: int = FORM) -> dict[str, str]:
     """Return the fields of a form that was sent by one of our pages; raises `RefusedError` for any other."""
+    try:
+        with anyio.fail_after(BODY_TIME):
+            body = await _form_body(receive, most)
+    except TimeoutError:
+        raise RefusedError(408, f"the form did not come within {BODY_TIME:g} s") from None
+    try:
+        text = body.decode("utf-8")
+        fields = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=1000, strict_parsing=bool(text)))
+    except ValueError:
+        raise RefusedError(400, "this is no form") from None
+    # Compared as bytes: two texts must be ASCII, and what stands in a form may be anything.
+    if not csrf or not hmac.compare_digest(fields.pop("csrf", "").encode(), csrf.encode()):
+        raise RefusedError(403, "the form is not one of this page, or too old: load the page again")
+    return fields
+
+
+async def _form_body(receive: Receive, most: int) -> bytes:
     body = bytearray()
     more = True
     while more:
@@ -287,12 +304,4 @@ async def read_form(receive: Receive, csrf: str, most: int = FORM) -> dict[str, 
         more = message.get("more_body", False)
         if len(body) > most:
             raise RefusedError(413, f"the form has more than {most:,} bytes")
-    try:
-        text = body.decode("utf-8")
-        fields = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=1000, strict_parsing=bool(text)))
-    except ValueError:
-        raise RefusedError(400, "this is no form") from None
-    # Compared as bytes: two texts must be ASCII, and what stands in a form may be anything.
-    if not csrf or not hmac.compare_digest(fields.pop("csrf", "").encode(), csrf.encode()):
-        raise RefusedError(403, "the form is not one of this page, or too old: load the page again")
-    return fields
+    return bytes(body)

@@ -166,11 +166,11 @@ class Pages:
 
         return Starlette(
             routes=[
+                self._api.route(),
                 Route("/healthz", self.health),
                 Route("/readyz", self.ready),
                 page("/api/docs", self.api_page),
                 page("/api/openapi.json", self.openapi),
-                *self._api.routes(),
                 Route("/static/{name}", self.static),
                 Route("/login", self.login, methods=["GET", "POST"]),
                 page("/", self.overview),

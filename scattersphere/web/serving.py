@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    import uvicorn
+
     from scattersphere.commands.gateway import Gateway
 
 BACKLOG, ACCEPTS = 2048, 16
 """Connections that wait to be accepted, and those that are accepted in one turn of the loop."""
 CONNECTIONS = 4_000
 """Connections at once; to more 503 is said, so that silent ones cost a bounded amount."""
-SHUTDOWN = 3
-"""Seconds that open streams get when the server ends."""
+SHUTDOWN = 1
+"""Seconds that what is under way gets when the server ends."""
 _LOOPBACK = ("127.", "::1", "localhost")
 
 
@@ -63,6 +65,8 @@ async def serve_pages(
     """
     try:
         import uvicorn  # noqa: PLC0415 - of the extra `web`
+
+        from scattersphere.web.connections import BoundedProtocol  # noqa: PLC0415 - it needs uvicorn
     except ImportError as error:
         raise MissingExtraError(f"{error}; --http needs: pip install 'scattersphere[web]'") from error
     host, port = listening.getsockname()[:2]
@@ -84,10 +88,15 @@ async def serve_pages(
             await super().startup(sockets)
             listening.listen(BACKLOG)  # asyncio accepts as many in one turn as it was told to let wait
 
+    class Bounded(BoundedProtocol):
+        limits = gateway.limits
+
     pages = make_app(gateway, authorize=None, links=links, hosts=(host, *hosts))
     config = uvicorn.Config(
         pages,
-        log_level="warning",
+        http=Bounded,
+        ws="none",
+        log_level="error",  # what strangers send is warned of, and they send as much as they like
         lifespan="off",
         timeout_graceful_shutdown=SHUTDOWN,
         server_header=False,
@@ -106,5 +115,21 @@ async def serve_pages(
     async with anyio.create_task_group() as group:
         if opened is not None:
             group.start_soon(open_, opened)
-        await Quiet(config).serve(sockets=[listening])
+        serving = Quiet(config)
+        try:
+            await serving.serve(sockets=[listening])
+        finally:
+            await _leave(serving, listening)
         group.cancel_scope.cancel()
+
+
+async def _leave(serving: uvicorn.Server, listening: socket.socket) -> None:
+    """Close the address and all connections. Streams end by themselves when their reader has gone."""
+    for each in (*getattr(serving, "servers", ()), listening):
+        each.close()
+    for connection in list(serving.server_state.connections):
+        if connection.transport is not None:
+            connection.transport.abort()
+    with anyio.move_on_after(SHUTDOWN, shield=True):
+        while serving.server_state.tasks:  # noqa: ASYNC110 - uvicorn tells of no end
+            await anyio.sleep(0.01)

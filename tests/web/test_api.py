@@ -490,3 +490,29 @@ async def test_with_a_journal_the_answer_comes_when_what_was_asked_for_is_durabl
         while not journal.commit():
             pass
         journal.commit_all()
+
+
+async def test_a_run_is_shown_as_it_is_however_often_one_looks_while_it_goes_on():
+    seen = SEEN["asked"] = anyio.Event()
+    async with Server() as server:
+        furnish(server)
+        job = JobDefinition.build("both").task("quick", "Work").task("slow", "Tidy", depends_on=["quick"])
+        server.define(job.done())
+        async with client(server) as http:
+            run = await server.start("both")
+            async for event in run.events():
+                if event.task == "slow" and event.state is TaskState.RUNNING:
+                    break
+            first, second = [(await http.get(f"/runs/{run.id}")).json()["tasks"] for _ in range(2)]
+            assert first == second
+            assert [(row["state"], "ended" in row) for row in first] == [
+                ("succeeded", True),
+                ("running", False),
+            ]
+            run.cancel()
+            seen.set()
+            await run.wait()
+            last = (await http.get(f"/runs/{run.id}")).json()["tasks"]
+            assert last[0] == first[0]
+            assert last[1] == (await http.get(f"/runs/{run.id}")).json()["tasks"][1]
+            assert last[1]["state"] == "cancelled"
