@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from scattersphere.remote.listener import Listening
     from scattersphere.remote.listening import ListenKeywords
     from scattersphere.runnable import RunnableTask
-    from scattersphere.schedules.occurrences import ScheduledFor
+    from scattersphere.schedules.occurrences import ScheduledFor, ScheduleState
     from scattersphere.schedules.schedule import Schedule
 
 
@@ -248,6 +248,8 @@ class Server(AsyncResource):
         self._starter.durable = self._durable
         self._scheduler.restore(*self._durable.schedules)
         self._scheduler.remember = self._durable.keep_schedule
+        self._scheduler.started_before = self._durable.find_keys
+        self._scheduler.durable = self._durable.durable
         self._executor.requests.cancel_waiting = self._durable.cancel_waiting
 
     def _journal_failed(self, words: str) -> None:
@@ -493,10 +495,15 @@ class Server(AsyncResource):
         self.define(definition.evolve(schedules=schedules), replace=True)
 
     def _start_scheduled(
-        self, job: str, params: Mapping[str, Any], key: str | None, scheduled: ScheduledFor
+        self,
+        job: str,
+        params: Mapping[str, Any],
+        key: str | None,
+        scheduled: ScheduledFor,
+        state: ScheduleState | None,
     ) -> Run:
         self._require_open()
-        return self._starter.start(self._jobs.named(job), params, key, scheduled=scheduled)
+        return self._starter.start(self._jobs.named(job), params, key, scheduled=scheduled, schedule=state)
 
     # ---- runs
 
@@ -524,10 +531,16 @@ class Server(AsyncResource):
         """
         self._require_open()
         definition, plan = await self._jobs.ready(job)
-        if key is not None and self._durable is not None:
-            await self._durable.find_key(definition, key)
+        earlier = await self._earlier(definition, key)
         self._require_open()
-        return await self._started(self._starter.start(definition, params, key, plan=plan))
+        return await self._started(self._starter.start(definition, params, key, plan=plan, earlier=earlier))
+
+    async def _earlier(self, definition: JobDefinition, key: str | None) -> Run | None:
+        """Return the run that was started with a key and that only the journal remembers."""
+        if key is None or self._durable is None:
+            return None
+        check_text(key, "key")
+        return await self._durable.find_key(definition, key)
 
     async def _started(self, run: Run) -> Run:
         """Return a new run when it is durable, where there is a journal."""
@@ -565,7 +578,9 @@ class Server(AsyncResource):
         check_mapping(args, "args")
         args = dict(args or {})
         definition = job_of_task(self.registry.find(known), args)
-        return await self._started(self._starter.start(definition, None, key, args=args))
+        earlier = await self._earlier(definition, key)
+        self._require_open()
+        return await self._started(self._starter.start(definition, None, key, args=args, earlier=earlier))
 
     async def run_task(
         self,

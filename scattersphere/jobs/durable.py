@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+from collections import deque
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -108,6 +109,10 @@ class DurableRuns:
         """Runs that could not go on at the start of this life."""
         self.schedules: tuple[list[ScheduleState], list[ScheduleState]] = ([], [])
         """What the journal knew of schedules when it was opened, and of those that were not defined any more."""
+        self._kept: dict[tuple[str, str], ScheduleRow] = {}
+        """What was written of each schedule last, or will be when the run before it is."""
+        self._behind: dict[tuple[str, str], deque[tuple[Recording | None, list[Row]]]] = {}
+        """By schedule what is written after a run whose code must be exported first, in order."""
         self._looking = False
         self._look_again = False
         self._is_opened = False
@@ -135,12 +140,15 @@ class DurableRuns:
         self._executor.recorder, self._executor.identity = recorder, state.id
 
     def keep_schedule(self, state: ScheduleState, gone: dt.datetime | None) -> None:
-        """Write what is new of a schedule.
-
-        The run of a time is written before: a crash in between has the time started again, with the key of that run.
-        """
-        if self.recorder.is_open:
-            self.recorder.write([_schedule_row(state, gone)])
+        """Write what is new of a schedule: after its runs that are not written yet, never before them."""
+        row, key = _schedule_row(state, gone), (state.job, state.name)
+        if not self.recorder.is_open or self._kept.get(key) == row:
+            return
+        self._kept[key] = row
+        if key in self._behind:
+            self._behind[key].append((None, [row]))
+        else:
+            self.recorder.write([row])
 
     async def _new_life(self, stored: StoredRun) -> list[Row]:
         now = self.recorder.now()
@@ -412,10 +420,12 @@ class DurableRuns:
         given: frozenset[str],
         child: ChildKey | None,
         again: int | None,
+        schedule: ScheduleState | None = None,
     ) -> Callable[[], None]:
         """Prepare a new run to be written; what is returned writes it, when it was submitted.
 
-        A run that cannot be written, or is not to be, is not recorded: a restart forgets it.
+        `schedule` is what is remembered of the schedule that starts it, from then on: one commit has both. A run that
+        cannot be written, or is not to be, is not recorded: a restart forgets it.
         """
         definition = execution.plan.definition
         if definition.durability is states.Durability.NONE:
@@ -434,26 +444,56 @@ class DurableRuns:
         execution.given_secrets = frozenset(given)
         recording = Recording(self.recorder, execution, DURABILITY[definition.durability])
         execution.recording = recording
-        return partial(self._submit, recording, row)
+        return partial(self._submit, recording, row, schedule)
 
-    def _submit(self, recording: Recording, row: RunRow) -> None:
-        plan = recording.execution.plan
-        more = self.recorder.ready_now(plan)
-        if more is None:
-            self._executor.loop.start(self._submit_later(recording, row), "scattersphere journal")
+    def _submit(self, recording: Recording, row: RunRow, schedule: ScheduleState | None) -> None:
+        rows: list[Row] = [row]
+        key = None if schedule is None else (schedule.job, schedule.name)
+        if schedule is not None and key is not None:
+            self._kept[key] = _schedule_row(schedule, None)
+            rows.append(self._kept[key])
+        more = None if key in self._behind else self.recorder.ready_now(recording.execution.plan)
+        if more is not None:
+            self._write(recording, rows, more)
+        elif key is None:
+            self._executor.loop.start(self._write_later(recording, rows), "scattersphere journal")
+        elif key in self._behind:
+            self._behind[key].append((recording, rows))
         else:
-            recording.submit(row._replace(definition=self.recorder.digest_of(plan)), more)
+            self._behind[key] = deque([(recording, rows)])
+            self._executor.loop.start(self._write_behind(key), "scattersphere journal")
 
-    async def _submit_later(self, recording: Recording, row: RunRow) -> None:
+    def _write(self, recording: Recording, rows: list[Row], more: list[Row]) -> None:
+        """Write a run, the first of these rows, when its definition and code are ready to be: they come before it."""
+        run, *others = rows
+        assert isinstance(run, RunRow)  # noqa: S101 - for type checkers
+        run = run._replace(definition=self.recorder.digest_of(recording.execution.plan))
+        recording.submit(run, [*more, *others])
+
+    async def _write_later(self, recording: Recording, rows: list[Row]) -> None:
         """Write a run whose definition is large, or whose code the journal does not have yet."""
         current_attempt.set(None)
-        execution = recording.execution
         try:
-            more = await self.recorder.ready(execution.plan)
+            more = await self.recorder.ready(recording.execution.plan)
         except Exception as error:  # noqa: BLE001 - its files may be gone by now
-            self._executor.crash_run(execution, error)
+            self._executor.crash_run(recording.execution, error)
+            if len(rows) > 1 and self.recorder.is_open:
+                self.recorder.write(rows[1:])
             return
-        recording.submit(row._replace(definition=self.recorder.digest_of(execution.plan)), more)
+        self._write(recording, rows, more)
+
+    async def _write_behind(self, key: tuple[str, str]) -> None:
+        """Write what there is of a schedule and its runs, one after the other."""
+        waiting = self._behind[key]
+        try:
+            while waiting:
+                recording, rows = waiting.popleft()
+                if recording is not None:
+                    await self._write_later(recording, rows)
+                elif self.recorder.is_open:
+                    self.recorder.write(rows)
+        finally:
+            del self._behind[key]
 
     def _row(
         self,
@@ -557,11 +597,20 @@ class DurableRuns:
         return run
 
     async def find_key(self, definition: JobDefinition, key: str) -> Run | None:
-        """Return the run that was started with a key in an earlier life."""
+        """Return the ended run that was started with a key and that only the journal remembers."""
         number = await self._call(self._journal.find_key, definition.name, "", key)
         if number is None or number in self._starter.runs:
             return None
         return await self.revive(number)
+
+    async def find_keys(self, job: str, keys: Iterable[str]) -> dict[str, int]:
+        """Return by key which runs of a job were started with these, as far as any were."""
+
+        def find() -> dict[str, int]:
+            found = ((key, self._journal.find_key(job, "", key)) for key in keys)
+            return {key: number for key, number in found if number is not None}
+
+        return await self._call(find)
 
     async def request_of(self, number: int) -> bytes | None:
         """Return the digest of what a run was asked with."""

@@ -15,11 +15,10 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class StartRequest:
-    """What was asked for: a job with parameters, or a single task with arguments."""
+    """What was asked for: a job with parameters; the arguments of a single task are part of its definition."""
 
     job: str
     params: Mapping[str, Any]
-    args: Mapping[str, Any] | None = None
 
 
 class StartKeys:
@@ -28,12 +27,25 @@ class StartKeys:
     def __init__(self) -> None:
         self._known: dict[str, tuple[Callable[[], StartRequest], Run]] = {}
 
-    def find(self, key: str | None, request: StartRequest) -> Run | None:
-        """Return the run that the key stands for. Raises `ConflictError` if that was another request."""
-        if key is None or key not in self._known:
+    def find(
+        self,
+        key: str | None,
+        request: StartRequest,
+        earlier: Run | None = None,
+        request_of: Callable[[Run], StartRequest] | None = None,
+    ) -> Run | None:
+        """Return the run that the key stands for, or else `earlier`, of which `request_of` knows what it was.
+
+        Raises `ConflictError` if that was another request.
+        """
+        if key is not None and key in self._known:
+            known, run = self._known[key]
+            asked = known()
+        elif earlier is not None and request_of is not None:
+            run, asked = earlier, request_of(earlier)
+        else:
             return None
-        known, run = self._known[key]
-        if known() != request:
+        if asked != request:
             raise ConflictError(f"key {key!r} stands for run {run.id}: another job or other parameters")
         return run
 

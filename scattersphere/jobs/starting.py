@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from scattersphere.jobs.jobs import Jobs
     from scattersphere.model.definition import JobDefinition
     from scattersphere.registry.registry import TaskRegistry
-    from scattersphere.schedules.occurrences import ScheduledFor
+    from scattersphere.schedules.occurrences import ScheduledFor, ScheduleState
 
 
 class Starter:
@@ -42,7 +42,7 @@ class Starter:
         self._write: Callable[[], None] | None = None
         """Writes the run that is being started."""
 
-    def start(
+    def start(  # noqa: PLR0913 - by whom, for whom and of what a run may be
         self,
         definition: JobDefinition,
         overrides: Mapping[str, Any] | None,
@@ -53,19 +53,23 @@ class Starter:
         child_of: Attempt | None = None,
         child_key: ChildKey | None = None,
         scheduled: ScheduledFor | None = None,
+        schedule: ScheduleState | None = None,
+        earlier: Run | None = None,
     ) -> Run:
         """Start a run, or return the one that `key` stands for; `args` are those of a run of one task.
 
-        `plan` is that of the definition, where it was compiled already; `scheduled` says by which schedule, if by one.
+        `plan` is that of the definition, where it was compiled already; `scheduled` says by which schedule, if by one,
+        and `schedule` what is remembered of that from then on. `earlier` is the run that the journal has for the key.
 
         Raises `DefinitionError`, `UnresolvedError`, `BusyError`, `ConflictError`.
         """
         check_mapping(overrides, "params")
         check_text(key, "key", optional=True)
         params = resolve_params(definition, overrides or {})
-        request = None if key is None else StartRequest(self._jobs.identity(definition), dict(params), args)
+        request = None if key is None else StartRequest(self._jobs.identity(definition), dict(params))
         if key is not None and request is not None:
-            known = self._keys.find(key, request)
+            # It may not be among the runs that are kept in memory, and its key not among theirs.
+            known = self._keys.find(key, request, earlier, lambda run: self._request_of(run.execution))
             if known is not None:
                 return known
         plan = plan or self._jobs.plan(definition)
@@ -76,7 +80,8 @@ class Starter:
             execution.secrets, execution.key = secrets, key
             if scheduled is not None:
                 _note_schedule(scheduled, execution)
-            self._record(execution, args=args, given=secrets & (overrides or {}).keys(), child=child_key)
+            given = secrets & (overrides or {}).keys()
+            self._record(execution, args=args, given=given, child=child_key, schedule=schedule)
 
         execution = self._executor.submit(plan, params, child_of=child_of, prepare=prepare)
         run = self._take_up(execution)
@@ -106,10 +111,13 @@ class Starter:
         given: frozenset[str] = frozenset(),
         child: ChildKey | None = None,
         again: int | None = None,
+        schedule: ScheduleState | None = None,
     ) -> None:
         """Prepare a new run for the journal, if there is one."""
         if self.durable is not None:
-            self._write = self.durable.record(execution, args=args, given=given, child=child, again=again)
+            self._write = self.durable.record(
+                execution, args=args, given=given, child=child, again=again, schedule=schedule
+            )
 
     def take_back(self, run: Run) -> None:
         """Take up a run of an earlier life of the Server."""

@@ -25,7 +25,7 @@ class Backfill:
         self.times: tuple[dt.datetime, ...] = tuple(times)
         """The times that are made up for, in UTC."""
         self.runs: dict[dt.datetime, int] = {}
-        """The id of the run for each time, where one was started by now."""
+        """The id of the run for each time, where one was started by now, or had been before."""
         self.refused: dict[dt.datetime, str] = {}
         """Why a run could not be started, by time."""
         self.reason: str = ""
@@ -81,6 +81,11 @@ class Backfill:
     def put_back(self, nominal: dt.datetime) -> None:
         """It could not be started yet."""
         self._left.append(nominal)
+
+    def was_done(self, runs: dict[dt.datetime, int]) -> None:
+        """Runs for these times were started before, and are not again."""
+        self.runs.update(runs)
+        self._left = [nominal for nominal in self._left if nominal not in runs]
 
     def started(self, nominal: dt.datetime, run: int | None, *, live: bool) -> None:
         """A run was started for a time, or was found that had been."""

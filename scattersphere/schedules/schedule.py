@@ -33,11 +33,11 @@ class Requests(Protocol):
     def resume(self, schedule: Schedule) -> None:
         """Fire it again."""
 
-    def run_now(self, schedule: Schedule, params: Mapping[str, Any]) -> Run:
+    async def run_now(self, schedule: Schedule, params: Mapping[str, Any]) -> Run:
         """Start a run of it."""
         ...
 
-    def backfill(
+    async def backfill(
         self, schedule: Schedule, since: dt.datetime, until: dt.datetime, *, max_parallel: int, dry_run: bool
     ) -> Backfill:
         """Start runs for times in the past."""
@@ -130,7 +130,7 @@ class Schedule:
 
         `{"$scheduled": ..}` means now. Raises what `Server.start` raises.
         """
-        return self._scheduler.run_now(self, params or {})
+        return await self._scheduler.run_now(self, params or {})
 
     async def backfill(
         self,
@@ -142,10 +142,11 @@ class Schedule:
     ) -> Backfill:
         """Start a run for each time from `since` on and before `until`, at most `max_parallel` at once, in order.
 
-        Returns at once, before the first of them; `await backfill.wait()`. A time for which a kept run was started
-        is not run again. With `dry_run` nothing is started: `.times` says what would be. Raises `ArgumentError`.
+        Returns at once, before the first of them; `await backfill.wait()`. A time for which a run was started that is
+        kept, by the journal if there is one, is not run again: it is in `.runs` from the beginning. With `dry_run`
+        nothing is started: `.times` says what would be. Raises `ArgumentError`.
         """
-        return self._scheduler.backfill(self, since, until, max_parallel=max_parallel, dry_run=dry_run)
+        return await self._scheduler.backfill(self, since, until, max_parallel=max_parallel, dry_run=dry_run)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what there is to say of it, as JSON takes it."""

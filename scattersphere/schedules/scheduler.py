@@ -12,7 +12,7 @@ import itertools
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -77,8 +77,18 @@ class Cancellable(Protocol):
 class Start(Protocol):
     """Starts a run of a job now, or raises why not."""
 
-    def __call__(self, job: str, params: Mapping[str, Any], key: str | None, scheduled: ScheduledFor) -> Run:
-        """Return the run; with a key that is known, the one that it stands for."""
+    def __call__(
+        self,
+        job: str,
+        params: Mapping[str, Any],
+        key: str | None,
+        scheduled: ScheduledFor,
+        state: ScheduleState | None,
+    ) -> Run:
+        """Return the run; with a key that is known, the one that it stands for.
+
+        `state` is what is remembered of the schedule once there is the run: to be stored together with it.
+        """
         ...
 
 
@@ -124,6 +134,10 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         """The jobs that have schedules, and these by their names."""
         self.remember: Callable[[ScheduleState, dt.datetime | None], None] | None = None
         """Called with each new state, to store it, and with since when the schedule is not defined any more."""
+        self.started_before: Callable[[str, Iterable[str]], Awaitable[dict[str, int]]] | None = None
+        """Where starts are stored: returns which keys of a job stand for runs, also for such as are kept no more."""
+        self.durable: Callable[[Run], Awaitable[None]] | None = None
+        """Waits until a run is stored."""
         self._parked: OrderedDict[Key, ScheduleState] = OrderedDict()
         self._restored: dict[Key, ScheduleState] = {}
         self._early: set[Schedule] = set()
@@ -225,7 +239,8 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
             schedule.definition, schedule.table = definition, table
             if schedule.state.timing != timing:
                 self._give_up(schedule, "the schedule was changed")
-                schedule.state = attrs.evolve(schedule.state, timing=timing, last=now)
+                self._forget_time(schedule)
+                schedule.state = attrs.evolve(schedule.state, timing=timing)
             elif was_enabled and not definition.enabled:
                 self._give_up(schedule, "the schedule was disabled")
             elif definition.enabled and not was_enabled:
@@ -241,7 +256,7 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         known = down or self._parked.pop((job, name), None)
         if known is None:
             return ScheduleState(job=job, name=name, timing=timing, last=now)
-        last = max(known.last, now) if known.timing == timing else now
+        last = max(known.last, now)  # also with another timing: the clock may have been put back
         return attrs.evolve(known, timing=timing, last=last, pending=(), refused="")
 
     def _give_up(self, schedule: Schedule, reason: str) -> None:
@@ -322,17 +337,20 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         self._push(schedule, at=0.0)
         self._arm()
 
-    def run_now(self, schedule: Schedule, params: Mapping[str, Any]) -> Run:
+    async def run_now(self, schedule: Schedule, params: Mapping[str, Any]) -> Run:
         """See `Schedule.run_now`."""
         self._defined(schedule)
         now = self.now().replace(microsecond=0)
         filled = fill_scheduled(schedule.definition.params, schedule.table, now)
         zone = schedule.definition.zone
-        run = self._start(schedule.job, {**filled, **params}, None, ScheduledFor(schedule.name, None, zone))
+        scheduled = ScheduledFor(schedule.name, None, zone)
+        run = self._start(schedule.job, {**filled, **params}, None, scheduled, None)
         schedule.last_run = run.id
+        if self.durable is not None:
+            await self.durable(run)
         return run
 
-    def backfill(
+    async def backfill(
         self, schedule: Schedule, since: dt.datetime, until: dt.datetime, *, max_parallel: int, dry_run: bool
     ) -> Backfill:
         """See `Schedule.backfill`."""
@@ -340,6 +358,13 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         if self._stopped:
             raise ClosedError("the server is closing and starts nothing more")
         backfill = Backfill.of(schedule.table, since, until, max_parallel)
+        if self.started_before is not None:
+            keys = {schedule.table.key(nominal): nominal for nominal in backfill.times}
+            known = await self.started_before(schedule.job, keys)
+            self._defined(schedule)
+            if self._stopped:
+                raise ClosedError("the server is closing and starts nothing more")
+            backfill.was_done({keys[key]: run for key, run in known.items()})
         if dry_run or not backfill.times:
             backfill.end("a dry run" if dry_run else "there is no such time")
             return backfill
@@ -405,7 +430,7 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         for nominal in schedule.state.pending:
             if table.missed is MissedPolicy.ALL and len(schedule.live) >= AT_A_TIME:
                 break
-            refused = self._fire(schedule, nominal)
+            refused = self._fire(schedule, nominal, started(schedule.state, nominal))
             if refused is None:
                 self._lag = max(0.0, (now - table.due(nominal)).total_seconds())
                 schedule.state = started(schedule.state, nominal)
@@ -424,13 +449,13 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
                 self._note(schedule, gone)
                 break
 
-    def _fire(self, schedule: Schedule, nominal: dt.datetime, *, backfill: bool = False) -> _Refusal | None:
-        """Start the run for a nominal time, or return why not."""
+    def _fire(self, schedule: Schedule, nominal: dt.datetime, state: ScheduleState | None) -> _Refusal | None:
+        """Start the run for a nominal time, or return why not; `state` is that of then, None for a backfill."""
         table = schedule.table
         try:
             params = fill_scheduled(schedule.definition.params, table, nominal)
-            scheduled = ScheduledFor(schedule.name, nominal, schedule.definition.zone, backfill)
-            run = self._start(schedule.job, params, table.key(nominal), scheduled)
+            scheduled = ScheduledFor(schedule.name, nominal, schedule.definition.zone, backfill=state is None)
+            run = self._start(schedule.job, params, table.key(nominal), scheduled, state)
         except ClosedError as error:
             self._stopped = True
             return _Refusal(str(error), error)
@@ -452,7 +477,7 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
     def _go_on(self, schedule: Schedule, backfill: Backfill) -> None:
         """Start what a backfill may start now."""
         while (nominal := backfill.take()) is not None:
-            refused = self._fire(schedule, nominal, backfill=True)
+            refused = self._fire(schedule, nominal, None)
             if refused is None:
                 run = schedule.last_run
                 backfill.started(nominal, run, live=run in schedule.live)

@@ -72,6 +72,8 @@ class _Tables:
     definitions: dict[str, DefinitionRow] = attrs.field(factory=dict)
     bundles: dict[str, BundleRow] = attrs.field(factory=dict)
     runs: dict[int, RunRow] = attrs.field(factory=dict)
+    keys: dict[tuple[str, str, str], int] = attrs.field(factory=dict)
+    """By job, user and key, as an index that is unique."""
     states: dict[int, RunStateRow] = attrs.field(factory=dict)
     steps: dict[int, dict[int, StepRow]] = attrs.field(factory=dict)
     attempts: dict[int, dict[tuple[int, int], AttemptRow]] = attrs.field(factory=dict)
@@ -92,6 +94,8 @@ class _Tables:
                 self.bundles.setdefault(row.digest, row)
             case RunRow():
                 self.runs[row.id] = row
+                if row.key is not None:
+                    self.keys[row.job, row.user, row.key] = row.id
             case RunStateRow():
                 self.states[row.id] = row
             case StepRow():
@@ -110,6 +114,15 @@ class _Tables:
                 self.schedules[row.job, row.name] = row
             case RollbackRow():
                 self.rollbacks[row.bundle] = row
+
+    def taken_key(self, rows: Iterable[Row]) -> str | None:
+        """Say which key among these rows stands for another run already: the schema of every journal refuses that."""
+        for row in rows:
+            if isinstance(row, RunRow) and row.key is not None:
+                known = self.keys.get((row.job, row.user, row.key), row.id)
+                if known != row.id:
+                    return f"a defect: key {row.key!r} of job {row.job!r} stands for run {known} already"
+        return None
 
     def stored(self, run: int, *, whole: bool = True) -> StoredRun:
         return StoredRun(
@@ -182,6 +195,10 @@ class MemoryJournal:
             return False
         if self._failing:
             self._fail(*self._failing.popleft())
+            return False
+        taken = self._tables.taken_key(self.waiting[0].rows)
+        if taken is not None:
+            self._fail(taken, lasting=True)
             return False
         transaction = self.waiting.popleft()
         for row in transaction.rows:
@@ -312,10 +329,7 @@ class MemoryJournal:
 
     def find_key(self, job: str, user: str, key: str) -> int | None:
         """See `Journal.find_key`."""
-        asked = (job, user, key)
-        return next(
-            (run.id for run in self._tables.runs.values() if (run.job, run.user, run.key) == asked), None
-        )
+        return self._tables.keys.get((job, user, key))
 
     def find_runs(
         self,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import anyio
+import attrs
 import pytest
 from recoveryworld import WORLD, Life, World
 from virtualtime import both_loops, run_virtually
@@ -14,9 +15,13 @@ from virtualtime import both_loops, run_virtually
 from scattersphere import JobDefinition, Server
 from scattersphere.engine.wallclock import WallClock
 from scattersphere.testing import MemoryJournal
+from scattersphere.testing.clocks import running_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    from scattersphere.schedules.scheduler import Clocks
 
 HOUR = 3600
 KNOWN = 2
@@ -42,14 +47,42 @@ def world(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(WallClock, "__init__", init)
 
 
-def job(**schedule: object) -> JobDefinition:
+def job(path: str = "Note", **schedule: object) -> JobDefinition:
     fields = {"every": HOUR, **schedule}
-    task = {"task": "Note", "args": {"name": {"$param": "at"}}}
+    task = {"task": path, "args": {"name": {"$param": "at"}}}
     text = {
         "format": 2, "name": "job", "params": {"at": "none"}, "tasks": {"t": task},
         "schedules": {"hourly": {"params": {"at": {"$scheduled": "time"}}, **fields}},
     }  # fmt: skip
     return JobDefinition.loads(json.dumps(text))
+
+
+class BundleLife(Life):
+    """A life whose code comes from a file: the journal gets a copy of it, made in a thread, with the first run."""
+
+    def __init__(self, file: Path, journal: MemoryJournal, **options: object) -> None:
+        super().__init__(journal, classes=(), jobs=[], **options)
+        self.file = file
+
+    async def __aenter__(self) -> Self:
+        clock = running_clock()
+        clock.hold()  # code is loaded in threads
+        try:
+            await super().__aenter__()
+            await self.server.register(self.file, name="app")
+        finally:
+            clock.release()
+        self.server.define(job("app.Note", missed="all"))
+        return self
+
+
+CODE = """
+from scattersphere import RunnableTask
+class Note(RunnableTask):
+    name: str
+    async def run(self, context):
+        return self.name
+"""
 
 
 def started(journal: MemoryJournal) -> list[str]:
@@ -91,6 +124,141 @@ def test_each_time_is_started_once_whatever_commit_was_the_last(backend: str, af
         assert {name[:16] for name in WORLD["now"].begun} >= set(times)
 
     run_virtually(backend, main)
+
+
+@pytest.mark.parametrize("after", range(1, 16))
+@both_loops
+def test_so_is_it_where_code_must_be_copied_into_the_journal_before_the_first_run(
+    backend: str, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "app.py"
+    file.write_text(CODE)
+
+    async def takes_its_time(work: Callable[[], object]) -> object:
+        await anyio.sleep(90)
+        return work()
+
+    monkeypatch.setattr("scattersphere.engine.recorder._in_thread", takes_its_time)
+
+    async def main() -> None:
+        journal = MemoryJournal()
+        journal.crash_after = after
+        async with BundleLife(file, journal) as life:
+            began = life.server._scheduler.now()
+            await anyio.sleep(50 * 60 + 30)
+            life.server.schedules["job", "hourly"].pause()  # it is noted after the copy, too
+            await anyio.sleep(10)
+            life.server.schedules["job", "hourly"].resume()
+            await anyio.sleep(1.5 * HOUR)
+            journal = await life.crash()
+        async with BundleLife(file, journal) as life:
+            again = life.server._scheduler.now()
+            life.server.schedules["job", "hourly"].resume()
+            await anyio.sleep(1.2 * HOUR)
+            times, ended = started(journal), life.server._scheduler.now()
+        assert times == sorted(set(times))
+        assert times == hours(began if after >= KNOWN else again, ended)
+
+    run_virtually(backend, main)
+
+
+@both_loops
+def test_a_time_and_its_run_are_one_commit(backend: str) -> None:
+    async def main() -> None:
+        journal = MemoryJournal()
+        fired = []
+
+        def look(_: object) -> None:
+            (row,) = journal._tables.schedules.values() or (None,)
+            runs = [json.loads(run.scheduled)["time"] for run in journal._tables.runs.values()]
+            fired.append((len(runs), 0 if row is None else json.loads(row.state)["fired"]))
+
+        async with Life(journal, jobs=[job()]) as life:
+            await anyio.sleep(1)
+            journal.on_commit = look
+            await anyio.sleep(3 * HOUR)
+            journal.on_commit = None
+            assert life.server.stats()["schedules"] == 1
+        assert fired[-1] == (3, 3)
+        assert all(runs == counted for runs, counted in fired)
+
+    run_virtually(backend, main)
+
+
+@both_loops
+def test_a_time_that_an_earlier_life_has_made_up_for_is_not_made_up_for_again(backend: str) -> None:
+    async def main() -> None:
+        journal = MemoryJournal()
+        since, ids = BEGAN - dt.timedelta(days=1), []
+        for hours_more in (2, 4):
+            async with Life(journal, jobs=[job()]) as life:
+                hourly = life.server.schedules["job", "hourly"]
+                until = since + dt.timedelta(hours=hours_more)
+                planned = await hourly.backfill(since, until, dry_run=True)
+                assert sorted(planned.runs.values()) == ids
+                backfill = await (await hourly.backfill(since, until)).wait()
+                ids = sorted(backfill.runs.values())
+                assert (len(set(ids)), backfill.refused) == (hours_more, {})
+                await life.server.start("job")  # the journal goes on
+            journal = journal.again()
+        assert len(journal.find_runs(limit=100)) == 6
+
+    run_virtually(backend, main)
+
+
+@both_loops
+def test_run_now_returns_when_the_run_is_durable(backend: str) -> None:
+    async def main() -> None:
+        journal = MemoryJournal()
+        async with Life(journal, jobs=[job()]) as life, anyio.create_task_group() as tasks:
+            await anyio.sleep(1)
+            journal.auto, known = False, []
+
+            async def ask() -> None:
+                known.append(await life.server.schedules["job", "hourly"].run_now())
+
+            tasks.start_soon(ask)
+            await anyio.sleep(1)
+            assert known == []
+            journal.auto = True
+            journal.commit_all()
+            await anyio.sleep(1)
+            assert len(known) == 1
+
+    run_virtually(backend, main)
+
+
+@both_loops
+def test_another_timing_while_the_clock_is_back_fires_no_time_again(backend: str) -> None:
+    async def main() -> None:
+        journal = MemoryJournal()
+        async with Life(journal, jobs=[job()]) as life:
+            await anyio.sleep(2.5 * HOUR)
+            before = started(journal)
+            journal = await life.crash()
+        life = Life(journal, jobs=[job()])
+        life.server._clocks = clocks_behind(life.server, 2 * HOUR)
+        async with life:
+            changed = job(every=HOUR / 2, params={"at": "another"})
+            life.server.define(changed, replace=True)
+            await anyio.sleep(1.8 * HOUR)
+            assert started(journal) == before
+            await anyio.sleep(0.7 * HOUR)
+            assert len(started(journal)) == len(before) + 2
+            assert not life.server.problems
+
+    run_virtually(backend, main)
+
+
+def clocks_behind(server: Server, seconds: float) -> Callable[[], Clocks]:
+    """Return what gives the clocks of a Server whose wall was put back."""
+    clocks = server._clocks
+
+    def behind() -> Clocks:
+        known = clocks()
+        return attrs.evolve(known, wall=lambda: known.wall() - dt.timedelta(seconds=seconds))
+
+    return behind
 
 
 @both_loops

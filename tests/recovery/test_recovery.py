@@ -5,6 +5,7 @@ import pytest
 from recoveryworld import WORLD, Life, Note, World
 
 from scattersphere import (
+    ConflictError,
     JobDefinition,
     JournalError,
     RetryPolicy,
@@ -308,6 +309,33 @@ async def test_numbers_never_come_again_and_keys_stand_for_runs_of_earlier_lives
         assert new.id > run.id
         await new.wait()
     assert world.begun["a"] == 2
+
+
+async def test_the_key_of_a_task_stands_for_its_run_of_an_earlier_life_and_of_no_other(world):
+    journal, task = MemoryJournal(), "Note"
+    async with Life(journal) as life:
+        first = await life.server.run_task(task, {"name": "a"}, key="k")
+        waits = await life.server.start_task(task, {"name": "b", "gate": "b"}, key="waits")
+    async with Life(journal.again()) as life:
+        assert (await life.server.start_task(task, {"name": "a"}, key="k")).id == first.id
+        assert (await life.server.start_task(task, {"name": "b", "gate": "b"}, key="waits")).id == waits.id
+        with pytest.raises(ConflictError):
+            await life.server.start_task(task, {"name": "c"}, key="k")
+        world.gate("b").set()
+        assert (await life.server.runs[waits.id].wait()).succeeded
+    assert world.begun["a"] == 1
+
+
+async def test_a_key_stands_for_its_run_though_memory_keeps_no_runs(world):
+    journal, definition = MemoryJournal(), job(a=note("a"))
+    async with Life(journal, jobs=[definition], history=(0, 1e9)) as life:
+        first = await life.server.run("etl", key="k")
+        assert first.id not in life.server.runs
+        assert (await life.server.run("etl", key="k")).id == first.id
+        assert not life.server.problems
+    async with Life(journal.again(), jobs=[definition], history=(0, 1e9)) as life:
+        assert (await life.server.run("etl", key="k")).id == first.id
+    assert world.begun == {"a": 1}
 
 
 async def test_a_key_stands_for_an_unfinished_run_though_the_job_is_defined_later_and_otherwise(world):

@@ -77,7 +77,14 @@ class World:
         self.timers.append(timer)
         return timer
 
-    def start(self, job: str, params: Mapping[str, Any], key: str | None, scheduled: ScheduledFor) -> Run:
+    def start(
+        self,
+        job: str,
+        params: Mapping[str, Any],
+        key: str | None,
+        scheduled: ScheduledFor,
+        state: ScheduleState | None,
+    ) -> Run:
         if key is not None and key in self.keys:
             return self.keys[key]
         error = (
