@@ -26,6 +26,14 @@ _DECLARED = "__task_fields__"
 """Where a task class keeps its fields, so that a decorator that replaces them is noticed."""
 _NO_MIXINS = frozenset({object, abc.ABC, typing.Generic, typing.Protocol})
 _ATOMIC = (bool, int, float, complex, str, bytes, types.NoneType)
+_VALUES = (bool, int, float, complex, str, bytes, list, dict, set, frozenset, tuple)
+_PLAIN = (*_VALUES, dataclasses.Field)
+"""Of these an attribute without an annotation was probably meant to be a parameter."""
+_NEVER_CALLED = {
+    "__init__": "declare parameters as annotated attributes instead",
+    "__post_init__": "it would never be called: a task has __attrs_post_init__",
+}
+_TAKEN = {"self": "self", **dict.fromkeys(HOOKS, "like a hook")}
 _PREFIX = re.compile(r"[\w.]+")
 
 
@@ -37,8 +45,8 @@ def declare(cls: type, root: type) -> None:
     for base in mixins:
         _check_mixin(cls, base)
     annotations = dict(inspect.get_annotations(cls))
-    inherited = _parameters_of_bases(cls)
-    _check_own(cls, annotations, inherited)
+    _check_own(cls, annotations)
+    _check_unannotated(cls, annotations, _parameters_of_bases(cls))
     for base in reversed(mixins):
         _adopt(cls, base, annotations)
     cls.__annotations__ = annotations
@@ -50,6 +58,11 @@ def declare(cls: type, root: type) -> None:
         )
     except attrs.exceptions.UnannotatedAttributeError as error:
         raise _refuse(cls, "", f"annotate what is a parameter: {error}") from None
+    for field in attrs.fields(cls):
+        if _is_property(inspect.getattr_static(cls, field.name, None)):
+            raise _refuse(
+                cls, field.name, "a base has a property of that name, which no value could be given to"
+            )
     setattr(cls, _DECLARED, cls.__dict__["__attrs_attrs__"])
 
 
@@ -68,24 +81,30 @@ def _refuse(cls: type, name: str, why: str) -> TaskDeclarationError:
 # ---- the class itself
 
 
-def _check_own(cls: type, annotations: dict[str, Any], inherited: dict[str, str]) -> None:
+def _check_own(cls: type, annotations: dict[str, Any]) -> None:
     """Refuse what would change its meaning in silence, and make ClassVars plain to attrs."""
-    if "__init__" in cls.__dict__:
-        raise _refuse(cls, "__init__", "declare parameters as annotated attributes instead")
+    for name, why in _NEVER_CALLED.items():
+        if name in cls.__dict__:
+            raise _refuse(cls, name, why)
     for name, annotation in annotations.items():
-        if name in HOOKS:
-            raise _refuse(cls, name, "a parameter may not be called like a hook")
+        if name in _TAKEN:
+            raise _refuse(cls, name, f"a parameter may not be called {_TAKEN[name]}")
         form = _special_form(annotation, cls.__module__)
         if form is ClassVar:
             annotations[name] = ClassVar[Any]  # whatever it was called where it was written
         elif words := _odd_field(name, form, cls.__dict__.get(name)):
             raise _refuse(cls, name, words)
+
+
+def _check_unannotated(cls: type, annotations: dict[str, Any], inherited: dict[str, str]) -> None:
+    """Refuse what was probably meant to be a parameter, and what would hide one."""
     for name, value in list(cls.__dict__.items()):
         if name.startswith("_") or name in annotations or name in HOOKS:
             continue
-        if isinstance(value, bool | int | float | str | bytes | list | dict | set | tuple):
-            words = f"annotate it to make it a parameter: {name}: {type(value).__name__} = ..."
-            raise _refuse(cls, name, words)
+        if isinstance(value, _PLAIN):
+            kind = ".." if isinstance(value, dataclasses.Field) else type(value).__name__
+            words = f"annotate it to make it a parameter: {name}: {kind} = ..."
+            raise _refuse(cls, name, f"{words}, or a constant: {name}: ClassVar[{kind}] = ...")
         if name in inherited:
             raise _refuse(
                 cls, name, f"it is a parameter of {inherited[name]}, and cannot be something else here"
@@ -103,7 +122,14 @@ def _odd_field(name: str, form: Any, value: Any) -> str | None:
         return "a task has no InitVar: take it as a parameter"
     if isinstance(value, dataclasses.Field):
         return f"write {name}: .. = attrs.field(..), not dataclasses.field(..)"
+    if _is_property(value):
+        return "it cannot be a parameter and a property: leave the annotation out, or the property"
     return None
+
+
+def _is_property(value: Any) -> bool:
+    """Whether something in a class decides itself what is set at an instance; what `__slots__` makes does not."""
+    return hasattr(type(value), "__set__") and not isinstance(value, types.MemberDescriptorType)
 
 
 def _parameters_of_bases(cls: type) -> dict[str, str]:
@@ -163,14 +189,26 @@ def _check_mixin(cls: type, base: type) -> None:
     frozen = getattr(base.__dict__.get("__dataclass_params__"), "frozen", False)
     if frozen or getattr(base.__dict__.get("__setattr__"), "__name__", "") == "_frozen_setattrs":
         raise _refuse(cls, "", f"{named} is frozen: no attempt could keep any state")
-    if "__attrs_attrs__" in base.__dict__:
-        return
-    if dataclasses.is_dataclass(base):
-        if "__post_init__" in base.__dict__:
-            raise _refuse(cls, "", f"{named} has a __post_init__ that would never be called")
-    elif isinstance(base.__dict__.get("__init__"), types.FunctionType) and not _is_protocol(base):
+    if issubclass(base, _VALUES):
+        raise _refuse(cls, "", f"{named} is a value of its own; take one as a parameter instead")
+    if "__pydantic_fields__" in base.__dict__:
+        raise _refuse(cls, "", f"{named} is a pydantic model; take one as a parameter instead")
+    if "__post_init__" in base.__dict__:
+        raise _refuse(cls, "", f"{named} has a __post_init__ that would never be called")
+    if _has_own_init(base):
         words = "which would never be called; declare what it sets as annotated attributes"
         raise _refuse(cls, "", f"{named} has an __init__, {words}")
+
+
+def _has_own_init(base: type) -> bool:
+    """Whether a class has an `__init__` that somebody wrote."""
+    init = base.__dict__.get("__init__")
+    if not isinstance(init, types.FunctionType) or _is_protocol(base):
+        return False
+    if "__attrs_attrs__" in base.__dict__:
+        return not init.__code__.co_filename.startswith("<attrs generated")
+    made = base.__dict__.get("__dataclass_params__")
+    return made is None or not made.init
 
 
 def _is_protocol(base: type) -> bool:
@@ -186,20 +224,28 @@ def _adopt(cls: type, base: type, annotations: dict[str, Any]) -> None:
         hints = typing.get_type_hints(base, include_extras=True)
     except (NameError, TypeError):
         hints = own
-    factories = {
-        field.name: field.default_factory
-        for field in base.__dict__.get("__dataclass_fields__", {}).values()
-        if field.default_factory is not dataclasses.MISSING
-    }
+    fields = base.__dict__.get("__dataclass_fields__", {})
     for name, annotation in own.items():
         form = _special_form(annotation, base.__module__)
         if name in annotations or name in cls.__dict__ or name in HOOKS or form in (ClassVar, Final):
             continue
+        value = base.__dict__.get(name, attrs.NOTHING)
+        if words := _odd_field(name, form, value):
+            raise _refuse(cls, name, f"in its base {base.__qualname__}: {words}")
         annotations[name] = hints.get(name, annotation)
-        if name in factories:
-            setattr(cls, name, attrs.field(factory=factories[name]))
-        elif name in base.__dict__ and not isinstance(base.__dict__[name], types.MemberDescriptorType):
-            setattr(cls, name, base.__dict__[name])
+        if name in fields:
+            setattr(cls, name, _like(fields[name]))
+        elif value is not attrs.NOTHING and not isinstance(value, types.MemberDescriptorType):
+            setattr(cls, name, value)
+
+
+def _like(field: dataclasses.Field[Any]) -> Any:
+    """Return what says to attrs what a field of a dataclass says."""
+    if field.default_factory is not dataclasses.MISSING:
+        return attrs.field(init=field.init, factory=field.default_factory)
+    if field.default is not dataclasses.MISSING:
+        return attrs.field(init=field.init, default=field.default)
+    return attrs.field(init=field.init)
 
 
 # ---- fields

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, dataclass_transform
 import attrs
 
 from scattersphere._declarations import HOOKS, declare
+from scattersphere.errors import TaskDeclarationError
 
 if TYPE_CHECKING:
     import logging
@@ -142,6 +143,8 @@ class RunnableTask(abc.ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         declare(cls, RunnableTask)
+        if words := _odd_run(cls.run):
+            raise TaskDeclarationError(f"{cls.__qualname__}.run: {words}")
         if _takes_no_context(cls.run):
             cls.run = _without_context(cls.run)  # type: ignore[method-assign]
 
@@ -174,6 +177,32 @@ def _takes_no_context(run: Any) -> bool:
 
 
 _VARIADIC = inspect.CO_VARARGS
+_OF_VALUES = frozenset({"str", "int", "float", "bool", "bytes", "list", "dict", "tuple", "set", "Path"})
+
+
+def _odd_run(run: Any) -> str | None:
+    """Say what is wrong with the parameters of a `run`: it is handed the context, and nothing else."""
+    if not inspect.isfunction(run):
+        return None
+    code, given = run.__code__, len(run.__defaults__ or ())
+    _, *names = code.co_varnames[: code.co_argcount - given] or ("",)
+    keywords = code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
+    extra = [*names[1:], *[name for name in keywords if name not in (run.__kwdefaults__ or ())]]
+    if names and _is_of_values(run.__annotations__.get(names[0])):
+        extra.insert(0, names[0])
+    if not extra:
+        return None
+    kind = run.__annotations__.get(extra[0], "..")
+    shown = kind if isinstance(kind, str) else getattr(kind, "__name__", "..")
+    return (
+        f"it is handed nothing but the context, and takes {', '.join(extra)} too: make parameters annotated "
+        f"attributes of the class ({extra[0]}: {shown}), and read self.{extra[0]}"
+    )
+
+
+def _is_of_values(annotation: Any) -> bool:
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return text.partition("[")[0].partition("|")[0].strip() in _OF_VALUES
 
 
 def _without_context(run: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import datetime as dt
+import functools
 import threading
 import typing
 import typing as ty
@@ -144,6 +145,44 @@ def test_what_mixins_protocols_dataclasses_and_attrs_classes_declare_are_paramet
     assert Below(name="n", when=None).retries == 5
 
 
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    size: int = 1
+    parts: list[int] = dataclasses.field(default_factory=list)
+    seen: int = dataclasses.field(default=0, init=False)
+    later: int = dataclasses.field(init=False)
+
+
+def test_a_field_of_a_dataclass_says_in_a_task_what_it_says_there():
+    """With slots its default stands in no attribute; `init=False` is state."""
+
+    class Mixed(Slotted, Task):
+        own: int = 0
+
+    found = make_structurer().parameters(Mixed)
+    assert {name: parameter.required for name, parameter in found.items()} == {
+        "size": False,
+        "parts": False,
+        "own": False,
+    }
+    one = Mixed(size=3)
+    one.parts.append(1)
+    one.later = 7
+    assert (one.size, one.seen, one.later, Mixed().size, Mixed().parts) == (3, 0, 7, 1, [])
+
+
+def test_a_property_is_no_parameter_and_hides_none():
+    class Cached(Task):
+        n: int = 1
+
+        @functools.cached_property
+        def twice(self):
+            return 2 * self.n
+
+    assert Cached(n=4).twice == 8
+    assert parameters(Cached) == ["n"]
+
+
 def test_a_generic_task_is_checked_by_what_it_is_of():
     class Gen(Task, Generic[T]):
         items: list[T]
@@ -172,7 +211,68 @@ class Post:
     def __post_init__(self): ...
 
 
+@attrs.define
+class OwnInit:
+    a: int = 1
+
+    def __init__(self):
+        self.a = 5
+
+
+@dataclasses.dataclass(init=False)
+class NoInit:
+    a: int = 1
+
+    def __init__(self):
+        self.a = 5
+
+
+@dataclasses.dataclass
+class Given:
+    a: dataclasses.InitVar[int] = 1
+
+
+class HasName:
+    name = property(lambda self: "x")
+
+
+class AndName:
+    name: str = property(lambda self: "x")
+
+
+class Pair(typing.NamedTuple):
+    x: int
+
+
+class Takes(Task):
+    name: str
+
+
+class Odd:
+    def __set__(self, instance, value): ...
+
+
+def one(namespace, *bases, hints=None):
+    return lambda: type("X", bases or (Task,), {"__annotations__": hints or {}, **namespace})
+
+
 REFUSED = [
+    (one({}, OwnInit, Task), "its base OwnInit has an __init__, which would never be called"),
+    (one({}, NoInit, Task), "its base NoInit has an __init__, which would never be called"),
+    (
+        one({"__post_init__": constructor}),
+        r"X\.__post_init__: .* never be called: a task has __attrs_post_init__",
+    ),
+    (one({}, Given, Task), "X.a: in its base Given: a task has no InitVar"),
+    (one({}, HasName, Takes), "X.name: a base has a property of that name"),
+    (one({}, HasName, Task, hints={"name": str}), "X.name: a base has a property of that name"),
+    (one({}, AndName, Task), "X.name: in its base AndName: it cannot be a parameter and a property"),
+    (one({"n": Odd()}, hints={"n": int}), "X.n: it cannot be a parameter and a property"),
+    (one({}, Pair, Task), "its base Pair is a value of its own; take one as a parameter"),
+    (one({"a": dataclasses.field(default=1)}), r"annotate it to make it a parameter: a: \.\. = "),
+    (one({"LIMIT": 3}), r"LIMIT: int = \.\.\., or a constant: LIMIT: ClassVar\[int\] = "),
+    (one({"KINDS": frozenset({1})}), r"or a constant: KINDS: ClassVar\[frozenset\] = "),
+    (one({}, hints={"self": int}), "X.self: a parameter may not be called self"),
     (lambda: type("X", (type("M", (), {"__init__": constructor}), Task), {}), "its base M has an __init__"),
     (lambda: type("X", (Frozen, Task), {}), "its base Frozen is frozen"),
     (lambda: type("X", (Post, Task), {}), "its base Post has a __post_init__ that would never be called"),
@@ -223,3 +323,48 @@ def test_a_decorator_that_makes_another_constructor_is_refused_when_the_class_is
 
     with pytest.raises((TaskDeclarationError, BundleLoadError), match=words):
         describe(decorate(Decorated), make_structurer())
+
+
+def takes_one(self, context, name: str): ...
+
+
+def takes_two(self, name: list[str], size): ...
+
+
+def takes_by_name(self, context, *, size): ...
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        (takes_one, r"takes name too: .* attributes of the class \(name: str\), and read self\.name"),
+        (takes_two, r"takes name, size too: .* \(name: list\[str\]\)"),
+        (takes_by_name, r"takes size too: .* \(size: \.\.\)"),
+    ],
+)
+def test_a_run_that_would_be_handed_what_it_does_not_get_is_refused_where_it_stands(run, words):
+    with pytest.raises(
+        TaskDeclarationError, match=rf"X\.run: it is handed nothing but the context, and {words}"
+    ):
+        type("X", (RunnableTask,), {"run": run})
+
+
+def more(self, context, tries=3, *rest, size=1, **others): ...
+
+
+def whatever(*args, **kwargs): ...
+
+
+def called_otherwise(self, ctx): ...
+
+
+@pytest.mark.parametrize("run", [more, whatever, called_otherwise])
+def test_a_run_may_take_more_that_it_need_not_be_given(run):
+    assert issubclass(type("X", (RunnableTask,), {"run": run}), RunnableTask)
+
+
+def test_a_model_of_pydantic_is_no_mixin():
+    pydantic = pytest.importorskip("pydantic")
+    model = pydantic.create_model("Model", x=(int, 1))
+    with pytest.raises(TaskDeclarationError, match="is a pydantic model; take one as a parameter instead"):
+        type("X", (model, Task), {})

@@ -87,7 +87,9 @@ def _concrete(cls: object) -> type[RunnableTask]:
             f"register_tasks: {cls.__qualname__} is no task class: derive it from RunnableTask"
         )
     if inspect.isabstract(cls):
-        raise TaskDeclarationError(f"register_tasks: {cls.__qualname__} is abstract: it has no `run` method")
+        lacks = ", ".join(f"`{name}`" for name in sorted(getattr(cls, "__abstractmethods__", ())))
+        words = f"{cls.__qualname__} is abstract: it has no {lacks or '`run`'} method"
+        raise TaskDeclarationError(f"register_tasks: {words}")
     return cls
 
 
