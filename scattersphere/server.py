@@ -245,6 +245,7 @@ class Server(AsyncResource):
             on_mended=self._journal_mended,
         )
         await self._durable.open()
+        self._feed.life = self._executor.life
         self._starter.durable = self._durable
         self._scheduler.restore(*self._durable.schedules)
         self._scheduler.remember = self._durable.keep_schedule
@@ -636,9 +637,12 @@ class Server(AsyncResource):
 
     # ---- what happens
 
-    def events(self, since: int = 0) -> FeedStream:
-        """Yield what happens to bundles, jobs and runs, from number `since` on, as long as it is kept."""
-        check_count(since, "since", least=0)
+    def events(self, since: int | str = 0) -> FeedStream:
+        """Yield what happens to bundles, jobs and runs, from number `since` on, as long as it is kept.
+
+        `since` may be an `Event.id`: of one of an earlier life a `lagged` event comes first, then all of this life.
+        Raises `TypeError`, `ArgumentError`.
+        """
         self._check_loop()
         return self._feed.read(since)
 
@@ -652,6 +656,19 @@ class Server(AsyncResource):
         if self._durable is not None and self._durable.recorder.failure is not None:
             problems[Path(str(self._options.journal))] = self._durable.recorder.failure
         return MappingProxyType(problems)
+
+    @property
+    def life(self) -> int:
+        """How often its journal was opened, this time included: numbers of events begin anew each time.
+
+        0 without a journal.
+        """
+        return self._executor.life
+
+    @property
+    def journal_id(self) -> str:
+        """The name of its journal for ever, which `context.idempotency_key` begins with; "" without one."""
+        return "" if self._durable is None else self._durable.recorder.id
 
     @property
     def last_event(self) -> int:

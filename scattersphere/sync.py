@@ -311,6 +311,8 @@ class SyncServer(ForkGuard):
     drain: Final = blocking(Server.drain)
 
     events: Final = streaming(Server.events)
+    life: Final = _of_server(lambda server: server.life)
+    journal_id: Final = _of_server(lambda server: server.journal_id)
     last_event: Final = _of_server(lambda server: server.last_event)
     logs: Final = reading(Server.logs)
     stats: Final = reading(Server.stats)

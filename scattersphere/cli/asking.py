@@ -213,11 +213,15 @@ async def _asked(address: str, token: str | None, tls: Any, asked: Asked) -> int
         return 0
     async with connect(address, token=token, tls=tls) as client:
         result = await client.call(asked.name, **asked.args)
-    following_on = result.pop("next") - 1 if asked.name == "logs" and not asked.as_lines else None
+    since: int | str = result.get("next", 1) - 1
+    if "life" in result:
+        since = f"{result['life']}.{since}"
+    if asked.name == "logs" and not asked.as_lines:  # people have no use for them
+        result.pop("next")
+        result.pop("life", None)
     reply = {"n": 1, "result": result}
     show(_json(reply)) if asked.as_lines else show_reply(reply)
     if asked.follow:
-        since = following_on if following_on is not None else result["next"] - 1
         await _follow_log(address, token, tls, asked, since)
     return _status(asked.name, result)
 
@@ -229,7 +233,7 @@ def _status(name: str, result: dict[str, Any]) -> int:
     return INVALID if name == "validate" and result.get("problems") else 0
 
 
-async def _follow_log(address: str, token: str | None, tls: Any, asked: Asked, since: int) -> None:
+async def _follow_log(address: str, token: str | None, tls: Any, asked: Asked, since: int | str) -> None:
     """Show the lines that come after those that were shown, for the same task, instance and attempt."""
     wanted = {name: asked.args[name] for name in ("task", "index", "attempt") if name in asked.args}
     run = asked.args.get("run")

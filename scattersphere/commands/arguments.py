@@ -18,6 +18,7 @@ import attrs
 
 from scattersphere._text import did_you_mean
 from scattersphere.commands.errors import RequestError
+from scattersphere.model.events import read_event_id
 
 TEXT_LIMIT = 4_096
 """Characters of a text argument: names, reasons, tokens."""
@@ -35,6 +36,14 @@ class Kind(StrEnum):
     OBJECT = "object"
     WORDS = "array"
     DEFINITION = "definition"
+    PLACE = "place"
+    """Where a reader of events is: a number, or the text `LIFE.NUMBER`."""
+
+
+class EventPlace(str):
+    """The id of an event (`Event.id`) as somebody gives it; a number is as good."""
+
+    __slots__ = ()
 
 
 @attrs.frozen
@@ -122,6 +131,7 @@ _KINDS: dict[Any, Kind] = {
     dict: Kind.OBJECT,
     list: Kind.WORDS,
     Definition: Kind.DEFINITION,
+    EventPlace: Kind.PLACE,
 }
 
 
@@ -209,6 +219,14 @@ def _definition(_: Argument, value: Any) -> str:
     return "" if isinstance(value, Definition) else "must be an object: a job definition"
 
 
+def _place(_: Argument, value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return ""
+    if isinstance(value, str) and read_event_id(value) is not None:
+        return ""
+    return 'must be the number of an event, or its id as "3.57"'
+
+
 _CHECKS = {
     Kind.TEXT: _text,
     Kind.INTEGER: _integer,
@@ -217,14 +235,15 @@ _CHECKS = {
     Kind.OBJECT: _object,
     Kind.WORDS: _words,
     Kind.DEFINITION: _definition,
+    Kind.PLACE: _place,
 }
 
 
 def from_word(name: str, taken: Argument, word: str) -> Any:
     """Convert the text of a word command. Raises `RequestError` (`bad-args`) naming the field."""
     match taken.kind:
-        case Kind.TEXT:
-            return word
+        case Kind.TEXT | Kind.PLACE:
+            return int(word) if taken.kind is Kind.PLACE and _INTEGER.fullmatch(word) else word
         case Kind.WORDS:
             return [part for part in word.split(",") if part]
         case Kind.FLAG if word in {"true", "false", name}:

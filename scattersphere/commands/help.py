@@ -60,7 +60,9 @@ def explain_command(command: Command) -> list[str]:
 
 
 def _kind(taken: Argument) -> str:
-    return {Kind.WORDS: "words", Kind.FLAG: "true or false"}.get(taken.kind, str(taken.kind))
+    return {Kind.WORDS: "words", Kind.FLAG: "true or false", Kind.PLACE: "number or LIFE.NUMBER"}.get(
+        taken.kind, str(taken.kind)
+    )
 
 
 def listing(allowed: list[Command]) -> list[dict[str, Any]]:
@@ -99,7 +101,9 @@ def schema_of(command: Command) -> dict[str, Any]:
 def _property(taken: Argument) -> dict[str, Any]:
     kind = "object" if taken.kind is Kind.DEFINITION else str(taken.kind)
     found: dict[str, Any] = {"type": kind, "description": taken.help}
-    if taken.kind is Kind.WORDS:
+    if taken.kind is Kind.PLACE:
+        found["type"] = ["integer", "string"]
+    elif taken.kind is Kind.WORDS:
         found["items"] = {"type": "string"} | ({"enum": list(taken.choices)} if taken.choices else {})
     elif taken.choices:
         found["enum"] = list(taken.choices)

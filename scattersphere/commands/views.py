@@ -197,8 +197,10 @@ def log_row(line: LogLine) -> dict[str, Any]:
 def event_view(event: Event, number: int) -> dict[str, Any]:
     """Return an event of subscription `number`."""
     if event.kind is EventKind.LAGGED:
-        return {"event": "lagged", "sub": number, "dropped": event.dropped, "next": event.seq + 1}
+        lagged = {"event": "lagged", "sub": number, "dropped": event.dropped, "next": event.seq + 1}
+        return lagged | ({"life": event.life} if event.life else {})
     return {"event": str(event.kind), "sub": number, "seq": event.seq, "ts": stamp(event.time)} | _present(
+        life=event.life or None,
         run=event.run,
         job=event.job,
         task=event.task,

@@ -77,6 +77,7 @@ class Engine(Protocol):
     """What a run and its attempts ask of the executor."""
 
     identity: str
+    life: int
     clock: Callable[[], float]
     traits: dict[str, BackendTraits]
     holds: Holds

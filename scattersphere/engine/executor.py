@@ -101,6 +101,8 @@ class JobExecutor:
         self.surroundings: Surroundings | None = Surroundings(factories) if factories else None
         self.instance: str = secrets.token_hex(4)
         self.identity: str = self.instance
+        self.life: int = 0
+        """The life of the journal; 0 where there is none."""
         """What keys that are handed to other systems begin with: the journal's id, where there is one."""
         self.recorder: Recorder | None = None
         """What writes runs into the journal; None without one."""

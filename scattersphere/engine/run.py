@@ -462,9 +462,12 @@ class Run(ForkGuard):
         """Wait for the end: `await run` is `await run.wait()`."""
         return self.wait().__await__()
 
-    def events(self, since: int = 0) -> EventStream:
-        """Yield the events above number `since`, from the first one on, until the run has ended."""
-        check_count(since, "since", least=0)
+    def events(self, since: int | str = 0) -> EventStream:
+        """Yield the events above number `since`, from the first one on, until the run has ended.
+
+        `since` may be an `Event.id`: of one of an earlier life of the Server a `lagged` event comes first, then all of
+        this life, from `run-recovered` on. Raises `TypeError`, `ArgumentError`.
+        """
         self._check_stream()
         return EventStream(self._execution, since)
 

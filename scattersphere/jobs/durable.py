@@ -138,6 +138,7 @@ class DurableRuns:
         await recorder.wait_for(lambda done: recorder.write(rows, done))
         recorder.begun()
         self._executor.recorder, self._executor.identity = recorder, state.id
+        self._executor.life = 0 if recorder.life is None else recorder.life.number
 
     def keep_schedule(self, state: ScheduleState, gone: dt.datetime | None) -> None:
         """Write what is new of a schedule: after its runs that are not written yet, never before them."""

@@ -68,6 +68,7 @@ class EventDict(TypedDict):
     bundle: NotRequired[str]
     dropped: NotRequired[int]
     schedule: NotRequired[str]
+    life: NotRequired[int]
 
 
 class LogLineDict(TypedDict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt  # noqa: TC003 - who asks for the types of the fields finds it here
+import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -71,6 +72,15 @@ _TASK_EVENTS = {
 }
 
 
+_ID = re.compile(r"(?:([0-9]{1,9})\.)?([0-9]{1,18})", re.ASCII)
+
+
+def read_event_id(text: str) -> tuple[int | None, int] | None:
+    """Return the life (None where none is said) and the number in an `Event.id`; None where it is none."""
+    found = _ID.fullmatch(text)
+    return None if found is None else (None if found[1] is None else int(found[1]), int(found[2]))
+
+
 def run_event(state: RunState, before: RunState | None) -> EventKind:
     """Return the name of a run's move into `state`."""
     if state is RunState.RUNNING and before in {RunState.PAUSING, RunState.PAUSED}:
@@ -106,8 +116,15 @@ class Event(NamedTuple):
     level: int | None = None
     bundle: str | None = None
     dropped: int = 0
-    """How many events are missing before the next one (`lagged`)."""
+    """How many events are missing before the next one (`lagged`); 0 where nobody knows."""
     schedule: str | None = None
+    life: int = 0
+    """The life of the Server's journal in which it happened: numbers begin anew in each; 0 without a journal."""
+
+    @property
+    def id(self) -> str:
+        """What `events(since=...)` takes, after a restart too: `LIFE.NUMBER`; without a journal the number."""
+        return f"{self.life}.{self.seq}" if self.life else str(self.seq)
 
     def __str__(self) -> str:
         """Return one line for a terminal."""

@@ -95,9 +95,16 @@ class Events(AsyncIterator[dict[str, Any]]):
         self.subscription: int = whole_number(reply, "subscription")
         self.reply = reply
         self.last: int = whole_number(reply, "next") - 1
+        self.life: int = whole_number(reply, "life") if "life" in reply else 0
+        """The life of the server's journal that numbers belong to; 0 where it has none."""
         self._client = client
         self._ready: deque[dict[str, Any]] = deque()
         self._changed = anyio.Event()
+
+    @property
+    def place(self) -> int | str:
+        """What `follow(since=...)` takes to go on from here, after a restart of the server too."""
+        return f"{self.life}.{self.last}" if self.life else self.last
 
     @property
     def full(self) -> bool:
@@ -213,9 +220,9 @@ class RemoteClient:
         return _text((await self.call("wait", run=run, timeout=timeout)).get("state"), "")
 
     async def follow(
-        self, run: int | None = None, *, kinds: list[str] | None = None, since: int | None = None
+        self, run: int | None = None, *, kinds: list[str] | None = None, since: int | str | None = None
     ) -> Events:
-        """Subscribe to the events of a run, or of the server."""
+        """Subscribe to the events of a run, or of the server; `since` is a number, or the `place` of earlier events."""
         return self.subscribed(await self.call("follow", run=run, kinds=kinds, since=since))
 
     def subscribed(self, reply: dict[str, Any]) -> Events:

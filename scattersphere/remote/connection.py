@@ -62,6 +62,7 @@ class Connection:
         self.session: Session = Session(
             name=name,
             instance=gateway.instance,
+            journal=gateway.server.journal_id,
             gate=SourceAuthenticator(gateway, peer.source, clock),
             limits=gateway.limits,
             now=clock(),

@@ -14,6 +14,7 @@ import anyio
 import attrs
 from anyio.streams.memory import MemoryObjectReceiveStream
 
+from scattersphere.model.events import EventKind
 from scattersphere.remote.client import DisconnectedError, RemoteError, connect
 
 if TYPE_CHECKING:
@@ -54,10 +55,11 @@ class _Follower:
     connecting: Callable[[], AbstractAsyncContextManager[Any]]
     run: int | None
     kinds: list[str] | None
-    since: int | None
+    since: int | str | None
     pause: float
     patience: float
     _instance: str | None = None
+    _journal: str | None = None
     _lost_at: float | None = None
     _wait: float = 0.0
 
@@ -74,18 +76,21 @@ class _Follower:
 
     async def _over_one_connection(self, sent: MemoryObjectSendStream[dict[str, Any]]) -> None:
         async with self.connecting() as client:
-            instance = client.greeting["instance"]
+            instance, journal = client.greeting["instance"], client.greeting.get("journal")
             if self._instance not in {None, instance}:
-                if self.run is not None:
+                if self.run is None:
+                    await sent.send({"event": ANEW, "instance": instance})
+                    self._instance, self.since = instance, 0  # its numbers begin anew, too
+                elif journal is None or journal != self._journal:
                     raise DisconnectedError(RESTARTED)
-                await sent.send({"event": ANEW, "instance": instance})
-                self._instance, self.since = instance, 0  # its numbers begin anew, too
             events = await client.follow(self.run, kinds=self.kinds, since=self.since)
-            self._instance, self._lost_at = instance, None
-            self.since = events.last
+            self._instance, self._journal, self._lost_at = instance, journal, None
+            self.since, last = events.place, ""
             async for event in events:
                 await sent.send(event)
-                self.since = events.last
+                self.since, last = events.place, event["event"]
+            if last == EventKind.RUN_SUSPENDED:  # it goes on when the server is there again
+                raise DisconnectedError("shutting-down")
 
     def _may_go_on(self, exc: Exception) -> bool:
         """Whether it may be better soon. The first connection has to succeed."""
@@ -108,17 +113,18 @@ def following(
     token: str | None = None,
     tls: ssl.SSLContext | None = None,
     kinds: list[str] | None = None,
-    since: int | None = None,
+    since: int | str | None = None,
     pause: float = 0.5,
     patience: float = 60.0,
 ) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
     """Give the events of a run, or of the server, up to the end, connecting again where a connection breaks.
 
-    `since` is the number of the last event that you have: 0 for all, None for those to come. After a break
+    `since` is the number or the id of the last event that you have: 0 for all, None for those to come. After a break
     it waits `pause` seconds, longer each time, for at most `patience` seconds. The events of the server go on where it
-    was started anew: `{"event": "server-started", "instance": ..}` comes first, then all that the new one has. The
+    was started anew: `{"event": "server-started", "instance": ..}` comes first, then all that the new one has. Those of
+    a run go on where the server has the same journal: `lagged` comes first, then all from `run-recovered` on. The
     iterator raises `OSError`, `RemoteError` where the server refuses, and, with a run, `DisconnectedError` where the
-    server was started anew: its runs are others.
+    server was started anew without that journal: its runs are others.
     """
     connecting = partial(connect, address, token=token, tls=tls)
     return followed_over(connecting, run, kinds=kinds, since=since, pause=pause, patience=patience)
@@ -130,7 +136,7 @@ async def followed_over(
     run: int | None,
     *,
     kinds: list[str] | None,
-    since: int | None,
+    since: int | str | None,
     pause: float,
     patience: float,
 ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:

@@ -101,6 +101,7 @@ class Session:
         now: float,
         principal: Principal | None,
         observe: Observer = _nobody,
+        journal: str = "",
     ) -> None:
         self.name = name
         self.requests: int = 0
@@ -124,14 +125,15 @@ class Session:
         self._out: list[bytes] = []
         self._size = 0
         self.closed: str | None = None
-        self._greet(instance)
+        self._greet(instance, journal)
 
-    def _greet(self, instance: str) -> None:
+    def _greet(self, instance: str, journal: str) -> None:
         greeting = {
             "protocol": list(PROTOCOLS),
             "auth": [] if self.principal else ["token"],
             "session": self.name,
             "instance": instance,
+            **({"journal": journal} if journal else {}),
             "limits": {"line": self.line_limit},
         }
         self._put(as_json({"scattersphere": greeting, "hint": "type: help"}))

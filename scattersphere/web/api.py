@@ -24,6 +24,7 @@ from scattersphere import _json
 from scattersphere.commands.arguments import Definition, Kind, from_word
 from scattersphere.commands.errors import RequestError
 from scattersphere.commands.table import COMMANDS, Command
+from scattersphere.model.events import read_event_id
 from scattersphere.web.calls import CallError, Calls
 from scattersphere.web.feed import Entry, Feeds, lagged
 from scattersphere.web.guard import API, BODY_TIME
@@ -68,8 +69,8 @@ STATUS = {
     "internal": 500,
 }
 """The status of each code of the commands that can be answered here."""
-INSTANCE = "scattersphere-instance"
-"""The header that tells a server from the same one started anew, whose runs are others."""
+INSTANCE, JOURNAL = "scattersphere-instance", "scattersphere-journal"
+"""The headers that tell a server from the same one started anew, and whether it has the same runs all the same."""
 KEY = 200
 """Characters of an `Idempotency-Key`."""
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
@@ -186,6 +187,8 @@ class Api:
                 return problem(error.document)
             answer = self._answer(row, request, result, newest)
             answer.headers[INSTANCE] = self._gateway.instance
+            if journal := self._gateway.server.journal_id:
+                answer.headers[JOURNAL] = journal
             return answer
 
         return handle
@@ -221,9 +224,9 @@ class Api:
         def wanted(entry: Entry) -> bool:
             return (_of(kinds, entry) or lagged(entry)) and self._gateway.sees_event(principal, entry.event)
 
-        return self._calls.stream(
-            principal, self._feeds.stream("server", server.events, last, _since(request, last), wanted)
-        )
+        since = _since(request, last)
+        produce = self._feeds.stream("server", server.events, last, since, wanted, server.life)
+        return self._calls.stream(principal, produce)
 
     async def run_events(self, request: Request, principal: Principal) -> Response:
         """Stream what happens to a run, from its first event on or after `Last-Event-ID`, to its end."""
@@ -233,7 +236,8 @@ class Api:
         def wanted(entry: Entry) -> bool:
             return _of(kinds, entry) or lagged(entry)
 
-        produce = self._feeds.stream(run.id, run.events, run.last_event, since, wanted)
+        life = self._gateway.server.life
+        produce = self._feeds.stream(run.id, run.events, run.last_event, since, wanted, life)
         return self._calls.stream(principal, produce)
 
 
@@ -399,15 +403,14 @@ def refusal(error: RefusedError) -> Response:
 # ---- streams
 
 
-def _since(request: Request, otherwise: int) -> int:
+def _since(request: Request, otherwise: int) -> int | str:
     word = request.headers.get("last-event-id") or request.query_params.get("since") or ""
     if not word:
         return otherwise
-    if not (word.isascii() and word.isdigit() and len(word) < 19):  # noqa: PLR2004 - no stream has more
-        raise RequestError(
-            "bad-args", f"since must be the number of an event, not {word[:32]!r}", field="since"
-        )
-    return int(word)
+    if read_event_id(word) is None:
+        words = f'since must be the number of an event, or its id as "3.57", not {word[:32]!r}'
+        raise RequestError("bad-args", words, field="since")
+    return word
 
 
 def _kinds(request: Request) -> frozenset[str] | None:

@@ -18,6 +18,7 @@ import anyio
 from scattersphere.commands import handlers
 from scattersphere.commands.table import COMMANDS, Command
 from scattersphere.errors import MissingExtraError, RunFailedError
+from scattersphere.model.events import read_event_id
 from scattersphere.remote.client import (
     CONNECT_TIME,
     LINE_LIMIT,
@@ -43,17 +44,18 @@ if TYPE_CHECKING:
 __all__ = ["DisconnectedError", "HttpClient", "HttpEvents", "RemoteError", "connect", "following"]
 
 API = "/api/v1"
-INSTANCE = "scattersphere-instance"
+INSTANCE, JOURNAL = "scattersphere-instance", "scattersphere-journal"
 SILENT = 60.0
 """Seconds without a byte after which a stream of events is given up: the server sends a comment each 15."""
 _ = handlers  # importing it fills the table
 
 
 class HttpEvents:
-    """The events of a stream, up to its end. `last` is the number to go on from (`since`)."""
+    """The events of a stream, up to its end. `place` is what to go on from (`since`)."""
 
-    def __init__(self, response: httpx.Response, since: int) -> None:
-        self.last: int = since
+    def __init__(self, response: httpx.Response, since: int | str) -> None:
+        self.place: int | str = since
+        """The id of the last event: `LIFE.NUMBER`, or its number where the server has no journal."""
         self._response = response
         self._parts = response.aiter_bytes()
         self._rest = b""
@@ -71,7 +73,8 @@ class HttpEvents:
                 await self.aclose()
                 raise StopAsyncIteration
             if "data" in fields:  # else a comment: nothing has happened
-                self.last = int(fields["id"]) if fields.get("id", "").isdecimal() else self.last
+                if read_event_id(place := fields.get("id", "")) is not None:
+                    self.place = int(place) if place.isdecimal() else place
                 return _object(fields["data"].encode())
 
     async def _read(self) -> None:
@@ -154,7 +157,7 @@ class HttpClient:
         return str((await self.call("wait", run=run, timeout=timeout)).get("state", ""))
 
     async def follow(
-        self, run: int | None = None, *, kinds: list[str] | None = None, since: int | None = None
+        self, run: int | None = None, *, kinds: list[str] | None = None, since: int | str | None = None
     ) -> HttpEvents:
         """Follow the events of a run from its first one, or of the server from now on; after `since` where given."""
         path = "/events" if run is None else f"/runs/{run}/events"
@@ -273,7 +276,10 @@ async def connect(
             raise ConnectionError(str(error)) from None
         except httpx.TransportError as error:
             raise _broken(error) from None
-        client.greeting = _result(response, response.content) | {"instance": response.headers.get(INSTANCE)}
+        client.greeting = _result(response, response.content) | {
+            "instance": response.headers.get(INSTANCE),
+            "journal": response.headers.get(JOURNAL),
+        }
         yield client
     finally:
         await client.aclose()
@@ -288,17 +294,17 @@ def following(  # noqa: PLR0913 - as that of the line protocol
     token: str | None = None,
     tls: ssl.SSLContext | None = None,
     kinds: list[str] | None = None,
-    since: int | None = None,
+    since: int | str | None = None,
     pause: float = 0.5,
     patience: float = 60.0,
     http: httpx.AsyncClient | None = None,
 ) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
     """Give the events of a run, or of the server, up to the end, connecting again where a connection breaks.
 
-    `since` is the number of the last event that you have. After a break it waits `pause` seconds, longer each time,
-    for at most `patience` seconds, and goes on after the last number that it saw (`Last-Event-ID`). The iterator
-    raises `OSError`, `RemoteError` where the server refuses, and `DisconnectedError` where the server was started
-    anew: its runs are others.
+    `since` is the number or the id of the last event that you have. After a break it waits `pause` seconds, longer each
+    time, for at most `patience` seconds, and goes on after the last event that it saw (`Last-Event-ID`): with a journal
+    also where the server was started anew. The iterator raises `OSError`, `RemoteError` where the server refuses, and
+    `DisconnectedError` where it was started anew without that journal: its runs are others.
     """
     connecting = partial(connect, address, token=token, tls=tls, http=http)
     return followed_over(connecting, run, kinds=kinds, since=since, pause=pause, patience=patience)

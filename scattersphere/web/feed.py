@@ -7,6 +7,7 @@ the others in slices. A reader that is too far behind reads by itself until it h
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from bisect import bisect_right
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -18,6 +19,7 @@ import anyio.lowlevel
 import attrs
 
 from scattersphere.commands.views import event_view, kind_of
+from scattersphere.engine.events.streams import lives_before, since_of
 from scattersphere.model.events import Event, EventKind
 from scattersphere.web.streams import ALIVE, Produce, Write
 from scattersphere.web.turns import Turns
@@ -51,7 +53,7 @@ def entry_of(event: Event) -> Entry:
     return Entry(
         event,
         kind_of(event),
-        b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, str(event.kind).encode(), data),
+        f"id: {event.id}\nevent: {event.kind}\ndata: ".encode() + data + b"\n\n",
     )
 
 
@@ -161,14 +163,21 @@ class Feeds:
         about: Any,
         source: Callable[[int], AsyncIterator[Event]],
         last: int,
-        since: int,
+        since: int | str,
         wanted: Callable[[Entry], bool],
+        life: int = 0,
     ) -> Produce:
-        """Return what writes events as `Feed.stream` does, over a feed that all who read the same source share."""
+        """Return what writes events as `Feed.stream` does, over a feed that all who read the same source share.
+
+        `since` is a number, or an `Event.id`: of another life than this one all events come, after a `lagged` one.
+        """
+        number, is_anew = since_of(since, life)
 
         async def produce(write: Write) -> None:
+            if is_anew:
+                await write(entry_of(lives_before(dt.datetime.now(dt.UTC), life=life)).data)
             async with self._joined(about, source, last) as feed:
-                await feed.stream(since, wanted, write)
+                await feed.stream(number, wanted, write)
 
         return produce
 

@@ -221,7 +221,7 @@ def _responses(row: Command) -> dict[str, Any]:
 
 
 def _stream(name: str, words: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
-    number = {"type": "integer", "minimum": 0}
+    place = {"type": "string", "pattern": r"^([0-9]{1,9}\.)?[0-9]{1,18}$"}
     return {
         "operationId": name,
         "summary": words,
@@ -232,8 +232,8 @@ def _stream(name: str, words: str, parameters: list[dict[str, Any]]) -> dict[str
             {
                 "name": "since",
                 "in": "query",
-                "description": "The number of the last event that you have",
-                "schema": number,
+                "description": "The number of the last event that you have, or its `id`",
+                "schema": place,
             },
             {
                 "name": "kinds",
@@ -241,7 +241,7 @@ def _stream(name: str, words: str, parameters: list[dict[str, Any]]) -> dict[str
                 "description": "Only these, with commas between",
                 "schema": {"type": "string"},
             },
-            {"name": "Last-Event-ID", "in": "header", "description": "As `since`", "schema": number},
+            {"name": "Last-Event-ID", "in": "header", "description": "As `since`", "schema": place},
         ],
         "responses": {
             "200": {"description": words, "content": {_SSE: {"schema": {"type": "string"}}}},

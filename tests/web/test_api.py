@@ -516,3 +516,29 @@ async def test_a_run_is_shown_as_it_is_however_often_one_looks_while_it_goes_on(
             assert last[0] == first[0]
             assert last[1] == (await http.get(f"/runs/{run.id}")).json()["tasks"][1]
             assert last[1]["state"] == "cancelled"
+
+
+async def test_with_a_journal_the_ids_of_events_are_good_over_restarts():
+    journal = MemoryJournal()
+    async with Server(watch=False, grace=0.1, journal=journal) as server:
+        furnish(server)
+        run = await server.start("slow")
+    async with Server(watch=False, grace=0.1, journal=journal.again()) as server, client(server) as http:
+        furnish(server)
+        assert (await http.get("/jobs")).headers["scattersphere-journal"] == server.journal_id
+        run = server.runs[run.id]
+        run.cancel()
+        await run.wait()
+        every = ids((await http.get(f"/runs/{run.id}/events")).text)
+        assert every[0] == ("2.1", "run-recovered")
+        assert every[-1][1] == "run-ended"
+        later = {"last-event-id": every[0][0]}
+        assert ids((await http.get(f"/runs/{run.id}/events", headers=later)).text) == every[1:]
+        older = {"last-event-id": "1.2"}
+        anew = ids((await http.get(f"/runs/{run.id}/events", headers=older)).text)
+        assert anew == [("2.0", "lagged"), *every]
+        assert told(await http.get(f"/runs/{run.id}/events?since=1.2.3"))[:2] == (422, "bad-args")
+
+
+def ids(text):
+    return re.findall(r"id: (\S+)\nevent: (\S+)\n", text)

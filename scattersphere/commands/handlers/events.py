@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from scattersphere.commands.access import Role
-from scattersphere.commands.arguments import Arg
+from scattersphere.commands.arguments import Arg, EventPlace
 from scattersphere.commands.errors import RequestError
 from scattersphere.commands.gateway import Context
 from scattersphere.commands.table import Reply, command
+from scattersphere.engine.events.streams import since_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +34,7 @@ async def follow(
     kinds: Annotated[
         list[str] | None, Arg("only these kinds, with commas between", choices=RUN_KINDS + SERVER_KINDS)
     ] = None,
-    since: Annotated[int | None, Arg("the number of the last event that you have", low=0)] = None,
+    since: Annotated[EventPlace | None, Arg("the number or id of the last event that you have")] = None,
 ) -> Reply:
     """Be told what happens, as it happens."""
     gateway, follower = context.gateway, context.follower
@@ -43,14 +44,21 @@ async def follow(
         wanted = frozenset(
             "state" if kind == "runs" else kind for kind in _kinds(kinds, SERVER_KINDS, "the server")
         )
-        since = server.last_event if since is None else since
-        number = follower.follow(server.events(since), wanted, gateway.sees_event)
-        return {"subscription": number, "next": since + 1}
+        place = server.last_event if since is None else since
+        number = follower.follow(server.events(place), wanted, gateway.sees_event)
+        return {"subscription": number, **_next(place, server.life)}
     found = context.run(run)
     wanted = _kinds(kinds, RUN_KINDS, "a run")
-    since = found.last_event if since is None else since
-    number = follower.follow(found.events(since), wanted, lambda _, __: True)
-    return {"subscription": number, "run": found.id, "state": str(found.state), "next": since + 1}
+    place = found.last_event if since is None else since
+    number = follower.follow(found.events(place), wanted, lambda _, __: True)
+    told = {"subscription": number, "run": found.id, "state": str(found.state)}
+    return told | _next(place, gateway.server.life)
+
+
+def _next(place: int | str, life: int) -> Reply:
+    """Tell the number of the next event, and with a journal in which life."""
+    number, _ = since_of(place, life)
+    return {"next": number + 1} | ({"life": life} if life else {})
 
 
 def _kinds(asked: Sequence[str] | None, offered: tuple[str, ...], what: str) -> frozenset[str]:

@@ -386,7 +386,11 @@ async def logs(
         _check_task(found, task)
     lines = found.logs(task, index=index, attempt=attempt, tail=tail)
     # `follow RUN since=` with the number before `next` goes on exactly where these lines end.
-    return {"run": found.id, "lines": [views.log_row(line) for line in lines], "next": found.last_event + 1}
+    return {
+        "run": found.id,
+        "lines": [views.log_row(line) for line in lines],
+        "next": found.last_event + 1,
+    } | _life(context)
 
 
 def _server_logs(context: Context, job: str | None, tail: int) -> Reply:
@@ -404,4 +408,10 @@ def _server_logs(context: Context, job: str | None, tail: int) -> Reply:
         lines = list(islice(seen, tail))[::-1]
     rows = [{"time": views.stamp(line.time), "run": line.run, **views.log_row(line)} for line in lines]
     # `follow since=` with the number before `next` goes on in the server's stream.
-    return {"lines": rows, "next": server.last_event + 1}
+    return {"lines": rows, "next": server.last_event + 1} | _life(context)
+
+
+def _life(context: Context) -> Reply:
+    """Tell to which life of the journal the number of the next event belongs."""
+    life = context.gateway.server.life
+    return {"life": life} if life else {}

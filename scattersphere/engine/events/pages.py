@@ -72,6 +72,7 @@ class EventPages:
         self._execution = execution
         self._pages: WeakValueDictionary[int, Page] = WeakValueDictionary()
         self._newest: deque[Page] = deque(maxlen=KEPT)
+        self._others = (*_OTHERS[:-1], execution.engine.life)
         self._names = [task.name for task in execution.plan.tasks]
         self._retried: dict[int, list[int]] = {}
         self._scanned = 0
@@ -116,7 +117,7 @@ class EventPages:
         """Make the events of moves of tasks in a run where all goes well: what `_make_moves` does, and no more."""
         execution, names, new, kinds, states = self._execution, self._names, _new, _KINDS, _STATES
         run, job, time = execution.id, execution.plan.job, execution.wall(piece.clock)
-        others = _OTHERS
+        others = self._others
         # Attempt 1, no index and no words; then as below.
         return [
             new(Event, (  # noqa: RUF005 - half the time of unpacking
@@ -132,6 +133,7 @@ class EventPages:
         run, job, names, size = execution.id, execution.plan.job, self._names, execution.plan.size
         time: dt.datetime = execution.wall(piece.clock)
         attempts, append, table = execution.machine.record.attempts, events.append, _MOVES
+        others = self._others
         ahead = piece.start - piece.number
         for number, what in enumerate(moves, piece.number):
             if what < 0:
@@ -150,7 +152,7 @@ class EventPages:
             words = self._failure(unit, attempt) if shows_failure else ""
             fields = (
                 number, time, kind, run, job, name, index, attempt, state, words,
-                *_OTHERS,
+                *others,
             )  # fmt: skip
             append(_new(Event, fields))
 
@@ -167,6 +169,7 @@ class EventPages:
             kind=run_event(state, before),
             run=execution.id,
             job=execution.plan.job,
+            life=execution.engine.life,
             state=state,
             message=causes,
         )
@@ -208,6 +211,7 @@ class EventPages:
             kind=EventKind.LOG,
             run=execution.id,
             job=execution.plan.job,
+            life=execution.engine.life,
             task=task or None,
             index=index,
             attempt=attempt or None,
@@ -223,6 +227,7 @@ class EventPages:
             kind=kind,
             run=execution.id,
             job=execution.plan.job,
+            life=execution.engine.life,
             task=None if unit is None else self._names[execution.machine.record.task_of(unit)],
             index=None if unit is None else execution.machine.record.index_of(unit),
             attempt=attempt,

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 import anyio.lowlevel
 
-from scattersphere.model.events import Event, EventKind
+from scattersphere.errors import ArgumentError
+from scattersphere.model.arguments import check_count
+from scattersphere.model.events import Event, EventKind, read_event_id
 from scattersphere.model.states import RunState
 
 if TYPE_CHECKING:
@@ -46,6 +48,22 @@ class Stream(AsyncIterator[T_co]):
         raise NotImplementedError
 
 
+def since_of(since: int | str, life: int) -> tuple[int, bool]:
+    """Return after which number of this life a stream goes on, and whether it stood in another life.
+
+    Then it begins anew: its events are told no more. Raises `TypeError`, `ArgumentError` for what is no number and no
+    `Event.id`.
+    """
+    if not isinstance(since, str):
+        check_count(since, "since", least=0)
+        return since, False
+    found = read_event_id(since)
+    if found is None:
+        raise ArgumentError(f'since is the number of an event, or its id as "3.57", not {since[:32]!r}')
+    said, number = found
+    return (number, False) if said is None or said == life else (0, True)
+
+
 class EventStream(Stream[Event]):
     """The events of a run from a number on, until it has ended.
 
@@ -53,15 +71,19 @@ class EventStream(Stream[Event]):
     stands for them, one for all that are missing on a page.
     """
 
-    def __init__(self, execution: Execution, since: int = 0) -> None:
+    def __init__(self, execution: Execution, since: int | str = 0) -> None:
         self._execution = execution
         self._pages: EventPages = execution.pages
-        self._last = since
+        after, is_anew = since_of(since, execution.engine.life)
+        self._last = after
         """The number up to which everything was told, or is gone."""
-        self._turned = since
+        self._turned = after
         """The number up to which pages were read: one of which all is gone is not opened again."""
         self._page: Page | None = None
         self._ready: Iterator[Event] = iter(())
+        if is_anew:
+            where = {"run": execution.id, "job": execution.plan.job, "life": execution.engine.life}
+            self._ready = iter((lives_before(execution.wall(execution.engine.clock()), **where),))
         self._told = 0
         """How many events were told since the loop had a turn."""
 
@@ -121,7 +143,7 @@ class EventStream(Stream[Event]):
                 last = event.seq
         if gap is not None:
             after, execution = events[gap], self._execution
-            where = {"run": execution.id, "job": execution.plan.job}
+            where = {"run": execution.id, "job": execution.plan.job, "life": execution.engine.life}
             events.insert(gap, lagged(after.seq - 1, after.time, missing, **where))
         return events
 
@@ -199,6 +221,8 @@ class EventFeed:
     def __init__(self, keep: int) -> None:
         self._events: deque[Event | _Move] = deque(maxlen=keep)
         self._last = 0
+        self.life: int = 0
+        """The life of the journal that numbers belong to."""
         self._now: Callable[[], float] = time.time
         self._waiting: set[anyio.Event] = set()
         self._closed = False
@@ -215,7 +239,9 @@ class EventFeed:
     def add(self, kind: EventKind, **fields: Any) -> None:
         """Append an event and wake the readers."""
         self._last += 1
-        self._events.append(Event(seq=self._last, time=_utc(self._now()), kind=kind, **fields))
+        self._events.append(
+            Event(seq=self._last, time=_utc(self._now()), kind=kind, life=self.life, **fields)
+        )
         self.wake()
 
     def moved(self, kind: EventKind, run: int, job: str, state: RunState, when: float) -> None:
@@ -237,9 +263,13 @@ class EventFeed:
         for event in self._waiting:
             event.set()
 
-    def read(self, since: int = 0) -> FeedStream:
-        """Yield events above `since`; a `lagged` event stands for those that are gone."""
-        return FeedStream(self, since)
+    def read(self, since: int | str = 0) -> FeedStream:
+        """Yield events above `since`; a `lagged` event stands for those that are gone.
+
+        Raises `TypeError`, `ArgumentError`.
+        """
+        after, is_anew = since_of(since, self.life)
+        return FeedStream(self, after, lives_before(_utc(self._now()), life=self.life) if is_anew else None)
 
     def after(self, number: int) -> Event | None:
         """Return the oldest kept event above `number`."""
@@ -259,6 +289,7 @@ class EventFeed:
                 run=run,
                 job=job,
                 state=RunState(state),
+                life=self.life,
             )
         return event
 
@@ -284,19 +315,24 @@ def _utc(seconds: float) -> dt.datetime:
 class FeedStream(Stream[Event]):
     """One reader's place in the Server's feed."""
 
-    def __init__(self, feed: EventFeed, since: int) -> None:
+    def __init__(self, feed: EventFeed, since: int, first: Event | None = None) -> None:
         self._feed = feed
         self._last = since
+        self._first = first
+        """What is told before all else."""
 
     async def __anext__(self) -> Event:
         """Return the next event; wait for it if need be."""
+        if self._first is not None and not self._closed:
+            first, self._first = self._first, None
+            return first
         while self._closed or (event := self._feed.after(self._last)) is None:
             if self._closed or self._feed.closed:
                 raise StopAsyncIteration
             await self._feed.changed()
         missed = event.seq - self._last - 1
         self._last = event.seq - bool(missed)
-        return lagged(event.seq - 1, event.time, missed) if missed else event
+        return lagged(event.seq - 1, event.time, missed, life=event.life) if missed else event
 
     def _wake(self) -> None:
         self._feed.wake()
@@ -306,3 +342,9 @@ def lagged(seq: int, time: dt.datetime, dropped: int, **where: Any) -> Event:
     """Make the event that stands for so many which are gone."""
     words = f"{dropped} {'event was' if dropped == 1 else 'events were'} dropped"
     return Event(seq=seq, time=time, kind=EventKind.LAGGED, message=words, dropped=dropped, **where)
+
+
+def lives_before(time: dt.datetime, **where: Any) -> Event:
+    """Make the event that stands for those after the one that a reader had in an earlier life of the Server."""
+    words = "the server was started anew: what it told before is not known any more"
+    return Event(seq=0, time=time, kind=EventKind.LAGGED, message=words, **where)
