@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_MANY = 200
+MANY = 200
 """Tasks, and _LARGE characters, above which garbage collection is paused: it would look at each new
 object again and again, and find nothing."""
 _LARGE = 50_000
@@ -28,7 +28,7 @@ _promoted = [0, 0]
 @contextmanager
 def gc_paused(*, characters: int = 0, tasks: int = 0) -> Iterator[None]:
     """Make many objects without the collector's looking at them meanwhile, or at once afterwards, if there are many."""
-    paused = (characters > _LARGE or tasks > _MANY) and gc.isenabled()
+    paused = (characters > _LARGE or tasks > MANY) and gc.isenabled()
     if paused:
         gc.disable()
     try:

@@ -26,14 +26,14 @@ from scattersphere.engine.events.streams import EventFeed, FeedStream
 from scattersphere.engine.execution import RunObserver
 from scattersphere.engine.executor import JobExecutor
 from scattersphere.engine.instruments import Instruments
+from scattersphere.engine.views.historylog import RunHistoryLog
 from scattersphere.engine.views.news import (
     BundleNews,
-    tell_ended_run,
     tell_failed_file,
+    tell_failed_run,
     tell_failed_task,
     tell_journal,
 )
-from scattersphere.engine.views.runbook import RunBook
 from scattersphere.errors import (
     BundleBusyError,
     NoSuchBundleError,
@@ -45,12 +45,13 @@ from scattersphere.jobs.durable import DurableRuns
 from scattersphere.jobs.files import JobFiles
 from scattersphere.jobs.jobs import Jobs, Unresolved, job_of_task
 from scattersphere.jobs.reruns import PINNED
-from scattersphere.jobs.starting import Starter
+from scattersphere.jobs.runs import RunFactory
 from scattersphere.logs.spill import LogFolder
 from scattersphere.model.arguments import check_count, check_mapping, check_seconds, check_text
 from scattersphere.model.builder import path_of
 from scattersphere.model.events import EventKind
 from scattersphere.model.schedules import MissedPolicy, ScheduleDefinition
+from scattersphere.model.states import RunState
 from scattersphere.options import ServerOptions
 from scattersphere.pictures.notebook import table_html
 from scattersphere.registry.folders import BundleFolders
@@ -103,7 +104,7 @@ class Server(AsyncResource):
         self._roots = known.bundle_roots
         self._feed = EventFeed(known.keep_events)
         self._log_folder = LogFolder(known.log_folder)
-        self._book = RunBook()
+        self._history_log = RunHistoryLog()
         self._told = BundleNews()
         self._registry = TaskRegistry(
             shared=known.shared,
@@ -172,7 +173,7 @@ class Server(AsyncResource):
             claims=self._claims,
             failed=self._job_failed,
         )
-        self._starter = Starter(self._jobs, self._registry, self._executor, known.history)
+        self._factory = RunFactory(self._jobs, self._registry, self._executor, known.history)
         self._scheduler = Scheduler(
             self._start_scheduled,
             self._feed.add,
@@ -239,14 +240,14 @@ class Server(AsyncResource):
             jobs=self._jobs,
             registry=self._registry,
             executor=self._executor,
-            starter=self._starter,
+            factory=self._factory,
             version=own_version(),
             on_failed=self._journal_failed,
             on_mended=self._journal_mended,
         )
         await self._durable.open()
         self._feed.life = self._executor.life
-        self._starter.durable = self._durable
+        self._factory.durable = self._durable
         self._scheduler.restore(*self._durable.schedules)
         self._scheduler.remember = self._durable.keep_schedule
         self._scheduler.started_before = self._durable.find_keys
@@ -504,14 +505,14 @@ class Server(AsyncResource):
         state: ScheduleState | None,
     ) -> Run:
         self._require_open()
-        return self._starter.start(self._jobs.named(job), params, key, scheduled=scheduled, schedule=state)
+        return self._factory.start(self._jobs.named(job), params, key, scheduled=scheduled, schedule=state)
 
     # ---- runs
 
     @property
     def runs(self) -> Mapping[int, Run]:
         """The live runs and the kept ended ones, by id. Raises `NoSuchRunError`."""
-        return self._starter.runs
+        return self._factory.runs
 
     @property
     def stuck(self) -> dict[str, str]:
@@ -532,16 +533,18 @@ class Server(AsyncResource):
         """
         self._require_open()
         definition, plan = await self._jobs.ready(job)
-        earlier = await self._earlier(definition, key)
+        earlier = None if key is None else await self._earlier(definition, key)
         self._require_open()
-        return await self._started(self._starter.start(definition, params, key, plan=plan, earlier=earlier))
+        return await self._started(self._factory.start(definition, params, key, plan=plan, earlier=earlier))
 
-    async def _earlier(self, definition: JobDefinition, key: str | None) -> Run | None:
+    async def _earlier(self, definition: JobDefinition, key: str) -> Run | None:
         """Return the run that was started with a key and that only the journal remembers."""
-        if key is None or self._durable is None:
+        if self._durable is None:
             return None
         check_text(key, "key")
-        return await self._durable.find_key(definition, key)
+        found = await self._durable.find_key(definition, key)
+        self._require_open()
+        return found
 
     async def _started(self, run: Run) -> Run:
         """Return a new run when it is durable, where there is a journal."""
@@ -574,14 +577,15 @@ class Server(AsyncResource):
     ) -> Run:
         """Start a run of one task, known by its path, with literal arguments."""
         self._require_open()
-        known: str = path_of(path)
-        check_text(known, "the path of a task")
-        check_mapping(args, "args")
+        known: str = path if isinstance(path, str) else path_of(path)
+        if not isinstance(path, str):
+            check_text(known, "the path of a task")
+        if args is not None:
+            check_mapping(args, "args")
         args = dict(args or {})
-        definition = job_of_task(self.registry.find(known), args)
-        earlier = await self._earlier(definition, key)
-        self._require_open()
-        return await self._started(self._starter.start(definition, None, key, args=args, earlier=earlier))
+        definition = job_of_task(self._registry.find(known), args)
+        earlier = None if key is None else await self._earlier(definition, key)
+        return await self._started(self._factory.start(definition, None, key, args=args, earlier=earlier))
 
     async def run_task(
         self,
@@ -606,7 +610,7 @@ class Server(AsyncResource):
         """
         self._require_open()
         return await self._started(
-            await self._starter.rerun(run_id, from_failed=from_failed, code=code, alive=self._require_open)
+            await self._factory.rerun(run_id, from_failed=from_failed, code=code, alive=self._require_open)
         )
 
     async def committed(self) -> None:
@@ -626,13 +630,13 @@ class Server(AsyncResource):
         definition, plan = await self._jobs.ready(job)
         self._require_open(draining=True)
         if self._durable is None:
-            return self._starter.start(definition, params, child_of=attempt, plan=plan)
+            return self._factory.start(definition, params, child_of=attempt, plan=plan)
         key = self._durable.child_key(attempt)
         known = await self._durable.known_child(key, definition, params, attempt)
         if known is not None:
             return known
         self._require_open(draining=True)
-        run = self._starter.start(definition, params, child_of=attempt, child_key=key, plan=plan)
+        run = self._factory.start(definition, params, child_of=attempt, child_key=key, plan=plan)
         return await self._started(run)
 
     # ---- what happens
@@ -689,7 +693,7 @@ class Server(AsyncResource):
         names. What their tasks logged is in `Run.logs`.
         """
         check_count(tail, "tail", least=0, optional=True)
-        return self._book.lines(run=run, job=job, level=level, tail=tail)
+        return self._history_log.lines(run=run, job=job, level=level, tail=tail)
 
     def bundle_logs(self, tail: int | None = None) -> list[LogLine]:
         """Return what bundles logged outside any run: while they were imported, or in threads of their own."""
@@ -702,11 +706,11 @@ class Server(AsyncResource):
         seconds by which the newest start of a schedule was late, or one that waits is by now.
         """
         return {
-            **self._book.counts(self._executor.begun),
-            "evicted": self._starter.runs.evicted,
+            **self._history_log.counts(self._executor.begun),
+            "evicted": self._factory.runs.evicted,
             "live": len(self._executor.running),
             "queued": self._executor.admission.queued,
-            "kept": len(self._starter.runs),
+            "kept": len(self._factory.runs),
             "jobs": len(self._jobs),
             "bundles": len(self.registry.bundles),
             "stuck": len(self._executor.stuck),
@@ -730,15 +734,20 @@ class Server(AsyncResource):
         tell_failed_file(file, message)
 
     def _run_moved(self, execution: Execution, kind: EventKind) -> None:
-        now = self._executor.wall_clock.now()
-        self._feed.moved(kind, execution.id, execution.plan.job, execution.state, now)
-        self._book.moved(execution, kind, now)
+        now, job = self._executor.wall_clock.now(), execution.plan.job
+        self._feed.moved(kind, execution.id, job, execution.state, now)
+        if kind is EventKind.RUN_QUEUED:
+            return  # most start at once; how long others waited is told when they do
+        self._history_log.moved(execution, kind, now)
         if kind in {EventKind.RUN_STARTED, EventKind.RUN_RECOVERED}:
-            self._instruments.look()
-        if kind is EventKind.RUN_ENDED:
-            tell_ended_run(execution)
-            self._starter.ended(execution)
-            self._scheduler.run_ended(execution.id, execution.plan.job)
+            if self._options.capture_loggers:
+                self._instruments.look()
+        elif kind is EventKind.RUN_ENDED:
+            if execution.state in {RunState.FAILED, RunState.CRASHED}:
+                tell_failed_run(execution)
+            self._factory.ended(execution)
+            if job in self._scheduler.by_job:
+                self._scheduler.run_ended(execution.id, job)
 
     def _late_line(self, level: int, message: str, logger: str, ago: float) -> None:
         self._instruments.late_line(level, message, logger, ago)

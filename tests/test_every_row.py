@@ -14,9 +14,9 @@ from scattersphere.cli import progress
 from scattersphere.engine.backends import workerlane
 from scattersphere.engine.events import pages
 from scattersphere.engine.machine import codes, rules
-from scattersphere.engine.views import explain, runbook
+from scattersphere.engine.views import explain, historylog
 from scattersphere.model import events, states
-from scattersphere.model.events import EventKind, run_event, task_event
+from scattersphere.model.events import EVENT_OF_MOVE, EventKind, task_event
 from scattersphere.model.schedules import MissedPolicy
 from scattersphere.model.states import (
     RUN_ENDED,
@@ -87,11 +87,11 @@ TABLES = [
     ("model.events._RUN_EVENTS", RUN_LIVE, lambda: set(events._RUN_EVENTS)),
     ("model.events._TASK_EVENTS", TASK_LIVE - {TaskState.PENDING}, lambda: set(events._TASK_EVENTS)),
     ("execution.events.pages._MOVES", set(TaskState), lambda: {state for _, state, _ in pages._MOVES}),
-    ("execution.views.runbook._LEVELS", set(RUN_ENDED), lambda: set(runbook._LEVELS)),
+    ("execution.views.historylog._LEVELS", set(RUN_ENDED), lambda: set(historylog._LEVELS)),
     (
-        "execution.views.runbook._TOLD",
+        "execution.views.historylog._TOLD",
         OF_RUNS - {EventKind.RUN_QUEUED, EventKind.RUN_STARTED, EventKind.RUN_ENDED},
-        lambda: set(runbook._TOLD),
+        lambda: set(historylog._TOLD),
     ),
     ("execution.views.explain._SIGNS", set(TaskState) - WAITING, lambda: set(explain._SIGNS)),
     ("pictures.looks.LOOKS", {*RunState, *TaskState}, lambda: set(looks.LOOKS)),
@@ -134,9 +134,9 @@ def test_exactly_those_states_have_ended_from_which_no_move_leads(ended, moves):
 
 
 def test_every_move_has_an_event():
-    assert {run_event(state, None) for state in RunState} <= set(EventKind)
+    assert {EVENT_OF_MOVE[None, state] for state in RunState} <= set(EventKind)
     assert {task_event(state) for state in TaskState} <= set(EventKind)
-    assert {run_event(state, None) for state in RUN_ENDED} == {EventKind.RUN_ENDED}
+    assert {EVENT_OF_MOVE[None, state] for state in RUN_ENDED} == {EventKind.RUN_ENDED}
     assert {task_event(state) for state in TASK_ENDED} == {EventKind.TASK_ENDED}
 
 

@@ -171,7 +171,7 @@ async def test_a_job_that_runs_all_the_time_leaves_the_others_their_lines_in_the
     """One runner filled the log of everybody within seconds."""
     async with Server() as server:
         server.register_tasks("app", CLASSES)
-        server._book._keep = 10
+        server._history_log._keep = 10
         for name in ("rare", "busy"):
             server.define(JobDefinition.build(name).task("only", "Silent").done())
         await (await server.start("rare")).wait(PATIENCE)
@@ -187,7 +187,7 @@ async def test_a_job_that_runs_all_the_time_leaves_the_others_their_lines_in_the
 async def test_runs_beyond_the_history_leave_memory_as_it_was():
     async with Server(history=(20, 3600.0), keep_events=10) as server:
         server.register_tasks("app", CLASSES)
-        server._book._keep = 10  # both logs of the server are full, as they are after a while
+        server._history_log._keep = 10  # both logs of the server are full, as they are after a while
 
         async def some(count):
             for _ in range(count):

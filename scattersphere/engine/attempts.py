@@ -55,7 +55,7 @@ NOT_BEGUN = (PENDING, UP_FOR_RETRY)
 class Commands(Protocol):
     """What carries out the commands of the machine."""
 
-    def apply(self, execution: Execution, commands: Sequence[Command]) -> None:
+    def apply(self, execution: Execution, commands: Sequence[Command], now: float | None = None) -> None:
         """Carry out what the machine of a run has asked for in answer to a signal."""
 
 
@@ -419,15 +419,15 @@ class AttemptRunner:
         if execution.gauges:
             progress.close(self._host, attempt)
         commands = machine.ok(unit, value)
-        journal = execution.journal  # an event carries the time at which it happened, and no later one
+        host, journal = self._host, execution.journal
+        if commands:  # an event carries the time at which it happened, and no later one
+            host.commands.apply(execution, commands, now)
+            return
         if now < journal.same_until:  # `stamp`, inlined
             journal.stamped = len(journal.moves)
         else:
             journal.stamp(now)
-        host = self._host
-        if commands:
-            host.commands.apply(execution, commands)
-        elif not host.pumping:
+        if not host.pumping:
             if not execution.live and attempt.planned.on_loop and attempt.left_at is None:
                 host.pump_now()
             elif (

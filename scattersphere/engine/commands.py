@@ -45,6 +45,8 @@ class CommandHost(Protocol):
 
     clock: Callable[[], float]
     news: dict[Execution, None]
+    pumping: bool
+    """Whether the pump is at work: it looks again by itself."""
 
     @property
     def requests(self) -> RunDeadlines:
@@ -71,23 +73,23 @@ class CommandQueue:
         self.waiting: OrderedDict[Execution, None] = OrderedDict()
         """The runs that have commands or a mass move left, in the order of their turns."""
 
-    def apply(self, execution: Execution, commands: Sequence[Command]) -> None:
+    def apply(self, execution: Execution, commands: Sequence[Command], now: float | None = None) -> None:
         """A signal has changed a run: note when, and carry out what its machine asks for, or what fits into a slice."""
         record = execution.machine.record
         if record.level == CANCEL and record.finals_phase and execution.finals_timer is None:
             self._host.requests.limit_finals(execution)
-        execution.journal.stamp(self._host.clock())
+        execution.journal.stamp(self._host.clock() if now is None else now)
         if execution.watchers is not None:
             self._host.news[execution] = None
         if execution.recording is not None:
             execution.recording.recorder.touch(execution.recording)
         if commands:
             self._take(execution, commands)
-            if (
-                not execution.obeying
-            ):  # else a command led to this signal: who carries that out comes to these too
+            # Where a command has led to this signal, who carries that one out comes to these too.
+            if execution.commands and not execution.obeying:
                 self._carry_on(execution, time.perf_counter() + SLICE)
-        self._host.wake()
+        if not self._host.pumping:
+            self._host.wake()
 
     def _take(self, execution: Execution, commands: Sequence[Command]) -> None:
         for command in commands:

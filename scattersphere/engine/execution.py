@@ -15,6 +15,7 @@ import attrs
 from scattersphere.engine.events.numbers import EventNumbers
 from scattersphere.engine.events.pages import EventPages
 from scattersphere.engine.machine.codes import RUN_STATES, TASK_STATES
+from scattersphere.engine.machine.facts import take_up
 from scattersphere.engine.machine.record import PIECE
 from scattersphere.engine.machine.run import Answer, RunMachine, Verdict
 from scattersphere.engine.machine.shape import DROPPED
@@ -28,7 +29,7 @@ from scattersphere.model.states import RunState, TaskState
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextvars import Context
 
     from scattersphere.abc.backend import BackendTraits
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from scattersphere.engine.loops import Loop
     from scattersphere.engine.machine.codes import Command
     from scattersphere.engine.machine.dispatcher import Dispatcher
+    from scattersphere.engine.machine.facts import RunFacts
     from scattersphere.engine.plan import Plan, PlannedTask
     from scattersphere.engine.progress import Gauge
     from scattersphere.engine.recorder import Recording
@@ -152,7 +154,6 @@ class Execution:
         "__weakref__",
         "_log",
         "_pages",
-        "before",
         "borrowed",
         "children",
         "commands",
@@ -195,6 +196,7 @@ class Execution:
         "started",
         "started_at",
         "started_by",
+        "state",
         "timer",
         "timer_from",
         "waited_by",
@@ -220,6 +222,8 @@ class Execution:
         self.engine: Engine = engine
         self._log: RunLog | None = None
         self.machine: RunMachine = RunMachine(plan.shape, run_id, dispatcher, self._ask)
+        self.state: RunState = RunState.QUEUED
+        """Where the run is: the last move that was told. That of the machine may be ahead by what is not durable."""
         self.journal: EventNumbers = EventNumbers(self.machine.record.journal, keep_events)
         self.started: array[float] = array("d", [NEVER]) * size
         self.ended: array[float] = array("d", [NEVER]) * size
@@ -241,7 +245,6 @@ class Execution:
         """Whether the loop was told that a thread has written lines."""
         self._pages: ReferenceType[EventPages] | None = None
         self.waiters: set[anyio.Event] = set()
-        self.before: RunState | None = RunState.QUEUED
         self.secrets: frozenset[str] = frozenset()
         self.key: str | None = None
         self.context: Context | None = None
@@ -291,13 +294,6 @@ class Execution:
         """Why the run crashed, where no task says so."""
 
     @property
-    def state(self) -> RunState:
-        """Where the run is."""
-        if self.is_end_held and self.before is not None:
-            return self.before
-        return RUN_STATES[self.machine.record.state]
-
-    @property
     def log(self) -> RunLog:
         """The log of the run, made when somebody first writes or reads it; from any thread."""
         if self._log is None:
@@ -333,7 +329,7 @@ class Execution:
     def show(self, state: int, units: Iterable[tuple[int, int, int]]) -> None:
         """Have a machine without code say where the run was: (unit, state, attempts)."""
         machine = self.machine
-        machine.record.state = state
+        machine.record.state, self.state = state, RUN_STATES[state]
         for unit, task_state, attempts in units:
             if unit < self.plan.size:
                 machine.record.task_states[unit], machine.record.attempts[unit] = task_state, attempts
@@ -343,6 +339,11 @@ class Execution:
         self.plan = plan
         self.machine = RunMachine(plan.shape, self.id, self.machine.dispatcher, self._ask)
         self.journal.compact(self.machine.record.journal)
+
+    def take_up(self, facts: RunFacts) -> Sequence[Command]:
+        """Have the new machine go on where these facts were taken; return what is to be done then."""
+        self.state = RUN_STATES[facts.state]
+        return take_up(self.machine, facts)
 
     def note_event(self, kind: EventKind, task: int | None, message: str) -> None:
         """Add an event of the run, or of one of its tasks, that is no move; and wake the readers."""
@@ -559,24 +560,23 @@ class Execution:
                 return  # a thread has logged in between, when it could not know that somebody waits
         await self.watchers.wait()
 
-    async def wait(self) -> None:
-        """Wait for the end. Those who wait are not woken by each event: that would cost a turn each.
+    async def wait(self, at_most: float | None = None) -> bool:
+        """Wait for the end, at most so many seconds; return whether it came.
 
-        Raises `SuspendedError` where the Server is closed before, and the run goes on at its next start.
+        Those who wait are not woken by each event: that would cost a turn each. Raises `SuspendedError` where the
+        Server is closed before, and the run goes on at its next start.
         """
-        while not self.state.ended:
-            if self.is_suspended:
-                raise SuspendedError(
-                    f"run {self.id} of {self.plan.job} was suspended: the Server is closing; the run goes on when a "
-                    "Server next opens the journal"
-                )
-            await _wait_in(self.waiters)
-
-
-async def _wait_in(events: set[anyio.Event]) -> None:
-    event = anyio.Event()
-    events.add(event)
-    try:
-        await event.wait()
-    finally:
-        events.discard(event)
+        with anyio.move_on_after(None if at_most is None else within(at_most)):
+            while not self.state.ended:
+                if self.is_suspended:
+                    raise SuspendedError(
+                        f"run {self.id} of {self.plan.job} was suspended: the Server is closing; the run goes on when "
+                        "a Server next opens the journal"
+                    )
+                event, waiters = anyio.Event(), self.waiters
+                waiters.add(event)
+                try:
+                    await event.wait()
+                finally:
+                    waiters.discard(event)
+        return self.state.ended

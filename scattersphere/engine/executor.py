@@ -36,15 +36,21 @@ from scattersphere.engine.machine.codes import RUN_CRASHED
 from scattersphere.engine.machine.dispatcher import Dispatcher
 from scattersphere.engine.progress import report
 from scattersphere.engine.requests import RunRequests
-from scattersphere.engine.timers import SLICE, AdaptiveBatchSize, Deadlines, Timer, WorkBudget
+from scattersphere.engine.timers import (
+    SLICE,
+    AdaptiveBatchSize,
+    Deadlines,
+    Timer,
+    WallClock,
+    WorkBudget,
+)
 from scattersphere.engine.views.waits import Waits
-from scattersphere.engine.wallclock import WallClock
 from scattersphere.errors import ClosedError, ConflictError, EngineError, SuspendedError
 from scattersphere.logs.failures import format_failure
 from scattersphere.logs.hostlog import pass_on
 from scattersphere.logs.runlog import RunLog, current_attempt, task_logger
 from scattersphere.logs.spill import LogFolder
-from scattersphere.model.events import EventKind, run_event
+from scattersphere.model.events import EVENT_OF_MOVE, EventKind
 from scattersphere.model.states import RunState
 from scattersphere.model.taskclass import LOOP
 from scattersphere.worker.around import Surroundings
@@ -399,15 +405,15 @@ class JobExecutor:
         finally:
             self.pumping = False
             current_attempt.set(None)
-        if not within_turn:
-            self._batch_size.turn_over(full=more)
+        if more and not within_turn:
+            self._batch_size.turn_over()
         if self.deadlines.timers.changed:
             self.deadlines.set_alarm()
         return more
 
     def _go_on(self) -> bool:
         """Go on with what did not fit into the turns before. Return whether there is more."""
-        more = bool(self.budget) and self.budget.new_turn()
+        more = bool(self.budget.waiting) and self.budget.new_turn()
         return (bool(self.commands.waiting) and self.commands.work()) or more
 
     def _start_ready(self) -> bool:
@@ -477,10 +483,10 @@ class JobExecutor:
 
     def run_moved(self, execution: Execution, state: RunState) -> None:
         """Take note that the run itself has moved: tell of it, and stop or start its clock."""
-        before, execution.before = execution.before, state
+        before, execution.state = execution.state, state
         if state.ended:
             execution.ended_at = self.clock()
-        self.observer.run_moved(execution, run_event(state, before))
+        self.observer.run_moved(execution, EVENT_OF_MOVE[before, state])
         if state is RunState.RUNNING:
             if execution.remaining is not None:
                 self.requests.arm_run_timeout(execution)
@@ -497,7 +503,8 @@ class JobExecutor:
         self.running.pop(execution.id, None)
         if execution.recording is not None:
             execution.recording.close()
-        execution.journal.close()
+        if execution.known_log is not None:
+            execution.journal.close()
         self.admission.leave(execution)
         self._forget_timers(execution)
         execution.elements.clear()
@@ -565,7 +572,7 @@ class JobExecutor:
         ):
             self._try(step)
         if execution.id in self.running:  # what tells of the end has failed
-            machine.record.state = RUN_CRASHED
+            machine.record.state, execution.state = RUN_CRASHED, RunState.CRASHED
             execution.ended_at = self.clock()
             for last in (
                 lambda: self.running.pop(execution.id, None),

@@ -14,7 +14,7 @@ from scattersphere.engine.machine.shape import Shape
 from scattersphere.errors import DefinitionError
 from scattersphere.model.definition import JobDefinition, TaskDefinition
 from scattersphere.model.references import Template, references
-from scattersphere.model.taskclass import LOOP, TaskClass, TaskParameter
+from scattersphere.model.taskclass import TaskClass, TaskParameter
 from scattersphere.runnable import RunnableTask
 
 if TYPE_CHECKING:
@@ -61,14 +61,12 @@ class PlannedTask:
     mapped: tuple[tuple[str, Template], ...]
     run_if: Template | None
     backend: str
+    on_loop: bool
+    """Whether it runs on the event loop itself."""
     plain: bool
     """On the loop, without hooks, with fixed arguments only: the path that must be quick."""
     needs: Mapping[str, int] = NO_NEEDS
     """What its backend is told that it needs, because that looks after it; else the pools do."""
-    on_loop: bool = attrs.field(
-        default=attrs.Factory(lambda planned: planned.backend == LOOP, takes_self=True), init=False
-    )
-    """Whether it runs on the event loop itself."""
 
     def let_go(self) -> None:
         """Forget the task class, so that nothing of ours keeps its version alive."""
@@ -89,24 +87,16 @@ class PlannedTask:
 class Plan:
     """A definition with one version of each bundle, validated, in topological order."""
 
+    job: str
+    """The name of the job."""
     definition: JobDefinition
     tasks: tuple[PlannedTask, ...]
     index: Mapping[str, int]
     shape: Shape
     versions: frozenset[Any]
     size: int
-    fed: tuple[PlannedTask, ...] = attrs.field(
-        default=attrs.Factory(
-            lambda plan: tuple([task for task in plan.tasks if task.varying or task.mapped]), takes_self=True
-        ),
-        init=False,
-        repr=False,
-    )
+    fed: tuple[PlannedTask, ...] = attrs.field(repr=False)
     """The tasks that have arguments which are not the same for every attempt."""
-    job: str = attrs.field(
-        default=attrs.Factory(lambda plan: plan.definition.name, takes_self=True), init=False, repr=False
-    )
-    """The name of the job."""
     _stays: dict[str, bool] = attrs.field(factory=dict, init=False, repr=False)
     """What `result_may_stay` says; made when it is first asked."""
 

@@ -7,32 +7,42 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere._gc import gc_paused
+from scattersphere._gc import MANY, gc_paused
 from scattersphere._json import Path, RawProblem
 from scattersphere._text import Suggester, suggestion_budget
 from scattersphere.abc.backend import NO_NEEDS
 from scattersphere.definitions import placed
 from scattersphere.definitions.converter import UNREAD
-from scattersphere.engine.binding import Binder, Known
 from scattersphere.engine.machine.shape import Shape, TaskShape
-from scattersphere.engine.plan import MadeBy, Plan, PlannedTask
+from scattersphere.engine.plan import (
+    Argument,
+    MadeBy,
+    Plan,
+    PlannedTask,
+    element_problems,
+    no_results,
+    value_problems,
+)
 from scattersphere.errors import AmbiguousTaskError, NotFoundError, UnresolvedError, listing
+from scattersphere.logs.failures import describe
 from scattersphere.model.definition import RetryPolicy
 from scattersphere.model.fields import awaiting
 from scattersphere.model.forms import places_of
-from scattersphere.model.references import compile_argument
+from scattersphere.model.references import Template, compile_argument
 from scattersphere.model.taskclass import LOOP, TaskClass
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from scattersphere.abc.backend import BackendTraits
     from scattersphere.model.definition import JobDefinition, TaskDefinition
+    from scattersphere.model.taskclass import TaskParameter
 
 Find = Callable[[str, str | None], TaskClass]
 StandIn = Callable[[PlannedTask], PlannedTask]
 """Puts another task in the place of one that was checked: tests put their fakes into plans with it."""
 
 
-@suggestion_budget()
 def compile_plan(
     definition: JobDefinition,
     find: Find,
@@ -43,13 +53,27 @@ def compile_plan(
 
     Raises `UnresolvedError` whose problems name everything that the code lacks or refuses.
     """
-    with gc_paused(tasks=len(definition.tasks)):
-        planner = _Planner(find, known_backends, stand_in)
-        planner.add_all(definition)
-        if planner.problems:
-            problems = placed(definition, planner.problems)
-            raise UnresolvedError(listing(f"job {definition.name!r} cannot run", problems), problems)
-        return _plan(definition, planner)
+    if len(definition.tasks) > MANY:
+        with gc_paused(tasks=len(definition.tasks)):
+            planner = _planned(definition, find, known_backends, stand_in)
+            return _plan(definition, planner)
+    planner = _planned(definition, find, known_backends, stand_in)
+    return _plan(definition, planner)
+
+
+def _planned(
+    definition: JobDefinition,
+    find: Find,
+    known_backends: Mapping[str, BackendTraits],
+    stand_in: StandIn | None,
+) -> _Planner:
+    """Plan all tasks. What is wrong with them is looked for when it is known that there is something."""
+    planner = _Planner(find, known_backends, stand_in)
+    if not planner.add_all(definition):
+        found = code_problems(definition, find, known_backends) or planner.problems
+        problems = placed(definition, found)
+        raise UnresolvedError(listing(f"job {definition.name!r} cannot run", problems), problems)
+    return planner
 
 
 @suggestion_budget()
@@ -58,7 +82,7 @@ def code_problems(
 ) -> list[RawProblem]:
     """Return what a definition, right or wrong by itself, lacks of the code or is refused by it."""
     planner = _Planner(find, known_backends)
-    planner.add_all(definition)
+    planner.add_all(definition, look_on=True)
     return planner.problems
 
 
@@ -72,11 +96,13 @@ def _plan(definition: JobDefinition, planner: _Planner) -> Plan:
     )
     versions = {known.task_class.version for known in planner.classes.values() if known is not None}
     return Plan(
+        job=definition.name,
         definition=definition,
         tasks=tuple(planner.tasks),
         index=dict(zip(definition.tasks, range(len(planner.tasks)), strict=True)),
         shape=shape,
         size=len(planner.tasks),
+        fed=tuple([task for task in planner.tasks if task.varying or task.mapped]),
         versions=frozenset(versions - {None}),
     )
 
@@ -123,13 +149,20 @@ class _Planner:
         self.tasks: list[PlannedTask] = []
         self.shapes: list[TaskShape] = []
 
-    def add_all(self, definition: JobDefinition) -> None:
-        """Plan all tasks of a definition, or note in their order what is wrong with them."""
-        for path, missing in awaiting(definition):
-            self.problems.append(RawProblem(path, f"this version of Scattersphere has no {missing} yet"))
+    def add_all(self, definition: JobDefinition, *, look_on: bool = False) -> bool:
+        """Plan all tasks of a definition up to the first problem; with `look_on`, note all in their order.
+
+        Return whether there is none.
+        """
+        if definition.params:  # nothing else awaits anything (tests/test_every_row.py)
+            for path, missing in awaiting(definition):
+                self.problems.append(RawProblem(path, f"this version of Scattersphere has no {missing} yet"))
         for name, task in definition.tasks.items():
+            if self.problems and not look_on:
+                return False
             if task.task != UNREAD:  # that it names no class was told of already
                 self.add(name, task)
+        return not self.problems
 
     def add(self, name: str, task: TaskDefinition) -> None:
         """Plan one task, or note what is wrong with it."""
@@ -159,6 +192,7 @@ class _Planner:
             mapped=mapped,
             run_if=None if task.run_if is True else compile_argument(task.run_if),
             backend=backend,
+            on_loop=backend == LOOP,
             plain=backend == LOOP and not (varying or mapped or task_class.hooks),
             needs=_needs(task) if self._takes_needs(backend) else NO_NEEDS,
         )
@@ -181,6 +215,7 @@ class _Planner:
             mapped=(),
             run_if=None,
             backend=task.backend or LOOP,
+            on_loop=task.backend in {None, LOOP},
             plain=False,
         )
         self.tasks.append(planned)
@@ -274,3 +309,128 @@ def _pools(pool: str | None, backend: str) -> tuple[str, ...]:
     # A backend with a limit is a pool under a name that no user's pool can have.
     own = () if pool is None else (pool,)
     return own if backend == LOOP else (*own, f"backend:{backend}")
+
+
+# ---- arguments
+
+_SHARED_TYPES = frozenset({bool, int, float, str, bytes, type(None)})
+"""Values of these may be shared by all instances: nobody can change them."""
+_EXACT = frozenset({bool, int, str})
+"""A value of one of these is right, as it is, for a parameter annotated so."""
+_BACKENDS = (LOOP, "thread")
+"""Where tasks run that name no backend: async ones, and others."""
+Varying = tuple[Argument, ...]
+Mapped = tuple[tuple[str, Template], ...]
+
+
+@attrs.frozen(eq=False)
+class Known:
+    """What all tasks of one class share."""
+
+    task_class: TaskClass
+    backend: str
+    """Where they run that do not say it."""
+    required: frozenset[str]
+    exact: Mapping[str, type]
+    """The parameters whose annotation is one of `_EXACT`."""
+    made_by: MadeBy
+    options: Mapping[str, Any]
+    """What the class says of how its tasks want to be run."""
+    shared: dict[tuple[str, str], Argument] = attrs.field(factory=dict)
+    """Arguments that are a parameter of the run: (argument, parameter)."""
+
+    @classmethod
+    def of(cls, found: TaskClass) -> Known:
+        """Look once at what is asked for each task."""
+        required = frozenset(name for name, parameter in found.parameters.items() if parameter.required)
+        exact = {
+            name: parameter.annotation
+            for name, parameter in found.parameters.items()
+            if any(parameter.annotation is kind for kind in _EXACT)
+        }
+        code = found.bundle if found.version is None else found.version.label
+        options = getattr(found.cls, "__task_options__", None) or {}
+        return cls(found, _BACKENDS[not found.is_async], required, exact, MadeBy(code, found.digest), options)
+
+
+class Binder:
+    """Binds the arguments of tasks, and collects the problems."""
+
+    def __init__(self) -> None:
+        self.problems: list[RawProblem] = []
+
+    def bind(self, name: str, args: Mapping[str, Any], known: Known) -> tuple[Mapping[str, Any], Varying]:
+        """Check the arguments of a task; return those that are fixed (`PlannedTask.fixed`), and those that vary."""
+        fixed, varying, exact_of = args, Varying(), known.exact.get
+        for key, value in args.items():
+            kind = type(value)
+            if exact_of(key) is kind:
+                continue
+            if kind is dict and len(value) == 1 and type(of := value.get("$param")) is str:
+                argument = known.shared.get((key, of)) or self._share(name, key, of, known)
+            elif (parameter := known.task_class.parameters.get(key)) is not None:
+                argument, literal = self._bind_value(("tasks", name, "args", key), value, parameter)
+                if argument is None:
+                    fixed = {**fixed, key: literal}
+            else:
+                argument = None
+                self._note_unknown(("tasks", name, "args", key), key, known.task_class)
+            if argument is not None:
+                varying = (*varying, argument)
+        return fixed, varying
+
+    def bind_map(self, name: str, lists: Mapping[str, Any], known: Known) -> Mapped:
+        """Check what a task is mapped over."""
+        mapped: list[tuple[str, Template]] = []
+        for key, value in lists.items():
+            place: Path = ("tasks", name, "map", key)
+            parameter = known.task_class.parameters.get(key)
+            template = compile_argument(value)
+            mapped.append((key, template))
+            if parameter is None:
+                self._note_unknown(place, key, known.task_class)
+            elif template.constant:
+                self.problems += element_problems(place, parameter, template.fill({}, no_results))
+        return tuple(mapped)
+
+    def note_missing(self, name: str, known: Known, given: Container[str]) -> None:
+        """Note each required argument that is not given."""
+        path, parameters = known.task_class.path, known.task_class.parameters
+        for key, parameter in parameters.items():
+            if key in known.required and key not in given:
+                words = f"{path} needs {key!r} ({parameter.type_name})"
+                self.problems.append(RawProblem(("tasks", name, "args"), words))
+
+    def _share(self, name: str, key: str, of: str, known: Known) -> Argument | None:
+        parameter = known.task_class.parameters.get(key)
+        if parameter is None:
+            self._note_unknown(("tasks", name, "args", key), key, known.task_class)
+            return None
+        argument = known.shared[key, of] = Argument(key, compile_argument({"$param": of}), parameter)
+        return argument
+
+    def _bind_value(self, place: Path, value: Any, parameter: TaskParameter) -> tuple[Argument | None, Any]:
+        """Check one argument. Return it if it is made for each attempt, else None and the value for all of them."""
+        template = compile_argument(value)
+        if not template.constant:
+            return Argument(parameter.name, template, parameter), None
+        literal = template.fill({}, no_results)
+        if problems := parameter.check(literal):
+            self.problems += value_problems(place, problems)
+            return None, None
+        try:
+            structured = parameter.structure(literal)
+        except BaseException as exc:  # noqa: BLE001 - a constructor of the user's may raise anything (promise 7)
+            self.problems.append(
+                RawProblem(place, f"no {parameter.type_name} can be made of it: {describe(exc)}")
+            )
+            return None, None
+        if type(structured) in _SHARED_TYPES:
+            return None, structured
+        return Argument(parameter.name, template, parameter), None
+
+    def _note_unknown(self, place: Path, key: str, task_class: TaskClass) -> None:
+        near = Suggester(task_class.parameters).nearest(key)
+        takes = ", ".join(task_class.parameters) or "no arguments"
+        hint = "" if near else f"; it takes {takes}"
+        self.problems.append(RawProblem(place, f"{task_class.path} takes no {key[:200]!r}{hint}", near))

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from scattersphere.engine.execution import Execution, Failure
     from scattersphere.engine.loops import Loop
     from scattersphere.engine.plan import Plan
-    from scattersphere.engine.wallclock import WallClock
+    from scattersphere.engine.timers import WallClock
     from scattersphere.registry.records import BundleVersion
 
 BLOCK = 1_000

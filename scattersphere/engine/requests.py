@@ -9,7 +9,6 @@ import anyio
 
 from scattersphere.engine.attempt import Attempt
 from scattersphere.engine.machine.codes import CANCEL, KILL, STOP
-from scattersphere.engine.timers import within
 from scattersphere.errors import EngineError, RunStateError
 from scattersphere.logs.runlog import current_attempt
 from scattersphere.model.arguments import check_seconds, check_text
@@ -154,26 +153,22 @@ class RunRequests:
 
     # ---- a parent that waits for a child
 
-    async def finish(self, execution: Execution, at_most: float | None) -> bool:
-        """Wait for the end, at most so many seconds. Return whether it came.
+    async def wait_in_body(self, execution: Execution, at_most: float | None) -> bool:
+        """Wait for the end of a run, at most so many seconds, in a body; return whether it came.
 
         A body that waits for a run which it has started lends its places meanwhile: that run may need them.
         """
-        limit = None if at_most is None else within(at_most)
         parent = current_attempt.get()
         if execution.state.ended or not isinstance(parent, Attempt) or not execution.descends_from(parent):
-            with anyio.move_on_after(limit):
-                await execution.wait()
-            return execution.state.ended
+            return await execution.wait(at_most)
         self._wait_begins(parent, execution)
         try:
-            with anyio.move_on_after(limit):
-                await execution.wait()
-            if execution.state.ended:
+            ended = await execution.wait(at_most)
+            if ended:
                 await self._get_places_back(parent, execution)
         finally:
             self._wait_ends(parent, execution)
-        return execution.state.ended
+        return ended
 
     def _wait_begins(self, parent: Attempt, child: Execution) -> None:
         parent.waits_for = (*parent.waits_for, child)

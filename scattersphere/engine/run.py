@@ -31,6 +31,7 @@ from scattersphere.engine.views.pictures import (
 )
 from scattersphere.engine.views.statistics import statistics
 from scattersphere.errors import NoSuchTaskError
+from scattersphere.logs.runlog import current_attempt
 from scattersphere.model.arguments import check_count, check_seconds
 from scattersphere.model.dicts import iso
 from scattersphere.model.states import RunState, TaskState
@@ -452,9 +453,16 @@ class Run(ForkGuard):
 
     async def wait(self, timeout: float | None = None) -> Self:  # noqa: ASYNC109 - the name is the contract
         """Wait for the end and return this run. Raises `TimeoutError` after `timeout` seconds."""
-        check_seconds(timeout, "timeout", optional=True, endless=True)
-        self._check_stream()
-        if not await self._executor.requests.finish(self._execution, timeout):
+        if timeout is not None:
+            check_seconds(timeout, "timeout", optional=True, endless=True)
+        execution = self._execution
+        if not execution.state.ended:  # else nothing is waited for
+            self._executor.check_loop()
+        in_body = current_attempt.get() is not None
+        wait = (
+            self._executor.requests.wait_in_body(execution, timeout) if in_body else execution.wait(timeout)
+        )
+        if not await wait:
             raise TimeoutError(f"run {self.id} is still {self.state} after {timeout:g} s")
         return self
 

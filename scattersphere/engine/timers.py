@@ -1,4 +1,4 @@
-"""The engine's time: all its deadlines behind one alarm of the loop, and how much it does in a turn of that.
+"""The engine's time: its deadlines behind one alarm of the loop, how much it does in a turn of that, the wall's clock.
 
 For deadlines there are two structures, because they are used differently: a heap for the few (retries, graces, run
 timeouts), and for attempt timeouts one insertion-ordered dict for each duration. Attempts with
@@ -240,6 +240,7 @@ class AdaptiveBatchSize:
         """Return how many to start in this turn."""
         if self._left_at is not None:
             self._adapt(time.perf_counter() - self._left_at)
+            self._left_at = None
         return self._starts
 
     def _adapt(self, away: float) -> None:
@@ -254,9 +255,9 @@ class AdaptiveBatchSize:
         else:  # by us, or it is as slow as it was no longer: then it is found out anew
             self._starts = max(self._least, self._starts // 2)
 
-    def turn_over(self, *, full: bool) -> None:
-        """The pump has had its turn; only after a full one the time until the next tells anything."""
-        self._left_at = time.perf_counter() if full else None
+    def turn_over(self) -> None:
+        """The pump has had a full turn: only then the time until the next one tells anything."""
+        self._left_at = time.perf_counter()
 
 
 class WorkBudget:
@@ -273,9 +274,6 @@ class WorkBudget:
         self._spent = 0.0
         self.waiting: deque[Callable[[], None]] = deque()
         """What is to be done in later turns."""
-
-    def __bool__(self) -> bool:
-        return bool(self.waiting)
 
     def do(self, action: Callable[[], None]) -> bool:
         """Do it now, or keep it where others wait or the share is spent. Return whether it was done."""
@@ -314,3 +312,44 @@ class WorkBudget:
         before = time.perf_counter()
         action()
         self._spent += time.perf_counter() - before
+
+
+# ---- the time on the wall
+
+STEP = 0.001
+"""Seconds by which two looks at the wall may differ without its having been set: between two clocks of one look another
+thread may have its turn."""
+
+
+class WallClock:
+    """Seconds since 1970 by the clock of a loop, which may be virtual. For any thread, but one that looks again.
+
+    A loop's clock is never set, so that it orders what happens; when it was, in UTC, the wall's clock says, which is
+    set now and then. So a stream (the events of a run, with its lines and times; the Server's own events) looks at the
+    wall once, and tells the times of everything by the loop's clock from there.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._epoch = time.time() - clock()
+        self._ahead = _wall_ahead()
+        self._latest = float("-inf")
+
+    def epoch(self) -> float:
+        """Return what is to be added to the loop's clock from now on: as before, unless the wall was set."""
+        step = _wall_ahead() - self._ahead
+        if abs(step) > STEP:
+            self._epoch += step
+            self._ahead += step
+        return self._epoch
+
+    def now(self) -> float:
+        """Return the time on the wall, for one stream: never before what was returned last."""
+        self._latest = max(self._latest, self.epoch() + self._clock())
+        return self._latest
+
+
+def _wall_ahead() -> float:
+    """Return by how much the wall is ahead of the machine's clock that nobody sets."""
+    # Real time in both, also where the loop's is virtual: it is only asked whether the wall was set.
+    return time.time() - time.monotonic()

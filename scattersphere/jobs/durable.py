@@ -20,7 +20,6 @@ import attrs
 from scattersphere.abc.journal import Durability, Journal, RunRow, ScheduleRow, ValueForm
 from scattersphere.definitions import read_definition
 from scattersphere.engine.machine.codes import KILL, RUN_ENDED_FROM, TASK_ENDED_FROM
-from scattersphere.engine.machine.facts import take_up
 from scattersphere.engine.planning import bare_plan
 from scattersphere.engine.recorder import DURABILITY, Recorder, Recording
 from scattersphere.engine.reused import Reused
@@ -54,7 +53,7 @@ if TYPE_CHECKING:
     from scattersphere.engine.recorder import ValueCodec
     from scattersphere.jobs.jobs import Jobs
     from scattersphere.jobs.recovery import Restored
-    from scattersphere.jobs.starting import Starter
+    from scattersphere.jobs.runs import RunFactory
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.logs import LogLine
     from scattersphere.model.taskclass import TaskClass
@@ -88,7 +87,7 @@ class DurableRuns:
         jobs: Jobs,
         registry: TaskRegistry,
         executor: JobExecutor,
-        starter: Starter,
+        factory: RunFactory,
         version: str,
         on_failed: Callable[[str], None],
         on_mended: Callable[[], None],
@@ -99,7 +98,7 @@ class DurableRuns:
         self._jobs = jobs
         self._registry = registry
         self._executor = executor
-        self._starter = starter
+        self._factory = factory
         self._version = version
         self._unfinished: list[tuple[StoredRun, JobDefinition]] = []
         self.waiting: dict[int, Waiting] = {}
@@ -175,7 +174,7 @@ class DurableRuns:
             execution.waits_for = "its code"
             self.waiting[execution.id] = Waiting(stored, definition, execution)
             self._executor.running[execution.id] = execution
-            self._starter.take_back(Run(execution, self._executor))
+            self._factory.take_back(Run(execution, self._executor))
         known = list(self.waiting.values())
         for waiting in known:
             await self._know_children(waiting)
@@ -308,7 +307,6 @@ class DurableRuns:
         execution.is_child = run.child is not None
         execution.depth = extra.get("depth", 0)
         execution.reused = {name: Reused(**note) for name, note in extra.get("reused", {}).items()}
-        execution.before = tuple(states.RunState)[stored.state.state]
         if run.scheduled is not None:
             execution.scheduled = _scheduled_of(run.scheduled)
         if stored.state.started is not None:
@@ -332,14 +330,13 @@ class DurableRuns:
         """Let a run go on whose code is there."""
         execution, executor = waiting.execution, self._executor
         self._leave_waiting(execution, plan, found)
-        self._registry.keep(execution.id, plan.versions)
-        self._registry.pin(execution.id, plan.versions)
+        self._registry.pin(execution.id, plan.versions, keep=True)
         executor.observer.run_moved(execution, EventKind.RUN_RECOVERED)
         execution.note_event(EventKind.RUN_RECOVERED, None, f"restart {execution.recovered}")
         for task in found.resets:
             execution.note_event(EventKind.TASK_RESET, task, "its result was not kept, and is needed again")
         if not found.facts.started:
-            executor.commands.apply(execution, take_up(execution.machine, found.facts))
+            executor.commands.apply(execution, execution.take_up(found.facts))
             if not execution.is_child:
                 executor.admission.enter(execution)
             else:
@@ -368,7 +365,7 @@ class DurableRuns:
 
     def _take_up(self, execution: Execution, found: Restored) -> None:
         machine, executor = execution.machine, self._executor
-        commands = take_up(machine, found.facts)
+        commands = execution.take_up(found.facts)
         for (
             unit,
             wait,
@@ -409,7 +406,7 @@ class DurableRuns:
         causes = (*found.facts.causes, reason or verb)
         facts = attrs.evolve(found.facts, level=KILL, causes=causes, state=_CANCELLING, started=True)
         self._leave_waiting(execution, execution.plan, found)
-        self._executor.commands.apply(execution, take_up(execution.machine, facts))
+        self._executor.commands.apply(execution, execution.take_up(facts))
 
     # ---- new runs
 
@@ -557,7 +554,7 @@ class DurableRuns:
         number = self._children.get(key)
         if number is None:
             return None
-        run = self._starter.runs.get(number) or await self.revive(number)
+        run = self._factory.runs.get(number) or await self.revive(number)
         if run is None or run.job != definition.name or not _same_params(run.execution, params):
             attempt.log.warning(
                 "has started another run here before it was interrupted, run %s; now it starts a new one",
@@ -584,23 +581,23 @@ class DurableRuns:
         execution.recording = None
         waiting = Waiting(stored, definition, execution)
         state = await self._restored(waiting, execution.plan)
-        if number in self._starter.runs:
-            return self._starter.runs[number]
+        if number in self._factory.runs:
+            return self._factory.runs[number]
         execution.renew(execution.plan)
         self._note(execution, state)
-        take_up(execution.machine, attrs.evolve(state.facts, state=stored.state.state))
+        execution.take_up(attrs.evolve(state.facts, state=stored.state.state))
         if stored.state.ended is not None:
             execution.ended_at = _clock(execution, stored.state.ended)
         execution.crash_words = stored.state.failure or ""
         execution.settle()
         run = Run(execution, self._executor)
-        self._starter.take_back(run)
+        self._factory.take_back(run)
         return run
 
     async def find_key(self, definition: JobDefinition, key: str) -> Run | None:
         """Return the ended run that was started with a key and that only the journal remembers."""
         number = await self._call(self._journal.find_key, definition.name, "", key)
-        if number is None or number in self._starter.runs:
+        if number is None or number in self._factory.runs:
             return None
         return await self.revive(number)
 

@@ -458,11 +458,8 @@ def source_of(definition: JobDefinition) -> str:
 def job_of_task(found: TaskClass, args: Mapping[str, Any]) -> JobDefinition:
     """Return a job whose one task is of this class. The arguments are literal: a `$` in them means nothing."""
     name = found.path.replace("<", "_").replace(">", "_")
-    task = TaskDefinition(
-        task=found.path,
-        bundle=found.bundle,
-        args={key: literal(value) for key, value in args.items()},
-    )
+    literals = {key: literal(value) for key, value in args.items()}
+    task = TaskDefinition(task=found.path, bundle=found.bundle, args=literals)
     return JobDefinition(name=name, tasks={name: task})
 
 

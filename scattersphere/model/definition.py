@@ -327,7 +327,12 @@ class JobDefinition:
     @cached_property
     def upstreams(self) -> Mapping[str, tuple[str, ...]]:
         """For each task those that it waits for: the declared ones, then those that its `$result` objects name."""
-        return {name: upstreams(task) for name, task in self.tasks.items()}
+        return {
+            name: upstreams(task)
+            if task.args or task.map is not None or task.run_if is not True
+            else task.depends_on
+            for name, task in self.tasks.items()
+        }
 
     @cached_property
     def upstream_indices(self) -> Sequence[tuple[int, ...]]:

@@ -11,6 +11,8 @@ from scattersphere.model.logs import LEVEL_NAMES, make_printable
 from scattersphere.model.states import RunState, TaskState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from scattersphere.model.dicts import EventDict
 
 
@@ -81,11 +83,14 @@ def read_event_id(text: str) -> tuple[int | None, int] | None:
     return None if found is None else (None if found[1] is None else int(found[1]), int(found[2]))
 
 
-def run_event(state: RunState, before: RunState | None) -> EventKind:
-    """Return the name of a run's move into `state`."""
-    if state is RunState.RUNNING and before in {RunState.PAUSING, RunState.PAUSED}:
-        return EventKind.RUN_RESUMED
-    return _RUN_EVENTS.get(state, EventKind.RUN_ENDED)
+EVENT_OF_MOVE: Mapping[tuple[RunState | None, RunState], EventKind] = {
+    (before, state): EventKind.RUN_RESUMED
+    if state is RunState.RUNNING and before in {RunState.PAUSING, RunState.PAUSED}
+    else _RUN_EVENTS.get(state, EventKind.RUN_ENDED)
+    for before in (None, *RunState)
+    for state in RunState
+}
+"""The name of a run's move, by the states that it comes from (None: an earlier life of the Server) and goes into."""
 
 
 def task_event(state: TaskState) -> EventKind:

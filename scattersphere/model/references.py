@@ -102,8 +102,6 @@ def references(value: Any) -> Iterator[tuple[tuple[str | int, ...], Mapping[str,
 
 def upstreams(task: TaskDefinition) -> tuple[str, ...]:
     """Return the names of a task's upstream tasks: the declared ones, then those of its `$result`s."""
-    if not task.args and task.map is None and task.run_if is True:
-        return task.depends_on
     found = dict.fromkeys(task.depends_on)
     for value in (task.args, task.map or {}, task.run_if):
         for _, reference in references(value):

@@ -1,4 +1,4 @@
-"""Which versions of which bundles are needed, and by whom. Pure: it decides, others act.
+"""Which versions of which bundles are needed, and by whom; whose files stay beyond that. Pure: it decides, others act.
 
 A version is *needed* while it is the current one of its bundle or while a run pins it. Each move
 returns the versions that it made superfluous; the caller frees exactly those.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from scattersphere.errors import ConflictError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping
+    from collections.abc import Collection, Hashable, Iterable, Mapping
 
     V = TypeVar("V", bound=Hashable)
 else:
@@ -47,10 +47,6 @@ class Catalog(Generic[V]):
         """Return every version that is needed."""
         return frozenset(self._bundle_of)
 
-    def pinned_by(self, run: int) -> frozenset[V]:
-        """Return the versions that the run pins."""
-        return frozenset(self._pinned_by.get(run, ()))
-
     def publish(self, bundle: str, version: V) -> list[V]:
         """Make `version` the current one; a kept older version may become current again."""
         owner = self._bundle_of.setdefault(version, bundle)
@@ -84,12 +80,12 @@ class Catalog(Generic[V]):
         self._kept.setdefault(bundle, {}).setdefault(version, set())
         self.pin(run, [version])
 
-    def unpin(self, run: int) -> list[V]:
-        """Forget all pins of the run; a run without any is no error."""
+    def unpin(self, run: int) -> tuple[Collection[V], list[V]]:
+        """Forget all pins of the run, which may have none; return what it had pinned, and what of it is superfluous."""
         versions = self._pinned_by.pop(run, set())
         for version in versions:
             self._kept[self._bundle_of[version]][version].discard(run)
-        return self._drop_if_unneeded(versions)
+        return versions, self._drop_if_unneeded(versions)
 
     def clear(self) -> list[V]:
         """Forget everything, pins too; return every version that was kept."""
@@ -110,3 +106,55 @@ class Catalog(Generic[V]):
                 del self._kept[bundle]
             freed.append(version)
         return freed
+
+
+class Retention(Generic[V]):
+    """Which released versions keep their files, and for which runs, so that these can be run again.
+
+    Beyond `limit` bytes the longest released ones go.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._named_by: dict[V, set[int]] = {}
+        self._names: dict[int, set[V]] = {}
+        self._released: dict[V, int] = {}
+
+    def __contains__(self, version: V) -> bool:
+        """Whether the version was released and its files are still there."""
+        return version in self._released
+
+    def keep(self, run: int, versions: Iterable[V]) -> None:
+        """Let the files of `versions` outlive their modules until `forget(run)`."""
+        for version in versions:
+            self._named_by.setdefault(version, set()).add(run)
+            self._names.setdefault(run, set()).add(version)
+
+    def forget(self, run: int) -> list[V]:
+        """The run names nothing any more; return the released versions that no run names now."""
+        gone = []
+        for version in self._names.pop(run, ()):
+            runs = self._named_by[version]
+            runs.discard(run)
+            if not runs:
+                del self._named_by[version]
+                if self._released.pop(version, None) is not None:
+                    gone.append(version)
+        return gone
+
+    def released(self, version: V, size: int) -> list[V]:
+        """Note that `version` was released; return those whose files must go, itself if no run names it."""
+        if version not in self._named_by:
+            return [version]
+        self._released[version] = size
+        gone = []
+        while sum(self._released.values()) > self._limit:
+            oldest = next(iter(self._released))
+            del self._released[oldest]
+            gone.append(oldest)
+        return gone
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for table in (self._named_by, self._names, self._released):
+            table.clear()

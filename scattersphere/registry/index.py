@@ -101,19 +101,20 @@ class TaskIndex(LiveMapping[str, "TaskClass"]):
     def __init__(self) -> None:
         self._by_path: dict[str, dict[str, TaskClass]] = {}
         self._by_bundle: dict[str, Mapping[str, TaskClass]] = {}
-        self._shown: dict[str, TaskClass] = {}
+        self.shown: dict[str, TaskClass] = {}
+        """What the mapping holds."""
 
     def __getitem__(self, key: str) -> TaskClass:
-        return self._shown[key]
+        return self.shown[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(list(self._shown))
+        return iter(list(self.shown))
 
     def __len__(self) -> int:
-        return len(self._shown)
+        return len(self.shown)
 
     def __repr__(self) -> str:
-        return rows([task_words(path, task) for path, task in sorted(self._shown.items())], "task")
+        return rows([task_words(path, task) for path, task in sorted(self.shown.items())], "task")
 
     def replace(self, bundle: str, tasks: Mapping[str, TaskClass]) -> None:
         """Let `tasks` be all that `bundle` holds, in one step; an empty mapping removes the bundle."""
@@ -126,16 +127,16 @@ class TaskIndex(LiveMapping[str, "TaskClass"]):
     def _show(self, path: str, bundle: str, task: TaskClass | None) -> None:
         holders = self._by_path.setdefault(path, {})
         for holder in holders:
-            self._shown.pop(f"{holder}:{path}", None)
-        self._shown.pop(path, None)
+            self.shown.pop(f"{holder}:{path}", None)
+        self.shown.pop(path, None)
         if task is None:
             holders.pop(bundle, None)
         else:
             holders[bundle] = task
         if len(holders) == 1:
-            self._shown[path] = next(iter(holders.values()))
+            self.shown[path] = next(iter(holders.values()))
         else:
-            self._shown.update({f"{holder}:{path}": found for holder, found in holders.items()})
+            self.shown.update({f"{holder}:{path}": found for holder, found in holders.items()})
         if not holders:
             del self._by_path[path]
 

@@ -53,11 +53,14 @@ class BundleVersion:
     """The name of its package below `scattersphere.bundles`."""
     content: Snapshot | None = attrs.field(default=None, repr=False)
     """The files that it was loaded from; None for classes of the host."""
-
-    @property
-    def label(self) -> str:
-        """A short name for people: `etl@91be07`."""
-        return f"{self.bundle}@{self.digest[:DIGEST_SHOWN] or 'host'}"
+    label: str = attrs.field(
+        default=attrs.Factory(
+            lambda version: f"{version.bundle}@{version.digest[:DIGEST_SHOWN] or 'host'}", takes_self=True
+        ),
+        init=False,
+        repr=False,
+    )
+    """A short name for people: `etl@91be07`."""
 
     @property
     def snapshot(self) -> Path | None:

@@ -40,7 +40,7 @@ from scattersphere.registry.snapshots.store import STORE_VARIABLE
 from scattersphere.registry.versions import RevivedCode, Versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from scattersphere.functions import TaskFunction
@@ -255,24 +255,33 @@ class TaskRegistry:
         Raises NoSuchTaskError or NoSuchBundleError, with the nearest name, or AmbiguousTaskError.
         """
         if bundle is None:
+            if (found := self._index.shown.get(path)) is not None:
+                return found
             prefix, colon, rest = path.partition(":")
             if not colon:
-                return self._index.find(path)
+                return self._index.find(path)  # raises
             bundle, path = prefix, rest
         there = self._bundle(bundle)
         current = there.current
         if current is None:
             why = (there.error or "nothing was tried yet").partition("\n")[0]
             raise NoSuchTaskError(f"bundle {bundle} has not loaded: {why}")
-        return self._index.find_in(bundle, path, current.label)
+        return current.tasks.get(path) or self._index.find_in(bundle, path, current.label)  # raises
 
-    def pin(self, run_id: int, versions: Iterable[BundleVersion]) -> None:
-        """Keep `versions` in memory until `unpin(run_id)`. ConflictError if one was released already."""
+    def pin(self, run_id: int, versions: Collection[BundleVersion], *, keep: bool = False) -> None:
+        """Keep `versions` in memory until `unpin(run_id)`; with `keep` do as `keep`, too.
+
+        ConflictError if one was released already.
+        """
         self._versions.catalog.pin(run_id, versions)
+        if keep:
+            self._versions.kept.keep(run_id, versions)
 
     def unpin(self, run_id: int) -> None:
         """Forget the pins of a run, and free what nobody needs any more."""
-        self._versions.unpin(run_id)
+        pinned, freed = self._versions.catalog.unpin(run_id)
+        if freed or any(version.content is not None for version in pinned):
+            self._versions.left(pinned, freed)
 
     def keep(self, run_id: int, versions: Iterable[BundleVersion]) -> None:
         """Let the files of `versions` stay until `forget(run_id)`, whatever becomes of their modules.

@@ -9,7 +9,7 @@ import logging
 import time
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -23,7 +23,7 @@ from scattersphere.errors import (
     NoSuchBundleError,
     NoSuchTaskError,
 )
-from scattersphere.registry.catalog import Catalog
+from scattersphere.registry.catalog import Catalog, Retention
 from scattersphere.registry.load import Export, Load, LoadSettings
 from scattersphere.registry.loader import GarbageSchedule, Loader
 from scattersphere.registry.modules.code_cache import CodeCache
@@ -34,66 +34,6 @@ from scattersphere.registry.records import RUNS_SHOWN, BundleVersion
 from scattersphere.registry.snapshots.scan import shown_names
 from scattersphere.registry.snapshots.snapshot import written_into
 from scattersphere.registry.snapshots.store import SnapshotStore, check_digest
-
-if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
-
-    V = TypeVar("V", bound=Hashable)
-else:
-    V = TypeVar("V")
-
-
-class Retention(Generic[V]):
-    """Which released versions keep their files, and for which runs, so that these can be run again.
-
-    Beyond `limit` bytes the longest released ones go.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._named_by: dict[V, set[int]] = {}
-        self._names: dict[int, set[V]] = {}
-        self._released: dict[V, int] = {}
-
-    def __contains__(self, version: V) -> bool:
-        """Whether the version was released and its files are still there."""
-        return version in self._released
-
-    def keep(self, run: int, versions: Iterable[V]) -> None:
-        """Let the files of `versions` outlive their modules until `forget(run)`."""
-        for version in versions:
-            self._named_by.setdefault(version, set()).add(run)
-            self._names.setdefault(run, set()).add(version)
-
-    def forget(self, run: int) -> list[V]:
-        """The run names nothing any more; return the released versions that no run names now."""
-        gone = []
-        for version in self._names.pop(run, ()):
-            runs = self._named_by[version]
-            runs.discard(run)
-            if not runs:
-                del self._named_by[version]
-                if self._released.pop(version, None) is not None:
-                    gone.append(version)
-        return gone
-
-    def released(self, version: V, size: int) -> list[V]:
-        """Note that `version` was released; return those whose files must go, itself if no run names it."""
-        if version not in self._named_by:
-            return [version]
-        self._released[version] = size
-        gone = []
-        while sum(self._released.values()) > self._limit:
-            oldest = next(iter(self._released))
-            del self._released[oldest]
-            gone.append(oldest)
-        return gone
-
-    def clear(self) -> None:
-        """Forget everything."""
-        for table in (self._named_by, self._names, self._released):
-            table.clear()
-
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -282,9 +222,13 @@ class Versions:
 
     def unpin(self, run_id: int) -> None:
         """Forget the pins of a run, and free what nobody needs any more."""
-        for version in self.catalog.pinned_by(run_id):
+        self.left(*self.catalog.unpin(run_id))
+
+    def left(self, versions: Iterable[BundleVersion], freed: Iterable[BundleVersion]) -> None:
+        """A run no longer pins these versions; nobody needs those of them that are `freed`."""
+        for version in versions:
             self._look_what_it_wrote(version)
-        self.free(self.catalog.unpin(run_id))
+        self.free(freed)
 
     def _look_what_it_wrote(self, version: BundleVersion) -> None:
         """Have it noted, soon, if code of the version has written into its private copy, which will be deleted."""

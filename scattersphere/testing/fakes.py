@@ -70,6 +70,7 @@ class Fake:
             task_class=attrs.evolve(task_class, cls=cls, is_async=True, hooks=frozenset()),
             cls=cls,
             backend=LOOP,
+            on_loop=True,
             plain=False,
         )
 

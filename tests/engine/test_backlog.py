@@ -35,14 +35,14 @@ def test_what_fits_into_a_turn_is_done_at_once_and_the_rest_in_order_in_later_tu
     assert backlog.new_turn()
     assert not backlog.new_turn()
     assert done == [0, 1, 2, 3, 4, 5, "last"]
-    assert not backlog
+    assert not backlog.waiting
 
 
 def test_what_is_left_for_later_waits_for_a_turn(clock):
     backlog, done = WorkBudget(2.0), []
     backlog.later(taking(clock, 0.0, done, 1))
     assert done == []
-    assert backlog
+    assert backlog.waiting
     backlog.new_turn()
     assert done == [1]
 

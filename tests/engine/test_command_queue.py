@@ -39,7 +39,13 @@ class Stage:
             elements={UNIT: "elements"},
         )
         self.host = SimpleNamespace(
-            clock=lambda: 7.0, news={}, requests=None, run_moved=note("run_moved"), wake=self.wake, guard=None
+            clock=lambda: 7.0,
+            news={},
+            pumping=False,
+            requests=None,
+            run_moved=note("run_moved"),
+            wake=self.wake,
+            guard=None,
         )
         self.attempts = SimpleNamespace(schedule_retry=note("retry"))
         self.canceller = SimpleNamespace(release=note("release"), end_attempt=note("end"))

@@ -27,7 +27,7 @@ def turns(monkeypatch):
         for _ in range(count):
             starts = pace.starts()
             seen.append(starts)
-            pace.turn_over(full=True)
+            pace.turn_over()
             clock.now += host + starts * step
         return seen
 
@@ -64,7 +64,6 @@ def test_where_fewer_are_allowed_than_the_fewest_they_are_not_made_more(turns):
 
 def test_a_loop_that_had_nothing_to_do_says_nothing_about_the_cost_of_starts(turns):
     pace = AdaptiveBatchSize(256)
-    pace.turn_over(full=False)
     turns.clock.now += 60
     assert pace.starts() == 256
 
@@ -81,5 +80,5 @@ def test_what_is_started_never_holds_the_loop_for_long_beside_what_the_host_does
                 # Twice what is allowed, for one turn, is how it is found out what is.
                 fewest = host + LEAST * step
                 assert starts * step <= max(TOO_LONG * 2, 2 * LEAST * step, 2 * (SHARE * fewest - host))
-            pace.turn_over(full=True)
+            pace.turn_over()
             clock.now += host + starts * step

@@ -13,7 +13,7 @@ from recoveryworld import WORLD, Life, World
 from virtualtime import both_loops, run_virtually
 
 from scattersphere import JobDefinition, Server
-from scattersphere.engine.wallclock import WallClock
+from scattersphere.engine.timers import WallClock
 from scattersphere.testing import MemoryJournal
 from scattersphere.testing.clocks import running_clock
 

@@ -70,8 +70,11 @@ class CatalogMachine(RuleBasedStateMachine):
 
     @rule(run=RUNS)
     def unpin(self, run):
+        was = {version for by, version in self.pins if by == run}
         self.pins = {pin for pin in self.pins if pin[0] != run}
-        self.freed(self.catalog.unpin(run))
+        pinned, freed = self.catalog.unpin(run)
+        assert set(pinned) == was
+        self.freed(freed)
 
     @invariant()
     def exactly_what_is_needed_is_kept(self):
@@ -117,5 +120,5 @@ def test_clearing_returns_pinned_versions_too():
     catalog.pin(1, ["a1"])
     catalog.publish("a", "a2")
     assert catalog.clear() == ["a1", "a2"]
-    assert catalog.unpin(1) == []
+    assert catalog.unpin(1) == (set(), [])
     assert catalog.kept() == frozenset()

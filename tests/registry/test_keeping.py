@@ -7,7 +7,7 @@ import itertools
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from scattersphere.registry.versions import Retention
+from scattersphere.registry.catalog import Retention
 
 LIMIT = 10
 RUNS = st.integers(1, 4)

@@ -121,7 +121,7 @@ async def test_lines_of_runs_of_tasks_that_are_gone_are_hidden_too(tmp_path):
         front.tokens["jobs"] = front.file.create("jobs", Role.VIEWER, patterns=("job:*",))
         run = await front.server.start_task("Say")
         await run.wait()
-        front.server._starter.runs._runs.clear()
+        front.server._factory.runs._runs.clear()
         async with front.client("jobs") as client, front.client() as admin:
             assert (await client.ok("logs"))["lines"] == []
             assert len((await admin.ok("logs"))["lines"]) == 2

@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 from scattersphere.engine.events.numbers import Moves
 from scattersphere.engine.machine.codes import RUN_STATES, STATE_BITS, TASK_STATES
-from scattersphere.model.events import Event, EventKind, run_event, task_event
+from scattersphere.model.events import EVENT_OF_MOVE, Event, EventKind, task_event
 from scattersphere.model.states import RunState, TaskState
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class EventPages:
         return Event(
             seq=number,
             time=time,
-            kind=run_event(state, before),
+            kind=EVENT_OF_MOVE[before, state],
             run=execution.id,
             job=execution.plan.job,
             life=execution.engine.life,

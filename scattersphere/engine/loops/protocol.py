@@ -101,7 +101,7 @@ _JOINS = (
     ("/anyio/_backends/_asyncio.py", "run_sync_in_worker_thread"),
     ("/trio/_core/_run.py", "_nested_child_finished"),
     ("/trio/_threads.py", "to_thread_run_sync"),
-    ("/execution/requests.py", "finish"),
+    ("/engine/requests.py", "wait_in_body"),
 )
 """Where a task waits for others of its body: files and functions of the libraries, and ours of child runs."""
 

@@ -116,7 +116,7 @@ def take_up(machine: RunMachine, facts: RunFacts) -> Sequence[Command]:
     live = [unit for each in facts.units if (unit := _copy_unit(each, record)) >= 0]
     _derive(record, propagation, facts.cut)
     if record.is_over:
-        return record.take_commands()
+        return machine.take_commands()
     if facts.started and (facts.level or facts.failing_fast or facts.finals_over):
         propagation.start_sweep()
     for task, progress in record.maps.items():
@@ -130,7 +130,7 @@ def take_up(machine: RunMachine, facts: RunFacts) -> Sequence[Command]:
     if facts.started:
         propagation.decide(task for task in range(record.shape.size) if record.task_states[task] == PENDING)
         propagation.drain()
-    return record.take_commands()
+    return machine.take_commands()
 
 
 def _copy(facts: RunFacts, record: RunRecord, propagation: Propagation) -> None:

@@ -73,7 +73,6 @@ class RunRecord:
     """
 
     __slots__ = (
-        "_commands",
         "_instance_index",
         "_instance_task",
         "_readers",
@@ -81,6 +80,7 @@ class RunRecord:
         "back_off",
         "causes",
         "clean",
+        "commands",
         "fast_path",
         "finals_left",
         "finals_phase",
@@ -157,7 +157,8 @@ class RunRecord:
         """Why attempts were asked to end that have not yet."""
         self.forgiven: dict[int, int] = {}
         """How many attempts do not count, where there are any."""
-        self._commands: list[Command] = []
+        self.commands: list[Command] = []
+        """What the driver is to do in answer to the present signal."""
         self._readers = ResultRefs(shape) if shape.drops_results else None
         self._instance_task: list[int] = []
         self._instance_index: list[int] = []
@@ -261,15 +262,7 @@ class RunRecord:
 
     def command(self, kind: CommandKind, number: int = 0) -> None:
         """Have the driver do something."""
-        self._commands.append(Command(kind, number))
-
-    def take_commands(self) -> Sequence[Command]:
-        """Return what the driver is to do after a signal."""
-        commands = self._commands
-        if not commands:
-            return NO_COMMANDS
-        self._commands = []
-        return commands
+        self.commands.append(Command(kind, number))
 
     # ---- after the end
 
@@ -292,4 +285,4 @@ class RunRecord:
             self.causes = NO_CAUSES
         if not self.live and not self.stuck:  # no attempt can end any more
             self.stuck = self.held = self.lent = self.back_off = self.killed = EMPTY_SET
-            self._commands = NOTHING_ASKED
+            self.commands = NOTHING_ASKED

@@ -103,7 +103,16 @@ class RunMachine:
     def _draw(self, budget: int = 0) -> Sequence[Command]:
         """Draw the conclusions from a signal, and return what the driver is to do."""
         self.propagation.drain(budget)
-        return self.record.take_commands()
+        return self.take_commands()
+
+    def take_commands(self) -> Sequence[Command]:
+        """Return what the driver is to do after a signal."""
+        record = self.record
+        commands = record.commands
+        if not commands:
+            return NO_COMMANDS
+        record.commands = []
+        return commands
 
     def compact(self) -> None:
         """Give back what an ended run no longer needs; states, results and journal stay readable."""
@@ -132,8 +141,9 @@ class RunMachine:
             # Results were reused: other rules may be met already, plain ones where nothing is waited for.
             waited, plain = self.propagation.waited, shape.plain
             self.propagation.decide(task for task in range(shape.size) if not (plain[task] and waited[task]))
-        elif shape.plain_roots:
+        elif shape.plain_roots and record.left:
             self.ready.push_roots()
+            return self.take_commands()  # nothing follows from it
         else:
             self.propagation.decide(shape.roots)
         return self._draw()
@@ -145,7 +155,7 @@ class RunMachine:
             return NO_COMMANDS
         if record.state == RUN_QUEUED:
             record.move_run(RUN_PAUSED)
-            return record.take_commands()
+            return self.take_commands()
         if record.state != RUN_RUNNING:
             raise self._refusal("paused")
         record.move_run(RUN_PAUSING)
@@ -165,7 +175,7 @@ class RunMachine:
             self.ready.enlist_all()
         else:
             record.move_run(RUN_QUEUED)
-        return record.take_commands()
+        return self.take_commands()
 
     def stop(self, reason: str = "") -> Sequence[Command]:
         """Start nothing new, let what executes finish, then the finally-tasks."""
@@ -229,7 +239,7 @@ class RunMachine:
         if not record.started:
             self._cancel_all_pending()
             self.propagation.end(RUN_STOPPED if level == STOP else RUN_CANCELLED)
-            return record.take_commands()
+            return self.take_commands()
         if level == STOP:
             record.move_run(RUN_STOPPING)
         elif record.state != RUN_CANCELLING:

@@ -121,9 +121,11 @@ class Shape:
         if not checked:
             _check(self.tasks, waits, max_parallel)
             _check_finals(self.tasks, waits, self.finals)
-        self.successors: list[tuple[int, ...]] = list(map(tuple, successors_of(waits)))
-        if not (checked or is_ordered(waits) or len(in_order(waits, self.successors)) == self.size):
-            raise ValueError("the tasks depend on each other in a cycle")
+        self.successors: list[tuple[int, ...]] = [()] * self.size
+        if any(waits):
+            self.successors = list(map(tuple, successors_of(waits)))
+            if not (checked or is_ordered(waits) or len(in_order(waits, self.successors)) == self.size):
+                raise ValueError("the tasks depend on each other in a cycle")
         self.decide: list[Callable[[int, int, int, int], int]] = self._decisions(waits)
         self.roots: list[int] = [index for index, count in enumerate(self.degrees) if not count]
         if has_finals:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from scattersphere.engine.views.outcome import failed_error
 from scattersphere.logs.hostlog import BUNDLES, JOBS, RUNS, fields_of, tell
-from scattersphere.model.states import RunState
 from scattersphere.registry.records import BundleEventKind
 
 if TYPE_CHECKING:
@@ -36,11 +35,10 @@ def tell_failed_task(attempt: Attempt) -> None:
     )
 
 
-def tell_ended_run(execution: Execution) -> None:
-    """A run has ended: an error where it failed or crashed; nothing else is news to an operator."""
-    if execution.state in {RunState.FAILED, RunState.CRASHED}:
-        extra = {"run_id": execution.id, "job": execution.plan.job, "state": str(execution.state)}
-        tell(RUNS, logging.ERROR, str(failed_error(execution)), extra=extra)
+def tell_failed_run(execution: Execution) -> None:
+    """A run has failed or crashed: an error. That it ended in another way is no news to an operator."""
+    extra = {"run_id": execution.id, "job": execution.plan.job, "state": str(execution.state)}
+    tell(RUNS, logging.ERROR, str(failed_error(execution)), extra=extra)
 
 
 def tell_failed_file(file: Path, message: str) -> None:

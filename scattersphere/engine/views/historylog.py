@@ -48,7 +48,7 @@ _Entry = tuple[float, int, str, int, "str | _Success"]
 """seconds since 1970, run, job, level, words; of plain values only, which the collector does not go through again."""
 
 
-class RunBook:
+class RunHistoryLog:
     """Lines about runs, at most `keep` of them, and how many runs ended how.
 
     Where there are too many, the job that has the most gives up its oldest: one that runs all the time does not take
@@ -64,8 +64,6 @@ class RunBook:
 
     def moved(self, execution: Execution, kind: EventKind, when: float) -> None:
         """Take note of a run's move. Words are made when somebody reads them, where that can be later."""
-        if kind is EventKind.RUN_QUEUED:
-            return  # most start at once; how long others waited is told when they do
         level = logging.INFO
         words: str | _Success
         if kind is EventKind.RUN_STARTED:

@@ -1,0 +1,311 @@
+"""The runs of a Server: how one comes to be, by name, by key or again; which are kept, and what goes with others."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from scattersphere._mapping import LiveMapping
+from scattersphere._shares import FairShares
+from scattersphere.definitions import resolve_params, secret_names
+from scattersphere.engine.run import Run
+from scattersphere.errors import ConflictError, NoSuchRunError
+from scattersphere.jobs.reruns import check_again, plan_again, take_over
+from scattersphere.model.arguments import check_mapping, check_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scattersphere.engine.attempt import Attempt
+    from scattersphere.engine.execution import Execution
+    from scattersphere.engine.executor import JobExecutor
+    from scattersphere.engine.plan import Plan
+    from scattersphere.jobs.durable import ChildKey, DurableRuns
+    from scattersphere.jobs.jobs import Jobs
+    from scattersphere.model.definition import JobDefinition
+    from scattersphere.registry.registry import TaskRegistry
+    from scattersphere.schedules.occurrences import ScheduledFor, ScheduleState
+
+
+class RunHistory(LiveMapping[int, "Run"]):
+    """Keeps at most `keep` ended runs, none for longer than `keep_for` seconds.
+
+    Only whole ended runs are evicted: what is too old, in the order in which they ended; of what is too many, the
+    oldest of the job that has the most, so that one job that runs all the time does not take the others' history.
+    `on_evict` is told of each.
+    `remind(when, callback)` has `callback(now)` called at `when`: age needs no new run to take effect.
+    """
+
+    def __init__(
+        self,
+        keep: int,
+        keep_for: float,
+        on_evict: Callable[[Run], None],
+        remind: Callable[[float, Callable[[float], None]], None],
+    ) -> None:
+        self._keep = keep
+        self._keep_for = keep_for
+        self._on_evict = on_evict
+        self._remind = remind
+        self._reminded = False
+        self._runs: dict[int, Run] = {}
+        self._ended: dict[int, float] = {}
+        """When the ended ones have ended, oldest first."""
+        self._shares = FairShares[int]()
+        """The numbers of the ended ones by job."""
+        self.evicted: int = 0
+
+    def __getitem__(self, run_id: int) -> Run:
+        try:
+            return self._runs[run_id]
+        except KeyError:
+            kept = f"kept are {min(self._runs)} to {max(self._runs)}" if self._runs else "no run is kept"
+            raise NoSuchRunError(f"no run {run_id!r}; {kept}") from None
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(list(self._runs))
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __contains__(self, run_id: object) -> bool:
+        return run_id in self._runs
+
+    def __repr__(self) -> str:
+        return f"<{len(self._runs)} runs, {len(self._ended)} of them ended>"
+
+    def add(self, number: int, run: Run) -> None:
+        """Take up a new run."""
+        self._runs[number] = run
+
+    def ended(self, number: int, job: str, now: float) -> None:
+        """A run of a job has ended at `now`; evict what is too much or too old."""
+        self._ended[number] = now
+        self._shares.add(job, number)
+        self.evict(now)
+
+    def evict(self, now: float) -> None:
+        """Let go of ended runs beyond the limits, and look again when the next one is too old."""
+        while self._ended and now - self._oldest() >= self._keep_for:
+            self._evict(next(iter(self._ended)))
+        while len(self._ended) > self._keep:
+            _, number = self._shares.largest()
+            self._evict(number)
+        if self._ended and not self._reminded and self._keep_for < math.inf:
+            self._reminded = True
+            self._remind(self._oldest() + self._keep_for, self._look_again)
+
+    def _oldest(self) -> float:
+        return next(iter(self._ended.values()))
+
+    def _evict(self, number: int) -> None:
+        del self._ended[number]
+        run = self._runs.pop(number)
+        self._shares.remove(run.job, number)
+        self.evicted += 1
+        self._on_evict(run)
+
+    def _look_again(self, now: float) -> None:
+        self._reminded = False
+        self.evict(now)
+
+
+@attrs.frozen
+class StartRequest:
+    """What was asked for: a job with parameters; the arguments of a single task are part of its definition."""
+
+    job: str
+    params: Mapping[str, Any]
+
+
+class IdempotencyKeys:
+    """Remembers which run each key stands for."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Callable[[], StartRequest], Run]] = {}
+
+    def find(
+        self, key: str, request: StartRequest, earlier: Run | None, request_of: Callable[[Run], StartRequest]
+    ) -> Run | None:
+        """Return the run that the key stands for, or else `earlier`, of which `request_of` knows what it was.
+
+        Raises `ConflictError` if that was another request.
+        """
+        if key in self._known:
+            known, run = self._known[key]
+            asked = known()
+        elif earlier is not None:
+            run, asked = earlier, request_of(earlier)
+        else:
+            return None
+        if asked != request:
+            raise ConflictError(f"key {key!r} stands for run {run.id}: another job or other parameters")
+        return run
+
+    def add(self, key: str, request: Callable[[], StartRequest], run: Run) -> None:
+        """Let the key stand for the run, as long as it is kept.
+
+        Of a run of an earlier life it is known what it was asked with when the jobs are defined again.
+        """
+        self._known[key] = request, run
+
+    def forget(self, run: Run) -> None:
+        """The run is no longer kept."""
+        if run.key is not None:
+            self._known.pop(run.key, None)
+
+
+class RunFactory:
+    """Makes runs of definitions: parameters, key, plan and pins, in that order; a refusal leaves nothing behind."""
+
+    def __init__(
+        self, jobs: Jobs, registry: TaskRegistry, executor: JobExecutor, history: tuple[int, float]
+    ) -> None:
+        self._jobs = jobs
+        self._registry = registry
+        self._executor = executor
+        self.runs: RunHistory = RunHistory(*history, self._evicted, self._remind)
+        self._keys = IdempotencyKeys()
+        self.durable: DurableRuns | None = None
+        """What writes runs into the journal, where there is one."""
+        self._write: Callable[[], None] | None = None
+        """Writes the run that is being started."""
+
+    def start(  # noqa: PLR0913 - by whom, for whom and of what a run may be
+        self,
+        definition: JobDefinition,
+        overrides: Mapping[str, Any] | None,
+        key: str | None = None,
+        *,
+        plan: Plan | None = None,
+        args: Mapping[str, Any] | None = None,
+        child_of: Attempt | None = None,
+        child_key: ChildKey | None = None,
+        scheduled: ScheduledFor | None = None,
+        schedule: ScheduleState | None = None,
+        earlier: Run | None = None,
+    ) -> Run:
+        """Start a run, or return the one that `key` stands for; `args` are those of a run of one task.
+
+        `plan` is that of the definition, where it was compiled already; `scheduled` says by which schedule, if by one,
+        and `schedule` what is remembered of that from then on. `earlier` is the run that the journal has for the key.
+
+        Raises `DefinitionError`, `UnresolvedError`, `BusyError`, `ConflictError`.
+        """
+        params, secrets = _parameters(definition, overrides)
+        request = None
+        if key is not None:
+            check_text(key, "key")
+            request = StartRequest(self._jobs.identity(definition), dict(params))
+            # It may not be among the runs that are kept in memory, and its key not among theirs.
+            known = self._keys.find(key, request, earlier, lambda run: self._request_of(run.execution))
+            if known is not None:
+                return known
+        plan = plan or self._jobs.plan(definition)
+        if plan.fed:
+            plan.check_params(params)
+
+        def prepare(execution: Execution) -> None:
+            execution.secrets, execution.key = secrets, key
+            if scheduled is not None:
+                _note_schedule(scheduled, execution)
+            given = secrets & (overrides or {}).keys()
+            self._record(execution, args=args, given=given, child=child_key, schedule=schedule)
+
+        execution = self._executor.submit(plan, params, child_of=child_of, prepare=prepare)
+        run = self._take_up(execution)
+        if key is not None and request is not None:
+            self._keys.add(key, lambda: request, run)
+        return run
+
+    async def rerun(self, run_id: int, *, from_failed: bool, code: str, alive: Callable[[], None]) -> Run:
+        """Start a run of the plan of an ended one; `alive` is asked again once its code is there."""
+        earlier = self.runs[run_id].execution
+        check_again(earlier, code)
+        async with plan_again(earlier, code, self._registry, self._jobs) as plan:
+            alive()
+            taken = take_over(earlier, from_failed=from_failed)
+
+            def prepare(execution: Execution) -> None:
+                taken.apply(earlier, execution)
+                self._record(execution, given=earlier.given_secrets, again=earlier.id)
+
+            return self._take_up(self._executor.submit(plan, earlier.params, prepare=prepare))
+
+    def _record(
+        self,
+        execution: Execution,
+        *,
+        args: Mapping[str, Any] | None = None,
+        given: frozenset[str] = frozenset(),
+        child: ChildKey | None = None,
+        again: int | None = None,
+        schedule: ScheduleState | None = None,
+    ) -> None:
+        """Prepare a new run for the journal, if there is one."""
+        if self.durable is not None:
+            self._write = self.durable.record(
+                execution, args=args, given=given, child=child, again=again, schedule=schedule
+            )
+
+    def take_back(self, run: Run) -> None:
+        """Take up a run of an earlier life of the Server."""
+        execution = run.execution
+        self.runs.add(execution.id, run)
+        if execution.state.ended:
+            self.runs.ended(execution.id, execution.plan.job, self._executor.clock())
+        if execution.key is not None:
+            self._keys.add(execution.key, lambda: self._request_of(execution), run)
+
+    def _request_of(self, execution: Execution) -> StartRequest:
+        """Return what a run of an earlier life was asked with."""
+        return StartRequest(self._jobs.identity_of(execution.plan.definition), dict(execution.params))
+
+    def _take_up(self, execution: Execution) -> Run:
+        """Make a run of what was submitted, and pin its code."""
+        run = Run(execution, self._executor)
+        self.runs.add(execution.id, run)
+        write, self._write = self._write, None
+        if write is not None:
+            write()
+        if execution.state.ended:  # nothing in it had to be executed
+            self._registry.keep(execution.id, execution.plan.versions)
+            self.runs.ended(execution.id, execution.plan.job, self._executor.clock())
+        else:
+            self._registry.pin(execution.id, execution.plan.versions, keep=True)
+        return run
+
+    def ended(self, execution: Execution) -> None:
+        """Unpin the code of a run, unless a refuser executes it still, and put the run into the history."""
+        if execution not in self._executor.stuck.values():
+            self._registry.unpin(execution.id)
+        if execution.id in self.runs:
+            self.runs.ended(execution.id, execution.plan.job, self._executor.clock())
+
+    def _remind(self, when: float, callback: Callable[[float], None]) -> None:
+        self._executor.deadlines.call_at(when, lambda: callback(self._executor.clock()))
+
+    def _evicted(self, run: Run) -> None:
+        """Forget a run: the files of its code, its log and its key."""
+        self._registry.forget(run.id)
+        run.execution.discard_log()
+        self._keys.forget(run)
+
+
+def _note_schedule(scheduled: ScheduledFor, execution: Execution) -> None:
+    execution.scheduled = scheduled
+    execution.log.append(logging.INFO, f"started by {scheduled}")
+
+
+def _parameters(
+    definition: JobDefinition, overrides: Mapping[str, Any] | None
+) -> tuple[Mapping[str, Any], frozenset[str]]:
+    """Return the parameters of a run, and the names of those that are secret. Raises `DefinitionError`, `TypeError`."""
+    if overrides is None and not definition.params:
+        return {}, frozenset()
+    check_mapping(overrides, "params")
+    return resolve_params(definition, overrides or {}), secret_names(definition)
