@@ -1,7 +1,8 @@
 """Attempts held at a checkpoint during a pause, with all the tasks and threads that a body may consist of.
 
 Each of them that comes to a checkpoint waits at a gate of its own. The attempt counts as held, and its timeout stands
-still, when nothing of it executes that is not held: its other tasks wait for their own children, its threads sleep.
+still, when nothing of it executes that is not held: its other tasks wait for their own children, or for runs that are
+paused too; its threads sleep.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import sys
 import threading
 from time import thread_time
 from typing import TYPE_CHECKING, Any, Protocol
+
+from scattersphere.model.states import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,6 +104,11 @@ class Holds:
         for gate in gates:
             gate.set()
 
+    def waits_for_runs(self, attempt: Attempt) -> None:
+        """Note that a body waits for runs that it has started, or that one of these is paused by now."""
+        if _waits(attempt):
+            self._look_soon(attempt)
+
     def _look_soon(self, attempt: Attempt) -> None:
         self._new[attempt] = None
         if not self._due:
@@ -115,7 +123,7 @@ class Holds:
         begun = thread_time()  # what others make it wait for is no reason to look more rarely
         self._due = False
         new, self._new = self._new, {}
-        waiting = [attempt for attempt in new if attempt.gates]
+        waiting = [attempt for attempt in new if _waits(attempt)]
         busy = self._host.loop.at_work({attempt: set(attempt.gates.values()) for attempt in waiting})
         for attempt in waiting:
             self._host.guard(attempt.execution, self._decide, attempt, attempt in busy, GAP)
@@ -124,7 +132,7 @@ class Holds:
     def _decide(self, attempt: Attempt, busy: bool, gap: float) -> None:  # noqa: FBT001 - said once, above
         """Count the attempt as held, or look at it again."""
         machine = attempt.execution.machine
-        if not attempt.gates or attempt.unit in machine.record.held:
+        if not _waits(attempt) or attempt.unit in machine.record.held:
             return
         if not busy and not threads_at_work(attempt):
             commands = machine.checkpoint(attempt.unit)
@@ -139,6 +147,18 @@ class Holds:
             self._decide(attempt, bool(self._host.loop.at_work(held)), min(gap * 2, GAP_MOST))
 
         self._host.deadlines.call_later(attempt.execution, gap, again)
+
+
+def _waits(attempt: Attempt) -> bool:
+    """Whether part of a body waits for a resume: at a checkpoint, or during a pause for runs that are all paused."""
+    if attempt.gates:
+        return True
+    runs = attempt.waits_for
+    return bool(runs) and attempt.execution.pausing and all(_is_paused(run) for run in runs)
+
+
+def _is_paused(execution: Execution) -> bool:
+    return execution.state is RunState.PAUSED or execution.state.ended
 
 
 def threads_at_work(attempt: Attempt) -> bool:

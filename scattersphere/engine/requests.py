@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from scattersphere.engine.cancellation import Canceller
     from scattersphere.engine.commands import CommandQueue
     from scattersphere.engine.execution import Execution
+    from scattersphere.engine.holds import Holds
     from scattersphere.engine.timers import Deadlines
 
 CHILD_GRACE = 0.5
@@ -34,6 +35,7 @@ class RequestHost(Protocol):
     clock: Callable[[], float]
     grace: float
     running: dict[int, Execution]
+    holds: Holds
     is_suspending: bool
 
     def admit(self) -> None:
@@ -123,7 +125,7 @@ class RunRequests:
             self._ask_child(child, verb)
         for unit in list(execution.machine.record.lent):
             if (attempt := execution.live.get(unit)) is not None:
-                self.hold_waiting(attempt)
+                self._host.holds.waits_for_runs(attempt)
 
     def end_children_of(self, attempt: Attempt) -> None:
         """An attempt is cancelled or killed: so are the runs that it has started."""
@@ -175,7 +177,7 @@ class RunRequests:
         child.waited_by = (*child.waited_by, parent)
         if parent.execution.machine.lend(parent.unit):
             self._host.wake()
-        self.hold_waiting(parent)
+        self._host.holds.waits_for_runs(parent)
 
     async def _get_places_back(self, parent: Attempt, child: Execution) -> None:
         """Wait until the dispatcher has places for the parent again, if it waits for no other child."""
@@ -199,17 +201,6 @@ class RunRequests:
         if attempt is not None and attempt.place is not None:
             attempt.place.set()
 
-    def hold_waiting(self, attempt: Attempt) -> None:
-        """During a pause, hold a parent that waits only for runs which are paused too."""
-        execution, machine = attempt.execution, attempt.execution.machine
-        children = attempt.waits_for
-        if not (execution.pausing and children) or attempt.unit in machine.record.held:
-            return
-        if all(child.state is RunState.PAUSED or child.state.ended for child in children):
-            commands = machine.hold_waiting(attempt.unit)
-            if attempt.unit in machine.record.held:
-                self._canceller.stand_still(attempt, commands)
-
     def arm_run_timeout(self, execution: Execution) -> None:
         """Start or continue the clock of the run's own timeout."""
         if execution.remaining is None or execution.timer is not None:
@@ -230,7 +221,7 @@ class RunRequests:
     def run_paused(self, execution: Execution) -> None:
         """Stop the clock of the run's timeout while it is paused, and of parents that wait for it."""
         for parent in execution.waited_by:
-            self.hold_waiting(parent)
+            self._host.holds.waits_for_runs(parent)
         if execution.timer is not None and execution.remaining is not None:
             execution.timer.cancel()
             execution.timer = None

@@ -71,6 +71,24 @@ class Two(RunnableTask):
                 group.start_soon((await context.start("kid")).wait)
 
 
+class Busy(RunnableTask):
+    """Wait for a child in one task; work for four seconds in another, then come to checkpoints there."""
+
+    async def run(self, context):
+        child = await context.start("kid")
+        KIDS.append(child)
+
+        async def works():
+            await anyio.sleep(4)
+            for _ in range(10):
+                await anyio.sleep(1)
+                await context.checkpoint()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(child.wait)
+            group.start_soon(works)
+
+
 class Impatient(RunnableTask):
     """Wait for a child for two seconds, then cancel it."""
 
@@ -88,7 +106,7 @@ def virtually(main, *, kid="Slow", **options):
         KIDS.clear()
         async with Server(**{"pools": {"db": 9}, **options}) as server:
             server.register_tasks("std", scattersphere.tasks.ALL)
-            server.register_tasks("app", [Parent, LateParent, Slow, Quick, Recursive, Two, Impatient])
+            server.register_tasks("app", [Parent, LateParent, Slow, Quick, Recursive, Two, Busy, Impatient])
             server.define(JobDefinition.build("kid").task("k", kid, pool="db").done())
             server.define(JobDefinition.build("rec").task("r", "Recursive").done())
             server.define(JobDefinition.build("short", timeout=2).task("p", "Parent").done())
@@ -180,6 +198,22 @@ def test_a_parent_is_paused_when_its_child_is():
         await run.wait()
         assert run.succeeded
         assert run.results["Parent"] == "succeeded"
+
+    virtually(main)
+
+
+def test_a_parent_of_which_a_task_works_while_another_waits_for_a_child_is_paused_when_that_one_is_held():
+    async def main(server):
+        run = await server.start_task("Busy")
+        await trio.sleep(1.5)
+        run.pause()
+        await trio.sleep(2)
+        assert KIDS[0].state is RunState.PAUSED
+        assert run.state is RunState.PAUSING  # it works
+        await trio.sleep(4)
+        assert run.state is RunState.PAUSED  # at a checkpoint, and waiting for a run that is paused
+        run.resume()
+        assert (await run.wait(60)).succeeded
 
     virtually(main)
 

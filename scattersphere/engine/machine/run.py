@@ -524,13 +524,6 @@ class RunMachine:
         self.ready.lend(unit)
         return True
 
-    def hold_waiting(self, unit: int) -> Sequence[Command]:
-        """Count an attempt as held during a pause: all the runs for which it waits are paused."""
-        if unit in self.record.lent and self.holds(unit):
-            self.record.held.add(unit)
-            return self._draw()
-        return NO_COMMANDS
-
     def _leave(self, unit: int) -> None:
         """An attempt has ended."""
         self.record.live -= 1

@@ -139,7 +139,7 @@ class Chronicle:
 
 SIGNALS = (
     "slot", "pause", "resume", "stop", "cancel", "kill", "timeout", "crash", "ok", "ended", "attempt_timeout",
-    "finally_timeout", "grace_over", "checkpoint", "interrupted", "hold_waiting", "work",
+    "finally_timeout", "grace_over", "checkpoint", "interrupted", "work",
 )  # fmt: skip
 """What returns commands."""
 
@@ -654,7 +654,8 @@ class Player:
             assert machine.lend(unit) == (
                 machine.record.task_states[unit] == RUNNING and unit not in machine.record.stuck and not lent
             )
-            machine.hold_waiting(unit)
+            if unit in machine.record.lent:  # all the runs that it waits for are paused
+                machine.checkpoint(unit)
         elif act == "reclaim":
             machine.ready.reclaim(unit)
         elif act == "seize":
