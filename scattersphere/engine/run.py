@@ -176,6 +176,13 @@ class Tasks(Mapping[str, TaskStatus]):
     def __len__(self) -> int:
         return len(self._execution.plan.tasks)
 
+    def named(self, *states: TaskState) -> Iterator[str]:
+        """Yield the names of the tasks that are in one of these states; quick, however many tasks there are."""
+        wanted = {TASK_STATES.index(state) for state in states}
+        codes = bytes(self._execution.machine.record.task_states[: len(self)])
+        if not wanted.isdisjoint(codes):
+            yield from (name for name, code in zip(self, codes, strict=True) if code in wanted)
+
     def width(self, name: str) -> int | None:
         """Return how many instances a mapped task has; None for others, and before its list is known."""
         return self._execution.machine.record.width_of(task_number(self._execution, name))

@@ -97,8 +97,8 @@ class Node:
         return None if self.progress is None else self.progress.state
 
 
-def node_of(name: str, task: Task) -> Node:
-    """Return the node of a task: what runs, over what, when."""
+def node_of(name: str, task: Task, progress: Progress | None = None) -> Node:
+    """Return the node of a task: what runs, over what, when, and how it goes."""
     lines = [task.task]
     if task.map:
         lines.append(f"for each {', '.join(map(str, task.map))}")
@@ -106,7 +106,8 @@ def node_of(name: str, task: Task) -> Node:
         lines.append(f"if {_condition(task.run_if)}")
     if task.trigger_rule is not None:
         lines.append(str(task.trigger_rule))
-    return Node(name, tuple(map(plain, lines)), mapped=bool(task.map), finally_=bool(task.finally_))
+    mapped, last = bool(task.map), bool(task.finally_)
+    return Node(name, tuple(map(plain, lines)), mapped=mapped, finally_=last, progress=progress)
 
 
 def nodes_of(tasks: Mapping[str, Task]) -> list[Node]:
@@ -124,5 +125,7 @@ def _condition(value: object) -> str:
 
 def plain(text: str) -> str:
     """Return one printable line of at most `LINE` characters."""
-    text = "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+    text = " ".join(text.split())
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else "?" for char in text)
     return text if len(text) <= LINE else f"{text[: LINE - 3]}..."

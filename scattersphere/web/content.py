@@ -29,12 +29,11 @@ if TYPE_CHECKING:
     from scattersphere.model.logs import LogLine
 
 FAILED = frozenset({RunState.FAILED, RunState.CRASHED})
+_BAD = frozenset({TaskState.FAILED, TaskState.CRASHED})
 WAITING = frozenset({RunState.QUEUED, RunState.PAUSED})
 DAY = dt.timedelta(hours=24)
 PAGE = 50
 """Runs on a page of the list."""
-SEARCHED = 2_000
-"""Tasks among which those that execute are looked for, to be named."""
 STRIP = 20
 """Runs that the list of jobs shows of each."""
 LINES, EVENTS, ROWS = 500, 30, 60
@@ -157,17 +156,14 @@ def what_failed(run: Run) -> str:
 
 def failed_tasks(run: Run, most: int) -> list[tuple[str, TaskStatus]]:
     """Return the tasks and instances that failed, in the order of the definition."""
-    bad = {TaskState.FAILED, TaskState.CRASHED}
-    if not any(run.counts.get(state) for state in bad):
-        return []
     found: list[tuple[str, TaskStatus]] = []
-    for name in run.tasks:
-        status = run.tasks[name]
-        if status.state in bad:
-            instance = next((one for one in run.tasks.instances(name) if one.state in bad), None)
-            found.append((name, status) if instance is None else (f"{name}[{instance.index}]", instance))
-            if len(found) == most:
-                break
+    for name in islice(run.tasks.named(TaskState.FAILED, TaskState.CRASHED), most):
+        bad = (one for one in run.tasks.instances(name) if one.state in _BAD)
+        instance = next(bad, None)
+        if instance is None:
+            found.append((name, run.tasks[name]))
+        else:
+            found.append((f"{name}[{instance.index}]", instance))
     return found
 
 
@@ -510,9 +506,9 @@ def what_now(run: Run) -> str:
         return first_line(run.waits_for or "waits for its turn")
     if not run.counts.get(TaskState.RUNNING):
         return ""
-    names = [name for name in islice(run.tasks, SEARCHED) if run.tasks[name].state is TaskState.RUNNING]
-    more = run.counts[TaskState.RUNNING] - len(names[:2])
-    return ", ".join(names[:2]) + (f" and {more:,} more" if names and more else "")
+    names = list(islice(run.tasks.named(TaskState.RUNNING), 2))
+    more = run.counts[TaskState.RUNNING] - len(names)
+    return ", ".join(names) + (f" and {more:,} more" if more else "")
 
 
 # ---- one run

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from functools import lru_cache, partial
-from importlib.resources import files
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 import anyio.to_thread
-import jinja2
 from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from scattersphere._version import own_version
 from scattersphere.commands.arguments import Definition
 from scattersphere.commands.errors import wire_error
 from scattersphere.commands.gateway import SourceAuthenticator
 from scattersphere.errors import BundleLoadError, ScattersphereError
-from scattersphere.pictures import charts
-from scattersphere.pictures.labels import duration, words
-from scattersphere.pictures.looks import LOOKS, state_variables, stylesheet, symbols
 from scattersphere.pictures.nodes import nodes_of
 from scattersphere.pictures.svg import graph
 from scattersphere.web import content, fields, forms, runpage
@@ -35,6 +28,7 @@ from scattersphere.web.guard import API, Guard, RefusedError, cookie_header, coo
 from scattersphere.web.live import write_run, write_table
 from scattersphere.web.openapi import openapi
 from scattersphere.web.paths import NUMBER
+from scattersphere.web.rendering import asset, html, templates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,14 +38,6 @@ if TYPE_CHECKING:
     from scattersphere.engine.run import Run
     from scattersphere.web.guard import Authorize, Links
 
-_HERE = files("scattersphere.web")
-NAV = (
-    ("Overview", ""),
-    ("Jobs", "jobs"),
-    ("Runs", "runs"),
-    ("Bundles", "bundles"),
-    ("Schedules", "schedules"),
-)
 NEW_JOB = """{
   "name": "my-job",
   "tasks": {
@@ -61,7 +47,6 @@ NEW_JOB = """{
 """
 RUN = f"/runs/{{run:{NUMBER}}}"
 """The path of a run's page."""
-KEPT = "public, max-age=31536000, immutable"
 DEFINITION = 1024 * 1024
 """Bytes of a definition that is edited in a browser."""
 REGIONS = {
@@ -74,63 +59,6 @@ REGIONS = {
     "instances-live": "run-instances",
 }
 """The parts of the page of a run that are drawn again as it goes on, and their templates."""
-
-
-@lru_cache(maxsize=1)
-def assets() -> dict[str, tuple[bytes, str]]:
-    """Return the static files by name, each with its type; the colours of states come from the pictures' table."""
-    style = (_HERE / "static" / "style.css").read_text("utf-8")
-    style += state_variables() + stylesheet(".picture", ":root") + stylesheet(".picture-plot", ":root")
-    return {
-        "style.css": (style.encode(), "text/css; charset=utf-8"),
-        "page.js": ((_HERE / "static" / "page.js").read_bytes(), "text/javascript; charset=utf-8"),
-        "icon.svg": ((_HERE / "static" / "icon.svg").read_bytes(), "image/svg+xml"),
-    }
-
-
-@lru_cache(maxsize=1)
-def stamp() -> str:
-    """Return what changes when a static file does: part of its address, so that browsers may keep it for good."""
-    return hashlib.blake2b(b"".join(data for data, _ in assets().values()), digest_size=6).hexdigest()
-
-
-@lru_cache(maxsize=1)
-def templates() -> jinja2.Environment:
-    """Return the templates; every value is escaped where it is put in."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("scattersphere.web"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    own = (_HERE / "templates" / "symbols.html").read_text("utf-8")
-    sprite = f'<svg width="0" height="0" class="unseen" aria-hidden="true">{symbols(set(LOOKS))}{own}</svg>'
-    environment.globals.update(
-        words=words,
-        duration=duration,
-        nav=NAV,
-        sprite=Markup(sprite),  # noqa: S704 - our own files
-        stamp=stamp(),
-        version=own_version(),
-        bar=lambda counts: Markup(charts.bar(counts)),  # noqa: S704 - escaped where it is drawn
-        columns=lambda values, label: Markup(charts.columns(values, label=label)),  # noqa: S704 - the same
-        strip=_strip,
-        query=_query,
-        notice=None,
-        live="",
-    )
-    return environment
-
-
-def _query(given: Mapping[str, Any] | None = None, **parts: Any) -> str:
-    """Return a query of what is given, without what is empty."""
-    return urlencode({name: value for name, value in {**(given or {}), **parts}.items() if value})
-
-
-def _strip(rows: list[content.RunRow], base: str) -> Markup:
-    runs = [(str(row.id), row.state, row.seconds) for row in rows]
-    return Markup(charts.strip(runs, lambda name: f"{base}/runs/{name}"))  # noqa: S704 - escaped where it is drawn
 
 
 def pages_over(
@@ -269,10 +197,8 @@ class Pages:
     async def _show(
         self, request: Request, look: content.Look, template: str, here: str, **values: Any
     ) -> Response:
-        """Render off the loop: a large page takes longer than a turn may."""
         common = self._common(request, look) | {"here": here} | values
-        page = templates().get_template(template)
-        return HTMLResponse(await anyio.to_thread.run_sync(lambda: page.render(**common)))
+        return await html(request, partial(templates().get_template(template).render, **common))
 
     def _common(self, request: Request, look: content.Look) -> dict[str, Any]:
         return {
@@ -317,11 +243,8 @@ class Pages:
 
     async def static(self, request: Request) -> Response:
         """Give a file that never changes under its address."""
-        found = assets().get(request.path_params["name"])
-        if found is None:
-            return await self._not_found(request, Exception())
-        data, kind = found
-        return Response(data, media_type=kind, headers={"cache-control": KEPT})
+        found = asset(request, request.path_params["name"])
+        return await self._not_found(request, Exception()) if found is None else found
 
     async def login(self, request: Request) -> Response:
         """Take the code of a one-time link. A preview of the link (HEAD) does not use it up."""
@@ -498,16 +421,21 @@ class Pages:
         return self._gateway.run(look.principal, request.path_params["run"])
 
     async def run(self, request: Request, look: content.Look) -> Response:
-        """Show a run: what went wrong first, then its graph, timeline and log."""
+        """Show a run: what went wrong first, then its graph, timeline and log, which are drawn meanwhile."""
         run, query = self._run(request, look), runpage.Query.of(request.query_params)
-        found = await anyio.to_thread.run_sync(runpage.whole_page, look, run, query)
-        live = (
-            ""
-            if run.state.ended
-            else f"{request.scope.get('root_path', '')}/runs/{run.id}/live?{request.query_params}"
-        )
-        events = await runpage.last_events(run)
-        return await self._show(request, look, "run.html", "Runs", live=live, events=events, **found)
+        base = request.scope.get("root_path", "")
+        live = "" if run.state.ended else f"{base}/runs/{run.id}/live?{request.query_params}"
+        common = self._common(request, look) | {"here": "Runs", "live": live}
+        common["events"] = await runpage.last_events(run)
+        head = await anyio.to_thread.run_sync(runpage.head_parts, look, run, query)
+        page = templates().get_template("run.html").render(**common, **head)
+        top, _, bottom = page.partition(runpage.REST)
+
+        def rest() -> str:
+            parts = common | head | runpage.rest_parts(look, run, query, head)
+            return templates().get_template("run-rest.html").render(**parts) + bottom
+
+        return await html(request, lambda: top, rest)
 
     async def run_live(self, request: Request, look: content.Look) -> Response:
         """Stream the parts of a run's page as they change, and the lines of its log."""

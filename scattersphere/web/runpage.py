@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -51,6 +52,10 @@ LISTED = 10
 """Instances of a map on a page of them."""
 FAILURES = 3
 """Failures that are shown before everything else."""
+RESULTS = 50
+"""Results that are shown."""
+REST = "<!-- the rest -->"
+"""Where in the page of a run the parts stand that take longer to draw. No text of a user's holds it: it is escaped."""
 LEVELS = (("0", "all levels"), ("20", "info and above"), ("30", "warnings and errors"), ("40", "errors"))
 _FRAME = re.compile(r'^\s*File "([^"]+)", line (\d+), in (.+)$', re.MULTILINE)
 
@@ -144,52 +149,63 @@ class Query:
         )
 
 
-def live_parts(look: Look, run: Run, query: Query) -> dict[str, Any]:
-    """Return what is drawn again as a run goes on. It reads the whole run: call it in a thread."""
-    picture = run.picture()
-    row = run_row(run)
-    chosen = _chosen(run, picture, query)
-    begun = [each for each in picture.rows if each.attempts]
-    crowd = len(begun) > ROWS
-    shown = _worth_a_row(begun) if crowd else begun
+def head_parts(look: Look, run: Run, query: Query) -> dict[str, Any]:
+    """Return what the page of a run shows first, which is quick however many tasks there are."""
     failures = failed_tasks(run, FAILURES)
     bad = sum(run.counts.get(state, 0) for state in (TaskState.FAILED, TaskState.CRASHED))
+    # The task that the address names; of a failed run, the first that failed.
+    looked_at = query.task if query.task in run.tasks else failures[0][1].name if failures else ""
     return {
         "r": _Row(
-            row, is_over=run.state.ended, unwell=run.state.ended and run.state is not RunState.SUCCEEDED
+            run_row(run),
+            is_over=run.state.ended,
+            unwell=run.state.ended and run.state is not RunState.SUCCEEDED,
         ),
         "defined": run.job in look.server.definitions,
         "failures": [_failure(run, name, status) for name, status in failures],
         "more_failures": max(0, bad - len(failures)),
         "stuck": run.stuck,
         "parent": run.parent,
-        "params_short": [(name, shown_value(value)) for name, value in list(run.params.items())[:2]],
+        "params_short": [(name, shown_value(value)) for name, value in islice(run.params.items(), 2)],
+        "could_not_start": run.counts.get(TaskState.UPSTREAM_FAILED, 0),
+        "waits_for": run.waits_for if run.state is RunState.QUEUED else "",
+        "looked_at": looked_at,
+        "mapped": bool(looked_at and run.tasks.width(looked_at)),
+    }
+
+
+def live_parts(look: Look, run: Run, query: Query) -> dict[str, Any]:
+    """Return what is drawn again as a run goes on. It reads the whole run: call it in a thread."""
+    head = head_parts(look, run, query)
+    return head | picture_parts(run, query, head)
+
+
+def picture_parts(run: Run, query: Query, head: dict[str, Any]) -> dict[str, Any]:
+    """Return graph, task and timeline of a run whose head was drawn already; call it in a thread."""
+    picture, name = run.picture(), head["looked_at"]
+    chosen = _chosen(run, picture, name) if name else None
+    begun = [each for each in picture.rows if each.attempts]
+    crowd = len(begun) > ROWS
+    shown = _worth_a_row(begun) if crowd else begun
+    return {
         "graph": Markup(  # noqa: S704 - escaped where it is drawn
             graph(
                 picture.nodes,
                 picture.upstreams,
                 fit=NARROW if chosen else WIDE,
-                chosen=chosen.name if chosen else None,
+                chosen=name or None,
                 link=_link_to_task,
             )
         ),
         "chosen": chosen,
-        "instances": _instances(run, chosen, query) if chosen is not None and chosen.counts else None,
-        "could_not_start": run.counts.get(TaskState.UPSTREAM_FAILED, 0),
-        "waits_for": run.waits_for if run.state is RunState.QUEUED else "",
+        "instances": _instances(run, chosen, query) if chosen is not None and head["mapped"] else None,
         "zoom": _zoom(query.window, picture.lasted.seconds),
         "throughput": _throughput(begun, picture.lasted.seconds) if crowd else None,
         "lasted": picture.lasted.seconds,
         "rows": shown,
         "rows_more": len(begun) - len(shown),
         "timeline": Markup(  # noqa: S704 - the same
-            timeline(
-                shown,
-                picture.lasted,
-                window=query.window,
-                pauses=picture.pauses,
-                chosen=chosen.name if chosen else None,
-            )
+            timeline(shown, picture.lasted, window=query.window, pauses=picture.pauses, chosen=name or None)
         ),
         "window": f"{duration(query.window[0])} to {duration(query.window[1])}"
         if query.window
@@ -210,14 +226,12 @@ class _Row:
         return getattr(self._row, name)
 
 
-def whole_page(look: Look, run: Run, query: Query) -> dict[str, Any]:
-    """Return all that the page of a run shows; call it in a thread."""
-    parts = live_parts(look, run, query)
-    chosen = parts["chosen"]
-    task = chosen.name if chosen is not None and query.of_task else None
-    lines = run.logs(task=task, tail=None if query.find or query.level else LINES)
+def rest_parts(look: Look, run: Run, query: Query, head: dict[str, Any]) -> dict[str, Any]:
+    """Return all that the page of a run shows below its head; call it in a thread."""
+    task = head["looked_at"] if query.of_task else None
+    lines = run.logs(task=task or None, tail=None if query.find or query.level else LINES)
     rows = log_rows(lines, level=query.level, find=query.find)
-    return parts | {
+    return picture_parts(run, query, head) | {
         "lines": rows[-LINES:],
         "log_cut": len(rows) > LINES or (len(lines) == LINES and not query.find),
         "level": str(query.level),
@@ -232,8 +246,10 @@ def whole_page(look: Look, run: Run, query: Query) -> dict[str, Any]:
 
 
 def _results(run: Run) -> dict[str, str]:
-    shown = run.results.shown()
-    return {name: shown_value(value) for name, value in list(shown.items())[:50] if value is not None}
+    """Return the first results that are something."""
+    found = ((name, run.results[name]) for name in run.results)
+    some = islice((name for name, value in found if value is not None), RESULTS)
+    return {name: shown_value(run.results.shown_of(name)) for name in some}
 
 
 def _params(run: Run) -> list[tuple[str, str, str]]:
@@ -369,14 +385,8 @@ def _failure(run: Run, name: str, status: Any) -> FailureRow:
     )
 
 
-def _chosen(run: Run, picture: RunPicture, query: Query) -> ChosenTask | None:
-    """Return the task that the address names; of a failed run, the first that failed."""
-    name = query.task
-    if name not in run.tasks:
-        failed = failed_tasks(run, 1)
-        if not failed:
-            return None
-        name = failed[0][1].name
+def _chosen(run: Run, picture: RunPicture, name: str) -> ChosenTask:
+    """Return the task that somebody looks at."""
     place = next(at for at, node in enumerate(picture.nodes) if node.name == name)
     node, row, now = picture.nodes[place], picture.rows[place], picture.lasted.seconds
     definition = run.definition.tasks[name]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import html.parser
 import json
 import re
+import threading
 
 import anyio
 import httpx
 import pytest
+from patience import PATIENCE
 
 from scattersphere import JobDefinition, Parameter, RunnableTask, Server, web
 from scattersphere.commands.access import Principal, Role
 from scattersphere.model.states import RunState, TaskState
+from scattersphere.web import runpage
 
 pytestmark = pytest.mark.anyio
 EVIL = "</title></script></textarea><script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}"
@@ -405,8 +408,6 @@ async def test_ten_thousand_tasks_are_a_page_of_a_few_hundred_kilobytes():
 
 
 async def test_a_page_of_twenty_tasks_is_small_over_the_wire():
-    import gzip
-
     builder = JobDefinition.build("twenty")
     for number in range(20):
         builder = builder.task(
@@ -417,8 +418,69 @@ async def test_a_page_of_twenty_tasks_is_small_over_the_wire():
         await (await server.start("twenty")).wait()
         client = browser(server)
         page = await client.get("/runs/1")
-        style = re.search(r'href="([^"]*style\.css[^"]*)"', page.text)[1]
-        script = re.search(r'src="([^"]*page\.js[^"]*)"', page.text)[1]
-        parts = [page.content, (await client.get(style)).content, (await client.get(script)).content]
-        assert sum(len(gzip.compress(part)) for part in parts) < 60_000
-        assert parts[2].count(b"\n") <= 200
+        links = re.findall(r'(?:href|src)="([^"]*(?:style\.css|page\.js)[^"]*)"', page.text)
+        assert len(links) == 2
+        assert sum([await over_the_wire(client, path) for path in ("/runs/1", *links)]) < 60_000
+        assert (await client.get(links[1])).text.count("\n") <= 200
+
+
+async def over_the_wire(client, path):
+    """Return the bytes that a browser is sent."""
+    async with client.stream("GET", path, headers={"Accept-Encoding": "gzip, br"}) as answer:
+        assert answer.headers["vary"] == "accept-encoding"
+        return sum([len(chunk) async for chunk in answer.aiter_raw()])
+
+
+async def test_a_page_comes_packed_or_not_as_the_browser_takes_it():
+    async with Server() as server:
+        furnish(server, JOB)
+        await (await server.start("night")).wait()
+        client = browser(server)
+        for path in ("/", "/runs/1", "/static/page.js"):
+            packed, plain = [
+                await client.get(path, headers={"Accept-Encoding": coding}) for coding in ("gzip", "identity")
+            ]
+            assert packed.headers.get("content-encoding") == "gzip"
+            assert "content-encoding" not in plain.headers
+            assert packed.text == plain.text
+
+
+async def test_a_run_is_seen_before_its_pictures_are_drawn(monkeypatch):
+    drawn = threading.Event()
+    draws = runpage.picture_parts
+
+    def slowly(*values):
+        assert drawn.wait(PATIENCE)
+        return draws(*values)
+
+    monkeypatch.setattr(runpage, "picture_parts", slowly)
+    async with Server() as server:
+        furnish(server, JobDefinition.build("bad").task("one", "Fail").done())
+        await (await server.start("bad")).wait()
+        sent, first = b"", anyio.Event()
+        app = browser(server)._transport.app
+
+        async def send(message):
+            nonlocal sent
+            sent += message.get("body", b"")
+            if b"boom" in sent:
+                first.set()
+
+        async def receive():
+            await anyio.sleep_forever()
+
+        scope = {
+            "type": "http", "method": "GET", "path": "/runs/1", "raw_path": b"/runs/1", "query_string": b"",
+            "root_path": "", "scheme": "http", "headers": [(b"host", b"localhost")], "client": None,
+            "http_version": "1.1", "asgi": {"spec_version": "2.4", "version": "3.0"},
+        }  # fmt: skip
+        async with anyio.create_task_group() as group:
+            group.start_soon(app, scope, receive, send)
+            try:
+                with anyio.fail_after(PATIENCE):
+                    await first.wait()
+                assert b'id="dag"' not in sent
+            finally:
+                drawn.set()
+        assert b'id="dag"' in sent
+        assert sent.endswith(b"</html>")

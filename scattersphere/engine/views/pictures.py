@@ -25,7 +25,7 @@ from scattersphere.pictures.notebook import run_html
 from scattersphere.pictures.timeline import AttemptBar, Band, Lasted, Span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from scattersphere.engine.execution import Execution
 
@@ -49,24 +49,23 @@ def run_nodes(execution: Execution) -> list[Node]:
     for unit in range(machine.record.shape.size, len(machine.record.task_states)):
         instances.setdefault(machine.record.task_of(unit), []).append(unit)
     return [
-        attrs.evolve(
-            node_of(planned.name, planned.definition),
-            progress=_progress(execution, number, instances.get(number, [])),
-        )
+        node_of(planned.name, planned.definition, _progress(execution, number, instances.get(number, ())))
         for number, planned in enumerate(execution.plan.tasks)
     ]
 
 
-def _progress(execution: Execution, number: int, instances: list[int]) -> Progress:
-    machine = execution.machine
+def _progress(execution: Execution, number: int, instances: Sequence[int]) -> Progress:
+    record = execution.machine.record
     started, ended = execution.started[number], execution.ended[number]
     return Progress(
-        state=str(TASK_STATES[machine.record.task_states[number]]),
+        state=TASK_STATES[record.task_states[number]].value,
         seconds=ended - started if ended >= started > NEVER else None,
-        attempts=machine.record.attempts[number],
-        instances=machine.record.width_of(number),
-        counts=Counter(str(TASK_STATES[machine.record.task_states[unit]]) for unit in instances),
-        retried=sum(machine.record.attempts[unit] > 1 for unit in instances),
+        attempts=record.attempts[number],
+        instances=record.width_of(number),
+        counts=Counter(TASK_STATES[record.task_states[unit]].value for unit in instances)
+        if instances
+        else {},
+        retried=sum(record.attempts[unit] > 1 for unit in instances),
     )
 
 
