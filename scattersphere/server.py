@@ -160,7 +160,7 @@ class Server(AsyncResource):
             self.registry.find,
             self.registry.known,
             self.registry.bundles.__contains__,
-            lambda: self._executor.traits,
+            self._executor.traits,
             known.pools,
         )
         self._claims = Claims(self._jobs, self._feed)
@@ -535,7 +535,8 @@ class Server(AsyncResource):
         definition, plan = await self._jobs.ready(job)
         earlier = None if key is None else await self._earlier(definition, key)
         self._require_open()
-        return await self._started(self._factory.start(definition, params, key, plan=plan, earlier=earlier))
+        run = self._factory.start(definition, params, key, plan=plan, earlier=earlier)
+        return run if self._durable is None else await self._started(run)
 
     async def _earlier(self, definition: JobDefinition, key: str) -> Run | None:
         """Return the run that was started with a key and that only the journal remembers."""
@@ -585,7 +586,8 @@ class Server(AsyncResource):
         args = dict(args or {})
         definition = job_of_task(self._registry.find(known), args)
         earlier = None if key is None else await self._earlier(definition, key)
-        return await self._started(self._factory.start(definition, None, key, args=args, earlier=earlier))
+        run = self._factory.start(definition, None, key, args=args, earlier=earlier)
+        return run if self._durable is None else await self._started(run)
 
     async def run_task(
         self,
@@ -734,11 +736,11 @@ class Server(AsyncResource):
         tell_failed_file(file, message)
 
     def _run_moved(self, execution: Execution, kind: EventKind) -> None:
-        now, job = self._executor.wall_clock.now(), execution.plan.job
-        self._feed.moved(kind, execution.id, job, execution.state, now)
+        job, when = execution.plan.job, execution.epoch + self._executor.clock()
+        when = self._feed.moved(kind, execution.id, job, execution.state, when)
         if kind is EventKind.RUN_QUEUED:
             return  # most start at once; how long others waited is told when they do
-        self._history_log.moved(execution, kind, now)
+        self._history_log.moved(execution, kind, when)
         if kind in {EventKind.RUN_STARTED, EventKind.RUN_RECOVERED}:
             if self._options.capture_loggers:
                 self._instruments.look()

@@ -33,15 +33,20 @@ class Admission:
         self._inside: dict[int, Execution] = {}
         self._by_job: Counter[str] = Counter()
 
-    def check(self, job: JobDefinition, *, child: bool) -> None:
+    def check(self, job: JobDefinition) -> None:
         """Raise `BusyError` where a further run of `job` can be neither started nor queued."""
-        if child:
-            return
         if self._job_full(job) and job.overlap is Overlap.REFUSE:
             raise BusyError(f"job {job.name!r} runs already {job.max_runs} time(s), which is its max_runs")
         full = self._job_full(job) or self._full
         if full and self.queued >= self._queue_limit:
             raise BusyError(f"{self.queued} runs are queued, which is the queue_limit; try later")
+
+    def pass_by(self, execution: Execution) -> bool:
+        """Give a new run its slot at once, if there is one and nobody waits; else it is to `enter`."""
+        if self.queued or self._full or self._job_full(execution.plan.definition):
+            return False
+        self.go_on(execution)
+        return True
 
     def enter(self, execution: Execution) -> list[Execution]:
         """Queue a run. Return the runs that it replaces (overlap "replace")."""
@@ -69,8 +74,7 @@ class Admission:
         found = min(filter(None, firsts), key=lambda one: one.id, default=None)
         if found is not None:
             self._take_out(found)
-            self._inside[found.id] = found
-            self._by_job[found.plan.job] += 1
+            self.go_on(found)
         return found
 
     def _take_out(self, execution: Execution) -> bool:
@@ -86,7 +90,7 @@ class Admission:
         return True
 
     def go_on(self, execution: Execution) -> None:
-        """A run that had its slot in an earlier life of the Server has it again, whatever the limits are by now."""
+        """Give a run a slot, whatever the limits are: one that had it in an earlier life of the Server has it again."""
         self._inside[execution.id] = execution
         self._by_job[execution.plan.job] += 1
 

@@ -338,7 +338,7 @@ class Execution:
         """Have a plan with code, and a new machine for it; nothing of the run was executed in this life."""
         self.plan = plan
         self.machine = RunMachine(plan.shape, self.id, self.machine.dispatcher, self._ask)
-        self.journal.compact(self.machine.record.journal)
+        self.journal.moves = self.machine.record.journal
 
     def take_up(self, facts: RunFacts) -> Sequence[Command]:
         """Have the new machine go on where these facts were taken; return what is to be done then."""
@@ -520,7 +520,7 @@ class Execution:
         self.waited_by, self.started_by = (), None
         yield from self.machine.compacting()
         moves = self.journal.moves
-        self.journal.compact(self.machine.record.journal)
+        self.journal.moves = self.machine.record.journal
         if not self.live and not self.machine.record.stuck:  # see `RunMachine.compacting`
             self.children, self.commands = NO_CHILDREN, NO_COMMANDS
         # Nobody reads the old list any more: to free a hundred thousand numbers takes milliseconds too.
@@ -538,6 +538,13 @@ class Execution:
         watchers, self.watchers = self.watchers, None
         if watchers is not None:
             watchers.set()
+
+    def conclude(self) -> None:
+        """The run has ended: tell it, and settle."""
+        try:
+            self.tell_end()
+        finally:
+            self.settle()
 
     def tell_end(self) -> None:
         """Wake those who wait for the end, and for the last events."""

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from scattersphere.engine.loops import Loop
     from scattersphere.engine.plan import Plan
     from scattersphere.engine.recorder import Recorder
+    from scattersphere.model.definition import JobDefinition
 
 _log = logging.getLogger("scattersphere.engine")
 MANY = 10_000
@@ -229,23 +230,18 @@ class JobExecutor:
         plan: Plan,
         params: Mapping[str, Any],
         *,
+        secrets: frozenset[str] = frozenset(),
+        key: str | None = None,
         child_of: Attempt | None = None,
         prepare: Callable[[Execution], None] | None = None,
     ) -> Execution:
         """Make a run of a plan, queued or started; `prepare` is called before it can start.
 
+        `secrets` are the names of parameters that nobody is to see.
         Raises `BusyError`, `ClosedError`, `EngineError`.
         """
         loop = self.loop
-        if self.failure is not None:
-            raise EngineError(f"the engine failed before: {self.failure!r}") from self.failure
-        job = plan.definition
-        self.admission.check(job, child=child_of is not None)
-        if child_of is not None and child_of.execution.depth >= DEEPEST:
-            raise ConflictError(
-                f"job {job.name!r} cannot be started here: child runs may be nested {DEEPEST} deep, "
-                f"and this is {child_of.execution.chain}"
-            )
+        self._check_start(plan.definition, child_of)
         if self.recorder is not None:
             self._last_id = self.recorder.take_number()
         else:
@@ -253,6 +249,7 @@ class JobExecutor:
         execution = self.make(self._last_id, plan, params)
         execution.context = self._context_of_caller()
         execution.created_at = loop.clock()
+        execution.secrets, execution.key = secrets, key
         if child_of is not None:
             execution.parent, execution.is_child = child_of.run_id, True
             execution.started_by, execution.depth = child_of, child_of.execution.depth + 1
@@ -267,10 +264,25 @@ class JobExecutor:
             self.guard(execution, self.slot, execution)
             self.requests.inherit(execution, child_of)
             return execution
+        if self.admission.pass_by(execution):
+            self.guard(execution, self.slot, execution)
+            return execution
         for replaced in self.admission.enter(execution):
             self.requests.request(replaced, "cancel", f"replaced by run {execution.id}", None)
         self.admit()
         return execution
+
+    def _check_start(self, job: JobDefinition, child_of: Attempt | None) -> None:
+        """Raise where no run of a job may be made now. Raises `BusyError`, `ConflictError`, `EngineError`."""
+        if self.failure is not None:
+            raise EngineError(f"the engine failed before: {self.failure!r}") from self.failure
+        if child_of is None:
+            self.admission.check(job)
+        elif child_of.execution.depth >= DEEPEST:
+            raise ConflictError(
+                f"job {job.name!r} cannot be started here: child runs may be nested {DEEPEST} deep, "
+                f"and this is {child_of.execution.chain}"
+            )
 
     def make(self, number: int, plan: Plan, params: Mapping[str, Any]) -> Execution:
         """Make the record of a run, and nothing more."""
@@ -393,7 +405,10 @@ class JobExecutor:
         try:
             more = not within_turn and self._go_on()
             # Other runs start attempts while a mass move goes on.
-            self.attempts.starts_left = CHUNK if within_turn else self._batch_size.starts()
+            batch = self._batch_size
+            if batch.left_at is not None:
+                batch.adapt()
+            self.attempts.starts_left = CHUNK if within_turn else batch.size
             more = self._start_ready() or more
             # What has just ended in its first step may have left a mass move, or words to be found.
             more = more or bool(self.commands.waiting or self.budget.waiting)
@@ -405,8 +420,8 @@ class JobExecutor:
         finally:
             self.pumping = False
             current_attempt.set(None)
-        if more and not within_turn:
-            self._batch_size.turn_over()
+        if more and not within_turn:  # only after a full turn the time until the next one tells anything
+            self._batch_size.left_at = time.perf_counter()
         if self.deadlines.timers.changed:
             self.deadlines.set_alarm()
         return more
@@ -512,16 +527,13 @@ class JobExecutor:
         starter = execution.started_by
         if starter is not None and execution in starter.execution.children:
             starter.execution.children.remove(execution)
-        self.guard(execution, execution.tell_end)
-        self.guard(execution, self._settle, execution)
-        self.admit()
-
-    def _settle(self, execution: Execution) -> None:
         if len(execution.machine.record.task_states) < MANY:
-            execution.settle()
-        else:  # takes some milliseconds, to which this turn's share is not to be added
+            self.guard(execution, execution.conclude)
+        else:  # to settle takes some milliseconds, to which this turn's share is not to be added
+            self.guard(execution, execution.tell_end)
             self.budget.in_pieces(self._settling(execution))
             self.wake()
+        self.admit()
 
     def _settling(self, execution: Execution) -> Iterator[None]:
         try:

@@ -231,33 +231,28 @@ class AdaptiveBatchSize:
     def __init__(self, most: int) -> None:
         self._least = min(LEAST, most)
         self._most = most
-        self._starts = most
-        self._left_at: float | None = None
+        self.size: int = most
+        """How many to start in this turn."""
+        self.left_at: float | None = None
+        """When the pump has left for a turn of the loop, if its own turn was full."""
         self._slow = 0.0
         """Seconds that the loop was away when the fewest were started; 0 as long as it was quick then."""
 
-    def starts(self) -> int:
-        """Return how many to start in this turn."""
-        if self._left_at is not None:
-            self._adapt(time.perf_counter() - self._left_at)
-            self._left_at = None
-        return self._starts
-
-    def _adapt(self, away: float) -> None:
+    def adapt(self) -> None:
+        """Draw the conclusion from how long the loop was away since the last full turn."""
+        if self.left_at is None:
+            return
+        away, self.left_at = time.perf_counter() - self.left_at, None
         if away <= TOO_LONG:
             self._slow = 0.0
-            self._starts = min(self._most, self._starts * 2)
+            self.size = min(self._most, self.size * 2)
             return
-        if self._starts <= self._least:
+        if self.size <= self._least:
             self._slow = away
         if self._slow / SHARE <= away <= self._slow * SHARE:
-            self._starts = min(MOST_IN_A_SLOW_LOOP, self._starts * 2)
+            self.size = min(MOST_IN_A_SLOW_LOOP, self.size * 2)
         else:  # by us, or it is as slow as it was no longer: then it is found out anew
-            self._starts = max(self._least, self._starts // 2)
-
-    def turn_over(self) -> None:
-        """The pump has had a full turn: only then the time until the next one tells anything."""
-        self._left_at = time.perf_counter()
+            self.size = max(self._least, self.size // 2)
 
 
 class WorkBudget:

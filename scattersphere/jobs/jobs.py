@@ -63,7 +63,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
         find: Find,
         known: Known,
         has_bundle: Callable[[str], bool],
-        backends: Callable[[], Mapping[str, BackendTraits]],
+        backends: Mapping[str, BackendTraits],
         pools: Mapping[str, int],
     ) -> None:
         self._find = find
@@ -209,7 +209,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
             definition = self.named(job)
         if not _is_large(definition) or self.stand_in is not None or self._plan_of(definition) is not None:
             return definition, None
-        backends = self._backends()
+        backends = self._backends
         plan = await self._with_code(definition, lambda find: compile_plan(definition, find, backends))
         return definition, self._keep_plan(plan)
 
@@ -242,7 +242,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
         if not asking:
             return []
         problems: list[RawProblem] = []
-        backends, suggester = self._backends(), Suggester(self._pools)
+        backends, suggester = self._backends, Suggester(self._pools)
         for name, task in asking:
             traits = backends.get(task.backend or "")
             if traits is not None and traits.takes_needs:
@@ -367,7 +367,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
     def _problems_with(
         self, find: Find, definition: JobDefinition, told: list[RawProblem]
     ) -> list[RawProblem]:
-        found = self._pool_problems(definition) + code_problems(definition, find, self._backends())
+        found = self._pool_problems(definition) + code_problems(definition, find, self._backends)
         return untold(found, told)
 
     def plan(self, definition: JobDefinition) -> Plan:
@@ -389,7 +389,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
 
     def compiled(self, definition: JobDefinition, find: Find) -> Plan:
         """Compile a definition with the code that `find` finds. Raises `UnresolvedError`."""
-        plan = compile_plan(definition, find, self._backends(), self.stand_in)
+        plan = compile_plan(definition, find, self._backends, self.stand_in)
         self._compiled.add(plan)
         return plan
 

@@ -210,14 +210,15 @@ class RunFactory:
             plan.check_params(params)
 
         def prepare(execution: Execution) -> None:
-            execution.secrets, execution.key = secrets, key
             if scheduled is not None:
                 _note_schedule(scheduled, execution)
             given = secrets & (overrides or {}).keys()
             self._record(execution, args=args, given=given, child=child_key, schedule=schedule)
 
-        execution = self._executor.submit(plan, params, child_of=child_of, prepare=prepare)
-        run = self._take_up(execution)
+        prepares = prepare if scheduled is not None or self.durable is not None else None
+        run = self._take_up(
+            self._executor.submit(plan, params, secrets=secrets, key=key, child_of=child_of, prepare=prepares)
+        )
         if key is not None and request is not None:
             self._keys.add(key, lambda: request, run)
         return run

@@ -49,17 +49,23 @@ def test_a_full_queue_is_refused_before_the_run_exists():
     admission = Admission(1, 1)
     admission.enter(run(1, FREE))
     assert taken(admission) == [1]
-    admission.check(FREE, child=False)
+    admission.check(FREE)
     admission.enter(run(2, FREE))
     with pytest.raises(BusyError):
-        admission.check(FREE, child=False)
+        admission.check(FREE)
 
 
-def test_a_child_takes_no_slot_and_is_never_refused():
-    admission = Admission(1, 0)
-    admission.enter(run(1, FREE))
-    taken(admission)
-    admission.check(FREE, child=True)
+def test_a_run_has_its_slot_at_once_where_there_is_one_and_nobody_waits():
+    admission = Admission(2, 10)
+    first, second, third = run(1, SINGLE), run(2, SINGLE), run(3, FREE)
+    assert admission.pass_by(first)
+    assert not admission.pass_by(second)  # its job is at its limit
+    admission.enter(second)
+    assert not admission.pass_by(third)  # somebody came before
+    admission.enter(third)
+    assert taken(admission) == [3]
+    admission.leave(first)
+    assert taken(admission) == [2]
 
 
 def test_overlap_refuse_says_so():
@@ -68,7 +74,7 @@ def test_overlap_refuse_says_so():
     admission.enter(run(1, job))
     taken(admission)
     with pytest.raises(BusyError, match="max_runs"):
-        admission.check(job, child=False)
+        admission.check(job)
 
 
 def test_overlap_replace_names_the_runs_that_must_go():

@@ -250,6 +250,13 @@ def test_a_parent_lends_its_places_while_it_waits_for_its_child(options, task):
     virtually(main, **options)
 
 
+def test_a_child_takes_no_slot_and_is_never_refused():
+    async def main(server):
+        assert (await server.run_task("Parent")).result == "succeeded"
+
+    virtually(main, kid="Quick", max_runs=1, queue_limit=0)
+
+
 def test_a_parent_goes_on_only_when_it_has_its_place_again():
     async def main(server):
         server.define(JobDefinition.build("par").task("p", "Parent", pool="db").done())

@@ -25,9 +25,10 @@ def turns(monkeypatch):
     def turns(pace, count, *, host=0.0, step=0.0):
         seen = []
         for _ in range(count):
-            starts = pace.starts()
+            pace.adapt()
+            starts = pace.size
             seen.append(starts)
-            pace.turn_over()
+            pace.left_at = clock.now
             clock.now += host + starts * step
         return seen
 
@@ -65,7 +66,8 @@ def test_where_fewer_are_allowed_than_the_fewest_they_are_not_made_more(turns):
 def test_a_loop_that_had_nothing_to_do_says_nothing_about_the_cost_of_starts(turns):
     pace = AdaptiveBatchSize(256)
     turns.clock.now += 60
-    assert pace.starts() == 256
+    pace.adapt()
+    assert pace.size == 256
 
 
 @given(host=st.floats(0, 0.5), step=st.floats(1e-6, 2e-3))
@@ -75,10 +77,11 @@ def test_what_is_started_never_holds_the_loop_for_long_beside_what_the_host_does
         patch.setattr(timers, "time", SimpleNamespace(perf_counter=lambda: clock.now))
         pace = AdaptiveBatchSize(32)
         for turn in range(200):
-            starts = pace.starts()
+            pace.adapt()
+            starts = pace.size
             if turn > 10:
                 # Twice what is allowed, for one turn, is how it is found out what is.
                 fewest = host + LEAST * step
                 assert starts * step <= max(TOO_LONG * 2, 2 * LEAST * step, 2 * (SHARE * fewest - host))
-            pace.turn_over()
+            pace.left_at = clock.now
             clock.now += host + starts * step

@@ -66,6 +66,7 @@ class EventNumbers:
 
     def __init__(self, moves: list[int] | array[int], keep: int) -> None:
         self.moves: list[int] | array[int] = moves
+        """Those of the machine; of a run that has ended the same ones, kept in fewer bytes."""
         self.extras_seen: int = 0
         self._keep = keep
         # Most runs have no extras: what is kept of them is made when the first one comes.
@@ -171,10 +172,6 @@ class EventNumbers:
         """Return the place of the first move that was made after `clock`."""
         mark = bisect.bisect_right(self._mark_clocks, clock)
         return self._mark_starts[mark] if mark < len(self._mark_starts) else self.stamped
-
-    def compact(self, moves: list[int] | array[int]) -> None:
-        """Take `moves` instead: the same ones, kept in fewer bytes, of a run that has ended."""
-        self.moves = moves
 
     # ---- reading
 

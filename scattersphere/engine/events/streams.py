@@ -224,6 +224,7 @@ class EventFeed:
         self.life: int = 0
         """The life of the journal that numbers belong to."""
         self._now: Callable[[], float] = time.time
+        self._latest = float("-inf")
         self._waiting: set[anyio.Event] = set()
         self._closed = False
 
@@ -239,17 +240,21 @@ class EventFeed:
     def add(self, kind: EventKind, **fields: Any) -> None:
         """Append an event and wake the readers."""
         self._last += 1
-        self._events.append(
-            Event(seq=self._last, time=_utc(self._now()), kind=kind, life=self.life, **fields)
-        )
+        self._latest = when = max(self._now(), self._latest)
+        self._events.append(Event(seq=self._last, time=_utc(when), kind=kind, life=self.life, **fields))
         self.wake()
 
-    def moved(self, kind: EventKind, run: int, job: str, state: RunState, when: float) -> None:
-        """Append the event of a run's move, and wake the readers."""
+    def moved(self, kind: EventKind, run: int, job: str, state: RunState, when: float) -> float:
+        """Append the event of a run's move, and wake the readers; return its time.
+
+        That is `when`, by the run's own clock, unless the wall was set back since: times do not go back either.
+        """
         self._last += 1
+        self._latest = when = max(when, self._latest)
         self._events.append((when, kind.value, run, job, state.value))
         if self._waiting:
             self.wake()
+        return when
 
     def wake(self) -> None:
         """Have all readers look again."""

