@@ -48,7 +48,12 @@ class Schedule:
     """One schedule of a defined job, as `server.schedules[job, name]` gives it. All times are aware UTC."""
 
     def __init__(
-        self, scheduler: Requests, definition: ScheduleDefinition, table: Timetable, state: ScheduleState
+        self,
+        scheduler: Requests,
+        definition: ScheduleDefinition,
+        table: Timetable,
+        state: ScheduleState,
+        live: set[int],
     ) -> None:
         self._scheduler = scheduler
         self.definition: ScheduleDefinition = definition
@@ -62,7 +67,7 @@ class Schedule:
         """The next nominal time after `state.last`."""
         self.token: int = 0
         """Which entry of the heap is meant; others are stale."""
-        self.live: set[int] = set()
+        self.live: set[int] = live
         """Its runs that have not ended."""
         self.backfills: list[Backfill] = []
         self._said: tuple[Timetable, str] | None = None

@@ -140,6 +140,8 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         """Waits until a run is stored."""
         self._parked: OrderedDict[Key, ScheduleState] = OrderedDict()
         self._restored: dict[Key, ScheduleState] = {}
+        self._live: dict[str, dict[str, set[int]]] = {}
+        """By job and name the runs that have not ended, also of an earlier life and of what is no longer defined."""
         self._early: set[Schedule] = set()
         """Defined, and not restored, before there was a clock."""
         self._heap: list[tuple[float, int, int, Schedule]] = []
@@ -220,6 +222,7 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
                 name: self._take_up(job, name, definition, known.get(name))
                 for name, definition in definitions.items()
             }
+        self._forget_ended(job)
         self._arm()
 
     def _take_up(
@@ -230,7 +233,8 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         if schedule is None:
             down = self._restored.get((job, name))
             state = self._state_of(job, name, timing, now)
-            schedule = self._schedules[job, name] = Schedule(self, definition, table, state)
+            live = self._live.setdefault(job, {}).setdefault(name, set())
+            schedule = self._schedules[job, name] = Schedule(self, definition, table, state, live)
             schedule.stored = down
             if self._clocks is None and down is None:
                 self._early.add(schedule)
@@ -491,14 +495,27 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
 
     def run_ended(self, run: int, job: str) -> None:
         """A run of a job has ended: what waited for that goes on."""
-        schedules = self.by_job.get(job)
-        if schedules is None:  # as of most jobs
+        if job not in self._live:  # as most jobs
             return
-        for schedule in schedules.values():
-            schedule.live.discard(run)
+        for live in self._live[job].values():
+            live.discard(run)
+        for schedule in self.by_job.get(job, {}).values():
             for backfill in schedule.backfills:
                 backfill.run_ended(run)
+        self._forget_ended(job)
         self.try_again(job)
+
+    def lives(self, run: int, job: str, name: str) -> None:
+        """A run of an earlier life goes on that a schedule has started, which may be defined later."""
+        self._live.setdefault(job, {}).setdefault(name, set()).add(run)
+
+    def _forget_ended(self, job: str) -> None:
+        """Forget that schedules had runs which are no longer defined, and whose runs have ended."""
+        live, defined = self._live.get(job, {}), self.by_job.get(job, {})
+        for name in [name for name, runs in live.items() if not runs and name not in defined]:
+            del live[name]
+        if not live:
+            self._live.pop(job, None)
 
     def try_again(self, job: str | None = None) -> None:
         """Something has changed that may have refused runs: code has come, a run has ended."""

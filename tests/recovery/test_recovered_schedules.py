@@ -207,6 +207,32 @@ def test_a_time_that_an_earlier_life_has_made_up_for_is_not_made_up_for_again(ba
 
 
 @both_loops
+def test_making_up_for_many_starts_ten_at_a_time_counting_those_of_the_earlier_life(backend: str) -> None:
+    slow = job(missed="all")
+    slow = slow.evolve(tasks={"t": slow.tasks["t"].evolve(args={"name": "n", "gate": "g"})}, max_runs=100)
+
+    async def main() -> None:
+        journal = MemoryJournal()
+        async with Life(journal, jobs=[slow]) as life:
+            await anyio.sleep(4 * HOUR)
+            assert len(started(journal)) == 4
+            journal = await life.crash()
+        await anyio.sleep(20 * HOUR)
+        async with Life(journal, jobs=[slow]) as life:
+            await anyio.sleep(60)
+            assert len(started(journal)) == 10
+            life.server.undefine("job")
+            life.server.define(slow)
+            await anyio.sleep(HOUR)
+            assert len(started(journal)) == 10
+            WORLD["now"].gate("g").set()
+            await anyio.sleep(60)
+            assert not life.server._scheduler.waiting
+
+    run_virtually(backend, main)
+
+
+@both_loops
 def test_run_now_returns_when_the_run_is_durable(backend: str) -> None:
     async def main() -> None:
         journal = MemoryJournal()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+import time
 from typing import Any
 
 import pytest
@@ -70,6 +71,21 @@ def test_many_schedules_have_one_timer_and_each_fires() -> None:
         assert (
             counts[f"s{n}"] == (begin + dt.timedelta(seconds=600) - epoch) // every - (begin - epoch) // every
         )
+
+
+def test_ten_thousand_idle_schedules_cost_a_look_at_the_first_of_them_every_half_minute() -> None:
+    nightly = {"every": 86_400, "start": "2026-01-01T23:00:00Z"}
+    at = World("2026-01-01T00:00", {f"j{n}": {f"s{m}": nightly for m in range(100)} for n in range(100)})
+    asked: list[str] = []
+    advance = at.scheduler._advance
+    at.scheduler._advance = lambda *args: (asked.append("asked"), advance(*args))  # type: ignore[method-assign]
+    used = time.process_time()
+    at.go(3600)
+    used = time.process_time() - used
+    assert len(at.timers) == 1
+    assert at.looks <= 3600 / LOOK + 1
+    assert asked == []
+    assert used < 3600 / 1000, "a tenth of one per cent of a processor"
 
 
 def test_a_run_is_given_what_it_is_scheduled_for() -> None:
