@@ -224,7 +224,7 @@ class Server(AsyncResource):
         await self._files.open(watch=self._options.watch_jobs)
         if self._durable is not None:
             await self._durable.restore()
-            for run in self._starter.runs.values():
+            for run in self._factory.runs.values():
                 if run.scheduled is not None:
                     self._scheduler.lives(run.id, run.job, run.scheduled.schedule)
         self._scheduler.open(self._clocks())
