@@ -43,6 +43,7 @@ from scattersphere.jobs.bundled import BundledJobs
 from scattersphere.jobs.claims import Claims
 from scattersphere.jobs.durable import DurableRuns
 from scattersphere.jobs.files import JobFiles
+from scattersphere.jobs.history import History
 from scattersphere.jobs.jobs import Jobs, Unresolved, job_of_task
 from scattersphere.jobs.reruns import PINNED
 from scattersphere.jobs.runs import RunFactory
@@ -174,6 +175,7 @@ class Server(AsyncResource):
             failed=self._job_failed,
         )
         self._factory = RunFactory(self._jobs, self._registry, self._executor, known.history)
+        self._history = History(self._factory.runs, self._check_loop)
         self._scheduler = Scheduler(
             self._start_scheduled,
             self._feed.add,
@@ -250,6 +252,7 @@ class Server(AsyncResource):
         )
         await self._durable.open()
         self._feed.life = self._executor.life
+        self._history.durable = self._durable
         self._factory.durable = self._durable
         self._scheduler.restore(*self._durable.schedules)
         self._scheduler.remember = self._durable.keep_schedule
@@ -518,6 +521,14 @@ class Server(AsyncResource):
         return self._factory.runs
 
     @property
+    def history(self) -> History:
+        """All runs that are known: `await history.list(job="etl", state="failed")`, `await history.get(17)`.
+
+        Without a journal those are the ones of `runs`.
+        """
+        return self._history
+
+    @property
     def stuck(self) -> dict[str, str]:
         """The attempts that refuse to end, and where each stands."""
         return {attempt.label: self._executor.attempts.where(attempt) for attempt in self._executor.stuck}
@@ -614,8 +625,11 @@ class Server(AsyncResource):
         `UnresolvedError` where the latest does not fit, `BusyError`.
         """
         self._require_open()
+        earlier = await self._history.get(run_id)
         return await self._started(
-            await self._factory.rerun(run_id, from_failed=from_failed, code=code, alive=self._require_open)
+            await self._factory.rerun(
+                earlier.execution, from_failed=from_failed, code=code, alive=self._require_open
+            )
         )
 
     async def committed(self) -> None:

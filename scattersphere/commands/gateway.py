@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,7 +23,8 @@ from scattersphere.commands.errors import ListenError, RequestError
 from scattersphere.commands.limits import AuthBackoff, Limits
 from scattersphere.commands.paths import bundle_name, no_such_file
 from scattersphere.commands.tokens import TokenFile
-from scattersphere.errors import NotFoundError, ScattersphereError
+from scattersphere.errors import NoSuchRunError, NotFoundError, ScattersphereError
+from scattersphere.jobs.history import bundle_of_task
 from scattersphere.server import Server
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from scattersphere.commands.table import Command, Reply
     from scattersphere.engine.run import Run
+    from scattersphere.jobs.history import RunRecord
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.events import Event
 
@@ -92,23 +95,24 @@ class Gateway:
 
     # ---- what exists for a principal; what is hidden is answered exactly as what is absent
 
-    def run(self, principal: Principal, number: int) -> Run:
-        """Return a run. Raises `RequestError` (`no-such-run`)."""
-        if number in self.server.runs:
-            run = self.server.runs[number]
+    async def run(self, principal: Principal, number: int, *, results: bool = False) -> Run:
+        """Return a run, also one that only the journal has: then with its `results` where they are wanted.
+
+        Raises `RequestError` (`no-such-run`), `JournalError`.
+        """
+        with suppress(NoSuchRunError):
+            run = self.server.runs.get(number) or await self.server.history.get(number, results=results)
             if self.sees_run(principal, run):
                 return run
         raise RequestError("no-such-run", f"no run {number}", field="run")
 
     def sees_run(self, principal: Principal, run: Run) -> bool:
         """Whether a run exists for a principal: that of a job by the job, that of one task by its bundle."""
-        if principal.unbounded:
-            return True
-        tasks = run.plan.definition.tasks
-        if len(tasks) == 1 and run.job in tasks:  # a run of one task has the name of its class
-            bundle = tasks[run.job].bundle
-            return bundle is not None and principal.sees_bundle(bundle)
-        return principal.sees_job(run.job)
+        return principal.unbounded or _sees(principal, run.job, bundle_of_task(run.definition))
+
+    def sees_record(self, principal: Principal, record: RunRecord) -> bool:
+        """Whether a run of a list exists for a principal, also one that only the journal has."""
+        return principal.unbounded or _sees(principal, record.job, record.of_task)
 
     def sees_run_of(self, principal: Principal, number: int, job: str) -> bool:
         """Whether a line or an event about a run exists for a principal, also where the run was evicted."""
@@ -223,6 +227,13 @@ class Gateway:
         return fresh
 
 
+def _sees(principal: Principal, job: str, bundle: str | None) -> bool:
+    """Whether a run exists for a principal: of a job, or of one task of a bundle."""
+    if bundle is None:
+        return principal.sees_job(job)
+    return bool(bundle) and principal.sees_bundle(bundle)
+
+
 def make_gateway(
     server: Server,
     *,
@@ -319,9 +330,9 @@ class Context:
     follower: Follower
     in_words: bool = False
 
-    def run(self, number: int) -> Run:
-        """Return a run that exists for who asks."""
-        return self.gateway.run(self.principal, number)
+    async def run(self, number: int, *, results: bool = False) -> Run:
+        """Return a run that exists for who asks; see `Gateway.run`."""
+        return await self.gateway.run(self.principal, number, results=results)
 
     async def carry_out(self, row: Command, arguments: Mapping[str, Any]) -> Reply:
         """Call the handler of a command; what it has changed is durable when the reply is there.

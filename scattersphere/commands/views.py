@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from scattersphere.commands.access import Principal
     from scattersphere.engine.run import Run, TaskStatus
+    from scattersphere.jobs.history import RunRecord
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.events import Event
     from scattersphere.model.logs import LogLine
@@ -121,7 +122,7 @@ def _found(registry: TaskRegistry, path: str, bundle: str | None) -> bool:
     return True
 
 
-def run_row(run: Run) -> dict[str, Any]:
+def run_row(run: Run | RunRecord) -> dict[str, Any]:
     """Return a row of `runs`."""
     return _present(
         run=run.id,

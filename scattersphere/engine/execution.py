@@ -199,6 +199,7 @@ class Execution:
         "state",
         "timer",
         "timer_from",
+        "unkept",
         "waited_by",
         "waiters",
         "waits_for",
@@ -290,6 +291,8 @@ class Execution:
         """What is missing before a run goes on that an earlier life of the Server has begun; "" where nothing is."""
         self.given_secrets: frozenset[str] = frozenset()
         """Secret parameters that were given by value: the journal does not have them."""
+        self.unkept: Mapping[int, str] = {}
+        """Why the results of units are not there which an earlier life of the Server has made."""
         self.crash_words: str = ""
         """Why the run crashed, where no task says so."""
 
@@ -421,7 +424,10 @@ class Execution:
             raise LookupError(f"task {name!r} has no result: it is {TASK_STATES[state]}")
         value = self.machine.record.results[task]
         if value is DROPPED:
-            raise LookupError(f"task {name!r} has succeeded; its result was dropped (keep_results is false)")
+            why = self.unkept.get(task)
+            if why is None:
+                why = "its result was dropped (keep_results is false)"
+            raise LookupError(f"task {name!r} has succeeded; {why}")
         return value
 
     def has_result(self, task: int) -> bool:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-from collections import deque
+from array import array
+from collections import OrderedDict, deque
+from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -64,6 +66,9 @@ T = TypeVar("T")
 MICRO = 1_000_000
 QUICK_BYTES = 64 * 1024
 """Bytes of JSON results that are read on the loop's thread."""
+_Adopted = dict[str, "BundleVersion"]
+DEFINITIONS = 100
+"""Definitions of runs of the journal that stay in memory."""
 ChildKey = tuple[int, str, "int | None", int, int]
 """(parent, task, index, try, n): the n-th run that this try of a task has started."""
 
@@ -104,6 +109,7 @@ class DurableRuns:
         self.waiting: dict[int, Waiting] = {}
         """Unfinished runs whose code is not there, by number."""
         self._children: dict[ChildKey, int] = {}
+        self._definitions: OrderedDict[str, JobDefinition] = OrderedDict()
         self._ended_here: set[int] = set()
         """Runs that could not go on at the start of this life."""
         self.schedules: tuple[list[ScheduleState], list[ScheduleState]] = ([], [])
@@ -234,14 +240,7 @@ class DurableRuns:
         try:
             plan = await self._plan(waiting, adopted)
             found = await self._restored(waiting, plan)
-        except (
-            BundleError,
-            NotFoundError,
-            UnresolvedError,
-            ConflictError,
-            JournalError,
-            LookupError,
-        ) as error:
+        except NO_CODE as error:
             execution.waits_for = f"its code: {error}"[:2000]
             return
         if self.waiting.pop(execution.id, None) is not None:  # else it was cancelled meanwhile
@@ -269,10 +268,10 @@ class DurableRuns:
 
         return self._jobs.compiled(waiting.definition, find)
 
-    async def _restored(self, waiting: Waiting, plan: Plan) -> Restored:
+    async def _restored(self, waiting: Waiting, plan: Plan, *, results: bool = True) -> Restored:
         """Read what a run has made, and say how it goes on."""
         stored = waiting.stored
-        steps = [step for step in stored.steps if step.form in _VALUES]
+        steps = [step for step in stored.steps if results and step.form in _VALUES]
         values: dict[int, Any] = {}
 
         def read() -> None:
@@ -357,6 +356,7 @@ class DurableRuns:
     def _note(self, execution: Execution, found: Restored) -> None:
         execution.failures.update(found.failures)
         execution.retry_waits.update(found.waits)
+        execution.unkept = found.unkept
         for unit, (started, ended) in found.times.items():
             if started is not None:
                 execution.mark(execution.started, unit, _clock(execution, started))
@@ -569,29 +569,84 @@ class DurableRuns:
 
     # ---- runs that have ended
 
-    async def revive(self, number: int) -> Run | None:
-        """Return a run that has ended and is only in the journal, as it was; None where it is not there."""
+    async def find_runs(
+        self,
+        job: str | None,
+        state: states.RunState | None,
+        since: dt.datetime | None,
+        before: int | None,
+        limit: int,
+    ) -> list[StoredRun]:
+        """Return runs of the journal without their steps, newest first."""
+        find = partial(
+            self._journal.find_runs,
+            job=job,
+            states=None if state is None else [RUN_STATES.index(state)],
+            since=None if since is None else round(since.timestamp() * MICRO),
+            before=before,
+            limit=limit,
+        )
+        return await self._call(find)
+
+    async def definition_of(self, stored: StoredRun) -> JobDefinition | None:
+        """Return the definition of a run; None where it cannot be read any more. The last ones stay in memory."""
+        digest, known = stored.run.definition, self._definitions
+        if digest not in known:
+            try:
+                text = await self._call(self._journal.read_definition, digest)
+                known[digest] = _definition_of(text)
+            except (LookupError, ScattersphereError):
+                return None
+            while len(known) > DEFINITIONS:
+                known.popitem(last=False)
+        return known[digest]
+
+    async def ended_run(self, number: int, *, results: bool = True) -> Run | None:
+        """Return a run that has ended and is only in the journal, as it was; None where it is not there.
+
+        With `results` it has those that can be read, by the exact code that it had.
+        """
         found = await self._call(self._journal.read_runs, [number])
         if not found or found[0].state.state < RUN_ENDED_FROM:
             return None
         stored = found[0]
-        text = await self._call(self._journal.read_definition, stored.run.definition)
-        definition = _definition_of(text)
+        definition = await self.definition_of(stored)
+        if definition is None:
+            raise JournalError(f"the definition of run {number} cannot be read any more")
         execution = self._make(stored, definition)
         execution.recording = None
-        waiting = Waiting(stored, definition, execution)
-        state = await self._restored(waiting, execution.plan)
-        if number in self._factory.runs:
-            return self._factory.runs[number]
-        execution.renew(execution.plan)
+        waiting, adopted = Waiting(stored, definition, execution), _Adopted()
+        plan = execution.plan
+        try:
+            if results:
+                with suppress(*NO_CODE):  # then what needs no code is read
+                    plan = await self._plan(waiting, adopted)
+            state = await self._restored(waiting, plan, results=results)
+            execution.renew(plan)
+            self._registry.keep(number, plan.versions)
+        finally:
+            for version in adopted.values():
+                self._registry.disown(version)
         self._note(execution, state)
         execution.take_up(attrs.evolve(state.facts, state=stored.state.state))
         if stored.state.ended is not None:
             execution.ended_at = _clock(execution, stored.state.ended)
         execution.crash_words = stored.state.failure or ""
         execution.settle()
-        run = Run(execution, self._executor)
-        self._factory.take_back(run)
+        execution.journal.replay([(_clock(execution, row.at), array("q", row.moves)) for row in stored.moves])
+        return Run(execution, self._executor)
+
+    def forget(self, number: int) -> None:
+        """Nobody looks at an ended run any more: the files of its code may go."""
+        self._registry.forget(number)
+
+    async def revive(self, number: int) -> Run | None:
+        """Return an ended run of the journal, and have it in memory from now on, with its key."""
+        run = await self.ended_run(number)
+        if run is not None:
+            if number in self._factory.runs:
+                return self._factory.runs[number]
+            self._factory.take_back(run)
         return run
 
     async def find_key(self, definition: JobDefinition, key: str) -> Run | None:
@@ -649,6 +704,9 @@ class _JournalLines:
         return found
 
 
+NO_CODE = (BundleError, NotFoundError, UnresolvedError, ConflictError, JournalError, LookupError)
+"""What is raised where the code of a run is not there, or does not do any more."""
+RUN_STATES = tuple(states.RunState)
 _VALUES = (ValueForm.JSON, ValueForm.TAGGED, ValueForm.PICKLE, ValueForm.FILE)
 _CANCELLING = tuple(states.RunState).index(states.RunState.CANCELLING)
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from scattersphere.model.definition import JobDefinition
 
 MICRO = 1_000_000
+LOST = "it cannot be read with the code that there is"
 GONE = (ValueForm.UNKEPT, ValueForm.DROPPED)
 """Forms of results that are not there any more."""
 
@@ -111,6 +112,8 @@ class Restored:
     """Mapped tasks whose instances had all ended, and whose own end was not written."""
     resets: tuple[int, ...]
     """Tasks that are done again because what they made was not kept."""
+    unkept: Mapping[int, str]
+    """Why results are not there any more, by unit."""
     crash: str = ""
     """Why the run cannot go on after all."""
 
@@ -140,6 +143,7 @@ def restored(
     times: dict[int, tuple[int | None, int | None]] = {}
     waits: dict[int, float] = {}
     units: dict[int, _Unit] = {}
+    unkept: dict[int, str] = {}
     for step in stored.steps:
         unit = units[step.unit] = _Unit(step.task, step.place, step.state, step.attempts, step.forgiven)
         times[step.unit] = step.started, step.ended
@@ -149,6 +153,8 @@ def restored(
         unit.timed_out = said.get("asked") == "timeout"
         if step.state == SUCCEEDED:
             unit.result = _value(step, value_of)
+            if unit.result is DROPPED and step.form != ValueForm.DROPPED:
+                unkept[step.unit] = f"the journal does not have its result: {said.get('unkept') or LOST}"
         elif step.state == UP_FOR_RETRY:
             waits[step.unit] = 0.0 if step.due is None else max(0.0, (step.due - now) / MICRO)
     _fill_gaps(units, widths, shape.size)
@@ -191,6 +197,7 @@ def restored(
         waits=waits,
         concluded=concluded,
         resets=resets,
+        unkept=unkept,
         crash=crash,
     )
 

@@ -12,7 +12,7 @@ import attrs
 from scattersphere.engine.machine.codes import SUCCEEDED
 from scattersphere.engine.machine.shape import DROPPED
 from scattersphere.engine.reused import Reused
-from scattersphere.errors import ArgumentError, RunStateError
+from scattersphere.errors import ArgumentError, NoSuchBundleError, RunStateError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -145,6 +145,10 @@ async def plan_again(
         latest.check_params(earlier.params)
         yield latest
         return
+    if plan.size and not plan.versions and not plan.has_code:
+        raise NoSuchBundleError(
+            f'the code that run {earlier.id} had is not here: register it, or run it again with code="latest"'
+        )
     async with registry.revived(plan.versions) as found:
         if plan.has_code and plan.versions == frozenset(found.versions):
             yield plan

@@ -223,9 +223,10 @@ class RunFactory:
             self._keys.add(key, lambda: request, run)
         return run
 
-    async def rerun(self, run_id: int, *, from_failed: bool, code: str, alive: Callable[[], None]) -> Run:
+    async def rerun(
+        self, earlier: Execution, *, from_failed: bool, code: str, alive: Callable[[], None]
+    ) -> Run:
         """Start a run of the plan of an ended one; `alive` is asked again once its code is there."""
-        earlier = self.runs[run_id].execution
         check_again(earlier, code)
         async with plan_again(earlier, code, self._registry, self._jobs) as plan:
             alive()

@@ -30,6 +30,22 @@ class TaskStatusDict(TypedDict):
     stuck: bool
 
 
+class RunRecordDict(TypedDict):
+    """A run in a list of the history."""
+
+    id: int
+    job: str
+    state: str
+    reason: str
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+    parent: int | None
+    key: str | None
+    recovered: int
+    is_in_memory: bool
+
+
 class RunDict(TypedDict):
     """A run. `params` hides secrets; `results` are shown as JSON, with `{"repr": ...}` for what has no such form."""
 

@@ -230,7 +230,7 @@ class Api:
 
     async def run_events(self, request: Request, principal: Principal) -> Response:
         """Stream what happens to a run, from its first event on or after `Last-Event-ID`, to its end."""
-        run, kinds = self._gateway.run(principal, request.path_params["run"]), _kinds(request)
+        run, kinds = await self._gateway.run(principal, request.path_params["run"]), _kinds(request)
         since = _since(request, 0)
 
         def wanted(entry: Entry) -> bool:

@@ -329,7 +329,7 @@ class Pages:
         job = self._gateway.job(look.principal, name)
         picture = await anyio.to_thread.run_sync(lambda: graph(nodes_of(job.tasks), job.upstreams, fit=760))
         like = content.number_of(request.query_params.get("like"))
-        given = None if like is None else self._gateway.run(look.principal, like).params
+        given = None if like is None else (await self._gateway.run(look.principal, like)).params
         answer = await self._show(
             request,
             look,
@@ -417,12 +417,12 @@ class Pages:
         found = await anyio.to_thread.run_sync(content.runs_page, look.take(), request.query_params)
         return await self._show(request, look, "runs.html", "Runs", **found)
 
-    def _run(self, request: Request, look: content.Look) -> Run:
-        return self._gateway.run(look.principal, request.path_params["run"])
+    async def _run(self, request: Request, look: content.Look) -> Run:
+        return await self._gateway.run(look.principal, request.path_params["run"], results=True)
 
     async def run(self, request: Request, look: content.Look) -> Response:
         """Show a run: what went wrong first, then its graph, timeline and log, which are drawn meanwhile."""
-        run, query = self._run(request, look), runpage.Query.of(request.query_params)
+        run, query = await self._run(request, look), runpage.Query.of(request.query_params)
         base = request.scope.get("root_path", "")
         live = "" if run.state.ended else f"{base}/runs/{run.id}/live?{request.query_params}"
         common = self._common(request, look) | {"here": "Runs", "live": live}
@@ -439,7 +439,7 @@ class Pages:
 
     async def run_live(self, request: Request, look: content.Look) -> Response:
         """Stream the parts of a run's page as they change, and the lines of its log."""
-        run, query = self._run(request, look), runpage.Query.of(request.query_params)
+        run, query = await self._run(request, look), runpage.Query.of(request.query_params)
         common = self._common(request, look)
 
         def parts() -> dict[str, str]:
@@ -460,7 +460,7 @@ class Pages:
 
     async def log_text(self, request: Request, look: content.Look) -> Response:
         """Give the kept log as text."""
-        run = self._run(request, look)
+        run = await self._run(request, look)
         text = await anyio.to_thread.run_sync(lambda: "".join(f"{line}\n" for line in run.logs()))
         return PlainTextResponse(text)
 

@@ -47,7 +47,7 @@ async def follow(
         place = server.last_event if since is None else since
         number = follower.follow(server.events(place), wanted, gateway.sees_event)
         return {"subscription": number, **_next(place, server.life)}
-    found = context.run(run)
+    found = await context.run(run)
     wanted = _kinds(kinds, RUN_KINDS, "a run")
     place = found.last_event if since is None else since
     number = follower.follow(found.events(place), wanted, lambda _, __: True)

@@ -170,24 +170,23 @@ async def runs(
     cursor: Cursor = None,
 ) -> Reply:
     """List runs, newest first."""
-    found = context.gateway.server.runs
-    before = number_of(cursor)
-    wanted = (
-        number
-        for number in sorted(found, reverse=True)
-        if (before is None or number < before)
-        and job in {None, found[number].job}
-        and state in {None, found[number].state}
-        and context.gateway.sees_run(context.principal, found[number])
+    gateway, principal = context.gateway, context.principal
+    found = await gateway.server.history.list(
+        job=job,
+        state=state,
+        before=number_of(cursor),
+        limit=limit + 1,
+        where=None if principal.unbounded else lambda record: gateway.sees_record(principal, record),
     )
-    numbers, more = page(wanted, limit)
-    return {"runs": [views.run_row(found[number]) for number in numbers], **more}
+    known = {record.id: record for record in found}
+    numbers, more = page(known, limit)
+    return {"runs": [views.run_row(known[number]) for number in numbers], **more}
 
 
 @command("status", role=Role.VIEWER, example="status 17", method="GET", path="/runs/{run}", idempotent=True)
 async def status(context: Context, *, run: RunNumber) -> Reply:
     """Show where a run and its tasks are."""
-    return views.run_view(context.run(run))
+    return views.run_view(await context.run(run))
 
 
 @command(
@@ -200,7 +199,7 @@ async def status(context: Context, *, run: RunNumber) -> Reply:
 )
 async def result(context: Context, *, run: RunNumber, task: TaskName = None) -> Reply:
     """Show the results of a run."""
-    found = context.run(run)
+    found = await context.run(run, results=True)
     if task is None:
         results = found.results.shown()
         left_out = len(found.results) - len(results)
@@ -230,7 +229,7 @@ def _check_task(found: Run, name: str) -> None:
 )
 async def explain(context: Context, *, run: RunNumber) -> Reply:
     """Tell what happened in a run, and why."""
-    return {"run": run, "text": context.run(run).explain()}
+    return {"run": run, "text": (await context.run(run)).explain()}
 
 
 def _state(found: Run) -> Reply:
@@ -242,7 +241,7 @@ def _state(found: Run) -> Reply:
 )
 async def pause(context: Context, *, run: RunNumber) -> Reply:
     """Start no further task of a run."""
-    found = context.run(run)
+    found = await context.run(run)
     found.pause()
     return _state(found)
 
@@ -252,7 +251,7 @@ async def pause(context: Context, *, run: RunNumber) -> Reply:
 )
 async def resume(context: Context, *, run: RunNumber) -> Reply:
     """Go on after a pause."""
-    found = context.run(run)
+    found = await context.run(run)
     found.resume()
     return _state(found)
 
@@ -267,7 +266,7 @@ async def resume(context: Context, *, run: RunNumber) -> Reply:
 )
 async def stop(context: Context, *, run: RunNumber, reason: Reason = None) -> Reply:
     """Let executing tasks finish, start no more."""
-    found = context.run(run)
+    found = await context.run(run)
     found.stop(_why(context, reason))
     return _state(found)
 
@@ -288,7 +287,7 @@ async def cancel(
     grace: Annotated[float | None, Arg("seconds to clean up", low=0, high=86_400)] = None,
 ) -> Reply:
     """Cancel what executes, with time to clean up."""
-    found = context.run(run)
+    found = await context.run(run)
     found.cancel(_why(context, reason), grace=grace)
     return _state(found)
 
@@ -296,7 +295,7 @@ async def cancel(
 @command("kill", role=Role.RUNNER, example="kill 17", method="POST", path="/runs/{run}/kill", idempotent=True)
 async def kill(context: Context, *, run: RunNumber, reason: Reason = None) -> Reply:
     """End a run now."""
-    found = context.run(run)
+    found = await context.run(run)
     found.kill(_why(context, reason))
     return _state(found)
 
@@ -324,7 +323,7 @@ async def rerun(
 ) -> Reply:
     """Do a run again, from what failed."""
     gateway = context.gateway
-    found = context.run(run)
+    found = await context.run(run)
     definition = found.plan.definition
     if gateway.uncovered(context.principal, definition) is not None:
         raise RequestError("forbidden", f"run {found.id} uses code that your token does not cover")
@@ -355,7 +354,7 @@ async def wait(
     timeout: Annotated[float, Arg("seconds", low=0, high=3_600)] = 60,  # noqa: ASYNC109 - its name on the wire
 ) -> Reply:
     """Wait until a run has ended."""
-    found = context.run(run)
+    found = await context.run(run)
     await found.wait(timeout)
     return _outcome(found)
 
@@ -381,7 +380,7 @@ async def logs(
         return _server_logs(context, job, tail)
     if job is not None:
         raise RequestError("bad-args", "job is for the log of all runs; leave out run", field="job")
-    found = context.run(run)
+    found = await context.run(run)
     if task is not None:
         _check_task(found, task)
     lines = found.logs(task, index=index, attempt=attempt, tail=tail)

@@ -18,7 +18,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 SAME = 0.001
 """Seconds within which moves have the same time."""
@@ -173,6 +173,20 @@ class EventNumbers:
         mark = bisect.bisect_right(self._mark_clocks, clock)
         return self._mark_starts[mark] if mark < len(self._mark_starts) else self.stamped
 
+<<<<<<< HEAD
+=======
+    def compact(self, moves: list[int] | array[int]) -> None:
+        """Take `moves` instead: the same ones, kept in fewer bytes, of a run that has ended."""
+        self.moves = moves
+
+    def replay(self, slices: Iterable[tuple[float, array[int]]]) -> None:
+        """Have the moves of a run that has ended in an earlier life: (clock, moves) as they were written."""
+        self.moves = moves = array("q")
+        for clock, slice_ in slices:
+            moves.extend(slice_)
+            self.stamp(clock)
+
+>>>>>>> 760073c (wip history)
     # ---- reading
 
     def time_of(self, place: int) -> float:

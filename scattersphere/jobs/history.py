@@ -1,0 +1,245 @@
+"""History: the runs of a Server, those in memory and those that only its journal has.
+
+A list shows rows; one run is a `Run`, made of its rows as it is when a restart restores it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+
+from scattersphere._text import did_you_mean
+from scattersphere.errors import ArgumentError, NoSuchRunError
+from scattersphere.model.arguments import check_count, check_text
+from scattersphere.model.dicts import iso
+from scattersphere.model.states import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from scattersphere.abc.journal import StoredRun
+    from scattersphere.engine.run import Run
+    from scattersphere.jobs.durable import DurableRuns
+    from scattersphere.model.definition import JobDefinition
+    from scattersphere.model.dicts import RunRecordDict
+
+MICRO = 1_000_000
+RUN_STATES = tuple(RunState)
+PAGE = 500
+"""Rows of the journal that are looked at in one go: some ten milliseconds, in a thread."""
+LOOKED_AT = 32
+"""Runs out of the journal that stay in memory for who looks at them again."""
+
+
+@attrs.frozen(kw_only=True)
+class RunRecord:
+    """A run in a list: what is known of it without its tasks. Times are aware UTC."""
+
+    id: int
+    job: str
+    state: RunState
+    reason: str
+    """All causes for which it is ending or has ended early; "" where there are none."""
+    created_at: dt.datetime
+    started_at: dt.datetime | None
+    ended_at: dt.datetime | None
+    parent: int | None
+    """The run that started this one, or that it repeats."""
+    key: str | None
+    recovered: int
+    """How many restarts of the Server it has survived."""
+    is_in_memory: bool
+    """Whether `server.runs` has it; else it is only in the journal, and `history.get` reads it."""
+    of_task: str | None = attrs.field(default=None, repr=False)
+    """The bundle of the task, where it is a run of one task; None for runs of jobs."""
+
+    def as_dict(self) -> RunRecordDict:
+        """Return it as plain data."""
+        return {
+            "id": self.id,
+            "job": self.job,
+            "state": str(self.state),
+            "reason": self.reason,
+            "created_at": self.created_at.isoformat(),
+            "started_at": iso(self.started_at),
+            "ended_at": iso(self.ended_at),
+            "parent": self.parent,
+            "key": self.key,
+            "recovered": self.recovered,
+            "is_in_memory": self.is_in_memory,
+        }
+
+
+Records: TypeAlias = list[RunRecord]
+
+
+class History:
+    """All runs that are known: live ones, ended ones in memory, and those that the journal keeps."""
+
+    def __init__(self, runs: Mapping[int, Run], check: Callable[[], None]) -> None:
+        self._runs = runs
+        self._check = check
+        self._read: OrderedDict[tuple[int, bool], Run] = OrderedDict()
+        """Those that were read out of the journal last."""
+        self.durable: DurableRuns | None = None
+
+    def __repr__(self) -> str:
+        more = "" if self.durable is None else ", others in the journal"
+        return f"<History: {len(self._runs)} runs in memory{more}>"
+
+    async def list(
+        self,
+        *,
+        job: str | None = None,
+        state: RunState | str | None = None,
+        since: dt.datetime | None = None,
+        before: int | None = None,
+        limit: int = 100,
+        where: Callable[[RunRecord], bool] | None = None,
+    ) -> Records:
+        """Return runs, newest first: of a job, in a state, created since a time, with numbers below `before`.
+
+        `where` chooses among those. Raises `ArgumentError`, `TypeError`, `JournalError`.
+        """
+        self._check()
+        check_text(job, "job", optional=True)
+        check_count(before, "before", optional=True)
+        check_count(limit, "limit")
+        wanted = _Wanted(job, _state(state), _instant(since), where)
+        found = [record for record in self._in_memory(before) if wanted.takes(record)][:limit]
+        if self.durable is not None:
+            found += await self._in_journal(self.durable, wanted, before, limit)
+        return sorted(found, key=lambda record: -record.id)[:limit]
+
+    def _in_memory(self, before: int | None) -> Iterator[RunRecord]:
+        for number in sorted(self._runs, reverse=True):
+            if before is None or number < before:
+                yield record_of(self._runs[number])
+
+    async def _in_journal(
+        self, durable: DurableRuns, wanted: _Wanted, before: int | None, limit: int
+    ) -> Records:
+        found: list[RunRecord] = []
+        while len(found) < limit:
+            rows = await durable.find_runs(wanted.job, wanted.state, wanted.since, before, PAGE)
+            for stored in rows:
+                if stored.run.id in self._runs:  # what memory has is newer
+                    continue
+                record = _record_of(stored, await durable.definition_of(stored))
+                if wanted.takes(record):
+                    found.append(record)
+            if len(rows) < PAGE:
+                break
+            before = rows[-1].run.id
+        return found[:limit]
+
+    async def get(self, run_id: int, *, results: bool = True) -> Run:
+        """Return a run, of memory or out of the journal: an ended one, as it was.
+
+        Without `results` those of the journal are not read, and no code is loaded for them: enough to look at states,
+        failures, times and the log. Raises `NoSuchRunError`, `JournalError`.
+        """
+        self._check()
+        check_count(run_id, "run_id")
+        run = self._runs.get(run_id)
+        if run is not None:
+            return run
+        if self.durable is None:
+            return self._runs[run_id]  # raises
+        for known in ((run_id, True), (run_id, results)):
+            if known in self._read:
+                self._read.move_to_end(known)
+                return self._read[known]
+        run = await self.durable.ended_run(run_id, results=results)
+        if run is None:
+            raise NoSuchRunError(f"no run {run_id}: neither in memory nor in the journal")
+        self._read[run_id, results and run.plan.has_code] = (
+            run  # its code may be there when it is asked for again
+        )
+        while len(self._read) > LOOKED_AT:
+            (number, _), _ = self._read.popitem(last=False)
+            if number not in self._runs and not self._read.keys() & {(number, True), (number, False)}:
+                self.durable.forget(number)
+        return run
+
+
+@attrs.frozen
+class _Wanted:
+    """Which runs a list is of."""
+
+    job: str | None
+    state: RunState | None
+    since: dt.datetime | None
+    where: Callable[[RunRecord], bool] | None
+
+    def takes(self, record: RunRecord) -> bool:
+        return (
+            self.job in {None, record.job}
+            and self.state in {None, record.state}
+            and (self.since is None or record.created_at >= self.since)
+            and (self.where is None or self.where(record))
+        )
+
+
+def _state(state: RunState | str | None) -> RunState | None:
+    try:
+        return None if state is None else RunState(state)
+    except ValueError:
+        hint = did_you_mean(str(state), list(map(str, RunState)))
+        raise ArgumentError(f"no state {state!r} of runs{hint}") from None
+
+
+def _instant(since: dt.datetime | None) -> dt.datetime | None:
+    if since is not None and since.tzinfo is None:
+        raise ArgumentError("since needs a time zone: dt.datetime.now(dt.UTC) - dt.timedelta(days=1)")
+    return since
+
+
+def record_of(run: Run) -> RunRecord:
+    """Return a run in memory as a row of a list."""
+    return RunRecord(
+        id=run.id,
+        job=run.job,
+        state=run.state,
+        reason=run.reason,
+        created_at=run.created_at,
+        started_at=run.started_at,
+        ended_at=run.ended_at,
+        parent=run.parent,
+        key=run.key,
+        recovered=run.recovered,
+        is_in_memory=True,
+        of_task=bundle_of_task(run.definition),
+    )
+
+
+def _record_of(stored: StoredRun, definition: JobDefinition | None) -> RunRecord:
+    run, state = stored.run, stored.state
+    return RunRecord(
+        id=run.id,
+        job=run.job,
+        state=RUN_STATES[state.state],
+        reason="; ".join(state.causes) or state.failure or "",
+        created_at=_time(run.created),
+        started_at=None if state.started is None else _time(state.started),
+        ended_at=None if state.ended is None else _time(state.ended),
+        parent=run.parent if run.parent is not None else run.again,
+        key=run.key,
+        recovered=state.recovered,
+        is_in_memory=False,
+        of_task=None if definition is None else bundle_of_task(definition),
+    )
+
+
+def bundle_of_task(definition: JobDefinition) -> str | None:
+    """Return the bundle of the one task of a run of one task, which has the name of its class; else None."""
+    task: Any = definition.tasks.get(definition.name) if len(definition.tasks) == 1 else None
+    return None if task is None else task.bundle or ""
+
+
+def _time(micros: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(micros / MICRO, dt.UTC)
