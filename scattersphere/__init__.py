@@ -49,6 +49,7 @@ if _TYPE_CHECKING:
         WrongLoopError,
     )
     from scattersphere.functions import TaskFunction, task
+    from scattersphere.jobs.history import History, RunRecord
     from scattersphere.model.builder import JobBuilder, literal, param, result
     from scattersphere.model.definition import JobDefinition, Parameter, RetryPolicy, TaskDefinition
     from scattersphere.model.events import Event, EventKind
@@ -64,7 +65,7 @@ if _TYPE_CHECKING:
     from scattersphere.schedules.schedule import Schedule
     from scattersphere.server import Server
     from scattersphere.sync import SyncServer
-    from scattersphere.syncrun import SyncRun
+    from scattersphere.syncrun import SyncHistory, SyncRun
     from scattersphere.syncschedules import SyncSchedule
     from scattersphere.undo import replace_attribute, replace_item
     from scattersphere.watching.debounce import WatchDelays
@@ -87,6 +88,7 @@ __all__ = [
     "ExistsError",
     "FileChangedError",
     "ForkedError",
+    "History",
     "JobBuilder",
     "JobDefinition",
     "JournalBusyError",
@@ -108,6 +110,7 @@ __all__ = [
     "Reused",
     "Run",
     "RunFailedError",
+    "RunRecord",
     "RunState",
     "RunStateError",
     "RunStatistics",
@@ -121,6 +124,7 @@ __all__ = [
     "ServerOptions",
     "SourceLimits",
     "SuspendedError",
+    "SyncHistory",
     "SyncRun",
     "SyncSchedule",
     "SyncServer",
@@ -187,6 +191,7 @@ _HOMES = {
     "scattersphere.engine.run": ["Run", "TaskStatus"],
     "scattersphere.engine.views.statistics": ["RunStatistics", "TaskStatistics"],
     "scattersphere.model.builder": ["JobBuilder", "literal", "param", "result"],
+    "scattersphere.jobs.history": ["History", "RunRecord"],
     "scattersphere.model.definition": ["JobDefinition", "Parameter", "RetryPolicy", "TaskDefinition"],
     "scattersphere.model.events": ["Event", "EventKind"],
     "scattersphere.model.logs": ["LogLine"],
@@ -201,7 +206,7 @@ _HOMES = {
     "scattersphere.schedules.schedule": ["Schedule"],
     "scattersphere.server": ["Server"],
     "scattersphere.sync": ["SyncServer"],
-    "scattersphere.syncrun": ["SyncRun"],
+    "scattersphere.syncrun": ["SyncHistory", "SyncRun"],
     "scattersphere.syncschedules": ["SyncSchedule"],
     "scattersphere.functions": ["TaskFunction", "task"],
     "scattersphere.runnable": ["RunnableTask", "TaskContext"],

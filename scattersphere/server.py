@@ -252,7 +252,7 @@ class Server(AsyncResource):
         )
         await self._durable.open()
         self._feed.life = self._executor.life
-        self._history.durable = self._durable
+        self._history._open(self._durable)  # noqa: SLF001 - nobody else may
         self._factory.durable = self._durable
         self._scheduler.restore(*self._durable.schedules)
         self._scheduler.remember = self._durable.keep_schedule

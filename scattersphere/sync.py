@@ -23,7 +23,7 @@ from scattersphere._blocking import Value, blocking, calling, reading, same_as, 
 from scattersphere._lifecycle import ForkGuard
 from scattersphere.errors import ClosedError, ConflictError, ScattersphereError
 from scattersphere.server import Server
-from scattersphere.syncrun import SyncRun, SyncRuns
+from scattersphere.syncrun import SyncHistory, SyncRun, SyncRuns
 from scattersphere.syncschedules import SyncSchedule, SyncSchedules
 
 if TYPE_CHECKING:
@@ -343,6 +343,11 @@ class SyncServer(ForkGuard):
     def runs(self) -> SyncRuns:
         """The live runs and the kept ended ones, by id. Raises `NoSuchRunError`."""
         return SyncRuns(self, self._original.runs)
+
+    @property
+    def history(self) -> SyncHistory:
+        """See `Server.history`."""
+        return SyncHistory(self._original.history, self)
 
     def listen(self, **options: Unpack[ListenKeywords]) -> Listening:
         """See `Server.listen`: returns when sessions can come in. Closing the Server closes it."""

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Self, TypeVar
 
-from scattersphere._blocking import Value, calling, reading, streaming
+from scattersphere._blocking import Value, blocking, calling, reading, streaming
 from scattersphere._lifecycle import ForkGuard
 from scattersphere.engine.run import Run
 from scattersphere.errors import RunFailedError
+from scattersphere.jobs.history import History
 
 if TYPE_CHECKING:
     from scattersphere._blocking import Door
@@ -110,6 +111,25 @@ def _naming(run: SyncRun) -> Iterator[None]:
     except RunFailedError as error:
         error.run = run
         raise
+
+
+class SyncHistory:
+    """The `History` of a Server, whose methods block."""
+
+    _original_class: ClassVar[type] = History
+
+    def __init__(self, history: History, door: Door) -> None:
+        self._original = history
+        self._door = door
+
+    def __repr__(self) -> str:
+        return self._door.read(lambda: repr(self._original))
+
+    list: Final = blocking(History.list)
+
+    def get(self, run_id: int, *, results: bool = True) -> SyncRun:
+        """See `History.get`."""
+        return SyncRun(self._door.call(self._original.get, run_id, results=results), self._door)
 
 
 class SyncRuns(Mapping[int, SyncRun]):

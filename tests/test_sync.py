@@ -21,6 +21,7 @@ from scattersphere import (
     EventKind,
     ExistsError,
     ForkedError,
+    History,
     JobDefinition,
     NoSuchRunError,
     Run,
@@ -28,6 +29,7 @@ from scattersphere import (
     RunState,
     Schedule,
     Server,
+    SyncHistory,
     SyncRun,
     SyncSchedule,
     SyncServer,
@@ -87,6 +89,7 @@ def test_the_names_are_the_same():
     assert public(Run) - public(SyncRun) == {"execution"}  # the engine's own record
     assert public(SyncRun) <= public(Run)
     assert public(Schedule) - public(SyncSchedule) == {"fires"}
+    assert public(History) == public(SyncHistory)
     assert public(Server) - public(SyncServer) == {"aclose", "adefine", "avalidate"}  # here it is `close`
     assert public(SyncServer) - public(Server) == {
         "call",
@@ -98,7 +101,10 @@ def test_the_names_are_the_same():
     }
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [(SyncServer, Server), (SyncRun, Run), (SyncSchedule, Schedule)])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(SyncServer, Server), (SyncRun, Run), (SyncSchedule, Schedule), (SyncHistory, History)],
+)
 def test_the_arguments_are_the_same(ours, theirs):
     for name in public(ours) & public(theirs):
         mine, real = getattr(ours, name), getattr(theirs, name)
@@ -173,6 +179,12 @@ def test_everything_of_the_server_is_there(server, tmp_path):
     folder.mkdir(mode=0o700)
     assert "private" in str(server.listen(unix=folder / "s").addresses)
     assert repr(server).startswith("<SyncServer of <Server: 0 live runs")
+
+
+def test_history_is_listed_and_read(server):
+    run = server.run("add")
+    assert [record.id for record in server.history.list(job="add")] == [run.id]
+    assert server.history.get(run.id).result == run.result
 
 
 def test_a_run_is_controlled(server):

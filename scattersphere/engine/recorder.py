@@ -200,6 +200,7 @@ class Recorder:
         self.flush()
         if self.life is not None:
             self.life = self.life._replace(suspended=self.now())
+            self._asked = self._reserved = self._next  # what was not given to any run is the next life's
             self.write([self._meta(), self.life])
         self.is_open = False
         self._wake_waiting()

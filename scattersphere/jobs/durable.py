@@ -628,6 +628,8 @@ class DurableRuns:
             for version in adopted.values():
                 self._registry.disown(version)
         self._note(execution, state)
+        if not results:
+            execution.unkept = dict.fromkeys(range(plan.size), NOT_READ)
         execution.take_up(attrs.evolve(state.facts, state=stored.state.state))
         if stored.state.ended is not None:
             execution.ended_at = _clock(execution, stored.state.ended)
@@ -704,6 +706,7 @@ class _JournalLines:
         return found
 
 
+NOT_READ = "its result was not read out of the journal: `await server.history.get(run)` does that"
 NO_CODE = (BundleError, NotFoundError, UnresolvedError, ConflictError, JournalError, LookupError)
 """What is raised where the code of a run is not there, or does not do any more."""
 RUN_STATES = tuple(states.RunState)

@@ -85,10 +85,14 @@ class History:
         self._check = check
         self._read: OrderedDict[tuple[int, bool], Run] = OrderedDict()
         """Those that were read out of the journal last."""
-        self.durable: DurableRuns | None = None
+        self._durable: DurableRuns | None = None
+
+    def _open(self, durable: DurableRuns) -> None:
+        """Have what a journal has, too."""
+        self._durable = durable
 
     def __repr__(self) -> str:
-        more = "" if self.durable is None else ", others in the journal"
+        more = "" if self._durable is None else ", others in the journal"
         return f"<History: {len(self._runs)} runs in memory{more}>"
 
     async def list(
@@ -111,8 +115,8 @@ class History:
         check_count(limit, "limit")
         wanted = _Wanted(job, _state(state), _instant(since), where)
         found = [record for record in self._in_memory(before) if wanted.takes(record)][:limit]
-        if self.durable is not None:
-            found += await self._in_journal(self.durable, wanted, before, limit)
+        if self._durable is not None:
+            found += await self._in_journal(self._durable, wanted, before, limit)
         return sorted(found, key=lambda record: -record.id)[:limit]
 
     def _in_memory(self, before: int | None) -> Iterator[RunRecord]:
@@ -148,13 +152,13 @@ class History:
         run = self._runs.get(run_id)
         if run is not None:
             return run
-        if self.durable is None:
+        if self._durable is None:
             return self._runs[run_id]  # raises
         for known in ((run_id, True), (run_id, results)):
             if known in self._read:
                 self._read.move_to_end(known)
                 return self._read[known]
-        run = await self.durable.ended_run(run_id, results=results)
+        run = await self._durable.ended_run(run_id, results=results)
         if run is None:
             raise NoSuchRunError(f"no run {run_id}: neither in memory nor in the journal")
         self._read[run_id, results and run.plan.has_code] = (
@@ -163,7 +167,7 @@ class History:
         while len(self._read) > LOOKED_AT:
             (number, _), _ = self._read.popitem(last=False)
             if number not in self._runs and not self._read.keys() & {(number, True), (number, False)}:
-                self.durable.forget(number)
+                self._durable.forget(number)
         return run
 
 

@@ -537,3 +537,13 @@ async def test_what_is_asked_of_a_run_that_was_recovered_is_durable_too(world):
         await settle()
         assert run.state is RunState.PAUSED
         run.cancel()
+
+
+async def test_numbers_go_on_after_a_close_and_leave_a_gap_after_a_crash(world):
+    life = await Life(MemoryJournal(), jobs=[job(a=note("a"))]).__aenter__()
+    assert (await life.server.run("etl")).id == 1
+    await life.__aexit__()
+    life = await Life(life.journal.again(), jobs=[job(a=note("a"))]).__aenter__()
+    assert (await life.server.run("etl")).id == 2
+    async with Life(await life.crash(), jobs=[job(a=note("a"))]) as life:
+        assert (await life.server.run("etl")).id > 3

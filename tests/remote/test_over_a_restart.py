@@ -147,3 +147,34 @@ async def test_without_a_journal_numbers_are_numbers(tmp_path):
         assert not any("life" in event for event in events)
         _, anew = await events_of(client, "follow 1 since=3.1")
         assert anew[0]["event"] == "lagged"
+
+
+async def test_runs_that_only_the_journal_has_are_listed_looked_at_followed_and_run_again(tmp_path):
+    journal = MemoryJournal()
+    async with served(tmp_path, journal), over_unix(str(tmp_path / "s")) as client:
+        for name, task in (("good", "Say"), ("bad", "Boom")):
+            await client.ok("define " + json.dumps(job(name, task)))
+            await client.ok(f"run {name}")
+        before = [await client.ok(line) for line in ("runs", "status 1", "result 1", "explain 2")]
+        log = await client.ok("logs 1")
+    async with (
+        served(tmp_path, journal.again(), history=(0, 0)) as server,
+        over_unix(str(tmp_path / "s")) as client,
+    ):
+        assert not server.runs
+        after = [await client.ok(line) for line in ("runs", "status 1", "result 1", "explain 2")]
+        assert after[:3] == before[:3]
+        assert "boom" in after[3]["text"]
+        lines = (await client.ok("logs 1"))["lines"]
+        assert [line["message"] for line in lines] == [line["message"] for line in log["lines"]]
+        assert (await client.ok("wait 2"))["state"] == "failed"
+        _, events = await events_of(client, "follow 2 since=1.1")
+        kinds = [event["event"] for event in events]
+        assert (kinds[0], kinds[-2:]) == ("lagged", ["run-ended", "end"])
+        assert await client.code("cancel 1") == "conflict"
+        assert (await client.ok("rerun 2"))["parent"] == 2
+        await client.ok("wait 3")
+        assert [row["run"] for row in (await client.ok("runs limit=2"))["runs"]] == [3, 2]
+        assert (await client.ok("runs limit=2 cursor=2"))["runs"][0]["run"] == 1
+        assert [row["run"] for row in (await client.ok("runs bad failed"))["runs"]][-1] == 2
+        assert await client.code("status 99") == "no-such-run"

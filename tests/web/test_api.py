@@ -542,3 +542,23 @@ async def test_with_a_journal_the_ids_of_events_are_good_over_restarts():
 
 def ids(text):
     return re.findall(r"id: (\S+)\nevent: (\S+)\n", text)
+
+
+async def test_runs_that_only_the_journal_has_are_hidden_from_who_may_not_see_them():
+    journal = MemoryJournal()
+    async with Server(watch=False, grace=0.1, journal=journal) as server:
+        furnish(server)
+        for run in (await server.start("night"), await server.start_task("app:Work")):
+            await run.wait()
+    async with Server(watch=False, grace=0.1, journal=journal.again()) as server:
+        furnish(server)
+        for patterns, seen in (((), [2, 1]), (("job:n*",), [1]), (("bundle:app",), [2]), (("job:x",), [])):
+            async with client(server, Role.VIEWER, patterns) as http:
+                assert [row["run"] for row in (await http.get("/runs")).json()["runs"]] == seen
+                for run in (1, 2):
+                    status = (await http.get(f"/runs/{run}")).status_code
+                    assert status == (200 if run in seen else 404)
+                    answer = await http.get(f"/runs/{run}/events")
+                    assert answer.status_code == status
+        async with client(server) as http:
+            assert (await http.get("/runs/1/result")).json()["results"] == {"one": 3}

@@ -1,0 +1,134 @@
+"""Whatever code is current by then: runs go on, are looked at and are run again with the code that they had."""
+
+import math
+
+import anyio
+import pytest
+from recoveryworld import WORLD, Life, World
+
+from scattersphere import JobDefinition, RunState, TaskDefinition
+from scattersphere.testing import MemoryJournal
+
+pytestmark = pytest.mark.anyio
+
+CODE = """
+import anyio
+from dataclasses import dataclass
+from recoveryworld import WORLD
+from scattersphere import RunnableTask
+
+VERSION = {version}
+
+@dataclass
+class Report:
+    version: int
+    {field}: str = "x"
+
+class Make(RunnableTask):
+    async def run(self, context):
+        return Report(VERSION)
+
+class Wait(RunnableTask):
+    async def run(self, context):
+        WORLD["now"].begun["wait"] += 1
+        await WORLD["now"].gate(f"{{WORLD['now'].begun['wait']}}").wait()
+        return VERSION
+
+class Fail(RunnableTask):
+    async def run(self, context):
+        WORLD["now"].begun["fail"] += 1
+        if WORLD["now"].begun["fail"] == 1:
+            raise ValueError("once")
+        return VERSION
+"""
+JOBS = [
+    JobDefinition(
+        name="long",
+        tasks={
+            "make": TaskDefinition(task="etl.Make", bundle="etl"),
+            "wait": TaskDefinition(task="etl.Wait", bundle="etl", depends_on=("make",)),
+            "last": TaskDefinition(task="etl.Make", bundle="etl", depends_on=("wait",)),
+        },
+    ),
+    JobDefinition(
+        name="bad",
+        tasks={
+            "make": TaskDefinition(task="etl.Make", bundle="etl"),
+            "fail": TaskDefinition(task="etl.Fail", bundle="etl", depends_on=("make",)),
+        },
+    ),
+]
+
+
+@pytest.fixture(autouse=True)
+def world():
+    WORLD["now"] = World()
+    return WORLD["now"]
+
+
+@pytest.fixture
+def etl(tmp_path):
+    file = tmp_path / "etl.py"
+
+    def write(version, field):
+        file.write_text(CODE.format(version=version, field=field))
+        return file
+
+    return write
+
+
+async def until(condition):
+    with anyio.fail_after(60):
+        while not condition():  # noqa: ASYNC110 - what a loader's thread brings about
+            await anyio.sleep(0.005)
+
+
+async def ended(run):
+    with anyio.fail_after(60):
+        await run.wait()
+    return run
+
+
+async def test_a_run_goes_on_with_the_bytes_that_it_had_beside_new_ones(world, etl):
+    life = await Life(MemoryJournal(), classes=()).__aenter__()
+    await life.server.register(etl(1, "note"))
+    for job in JOBS:
+        life.server.define(job)
+    run = await life.server.start("long")
+    await until(lambda: world.begun["wait"] == 1)
+    after = await life.crash()
+    async with Life(after, classes=()) as life:
+        await life.server.register(etl(2, "other"))
+        for job in JOBS:
+            life.server.define(job)
+        await until(lambda: world.begun["wait"] == 2)
+        new = await life.server.start("long")
+        await until(lambda: world.begun["wait"] == 3)
+        world.gate("2").set()
+        world.gate("3").set()
+        old = await ended(life.server.runs[run.id])
+        await ended(new)
+        assert (old.state, old.results["wait"], new.results["wait"]) == (RunState.SUCCEEDED, 1, 2)
+        assert (old.results["make"].version, old.results["make"].note) == (1, "x")
+        assert type(old.results["last"]) is type(old.results["make"])
+        assert new.results["make"].other == "x"
+
+
+async def test_results_of_an_ended_run_are_read_with_its_code_and_it_is_run_again_with_it(world, etl):
+    life = await Life(MemoryJournal(), classes=()).__aenter__()
+    await life.server.register(etl(1, "note"))
+    for job in JOBS:
+        life.server.define(job)
+    run = await ended(await life.server.start("bad"))
+    assert run.state is RunState.FAILED
+    async with Life(await life.crash(), classes=(), history=(0, math.inf)) as life:
+        await life.server.register(etl(2, "other"))
+        seen = await life.server.history.get(run.id, results=False)
+        assert seen.tasks["fail"].failure.message == "once"
+        with pytest.raises(KeyError, match="was not read"):
+            seen.results["make"]
+        assert (await life.server.history.get(run.id)).results["make"].note == "x"
+        pinned = await ended(await life.server.rerun(run.id))
+        assert (pinned.results["fail"], pinned.results["make"].note) == (1, "x")
+        latest = await ended(await life.server.rerun(run.id, code="latest", from_failed=False))
+        assert (latest.results["fail"], latest.results["make"].other) == (2, "x")
