@@ -173,12 +173,6 @@ class EventNumbers:
         mark = bisect.bisect_right(self._mark_clocks, clock)
         return self._mark_starts[mark] if mark < len(self._mark_starts) else self.stamped
 
-<<<<<<< HEAD
-=======
-    def compact(self, moves: list[int] | array[int]) -> None:
-        """Take `moves` instead: the same ones, kept in fewer bytes, of a run that has ended."""
-        self.moves = moves
-
     def replay(self, slices: Iterable[tuple[float, array[int]]]) -> None:
         """Have the moves of a run that has ended in an earlier life: (clock, moves) as they were written."""
         self.moves = moves = array("q")
@@ -186,7 +180,6 @@ class EventNumbers:
             moves.extend(slice_)
             self.stamp(clock)
 
->>>>>>> 760073c (wip history)
     # ---- reading
 
     def time_of(self, place: int) -> float:
