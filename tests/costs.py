@@ -31,6 +31,7 @@ SLOW: dict[str, str] = {
     "tests/remote/test_shell.py::*": "a server and its clients as a shell starts them",
     "tests/cli/test_new.py::*": "a new project is tried in processes",
     "tests/cli/test_remote_verbs.py::test_serve_without*": "a server, and a client for each verb",
+    "tests/cli/test_remote_verbs.py::test_next_and*": "the same",
     "tests/cli/test_remote_verbs.py::test_ctrl_c*": "the same",
     "tests/cli/test_remote_verbs.py::test_tokens_lie*": "a process for each verb",
     "tests/cli/test_dev.py::*": "a server and its watcher in a process",

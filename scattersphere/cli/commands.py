@@ -77,7 +77,7 @@ def cli() -> None:
 
 
 @cli.command(epilog=EXIT_CODES)
-@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @PARAMS
 @click.option(
     "--trace", type=click.Path(dir_okay=False, path_type=Path), help="Write the timeline; Perfetto opens it."
@@ -98,7 +98,7 @@ def run(
     as_json: bool,
     **where: Any,
 ) -> None:
-    """Register the bundles that FILE names, run the job in it, and show how it goes.
+    """Register the bundles that FILE names, run the job in it, and show how it goes. - is standard input.
 
     With --at or --state FILE is the name of a job of that server, which runs it. The first Ctrl-C cancels the run, the
     second kills it.

@@ -14,6 +14,7 @@ from scattersphere.cli.reaching import reaching
 EXIT_CODES = """\b
 Exit codes: 0 nothing is wrong, 2 the command line is wrong, 3 a file is wrong or
 cannot be read."""
+FILE = click.Path(dir_okay=False, allow_dash=True)
 FORMATS = ("tree", "svg", "mermaid", "dot")
 
 BUNDLES = click.option(
@@ -27,12 +28,12 @@ BUNDLES = click.option(
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("files", nargs=-1, required=True, type=click.Path(dir_okay=False))
+@click.argument("files", nargs=-1, required=True, type=FILE)
 @BUNDLES
 @reaching
 @AS_JSON
 def validate(files: tuple[str, ...], bundles: tuple[Path, ...], *, as_json: bool, **where: Any) -> None:
-    """Say everything that is wrong with definition FILES, each thing with its line and what to write.
+    """Say everything that is wrong with definition FILES (- is standard input), each thing with its line.
 
     The bundles that a file names are loaded (their code is run) to check tasks and arguments; of a file
     that names none only what stands in it is checked. With --at or --state that server says what is wrong with one
@@ -48,20 +49,20 @@ def validate(files: tuple[str, ...], bundles: tuple[Path, ...], *, as_json: bool
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("file", type=FILE)
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), default="tree", help="tree, if nothing is said."
 )
 def graph(file: str, form: str) -> None:
-    """Draw the tasks of a definition FILE and what waits for what: a tree, SVG, Mermaid, or Graphviz.
+    """Draw the tasks of a definition FILE (- is standard input): a tree, SVG, Mermaid, or Graphviz.
 
     For a picture: scattersphere graph job.json --format svg > job.svg
     """
+    from scattersphere.cli.checking import right  # noqa: PLC0415 - as above
     from scattersphere.errors import DefinitionError  # noqa: PLC0415 - as above
-    from scattersphere.model.definition import JobDefinition  # noqa: PLC0415 - as above
 
     try:
-        definition = JobDefinition.load(file)
+        definition = right(file)
     except (DefinitionError, OSError) as exc:
         fail(exc)
     draw = {
@@ -74,18 +75,27 @@ def graph(file: str, form: str) -> None:
 
 
 @click.command(name="next", epilog=EXIT_CODES)
-@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("file", type=FILE)
 @click.option(
     "-n", "count", type=click.IntRange(1, 1000), default=5, help="How many times of each; defaults to 5."
 )
 @click.option("--schedule", "only", metavar="NAME", help="Only this schedule. Defaults to all.")
 @click.option("--since", metavar="TIME", help="Begin at this ISO time with an offset. Defaults to now.")
+@reaching
 @AS_JSON
-def next_times(file: str, count: int, only: str | None, since: str | None, *, as_json: bool) -> None:
+def next_times(
+    file: str, count: int, only: str | None, since: str | None, *, as_json: bool, **where: Any
+) -> None:
     """Show when the schedules of a definition FILE fire next: in their own time zones, and in UTC.
 
-    No code is loaded, and no server is asked.
+    No code is loaded. With --at or --state FILE is the name of a job of that server, which counts from now on.
     """
+    if where["address"] is not None or where["state_folder"] is not None:
+        from scattersphere.cli.remote_verbs import next_at  # noqa: PLC0415 - as above
+
+        if since is not None:
+            raise click.UsageError("--since is for a FILE: a server counts from now on")
+        next_at(file, only, count, where, as_json=as_json)
     from scattersphere.cli.timing import print_next  # noqa: PLC0415 - as above
     from scattersphere.errors import DefinitionError  # noqa: PLC0415 - as above
     from scattersphere.schedules.occurrences import read_instant  # noqa: PLC0415 - as above
@@ -108,21 +118,33 @@ def next_times(file: str, count: int, only: str | None, since: str | None, *, as
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False), required=False)
 @BUNDLES
-def schema(file: str | None, bundles: tuple[Path, ...]) -> None:
+@reaching
+def schema(file: str | None, bundles: tuple[Path, ...], **where: Any) -> None:
     """Print the JSON Schema of definition files, or write it to FILE.
 
     With --bundle it knows the tasks of a bundle and their arguments, so that an editor completes and
-    explains them.
+    explains them. With --at or --state it is the schema of what that server reads, which may be of another version.
     """
     from scattersphere.cli.checking import schema_with  # noqa: PLC0415 - as above
     from scattersphere.errors import ScattersphereError  # noqa: PLC0415 - as above
 
+    if where["address"] is not None or where["state_folder"] is not None:
+        from scattersphere.cli.remote_verbs import schema_at  # noqa: PLC0415 - as above
+
+        if bundles:
+            raise click.UsageError("--bundle is for a schema that is made here")
+        schema_at(where, lambda found: _write(found, file))
     try:
-        text = json.dumps(schema_with(bundles), indent=2) + "\n"
-        if file is not None:
-            with click.open_file(file, "w", encoding="utf-8") as out:
-                out.write(text)
-    except (ScattersphereError, OSError) as exc:
+        found = schema_with(bundles)
+    except ScattersphereError as exc:
         fail(exc)
-    if file is None:
-        click.echo(text, nl=False)
+    _write(found, file)
+
+
+def _write(schema: dict[str, Any], file: str | None) -> None:
+    text = json.dumps(schema, indent=2) + "\n"
+    try:
+        with click.open_file(file or "-", "w", encoding="utf-8") as out:
+            out.write(text)
+    except OSError as exc:
+        fail(exc)

@@ -147,8 +147,10 @@ class _Lines:
 
 async def _show_end(client: Any, number: int, ended: dict[str, Any], asked: Asked) -> None:
     """Show the results of a run that succeeded, and the story of one that did not."""
-    if asked.as_lines:
-        show(as_json({"n": 1, "result": ended}).decode("ascii"))
+    if asked.as_lines:  # the last line is that of a run from a file
+        found = await client.call("result", run=number)
+        results = {name: found[name] for name in ("results", "left_out") if name in found}
+        show(as_json({"run": await client.call("status", run=number), **results}).decode("ascii"))
         return
     verb = "result" if ended.get("state") == RunState.SUCCEEDED else "explain"
     try:

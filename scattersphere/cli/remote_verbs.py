@@ -6,6 +6,7 @@ definition is wanted it is a file, or - for standard input.
 
 from __future__ import annotations
 
+import datetime as dt
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,7 +22,7 @@ from scattersphere.commands.help import usage
 from scattersphere.commands.table import COMMANDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from scattersphere.commands.arguments import Argument
     from scattersphere.commands.table import Command
@@ -141,6 +142,44 @@ def validate_at(files: tuple[str, ...], where: Mapping[str, Any], *, as_json: bo
 
     row = COMMANDS["validate"]
     ask(reaching.reached(**where), Asked("validate", {"definition": _definition(files, row)}, False, as_json))
+
+
+def next_at(job: str, only: str | None, count: int, where: Mapping[str, Any], *, as_json: bool) -> NoReturn:
+    """Have a server say when the schedules of a job, or `only` one of them, fire next."""
+    from scattersphere.cli.asking import Asked, ask_with  # noqa: PLC0415 - as above
+
+    async def tell(address: str, token: str | None, tls: Any, asked: Asked) -> int:
+        from scattersphere.cli.timing import write_rows  # noqa: PLC0415 - as above
+        from scattersphere.remote.client import connect  # noqa: PLC0415 - as above
+
+        async with connect(address, token=token, tls=tls) as client:
+            names = [only]
+            if only is None:
+                names = [row["name"] for row in (await client.call("schedules", job=job))["schedules"]]
+            found = [await client.call("next", schedule=name, **asked.args) for name in names]
+        rows = [
+            {"schedule": row["name"], **{key: row[key] for key in ("words", "zone", "enabled", "next")}}
+            for row in found
+        ]
+        write_rows(job, rows, dt.datetime.now(dt.UTC), as_json=as_json)
+        return 0
+
+    asked = Asked("next", {"job": job, "count": count}, follow=False, as_lines=as_json)
+    ask_with(reaching.reached(**where), asked, tell)
+
+
+def schema_at(where: Mapping[str, Any], write: Callable[[Any], None]) -> NoReturn:
+    """Have a server give the schema of the definitions that it reads."""
+    from scattersphere.cli.asking import Asked, ask_with  # noqa: PLC0415 - as above
+
+    async def get(address: str, token: str | None, tls: Any, asked: Asked) -> int:
+        from scattersphere.remote.client import connect  # noqa: PLC0415 - as above
+
+        async with connect(address, token=token, tls=tls) as client:
+            write((await client.call(asked.name, **asked.args))["schema"])
+        return 0
+
+    ask_with(reaching.reached(**where), Asked("schema", {"command": "definition"}, False, False), get)
 
 
 def _said(row: Command, given: Mapping[str, Any]) -> dict[str, Any]:

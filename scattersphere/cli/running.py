@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 import anyio
 from rich.console import Console
 
-from scattersphere.cli.checking import check_file
+from scattersphere.cli.checking import STDIN, check_file, judge, name_of, reading_of
 from scattersphere.cli.jsonlines import JsonLines, json_only, run_summary, write_line
 from scattersphere.cli.outcome import BAD_FILE, FAILED, INTERRUPTED, SUCCEEDED, USAGE, Refusal
 from scattersphere.cli.pictures import check_picture, write_pictures
 from scattersphere.cli.pipes import shown_while_read
 from scattersphere.cli.progress import make_display
-from scattersphere.errors import DefinitionError, ScattersphereError, listing
+from scattersphere.errors import BundleRefusedError, DefinitionError, ScattersphereError, listing
 from scattersphere.model.logs import make_printable
 from scattersphere.model.states import RunState, TaskState
 from scattersphere.server import Server
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from scattersphere.cli.progress import Display
     from scattersphere.engine.run import Run
+    from scattersphere.model.definition import JobDefinition
 
 SHOWN = 500
 """Characters of a result that are shown."""
@@ -43,21 +45,20 @@ def run_file(
     """Run the job in `file`, draw what is asked for when it has ended; return the exit code."""
     try:
         if not as_json:
-            return anyio.run(_run_for_people, Path(file).absolute(), file, params, trace, picture)
+            return anyio.run(_run_for_people, file, params, trace, picture)
         with json_only() as out:
-            return anyio.run(_run_for_programs, Path(file).absolute(), file, params, trace, picture, out)
+            return anyio.run(_run_for_programs, file, params, trace, picture, out)
     except KeyboardInterrupt:  # it came before or after our own handling of signals
         return INTERRUPTED
 
 
-async def _run_for_people(
-    path: Path, file: str, params: dict[str, Any], trace: Path | None, picture: Path | None
-) -> int:
+async def _run_for_people(file: str, params: dict[str, Any], trace: Path | None, picture: Path | None) -> int:
     err = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         check_picture(picture)
-        async with _server(path) as server:
-            run = await _begin(server, file, path.parent, params)
+        folder = _folder(file)
+        async with _server(folder) as server:
+            run = await _begin(server, file, folder, params)
             interrupted = await _watch(run, make_display(run, sys.stdout, sys.stderr))
             unwritten = write_pictures(run, trace, picture)
             _show_end(run, err)
@@ -70,12 +71,13 @@ async def _run_for_people(
 
 
 async def _run_for_programs(
-    path: Path, file: str, params: dict[str, Any], trace: Path | None, picture: Path | None, out: TextIO
+    file: str, params: dict[str, Any], trace: Path | None, picture: Path | None, out: TextIO
 ) -> int:
     try:
         check_picture(picture)
-        async with _server(path) as server:
-            run = await _begin(server, file, path.parent, params)
+        folder = _folder(file)
+        async with _server(folder) as server:
+            run = await _begin(server, file, folder, params)
             interrupted = await _watch(run, JsonLines(out, sys.stderr), out)
             unwritten = write_pictures(run, trace, picture)
             more = {"problems": [{"message": problem} for problem in unwritten]} if unwritten else {}
@@ -86,9 +88,14 @@ async def _run_for_programs(
     return _exit_code(run, interrupted=interrupted, written=not unwritten)
 
 
-def _server(path: Path) -> Server:
+def _folder(file: str) -> Path:
+    """Return the folder where a file's bundles lie; links are kept, they may be swapped."""
+    return Path.cwd() if file == STDIN else Path(file).absolute().parent
+
+
+def _server(folder: Path) -> Server:
     # The folder is where the file's bundles may lie; whatever else is in it is none of our business.
-    return Server(bundle_roots=[path.parent], adopt=False, watch=False, fire_schedules=False)
+    return Server(bundle_roots=[folder], adopt=False, watch=False, fire_schedules=False)
 
 
 def _exit_code(run: Run, *, interrupted: bool, written: bool) -> int:
@@ -102,21 +109,42 @@ def _exit_code(run: Run, *, interrupted: bool, written: bool) -> int:
 async def _begin(server: Server, file: str, folder: Path, params: dict[str, Any]) -> Run:
     """Load the file and start the run, or raise `Refusal` with the exit code that fits."""
     try:
-        definition = await server.load(file)
+        definition = await (_piped(server, folder) if file == STDIN else server.load(file))
     except DefinitionError as exc:
         # What the code has to say to it is told at once too, and not only when this is mended.
-        problems, _ = await check_file(file, folder, [])
-        raise Refusal(BAD_FILE, listing(file, problems), problems) from exc
+        problems = exc.problems if file == STDIN else (await check_file(file, folder, []))[0]
+        raise Refusal(BAD_FILE, listing(name_of(file), problems), problems) from exc
     except OSError as exc:
-        raise Refusal(BAD_FILE, f"{file}: {exc.strerror or exc}") from exc
+        raise Refusal(BAD_FILE, f"{name_of(file)}: {exc.strerror or exc}") from exc
     except ScattersphereError as exc:
-        raise Refusal(BAD_FILE, f"{file}: {exc}\n{getattr(exc, 'details', '')}") from exc
+        raise Refusal(BAD_FILE, f"{name_of(file)}: {exc}\n{getattr(exc, 'details', '')}") from exc
     try:
         return await server.start(definition.name, params)
     except DefinitionError as exc:  # what -p said, if it said anything; else the file's own defaults
         raise Refusal(USAGE if params else BAD_FILE, str(exc), exc.problems) from exc
     except ScattersphereError as exc:
-        raise Refusal(BAD_FILE, f"{file}: {exc}") from exc
+        raise Refusal(BAD_FILE, f"{name_of(file)}: {exc}") from exc
+
+
+def _is_inside(folder: Path, place: str) -> bool:
+    return Path(os.path.realpath(folder / place)).is_relative_to(os.path.realpath(folder))
+
+
+async def _piped(server: Server, folder: Path) -> JobDefinition:
+    """Take up what stands on standard input. Raises `DefinitionError` with what the code has to say to it, too."""
+    reading = reading_of(STDIN)
+    definition = reading.definition
+    problems = reading.problems()
+    if definition is not None:
+        for name, place in definition.bundles.items():
+            if not _is_inside(folder, place):
+                raise BundleRefusedError(
+                    f"bundle {name!r} ({place}) lies outside {folder}, where standard input is"
+                )
+        problems = await judge(server, definition, reading, folder, [])
+    if problems or definition is None:
+        raise DefinitionError(problems, source=reading.source)
+    return await server.adefine(definition)
 
 
 async def _watch(run: Run, shown: AbstractContextManager[Display], out: TextIO | None = None) -> bool:

@@ -1,19 +1,19 @@
-"""What `scattersphere next` prints: when the schedules of a definition file fire, on the wall and in UTC."""
+"""What `scattersphere next` prints: when the schedules of a file or a job fire, on the wall and in UTC."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from scattersphere.model.definition import JobDefinition
+from scattersphere.cli.checking import name_of, right
 from scattersphere.model.logs import make_printable
 from scattersphere.schedules.occurrences import first_times, read_instant, timetable_of
 from scattersphere.schedules.triggers import show_instant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from scattersphere.model.schedules import ScheduleDefinition
 
@@ -23,43 +23,43 @@ def print_next(file: str, count: int, since: str | None, only: str | None, *, as
 
     Raises `DefinitionError`, `OSError`, `LookupError` where there is no such schedule.
     """
-    definition = JobDefinition.load(file)
+    definition = right(file)
     begin = dt.datetime.now(dt.UTC) if since is None else read_instant(since)
     if only is not None and only not in definition.schedules:
         raise LookupError(
-            f"no schedule {only!r} in {file}; there are: {', '.join(definition.schedules) or 'none'}"
+            f"no schedule {only!r} in {name_of(file)}; there are: {', '.join(definition.schedules) or 'none'}"
         )
     chosen = {name: held for name, held in definition.schedules.items() if only in {None, name}}
-    lines = _as_json if as_json else _as_text
-    for name, schedule in chosen.items():
-        for line in lines(definition.name, name, schedule, begin, count):
+    rows = [_row(definition.name, name, schedule, begin, count) for name, schedule in chosen.items()]
+    write_rows(definition.name, rows, begin, as_json=as_json)
+
+
+def write_rows(job: str, rows: Sequence[Mapping[str, Any]], begin: dt.datetime, *, as_json: bool) -> None:
+    """Print a row for each schedule: `schedule`, `words`, `enabled`, and the times that are `next` after `begin`."""
+    for row in rows:
+        for line in [json.dumps(row)] if as_json else _as_text(row, begin):
             sys.stdout.write(make_printable(line) + "\n")
-    if not chosen and not as_json:
-        sys.stdout.write(f"{make_printable(definition.name)} has no schedules\n")
+    if not rows and not as_json:
+        sys.stdout.write(f"{make_printable(job)} has no schedules\n")
 
 
-def _as_json(
-    job: str, name: str, schedule: ScheduleDefinition, begin: dt.datetime, count: int
-) -> Iterator[str]:
+def _row(job: str, name: str, schedule: ScheduleDefinition, begin: dt.datetime, count: int) -> dict[str, Any]:
     table = timetable_of(job, name, schedule)
     times = [
         {"utc": show_instant(time), "local": time.astimezone(table.zone).isoformat(timespec="seconds")}
         for time in first_times(table, begin, count)
     ]
     shown = {"schedule": name, "words": table.words(), "zone": schedule.zone, "enabled": schedule.enabled}
-    yield json.dumps({**shown, "next": times})
+    return {**shown, "next": times}
 
 
-def _as_text(
-    job: str, name: str, schedule: ScheduleDefinition, begin: dt.datetime, count: int
-) -> Iterator[str]:
-    table = timetable_of(job, name, schedule)
-    yield f"{name}: {table.words()}" + ("" if schedule.enabled else "; it is not enabled")
-    times = first_times(table, begin, count)
-    for time in times:
-        local = time.astimezone(table.zone)
-        yield f"  {local:%a} {local:%Y-%m-%d %H:%M:%S %z}  {show_instant(time)}  in {_distance(time - begin)}"
-    if not times:
+def _as_text(row: Mapping[str, Any], begin: dt.datetime) -> Iterator[str]:
+    yield f"{row['schedule']}: {row['words']}" + ("" if row["enabled"] else "; it is not enabled")
+    for time in row["next"]:
+        local = dt.datetime.fromisoformat(time["local"])
+        shown = f"{local:%a} {local:%Y-%m-%d %H:%M:%S %z}"
+        yield f"  {shown}  {time['utc']}  in {_distance(local - begin)}"
+    if not row["next"]:
         yield "  never again"
 
 

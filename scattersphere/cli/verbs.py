@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 OF_A_SESSION = frozenset(
     {"hello", "auth", "quit", "output", "drop", "unfollow", "help", "commands", "schema"}
 )
-"""Commands of the table that are about a session that goes on; the command line has none."""
+"""Commands of the table that are about a session that goes on, or that the command line has in its own way."""
 
 VERBS: Mapping[str, Mapping[str, str]] = {
     "This session": {

@@ -45,7 +45,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def call(folder: Path, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "scattersphere", *arguments],
         cwd=folder,
@@ -53,7 +53,7 @@ def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         timeout=PATIENCE,
-        stdin=subprocess.DEVNULL,
+        input=given,
     )
 
 
@@ -171,3 +171,23 @@ def test_what_is_wrong_with_a_task_as_a_whole_hides_nothing_inside_it(folder):
     told = call(folder, "validate", "bad.json").stdout
     assert "wait for each other: a -> b -> a" in told
     assert told.count('no task "etl.Lost"') == 2
+
+
+def test_a_definition_may_come_on_standard_input_with_bundles_of_the_current_folder(folder):
+    good, wrong = json.dumps(GOOD), json.dumps(GOOD).replace("etl.Load", "etl.Laod")
+    outside = json.dumps({**GOOD, "bundles": {"etl": "../etl.py"}})
+    told = [
+        (("validate", "-"), good, 0, "standard input: nothing is wrong, 2 tasks"),
+        (("validate", "-"), wrong, 3, 'did you mean "etl.Load"?'),
+        (("graph", "-"), good, 0, "one.load"),
+        (("next", "-"), good, 0, "good has no schedules"),
+        (("run", "-", "-p", "day=today"), good, 0, "2 succeeded"),
+        (("run", "-"), wrong, 3, "standard input: 2 problems"),
+        (("run", "-"), outside, 3, "lies outside"),
+        (("run", "-"), "{", 3, "(document)  the text ends inside an object"),
+    ]
+    for words, given, status, shown in told:
+        done = call(folder, *words, given=given)
+        assert done.returncode == status, (words, done.stdout, done.stderr)
+        assert shown in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr

@@ -18,6 +18,7 @@ pytest.importorskip("rich")
 import click
 from click.testing import CliRunner
 
+from scattersphere import JobDefinition
 from scattersphere.cli import journaling, reaching, verbs
 from scattersphere.cli.asking import Asked, refused_with
 from scattersphere.cli.commands import cli
@@ -257,7 +258,9 @@ def test_serve_without_an_address_is_asked_from_the_same_folder(served):
     assert "only failed: ValueError: a stone" in told
     lines = shell(folder, "run", "--state", state, "bad", "--json", status=1).stdout.splitlines()
     rows = [json.loads(line) for line in lines]
-    assert [rows[0]["event"], rows[-1]["result"]["state"]] == ["run-started", "failed"]
+    assert [rows[0]["event"], rows[-1]["run"]["state"]] == ["run-started", "failed"]
+    lines = shell(folder, "run", "--state", state, "hi", "--json").stdout.splitlines()
+    assert json.loads(lines[-1])["results"] == {"only": "hello x"}
     assert shell(folder, "runs", "--in-state", "succeeded", "--limit", 5).stdout.split()[5:8] == [
         "1",
         "hi",
@@ -267,6 +270,47 @@ def test_serve_without_an_address_is_asked_from_the_same_folder(served):
     assert "job 'hi' has no such parameter" in refused.splitlines()[1]
     assert (state / "audit.jsonl").read_text().count('"define"')
     assert any((state / "logs").rglob("*"))
+
+
+def test_next_and_schema_ask_a_server_where_one_is_named(served):
+    folder, _ = served
+    timed = json.loads(job("timed")) | {
+        "schedules": {
+            "early": {"cron": "30 2 * * *", "zone": "Europe/Berlin"},
+            "off": {"every": 60, "enabled": False},
+        }
+    }
+    for one in (timed, json.loads(job("idle"))):
+        shell(folder, "define", "-", given=json.dumps(one))
+    there = ("--state", ".scattersphere")
+    told = shell(folder, "next", "timed", *there, "-n", 2).stdout.splitlines()
+    assert [line for line in told if not line.startswith(" ")] == [
+        "early: at 02:30 every day (Europe/Berlin)",
+        "off: every minute; it is not enabled",
+    ]
+    assert len(told) == 6
+    assert "02:30:00 +0" in told[1]
+    (row,) = shell(folder, "next", "timed", *there, "--schedule", "early", "--json").stdout.splitlines()
+    local = json.loads(
+        shell(folder, "next", "-", "--schedule", "early", "--json", given=json.dumps(timed)).stdout
+    )
+    assert json.loads(row).keys() == local.keys()
+    assert {name: json.loads(row)[name] for name in ("schedule", "words", "zone", "enabled")} == {
+        name: local[name] for name in ("schedule", "words", "zone", "enabled")
+    }
+    assert shell(folder, "next", "idle", *there).stdout == "idle has no schedules\n"
+    assert (
+        "it has early, off" in shell(folder, "next", "timed", *there, "--schedule", "erly", status=1).stderr
+    )
+    assert (
+        "from now on"
+        in shell(folder, "next", "timed", *there, "--since", "2026-01-01T00:00:00Z", status=2).stderr
+    )
+    found = json.loads(shell(folder, "schema", *there).stdout)
+    assert found == JobDefinition.schema()
+    shell(folder, "schema", *there, "job.schema.json")
+    assert json.loads((folder / "job.schema.json").read_text()) == found
+    assert "made here" in shell(folder, "schema", *there, "--bundle", "bundles/greetings.py", status=2).stderr
 
 
 def test_ctrl_c_cancels_a_run_elsewhere_and_says_so(served):
