@@ -1,4 +1,4 @@
-"""Fair shares of what is kept: where there is no room, the largest group gives up its oldest."""
+"""Fair shares of what is kept: where there is no room, who has the most gives up the oldest of what he has most of."""
 
 from __future__ import annotations
 
@@ -8,42 +8,85 @@ K = TypeVar("K")
 
 
 class FairShares(Generic[K]):
-    """Keys by group, the oldest first. All it does takes the same time, however many there are."""
+    """Keys by owner, and of each owner by group, the oldest first: those of runs by user and job.
+
+    So neither one user with many jobs nor one job that runs all the time takes the others' share. All it does takes
+    the same time, however many keys there are.
+    """
 
     def __init__(self) -> None:
+        self._owners: dict[str, _Share[K]] = {}
+        self._sizes = _Sizes()
+
+    def add(self, owner: str, group: str, key: K) -> None:
+        """Add a key, as the newest of its group."""
+        share = self._owners.get(owner)
+        if share is None:
+            share = self._owners[owner] = _Share()
+        share.add(group, key)
+        self._sizes.moved(owner, share.size - 1, share.size)
+
+    def remove(self, owner: str, group: str, key: K) -> None:
+        """Take a key out."""
+        share = self._owners[owner]
+        share.remove(group, key)
+        self._sizes.moved(owner, share.size + 1, share.size)
+        if not share.size:
+            del self._owners[owner]
+
+    def largest(self) -> tuple[str, str, K]:
+        """Return the owner that has the most keys, his group that has the most, its oldest key. There must be one."""
+        owner = self._sizes.largest()
+        return owner, *self._owners[owner].largest()
+
+
+class _Share(Generic[K]):
+    """The keys of one owner."""
+
+    def __init__(self) -> None:
+        self.size = 0
         self._groups: dict[str, dict[K, None]] = {}
-        self._with: dict[int, dict[str, None]] = {}
-        """The groups by how many keys they have, so that the largest one is found at once."""
-        self._most = 0
+        self._sizes = _Sizes()
 
     def add(self, group: str, key: K) -> None:
-        """Add a key to a group, as its newest."""
-        share = self._groups.setdefault(group, {})
-        share[key] = None
-        self._moved(group, len(share) - 1, len(share))
+        keys = self._groups.setdefault(group, {})
+        keys[key] = None
+        self.size += 1
+        self._sizes.moved(group, len(keys) - 1, len(keys))
 
     def remove(self, group: str, key: K) -> None:
-        """Take a key out of its group."""
-        share = self._groups[group]
-        del share[key]
-        self._moved(group, len(share) + 1, len(share))
-        if not share:
+        keys = self._groups[group]
+        del keys[key]
+        self.size -= 1
+        self._sizes.moved(group, len(keys) + 1, len(keys))
+        if not keys:
             del self._groups[group]
 
     def largest(self) -> tuple[str, K]:
-        """Return the group that has the most keys, and its oldest key. There must be one."""
-        group = next(iter(self._with[self._most]))
+        group = self._sizes.largest()
         return group, next(iter(self._groups[group]))
 
-    def _moved(self, group: str, before: int, now: int) -> None:
+
+class _Sizes:
+    """Names by how much each has, so that the largest one is found at once."""
+
+    def __init__(self) -> None:
+        self._with: dict[int, dict[str, None]] = {}
+        self._most = 0
+
+    def moved(self, name: str, before: int, now: int) -> None:
+        """Take note that a name has one more, or one less."""
         if before:
             held = self._with[before]
-            del held[group]
+            del held[name]
             if not held:
                 del self._with[before]
         if now:
-            self._with.setdefault(now, {})[group] = None
-        # A group grows and shrinks by one key, so the largest size does, too.
+            self._with.setdefault(now, {})[name] = None
+        # It grows and shrinks by one, so the largest size does, too.
         self._most = max(self._most, now)
         if self._most not in self._with:
             self._most = now
+
+    def largest(self) -> str:
+        return next(iter(self._with[self._most]))

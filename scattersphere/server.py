@@ -539,25 +539,28 @@ class Server(AsyncResource):
         params: Mapping[str, Any] | None = None,
         *,
         key: str | None = None,
+        user: str = "",
     ) -> Run:
         """Start a run of a defined job, or of a definition that is not taken up; return it at once.
 
+        `user` says for whom: what is kept of runs is shared out by user, so that nobody takes the others' history,
+        and the same key of another user is another key.
         Raises `NoSuchJobError`, `UnresolvedError`, `DefinitionError` for wrong parameters or a wrong definition,
         `BusyError`, `ConflictError` where `key` stands for another job or other parameters.
         """
         self._require_open()
         definition, plan = await self._jobs.ready(job)
-        earlier = None if key is None else await self._earlier(definition, key)
+        earlier = None if key is None else await self._earlier(definition, key, user)
         self._require_open()
-        run = self._factory.start(definition, params, key, plan=plan, earlier=earlier)
+        run = self._factory.start(definition, params, key, plan=plan, earlier=earlier, user=user)
         return run if self._durable is None else await self._started(run)
 
-    async def _earlier(self, definition: JobDefinition, key: str) -> Run | None:
-        """Return the run that was started with a key and that only the journal remembers."""
+    async def _earlier(self, definition: JobDefinition, key: str, user: str) -> Run | None:
+        """Return the run that a user has started with a key and that only the journal remembers."""
         if self._durable is None:
             return None
         check_text(key, "key")
-        found = await self._durable.find_key(definition, key)
+        found = await self._durable.find_key(definition, key, user)
         self._require_open()
         return found
 
@@ -573,6 +576,7 @@ class Server(AsyncResource):
         params: Mapping[str, Any] | None = None,
         *,
         key: str | None = None,
+        user: str = "",
         timeout: float | None = None,  # noqa: ASYNC109 - as `Run.wait` has it
     ) -> Run:
         """Do as `start`, wait for the end, and return the run if it has succeeded: `(await server.run("job")).result`.
@@ -580,7 +584,7 @@ class Server(AsyncResource):
         Raises `RunFailedError` (`.run` is the run, the cause what its first failed task raised) unless it has
         succeeded; `TimeoutError` after `timeout` seconds, when the run goes on; and what `start` raises.
         """
-        run = await self.start(job, params, key=key)
+        run = await self.start(job, params, key=key, user=user)
         return (await run.wait(timeout)).raise_if_failed()
 
     async def start_task(
@@ -589,6 +593,7 @@ class Server(AsyncResource):
         args: Mapping[str, Any] | None = None,
         *,
         key: str | None = None,
+        user: str = "",
     ) -> Run:
         """Start a run of one task, known by its path, with literal arguments."""
         self._require_open()
@@ -599,8 +604,8 @@ class Server(AsyncResource):
             check_mapping(args, "args")
         args = dict(args or {})
         definition = job_of_task(self._registry.find(known), args)
-        earlier = None if key is None else await self._earlier(definition, key)
-        run = self._factory.start(definition, None, key, args=args, earlier=earlier)
+        earlier = None if key is None else await self._earlier(definition, key, user)
+        run = self._factory.start(definition, None, key, args=args, earlier=earlier, user=user)
         return run if self._durable is None else await self._started(run)
 
     async def run_task(
@@ -609,18 +614,21 @@ class Server(AsyncResource):
         args: Mapping[str, Any] | None = None,
         *,
         key: str | None = None,
+        user: str = "",
         timeout: float | None = None,  # noqa: ASYNC109 - as `Run.wait` has it
     ) -> Run:
         """Do as `start_task`, and then as `run`: `(await server.run_task("etl.Count", {"day": 3})).result`."""
-        run = await self.start_task(path, args, key=key)
+        run = await self.start_task(path, args, key=key, user=user)
         return (await run.wait(timeout)).raise_if_failed()
 
-    async def rerun(self, run_id: int, *, from_failed: bool = True, code: str = PINNED) -> Run:
+    async def rerun(
+        self, run_id: int, *, from_failed: bool = True, code: str = PINNED, user: str = ""
+    ) -> Run:
         """Start a new run of the plan of an ended run, with its parameters; `parent` is the old one's id.
 
         With `from_failed` the results of tasks that succeeded are taken over (`Run.reused`), as are those of
         single instances of maps; what depends on anything that is done again is done again too.
-        `code` is "pinned", the versions that the old run had, or "latest". Raises
+        `code` is "pinned", the versions that the old run had, or "latest"; `user` as in `start`. Raises
         `NoSuchRunError`, `RunStateError` while it is live, `NoSuchBundleError` where the pinned code is gone,
         `UnresolvedError` where the latest does not fit, `BusyError`.
         """
@@ -628,7 +636,7 @@ class Server(AsyncResource):
         earlier = await self._history.get(run_id)
         return await self._started(
             await self._factory.rerun(
-                earlier.execution, from_failed=from_failed, code=code, alive=self._require_open
+                earlier.execution, from_failed=from_failed, code=code, user=user, alive=self._require_open
             )
         )
 
@@ -708,8 +716,8 @@ class Server(AsyncResource):
     ) -> list[LogLine]:
         """Return the Server's log of its runs: which started, and how they ended, also those that were evicted.
 
-        One line for each start, request and end; 10,000 of them, each job its share. `job` is a name, or a test of
-        names. What their tasks logged is in `Run.logs`.
+        One line for each start, request and end; 10,000 of them, each user and each job its share. `job` is a name, or a
+        test of names. What their tasks logged is in `Run.logs`.
         """
         check_count(tail, "tail", least=0, optional=True)
         return self._history_log.lines(run=run, job=job, level=level, tail=tail)

@@ -323,10 +323,11 @@ class SyncServer(ForkGuard):
         params: Mapping[str, Any] | None = None,
         *,
         key: str | None = None,
+        user: str = "",
         timeout: float | None = None,
     ) -> SyncRun:
         """See `Server.run`."""
-        return self.start(job, params, key=key).wait(timeout).raise_if_failed()
+        return self.start(job, params, key=key, user=user).wait(timeout).raise_if_failed()
 
     def run_task(
         self,
@@ -334,10 +335,11 @@ class SyncServer(ForkGuard):
         args: Mapping[str, Any] | None = None,
         *,
         key: str | None = None,
+        user: str = "",
         timeout: float | None = None,
     ) -> SyncRun:
         """See `Server.run_task`."""
-        return self.start_task(path, args, key=key).wait(timeout).raise_if_failed()
+        return self.start_task(path, args, key=key, user=user).wait(timeout).raise_if_failed()
 
     @property
     def runs(self) -> SyncRuns:

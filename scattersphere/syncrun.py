@@ -40,6 +40,7 @@ class SyncRun(ForkGuard):
     scheduled: Final = _of_run(lambda run: run.scheduled, at_once=True)
     parent: Final = _of_run(lambda run: run.parent, at_once=True)
     key: Final = _of_run(lambda run: run.key, at_once=True)
+    user: Final = _of_run(lambda run: run.user, at_once=True)
     plan: Final = _of_run(lambda run: run.plan, at_once=True)
     definition: Final = _of_run(lambda run: run.definition, at_once=True)
     params: Final = _of_run(lambda run: run.params, at_once=True)

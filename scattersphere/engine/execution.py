@@ -200,6 +200,7 @@ class Execution:
         "timer",
         "timer_from",
         "unkept",
+        "user",
         "waited_by",
         "waiters",
         "waits_for",
@@ -248,6 +249,8 @@ class Execution:
         self.waiters: set[anyio.Event] = set()
         self.secrets: frozenset[str] = frozenset()
         self.key: str | None = None
+        self.user: str = ""
+        """Who has asked for it, or for the run that has started it; "" for the host and schedules."""
         self.context: Context | None = None
         """The context variables of who called `start`, while the run lives; None where they are the Server's own."""
         self.scheduled: ScheduledFor | None = None

@@ -233,11 +233,12 @@ class JobExecutor:
         secrets: frozenset[str] = frozenset(),
         key: str | None = None,
         child_of: Attempt | None = None,
+        user: str = "",
         prepare: Callable[[Execution], None] | None = None,
     ) -> Execution:
         """Make a run of a plan, queued or started; `prepare` is called before it can start.
 
-        `secrets` are the names of parameters that nobody is to see.
+        `secrets` are the names of parameters that nobody is to see; `user` is whose run it is, if it is nobody's child.
         Raises `BusyError`, `ClosedError`, `EngineError`.
         """
         loop = self.loop
@@ -249,9 +250,10 @@ class JobExecutor:
         execution = self.make(self._last_id, plan, params)
         execution.context = self._context_of_caller()
         execution.created_at = loop.clock()
-        execution.secrets, execution.key = secrets, key
+        execution.secrets, execution.key, execution.user = secrets, key, user
         if child_of is not None:
             execution.parent, execution.is_child = child_of.run_id, True
+            execution.user = child_of.execution.user
             execution.started_by, execution.depth = child_of, child_of.execution.depth + 1
         if prepare is not None:
             prepare(execution)

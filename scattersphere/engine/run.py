@@ -291,6 +291,11 @@ class Run(ForkGuard):
         return self._execution.key
 
     @property
+    def user(self) -> str:
+        """Who has asked for it: as `start` was told, over the network the name of the token; "" for the host."""
+        return self._execution.user
+
+    @property
     def plan(self) -> Plan:
         """The definition and the versions of code that this run sees."""
         return self._execution.plan

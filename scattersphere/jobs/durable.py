@@ -301,7 +301,7 @@ class DurableRuns:
         extra = json.loads(run.extra)
         execution.created_at = _clock(execution, run.created)
         execution.secrets = frozenset(run.secrets)
-        execution.key = run.key
+        execution.key, execution.user = run.key, run.user
         execution.parent = run.parent if run.parent is not None else run.again
         execution.is_child = run.child is not None
         execution.depth = extra.get("depth", 0)
@@ -522,6 +522,7 @@ class DurableRuns:
             durability=DURABILITY[plan.definition.durability],
             created=round((execution.epoch + execution.created_at) * MICRO),
             key=execution.key,
+            user=execution.user,
             request=None if execution.key is None else request_digest(shown, args),
             parent=None if child is None else child[0],
             parent_unit=None if child is None or execution.started_by is None else execution.started_by.unit,
@@ -651,9 +652,9 @@ class DurableRuns:
             self._factory.take_back(run)
         return run
 
-    async def find_key(self, definition: JobDefinition, key: str) -> Run | None:
-        """Return the ended run that was started with a key and that only the journal remembers."""
-        number = await self._call(self._journal.find_key, definition.name, "", key)
+    async def find_key(self, definition: JobDefinition, key: str, user: str) -> Run | None:
+        """Return the ended run that a user has started with a key and that only the journal remembers."""
+        number = await self._call(self._journal.find_key, definition.name, user, key)
         if number is None or number in self._factory.runs:
             return None
         return await self.revive(number)

@@ -35,7 +35,8 @@ class RunHistory(LiveMapping[int, "Run"]):
     """Keeps at most `keep` ended runs, none for longer than `keep_for` seconds.
 
     Only whole ended runs are evicted: what is too old, in the order in which they ended; of what is too many, the
-    oldest of the job that has the most, so that one job that runs all the time does not take the others' history.
+    oldest of the user that has the most, and of his the job that has the most: neither somebody who starts runs all
+    the time nor a job that runs all the time takes the others' history.
     `on_evict` is told of each.
     `remind(when, callback)` has `callback(now)` called at `when`: age needs no new run to take effect.
     """
@@ -56,7 +57,7 @@ class RunHistory(LiveMapping[int, "Run"]):
         self._ended: dict[int, float] = {}
         """When the ended ones have ended, oldest first."""
         self._shares = FairShares[int]()
-        """The numbers of the ended ones by job."""
+        """The numbers of the ended ones by user and job."""
         self.evicted: int = 0
 
     def __getitem__(self, run_id: int) -> Run:
@@ -82,10 +83,10 @@ class RunHistory(LiveMapping[int, "Run"]):
         """Take up a new run."""
         self._runs[number] = run
 
-    def ended(self, number: int, job: str, now: float) -> None:
-        """A run of a job has ended at `now`; evict what is too much or too old."""
+    def ended(self, number: int, user: str, job: str, now: float) -> None:
+        """A run that a user has started has ended at `now`; evict what is too much or too old."""
         self._ended[number] = now
-        self._shares.add(job, number)
+        self._shares.add(user, job, number)
         self.evict(now)
 
     def evict(self, now: float) -> None:
@@ -93,7 +94,7 @@ class RunHistory(LiveMapping[int, "Run"]):
         while self._ended and now - self._oldest() >= self._keep_for:
             self._evict(next(iter(self._ended)))
         while len(self._ended) > self._keep:
-            _, number = self._shares.largest()
+            *_, number = self._shares.largest()
             self._evict(number)
         if self._ended and not self._reminded and self._keep_for < math.inf:
             self._reminded = True
@@ -105,7 +106,7 @@ class RunHistory(LiveMapping[int, "Run"]):
     def _evict(self, number: int) -> None:
         del self._ended[number]
         run = self._runs.pop(number)
-        self._shares.remove(run.job, number)
+        self._shares.remove(run.user, run.job, number)
         self.evicted += 1
         self._on_evict(run)
 
@@ -126,17 +127,23 @@ class IdempotencyKeys:
     """Remembers which run each key stands for."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Callable[[], StartRequest], Run]] = {}
+        self._known: dict[tuple[str, str], tuple[Callable[[], StartRequest], Run]] = {}
+        """By user and key."""
 
     def find(
-        self, key: str, request: StartRequest, earlier: Run | None, request_of: Callable[[Run], StartRequest]
+        self,
+        user: str,
+        key: str,
+        request: StartRequest,
+        earlier: Run | None,
+        request_of: Callable[[Run], StartRequest],
     ) -> Run | None:
-        """Return the run that the key stands for, or else `earlier`, of which `request_of` knows what it was.
+        """Return the run that the user's key stands for, or else `earlier`, of which `request_of` knows what it was.
 
         Raises `ConflictError` if that was another request.
         """
-        if key in self._known:
-            known, run = self._known[key]
+        if (user, key) in self._known:
+            known, run = self._known[user, key]
             asked = known()
         elif earlier is not None:
             run, asked = earlier, request_of(earlier)
@@ -146,17 +153,17 @@ class IdempotencyKeys:
             raise ConflictError(f"key {key!r} stands for run {run.id}: another job or other parameters")
         return run
 
-    def add(self, key: str, request: Callable[[], StartRequest], run: Run) -> None:
-        """Let the key stand for the run, as long as it is kept.
+    def add(self, user: str, key: str, request: Callable[[], StartRequest], run: Run) -> None:
+        """Let the user's key stand for the run, as long as it is kept.
 
         Of a run of an earlier life it is known what it was asked with when the jobs are defined again.
         """
-        self._known[key] = request, run
+        self._known[user, key] = request, run
 
     def forget(self, run: Run) -> None:
         """The run is no longer kept."""
         if run.key is not None:
-            self._known.pop(run.key, None)
+            self._known.pop((run.user, run.key), None)
 
 
 class RunFactory:
@@ -188,11 +195,13 @@ class RunFactory:
         scheduled: ScheduledFor | None = None,
         schedule: ScheduleState | None = None,
         earlier: Run | None = None,
+        user: str = "",
     ) -> Run:
         """Start a run, or return the one that `key` stands for; `args` are those of a run of one task.
 
         `plan` is that of the definition, where it was compiled already; `scheduled` says by which schedule, if by one,
         and `schedule` what is remembered of that from then on. `earlier` is the run that the journal has for the key.
+        `user` is who asks for it; a child run is of who asked for its parent.
 
         Raises `DefinitionError`, `UnresolvedError`, `BusyError`, `ConflictError`.
         """
@@ -202,7 +211,7 @@ class RunFactory:
             check_text(key, "key")
             request = StartRequest(self._jobs.identity(definition), dict(params))
             # It may not be among the runs that are kept in memory, and its key not among theirs.
-            known = self._keys.find(key, request, earlier, lambda run: self._request_of(run.execution))
+            known = self._keys.find(user, key, request, earlier, lambda run: self._request_of(run.execution))
             if known is not None:
                 return known
         plan = plan or self._jobs.plan(definition)
@@ -217,14 +226,16 @@ class RunFactory:
 
         prepares = prepare if scheduled is not None or self.durable is not None else None
         run = self._take_up(
-            self._executor.submit(plan, params, secrets=secrets, key=key, child_of=child_of, prepare=prepares)
+            self._executor.submit(
+                plan, params, secrets=secrets, key=key, child_of=child_of, user=user, prepare=prepares
+            )
         )
         if key is not None and request is not None:
-            self._keys.add(key, lambda: request, run)
+            self._keys.add(user, key, lambda: request, run)
         return run
 
     async def rerun(
-        self, earlier: Execution, *, from_failed: bool, code: str, alive: Callable[[], None]
+        self, earlier: Execution, *, from_failed: bool, code: str, user: str, alive: Callable[[], None]
     ) -> Run:
         """Start a run of the plan of an ended one; `alive` is asked again once its code is there."""
         check_again(earlier, code)
@@ -236,7 +247,7 @@ class RunFactory:
                 taken.apply(earlier, execution)
                 self._record(execution, given=earlier.given_secrets, again=earlier.id)
 
-            return self._take_up(self._executor.submit(plan, earlier.params, prepare=prepare))
+            return self._take_up(self._executor.submit(plan, earlier.params, user=user, prepare=prepare))
 
     def _record(
         self,
@@ -259,9 +270,9 @@ class RunFactory:
         execution = run.execution
         self.runs.add(execution.id, run)
         if execution.state.ended:
-            self.runs.ended(execution.id, execution.plan.job, self._executor.clock())
+            self.runs.ended(execution.id, execution.user, execution.plan.job, self._executor.clock())
         if execution.key is not None:
-            self._keys.add(execution.key, lambda: self._request_of(execution), run)
+            self._keys.add(execution.user, execution.key, lambda: self._request_of(execution), run)
 
     def _request_of(self, execution: Execution) -> StartRequest:
         """Return what a run of an earlier life was asked with."""
@@ -276,7 +287,7 @@ class RunFactory:
             write()
         if execution.state.ended:  # nothing in it had to be executed
             self._registry.keep(execution.id, execution.plan.versions)
-            self.runs.ended(execution.id, execution.plan.job, self._executor.clock())
+            self.runs.ended(execution.id, execution.user, execution.plan.job, self._executor.clock())
         else:
             self._registry.pin(execution.id, execution.plan.versions, keep=True)
         return run
@@ -286,7 +297,7 @@ class RunFactory:
         if execution not in self._executor.stuck.values():
             self._registry.unpin(execution.id)
         if execution.id in self.runs:
-            self.runs.ended(execution.id, execution.plan.job, self._executor.clock())
+            self.runs.ended(execution.id, execution.user, execution.plan.job, self._executor.clock())
 
     def _remind(self, when: float, callback: Callable[[float], None]) -> None:
         self._executor.deadlines.call_at(when, lambda: callback(self._executor.clock()))

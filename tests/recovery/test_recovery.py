@@ -311,6 +311,16 @@ async def test_numbers_never_come_again_and_keys_stand_for_runs_of_earlier_lives
     assert world.begun["a"] == 2
 
 
+async def test_a_run_is_of_its_user_in_later_lives_too_and_so_is_its_key(world):
+    life = await Life(MemoryJournal(), jobs=[job(a=note("a", value=[1]))]).__aenter__()
+    run = await life.server.start("etl", key="k", user="ann")
+    await run.wait()
+    async with Life(await life.crash(), jobs=[job(a=note("a", value=[1]))]) as life:
+        again = await life.server.start("etl", key="k", user="ann")
+        assert (again.id, again.user) == (run.id, "ann")
+        assert (await life.server.start("etl", key="k", user="bob")).id != run.id
+
+
 async def test_the_key_of_a_task_stands_for_its_run_of_an_earlier_life_and_of_no_other(world):
     journal, task = MemoryJournal(), "Note"
     async with Life(journal) as life:

@@ -346,3 +346,20 @@ async def test_keys_are_unique_by_user_and_job(tmp_path):
                     assert await client.ok(line) == {"run": number}
                     runs.add(number)
         assert len(runs) == 6
+
+
+async def test_whoever_starts_runs_without_end_takes_nobody_elses_history(tmp_path):
+    """Shares were by job, and an operator has as many jobs, and names of tasks, as he likes."""
+    async with served(tmp_path) as front, front.client("runner") as ann, front.client("operator") as eve:
+        front.server._factory.runs._keep = 6
+        await eve.ok("define " + json.dumps(job("hi")))
+        mine = (await ann.ok("run hi"))["run"]
+        again = (await ann.ok(f"rerun {mine} from_failed=false"))["run"]
+        await ann.ok(f"wait {again}")
+        for number in range(12):
+            await eve.ok("define " + json.dumps(job(f"flood{number}")))
+            await eve.ok(f"run flood{number}")
+            await eve.ok("run-task Say")
+        kept = {run.id: run.user for run in front.server.runs.values()}
+        assert {mine, again} <= kept.keys()
+        assert sorted(kept.values()) == ["a-operator"] * 4 + ["a-runner"] * 2

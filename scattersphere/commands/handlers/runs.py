@@ -101,14 +101,16 @@ async def _started(context: Context, job: str, params: dict[str, Any], key: str 
     if gateway.uncovered(principal, definition) is not None:
         raise RequestError("forbidden", f"job {job!r} uses code that your token does not cover")
     with masked(definition, params), _suggesting(params, in_words=context.in_words):
-        return await gateway.server.start(job, params, key=_key(context, job, key))
+        return await gateway.server.start(job, params, key=_key(job, key), user=principal.user)
 
 
 async def _task_started(context: Context, task: str, args: dict[str, Any], key: str | None) -> Run:
     gateway = context.gateway
     found = gateway.task(context.principal, task, "task")
     with _suggesting(args, in_words=context.in_words):
-        return await gateway.server.start_task(found.full_path, args, key=_key(context, found.full_path, key))
+        return await gateway.server.start_task(
+            found.full_path, args, key=_key(found.full_path, key), user=context.principal.user
+        )
 
 
 async def _ended(run: Run) -> Reply:
@@ -148,9 +150,9 @@ def _suggested(problem: Problem, values: Mapping[str, Any]) -> Problem:
     return attrs.evolve(problem, suggestion=f"{name}:={value}")
 
 
-def _key(context: Context, what: str, key: str | None) -> str | None:
-    """Keep the keys of users and jobs apart: one could else learn of, or block, another's runs."""
-    return None if key is None else json.dumps([context.principal.user, what, key])
+def _key(what: str, key: str | None) -> str | None:
+    """Keep the keys of a user's jobs apart; those of users are kept apart by the Server."""
+    return None if key is None else json.dumps([what, key])
 
 
 @command(
@@ -328,7 +330,9 @@ async def rerun(
     if gateway.uncovered(context.principal, definition) is not None:
         raise RequestError("forbidden", f"run {found.id} uses code that your token does not cover")
     with masked(definition, found.execution.params):
-        started = await gateway.server.rerun(found.id, from_failed=from_failed, code=code)
+        started = await gateway.server.rerun(
+            found.id, from_failed=from_failed, code=code, user=context.principal.user
+        )
     reused = {name: _reused(note) for name, note in islice(started.reused.items(), REUSED_SHOWN)}
     return {"run": started.id, "parent": found.id, "reused": reused}
 

@@ -51,8 +51,8 @@ _Entry = tuple[float, int, str, int, "str | _Success"]
 class RunHistoryLog:
     """Lines about runs, at most `keep` of them, and how many runs ended how.
 
-    Where there are too many, the job that has the most gives up its oldest: one that runs all the time does not take
-    the others' lines.
+    Where there are too many, the user that has the most gives up the oldest of his job that has the most: neither
+    somebody who starts runs all the time nor a job that runs all the time takes the others' lines.
     """
 
     def __init__(self, keep: int = KEPT) -> None:
@@ -77,10 +77,10 @@ class RunHistoryLog:
         job = execution.plan.job
         self._last += 1
         self._entries[self._last] = (when, execution.id, job, level, words)
-        self._shares.add(job, self._last)
+        self._shares.add(execution.user, job, self._last)
         if len(self._entries) > self._keep:
-            group, number = self._shares.largest()
-            self._shares.remove(group, number)
+            user, group, number = self._shares.largest()
+            self._shares.remove(user, group, number)
             del self._entries[number]
 
     def lines(
