@@ -716,8 +716,8 @@ class Server(AsyncResource):
     ) -> list[LogLine]:
         """Return the Server's log of its runs: which started, and how they ended, also those that were evicted.
 
-        One line for each start, request and end; 10,000 of them, each user and job its share. `job` is a name, or a test
-        of names. What their tasks logged is in `Run.logs`.
+        One line for each start, request and end; 10,000 of them, each user and job its share. `job` is a name, or a
+        test of names. What their tasks logged is in `Run.logs`.
         """
         check_count(tail, "tail", least=0, optional=True)
         return self._history_log.lines(run=run, job=job, level=level, tail=tail)
