@@ -61,9 +61,9 @@ async def test_a_server_that_is_down_is_tried_again_after_five_minutes(scattersp
 
 
 async def test_a_disk_that_hangs_is_given_five_minutes(scattersphere: Rehearsal) -> None:
-    """A delay before the first attempt runs into the timeout; a crash takes the second; the third succeeds."""
+    """A delay before the first attempt runs into the timeout; a death takes the second; the third succeeds."""
     scattersphere.delay("load", 3600, attempt=1)
-    scattersphere.crash("load", attempt=2)
+    scattersphere.die("load", attempt=2)
     run = await scattersphere.run("nightly.json", {"orders": "orders.csv"})
     scattersphere.assert_states(run, load="succeeded", total="succeeded", send="succeeded")
     assert run.tasks["load"].attempts == 3

@@ -136,6 +136,8 @@ class JobExecutor:
         self._unlimited = frozenset(f"backend:{n}" for n, b in self.backends.items() if b.limit is None)
         self._loop: Loop | None = None
         self._loop_home: LoopHome | None = None
+        self.wall_epoch: float | None = None
+        """What to add to the loop's clock for the time on the wall, where that goes on from another executor's."""
         self.pumping: bool = False
         """Whether the pump is at work: it looks again by itself."""
         self.woken: bool = False
@@ -163,7 +165,7 @@ class JobExecutor:
         """Take up the current event loop and open the backends."""
         loop = current_loop()
         self.clock: Callable[[], float] = loop.clock
-        self.wall_clock: WallClock = WallClock(loop.clock)
+        self.wall_clock: WallClock = WallClock(loop.clock, self.wall_epoch)
         await loop.open(self._pump, self._on_alarm, self.crash)
         self._loop, self.woken = loop, False
         self.attempts.open(loop, anyio.get_cancelled_exc_class())

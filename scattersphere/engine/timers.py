@@ -324,9 +324,9 @@ class WallClock:
     wall once, and tells the times of everything by the loop's clock from there.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], epoch: float | None = None) -> None:
         self._clock = clock
-        self._epoch = time.time() - clock()
+        self._epoch = time.time() - clock() if epoch is None else epoch
         self._ahead = _wall_ahead()
         self._latest = float("-inf")
 

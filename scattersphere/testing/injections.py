@@ -1,4 +1,4 @@
-"""Injections: a failure, a delay or a crash, for one task by its name and for one attempt by its number."""
+"""Injections: a failure, a delay or a death, for one task by its name and for one attempt by its number."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Injection:
     index: int | None
     delay: float = 0.0
     error: BaseException | type[BaseException] | None = None
-    crash: bool = False
+    dies: bool = False
     happened: int = 0
 
     def __str__(self) -> str:
         """Return it as the test wrote it."""
         which = ["" if self.attempt is None else f"attempt={self.attempt}"]
         which += ["" if self.index is None else f"index={self.index}"]
-        word = "crash" if self.crash else "delay" if self.error is None else "fail"
+        word = "die" if self.dies else "delay" if self.error is None else "fail"
         seconds = f"{self.delay:g}" if word == "delay" else ""
         return f"{word}({', '.join(filter(None, [repr(self.task), seconds, *which]))})"
 
@@ -48,7 +48,7 @@ class Injection:
 
     def raised(self) -> BaseException | None:
         """Return what the attempt is to raise, made anew for each; None for a mere delay."""
-        if self.crash:
+        if self.dies:
             return TaskCrashedError("its process died (injected by the test)")
         if isinstance(self.error, type):
             return self.error()

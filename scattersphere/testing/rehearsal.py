@@ -22,6 +22,7 @@ from scattersphere.testing import story
 from scattersphere.testing.clocks import running_clock
 from scattersphere.testing.fakes import Fake
 from scattersphere.testing.injections import InjectedError, Injection, Injections
+from scattersphere.testing.journals import MemoryJournal
 from scattersphere.testing.stage import StageServer
 
 if TYPE_CHECKING:
@@ -65,7 +66,10 @@ class Rehearsal:
         self._host_tasks: list[tuple[str, tuple[type[RunnableTask], ...]]] = []
         self._fakes: dict[str, Fake] = {}
         self._injections = Injections()
+        self._bundles: list[tuple[Path, str | None]] = []
         self._server: StageServer | None = None
+        self._earlier: list[StageServer] = []
+        """The Servers that have crashed, or were restarted."""
         self._clock: HeldClock | None = None
         self._before: tuple[dict[str, Fake], Injections] | None = None
 
@@ -98,15 +102,22 @@ class Rehearsal:
         """Start the Server in the loop that runs now, if that has not been done; return it."""
         if self._server is None:
             self._clock = running_clock()
-            # No roots: the Server would adopt whatever looks like a bundle in them, the tests themselves too.
-            options = {"snapshot_folder": self.scratch, "watch": False, **self._options}
-            server = StageServer(self._fakes, self._injections, self._clock, self.seed, **options)
-            await server.__aenter__()
-            for name, classes in self._host_tasks:
-                server.register_tasks(name, classes)
-            self._server = server
+            self._server = await self._begin(self._clock)
             self._check_fakes()
         return self._server
+
+    async def _begin(self, clock: HeldClock, before: StageServer | None = None) -> StageServer:
+        """Start a Server, the one after `before`."""
+        # No roots: the Server would adopt whatever looks like a bundle in them, the tests themselves too.
+        options = {"snapshot_folder": self.scratch, "watch": False, **self._options}
+        server = StageServer(self._fakes, self._injections, clock, self.seed, **options)
+        if before is not None:
+            server.go_on_at(before)
+        with self._held():  # the code of runs that go on is loaded
+            await server.__aenter__()
+        for name, classes in self._host_tasks:
+            server.register_tasks(name, classes)
+        return server
 
     async def __aenter__(self) -> Self:
         self._before = (dict(self._fakes), self._injections.copy())
@@ -124,14 +135,13 @@ class Rehearsal:
         leaked = [f"run {run.id} of {run.job} is still {run.state}" for run in live]
         unmet = [] if exc is not None else self._unmet()
         await self.aclose()
-        if self._server is not None:
-            leaked += [
-                f"{label} does not end; it stands at {line}" for label, line in self._server.stuck.items()
-            ]
+        for server in self._servers:
+            leaked += [f"{label} does not end; it stands at {line}" for label, line in server.stuck.items()]
         told = self.story()
         if self._before is not None:  # Hypothesis calls a test many times with one fixture
             self._fakes, self._injections = self._before
         self._told, self._server = told, None
+        self._earlier.clear()
         if exc is None and (leaked or unmet):
             raise RehearsalError(_complaint(leaked, unmet))
 
@@ -139,7 +149,11 @@ class Rehearsal:
         """Close the Server: what still runs is cancelled, then killed."""
         if self._server is not None:
             with self._held():
-                await self._server.aclose()
+                await self._server.aclose(cancel=True)
+
+    @property
+    def _servers(self) -> list[StageServer]:
+        return self._earlier if self._server is None else [*self._earlier, self._server]
 
     def _unmet(self) -> list[str]:
         if self._server is None:
@@ -173,6 +187,7 @@ class Rehearsal:
         server = await self.open()
         with self._held():
             bundle = await server.register(self.root / path, name=name)
+        self._bundles.append((self.root / path, name))
         self._check_fakes()
         return bundle
 
@@ -227,9 +242,9 @@ class Rehearsal:
         """Let attempts of the task with this name wait before their body begins; their timeout runs already."""
         self._injections.add(Injection(task, attempt, index, delay=seconds))
 
-    def crash(self, task: str, *, attempt: int | None = 1, index: int | None = None) -> None:
+    def die(self, task: str, *, attempt: int | None = 1, index: int | None = None) -> None:
         """Let an attempt of the task with this name end as if the process that carries it out had died."""
-        self._injections.add(Injection(task, attempt, index, crash=True))
+        self._injections.add(Injection(task, attempt, index, dies=True))
 
     # ---- runs
 
@@ -294,6 +309,54 @@ class Rehearsal:
         server = await self.open()
         return await server.start_task(path, args)
 
+    # ---- restarts
+
+    async def crash(self) -> Server:
+        """Let the Server die as if its program had been killed now, and start the next one on its journal; return it.
+
+        Needs `configure(journal=MemoryJournal())`. What was not committed is lost; runs that had not ended go on, as
+        `server.runs[run.id]`. Bundles, classes of the test, definitions, fakes and injections are there again, as when
+        a program is started anew. The test's own process goes on, so bodies that execute are cancelled: what they do in
+        `finally` a killed program would not do. Raises `ConflictError` without such a journal.
+        """
+        journal, before = self._journal("crash"), self._stage
+        after = journal.crash()
+        await before.aclose(finish=0)
+        return await self._next_life(after)
+
+    async def restart(self, *, finish: float | None = None) -> Server:
+        """Close the Server in order, as a deploy does, and start the next one on its journal; return that.
+
+        Runs are suspended, and go on. `finish` is that of `Server.aclose`; else as `crash`.
+        """
+        journal = self._journal("restart")
+        await self._stage.aclose(finish=finish)
+        return await self._next_life(journal.again())
+
+    def _journal(self, word: str) -> MemoryJournal:
+        """Return the journal of the Server. Raises `ConflictError` where there is none that can be used twice."""
+        journal = self._options.get("journal")
+        if not isinstance(journal, MemoryJournal):
+            raise ConflictError(
+                f"nothing outlives a {word} without a journal of the test's own: "
+                "configure(journal=MemoryJournal()) before the Server is first needed"
+            )
+        return journal
+
+    async def _next_life(self, journal: MemoryJournal) -> Server:
+        before, clock = self._stage, running_clock()
+        self._earlier.append(before)
+        self._options["journal"], self._server = journal, None
+        self._server = server = await self._begin(clock, before)
+        with self._held():
+            for path, name in self._bundles:
+                await server.register(path, name=name)
+        for name, definition in before.definitions.items():
+            if name not in server.definitions:
+                server.define(definition)
+        self._check_fakes()
+        return server
+
     # ---- schedules
 
     async def set_time(self, when: dt.datetime | str) -> None:
@@ -352,7 +415,8 @@ class Rehearsal:
         """Return what happened by now: what became of each run, and the end of its log."""
         if self._server is None:
             return self._told
-        return story.tell(self._server.runs.values())
+        ended = {run.id: run for server in self._earlier for run in server.runs.values() if run.state.ended}
+        return story.tell({**ended, **self._server.runs}.values())
 
     _told = "no run was started"
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from scattersphere.abc.backend import Handle, Outcome, OutcomeKind
+from scattersphere.engine.loops import current_loop
 from scattersphere.errors import TaskCrashedError
 from scattersphere.logs.failures import format_failure
 from scattersphere.server import Server
@@ -62,6 +63,12 @@ class StageServer(Server):
         """Let the wall clock of schedules show `when`, and go on from there."""
         self._wall_ahead += when - self._scheduler.now()
         self._scheduler.look()
+
+    def go_on_at(self, before: StageServer) -> None:
+        """Let the wall clocks go on from those of the Server before, also where the loop's time is virtual."""
+        self._wall_ahead = before._wall_ahead
+        if current_loop().is_virtual:
+            self._executor.wall_epoch = before._executor.wall_clock.epoch()
 
     def _stand_in(self, planned: PlannedTask) -> PlannedTask:
         for fake in self._fakes.values():

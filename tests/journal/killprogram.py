@@ -98,7 +98,7 @@ class Pay:
     RUNS, WIDTH = 2, 3
     JOB: ClassVar[dict[str, Any]] = {
         "name": "pay",
-        "max_runs": 2,
+        "max_runs": 1,
         "tasks": {
             "draw": {"task": "Draw"},
             "charge": {

@@ -39,7 +39,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> None:
     WORLD["now"] = World()
     real, epochs = WallClock.__init__, []
 
-    def init(self: WallClock, clock: Callable[[], float]) -> None:
+    def init(self: WallClock, clock: Callable[[], float], _: float | None = None) -> None:
         real(self, clock)
         epochs.append(BEGAN.timestamp() - clock())
         self._epoch = epochs[0]

@@ -222,7 +222,7 @@ async def test_a_failure_may_meet_every_attempt(task):
 async def test_a_crash_is_a_crash_and_may_be_tried_again(task):
     async with Rehearsal() as rehearsal:
         rehearsal.register_tasks("app", [Flaky, Threaded])
-        rehearsal.crash(task.lower())
+        rehearsal.die(task.lower())
         run = await (await rehearsal.start(job(task, retry={**RETRY, "retry_on": ["OSError"]})))
         assert run.results[task.lower()] == 2
         assert "crashed: its process died" in run.logs()[0].message
@@ -290,7 +290,7 @@ async def test_what_never_came_to_pass_fails_the_test():
             rehearsal.register_tasks("app", [Flaky])
             rehearsal.fail("flaky", attempt=2)
             rehearsal.delay("flakey", 3)
-            rehearsal.crash("flaky", index=7)
+            rehearsal.die("flaky", index=7)
             rehearsal.fake("Flakey", lambda: 0)
             await rehearsal.run(job("Flaky"))
 
@@ -299,7 +299,7 @@ async def test_what_never_came_to_pass_fails_the_test():
     complaint = str(caught.value)
     assert "fail('flaky', attempt=2) never happened" in complaint
     assert "delay('flakey', 3) never happened" in complaint
-    assert "crash('flaky', attempt=1, index=7) never happened" in complaint
+    assert "die('flaky', attempt=1, index=7) never happened" in complaint
     assert 'the fake of Flakey never stood in for anything: no task "Flakey"' in complaint
     assert 'did you mean "Flaky"?' in complaint
 
@@ -469,7 +469,7 @@ async def test_results_flow_from_fakes_to_real_tasks(project):
 async def test_injections_meet_worker_processes_too(project):
     async with Rehearsal(project) as rehearsal:
         await rehearsal.register("bundles/etl.py")
-        rehearsal.crash("m", attempt=1)
+        rehearsal.die("m", attempt=1)
         rehearsal.fail("m", attempt=2, error=OSError("disk"))
         mail = {"rows": [1, 2]}
         builder = JobDefinition.build("j").task(
