@@ -82,6 +82,12 @@ CLOSE_PATIENCE = 10.0
 INTERRUPTED_PATIENCE = 1.0
 """Seconds that closing waits for interrupted loads: they end at their next bytecode, unless they wait inside C code."""
 
+INTERRUPT_AGAIN = 0.05
+"""Seconds after which a load that was given up is interrupted again: its code may have caught the first. Doubled each time."""
+
+INTERRUPT_SELDOM = 2.0
+"""The longest of these pauses: code that catches everything for ever cannot be ended, only named (`Loader.stuck`)."""
+
 
 class LoadAbandonedError(SystemExit):
     """Raised inside the code of a load that was given up. `threading` ends the thread in silence for it."""
@@ -145,7 +151,15 @@ class _Job(Generic[T]):
             self.abandoned = True
             self.settled.set()
             self.started.set()
-            if self.thread is not None and not self._sheltered:
+        self.interrupt()
+        return True
+
+    def interrupt(self) -> bool:
+        """Raise LoadAbandonedError in the work, unless it is sheltered now; False if it has ended."""
+        with self._lock:
+            if self.thread is None:
+                return False
+            if not self._sheltered:
                 self.interrupted = True
                 _interrupt(self.thread)
             return True
@@ -207,6 +221,15 @@ def undisturbed() -> Iterator[None]:
 
 def _nothing() -> None:
     """Stand for the work of a job that only wakes the thread, and for the undoing of one that need not be."""
+
+
+def _interrupt_until_ended(job: _Job[object], thread: threading.Thread) -> None:
+    """Interrupt a load that was given up again and again, in a thread: code of a bundle may catch what is raised in it."""
+    pause = INTERRUPT_AGAIN
+    thread.join(pause)
+    while thread.is_alive() and job.interrupt():
+        pause = min(2 * pause, INTERRUPT_SELDOM)
+        thread.join(pause)
 
 
 def _interrupt(thread: threading.Thread) -> None:
@@ -297,6 +320,10 @@ class Loader:
         thread = job.thread
         if not job.abandon():
             return False
+        if thread is not None:
+            threading.Thread(
+                target=_interrupt_until_ended, args=[job, thread], name="scattersphere-interrupt", daemon=True
+            ).start()
         # One that reads is not cut short: it ends soon, by itself, and closing waits for it.
         if thread is not None and (job.interrupted or not self._closed):
             self._given_up[thread] = job.name

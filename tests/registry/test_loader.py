@@ -353,3 +353,98 @@ async def test_a_load_that_reads_is_not_cut_short_by_closing_which_waits_for_it(
         go_on.set()
     assert steps == [*range(1_000), "undone"]
     assert not loader.stuck
+
+
+def catching(gate, times, steps):
+    """Return work that catches the first `times` exceptions that are raised in it, and goes on."""
+
+    def work():
+        for number in range(times):
+            try:
+                gate.reached.set()
+                while not gate.open.wait(0.001):
+                    pass
+            except BaseException:  # as the code of a bundle may
+                steps.append(number)
+        while not gate.open.wait(0.001):
+            pass
+
+    return work
+
+
+async def test_code_that_catches_its_interruption_is_interrupted_again(gate):
+    loader = Loader(0.0, GarbageSchedule(enabled=False), lambda: None)
+    caught, undone = [], threading.Event()
+    with pytest.raises(BundleLoadError, match="stuck"):
+        await loader.call(
+            "a",
+            catching(gate, 3, caught),
+            discard=undone.set,
+            stuck=lambda *_: BundleLoadError("stuck"),
+        )
+    assert await anyio.to_thread.run_sync(undone.wait, PATIENCE)
+    assert caught == [0, 1, 2]
+    await loader.aclose()
+    assert not loader.stuck
+
+
+async def test_a_load_that_was_reading_when_it_was_given_up_by_closing_and_catches_that_is_interrupted_again(
+    gate,
+):
+    loader = Loader(60, GarbageSchedule(enabled=False), lambda: None)
+    reading, go_on, caught, undone = threading.Event(), threading.Event(), [], threading.Event()
+    body = catching(gate, 2, caught)
+
+    def work():
+        try:
+            with undisturbed():
+                reading.set()
+                go_on.wait(PATIENCE)
+        except BaseException:  # as the code of a bundle may, in whose import we read
+            caught.append("first")
+        body()
+
+    async with anyio.create_task_group() as group:
+
+        async def load():
+            with pytest.raises(ClosedError):
+                await loader.call("a", work, discard=undone.set, stuck=lambda *_: AssertionError("stuck"))
+
+        group.start_soon(load)
+        await anyio.to_thread.run_sync(reading.wait, PATIENCE)
+        group.start_soon(loader.aclose)
+        await anyio.wait_all_tasks_blocked()
+        go_on.set()
+        assert await anyio.to_thread.run_sync(undone.wait, PATIENCE)
+    assert caught == ["first", 0, 1]
+    assert not loader.stuck
+
+
+async def test_closing_does_not_wait_for_code_that_catches_everything_but_names_it(gate):
+    loader = Loader(60, GarbageSchedule(enabled=False), lambda: None)
+    over = threading.Event()
+
+    def work():
+        while not over.is_set():
+            try:
+                gate.reached.set()
+                gate.open.wait()
+            except BaseException:
+                pass
+
+    async with anyio.create_task_group() as group:
+
+        async def load():
+            with pytest.raises(ClosedError):
+                await loader.call("a", work, discard=lambda: None, stuck=lambda *_: AssertionError("stuck"))
+
+        group.start_soon(load)
+        await gate.until_reached()
+        with anyio.fail_after(PATIENCE):
+            await loader.aclose()
+    assert loader.stuck == ("a",)
+    over.set()
+    gate.open.set()
+    for thread in list(loader._given_up):
+        await anyio.to_thread.run_sync(thread.join, PATIENCE)
+    assert not loader.stuck
