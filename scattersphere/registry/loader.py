@@ -83,7 +83,7 @@ INTERRUPTED_PATIENCE = 1.0
 """Seconds that closing waits for interrupted loads: they end at their next bytecode, unless they wait inside C code."""
 
 INTERRUPT_AGAIN = 0.05
-"""Seconds after which a load that was given up is interrupted again: its code may have caught the first. Doubled each time."""
+"""Seconds after which a load that was given up is interrupted again: it may have caught the first. Doubled then."""
 
 INTERRUPT_SELDOM = 2.0
 """The longest of these pauses: code that catches everything for ever cannot be ended, only named (`Loader.stuck`)."""
@@ -224,7 +224,7 @@ def _nothing() -> None:
 
 
 def _interrupt_until_ended(job: _Job[object], thread: threading.Thread) -> None:
-    """Interrupt a load that was given up again and again, in a thread: code of a bundle may catch what is raised in it."""
+    """Interrupt a load that was given up again and again, in a thread: its code may catch what is raised in it."""
     pause = INTERRUPT_AGAIN
     thread.join(pause)
     while thread.is_alive() and job.interrupt():

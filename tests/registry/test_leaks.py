@@ -277,3 +277,26 @@ async def test_the_bundle_shows_the_leaks_of_its_older_versions(registry, tmp_pa
     host.__dict__.pop("thing")
     held = None
     assert bundle.leaks == []
+
+
+async def test_what_the_collector_cannot_see_into_is_named(registry, tmp_path, host):
+    """A circle through an object of C code that tells the collector nothing is never freed: rpds, `datetime`."""
+    code = f"""
+from datetime import datetime, timedelta, tzinfo
+{HEAD}
+class Zone(tzinfo):
+    def utcoffset(self, when): return timedelta(0)
+
+EPOCH = datetime(2000, 1, 1, tzinfo=Zone())
+PLAIN = datetime(2000, 1, 1)
+
+class Job(RunnableTask):
+    def run(self, context): return EPOCH.isoformat()
+"""
+    (tmp_path / "etl.py").write_text(code)
+    await registry.register(tmp_path / "etl.py")
+    await registry.deregister("etl")
+    [leak] = registry.leaks("etl")
+    assert leak.kind == "holder in C code"
+    assert leak.holder == "datetime.datetime in etl; the garbage collector cannot see into it"
+    assert "shared=" in str(leak)

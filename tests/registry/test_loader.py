@@ -364,7 +364,7 @@ def catching(gate, times, steps):
                 gate.reached.set()
                 while not gate.open.wait(0.001):
                     pass
-            except BaseException:  # as the code of a bundle may
+            except BaseException:  # noqa: BLE001 - as the code of a bundle may
                 steps.append(number)
         while not gate.open.wait(0.001):
             pass
@@ -400,7 +400,7 @@ async def test_a_load_that_was_reading_when_it_was_given_up_by_closing_and_catch
             with undisturbed():
                 reading.set()
                 go_on.wait(PATIENCE)
-        except BaseException:  # as the code of a bundle may, in whose import we read
+        except BaseException:  # noqa: BLE001 - as the code of a bundle may, in whose import we read
             caught.append("first")
         body()
 
@@ -429,7 +429,7 @@ async def test_closing_does_not_wait_for_code_that_catches_everything_but_names_
             try:
                 gate.reached.set()
                 gate.open.wait()
-            except BaseException:
+            except BaseException:  # noqa: BLE001 - as the code of a bundle may
                 pass
 
     async with anyio.create_task_group() as group:

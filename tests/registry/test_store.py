@@ -89,3 +89,16 @@ def test_a_forked_child_does_not_delete_its_parents_files():
     assert store.folder.exists()
     assert store_module._try_lock(store.folder / "lock") is None, "the parent's lock still holds"
     store.close()
+
+
+def test_the_last_store_does_not_take_the_folder_away_while_another_process_makes_one_in_it():
+    store = SnapshotStore()
+    with (
+        store_module._home() as home
+    ):  # where another process stands between looking at the folder and using it
+        store.close()
+        assert home.is_dir()
+        (home / "a store").mkdir()
+        (home / "a store").rmdir()
+    SnapshotStore().close()
+    assert not user_folder().exists()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import decimal
 import gc
 import logging
+import re
+import struct
 import sys
+import threading
 import types
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -28,6 +33,31 @@ WIDEST = 2_000
 
 FOUND = 10
 """Holders after which the search ends."""
+
+HAS_GC = 1 << 14
+"""Py_TPFLAGS_HAVE_GC of a type: the collector sees what its instances hold."""
+
+SIMPLE = frozenset(
+    {
+        object,
+        str,
+        bytes,
+        bytearray,
+        int,
+        float,
+        complex,
+        bool,
+        type(None),
+        type(...),
+        type(NotImplemented),
+        range,
+    }
+    | {types.CodeType, re.Pattern, struct.Struct, decimal.Decimal}
+    | {dt.date, dt.time, dt.timedelta, dt.timezone, type(threading.Lock())}
+)
+"""Types without that flag whose instances hold nothing of a bundle's."""
+
+OPAQUE_SHOWN = 3
 
 
 def holders(suspect: Suspect) -> list[tuple[str, str]]:
@@ -76,9 +106,29 @@ class _Search:
 
     def _tops(self, layer: list[Any], found: int) -> Iterator[tuple[str, str]]:
         """Tell where a search has ended that found no root: something in C holds these, gc cannot see what."""
-        if not found:
-            for way in dict.fromkeys(self.seen[id(thing)] for thing in layer[: FOUND - 1]):
-                yield "holder in C code", way
+        if found:
+            return
+        opaque = dict.fromkeys(self._opaque())
+        if opaque:
+            shown = ", ".join(list(opaque)[:OPAQUE_SHOWN])
+            yield "holder in C code", f"{shown}; the garbage collector cannot see into it"
+            return
+        for way in dict.fromkeys(self.seen[id(thing)] for thing in layer[: FOUND - 1]):
+            yield "holder in C code", way
+
+    def _opaque(self) -> Iterator[str]:
+        """Yield the objects that the version holds and gc does not see into: a circle through one is never freed."""
+        for holder in self._own_objects():
+            for thing in gc.get_referents(holder):
+                cls = type(thing)
+                if cls.__flags__ & HAS_GC or cls in SIMPLE or isinstance(thing, type):
+                    continue
+                if getattr(thing, "tzinfo", self) is None:  # a plain date and time holds nothing
+                    continue
+                where = vars(type(holder)).get("__module__") if not isinstance(holder, dict) else None
+                module = holder.get("__name__") if isinstance(holder, dict) else where
+                named = self.suspect.logical(f"{cls.__module__}.{cls.__qualname__}")
+                yield f"{named} in {self.suspect.logical(str(module))}" if module else named
 
     def _own_objects(self) -> list[Any]:
         """Return the version's functions, classes, instances, modules, and the dicts of these."""

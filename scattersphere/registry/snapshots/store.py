@@ -210,8 +210,7 @@ def _remove(folder: Path, lock: int | None, owner: int) -> None:
             os.close(lock)
     if os.getpid() == owner:
         shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # others have stores in it, or it is the temporary folder itself
-            user_folder().rmdir()
+        _remove_home()
 
 
 def _sweep(home: Path) -> None:
@@ -230,6 +229,10 @@ if sys.platform == "win32":  # pragma: no cover - the suite runs on POSIX
         """Windows gives each user a temporary folder of their own; two stores made at once may clash."""
         user_folder().mkdir(exist_ok=True)
         yield user_folder()
+
+    def _remove_home() -> None:
+        with suppress(OSError):  # others have stores in it
+            user_folder().rmdir()
 
     def _try_lock(file: Path) -> int | None:
         """Windows refuses to delete an open file: an open file is lock enough."""
@@ -255,6 +258,16 @@ else:
                     os.close(descriptor)
                 return
         yield None
+
+    def _remove_home() -> None:
+        """Remove this user's folder if it is empty, and nobody is about to make a store in it."""
+        with suppress(OSError):
+            descriptor = os.open(user_folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                user_folder().rmdir()
+            finally:
+                os.close(descriptor)
 
     def _make_private(home: Path) -> bool:
         with suppress(FileExistsError):
