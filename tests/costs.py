@@ -51,6 +51,7 @@ SLOW: dict[str, str] = {
     "tests/engine/machine/test_machine_mass.py::*": "100,000 tasks",
     "tests/engine/test_mass_moves.py::*": "thousands of tasks, in many turns",
     "tests/registry/test_real_wheels.py::*": "real wheels are loaded",
+    "tests/registry/test_libraries_reloaded.py::*": "libraries are loaded a hundred times",
     "*::*thousand_reloads*": "a thousand reloads",
     "*::*twenty_failing_loads*": "twenty collections of all that there is",
     "*::*runs_beyond_the_history*": "memory of thousands of runs",

@@ -10,6 +10,8 @@ import types
 import pytest
 from bundlefiles import write
 
+from scattersphere.registry.modules import leaks as leaks_module
+
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.blocks_loop("to find a holder, the heap of the whole suite is searched"),
@@ -300,3 +302,31 @@ class Job(RunnableTask):
     assert leak.kind == "holder in C code"
     assert leak.holder == "datetime.datetime in etl; the garbage collector cannot see into it"
     assert "shared=" in str(leak)
+
+
+async def test_of_many_versions_the_last_few_are_searched_for_and_older_ones_said_to_be_held_likewise(
+    registry, tmp_path, host, monkeypatch
+):
+    searched = []
+    diagnose = leaks_module._diagnose
+
+    def counting(released):
+        searched.append(released.label)
+        return diagnose(released)
+
+    monkeypatch.setattr(leaks_module, "_diagnose", counting)
+    file, labels = tmp_path / "etl.py", []
+    for number in range(12):
+        file.write_text(
+            f"NUMBER = {number}\n{HEAD}\nclass Job(RunnableTask):\n    def run(self, context): ...\n"
+        )
+        bundle = await (registry.reload("etl") if number else registry.register(file))
+        labels.append(bundle.current.label)
+        host.table[number] = bundle.current.tasks["etl.Job"].cls
+    await registry.deregister("etl")
+    found = registry.leaks("etl")
+    assert searched == labels[-leaks_module.SEARCHED :]
+    assert list(dict.fromkeys(leak.label for leak in found)) == labels
+    assert {leak.kind for leak in found} == {"global"}
+    host.table.clear()
+    assert registry.leaks("etl") == []

@@ -59,6 +59,11 @@ SIMPLE = frozenset(
 
 OPAQUE_SHOWN = 3
 
+SEARCHED = 5
+"""Released versions of a bundle whose holders are searched for; older ones are taken to be held by the same."""
+
+_UNSEARCHED = ("unknown holder", "not searched for: those of newer versions differ")
+
 
 def holders(suspect: Suspect) -> list[tuple[str, str]]:
     """Search the heap from the version's code upwards; return (kind, where) of what holds it and is not its own.
@@ -276,10 +281,20 @@ class ReleasedVersions:
         if gc.get_freeze_count():
             gc.unfreeze()
         gc.collect()
-        return [leak for released in self._of(bundle) for leak in _diagnose(released)]
+        return _diagnose_all(self._of(bundle))
 
     def _of(self, bundle: str) -> list[_Released]:
         return [released for released in list(self._released.values()) if released.bundle == bundle]
+
+
+def _diagnose_all(released: list[_Released]) -> list[Leak]:
+    """Look at the last few: each look goes over the whole heap, and the same code leaves the same behind each time."""
+    older, searched = released[:-SEARCHED], released[-SEARCHED:]
+    found = [_diagnose(version) for version in searched]
+    said = [{(leak.kind, leak.holder): None for leak in leaks} for leaks in found]
+    alike = said[0] if said and all(one.keys() == said[0].keys() for one in said) else {_UNSEARCHED: None}
+    guessed = [Leak(version.label, kind, holder) for version in older for kind, holder in alike]
+    return [*guessed, *(leak for leaks in found for leak in leaks)]
 
 
 def _diagnose(released: _Released) -> list[Leak]:
