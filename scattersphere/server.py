@@ -745,16 +745,18 @@ class Server(AsyncResource):
         }
 
     def _bundle_event(self, event: BundleEvent) -> None:
-        released = event.version if event.kind is BundleEventKind.RELEASED else None
-        self._jobs.code_changed(released)
-        self._bundled.follow(event)
-        if event.kind is BundleEventKind.REMOVED:
-            self._files.bundle_removed()
-        self._scheduler.try_again()
-        if self._durable is not None and event.kind is BundleEventKind.LOADED:
-            self._durable.code_changed()
+        if event.kind is BundleEventKind.RELEASED:  # no name means another code now
+            self._jobs.code_released(event.version)
+        else:
+            self._jobs.code_changed()
+            self._bundled.follow(event)
+            if event.kind is BundleEventKind.REMOVED:
+                self._files.bundle_removed()
+            self._scheduler.try_again()
+            if self._durable is not None and event.kind is BundleEventKind.LOADED:
+                self._durable.code_changed()
+            self._told.bundle(event)
         self._feed.add(EventKind(event.kind), bundle=event.bundle, message=event.error or event.label)
-        self._told.bundle(event)
 
     def _job_failed(self, file: Path, message: str) -> None:
         self._feed.add(EventKind.JOB_FAILED, job=file.stem, message=message)

@@ -393,12 +393,8 @@ class Jobs(LiveMapping[str, JobDefinition]):
         self._compiled.add(plan)
         return plan
 
-    def code_changed(self, released: BundleVersion | None) -> None:
-        """Forget the plans: they were compiled with what is no longer current. Resolve what has waited for code.
-
-        A plan that some kept run still holds lets go of a version that was released, else the
-        history would keep its modules alive.
-        """
+    def code_changed(self) -> None:
+        """Forget the plans: they were compiled with what is no longer current. Resolve what has waited for code."""
         self._code += 1
         self._plans.clear()
         self._lacking.clear()
@@ -406,10 +402,13 @@ class Jobs(LiveMapping[str, JobDefinition]):
             resolved = self._resolve(self._definitions[name], self._known)
             if resolved.tasks != self._definitions[name].tasks:
                 self._keep(resolved)
-        if released is not None:
-            for plan in [plan for plan in self._compiled if released in plan.versions]:
-                plan.let_go()
-                self._compiled.discard(plan)
+
+    def code_released(self, version: BundleVersion | None) -> None:
+        """Have plans that some kept run still holds let go of a version that was released: it shall not live on."""
+        self._plans.clear()
+        for plan in [plan for plan in self._compiled if version in plan.versions]:
+            plan.let_go()
+            self._compiled.discard(plan)
 
 
 class Unresolved(LiveMapping[str, tuple[Problem, ...]]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import json
 import os
 import re
 import sys
@@ -21,15 +22,15 @@ from scattersphere.errors import BundleError, BundleLoadError, BundleRefusedErro
 from scattersphere.registry.classes import make_structurer, task_class
 from scattersphere.registry.failures import load_error, stack_of
 from scattersphere.registry.loader import undisturbed
-from scattersphere.registry.modules.children import DESCRIPTION, describe_for_children
 from scattersphere.registry.modules.code_cache import CodeCache
-from scattersphere.registry.modules.namespace import FINDER, ModuleNamespace, clear_typing_caches
-from scattersphere.registry.modules.release import release
-from scattersphere.registry.modules.release_hooks import (
+from scattersphere.registry.modules.namespace import DESCRIPTION, FINDER, ModuleNamespace
+from scattersphere.registry.modules.registrations import clear_typing_caches
+from scattersphere.registry.modules.release import (
     ON_RELEASE,
     ON_SUPERSEDE,
     call_hooks,
     hooks_of,
+    release,
 )
 from scattersphere.registry.records import BundleVersion
 from scattersphere.registry.snapshots.scan import SourceLimits
@@ -287,7 +288,8 @@ class Load:
             raise BundleLoadError(f"bundle {self.name!r} was not read")
         namespace = self._namespace = self._namespace_of(snapshot)
         with undisturbed():
-            describe_for_children(namespace, self.settings.store.folder_for(self.slug) / DESCRIPTION)
+            described = json.dumps(namespace.description())
+            (self.settings.store.folder_for(self.slug) / DESCRIPTION).write_text(described, encoding="utf-8")
         FINDER.add(namespace)
         clear_typing_caches()
         namespace.loading = True

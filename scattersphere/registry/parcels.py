@@ -10,8 +10,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from scattersphere.registry.modules.children import DESCRIPTION, description_of
-from scattersphere.registry.modules.namespace import FINDER, PARENT
+from scattersphere.registry.modules.namespace import DESCRIPTION, FINDER, PARENT
 from scattersphere.registry.snapshots.scan import SourceLimits
 from scattersphere.registry.snapshots.snapshot import adopt_snapshot, export_files
 from scattersphere.registry.snapshots.store import digest_of_all
@@ -55,7 +54,7 @@ def pack(slug: str) -> Parcel:
     return Parcel(
         slug,
         digest_of_all(namespace.digests),
-        description_of(namespace),
+        namespace.description(),
         export_files(namespace.folder, namespace.digests),
     )
 

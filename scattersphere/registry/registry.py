@@ -99,16 +99,13 @@ class TaskRegistry:
         )
         self._index = TaskIndex()
         self._bundles: dict[str, Bundle] = {}
+        self.bundles: Mapping[str, Bundle] = BundleListing(self._bundles)
+        """The registered bundles, by name; read-only and always up to date."""
         self._registering: dict[str, _Registering] = {}
         self._reloading: dict[str, anyio.Lock] = {}
 
     def __repr__(self) -> str:
         return f"<TaskRegistry: {len(self._bundles)} bundles, {len(self._index)} tasks>"
-
-    @property
-    def bundles(self) -> Mapping[str, Bundle]:
-        """The registered bundles, by name; read-only and always up to date."""
-        return BundleListing(self._bundles)
 
     @property
     def tasks(self) -> Mapping[str, TaskClass]:
@@ -217,7 +214,7 @@ class TaskRegistry:
         bundle = self._bundle(name)
         if bundle.path is None:
             raise ConflictError(f"bundle {name!r} is made of classes of the host: there is nothing to reload")
-        async with self._reloading.setdefault(name, anyio.Lock()):
+        async with self._reloading.setdefault(name, anyio.Lock(fast_acquire=True)):
             try:
                 version = await self._versions.load(bundle.path, name, bundle.current)
             except BundleError as error:
@@ -399,8 +396,9 @@ class TaskRegistry:
             version=version,
         )
         self._versions.free(freed)
-        if len(bundle.versions) % MANY_VERSIONS == 0 and (crowd := bundle.crowd()):
-            _log.warning("bundle %r: %s", bundle.name, crowd)
+        older = len(self._versions.catalog.versions(bundle.name)) - 1
+        if older and older % MANY_VERSIONS == 0:
+            _log.warning("bundle %r: %s", bundle.name, bundle.crowd())
 
     def _freed(self, version: BundleVersion) -> None:
         self._emit(BundleEventKind.RELEASED, version.bundle, label=version.label, version=version)

@@ -28,8 +28,7 @@ from scattersphere.registry.load import Export, Load, LoadSettings
 from scattersphere.registry.loader import GarbageSchedule, Loader
 from scattersphere.registry.modules.code_cache import CodeCache
 from scattersphere.registry.modules.leaks import Leak, ReleasedVersions
-from scattersphere.registry.modules.release import release
-from scattersphere.registry.modules.release_hooks import ON_RELEASE, call_hooks
+from scattersphere.registry.modules.release import ON_RELEASE, call_hooks, release
 from scattersphere.registry.records import RUNS_SHOWN, BundleVersion
 from scattersphere.registry.snapshots.scan import shown_names
 from scattersphere.registry.snapshots.snapshot import written_into

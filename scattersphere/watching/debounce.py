@@ -111,12 +111,15 @@ class Debounce(Generic[S]):
             self._moving_since = now
         restless_at = self._moving_since + self.delays.restless
         self.restless = now >= restless_at
+        if not self.restless:
+            self.due = min(self.due or restless_at, restless_at)
+            return Step.NOTHING
         core = self._core(seen)
         if core != self._core_seen:
             self._core_seen, self._core_since = core, now
         if self.tried is not None and core == self._core(self.tried):
             return Step.NOTHING
-        due = max(restless_at, self._core_since + self.delays.settle)
+        due = self._core_since + self.delays.settle
         if now < due:
             self.due = min(self.due or due, due)
             return Step.NOTHING
@@ -125,7 +128,7 @@ class Debounce(Generic[S]):
 
     def _rest(self) -> None:
         self._candidate, self.due = _NOTHING, None
-        self._moving_since, self.restless = None, False
+        self._moving_since, self._core_seen, self.restless = None, None, False
 
     def mark_seen(self, seen: S | None) -> None:
         """Note that `seen` was taken up without being asked for."""

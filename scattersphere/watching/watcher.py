@@ -159,8 +159,7 @@ class Watcher:
         entry = self._entries.get(thing)
         if entry is not None:
             entry.debounce.mark_seen(seen)
-            entry.stale = True
-            self.wake()
+            self._look_again(entry)
 
     def wake(self) -> None:
         """Look at once at what is stale."""
@@ -214,34 +213,51 @@ class Watcher:
     # ---- looking
 
     async def _look(self) -> None:
+        """Look at what is stale, or at everything if the poll is due, in one trip to a thread; then decide."""
         now = anyio.current_time()
         polling = now >= self._polled_at + self._poll_pause
-        entries = [entry for entry in self._entries.values() if not entry.busy]
-        stale = [entry for entry in entries if entry.stale or _is_due(entry, now)]
-        if stale or self._renewal_due or (polling and self.polling_reason):
-            for entry in stale:
-                entry.stale = False  # a notification that comes from here on makes it stale again
-            for entry, targets in zip(stale, await in_thread(lambda: _targets_of(stale)), strict=True):
-                if self._entries.get(entry.thing) is entry:
-                    self._move(entry, targets)
-            if await self._renew(polling=polling):
-                polling, stale = True, entries  # what the old watches had to say is lost
-        looked_at = entries if polling else stale
-        seen, cost = await in_thread(lambda: _look_at(looked_at))
+        entries, stale = self._due(now, polling=polling)
+        targets, seen, cost = await in_thread(lambda: _look_at(stale, entries))
         now = anyio.current_time()
         if polling:
             self._polled_at = now
             self._poll_pause = self.delays.poll
             if self.polling_reason is None:
                 self._poll_pause = max(self.delays.poll, cost / POLL_SHARE)
-        for entry, what in zip(looked_at, seen, strict=True):
+        for entry, found in zip(stale, targets, strict=True):
+            if self._entries.get(entry.thing) is entry and found != entry.targets:
+                self._move(entry, found)
+                self._look_again(entry)  # nobody listened there when it was looked at
+        renewed = await self._renew(polling=polling)
+        if renewed:
+            self._look_again(*self._entries.values())  # what the old watches had to say is lost
+        for entry, what in zip(entries, seen, strict=True):
             self._decide(entry, what, now)
-            if entry.debounce.moving and entry not in stale:
+            if entry.debounce.moving and entry not in stale and not renewed:
                 self._renewal_due = True  # the poll found what was not notified: the watches are stale
 
+    def _due(self, now: float, *, polling: bool) -> tuple[list[_Entry], list[_Entry]]:
+        """Return what to look at, and which of it is stale; a notification that comes from here on makes it so again."""
+        idle = [entry for entry in self._entries.values() if not entry.busy]
+        stale = [entry for entry in idle if entry.stale or _is_due(entry, now)]
+        if polling:
+            for entry in self._entries.values():
+                entry.stale = entry.busy > 0  # it is looked at once nobody acts on it
+        for entry in stale:
+            entry.stale = False
+        return (idle if polling else stale), stale
+
+    def _look_again(self, *entries: _Entry) -> None:
+        for entry in entries:
+            entry.stale = True
+        self.wake()
+
     def _decide(self, entry: _Entry, seen: Hashable | None, now: float) -> None:
-        if self._entries.get(entry.thing) is not entry or entry.busy or self._group is None:
-            return  # who is acting on it has it looked at again
+        if self._entries.get(entry.thing) is not entry or self._group is None:
+            return
+        if entry.busy:  # whoever is acting on it since we looked has it looked at again
+            entry.stale = True
+            return
         was_restless = entry.debounce.restless
         step = entry.debounce.look(seen, now)
         if entry.debounce.restless:
@@ -265,8 +281,7 @@ class Watcher:
 
     def _release(self, entry: _Entry) -> None:
         entry.busy -= 1
-        entry.stale = True  # it may have moved on meanwhile
-        self.wake()
+        self.wake()  # what was notified meanwhile has made it stale
 
     # ---- notifications
 
@@ -296,9 +311,7 @@ class Watcher:
         except FileNotFoundError:  # a folder went meanwhile: find the targets anew
             await anyio.sleep(GATHER / 1000)
             self._renewal_due = True
-            for entry in self._entries.values():
-                entry.stale = True
-            self.wake()
+            self._look_again(*self._entries.values())
             return False
         if not self._closed:
             self._close_notifier()
@@ -356,9 +369,7 @@ class Watcher:
         self._notifier, self.polling_reason = None, why
         if now >= self._failed_at + BEGIN_AGAIN_PAUSE:
             self._renewal_due = True
-            for entry in self._entries.values():
-                entry.stale = True
-            self.wake()
+            self._look_again(*self._entries.values())
         self._failed_at = now
 
     def _note(self, changes: Changes) -> None:
@@ -375,20 +386,21 @@ def _is_due(entry: _Entry, now: float) -> bool:
     return entry.debounce.due is not None and now >= entry.debounce.due
 
 
-def _targets_of(entries: list[_Entry]) -> list[frozenset[WatchTarget]]:
-    found = []
-    for entry in entries:
+def _look_at(
+    stale: list[_Entry], entries: list[_Entry]
+) -> tuple[list[frozenset[WatchTarget]], list[Hashable | None], float]:
+    """Find where to listen for what is stale, then look at `entries`, in a thread.
+
+    The third is the seconds of processor time that the looks took.
+    """
+    targets = []
+    for entry in stale:
         try:
-            found.append(entry.thing.targets())
+            targets.append(entry.thing.targets())
         except OSError:  # it moved under our eyes; the look that follows will show it
-            found.append(entry.targets)
-    return found
-
-
-def _look_at(entries: list[_Entry]) -> tuple[list[Hashable | None], float]:
-    """Look at things, in a thread; return also the seconds of processor time that it took."""
+            targets.append(entry.targets)
     began = time.thread_time()
-    return [entry.thing.poll() for entry in entries], time.thread_time() - began
+    return targets, [entry.thing.poll() for entry in entries], time.thread_time() - began
 
 
 async def in_thread(work: Callable[[], T]) -> T:

@@ -96,7 +96,7 @@ def test_an_edit_of_code_is_taken_up_though_the_data_never_holds_still():
         code = "code 1" if tick < 10 else "code 2" if tick < 50 else "code 3" if tick < 52 else "code 4"
         if debounce.look((code, tick), tick / 10) is Step.CHANGED:
             steps.append((tick, code))
-    assert steps == [(21, "code 2"), (54, "code 4")]
+    assert steps == [(24, "code 2"), (54, "code 4")]
 
 
 @pytest.mark.parametrize("field", ["settle", "vanish", "poll"])

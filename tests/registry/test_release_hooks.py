@@ -15,7 +15,7 @@ from bundlefiles import task_module, write
 from patience import PATIENCE
 
 from scattersphere.errors import BundleLoadError
-from scattersphere.registry.modules import release_hooks
+from scattersphere.registry.modules import release
 from scattersphere.registry.registry import TaskRegistry
 
 pytestmark = pytest.mark.anyio
@@ -144,7 +144,7 @@ async def test_what_a_hook_raises_is_logged_with_its_line_and_harms_nobody(regis
 async def test_a_hook_that_does_not_return_is_given_up_and_named(
     registry, tmp_path, diary, caplog, monkeypatch
 ):
-    monkeypatch.setattr(release_hooks.call_hooks, "__kwdefaults__", {"limit": 0.2})
+    monkeypatch.setattr(release.call_hooks, "__kwdefaults__", {"limit": 0.2})
     wait = f"import {DIARY} as diary\ndef on_release():\n    diary.here.set()\n    diary.gate.wait()\n"
     (tmp_path / "a.py").write_text(task_module(1, before=wait))
     await registry.register(tmp_path / "a.py")

@@ -15,37 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scattersphere.registry.modules.code_cache import CodeCache
-from scattersphere.registry.modules.namespace import FINDER, ModuleNamespace
-from scattersphere.registry.snapshots.layout import ModuleFile
+from scattersphere.registry.modules.namespace import DESCRIPTION, FINDER, ModuleNamespace
 from scattersphere.registry.snapshots.store import STORE_VARIABLE, stores_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DESCRIPTION = "version.json"
-
 DEEPEST = 16
 """Generations of processes that are asked for their stores."""
 
 _code = CodeCache()
-
-
-def describe_for_children(namespace: ModuleNamespace, file: Path) -> None:
-    """Write what a child needs to import modules of `namespace`."""
-    file.write_text(json.dumps(description_of(namespace)), encoding="utf-8")
-
-
-def description_of(namespace: ModuleNamespace) -> dict[str, Any]:
-    """Return what a child needs to import modules of `namespace`, as plain data."""
-    return {
-        "bundle": namespace.bundle,
-        "folder": str(namespace.folder),
-        "shown_as": namespace.shown_as,
-        "own": sorted(namespace.own),
-        "hosted": sorted(namespace.hosted),
-        "modules": {name: [module.file, module.folder] for name, module in namespace.modules.items()},
-        "digests": {name: digest.hex() for name, digest in namespace.digests.items()},
-    }
 
 
 def attach() -> None:
@@ -61,17 +40,7 @@ def _fetch(slug: str) -> ModuleNamespace | None:
             content: dict[str, Any] = json.loads((store / slug / DESCRIPTION).read_text(encoding="utf-8"))
         except OSError:
             continue
-        return ModuleNamespace(
-            bundle=content["bundle"],
-            slug=slug,
-            folder=Path(content["folder"]),
-            shown_as=content["shown_as"],
-            modules={name: ModuleFile(*module) for name, module in content["modules"].items()},
-            own=content["own"],
-            hosted=content["hosted"],
-            digests={name: bytes.fromhex(digest) for name, digest in content["digests"].items()},
-            code=_code,
-        )
+        return ModuleNamespace.described(content, _code)
     return None
 
 

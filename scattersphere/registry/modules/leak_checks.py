@@ -6,7 +6,6 @@ import atexit
 import codecs
 import copyreg
 import encodings
-import functools
 import gc
 import inspect
 import logging
@@ -16,79 +15,16 @@ import threading
 import types
 import warnings
 import weakref
-from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-import attrs
-
-from scattersphere.registry.modules.namespace import CANARY, logical
+from scattersphere.registry.modules.namespace import logical
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from scattersphere.registry.modules.registrations import Suspect
 
     Finding = tuple[str, str]
-
-NESTING = 5
-"""How many wrappers (methods of partials of methods...) are looked through."""
-
-
-@attrs.frozen
-class Suspect:
-    """Tells what belongs to a released version."""
-
-    slug: str
-    prefix: str
-    logical: Callable[[str], str]
-
-    def owns(self, thing: Any, nesting: int = NESTING) -> bool:
-        """Whether `thing` is code of the version, an instance of its classes, or wraps one of them."""
-        if thing is None or nesting == 0:
-            return False
-        if isinstance(thing, type):
-            return self.named(getattr(thing, "__module__", None))
-        if isinstance(thing, types.ModuleType):
-            return self.named(vars(thing).get("__name__"))
-        if isinstance(thing, types.FunctionType):
-            built_in: dict[str, Any] = getattr(thing, "__builtins__", {})  # typeshed does not know it
-            return self.marked(built_in.get(CANARY))
-        if isinstance(thing, tuple):  # a key of several parts
-            return any(self.owns(part, nesting - 1) for part in thing)
-        if isinstance(thing, types.MethodType):
-            return self.owns(thing.__func__, nesting - 1) or self.owns(thing.__self__, nesting - 1)
-        if isinstance(thing, partial):
-            return any(self.owns(part, nesting - 1) for part in (thing.func, *thing.args))
-        if isinstance(thing, functools._lru_cache_wrapper):  # noqa: SLF001 - its type has no other name
-            return self.owns(thing.__wrapped__, nesting - 1)
-        if isinstance(thing, types.BuiltinMethodType):  # `cached.cache_clear`, `table.append`
-            return self.owns(thing.__self__, nesting - 1)
-        return self.named(type(thing).__module__)
-
-    def marked(self, canary: object) -> bool:
-        """Whether that is the canary of this version."""
-        return getattr(canary, "slug", None) == self.slug
-
-    def named(self, module: object) -> bool:
-        """Whether `module` is the name of one of the version's modules."""
-        return isinstance(module, str) and module.startswith(self.prefix)
-
-    def runs(self, frame: types.FrameType) -> bool:
-        """Whether the frame executes code of the version."""
-        return self.named(frame.f_globals.get("__name__"))
-
-    def name(self, thing: Any) -> str:
-        """Return the logical name of a class or function, or that of the class of anything else."""
-        if isinstance(thing, types.MethodType):
-            thing = thing.__func__
-        if isinstance(thing, partial):
-            return f"partial of {self.name(thing.func)}"
-        named = thing if isinstance(thing, type | types.FunctionType) else type(thing)
-        return self.logical(f"{named.__module__}.{named.__qualname__}")
-
-    def line(self, frame: types.FrameType) -> str:
-        """Say where the frame stands: `etl.load.pull, line 12`."""
-        module = frame.f_globals.get("__name__", "?")
-        return self.logical(f"{module}.{frame.f_code.co_name}, line {frame.f_lineno}")
 
 
 def probe(suspect: Suspect) -> list[Finding]:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere.registry.modules.leak_checks import Suspect, probe
-from scattersphere.registry.modules.namespace import CANARY, Canary, logical
+from scattersphere.registry.modules.leak_checks import probe
+from scattersphere.registry.modules.namespace import logical
+from scattersphere.registry.modules.registrations import CANARY, Canary, Suspect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

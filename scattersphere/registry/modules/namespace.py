@@ -15,114 +15,38 @@ import os
 import re
 import sys
 import threading
-import typing
 from importlib.readers import FileReader
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ForwardRef, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from scattersphere.registry.loader import undisturbed
 from scattersphere.registry.modules.code_cache import compiled_apart
 from scattersphere.registry.modules.importlib_shims import Shims
-from scattersphere.registry.modules.registrations import Registrations
+from scattersphere.registry.modules.registrations import (
+    CANARY,
+    Canary,
+    Forgetfulness,
+    Registrations,
+    clear_typing_caches,
+)
+from scattersphere.registry.snapshots.layout import ModuleFile
 from scattersphere.undo import replace_item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
-    from pathlib import Path
     from types import CodeType
 
     from scattersphere.registry.modules.code_cache import CodeCache
-    from scattersphere.registry.snapshots.layout import ModuleFile
     from scattersphere.undo import Replacement
-
-
-_MEMORY = ("__forward_evaluated__", "__forward_value__")
-
-
-class _Evaluation(threading.local):
-    """What a thread has just evaluated: `_evaluate` stores the value, and reads it once to return it."""
-
-    last: tuple[Any, Any] | None = None
-
-
-_here = _Evaluation()
-
-
-def _never(_: Any) -> bool:
-    return False
-
-
-def _ignore(_: Any, __: bool) -> None:  # noqa: FBT001 - a setter
-    pass
-
-
-def _store(reference: Any, value: Any) -> None:
-    _here.last = None if value is None else (reference, value)
-
-
-def _take(reference: Any) -> Any:
-    last, _here.last = _here.last, None
-    return last[1] if last is not None and last[0] is reference else None
-
-
-class Forgetfulness:
-    """Whether the forward references of `typing` remember. While versions are loaded they do not.
-
-    `Optional["Item"]` is one cached object for the whole process, and in it the reference to "Item" keeps the class
-    that it was evaluated to first. `get_type_hints` of a function then gives version 1 the class of version 2, and
-    bundle a that of bundle b. The memory is a shortcut and no promise: for classes `typing` does without it.
-    """
-
-    def __init__(self) -> None:
-        self._slots: dict[str, Any] = {}
-
-    def begin(self) -> None:
-        """Let references forget from now on; no error if they do already, or if this Python has no such memory."""
-        if self._slots or not all(name in vars(ForwardRef) for name in _MEMORY):
-            return
-        self._slots = {name: vars(ForwardRef)[name] for name in _MEMORY}
-        reference: Any = ForwardRef
-        # The value first: another thread that evaluates meanwhile then stores and reads it in one place.
-        reference.__forward_value__ = property(_take, _store)
-        reference.__forward_evaluated__ = property(_never, _ignore)
-
-    def end(self) -> None:
-        """Let references remember again what they are evaluated to from now on."""
-        slots, self._slots = self._slots, {}
-        for name, slot in slots.items():
-            setattr(ForwardRef, name, slot)
-
-
-def clear_typing_caches() -> None:
-    """Empty the caches of `typing`, which tie versions together, as `test.libregrtest` does between tests.
-
-    They keep the last few versions alive. Worse, `Optional["Item"]` of two modules is one cached object, in which
-    the first evaluation stays: `get_type_hints` of version 2 would be given the class of version 1.
-    """
-    for clear in getattr(typing, "_cleanups", ()):
-        clear()
 
 
 PARENT = "scattersphere.bundles"
 
-CANARY = "__scattersphere_canary__"
-"""The builtin by which code of a version can be told from all other code."""
-
+DESCRIPTION = "version.json"
+"""The file beside a version's snapshot from which a child process learns how to import it."""
 
 LACKS = " lacks it)"
-
-
-class Canary:
-    """Lives exactly as long as some function of its version does.
-
-    Every function holds the builtins of its module, and those hold this. So one weak reference tells
-    whether code of a released version can still be reached.
-    """
-
-    __slots__ = ("__weakref__", "slug")
-
-    def __init__(self, slug: str) -> None:
-        self.slug: str = slug
 
 
 class ModuleNamespace:
@@ -325,6 +249,34 @@ class ModuleNamespace:
         spec.submodule_search_locations = [str(folder)]
         return spec
 
+    def description(self) -> dict[str, Any]:
+        """Return what a child process needs to import the modules, as plain data."""
+        return {
+            "bundle": self.bundle,
+            "slug": self.slug,
+            "folder": str(self.folder),
+            "shown_as": self.shown_as,
+            "own": sorted(self.own),
+            "hosted": sorted(self.hosted),
+            "modules": {name: [module.file, module.folder] for name, module in self.modules.items()},
+            "digests": {name: digest.hex() for name, digest in self.digests.items()},
+        }
+
+    @classmethod
+    def described(cls, description: Mapping[str, Any], code: CodeCache) -> ModuleNamespace:
+        """Return the namespace of which a parent process gave this description."""
+        return cls(
+            bundle=description["bundle"],
+            slug=description["slug"],
+            folder=Path(description["folder"]),
+            shown_as=description["shown_as"],
+            modules={name: ModuleFile(*module) for name, module in description["modules"].items()},
+            own=description["own"],
+            hosted=description["hosted"],
+            digests={name: bytes.fromhex(digest) for name, digest in description["digests"].items()},
+            code=code,
+        )
+
     def let_go(self) -> None:
         """Stop holding what the version's own code holds, so that it can be freed."""
         self.released = True
@@ -344,16 +296,16 @@ class SnapshotLoader(importlib.machinery.SourceFileLoader):
     def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 - one loader, one module
         """Return the module's code, compiled from the bytes that were digested."""
         namespace = self._namespace
-        code = namespace.code.get(self._digest, self.path, namespace.slug)
-        if code is None:
-            with undisturbed():
-                source = self.get_data(self.path)
+        return namespace.code.get(self._digest, self.path, namespace.slug) or self._compiled_anew(namespace)
+
+    def _compiled_anew(self, namespace: ModuleNamespace) -> CodeType:
+        with undisturbed():
+            source = self.get_data(self.path)
             # A lazy import holds up its own thread anyhow; a load shall hold up no other.
-            code = (compiled_apart(source, self.path) if namespace.loading else None) or self._compiled(
-                source
-            )
+            apart = compiled_apart(source, self.path) if namespace.loading else None
+            code = apart or self._compiled(source)
             namespace.code.put(self._digest, code, namespace.slug)
-        return code
+            return code
 
     def _compiled(self, source: bytes) -> CodeType:
         try:

@@ -1,4 +1,4 @@
-"""Entries of one version in tables of the whole process, taken out with it: libraries register themselves at import.
+"""What one version leaves in tables and caches of the whole process: told from what others left, and taken out with it.
 
 What code enters while it is imported is noted module by module; what lies in the caches of other libraries is found by
 its owner. Entries that a task makes while it runs are left alone, and reported as leaks: somebody may count on them.
@@ -6,17 +6,106 @@ its owner. Entries that a task makes while it runs are left alone, and reported 
 
 from __future__ import annotations
 
+import functools
 import sys
+import threading
+import types
+import typing
 import warnings
-from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, MutableMapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, ForwardRef
+
+import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from scattersphere.registry.modules.leak_checks import Suspect
-
     Table = list[Any] | MutableMapping[Any, Any]
+
+
+# ---- what is the version's own
+
+CANARY = "__scattersphere_canary__"
+"""The builtin by which code of a version can be told from all other code."""
+
+
+class Canary:
+    """Lives exactly as long as some function of its version does.
+
+    Every function holds the builtins of its module, and those hold this. So one weak reference tells
+    whether code of a released version can still be reached.
+    """
+
+    __slots__ = ("__weakref__", "slug")
+
+    def __init__(self, slug: str) -> None:
+        self.slug: str = slug
+
+
+NESTING = 5
+"""How many wrappers (methods of partials of methods...) are looked through."""
+
+
+@attrs.frozen
+class Suspect:
+    """Tells what belongs to a released version."""
+
+    slug: str
+    prefix: str
+    logical: Callable[[str], str]
+
+    def owns(self, thing: Any, nesting: int = NESTING) -> bool:
+        """Whether `thing` is code of the version, an instance of its classes, or wraps one of them."""
+        if thing is None or nesting == 0:
+            return False
+        if isinstance(thing, type):
+            return self.named(getattr(thing, "__module__", None))
+        if isinstance(thing, types.ModuleType):
+            return self.named(vars(thing).get("__name__"))
+        if isinstance(thing, types.FunctionType):
+            built_in: dict[str, Any] = getattr(thing, "__builtins__", {})  # typeshed does not know it
+            return self.marked(built_in.get(CANARY))
+        if isinstance(thing, tuple):  # a key of several parts
+            return any(self.owns(part, nesting - 1) for part in thing)
+        if isinstance(thing, types.MethodType):
+            return self.owns(thing.__func__, nesting - 1) or self.owns(thing.__self__, nesting - 1)
+        if isinstance(thing, partial):
+            return any(self.owns(part, nesting - 1) for part in (thing.func, *thing.args))
+        if isinstance(thing, functools._lru_cache_wrapper):  # noqa: SLF001 - its type has no other name
+            return self.owns(thing.__wrapped__, nesting - 1)
+        if isinstance(thing, types.BuiltinMethodType):  # `cached.cache_clear`, `table.append`
+            return self.owns(thing.__self__, nesting - 1)
+        return self.named(type(thing).__module__)
+
+    def marked(self, canary: object) -> bool:
+        """Whether that is the canary of this version."""
+        return getattr(canary, "slug", None) == self.slug
+
+    def named(self, module: object) -> bool:
+        """Whether `module` is the name of one of the version's modules."""
+        return isinstance(module, str) and module.startswith(self.prefix)
+
+    def runs(self, frame: types.FrameType) -> bool:
+        """Whether the frame executes code of the version."""
+        return self.named(frame.f_globals.get("__name__"))
+
+    def name(self, thing: Any) -> str:
+        """Return the logical name of a class or function, or that of the class of anything else."""
+        if isinstance(thing, types.MethodType):
+            thing = thing.__func__
+        if isinstance(thing, partial):
+            return f"partial of {self.name(thing.func)}"
+        named = thing if isinstance(thing, type | types.FunctionType) else type(thing)
+        return self.logical(f"{named.__module__}.{named.__qualname__}")
+
+    def line(self, frame: types.FrameType) -> str:
+        """Say where the frame stands: `etl.load.pull, line 12`."""
+        module = frame.f_globals.get("__name__", "?")
+        return self.logical(f"{module}.{frame.f_code.co_name}, line {frame.f_lineno}")
+
+
+# ---- what libraries enter
 
 AT_IMPORT = (
     ("sys", "meta_path"),
@@ -92,3 +181,72 @@ def _remove(table: Table, entry: Any) -> None:
         del table[at]
     if table is warnings.filters and (mutated := getattr(warnings, "_filters_mutated", None)):
         mutated()
+
+
+# ---- the memory of `typing`
+
+_MEMORY = ("__forward_evaluated__", "__forward_value__")
+
+
+class _Evaluation(threading.local):
+    """What a thread has just evaluated: `_evaluate` stores the value, and reads it once to return it."""
+
+    last: tuple[Any, Any] | None = None
+
+
+_here = _Evaluation()
+
+
+def _never(_: Any) -> bool:
+    return False
+
+
+def _ignore(_: Any, __: bool) -> None:  # noqa: FBT001 - a setter
+    pass
+
+
+def _store(reference: Any, value: Any) -> None:
+    _here.last = None if value is None else (reference, value)
+
+
+def _take(reference: Any) -> Any:
+    last, _here.last = _here.last, None
+    return last[1] if last is not None and last[0] is reference else None
+
+
+class Forgetfulness:
+    """Whether the forward references of `typing` remember. While versions are loaded they do not.
+
+    `Optional["Item"]` is one cached object for the whole process, and in it the reference to "Item" keeps the class
+    that it was evaluated to first. `get_type_hints` of a function then gives version 1 the class of version 2, and
+    bundle a that of bundle b. The memory is a shortcut and no promise: for classes `typing` does without it.
+    """
+
+    def __init__(self) -> None:
+        self._slots: dict[str, Any] = {}
+
+    def begin(self) -> None:
+        """Let references forget from now on; no error if they do already, or if this Python has no such memory."""
+        if self._slots or not all(name in vars(ForwardRef) for name in _MEMORY):
+            return
+        self._slots = {name: vars(ForwardRef)[name] for name in _MEMORY}
+        reference: Any = ForwardRef
+        # The value first: another thread that evaluates meanwhile then stores and reads it in one place.
+        reference.__forward_value__ = property(_take, _store)
+        reference.__forward_evaluated__ = property(_never, _ignore)
+
+    def end(self) -> None:
+        """Let references remember again what they are evaluated to from now on."""
+        slots, self._slots = self._slots, {}
+        for name, slot in slots.items():
+            setattr(ForwardRef, name, slot)
+
+
+def clear_typing_caches() -> None:
+    """Empty the caches of `typing`, which tie versions together, as `test.libregrtest` does between tests.
+
+    They keep the last few versions alive. Worse, `Optional["Item"]` of two modules is one cached object, in which
+    the first evaluation stays: `get_type_hints` of version 2 would be given the class of version 1.
+    """
+    for clear in getattr(typing, "_cleanups", ()):
+        clear()

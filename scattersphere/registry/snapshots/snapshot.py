@@ -254,7 +254,7 @@ def _check_module_name(path: Path, kind: BundleKind) -> None:
 def _copy(
     found: list[Found], target: Path, prefix: str, limits: SourceLimits, pool: SourcePool
 ) -> dict[str, bytes]:
-    refuse_clashes(prefix + file.name for file in found)
+    refuse_clashes([prefix + file.name for file in found])
     files: dict[str, bytes] = {}
     room = limits.unpacked
     for file in found:
