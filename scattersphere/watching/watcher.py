@@ -237,7 +237,7 @@ class Watcher:
                 self._renewal_due = True  # the poll found what was not notified: the watches are stale
 
     def _due(self, now: float, *, polling: bool) -> tuple[list[_Entry], list[_Entry]]:
-        """Return what to look at, and which of it is stale; a notification that comes from here on makes it so again."""
+        """Return what to look at, and which of it is stale; a notification from here on makes it stale again."""
         idle = [entry for entry in self._entries.values() if not entry.busy]
         stale = [entry for entry in idle if entry.stale or _is_due(entry, now)]
         if polling:
