@@ -29,6 +29,7 @@ SLOW: dict[str, str] = {
     "tests/remote/test_cli.py::*": "a client for each verb",
     "tests/remote/test_tutorial.py::*": "types four pages of the documentation into programs",
     "tests/remote/test_shell.py::*": "a server and its clients as a shell starts them",
+    "tests/cli/test_completion.py::*": "a shell for each case",
     "tests/cli/test_new.py::*": "a new project is tried in processes",
     "tests/cli/test_remote_verbs.py::test_serve_without*": "a server, and a client for each verb",
     "tests/cli/test_remote_verbs.py::test_next_and*": "the same",

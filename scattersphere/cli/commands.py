@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem, get_completion_class
 
 from scattersphere._version import own_version
 from scattersphere.cli.definitions import graph, next_times, schema, validate
@@ -37,6 +38,16 @@ class _Commands(click.Group):
         from scattersphere.cli.remote_verbs import verb  # noqa: PLC0415 - it takes a quarter of a second
 
         return verb(cmd_name)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands that begin so, without loading what they do."""
+        helps = {name: command.get_short_help_str() for name, command in self.commands.items()}
+        for rows in groups(self.commands).values():
+            helps |= rows
+        found = [
+            CompletionItem(name, help=words) for name, words in helps.items() if name.startswith(incomplete)
+        ]
+        return found + super(click.Group, self).shell_complete(ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -124,6 +135,21 @@ def version(*, as_json: bool) -> None:
         if as_json
         else f"scattersphere {own}, Python {python}"
     )
+
+
+COMPLETION = """\b
+bash, in ~/.bashrc:  eval "$(scattersphere completion bash)"
+zsh, in ~/.zshrc, after compinit:  eval "$(scattersphere completion zsh)"
+fish:  scattersphere completion fish > ~/.config/fish/completions/scattersphere.fish"""
+
+
+@cli.command(epilog=COMPLETION)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete commands and options."""
+    made = get_completion_class(shell)
+    assert made is not None  # noqa: S101 - click has all three
+    click.echo(made(cli, {}, "scattersphere", "_SCATTERSPHERE_COMPLETE").source())
 
 
 @cli.command()

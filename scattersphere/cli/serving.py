@@ -22,6 +22,12 @@ TOKENS = click.option(
 )
 
 
+def _roles(_context: click.Context, _option: click.Parameter, begun: str) -> list[str]:
+    from scattersphere.commands.access import Role  # noqa: PLC0415 - `--help` stays quick
+
+    return [str(role) for role in Role if role.startswith(begun)]
+
+
 class _Limited(click.Command):
     """A command whose file of options may have the tables `[server]` and `[limits]`."""
 
@@ -156,7 +162,7 @@ def _file(tokens: Path | None, state_folder: Path | None) -> Path:
 @TOKENS
 @reaching.STATE_OPTION
 @click.option("--name", "named", help="Who it is for; the same as NAME.")
-@click.option("--role", required=True, help="viewer, runner, operator or admin.")
+@click.option("--role", required=True, shell_complete=_roles, help="viewer, runner, operator or admin.")
 @click.option("--allow", multiple=True, metavar="PATTERN", help="GLOB, job:GLOB or bundle:GLOB; else all.")
 @click.option("--days", type=float, help="Days until it expires.")
 @click.option(
