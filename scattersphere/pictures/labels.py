@@ -34,7 +34,9 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < 3600:  # noqa: PLR2004
         return f"{whole // 60} m {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} m"
+    if whole < 2 * 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} m"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600:02} h"
 
 
 def width_of(text: str) -> int:

@@ -111,8 +111,10 @@ class _Plot:
 
     def clock(self, seconds: float) -> str:
         """Return a time as the axis shows it: as fine as the window is short."""
-        if self.end - self.begin < 5:  # noqa: PLR2004
-            return f"{seconds:.3f}".rstrip("0").rstrip(".") + " s"
+        span = self.end - self.begin
+        if span < 5:  # noqa: PLR2004
+            digits = max(3, 1 - floor(log10(span)))
+            return f"{seconds:.{digits}f}".rstrip("0").rstrip(".") + " s"
         whole = round(seconds)
         if whole < 60:  # noqa: PLR2004
             return f"{whole} s"
@@ -181,8 +183,10 @@ class _Plot:
     def _took(self, row: Band, last: float, y: int) -> str:
         """Return how long a task executed, behind its last bar, or before its first where there is no room."""
         spent = sum((self.now if a.end is None else a.end) - a.begin for a in row.attempts)
-        said = escape(duration(spent)) + (f" · {len(row.attempts)} attempts" if len(row.attempts) > 1 else "")
+        said = escape(duration(spent))
         first = self.at(min(attempt.begin for attempt in row.attempts))
+        if len(row.attempts) > 1 and (self.at(last) < 84 or first > 40):  # noqa: PLR2004 - as below, for more words
+            said += f" · {len(row.attempts)} attempts"
         if self.at(last) < 84:  # noqa: PLR2004 - percent; beyond, the text would stand outside
             return f'<text class="axis" x="{self.at(last):.2f}%" dx="7" y="{y + 17}">{said}</text>'
         if first > 14:  # noqa: PLR2004

@@ -28,7 +28,7 @@ from scattersphere.model.events import read_event_id
 from scattersphere.web.calls import CallError, Calls
 from scattersphere.web.feed import Entry, Feeds, lagged
 from scattersphere.web.guard import API, BODY_TIME
-from scattersphere.web.paths import NUMBER
+from scattersphere.web.paths import NUMBER, REST
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -143,7 +143,7 @@ class Api:
 
         Which address is meant is found here: Starlette tries its routes one after the other.
         """
-        return Route(f"{API}/{{rest:path}}", self._find, methods=METHODS)
+        return Route(f"{API}/{{rest:{REST}}}", self._find, methods=METHODS)
 
     def _places(self) -> dict[int, list[_Place]]:
         handlers = [

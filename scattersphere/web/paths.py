@@ -1,8 +1,8 @@
-"""Numbers in the paths of requests."""
+"""Numbers and rests in the paths of requests: convertors of Starlette, which has one table for the whole program."""
 
 from __future__ import annotations
 
-from starlette.convertors import IntegerConvertor, register_url_convertor
+from starlette.convertors import IntegerConvertor, PathConvertor, register_url_convertor
 
 
 class _Number(IntegerConvertor):
@@ -11,6 +11,14 @@ class _Number(IntegerConvertor):
     regex = "[0-9]{1,18}"
 
 
+class _Rest(PathConvertor):
+    """As Starlette's `path`, which ends at a line feed: what lies behind one was answered as if it were a page."""
+
+    regex = r"[\s\S]*"
+
+
 NUMBER = "scattersphere_number"
-"""What stands behind the colon of a number in a path. Starlette has one table of them for the whole program."""
+REST = "scattersphere_rest"
+"""What stands behind the colon of a number, or of all that is left, in a path."""
 register_url_convertor(NUMBER, _Number())
+register_url_convertor(REST, _Rest())

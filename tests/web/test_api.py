@@ -562,3 +562,10 @@ async def test_runs_that_only_the_journal_has_are_hidden_from_who_may_not_see_th
                     assert answer.status_code == status
         async with client(server) as http:
             assert (await http.get("/runs/1/result")).json()["results"] == {"one": 3}
+
+
+@pytest.mark.parametrize("path", ["/jobs/a%0Ab/run", "/nothing%0A/here", "/%0A", "/jobs/a%0D%0Ab"])
+async def test_a_path_with_line_feeds_is_answered_to_programs_too(path):
+    async with Server() as server, client(server) as http:
+        furnish(server)
+        assert told(await http.get(path))[0] in {404, 405}

@@ -72,7 +72,8 @@ function words(seconds) {
   const two = (value) => String(Math.floor(value)).padStart(2, "0");
   if (seconds < 60) return `${Math.floor(seconds)} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} m ${two(seconds % 60)} s`;
-  return `${Math.floor(seconds / 3600)} h ${two((seconds % 3600) / 60)} m`;
+  if (seconds < 172800) return `${Math.floor(seconds / 3600)} h ${two((seconds % 3600) / 60)} m`;
+  return `${Math.floor(seconds / 86400)} d ${two((seconds % 86400) / 3600)} h`;
 }
 
 function tick() {
