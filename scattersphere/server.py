@@ -104,7 +104,7 @@ class Server(AsyncResource):
         self._options = known = ServerOptions.of(options)
         self._roots = known.bundle_roots
         self._feed = EventFeed(known.keep_events)
-        self._log_folder = LogFolder(known.log_folder)
+        self._log_folder = None if known.log_folder is None else LogFolder(known.log_folder)
         self._history_log = RunHistoryLog()
         self._told = BundleNews()
         self._registry = TaskRegistry(
@@ -216,7 +216,8 @@ class Server(AsyncResource):
     # ---- life
 
     async def _open(self) -> None:
-        self._log_folder.open(self._executor.instance)
+        if self._log_folder is not None:
+            self._log_folder.open(self._executor.instance)
         await self._executor.open()
         self._feed.open(self._executor.wall_clock.now)
         self._instruments.open()
@@ -551,7 +552,8 @@ class Server(AsyncResource):
         self._require_open()
         definition, plan = await self._jobs.ready(job)
         earlier = None if key is None else await self._earlier(definition, key, user)
-        self._require_open()
+        if plan is not None or not isinstance(job, str):  # perhaps it was judged in a thread
+            self._require_open()
         run = self._factory.start(definition, params, key, plan=plan, earlier=earlier, user=user)
         return run if self._durable is None else await self._started(run)
 

@@ -9,6 +9,7 @@ from scattersphere._json import SHOWN, copy_json, describe
 from scattersphere._text import Suggester
 from scattersphere.errors import DefinitionError
 from scattersphere.model.definition import Parameter
+from scattersphere.model.frozen import plain_copy
 from scattersphere.model.problem import Problem
 
 if TYPE_CHECKING:
@@ -38,16 +39,13 @@ def resolve_params(definition: JobDefinition, overrides: Mapping[str, Any]) -> d
         )
     values: dict[str, Any] = {}
     for name, declared in definition.params.items():
-        parameter = (
-            declared
-            if isinstance(declared, Parameter)
-            else Parameter(type=_NAMES.get(type(declared)), default=declared)
-        )
+        is_plain = not isinstance(declared, Parameter)
         if name not in overrides:
-            if parameter.required:
+            if not is_plain and declared.required:
                 problems.append(Problem(f"params.{name}", "is required"))
-            values[name] = copy_json(parameter.default)
+            values[name] = plain_copy(declared if is_plain else declared.default)
             continue
+        parameter = Parameter(type=_NAMES.get(type(declared)), default=declared) if is_plain else declared
         try:
             value = values[name] = copy_json(overrides[name])
         except RecursionError:  # a host may pass what no JSON text could hold, even a list that holds itself

@@ -10,6 +10,8 @@ import anyio
 import anyio.lowlevel
 
 from scattersphere.errors import TaskCancelled
+from scattersphere.logs.hostlog import TASKS, pass_on
+from scattersphere.logs.runlog import task_logger
 from scattersphere.model.frozen import plain_copy
 from scattersphere.runnable import TaskContext
 from scattersphere.worker.body import CHECK_ON_LOOP
@@ -33,6 +35,7 @@ class Attempt(TaskContext):
 
     __slots__ = ("__dict__", "attempt_number", "execution", "handle", "planned", "unit")
 
+    index: int | None = None
     awaiting: Invocation | None = None
     """What has the loop await something for a body that is no coroutine."""
     began_at: float | None = None
@@ -107,17 +110,14 @@ class Attempt(TaskContext):
         return self.planned.task_class.bundle
 
     @property
-    def index(self) -> int | None:
-        return self.execution.machine.record.index_of(self.unit)
-
-    @property
     def attempt(self) -> int:
         return self.attempt_number
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         if self.own_log is None:
-            self.own_log = self.execution.engine.logger_for(self)
+            name = f"{TASKS}.{self.execution.plan.job}.{self.planned.name}"
+            self.own_log = task_logger(self, self.execution.log, pass_on, name)
         return self.own_log
 
     @property
@@ -137,10 +137,11 @@ class Attempt(TaskContext):
 
     def make(self) -> RunnableTask:
         """Make its instance. Raises what filling in, structuring or the constructor raise."""
-        planned = self.planned
-        if not planned.varying and not planned.mapped:
+        planned, execution = self.planned, self.execution
+        if planned.same_for_all:
             return planned.cls(**planned.fixed)
-        return planned.cls(**self.execution.arguments(self))
+        element = {} if self.index is None else execution.element_of(self, self.index)
+        return planned.cls(**planned.arguments(execution.params, execution.result, element))
 
     @property
     def params(self) -> Mapping[str, Any]:

@@ -184,6 +184,8 @@ class AttemptRunner:
                 continue
             planned = tasks[unit if unit < size else machine.record.task_of(unit)]
             attempt = Attempt(execution, unit, planned, attempts[unit] + 1)
+            if unit >= size:
+                attempt.index = machine.record.index_of(unit)
             if context is not None:  # that of who called `start`: each attempt has a copy of its own
                 handle = context.copy().run(self._launch, attempt)
             elif planned.on_loop:  # `_launch`, inlined
@@ -213,6 +215,7 @@ class AttemptRunner:
                 continue
             planned = execution.plan.tasks[machine.record.task_of(unit)]
             attempt = Attempt(execution, unit, planned, machine.record.attempts[unit] + 1)
+            attempt.index = machine.record.index_of(unit)
             if recording is not None and recording.holds_start(attempt, partial(self._start_late, attempt)):
                 units.remove(unit)
 
@@ -340,7 +343,8 @@ class AttemptRunner:
             try:
                 planned = attempt.planned
                 if planned.plain and self._runs_plain:
-                    value = await planned.cls(**planned.fixed).run(attempt)
+                    task = planned.cls(**planned.fixed) if planned.same_for_all else attempt.make()
+                    value = await task.run(attempt)
                     if type(value) not in PLAIN_RESULTS:
                         value = await finished(value)
                 else:

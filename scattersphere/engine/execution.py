@@ -28,7 +28,6 @@ from scattersphere.model.frozen import plain_copy
 from scattersphere.model.states import RunState, TaskState
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextvars import Context
 
@@ -94,7 +93,6 @@ class Engine(Protocol):
     def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None: ...
     def soon(self, callback: Callable[..., object], *args: Any) -> None: ...
     def make_log(self, execution: Execution) -> None: ...
-    def logger_for(self, attempt: Attempt) -> logging.LoggerAdapter[logging.Logger]: ...
     def progress(self, attempt: Attempt, done: float, total: float | None, message: str) -> None: ...
     def on_loop(self) -> bool: ...
     async def start_child(self, attempt: Attempt, job: str, params: Mapping[str, Any] | None) -> Any: ...
@@ -152,7 +150,6 @@ class Execution:
 
     __slots__ = (
         "__weakref__",
-        "_log",
         "_pages",
         "borrowed",
         "children",
@@ -178,6 +175,7 @@ class Execution:
         "is_suspended",
         "journal",
         "key",
+        "known_log",
         "lines_due",
         "live",
         "machine",
@@ -222,7 +220,8 @@ class Execution:
         self.plan: Plan = plan
         self.params: Mapping[str, Any] = params
         self.engine: Engine = engine
-        self._log: RunLog | None = None
+        self.known_log: RunLog | None = None
+        """The log of the run, if anybody has written or read it."""
         self.machine: RunMachine = RunMachine(plan.shape, run_id, dispatcher, self._ask)
         self.state: RunState = RunState.QUEUED
         """Where the run is: the last move that was told. That of the machine may be ahead by what is not durable."""
@@ -302,21 +301,16 @@ class Execution:
     @property
     def log(self) -> RunLog:
         """The log of the run, made when somebody first writes or reads it; from any thread."""
-        if self._log is None:
+        if self.known_log is None:
             self.engine.make_log(self)
-        return cast("RunLog", self._log)
+        return cast("RunLog", self.known_log)
 
     def take_log(self, log: RunLog) -> None:
         """Have `log` from now on, unless there is one already."""
-        if self._log is None:
-            self._log = log
+        if self.known_log is None:
+            self.known_log = log
             if not self.state.ended:
                 self.journal.follow(log)
-
-    @property
-    def known_log(self) -> RunLog | None:
-        """The log of the run, if anybody has written or read it."""
-        return self._log
 
     @property
     def pausing(self) -> bool:
@@ -446,16 +440,17 @@ class Execution:
 
     def arguments(self, attempt: Attempt) -> dict[str, Any]:
         """Return the keyword arguments for the attempt's instance."""
-        element = {}
-        index = attempt.index
-        if index is not None:
-            lists = self.elements[self.machine.record.task_of(attempt.unit)]
-            # Elements of an upstream's result are passed by reference, as results are; others are each attempt's own.
-            element = {
-                key: lists[key][index] if template.has_result else _own_copy(lists[key][index])
-                for key, template in attempt.planned.mapped
-            }
+        element = {} if attempt.index is None else self.element_of(attempt, attempt.index)
         return attempt.planned.arguments(self.params, self.result, element)
+
+    def element_of(self, attempt: Attempt, index: int) -> dict[str, Any]:
+        """Return the arguments that an attempt of an instance has of what its task is mapped over."""
+        lists = self.elements[self.machine.record.task_of(attempt.unit)]
+        # Elements of an upstream's result are passed by reference, as results are; others are each attempt's own.
+        return {
+            key: lists[key][index] if template.has_result else _own_copy(lists[key][index])
+            for key, template in attempt.planned.mapped
+        }
 
     def label_of(self, unit: int) -> str:
         """Name a task or an instance for people: `count`, `count[7]`."""
@@ -512,7 +507,7 @@ class Execution:
         Lines of the loop's own thread are noted as they are written; those of other threads before
         their attempt ends, or as soon as somebody reads. Nothing follows the end of a run.
         """
-        if self._log is not None:
+        if self.known_log is not None:
             self.journal.take_lines()
 
     def settle(self) -> None:
@@ -522,9 +517,9 @@ class Execution:
 
     def settling(self) -> Iterator[None]:
         """Do what `settle` does, in pieces of less than a millisecond."""
-        if self._log is not None:
-            self._log.listener = None
-            self._log.close()
+        if self.known_log is not None:
+            self.known_log.listener = None
+            self.known_log.close()
         self.gauges.clear()
         self.waited_by, self.started_by = (), None
         yield from self.machine.compacting()
@@ -539,8 +534,8 @@ class Execution:
 
     def discard_log(self) -> None:
         """The run is forgotten: delete the file of its log."""
-        if self._log is not None:
-            self._log.discard()
+        if self.known_log is not None:
+            self.known_log.discard()
 
     def tell(self) -> None:
         """Wake those who read events. Called once for each batch."""

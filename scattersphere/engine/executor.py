@@ -47,9 +47,7 @@ from scattersphere.engine.timers import (
 from scattersphere.engine.views.waits import Waits
 from scattersphere.errors import ClosedError, ConflictError, EngineError, SuspendedError
 from scattersphere.logs.failures import format_failure
-from scattersphere.logs.hostlog import pass_on
-from scattersphere.logs.runlog import RunLog, current_attempt, task_logger
-from scattersphere.logs.spill import LogFolder
+from scattersphere.logs.runlog import RunLog, current_attempt
 from scattersphere.model.events import EVENT_OF_MOVE, EventKind
 from scattersphere.model.states import RunState
 from scattersphere.model.taskclass import LOOP
@@ -64,6 +62,7 @@ if TYPE_CHECKING:
     from scattersphere.engine.loops import Loop
     from scattersphere.engine.plan import Plan
     from scattersphere.engine.recorder import Recorder
+    from scattersphere.logs.spill import LogFolder
     from scattersphere.model.definition import JobDefinition
 
 _log = logging.getLogger("scattersphere.engine")
@@ -100,7 +99,7 @@ class JobExecutor:
         """What a definition may write as `backend`, and what those say of themselves."""
         self.grace: float = grace
         self.log_limit = log_limit
-        self.log_folder: LogFolder = log_folder or LogFolder(None)
+        self.log_folder: LogFolder | None = log_folder
         self.keep_events = keep_events
         self.observer: RunObserver = observer or RunObserver()
         self.takes_prints = takes_prints
@@ -309,7 +308,7 @@ class JobExecutor:
                 execution.id,
                 limit_bytes=self.log_limit,
                 takes_prints=self.takes_prints,
-                spill=self.log_folder.file_of(execution.id),
+                spill=None if self.log_folder is None else self.log_folder.file_of(execution.id),
                 clock=self.clock,
                 epoch=execution.epoch,
             )
@@ -357,10 +356,6 @@ class JobExecutor:
         """Whether this is the loop's own thread."""
         return threading.get_ident() == self._thread
 
-    def logger_for(self, attempt: Attempt) -> logging.LoggerAdapter[logging.Logger]:
-        """Return the logger of an attempt."""
-        return task_logger(attempt, pass_on)
-
     def progress(self, attempt: Attempt, done: float, total: float | None, message: str) -> None:
         """Take a report of progress; may be called from any thread. Raises `TypeError`, `ValueError`."""
         report(self, attempt, checked(done, total, message))
@@ -369,10 +364,12 @@ class JobExecutor:
         """Start a child run; the Server says how."""
         return await self.child_starter(attempt, job, params)
 
-    def line_written(self, execution: Execution) -> None:
-        """The log of a run has a new line; called in the thread that wrote it."""
+    def line_written(self, execution: Execution, clock: float) -> None:
+        """The log of a run has a new line, of this time; called in the thread that wrote it."""
         if threading.get_ident() == self._thread:
-            self.guard(execution, self._lines_came, execution)
+            self.guard(execution, execution.journal.line_came, clock)
+            if execution.watchers is not None:
+                self.guard(execution, execution.tell)
         elif execution.watchers is not None and not execution.lines_due:
             execution.lines_due = True
             self.loop.soon(self.guard, execution, self._lines_came, execution)

@@ -64,7 +64,9 @@ class PlannedTask:
     on_loop: bool
     """Whether it runs on the event loop itself."""
     plain: bool
-    """On the loop, without hooks, with fixed arguments only: the path that must be quick."""
+    """On the loop, without hooks: the path that must be quick."""
+    same_for_all: bool
+    """Whether every attempt has the same arguments."""
     needs: Mapping[str, int] = NO_NEEDS
     """What its backend is told that it needs, because that looks after it; else the pools do."""
 

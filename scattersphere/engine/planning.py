@@ -25,10 +25,11 @@ from scattersphere.engine.plan import (
 )
 from scattersphere.errors import AmbiguousTaskError, NotFoundError, UnresolvedError, listing
 from scattersphere.logs.failures import describe
-from scattersphere.model.definition import RetryPolicy
+from scattersphere.model.definition import Parameter, RetryPolicy
 from scattersphere.model.fields import awaiting
 from scattersphere.model.forms import places_of
 from scattersphere.model.references import Template, compile_argument
+from scattersphere.model.states import TriggerRule
 from scattersphere.model.taskclass import LOOP, TaskClass
 
 if TYPE_CHECKING:
@@ -154,7 +155,8 @@ class _Planner:
 
         Return whether there is none.
         """
-        if definition.params:  # nothing else awaits anything (tests/test_every_row.py)
+        # Nothing but the long form of a parameter awaits anything: tests/test_every_row.py holds it.
+        if definition.params and Parameter in map(type, definition.params.values()):
             for path, missing in awaiting(definition):
                 self.problems.append(RawProblem(path, f"this version of Scattersphere has no {missing} yet"))
         for name, task in definition.tasks.items():
@@ -193,7 +195,8 @@ class _Planner:
             run_if=None if task.run_if is True else compile_argument(task.run_if),
             backend=backend,
             on_loop=backend == LOOP,
-            plain=backend == LOOP and not (varying or mapped or task_class.hooks),
+            plain=backend == LOOP and not task_class.hooks,
+            same_for_all=not (varying or mapped),
             needs=_needs(task) if self._takes_needs(backend) else NO_NEEDS,
         )
         if self._stand_in is not None:
@@ -217,6 +220,7 @@ class _Planner:
             backend=task.backend or LOOP,
             on_loop=task.backend in {None, LOOP},
             plain=False,
+            same_for_all=False,
         )
         self.tasks.append(planned)
         self.shapes.append(self._shape(task, planned.backend))
@@ -280,8 +284,9 @@ class _Planner:
         taken = self._takes_needs(backend)
         shape = self._shapes.get(key)
         if shape is None:
+            has_rule = task.finally_ or task.trigger_rule is not None
             shape = self._shapes[key] = TaskShape(
-                rule=task.rule,
+                rule=task.rule if has_rule else TriggerRule.ALL_SUCCESS,
                 finally_=task.finally_,
                 max_attempts=task.retry.max_attempts,
                 mapped=bool(task.map),

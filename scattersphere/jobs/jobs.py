@@ -109,7 +109,8 @@ class Jobs(LiveMapping[str, JobDefinition]):
 
     def named(self, name: str) -> JobDefinition:
         """Return the job of this name. Raises `NoSuchJobError`, `TypeError` for what is no name at all."""
-        check_text(name, "the name of a job")
+        if not isinstance(name, str):
+            check_text(name, "the name of a job")
         return self[name]
 
     def define(self, definition: JobDefinition | JobBuilder, *, replace: bool) -> JobDefinition:

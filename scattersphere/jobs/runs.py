@@ -320,5 +320,6 @@ def _parameters(
     """Return the parameters of a run, and the names of those that are secret. Raises `DefinitionError`, `TypeError`."""
     if overrides is None and not definition.params:
         return {}, frozenset()
-    check_mapping(overrides, "params")
+    if overrides is not None:
+        check_mapping(overrides, "params")
     return resolve_params(definition, overrides or {}), secret_names(definition)

@@ -15,7 +15,6 @@ from scattersphere.logs.failures import format_failure
 from scattersphere.logs.runlog import (
     TASK_LOGGER,
     current_attempt,
-    format_message,
     write_record,
 )
 
@@ -71,8 +70,8 @@ def fields_of(attempt: LoggedAttempt, **more: Any) -> dict[str, Any]:
     }
 
 
-def pass_on(attempt: LoggedAttempt, record: logging.LogRecord) -> None:
-    """Give the host's logging what a task has logged with `context.log`. Never raises.
+def pass_on(attempt: LoggedAttempt, record: logging.LogRecord, message: str) -> None:
+    """Give the host's logging what a task has logged with `context.log`, and its message. Never raises.
 
     What the host's handlers would fail at is written out before: a `__str__` of a user's may raise anything, and half
     of a surrogate pair can be written to no file.
@@ -80,16 +79,12 @@ def pass_on(attempt: LoggedAttempt, record: logging.LogRecord) -> None:
     error = record.exc_info[1] if record.exc_info else None
     if error is not None and not record.exc_text:
         record.exc_text = _writable(format_failure(error))
-    message = format_message(record)
     writable = _writable(message)
     if writable is not message or (record.args and not _formats(record)):
         record.msg, record.args = writable, None
     with suppress(Exception):
-        known: Any = attempt
-        name = f"{TASKS}.{known.job}.{known.task}"
-        logger = _nearest(name)
+        logger = _nearest(record.name)
         if logger.isEnabledFor(record.levelno):
-            record.name = name
             vars(record).update(fields_of(attempt))
             logger.handle(record)
 
@@ -115,7 +110,9 @@ def _writable(text: str) -> str:
 
 def pass_on_line(attempt: LoggedAttempt, level: int, message: str) -> None:
     """Do so with a line that has come from a worker process."""
-    pass_on(attempt, logging.LogRecord(TASKS, level, "", 0, message, (), None))
+    known: Any = attempt
+    name = f"{TASKS}.{known.job}.{known.task}"
+    pass_on(attempt, logging.LogRecord(name, level, "", 0, message, (), None), message)
 
 
 def keep_quiet() -> None:
@@ -127,12 +124,12 @@ def keep_quiet() -> None:
 def _nearest(name: str) -> logging.Logger:
     """Return the logger of this name, or the nearest one above it: each that is made stays for ever."""
     known = logging.Logger.manager.loggerDict
-    while name != TASKS:
+    while name:
         logger = known.get(name)
         if isinstance(logger, logging.Logger):
             return logger
         name = name.rpartition(".")[0]
-    return logging.getLogger(TASKS)
+    return logging.getLogger()
 
 
 class _Captured(logging.Handler):

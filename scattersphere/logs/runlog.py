@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ from scattersphere.model.logs import LogLine
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, MutableMapping
+    from collections.abc import Iterable, Iterator, MutableMapping
 
 LOG_LIMIT = 1024 * 1024
 """Bytes that the log of a run may take in memory (design, section 8)."""
@@ -121,14 +122,14 @@ class RunLog:
     `limit_bytes` bounds the memory: the oldest lines are dropped, and reading shows a marker in
     their place. A message longer than `line_limit` characters loses its middle. Lines below `level`
     are not taken; what attempts print only where it `takes_prints`. `spill` names a file that gets every
-    line, also those that memory drops; then reading finds these too. `listener` is called after each new line,
-    in the thread that wrote it, and must not raise. The times of lines are those of `clock`, for any thread, to which
-    `epoch` is added to make seconds since 1970: a run has one clock for all that it tells.
+    line, also those that memory drops; then reading finds these too. `listener` is called with the clock of each new
+    line, in the thread that wrote it, and must not raise. The times of lines are those of `clock`, for any thread, to
+    which `epoch` is added to make seconds since 1970: a run has one clock for all that it tells.
     """
 
     __slots__ = (
         "__weakref__", "_clock", "_dropped", "_entries", "_epoch", "_first_number", "_guard", "_newest", "_size",
-        "_spill", "earlier", "level", "limit_bytes", "line_limit", "listener", "run", "takes_prints",
+        "_spill", "earlier", "last_number", "level", "limit_bytes", "line_limit", "listener", "run", "takes_prints",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - options
@@ -140,7 +141,7 @@ class RunLog:
         level: int = logging.INFO,
         takes_prints: bool = False,
         spill: str | os.PathLike[str] | None = None,
-        listener: Callable[[], None] | None = None,
+        listener: Callable[[float], object] | None = None,
         clock: Callable[[], float] = time.time,
         epoch: float = 0.0,
     ) -> None:
@@ -153,13 +154,15 @@ class RunLog:
         self.line_limit: int = line_limit
         self.level: int = level
         self.takes_prints: bool = takes_prints
-        self.listener: Callable[[], None] | None = listener
+        self.listener: Callable[[float], object] | None = listener
         self.earlier: EarlierLines | None = None
         """Lines of earlier lives of the run: `lines` shows them first; numbers count those of this life alone."""
         self._entries: deque[Entry] = deque()
         self._size = 0
         self._dropped: datetime | None = None
         self._first_number = 1
+        self.last_number: int = 0
+        """The number of the newest line; lines are numbered from 1 without a gap."""
         self._spill = None if spill is None else Spill(Path(spill))
         # An RLock: the collector may run a user's __del__, which may log, while this thread appends.
         self._guard = threading.RLock()
@@ -171,11 +174,6 @@ class RunLog:
     def size(self) -> int:
         """Bytes that the kept lines take, roughly."""
         return self._size
-
-    @property
-    def last_number(self) -> int:
-        """The number of the newest line; lines are numbered from 1 without a gap."""
-        return self._first_number + len(self._entries) - 1
 
     def append(
         self,
@@ -189,12 +187,14 @@ class RunLog:
         ago: float = 0.0,
     ) -> None:
         """Add a line that was written `ago` seconds before now. Levels are not filtered here."""
-        message = shorten(message, self.line_limit)
+        if len(message) > self.line_limit:
+            message = shorten(message, self.line_limit)
         with self._guard:
             # Here, and never earlier than the line before: lines are in order of numbers and times.
             when = self._newest = max(self._newest, self._epoch + self._clock() - ago)
             entry = (when, task, index, attempt, level, logger, message)
             self._entries.append(entry)
+            self.last_number += 1
             self._size += _LINE_COST + sys.getsizeof(message)
             if self._size > self.limit_bytes:
                 self._drop_oldest()
@@ -202,7 +202,7 @@ class RunLog:
             if spill is not None and not spill.write(self.last_number, entry):
                 self.append(logging.WARNING, f"the log is no longer written to {spill}: {spill.error}")
         if listener is not None:
-            listener()
+            listener(when - self._epoch)
 
     def append_for(
         self, attempt: LoggedAttempt, level: int, message: str, *, logger: str = TASK_LOGGER
@@ -394,14 +394,18 @@ def _last(found: Iterable[LogLine | Entry], count: int) -> Iterable[LogLine | En
     return kept
 
 
-def task_logger(
-    attempt: LoggedAttempt, pass_on: Callable[[LoggedAttempt, logging.LogRecord], None] | None = None
-) -> logging.LoggerAdapter[logging.Logger]:
-    """Make the logger of one attempt; the executor calls it when `context.log` is first used.
+PassOn = Callable[[LoggedAttempt, logging.LogRecord, str], None]
+"""Takes a record that an attempt has written, and its message."""
 
-    `pass_on` is given each record when it is in the log of the run.
+
+def task_logger(
+    attempt: LoggedAttempt, sink: LineSink, pass_on: PassOn | None = None, name: str = TASK_LOGGER
+) -> logging.LoggerAdapter[logging.Logger]:
+    """Make the logger of one attempt, when `context.log` is first used: its lines go to `sink`.
+
+    `pass_on` is given each record, which bears the `name`, when it is in the log of the run.
     """
-    return _AttemptAdapter(_AttemptLogger(attempt, pass_on), {})
+    return _AttemptAdapter(_AttemptLogger(attempt, sink, pass_on, name), {})
 
 
 class _AttemptAdapter(logging.LoggerAdapter[logging.Logger]):
@@ -414,13 +418,10 @@ class _AttemptAdapter(logging.LoggerAdapter[logging.Logger]):
 class _AttemptLogger(logging.Logger):
     """A logger outside the tree of loggers: it knows its attempt, and asks nothing of the host's settings."""
 
-    def __init__(
-        self,
-        attempt: LoggedAttempt,
-        pass_on: Callable[[LoggedAttempt, logging.LogRecord], None] | None,
-    ) -> None:
-        super().__init__(TASK_LOGGER, attempt.run_log.level)
+    def __init__(self, attempt: LoggedAttempt, sink: LineSink, pass_on: PassOn | None, name: str) -> None:
+        super().__init__(name, sink.level)
         self._attempt = attempt
+        self._sink = sink
         self._pass_on = pass_on
 
     # What a task says, and why it failed, is kept whatever the host's logging is set to: not the inherited methods,
@@ -437,17 +438,24 @@ class _AttemptLogger(logging.Logger):
         return record
 
     def handle(self, record: logging.LogRecord) -> None:
-        write_record(self._attempt, record, logger=TASK_LOGGER)
+        attempt, message = self._attempt, format_message(record)
+        text = _with_traceback(message, record)
+        self._sink.append(
+            record.levelno,
+            text,
+            task=attempt.task,
+            index=attempt.index,
+            attempt=attempt.attempt,
+            logger=TASK_LOGGER,
+        )
         if self._pass_on is not None:
-            self._pass_on(self._attempt, record)
+            self._pass_on(attempt, record, message)
 
 
-def write_record(attempt: LoggedAttempt, record: logging.LogRecord, *, logger: str | None = None) -> None:
+def write_record(attempt: LoggedAttempt, record: logging.LogRecord) -> None:
     """Put a record of the standard logging into the log of the run of `attempt`."""
-    name = logical_names(record.name) if logger is None else logger
-    log = attempt.run_log
-    message = format_record(record)
-    log.append(
+    name, message = logical_names(record.name), format_record(record)
+    attempt.run_log.append(
         record.levelno, message, task=attempt.task, index=attempt.index, attempt=attempt.attempt, logger=name
     )
 
@@ -463,7 +471,10 @@ def format_message(record: logging.LogRecord) -> str:
 
 def format_record(record: logging.LogRecord) -> str:
     """Return the message of a record with its traceback, whatever its arguments do."""
-    message = format_message(record)
+    return _with_traceback(format_message(record), record)
+
+
+def _with_traceback(message: str, record: logging.LogRecord) -> str:
     error: Any = record.exc_info[1] if record.exc_info else None
     if isinstance(error, BaseException):
         message = f"{message}\n{format_failure(error)}"

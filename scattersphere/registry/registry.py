@@ -277,8 +277,10 @@ class TaskRegistry:
     def unpin(self, run_id: int) -> None:
         """Forget the pins of a run, and free what nobody needs any more."""
         pinned, freed = self._versions.catalog.unpin(run_id)
-        if freed or any(version.content is not None for version in pinned):
-            self._versions.left(pinned, freed)
+        for version in pinned:
+            if freed or version.content is not None:
+                self._versions.left(pinned, freed)
+                break
 
     def keep(self, run_id: int, versions: Iterable[BundleVersion]) -> None:
         """Let the files of `versions` stay until `forget(run_id)`, whatever becomes of their modules.

@@ -110,7 +110,7 @@ class CheckContext(TaskContext):
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        return task_logger(self)
+        return task_logger(self, self.run_log)
 
     @property
     def params(self) -> Mapping[str, Any]:

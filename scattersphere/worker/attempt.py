@@ -115,7 +115,7 @@ class WorkerAttempt(TaskContext):
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         if self._log is None:
-            self._log = task_logger(self)
+            self._log = task_logger(self, self.run_log)
         return self._log
 
     @property

@@ -43,7 +43,7 @@ def messages(log: RunLog, **chosen) -> list[str]:
 
 def test_a_line_knows_where_it_comes_from():
     log = RunLog(17)
-    task_logger(Attempt(log, "load", 3, 2)).warning("day %s", "Monday")
+    task_logger(Attempt(log, "load", 3, 2), log).warning("day %s", "Monday")
     (line,) = log.lines()
     assert (line.run, line.task, line.index, line.attempt) == (17, "load", 3, 2)
     assert (line.level, line.logger, line.message) == (logging.WARNING, "task", "day Monday")
@@ -188,7 +188,7 @@ def test_the_size_is_not_far_from_what_the_lines_really_take():
 
 def test_lines_below_the_level_of_the_log_are_not_taken():
     log = RunLog(1)
-    logger = task_logger(Attempt(log))
+    logger = task_logger(Attempt(log), log)
     logger.debug("hidden")
     assert not logger.isEnabledFor(logging.DEBUG)
     log.level = logging.INFO
@@ -201,7 +201,7 @@ def test_no_switch_of_the_hosts_logging_takes_a_line_from_a_task(monkeypatch):
         raise RuntimeError("the host's own")
 
     log = RunLog(1)
-    logger = task_logger(Attempt(log))
+    logger = task_logger(Attempt(log), log)
     monkeypatch.setattr(logging, "_logRecordFactory", broken)
     logging.disable(logging.CRITICAL)
     try:
@@ -213,7 +213,7 @@ def test_no_switch_of_the_hosts_logging_takes_a_line_from_a_task(monkeypatch):
 
 def test_no_handler_of_the_host_sees_the_lines_of_tasks(caplog):
     with caplog.at_level(logging.DEBUG):
-        task_logger(Attempt(RunLog(1))).critical("for the run only")
+        task_logger(Attempt(RunLog(1)), RunLog(1)).critical("for the run only")
     assert caplog.records == []
 
 
@@ -222,7 +222,7 @@ def test_an_exception_is_logged_with_its_traceback():
     try:
         int("no such day")
     except ValueError:
-        task_logger(Attempt(log)).exception("gave up on %s", "Monday")
+        task_logger(Attempt(log), log).exception("gave up on %s", "Monday")
     (message,) = messages(log)
     assert message.startswith("gave up on Monday\nTraceback")
     assert message.endswith("ValueError: invalid literal for int() with base 10: 'no such day'")
@@ -230,7 +230,7 @@ def test_an_exception_is_logged_with_its_traceback():
 
 def test_a_stack_and_a_kept_traceback_are_logged_too():
     log = RunLog(1)
-    task_logger(Attempt(log)).info("here", stack_info=True)
+    task_logger(Attempt(log), log).info("here", stack_info=True)
     record = logging.LogRecord("x", 20, __file__, 1, "there", (), None)
     record.exc_text = "kept text"
     write_record(Attempt(log), record)
@@ -244,8 +244,8 @@ def test_a_line_that_cannot_be_formatted_is_still_a_line():
             raise RuntimeError
 
     log = RunLog(1)
-    task_logger(Attempt(log)).info("%d of %s", "text", Bad())
-    task_logger(Attempt(log)).info("%s", Bad())
+    task_logger(Attempt(log), log).info("%d of %s", "text", Bad())
+    task_logger(Attempt(log), log).info("%s", Bad())
     assert all("cannot be formatted" in message for message in messages(log))
     assert len(log) == 2
 
@@ -388,7 +388,7 @@ def test_a_spilled_line_with_lone_surrogates_is_written(tmp_path):
 def test_the_listener_is_told_each_line():
     seen = []
     log = RunLog(5)
-    log.listener = lambda: seen.append(log.entry(log.last_number)[6])
+    log.listener = lambda _clock: seen.append(log.entry(log.last_number)[6])
     log.append(20, "one", task="a")
     log.append(20, "two", task="a")
     assert seen == ["one", "two"]

@@ -46,10 +46,8 @@ class Moves(NamedTuple):
 class LineTimes(Protocol):
     """What is asked of the log of the run."""
 
-    @property
-    def last_number(self) -> int:
-        """The number of the newest line."""
-        ...
+    last_number: int
+    """The number of the newest line."""
 
     def times_after(self, number: int, most: int) -> list[float]:
         """Return the clocks of the lines after line `number`, but of the last `most` ones only."""
@@ -145,6 +143,14 @@ class EventNumbers:
         """Whether there are lines that are no events yet; those that come after the end of the run become none."""
         return self._lines is not None and self._lines.last_number != self.lines_noted
 
+    def line_came(self, clock: float) -> None:
+        """Number the newest line of the log, of this time, after those that are no events yet. On the loop's thread."""
+        lines = self._lines
+        if lines is not None and lines.last_number == self.lines_noted + 1:
+            self._number_lines([clock], 0)
+        else:
+            self.take_lines()
+
     def take_lines(self, *, all_moves_are_told: bool = True) -> None:
         """Number the lines that are no events yet. On the loop's thread."""
         lines = self._lines
@@ -152,6 +158,9 @@ class EventNumbers:
             return
         times = lines.times_after(self.lines_noted, max(1, self._keep))
         passed_over = lines.last_number - self.lines_noted - len(times)
+        self._number_lines(times, passed_over, all_moves_are_told=all_moves_are_told)
+
+    def _number_lines(self, times: list[float], passed_over: int, *, all_moves_are_told: bool = True) -> None:
         if all_moves_are_told and self.stamped != len(self.moves):
             self._stamp_before(times[0])
         number = self.lines_noted + passed_over
