@@ -6,17 +6,23 @@ engine. Two journals exist: `scattersphere.journal.SqliteJournal`, and `scatters
 commits when a test tells it to.
 
 States are the places of `RunState` and `TaskState` in their enums. Instants are microseconds since 1970, UTC.
+
+Most rows are of tasks that succeed at their first attempt, and thousands may do so in one turn of the loop: those come
+together, in one `SuccessesRow`, since a row for each of them would cost more than the tasks themselves.
 """
 
 from __future__ import annotations
 
+import json
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import attrs
 
+from scattersphere.model.states import TaskState
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 class ValueForm(IntEnum):
@@ -164,6 +170,54 @@ class StepRow(NamedTuple):
     """The run from which the result was taken."""
 
 
+_SUCCEEDED = tuple(TaskState).index(TaskState.SUCCEEDED)
+
+
+class SuccessesRow(NamedTuple):
+    """Tasks of a run that succeeded at their first attempt, with small results: as many as ended together.
+
+    By run and `first`. A task stands in one such row at most. It may have a `StepRow` too, which is newer and holds.
+    """
+
+    run: int
+    first: int
+    """The first of these tasks."""
+    number: int
+    """How many they are."""
+    since: int
+    """The instant from which times are counted."""
+    tasks: str
+    """JSON: `[[unit, started, ended, value], ...]`, times in microseconds."""
+
+    @classmethod
+    def of(cls, run: int, since: int, entries: Sequence[tuple[int, float, float, str]]) -> SuccessesRow:
+        """Make the row of (unit, started, ended, value): seconds from `since` on, and the JSON text of the value."""
+        texts = [
+            f"[{unit},{int(started * 1e6)},{int(ended * 1e6)},{value}]"
+            for unit, started, ended, value in entries
+        ]
+        return cls(run, entries[0][0], len(entries), since, f"[{','.join(texts)}]")
+
+    def steps(self) -> Iterator[StepRow]:
+        """Yield a row for each of the tasks. Raises `ValueError` where the text is damaged."""
+        for unit, started, ended, value in json.loads(self.tasks):
+            yield StepRow(
+                run=self.run,
+                unit=unit,
+                task=unit,
+                place=None,
+                state=_SUCCEEDED,
+                attempts=1,
+                forgiven=0,
+                started=self.since + started,
+                ended=self.since + ended,
+                due=None,
+                form=ValueForm.JSON,
+                value=json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(),
+                failure=None,
+            )
+
+
 class AttemptRow(NamedTuple):
     """An attempt that was not the last one of its unit."""
 
@@ -177,7 +231,7 @@ class AttemptRow(NamedTuple):
 
 
 class DroppedRow(NamedTuple):
-    """The value of a step is given up."""
+    """The value of a step is given up; of one that has a `StepRow`."""
 
     run: int
     unit: int
@@ -234,6 +288,7 @@ Row: TypeAlias = (
     | RunRow
     | RunStateRow
     | StepRow
+    | SuccessesRow
     | AttemptRow
     | DroppedRow
     | MovesRow
@@ -253,7 +308,7 @@ class StoredRun:
     run: RunRow
     state: RunStateRow
     steps: tuple[StepRow, ...] = ()
-    """By unit."""
+    """By unit; those of the `SuccessesRow`s among them."""
     attempts: tuple[AttemptRow, ...] = ()
     moves: tuple[MovesRow, ...] = ()
     """By place; slices that follow each other within one life may come back as one."""

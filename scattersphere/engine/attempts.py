@@ -172,7 +172,7 @@ class AttemptRunner:
         The hot path: what is the same for all units is looked up once, and calls are inlined.
         """
         machine = execution.machine
-        if execution.recording is not None:
+        if execution.recording is not None and execution.recording.holds_starts:
             self._hold_starts(execution, units)
         tasks, attempts = execution.plan.tasks, machine.record.attempts
         start_body, body, clock, size = self._start_body, self._body, self._clock, execution.plan.size
@@ -400,14 +400,16 @@ class AttemptRunner:
 
     def _returned(self, attempt: Attempt, value: Any) -> None:  # noqa: C901, PLR0912 - the hot path, inlined
         execution, unit = attempt.execution, attempt.unit
-        if execution.recording is not None and self._held_back(
-            attempt, SUCCEEDED, value, None, partial(self._returned, attempt, value)
+        now, recording = self._clock(), execution.recording
+        if (
+            recording is not None
+            and not recording.note(attempt, value, now)
+            and self._held_back(attempt, SUCCEEDED, value, None, partial(self._returned, attempt, value))
         ):
             return
         machine = execution.machine
         if self.blocking:
             self.tell_blocked()
-        now = self._clock()
         if unit in machine.record.stuck:
             pass  # a late result changes nothing
         elif unit < execution.plan.size:
@@ -432,7 +434,9 @@ class AttemptRunner:
         else:
             journal.stamp(now)
         if not host.pumping:
-            if not execution.live and attempt.planned.on_loop and attempt.left_at is None:
+            if attempt.left_at is not None:
+                pass  # it has waited for the journal, whose callback has the pump called
+            elif not execution.live and attempt.planned.on_loop:
                 host.pump_now()
             elif (
                 not host.woken

@@ -391,7 +391,12 @@ class JobExecutor:
     def pump_now(self) -> None:
         """Start what an ended body made ready, without a turn of the loop where it allows that."""
         if not self.pumping and self._loop is not None:
-            self._loop.pump_now()
+            self._loop.pump_now(True)
+
+    def turn_now(self) -> None:
+        """Do what a turn of the loop does, in a callback of `soon` that has let attempts end."""
+        if not self.pumping and self._loop is not None:
+            self._loop.pump_now(False)
 
     def _pump(self, within_turn: bool) -> bool:  # noqa: FBT001 - the loop calls it
         """Start what is ready, for one slice of time. True: there is more.
@@ -421,6 +426,11 @@ class JobExecutor:
         finally:
             self.pumping = False
             current_attempt.set(None)
+        if self.recorder is not None and self.recorder.is_due:
+            if within_turn:
+                more = True  # what ends in this turn of the loop is written together
+            else:
+                self.recorder.flush()
         if more and not within_turn:  # only after a full turn the time until the next one tells anything
             self._batch_size.left_at = time.perf_counter()
         if self.deadlines.timers.changed:

@@ -29,6 +29,7 @@ from scattersphere.abc.journal import (
     RunRow,
     RunStateRow,
     StepRow,
+    SuccessesRow,
     ValueForm,
 )
 from scattersphere.engine.machine.codes import (
@@ -113,6 +114,12 @@ class RecorderHost(Protocol):
     def soon(self, callback: Callable[..., object], *args: Any) -> None:
         """Call back on the loop's thread; for any thread."""
 
+    def wake(self) -> None:
+        """Have the pump called soon; at its end it calls `flush` where something is due."""
+
+    def turn_now(self) -> None:
+        """Have the pump called now, or soon where it is at work."""
+
     def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None:
         """Do something on behalf of a run."""
 
@@ -138,12 +145,15 @@ class Recorder:
         self.is_lost: bool = False
         """Whether this process commits no more."""
         self.is_open: bool = False
+        self.is_due: bool = False
+        """Whether something is to be written at the end of this turn of the loop."""
+        self.is_full: bool = False
+        """Whether so much was not committed, when last something was written, that even what need not wait does."""
         self._on_failed = on_failed
         self._on_mended = on_mended
         self._next = self._reserved = self._asked = 1
         self._wall = 0
         self._changed: dict[Recording, None] = {}
-        self._due = False
         self._digests: WeakKeyDictionary[Plan, str] = WeakKeyDictionary()
         self._definitions: set[str] = set()
         self._bundles: set[str] = set()
@@ -231,34 +241,32 @@ class Recorder:
     def write(self, rows: Sequence[Row], committed: Callable[[], object] | None = None) -> None:
         """Write one transaction."""
         self.journal.write(rows, committed)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether so much is not committed that even what need not wait does."""
-        rows, size = self.journal.backlog
-        return rows > BACKLOG_ROWS or size > BACKLOG_BYTES
+        count, size = self.journal.backlog
+        self.is_full = count > BACKLOG_ROWS or size > BACKLOG_BYTES
 
     def touch(self, recording: Recording) -> None:
-        """A run has changed without a commit that it waits for: write that soon."""
+        """A run has changed: write that at the end of this turn, with all that changes till then."""
         self._changed[recording] = None
-        if not self._due and self.is_open:
-            self._due = True
-            self.host.soon(self.flush)
+        if not self.is_due and self.is_open:
+            self.is_due = True
+            self.host.wake()
 
     def flush(self) -> None:
-        """Write what has changed."""
-        self._due = False
-        if self.is_open and (rows := self.changes()):
-            self.write(rows)
+        """Write what has changed, of all runs in one transaction."""
+        self.is_due = False
+        if self.is_open:
+            changes = self.changes()
+            if changes.rows:
+                self.write(changes.rows, changes.committed)
 
-    def changes(self) -> list[Row]:
-        """Return the rows of what has changed, and was not written."""
+    def changes(self) -> Changes:
+        """Take what has changed, and was not written."""
         changed, self._changed = self._changed, {}
-        rows: list[Row] = []
+        changes = Changes()
         for recording in changed:
             if recording.is_submitted:
-                self.host.guard(recording.execution, _extend, rows, recording)
-        return rows
+                self.host.guard(recording.execution, recording.add_to, changes)
+        return changes
 
     async def committed(self) -> None:
         """Wait until all that was asked for is durable; where nothing waits to be written, at once.
@@ -308,7 +316,7 @@ class Recorder:
     async def ready(self, plan: Plan) -> list[Row]:
         """Return the rows of what a run of a plan needs in the journal: its definition, its code. In a thread."""
         rows: list[Row] = []
-        if plan not in self._digests or self._digests[plan] not in self._definitions:
+        if not self.has(plan):
             text = await _in_thread(plan.definition.dumps)
             digest = self._digests[plan] = definition_digest(text)
             rows.append(DefinitionRow(digest, plan.job, text))
@@ -322,13 +330,17 @@ class Recorder:
         """Do as `ready` where that takes next to no time; None: it does not."""
         if any(version.digest and version.digest not in self._bundles for version in plan.versions):
             return None
-        if plan in self._digests and self._digests[plan] in self._definitions:
+        if self.has(plan):
             return []
         if len(plan.tasks) > INLINE_TASKS:
             return None
         text = plan.definition.dumps()
         digest = self._digests[plan] = definition_digest(text)
         return [] if digest in self._definitions else [DefinitionRow(digest, plan.job, text)]
+
+    def has(self, plan: Plan) -> bool:
+        """Whether the definition of a plan is in the journal, or on its way."""
+        return self._digests.get(plan) in self._definitions
 
     def digest_of(self, plan: Plan) -> str:
         """Return what the definition of a plan is known by, after `ready` or `ready_now`."""
@@ -343,8 +355,27 @@ class Recorder:
                 self._bundles.add(row.digest)
 
 
-def _extend(rows: list[Row], recording: Recording) -> None:
-    rows.extend(recording.rows())
+class Changes:
+    """What has changed in some runs: one transaction, and what is to be done when that is durable."""
+
+    __slots__ = ("_then", "rows")
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self._then: list[Callable[[], object]] = []
+
+    def then(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called after those that were given before."""
+        self._then.append(callback)
+
+    @property
+    def committed(self) -> Callable[[], object] | None:
+        """What the journal is to call; None: nobody waits."""
+        return self._call_all if self._then else None
+
+    def _call_all(self) -> None:
+        for callback in self._then:
+            callback()
 
 
 def definition_digest(text: str) -> str:
@@ -389,17 +420,34 @@ class Recording:
         self.concluded: tuple[int, ...] = ()
         """Tasks that had ended when the run was restored, and whose row says so only now."""
         self.at_gate: dict[Attempt, None] = {}
+        self._outcomes: list[Row] = []
+        """What ended since `rows` was last called, ..."""
+        self._successes: list[tuple[int, float, str]] = []
+        """... and what succeeded at once: unit, time, JSON of the value."""
+        self._held: list[tuple[Attempt, Callable[[], object]]] = []
+        """Which of them wait, and what tells the machine."""
         self._written = 0
         self._lines = 0
         self._told: dict[int, int] = {}
-        self._dropped: set[int] = set()
+        """The states that rows have told of units before the machine knew."""
+        self._noted: set[int] = set()
+        """Moves to `succeeded` that were told in the same way: thousands in a turn."""
         self._last: RunStateRow | None = None
+        self._looks: tuple[object, ...] = ()
+        """What that row was made of."""
         definition = execution.plan.definition
         self._fails = frozenset(
             number
             for number, task in enumerate(definition.tasks.values())
             if task.on_restart is states.TaskRestart.FAIL
         )
+        self.apart: set[int] = {
+            *self._fails,
+            *(number for number, task in enumerate(definition.tasks.values()) if not task.keep_results),
+        }
+        """Units that have a row of their own, or are to have one: it would hold against a later `SuccessesRow`."""
+        self._size = len(definition.tasks)
+        self._may_pass = durability is Durability.RELAXED
         self._times_out = definition.timeout is not None
 
     def __repr__(self) -> str:
@@ -410,9 +458,11 @@ class Recording:
     def submit(self, row: RunRow, more: Sequence[Row]) -> None:
         """Write the run; when that is durable it may start."""
         self.is_submitted = True
-        rows = [*more, row, *self.rows(), *self.recorder.changes()]
+        changes = self.recorder.changes()  # what this run replaces is cancelled in the same transaction
+        changes.rows[:0] = [*more, row, *self.rows()]
         self.recorder.written(more)
-        self.recorder.write(rows, partial(self.recorder.host.guard, self.execution, self._submitted))
+        changes.then(partial(self.recorder.host.guard, self.execution, self._submitted))
+        self.recorder.write(changes.rows, changes.committed)
 
     def _submitted(self) -> None:
         self.is_committed = True
@@ -428,6 +478,42 @@ class Recording:
             self._then.append(callback)
 
     # ---- the gate
+
+    def note(self, attempt: Attempt, value: Any, now: float) -> bool:
+        """Note that a task has succeeded, where the machine may be told at once. False: `hold` is to be asked.
+
+        The hot path of `relaxed`: all that is done for a task before its turn is written.
+        """
+        unit, recorder = attempt.unit, self.recorder
+        if (
+            not self._may_pass
+            or attempt.attempt_number != 1
+            or unit >= self._size
+            or unit in self.apart
+            or attempt.is_committed
+            or recorder.is_full
+            or not recorder.is_open
+            or self.execution.machine.record.task_states[unit] != RUNNING
+        ):
+            return False
+        text = "null" if value is None else self._text(value)
+        if text is None:
+            return False
+        if not self._successes:
+            self.fruitless = 0
+            recorder.touch(self)
+        self._successes.append((unit, now, text))
+        return True
+
+    def _text(self, value: Any) -> str | None:
+        """Return the JSON of a value that is small and exact; None for others."""
+        codec = self.recorder.codec
+        if value is None:
+            return "null"
+        if not codec.is_quick(value):
+            return None
+        form, data = codec.encode(value, self.execution.plan.versions)
+        return data.decode() if form == ValueForm.JSON else None
 
     def hold(
         self,
@@ -447,11 +533,15 @@ class Recording:
             return False
         if not self.recorder.is_open:
             return self.execution.is_suspended  # the run goes on in another life, which does not know of it
-        attempt.left_at = self.recorder.host.clock()
+        now = attempt.left_at = self.recorder.host.clock()
         state = self._outlook(attempt, kind, retryable=retryable)
         if state != SUCCEEDED:
             text = failure_text(failure) if state != CANCELLED else None
             return self._write_outcome(attempt, state, ValueForm.NONE, None, text, release)
+        is_first = attempt.attempt_number == 1 and unit < self._size and unit not in self.apart
+        if is_first and (text := self._text(value)) is not None:
+            self._successes.append((unit, now, text))
+            return self._pass_or_wait(attempt, release)
         if not self.recorder.codec.is_quick(value):
             self.at_gate[attempt] = None
             self.recorder.host.loop.start(self._encode(attempt, value, release), "scattersphere journal")
@@ -468,7 +558,7 @@ class Recording:
         self, attempt: Attempt, form: int, data: bytes | None, text: str | None, release: Callable[[], object]
     ) -> None:
         if not self._write_outcome(attempt, SUCCEEDED, form, data, text, release):
-            self._release(attempt, release)
+            self._release_all([(attempt, release)])
 
     def encoded(self, value: Any) -> tuple[int, bytes | None, str | None]:
         """Return form, bytes, and why it could not be kept."""
@@ -489,24 +579,33 @@ class Recording:
     ) -> bool:
         """Write the row of an outcome. False: it may be told at once."""
         execution, unit = self.execution, attempt.unit
-        self.fruitless = 0
         assert attempt.left_at is not None  # noqa: S101 - for type checkers
-        rows = self.rows(spent=True)
         due = None
         if state == UP_FOR_RETRY:
             wait = execution.retry_wait(unit)
             due = self.micros(attempt.left_at + wait)
             number = execution.machine.record.attempts[unit]
-            rows.append(AttemptRow(execution.id, unit, number, FAILED, text, self.recorder.now()))
-        rows.append(self._step(unit, state, form, data, text, ended=attempt.left_at, due=due))
+            self._outcomes.append(AttemptRow(execution.id, unit, number, FAILED, text, self.recorder.now()))
+        self._outcomes.append(self._step(unit, state, form, data, text, ended=attempt.left_at, due=due))
         self._told[unit] = state
-        if self.durability is Durability.RELAXED and not self.recorder.is_full:
-            self.recorder.write(rows)
+        return self._pass_or_wait(attempt, release)
+
+    def _pass_or_wait(self, attempt: Attempt, release: Callable[[], object]) -> bool:
+        """Have what was noted written at the end of this turn. True: the machine is told when it is durable."""
+        self.fruitless = 0
+        self.recorder.touch(self)
+        if self._may_pass and not self.recorder.is_full:
             return False
         self.at_gate[attempt] = None
-        guard = self.recorder.host.guard
-        self.recorder.write(rows, partial(guard, execution, self._release, attempt, release))
+        self._held.append((attempt, release))
         return True
+
+    def _release_all(self, held: list[tuple[Attempt, Callable[[], object]]]) -> None:
+        """Tell the machine of outcomes that were committed together, in the order in which they came."""
+        guard, execution = self.recorder.host.guard, self.execution
+        for attempt, release in held:
+            guard(execution, self._release, attempt, release)
+        self.recorder.host.turn_now()
 
     def _release(self, attempt: Attempt, release: Callable[[], object]) -> None:
         self.at_gate.pop(attempt, None)
@@ -529,19 +628,29 @@ class Recording:
 
     # ---- starts
 
+    @property
+    def holds_starts(self) -> bool:
+        """Whether there may be starts that must be durable before their bodies."""
+        return bool(self.fruitless or self._fails)
+
     def holds_start(self, attempt: Attempt, launch: Callable[[], object]) -> bool:
         """Write that an attempt starts, where that must be durable before its body. True: `launch` is called then."""
         machine, unit = self.execution.machine, attempt.unit
         task = machine.record.task_of(unit)
         if not self.fruitless and task not in self._fails:
             return False
-        rows = self.rows()
         step = self._step(unit, RUNNING, ValueForm.NONE, None, None)
-        rows.append(
-            step._replace(attempts=attempt.attempt_number, started=self.micros(self.recorder.host.clock()))
-        )
-        self.recorder.write(rows, partial(self.recorder.host.guard, self.execution, launch))
+        started = self.micros(self.recorder.host.clock())
+        self._outcomes.append(step._replace(attempts=attempt.attempt_number, started=started))
+        self._write_now(launch)
         return True
+
+    def _write_now(self, then: Callable[[], object]) -> None:
+        """Write what has changed without waiting for the end of this turn; `then` is called when it is durable."""
+        changes = Changes()
+        self.add_to(changes)
+        changes.then(partial(self.recorder.host.guard, self.execution, then))
+        self.recorder.write(changes.rows, changes.committed)
 
     # ---- the end
 
@@ -553,28 +662,46 @@ class Recording:
             self.execution.is_end_held = False
             then()
 
-        rows = self.rows()
         if not self.recorder.is_open or self.recorder.is_lost:
             ended()
             return
-        self.recorder.write(rows, partial(self.recorder.host.guard, self.execution, ended))
+        self._write_now(ended)
 
     def close(self) -> None:
         """The run has ended: what was not written yet is, and nothing more."""
-        if self.recorder.is_open and (rows := self.rows()):
-            self.recorder.write(rows)
+        if self.recorder.is_open:
+            changes = Changes()
+            self.add_to(changes)
+            if changes.rows:
+                self.recorder.write(changes.rows, changes.committed)
         self.execution.recording, self.execution.is_end_held = None, False
 
     # ---- rows
 
+    @property
+    def _since(self) -> int:
+        """When the loop's clock was zero, in microseconds since 1970."""
+        return round(self.execution.epoch * MICRO)
+
     def micros(self, clock: float) -> int:
         """Return the instant of the loop's clock in microseconds since 1970."""
-        return round((self.execution.epoch + clock) * MICRO)
+        return self._since + int(clock * MICRO)
 
-    def rows(self, *, spent: bool = False) -> list[Row]:
+    def add_to(self, changes: Changes) -> None:
+        """Add what has changed to a transaction."""
+        changes.rows += self.rows()
+        if self._held:
+            changes.then(partial(self._release_all, self._held))
+            self._held = []
+
+    def rows(self) -> list[Row]:
         """Return the rows of all that has changed since they were last asked for."""
         rows: list[Row] = [*self._log_rows()]
         machine, execution = self.execution.machine, self.execution
+        outcomes, self._outcomes = self._outcomes, []
+        spent = bool(outcomes or self._successes)
+        if self._successes:
+            outcomes.append(self._success_row())
         moves = machine.record.journal
         if self._written < len(moves):
             new = array("q", moves[self._written :])
@@ -587,26 +714,31 @@ class Recording:
             rows += self._derived(new)
         concluded, self.concluded = self.concluded, ()
         rows += [self._derived_step(task, machine.record.task_states[task]) for task in concluded]
-        state = self._state(spent=spent)
-        known = self._last
-        if known is None or state._replace(spent=0) != known._replace(spent=0) or (spent and self._times_out):
-            self._last = state
-            rows.append(state)
+        rows += outcomes
+        rows += self._state_rows(spent=spent)
         return rows
 
     def _derived(self, moves: array[int]) -> list[Row]:
         """Return the rows of units that have ended, or wait for a retry, without an outcome that was held back."""
-        machine = self.execution.machine
-        newest = {move >> STATE_BITS: move & _MASK for move in moves if move >= 0}
+        states, told, noted = self.execution.machine.record.task_states, self._told, self._noted
+        # Beginnings make no row, and nearly all others were noted: of thousands of moves few are left.
+        left = [move for move in moves if move & _MASK != RUNNING and move not in noted and move >= 0]
+        noted.difference_update(moves)
         rows: list[Row] = []
-        for unit, state in newest.items():
-            if machine.record.task_states[unit] != state or self._told.get(unit) == state:
-                self._told.pop(unit, None)
-                continue
-            self._told.pop(unit, None)
-            if state >= TASK_ENDED_FROM or state in (UP_FOR_RETRY, CANCELLING):
+        for unit, state in {move >> STATE_BITS: move & _MASK for move in left}.items():
+            if state == CANCELLING and (unit in told or unit << STATE_BITS | SUCCEEDED in noted):
+                continue  # too late: how it has ended is written
+            if told.pop(unit, None) != state and states[unit] == state >= CANCELLING:
                 rows.append(self._derived_step(unit, state))
         return rows
+
+    def _success_row(self) -> SuccessesRow:
+        """Return the one row of all tasks that have succeeded at once."""
+        successes, self._successes = self._successes, []
+        self._noted.update([unit << STATE_BITS | SUCCEEDED for unit, _, _ in successes])
+        started = self.execution.started
+        entries = [(unit, started[unit], ended, text) for unit, ended, text in successes]
+        return SuccessesRow.of(self.execution.id, self._since, entries)
 
     def _derived_step(self, unit: int, state: int) -> StepRow:
         execution, machine = self.execution, self.execution.machine
@@ -637,6 +769,7 @@ class Recording:
         due: int | None = None,
     ) -> StepRow:
         execution, machine = self.execution, self.execution.machine
+        self.apart.add(unit)
         task, size = machine.record.task_of(unit), execution.plan.size
         reused = execution.reused.get(execution.plan.tasks[task].name) if unit < size else None
         if ended is None:
@@ -658,6 +791,32 @@ class Recording:
             failure=text,
             reused=None if reused is None or reused.instances is not None else reused.run,
         )
+
+    def _state_rows(self, *, spent: bool) -> list[RunStateRow]:
+        """Return the row of the run itself, where it has changed."""
+        record, propagation = self.execution.machine.record, self.execution.machine.propagation
+        looks = (
+            record.state,
+            record.level,
+            len(record.causes),
+            record.first_cause_is_timeout,
+            record.withheld,
+            record.started,
+            len(record.maps),
+            propagation.failed_fast,
+            propagation.finals_over,
+            self.execution.started_at,
+            self.execution.crash_words,
+            self.fruitless,
+            spent and self._times_out,
+        )
+        if looks == self._looks and not looks[-1]:  # as nearly always; the row itself costs ten times as much
+            return []
+        state, known, self._looks = self._state(spent=spent), self._last, looks
+        if known is not None and state._replace(spent=0) == known._replace(spent=0) and not looks[-1]:
+            return []
+        self._last = state
+        return [state]
 
     def _state(self, *, spent: bool = False) -> RunStateRow:
         execution, machine = self.execution, self.execution.machine

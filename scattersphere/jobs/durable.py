@@ -320,6 +320,7 @@ class DurableRuns:
         recording.recovered, recording.fruitless = stored.state.recovered, stored.state.fruitless
         recording.base = count_moves(stored)
         recording.lines_before = stored.lines
+        recording.apart.update(step.unit for step in stored.steps)
         execution.recording = recording
         if stored.lines:
             execution.log.earlier = _JournalLines(self._journal, run.id, stored.lines)
@@ -430,7 +431,8 @@ class DurableRuns:
             return lambda: None
         try:
             row = self._row(execution, args=args, given=given, child=child, again=again)
-            definition.dumps()
+            if not self.recorder.has(execution.plan):
+                definition.dumps()
         except (TypeError, ValueError, DefinitionError) as error:
             execution.log.append(30, f"this run does not survive a restart: {error}")
             return lambda: None

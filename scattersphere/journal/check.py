@@ -132,8 +132,15 @@ _SIMPLE = {
     **{
         f"SELECT DISTINCT run FROM {table} WHERE run NOT IN (SELECT id FROM run) "  # noqa: S608 - our own names
         "AND run NOT IN (SELECT run FROM given_up)": f"it is not there, and there are rows of it in the table {table}"
-        for table in ("step", "attempt", "moves", "log")
+        for table in ("step", "successes", "attempt", "moves", "log")
     },
+    "SELECT run FROM successes WHERE NOT json_valid(tasks)": "tasks of it that succeeded cannot be read",
+    """SELECT run FROM successes WHERE json_valid(tasks)
+       AND (json_array_length(tasks) <> number OR json_extract(tasks, '$[0][0]') <> first)""": (
+        "tasks of it that succeeded together are not those that their row counts"
+    ),
+    """SELECT DISTINCT run FROM successes, json_each(iif(json_valid(tasks), tasks, '[]')) AS each
+       GROUP BY run, json_extract(each.value, '$[0]') HAVING count(*) > 1""": "a task of it has succeeded twice",
     """SELECT DISTINCT run FROM moves WHERE life NOT IN (SELECT number FROM life)""": (
         "it has moves of a life that is not there"
     ),

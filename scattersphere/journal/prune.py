@@ -26,7 +26,7 @@ _VICTIMS = """
     AND NOT EXISTS (
       SELECT 1 FROM run AS r JOIN run_state AS ps ON ps.id = r.parent WHERE r.id = s.id AND ps.ended IS NULL)
     ORDER BY ended LIMIT ?"""
-_PARTS = {"step": "unit", "attempt": "unit, number", "moves": "first", "log": "first"}
+_PARTS = {"step": "unit", "successes": "first", "attempt": "unit, number", "moves": "first", "log": "first"}
 """What belongs to a run, and the rest of its key."""
 _UNNAMED = {
     "definition": "NOT EXISTS (SELECT 1 FROM run WHERE run.definition = definition.digest)",

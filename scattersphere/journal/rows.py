@@ -24,12 +24,13 @@ from scattersphere.abc.journal import (
     RunStateRow,
     ScheduleRow,
     StepRow,
+    SuccessesRow,
     ValueForm,
 )
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 _R = TypeVar("_R")
 
@@ -60,6 +61,7 @@ _LIFE = _upsert("life", LifeRow, 1)
 _STATE = _upsert("run_state", RunStateRow, 1)
 _STEP = _upsert("step", StepRow, 2)
 _DROP = f"UPDATE step SET form = {int(ValueForm.DROPPED)}, value = NULL WHERE run = ? AND unit = ?"  # noqa: S608
+_SUCCESSES = _upsert("successes", SuccessesRow, 2)
 _ATTEMPT = _upsert("attempt", AttemptRow, 3)
 _MOVES = _upsert("moves", MovesRow, 2)
 _LOG = _upsert("log", LogRow, 2)
@@ -81,6 +83,7 @@ class Batch:
         self.steps: dict[tuple[int, int], StepRow] = {}
         self.dropped: dict[tuple[int, int], None] = {}
         """Values to be given up of steps that were written before this batch."""
+        self.successes: list[SuccessesRow] = []
         self.attempts: dict[tuple[int, int, int], AttemptRow] = {}
         self.moves: dict[int, list[list[MovesRow]]] = {}
         """By run: slices that follow each other, and become one."""
@@ -94,31 +97,37 @@ class Batch:
             kind = type(row)
             if kind is StepRow:
                 self.steps[row[:2]] = row  # type: ignore[index, assignment]
+            elif kind is SuccessesRow:
+                self.successes.append(row)  # type: ignore[arg-type]
             else:
                 _ADD[kind](self, row)
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Write everything, what is referred to first, in the transaction that is open."""
-        many = connection.executemany
-        if self.meta is not None:
-            many(_META, zip(self.meta._fields, self.meta, strict=True))
-        many(_LIFE, self.lives.values())
-        many(_DEFINITION, self.definitions.values())
-        many(_BUNDLE, ((row.digest, len(row.content or b""), row.content) for row in self.bundles.values()))
+        for statement, values in self._statements():
+            if values:  # most kinds are not there: a statement costs something even without rows
+                connection.executemany(statement, values)
+
+    def _statements(self) -> Iterable[tuple[str, Any]]:
+        yield _META, () if self.meta is None else list(zip(self.meta._fields, self.meta, strict=True))
+        yield _LIFE, self.lives.values()
+        yield _DEFINITION, self.definitions.values()
+        yield _BUNDLE, [(row.digest, len(row.content or b""), row.content) for row in self.bundles.values()]
         if self.runs:
-            many(_RUN, map(_run_values, self.runs.values()))
-            many(_RUN_BUNDLE, ((row.id, *bundle) for row in self.runs.values() for bundle in row.bundles))
-        many(_STATE, (row._replace(causes=_json(row.causes)) for row in self.states.values()))  # type: ignore[arg-type]
-        many(_DROP, self.dropped)
-        many(_STEP, self.steps.values())
-        many(_ATTEMPT, self.attempts.values())
+            yield _RUN, map(_run_values, self.runs.values())
+            yield _RUN_BUNDLE, [(row.id, *bundle) for row in self.runs.values() for bundle in row.bundles]
+        yield _STATE, [row._replace(causes=_json(row.causes)) for row in self.states.values()]  # type: ignore[arg-type]
+        yield _DROP, self.dropped
+        yield _STEP, self.steps.values()
+        yield _SUCCESSES, self.successes
+        yield _ATTEMPT, self.attempts.values()
         for chains in self.moves.values():
-            many(_MOVES, map(_joined, chains))
-        many(_LOG, self.logs.values())
-        many(_SCHEDULE, self.schedules.values())
+            yield _MOVES, map(_joined, chains)
+        yield _LOG, self.logs.values()
+        yield _SCHEDULE, self.schedules.values()
         if self.rollbacks:
-            many(_ROLLBACK, (row for row in self.rollbacks.values() if row.digest is not None))
-            many(_NO_ROLLBACK, ((row.bundle,) for row in self.rollbacks.values() if row.digest is None))
+            yield _ROLLBACK, [row for row in self.rollbacks.values() if row.digest is not None]
+            yield _NO_ROLLBACK, [(row.bundle,) for row in self.rollbacks.values() if row.digest is None]
 
 
 def _add_dropped(batch: Batch, row: DroppedRow) -> None:
@@ -172,6 +181,7 @@ _SIZED: dict[type, Callable[[Any], int]] = {
     BundleRow: lambda row: len(row.content or b""),
     RunRow: lambda row: len(row.params) + len(row.extra),
     StepRow: lambda row: len(row.failure or ""),
+    SuccessesRow: lambda row: ROW_BYTES * (row.number - 1) + len(row.tasks),
     AttemptRow: lambda row: len(row.failure or ""),
     MovesRow: lambda row: len(row.moves),
     LogRow: lambda row: len(row.data),
@@ -179,6 +189,11 @@ _SIZED: dict[type, Callable[[Any], int]] = {
 MOVE_BYTES = 8
 ROW_BYTES = 100
 """Bytes of a row without what is in it, about."""
+
+
+def count_of(rows: Sequence[Row]) -> int:
+    """Return how many rows there are, if each task that succeeded had one of its own."""
+    return len(rows) + sum(row.number - 1 for row in rows if type(row) is SuccessesRow)
 
 
 def size_of(rows: Iterable[Row]) -> int:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x53435453
 """Marks a SQLite file as a journal of ours: SCTS."""
-OLDEST_SQLITE = (3, 37)
-"""The first with STRICT tables."""
+OLDEST_SQLITE = (3, 38)
+"""The first with STRICT tables and the operators that look into JSON."""
 BUSY_SECONDS = 5.0
 """How long a statement waits for the lock of another connection: only people's own programs take one."""
 _LOOKS = 1_000

@@ -77,6 +77,14 @@ CREATE TABLE step(                -- a unit that has ended, waits for its retry,
 CREATE UNIQUE INDEX step_place ON step(run, task, place) WHERE place IS NOT NULL;
 CREATE INDEX step_file ON step(value) WHERE form = 4;
 
+CREATE TABLE successes(           -- tasks that succeeded at their first attempt, as many as ended together (view `steps`)
+  run INTEGER NOT NULL,
+  first INTEGER NOT NULL,         -- the unit of the first one
+  number INTEGER NOT NULL,        -- how many they are
+  since INTEGER NOT NULL,         -- the instant from which their times are counted
+  tasks TEXT NOT NULL,            -- JSON: [[unit, started, ended, value], ...]
+  PRIMARY KEY(run, first)) STRICT, WITHOUT ROWID;
+
 CREATE TABLE attempt(             -- one that was not the last of its unit
   run INTEGER NOT NULL, unit INTEGER NOT NULL, number INTEGER NOT NULL,
   how INTEGER NOT NULL,           -- the state that the unit would have had; 1: interrupted
@@ -111,6 +119,14 @@ CREATE VIEW runs AS SELECT
   run.params, run.key, run.user, run.parent, run.again, s.recovered, s.failure
   FROM run JOIN run_state AS s ON s.id = run.id;
 
+CREATE VIEW steps AS              -- all units, whichever of the two tables they stand in; where in both, `step` is newer
+  SELECT run, unit, task, place, state, attempts, forgiven, started, ended, due, form, value, failure, reused FROM step
+  UNION ALL SELECT
+    run, each.value ->> 0, each.value ->> 0, NULL, 4, 1, 0, since + (each.value ->> 1), since + (each.value ->> 2), NULL,
+    1, each.value -> 3, NULL, NULL
+  FROM successes, json_each(successes.tasks) AS each
+  WHERE NOT EXISTS (SELECT 1 FROM step WHERE step.run = successes.run AND step.unit = each.value ->> 0);
+
 CREATE VIEW tasks AS WITH names AS (
     SELECT digest, key AS name, row_number() OVER (PARTITION BY digest ORDER BY id) - 1 AS task
     FROM definition, json_each(definition.text, '$.tasks'))
@@ -124,5 +140,5 @@ CREATE VIEW tasks AS WITH names AS (
   (step.ended - step.started) / 1e6 AS seconds,
   CASE WHEN step.form IN (1, 2) THEN CAST(step.value AS TEXT) END AS value,
   step.failure
-  FROM step JOIN run ON run.id = step.run
+  FROM steps AS step JOIN run ON run.id = step.run
   LEFT JOIN names ON names.digest = run.definition AND names.task = step.task;

@@ -20,6 +20,7 @@ from scattersphere.abc.journal import (
     ScheduleRow,
     StepRow,
     StoredRun,
+    SuccessesRow,
 )
 from scattersphere.errors import ArgumentError, JournalError
 from scattersphere.journal.files import ValueFiles
@@ -85,6 +86,7 @@ class JournalReader:
         for start in range(0, len(wanted), _READ_AT_ONCE):
             chosen = ",".join(str(int(number)) for number in wanted[start : start + _READ_AT_ONCE])
             steps = self._parts(StepRow, "step", "unit", chosen)
+            successes = self._parts(SuccessesRow, "successes", "first", chosen)
             attempts = self._parts(AttemptRow, "attempt", "unit, number", chosen)
             moves = self._parts(MovesRow, "moves", "first", chosen)
             lines = dict(
@@ -96,7 +98,7 @@ class JournalReader:
                 found[run.id] = StoredRun(
                     run=run,
                     state=state,
-                    steps=tuple(steps.get(run.id, ())),
+                    steps=self._merged(steps.get(run.id, []), successes.get(run.id)),
                     attempts=tuple(attempts.get(run.id, ())),
                     moves=tuple(moves.get(run.id, ())),
                     lines=lines.get(run.id, 0),
@@ -156,6 +158,22 @@ class JournalReader:
         for row in map(kind._make, rows):
             found.setdefault(row.run, []).append(row)
         return found
+
+    def _merged(self, steps: list[StepRow], successes: Sequence[SuccessesRow] | None) -> tuple[StepRow, ...]:
+        """Return the rows of all units of a run, by unit; where there are two, that of the table `step` is newer."""
+        if not successes:
+            return tuple(steps)
+        found: dict[int, StepRow] = {}
+        for row in successes:
+            try:
+                found.update((step.unit, step) for step in row.steps())
+            except (ValueError, TypeError) as error:
+                raise JournalError(
+                    f"the journal {self._path} is damaged: the tasks of run {row.run} that succeeded from "
+                    f"{row.first} on cannot be read ({error})"
+                ) from None
+        found.update((step.unit, step) for step in steps)
+        return tuple(step for _, step in sorted(found.items()))
 
     def definition(self, digest: str) -> str:
         """Read the text of a definition. Raises `LookupError`."""

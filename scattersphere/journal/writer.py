@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scattersphere.journal.prune import prune
-from scattersphere.journal.rows import Batch, printable
+from scattersphere.journal.rows import Batch, count_of, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -53,6 +53,8 @@ _LATER_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES,
 
 class _Transaction(NamedTuple):
     rows: Sequence[Row]
+    weight: int
+    """Rows, if each task that succeeded had one of its own."""
     bytes: int
     committed: Callable[[], object] | None
     cleaned: bool = False
@@ -96,10 +98,10 @@ class JournalWriter:
 
     def write(self, rows: Sequence[Row], size: int, committed: Callable[[], object] | None) -> None:
         """Queue a transaction; on the loop's thread."""
-        written = self._written
-        self._written = (written[0] + len(rows), written[1] + size)
+        written, count = self._written, count_of(rows)
+        self._written = (written[0] + count, written[1] + size)
         if not self._lost:  # else it only counts as not committed
-            self._waiting.put(_Transaction(rows, size, committed))
+            self._waiting.put(_Transaction(rows, count, size, committed))
 
     @property
     def backlog(self) -> tuple[int, int]:
@@ -142,7 +144,7 @@ class JournalWriter:
                 self._waiting.put(None)  # after these; nothing is written after it
                 return group
             group.append(found)
-            rows += len(found.rows)
+            rows += found.weight
         return group
 
     def _first(self) -> _Transaction | None:
@@ -191,19 +193,19 @@ class JournalWriter:
 
     def _committed(self, group: list[_Transaction], batch: Batch) -> None:
         size = sum(transaction.bytes for transaction in group)
-        self._done = (self._done[0] + sum(len(item.rows) for item in group), self._done[1] + size)
+        self._done = (self._done[0] + sum(item.weight for item in group), self._done[1] + size)
         if self._failing is not None:
             self._failing = None
             self._host.soon(self._host.journal_mended)
-        callbacks = deque(item.committed for item in group if item.committed is not None)
-        if callbacks:
-            self._host.soon(self._call_all, callbacks)
         if not self._begun:
             self._begun = True
             self._chores.append(self._files.sweep(self._connection))
             self._ask_for_pruning()
         self._digests.update(batch.definitions, batch.bundles)
         self._ended += sum(state.ended is not None for state in batch.states.values())
+        callbacks = deque(item.committed for item in group if item.committed is not None)
+        if callbacks:  # next to last: the loop's thread cannot go on before this one waits for something
+            self._host.soon(self._call_all, callbacks)
         if self._files.given_up:
             try:
                 self._files.remove_given_up(self._connection)

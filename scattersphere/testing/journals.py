@@ -41,6 +41,7 @@ from scattersphere.abc.journal import (
     ScheduleRow,
     StepRow,
     StoredRun,
+    SuccessesRow,
     ValueForm,
 )
 from scattersphere.engine.loops import current_loop
@@ -100,6 +101,10 @@ class _Tables:
                 self.states[row.id] = row
             case StepRow():
                 self.steps.setdefault(row.run, {})[row.unit] = row
+            case SuccessesRow():
+                known = self.steps.setdefault(row.run, {})
+                for step in row.steps():
+                    known.setdefault(step.unit, step)
             case AttemptRow():
                 self.attempts.setdefault(row.run, {})[row.unit, row.number] = row
             case DroppedRow():
@@ -553,6 +558,23 @@ async def check_rows_replace_older_ones_by_their_key(make: Callable[[], Journal]
         _expect((await opened.read(1)).state.ended == 9, "the newest state stands")  # noqa: PLR2004 - as it was written
 
 
+async def check_what_succeeded_together_is_read_one_by_one(make: Callable[[], Journal]) -> None:
+    """Each task of a `SuccessesRow` comes back as a step; one that has a row of its own is as that has it."""
+    together = SuccessesRow.of(1, 1_000, [(3, 0.5, 0.75, '{"ä":[1.5,null]}'), (1, 0.25, 0.5, "true")])
+    later = SuccessesRow.of(1, 2_000, [(0, 0.0, 0.1, '"x"')])
+    async with Opened(make) as opened:
+        await opened.commit(*definition_rows(1), together, step_row(1, 2))
+        await opened.commit(later, step_row(1, 1, None, state=3))
+    async with Opened(make) as opened:
+        steps = (await opened.read(1)).steps
+        _expect([step.unit for step in steps] == [0, 1, 2, 3], f"the steps are {steps}")
+        _expect(steps[1] == step_row(1, 1, None, state=3), f"a newer row of a task holds: {steps[1]}")
+        last = step_row(1, 3, '{"ä":[1.5,null]}'.encode(), started=501_000, ended=751_000)
+        _expect(steps[3] == last, f"a task that has succeeded: {steps[3]}")
+        form, value = opened.journal.read_value(steps[0])
+        _expect((form, value) == (ValueForm.JSON, b'"x"'), "its value")
+
+
 async def check_commits_are_told_in_the_order_of_writing(make: Callable[[], Journal]) -> None:
     """`committed` is called once for each transaction, in order, on the loop's thread."""
     async with Opened(make) as opened:
@@ -641,6 +663,7 @@ CHECKS: tuple[Callable[[Callable[[], Journal]], Awaitable[None]], ...] = (
     check_a_new_journal_is_empty_and_has_an_id,
     check_what_was_committed_is_there_again,
     check_rows_replace_older_ones_by_their_key,
+    check_what_succeeded_together_is_read_one_by_one,
     check_commits_are_told_in_the_order_of_writing,
     check_closing_commits_what_was_written,
     check_runs_are_found_by_key_and_by_what_they_are,

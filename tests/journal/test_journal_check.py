@@ -18,6 +18,7 @@ from scattersphere.abc.journal import (
     DefinitionRow,
     LogRow,
     MetaRow,
+    SuccessesRow,
     ValueForm,
 )
 from scattersphere.errors import JournalError
@@ -92,6 +93,9 @@ def sound(loop, journal):
     loop.commit(journal, life_row(2), run_row(3, parent=1, parent_unit=0, parent_try=1, child=1))
     loop.commit(journal, interrupted, moves_row(3, 0, run_to(1), move(DRAW, RUN)))
     loop.commit(journal, state_row(3, 10, recovered=1, failure="crashed"))
+    together = SuccessesRow.of(4, 0, [(DRAW, 0.1, 0.2, "[1,2]")])
+    moves = moves_row(4, 0, run_to(1), move(DRAW, RUN), move(DRAW, OK))
+    loop.commit(journal, run_row(4), state_row(4), together, moves)
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +155,12 @@ FAULTS = {
     "no width": ("UPDATE run_state SET widths = 'x' WHERE id = 1", "widths of its maps cannot be read"),
     "a number never reserved": ("UPDATE meta SET value = 3 WHERE name = 'next_run'", "run 3: its number was never reserved"),
     "a run without a state": ("DELETE FROM run_state WHERE id = 2", "run 2: it has no state"),
+    "what has succeeded is no JSON": ("UPDATE successes SET tasks = substr(tasks, 1, 9)", "run 4: .* cannot be read"),
+    "what has succeeded has another form": ("UPDATE successes SET tasks = '[[0,1]]'", "tasks of run 4 .* cannot be read"),
+    "some of what has succeeded is lost": ("UPDATE successes SET number = 2", "not those that their row counts"),
+    "a task has succeeded twice": ("INSERT INTO successes VALUES(4, 3, 2, 0, '[[3,0,1,null],[0,0,1,null]]')", "task of it has succeeded twice"),
+    "all that has succeeded is lost": ("DELETE FROM successes", "task number 0 has ended .succeeded. by its moves, and has no row|draw"),
+    "what has succeeded is of no run": ("PRAGMA foreign_keys = off; DELETE FROM run WHERE id = 4", "rows of it in the table successes"),
     "rows of no run": ("PRAGMA foreign_keys = off; DELETE FROM run WHERE id = 2", "rows of it in the table step"),
     "a definition is gone": ("DELETE FROM definition", "names one of definition"),
     "a definition is damaged": ("UPDATE definition SET text = '{'", "its definition cannot be read"),

@@ -266,7 +266,7 @@ def test_the_file_system_is_the_innermost_mount(tmp_path, monkeypatch):
 
 def test_an_old_sqlite_is_said_so(path, monkeypatch):
     monkeypatch.setattr(schema.sqlite3, "sqlite_version_info", (3, 36, 0))
-    with pytest.raises(JournalError, match=r"needs SQLite 3\.37"):
+    with pytest.raises(JournalError, match=r"needs SQLite 3\.38"):
         SqliteJournal(path).open(Loop())
 
 

@@ -9,7 +9,15 @@ from contextlib import closing
 import pytest
 from journalrows import SUCCEEDED, begin, moves_row, run_row, state_row, step_row
 
-from scattersphere.abc.journal import AttemptRow, BundleRow, DefinitionRow, LogRow, MetaRow, RollbackRow
+from scattersphere.abc.journal import (
+    AttemptRow,
+    BundleRow,
+    DefinitionRow,
+    LogRow,
+    MetaRow,
+    RollbackRow,
+    SuccessesRow,
+)
 from scattersphere.journal import prune as pruning
 from scattersphere.journal import writer
 from scattersphere.journal.files import LARGEST_IN_ROW
@@ -26,6 +34,8 @@ def ended_run(number, **changes):
         state_row(number, SUCCEEDED),
         *(step_row(number, unit) for unit in range(3)),
         step_row(number, 3, bytes([number]) * (LARGEST_IN_ROW + 1)),
+        SuccessesRow.of(number, 0, [(4, 0.0, 0.1, "null"), (5, 0.0, 0.1, "1")]),
+        SuccessesRow.of(number, 0, [(6, 0.0, 0.1, "null")]),
         AttemptRow(number, 0, 1, 5, None, 1),
         moves_row(number, 0, 1),
         LogRow(number, 1, 1, b"x"),
@@ -56,7 +66,16 @@ def test_the_newest_runs_are_kept_and_of_the_others_nothing_stays(opened, path):
         loop.commit(journal, *ended_run(number))
     prune_all(loop, journal)
     assert kept(journal) == [10, 9, 8]
-    rows = {"run": 3, "run_state": 3, "step": 12, "attempt": 3, "moves": 3, "log": 3, "given_up": 0}
+    rows = {
+        "run": 3,
+        "run_state": 3,
+        "step": 12,
+        "successes": 6,
+        "attempt": 3,
+        "moves": 3,
+        "log": 3,
+        "given_up": 0,
+    }
     assert {table: count(path, table) for table in rows} == rows
     assert len([*path.with_name("runs.db.values").iterdir()]) == 3
 

@@ -28,6 +28,7 @@ from scattersphere.abc.journal import (
     MetaRow,
     RollbackRow,
     ScheduleRow,
+    SuccessesRow,
     ValueForm,
 )
 from scattersphere.errors import ArgumentError, JournalError
@@ -303,6 +304,41 @@ def test_the_views_have_the_names_of_the_states(opened, path):
     assert [state for (state,) in ask(path, "SELECT state FROM tasks ORDER BY place")] == list(TaskState)
     assert ask(path, "SELECT DISTINCT task FROM tasks ORDER BY place") == [("draw",), ("charge",)]
     assert ask(path, "SELECT DISTINCT value FROM tasks") == [("1",)]
+
+
+def test_the_views_have_each_task_of_those_that_succeeded_together(opened, path):
+    loop, journal, _ = opened()
+    texts = ["true", "null", "1.5", '"é"', '{"a":[1]}', '"[]"']
+    together = SuccessesRow.of(1, 7, [(unit, unit, unit + 0.5, text) for unit, text in enumerate(texts)])
+    later = step_row(1, 1, value=b"2", state=3, ended=None)
+    loop.commit(journal, *begin(1), together, later)
+    (run,) = journal.read_runs([1])
+    assert run.steps[1] == later
+    columns = ", ".join(later._fields).replace("value", "CAST(value AS BLOB)")
+    assert ask(path, f"SELECT {columns} FROM steps ORDER BY unit") == [tuple(step) for step in run.steps]
+    found = ask(path, "SELECT task, state, seconds, value FROM tasks")
+    assert found[0] == ("charge", "up_for_retry", None, "2")
+    texts.pop(1)
+    assert [row[1:] for row in found[1:]] == [("succeeded", 0.5, text) for text in texts]
+
+
+def test_what_waits_is_counted_by_tasks_however_many_stand_in_a_row(opened, monkeypatch):
+    loop, journal, _ = opened()
+    loop.commit(journal, *begin(1))
+    go_on = threading.Event()
+    commit = type(journal._writer)._commit
+    monkeypatch.setattr(
+        type(journal._writer), "_commit", lambda self, batch: (go_on.wait(60), commit(self, batch))
+    )
+    done = []
+    journal.write([SuccessesRow.of(1, 0, [(unit, 0.0, 0.0, "null") for unit in range(50)])])
+    journal.write([step_row(1, 51)], lambda: done.append(1))
+    rows, size = journal.backlog
+    assert rows == 51
+    assert 5_000 < size < 8_000
+    go_on.set()
+    loop.until(lambda: done)
+    assert journal.backlog == (0, 0)
 
 
 def test_what_sync_and_keep_cannot_mean_is_refused(path):

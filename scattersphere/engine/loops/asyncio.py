@@ -80,14 +80,15 @@ class AsyncioLoop:
         if self._pump(False):
             self.wake()
 
-    def pump_now(self) -> None:
+    def pump_now(self, within_turn: bool) -> None:  # noqa: FBT001 - what `pump` is called with
         # In our own context, so that the next body's task does not copy that of the one which ends.
-        if not self._scheduled and not self._closed and self._context.run(self._pump, True):
+        if not self._scheduled and not self._closed and self._context.run(self._pump, within_turn):
             self.wake()
 
     def soon(self, callback: Callable[..., object], *args: Any) -> None:
         try:
-            self._loop.call_soon_threadsafe(callback, *args, context=self._context)
+            # A copy: what is called back may have the pump called in our own, which cannot be entered twice.
+            self._loop.call_soon_threadsafe(callback, *args, context=self._context.copy())
         except RuntimeError:
             if not self._loop.is_closed():
                 raise

@@ -42,10 +42,10 @@ class Loop(Protocol):
     def wake(self) -> None:
         """Have `pump` called soon; many wakes make one call."""
 
-    def pump_now(self) -> None:
-        """Have `pump(True)` called, now where that is possible, from inside a body's last step.
+    def pump_now(self, within_turn: bool) -> None:  # noqa: FBT001 - what `pump` is called with
+        """Have `pump` called now where that is possible: in a body's last step (True), in a callback of `soon` (False).
 
-        A chain of bodies that suspend would else cost two turns of the loop for each.
+        A chain of bodies that suspend, or wait for the journal, would else cost two turns of the loop for each.
         """
 
     def soon(self, callback: Callable[..., object], *args: Any) -> None:

@@ -140,9 +140,9 @@ class TrioLoop:
     def wake(self) -> None:
         self._event.set()
 
-    def pump_now(self) -> None:
+    def pump_now(self, within_turn: bool) -> None:  # noqa: FBT001 - what `pump` is called with
         # In our own context: a nursery's child copies that of whoever starts it.
-        if self._context.run(self._pump, True):
+        if self._context.run(self._pump, within_turn):
             self.wake()
 
     def soon(self, callback: Callable[..., object], *args: Any) -> None:
