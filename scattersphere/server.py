@@ -297,6 +297,18 @@ class Server(AsyncResource):
             self._closing_how = _Closing(cancel, finish, is_said=True)
         await super().aclose()
 
+    def hurry(self) -> None:
+        """Have the closing that is under way, or about to begin, kill at once what executes: for a second Ctrl-C.
+
+        With a journal runs go on at the next start all the same; without one they end as killed.
+        """
+        executor, durable = self._executor, self._durable
+        executor.hurry()
+        for execution in list(executor.running.values()):
+            survives = durable is not None and durable.survives(execution)
+            if not execution.state.ended and not survives:
+                executor.requests.request(execution, "kill", "interrupted while the server was closing", None)
+
     def _leave(self) -> None:
         super()._leave()
         durable = self._durable

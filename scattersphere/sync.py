@@ -184,7 +184,7 @@ class SyncServer(ForkGuard):
                     _result(hosting)
                 except KeyboardInterrupt:
                     self._soon(portal, self._leave.set)
-                    self._soon(portal, self._kill_all)
+                    self._soon(portal, self._original.hurry)
                     _result(hosting)
                     raise
                 except CancelledError:
@@ -197,11 +197,6 @@ class SyncServer(ForkGuard):
     def _soon(portal: BlockingPortal, function: Callable[[], object]) -> None:
         with suppress(RuntimeError):  # its thread has gone
             portal.start_task_soon(function)
-
-    def _kill_all(self) -> None:
-        for run in self._original.runs.values():
-            if not run.state.ended:
-                run.kill("interrupted while the server was closing")
 
     @property
     def portal(self) -> BlockingPortal:

@@ -90,7 +90,12 @@ def test_the_names_are_the_same():
     assert public(SyncRun) <= public(Run)
     assert public(Schedule) - public(SyncSchedule) == {"fires"}
     assert public(History) == public(SyncHistory)
-    assert public(Server) - public(SyncServer) == {"aclose", "adefine", "avalidate"}  # here it is `close`
+    assert public(Server) - public(SyncServer) == {
+        "aclose",
+        "adefine",
+        "avalidate",
+        "hurry",
+    }  # here it is `close`
     assert public(SyncServer) - public(Server) == {
         "call",
         "close",

@@ -113,6 +113,9 @@ class JobExecutor:
         self.recorder: Recorder | None = None
         """What writes runs into the journal; None without one."""
         self.attempt_left: anyio.Event | None = None
+        self._waiting_for_ends: anyio.CancelScope | None = None
+        self._hurries = False
+        """Whether what is suspended is killed without waiting for clean-up."""
         """Set when an attempt has ended, while the Server is being closed."""
         self.is_suspending: bool = False
         """Whether the Server is being closed, and what lives goes on at its next start."""
@@ -686,11 +689,22 @@ class JobExecutor:
             for execution in suspended:
                 for attempt in list(execution.live.values()):
                     self.guard(execution, functools.partial(self.canceller.suspend, attempt, kill=kills))
-            await self._attempts_left(suspended, seconds)
+            await self._attempts_left(suspended, seconds, last=kills)
 
-    async def _attempts_left(self, executions: Iterable[Execution], at_most: float) -> None:
+    def hurry(self) -> None:
+        """Kill what is being suspended, without waiting for clean-up."""
+        self._hurries = True
+        if self._waiting_for_ends is not None:
+            self._waiting_for_ends.cancel()
+
+    async def _attempts_left(
+        self, executions: Iterable[Execution], at_most: float, *, last: bool = False
+    ) -> None:
         """Wait until nothing of these runs executes any more, or is at the gate; for so many seconds."""
-        with anyio.move_on_after(at_most):
+        if self._hurries and not last:
+            return
+        with anyio.move_on_after(at_most) as scope:
+            self._waiting_for_ends = None if last else scope
             while any(self._is_to_end(attempt) for each in executions for attempt in each.live.values()):
                 self.attempt_left = anyio.Event()
                 await self.attempt_left.wait()

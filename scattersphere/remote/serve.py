@@ -171,8 +171,7 @@ def _reread(
 class _Ending:
     """When to end: at the first signal in good order, at the second without waiting for clean-up.
 
-    With a journal (`suspends`) runs go on at the next start, and nothing is killed for good: ending takes twice the
-    grace at most.
+    With a journal (`suspends`) runs go on at the next start, whatever is killed.
     """
 
     def __init__(self, complain: Callable[[str], None], *, suspends: bool) -> None:
@@ -193,18 +192,14 @@ class _Ending:
             runs = self.server.runs.values() if self.server is not None else ()
             live = [run for run in runs if not run.state.ended]
             count = f"{len(live)} run{'' if len(live) == 1 else 's'}"
-            if self.suspends:
-                again = self.asked.is_set()
-                words = "is under way" if again else f"suspending {count}, which go on at the next start"
-                if again or live:
-                    self._complain(f"{received.name}{' again' if again else ''}: {words}")
-            elif self.asked.is_set():
-                self._complain(f"{received.name} again: killing {count}")
-                for run in live:
-                    run.kill(f"{received.name} came twice")
-                continue
+            goes = "goes" if len(live) == 1 else "go"
+            later = f", which {goes} on at the next start" if self.suspends and live else ""
+            if self.asked.is_set() and self.server is not None:
+                self._complain(f"{received.name} again: killing {count}{later}")
+                self.server.hurry()
             elif live:
-                self._complain(f"{received.name}: cancelling {count}; the same again kills what is left")
+                what = "suspending" if self.suspends else "cancelling"
+                self._complain(f"{received.name}: {what} {count}{later}; the same again kills what is left")
             self.asked.set()
             self.loading.cancel()
 
@@ -262,7 +257,7 @@ async def _serve_until(
             addresses = () if listening is None else listening.addresses
             said = [f"listening on {address}" for address in addresses]
             # Who attends tells of all that is loaded, one by one.
-            said += [_loaded(server) if attend is None else "", options.told]
+            said += [_loaded(server) if attend is None else "", _recovered(server), options.told]
             for line in filter(None, said):
                 say(line)
             await ending.asked.wait()
@@ -278,6 +273,13 @@ def _loaded(server: Server) -> str:
         f"{len(found)} {kind}{'' if len(found) == 1 else 's'}" + (f" ({_names(found)})" if found else "")
         for kind, found in counts.items()
     )
+
+
+def _recovered(server: Server) -> str:
+    """Return which runs of an earlier start go on, in a line; "" where there are none."""
+    runs = [run for run in server.runs.values() if run.recovered and not run.state.ended]
+    count = f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
+    return f"going on with {count} ({_names(f'{run.job}#{run.id}' for run in runs)})" if runs else ""
 
 
 def _names(found: Iterable[str]) -> str:
@@ -322,6 +324,9 @@ def _tell_of_the_start(server: Server, complain: Callable[[str], None]) -> None:
             complain(bundle.error.rstrip())
     for message in server.problems.values():
         complain(message)
+    for run in server.runs.values():
+        if run.recovered and run.state in _BAD:  # it ended before anybody could be told
+            complain(f"run {run.id} of {run.job} {run.state}; `explain {run.id}` tells why")
     for name, problems in server.unresolved.items():
         complain(f"job {name} cannot run yet: {problems[0]}")
 

@@ -26,6 +26,15 @@ def shell(folder, *words, code=0, **options):
     return done.stdout
 
 
+class Said(list):
+    """What the server said on stderr, when it has ended, and on stdout before."""
+
+    def __init__(self, process):
+        super().__init__()
+        self.process = process
+        self.start = []
+
+
 @contextmanager
 def served(folder, *words):
     """A server in `folder`, which is told to end at the end; gives its lines on stderr as they come."""
@@ -35,9 +44,10 @@ def served(folder, *words):
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
     ) as process:  # fmt: skip
         try:
-            while not process.stdout.readline().startswith("ask it"):
+            said = Said(process)
+            while not (line := process.stdout.readline()).startswith("ask it"):
                 assert process.poll() is None, process.stderr.read()
-            said = []
+                said.start.append(line)
             yield said
             process.send_signal(signal.SIGTERM)
             _, errors = process.communicate(timeout=PATIENCE)
@@ -76,3 +86,27 @@ def test_a_journal_elsewhere_is_named_by_a_flag(tmp_path):
         refused = shell(tmp_path, "journal", "prune", "here.db", "--keep", "1", code=3)
         assert refused == ""
     assert not (tmp_path / ".scattersphere" / "journal.db").exists()
+
+
+BLOCKS = """
+import time
+from scattersphere import RunnableTask
+
+class Block(RunnableTask):
+    def run(self, context):
+        time.sleep(100_000)
+"""
+
+
+def test_a_second_signal_does_not_wait_for_what_cannot_be_ended_and_the_run_goes_on(tmp_path):
+    (tmp_path / "bundles").mkdir()
+    (tmp_path / "bundles" / "blocks.py").write_text(BLOCKS)
+    with served(tmp_path, "--bundles", "bundles") as said:
+        shell(tmp_path, "start-task", "blocks.Block")
+        said.process.send_signal(signal.SIGTERM)
+        assert "suspending 1 run, which goes on" in said.process.stderr.readline()
+    assert "SIGTERM again: killing 1 run, which goes on at the next start" in said[0]
+    assert states(tmp_path) == ["running"]
+    with served(tmp_path, "--bundles", "bundles") as said:
+        assert said.start[-1] == "going on with 1 run (blocks.Block#1)\n"
+        said.process.send_signal(signal.SIGTERM)

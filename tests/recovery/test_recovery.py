@@ -9,8 +9,10 @@ from scattersphere import (
     JobDefinition,
     JournalError,
     RetryPolicy,
+    RunnableTask,
     RunState,
     RunStateError,
+    Server,
     TaskDefinition,
 )
 from scattersphere.testing import MemoryJournal
@@ -557,3 +559,36 @@ async def test_numbers_go_on_after_a_close_and_leave_a_gap_after_a_crash(world):
     assert (await life.server.run("etl")).id == 2
     async with Life(await life.crash(), jobs=[job(a=note("a"))]) as life:
         assert (await life.server.run("etl")).id > 3
+
+
+class Stubborn(RunnableTask):
+    """Takes a cancel for nothing until it is killed."""
+
+    async def run(self, context):
+        WORLD["now"].begun["stubborn"] += 1
+        while not context.killed:
+            try:
+                await anyio.sleep_forever()
+            except BaseException:
+                if context.killed:
+                    raise
+
+
+async def test_who_hurries_a_close_kills_what_executes_and_its_run_goes_on_all_the_same(world):
+    stubborn = JobDefinition(name="etl", tasks={"a": TaskDefinition(task="Stubborn")})
+    journal = MemoryJournal()
+    async with anyio.create_task_group() as tasks:
+        life = Life(journal, classes=[Stubborn], jobs=[stubborn])
+        life.server = Server(journal=journal, watch=False, grace=86_400)
+        async with life:
+            run = await life.server.start("etl")
+            await settle()
+            tasks.start_soon(life.server.aclose)
+            await settle()
+            life.server.hurry()
+            with anyio.fail_after(60):
+                await life.server.aclose()
+    async with Life(journal.again(), classes=[Stubborn]) as life:
+        await settle()
+        assert life.server.runs[run.id].state is RunState.RUNNING
+        assert world.begun["stubborn"] == 2
