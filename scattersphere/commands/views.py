@@ -140,6 +140,7 @@ def run_view(run: Run) -> dict[str, Any]:
     tasks = _task_rows(run)
     view = run_row(run)
     view |= _present(created=stamp(run.created_at), parent=run.parent, stuck=run.stuck or None)
+    view |= _present(recovered=run.recovered or None, waits_for=run.waits_for)
     view["definition"] = run.definition.digest
     view |= _present(scheduled=None if run.scheduled is None else str(run.scheduled))
     return view | {"params": shown(dict(run.params)), "counts": counts, "tasks": tasks}

@@ -358,6 +358,7 @@ class DurableRuns:
         execution.failures.update(found.failures)
         execution.retry_waits.update(found.waits)
         execution.unkept = found.unkept
+        execution.earlier.update(found.earlier)
         for unit, (started, ended) in found.times.items():
             if started is not None:
                 execution.mark(execution.started, unit, _clock(execution, started))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from scattersphere.abc.journal import ValueForm
-from scattersphere.engine.execution import Failure
+from scattersphere.engine.execution import EARLIER_WORDS, Failure
 from scattersphere.engine.machine.codes import (
     CANCELLED,
     CRASHED,
@@ -38,12 +38,13 @@ from scattersphere.engine.recorder import (
     WITHHELD,
     failure_text,
 )
+from scattersphere.logs.failures import shorten
 from scattersphere.model.states import RunRestart, TaskRestart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from scattersphere.abc.journal import Row, RunStateRow, StepRow, StoredRun
+    from scattersphere.abc.journal import AttemptRow, Row, RunStateRow, StepRow, StoredRun
     from scattersphere.engine.machine.shape import Shape
     from scattersphere.model.definition import JobDefinition
 
@@ -112,6 +113,8 @@ class Restored:
     """Mapped tasks whose instances had all ended, and whose own end was not written."""
     resets: tuple[int, ...]
     """Tasks that are done again because what they made was not kept."""
+    earlier: Mapping[tuple[int, int], str]
+    """Why attempts failed that were followed by another one, by unit and attempt."""
     unkept: Mapping[int, str]
     """Why results are not there any more, by unit."""
     crash: str = ""
@@ -197,9 +200,15 @@ def restored(
         waits=waits,
         concluded=concluded,
         resets=resets,
+        earlier={(row.unit, row.number): _in_short(row) for row in stored.attempts if row.failure},
         unkept=unkept,
         crash=crash,
     )
+
+
+def _in_short(row: AttemptRow) -> str:
+    said = json.loads(row.failure or "{}")
+    return shorten(str(Failure(said.get("type", ""), said.get("message", ""))), EARLIER_WORDS)
 
 
 def _value(step: StepRow, value_of: Callable[[StepRow], Any]) -> Any:

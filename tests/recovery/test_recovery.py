@@ -592,3 +592,29 @@ async def test_who_hurries_a_close_kills_what_executes_and_its_run_goes_on_all_t
         await settle()
         assert life.server.runs[run.id].state is RunState.RUNNING
         assert world.begun["stubborn"] == 2
+
+
+async def test_explain_says_what_a_restart_has_done(world):
+    definition = job(
+        a=note("a", fails=1, retry=RetryPolicy(max_attempts=3)), b=note("b", "a", gate="b")
+    )
+    life = await Life(MemoryJournal(), jobs=[definition]).__aenter__()
+    run = await life.server.start("etl")
+    await settle()
+    life = await Life(await life.crash()).__aenter__()
+    await settle()
+    assert "has survived 1 restart\n" in life.server.runs[run.id].explain()
+    async with Life(await life.crash()) as life:
+        await settle()
+        text = life.server.runs[run.id].explain()
+        assert "has survived 2 restarts\n" in text
+        assert "a, attempt 1: RuntimeError: failure 1" in text
+        assert "1 interrupted, not counted" in text
+        world.gate("b").set()
+        await life.server.runs[run.id].wait()
+    life = await Life(MemoryJournal(), jobs=[definition.evolve(on_restart="crash", name="must")]).__aenter__()
+    run = await life.server.start("must")
+    await settle()
+    async with Life(await life.crash()) as life:
+        run = await life.server.history.get(run.id)
+        assert "because: the program has ended while it lived" in run.explain()

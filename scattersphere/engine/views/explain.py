@@ -54,7 +54,8 @@ def explain(execution: Execution, now: float, stuck: Mapping[str, str] | None = 
     """Return the story of a run, live or ended. `now` is the loop's clock, `stuck` says where refusers stand."""
     story = _Story(execution, now)
     lines = [story.head()]
-    lines += [f"because: {_cut(cause)}" for cause in execution.machine.record.causes]
+    causes = (*execution.machine.record.causes, *filter(None, [execution.crash_words]))
+    lines += [f"because: {_cut(cause)}" for cause in causes]
     lines += [f"stuck: {label}, at {place or 'an unknown line'}" for label, place in (stuck or {}).items()]
     lines += [*story.failures(), *story.retries(), "", *story.tasks()]
     return make_printable("\n".join(lines))
@@ -92,6 +93,8 @@ class _Story:
             words += f"; started by run {run.parent}" if run.is_child else f"; run {run.parent} again"
         if run.scheduled is not None:
             words += f"; by {run.scheduled}"
+        if run.recovered:
+            words += f"; has survived {run.recovered} {_plural('restart', run.recovered)}"
         if waits := run.engine.waits.of_run(run):
             words += f"\nwaits for {waits}"
         if run.params:
@@ -171,6 +174,8 @@ class _Story:
         words = [head]
         if machine.record.attempts[number] > 1:
             words.append(f"{machine.record.attempts[number]} attempts")
+        if forgiven := machine.record.forgiven.get(number):
+            words.append(f"{forgiven} interrupted, not counted")
         if number in self._instances:
             words.append(self._of_map(number))
         if planned.name in execution.reused:
