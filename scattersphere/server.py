@@ -29,6 +29,7 @@ from scattersphere.engine.instruments import Instruments
 from scattersphere.engine.views.historylog import RunHistoryLog
 from scattersphere.engine.views.news import (
     BundleNews,
+    tell_crashed_run,
     tell_failed_file,
     tell_failed_run,
     tell_failed_task,
@@ -63,6 +64,7 @@ from scattersphere.schedules.scheduler import Clocks, Scheduler
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from scattersphere.abc.journal import StoredRun
     from scattersphere.engine.attempt import Attempt
     from scattersphere.engine.execution import Execution
     from scattersphere.engine.run import Run
@@ -250,6 +252,7 @@ class Server(AsyncResource):
             version=own_version(),
             on_failed=self._journal_failed,
             on_mended=self._journal_mended,
+            on_crashed=self._crashed_by_restart,
         )
         await self._durable.open()
         self._feed.life = self._executor.life
@@ -268,6 +271,12 @@ class Server(AsyncResource):
     def _journal_mended(self) -> None:
         self._feed.add(EventKind.JOURNAL_MENDED)
         tell_journal(None)
+
+    def _crashed_by_restart(self, stored: StoredRun) -> None:
+        run, words = stored.run, stored.state.failure or ""
+        now = self._executor.now().timestamp()
+        self._feed.moved(EventKind.RUN_ENDED, run.id, run.job, RunState.CRASHED, now)
+        tell_crashed_run(run.id, run.job, words)
 
     def _clocks(self) -> Clocks:
         executor = self._executor

@@ -96,6 +96,7 @@ class DurableRuns:
         version: str,
         on_failed: Callable[[str], None],
         on_mended: Callable[[], None],
+        on_crashed: Callable[[StoredRun], None],
     ) -> None:
         self.recorder: Recorder = Recorder(executor, journal, codec, on_failed, on_mended)
         self._journal = journal
@@ -105,12 +106,13 @@ class DurableRuns:
         self._executor = executor
         self._factory = factory
         self._version = version
+        self._on_crashed = on_crashed
         self._unfinished: list[tuple[StoredRun, JobDefinition]] = []
         self.waiting: dict[int, Waiting] = {}
         """Unfinished runs whose code is not there, by number."""
         self._children: dict[ChildKey, int] = {}
         self._definitions: OrderedDict[str, JobDefinition] = OrderedDict()
-        self._ended_here: set[int] = set()
+        self._ended_here: dict[int, StoredRun] = {}
         """Runs that could not go on at the start of this life."""
         self.schedules: tuple[list[ScheduleState], list[ScheduleState]] = ([], [])
         """What the journal knew of schedules when it was opened, and of those that were not defined any more."""
@@ -168,11 +170,13 @@ class DurableRuns:
         if after.state.state < RUN_ENDED_FROM:
             self._unfinished.append((after, definition))
         else:
-            self._ended_here.add(stored.run.id)
+            self._ended_here[stored.run.id] = after
         return rows
 
     async def restore(self) -> None:
         """Let the unfinished runs go on: those that had begun first, then the queued ones, by number."""
+        for stored in self._ended_here.values():
+            self._on_crashed(stored)
         unfinished, self._unfinished = self._unfinished, []
         unfinished.sort(key=lambda found: (not found[0].state.begun, found[0].run.id))
         for stored, definition in unfinished:

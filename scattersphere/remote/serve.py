@@ -298,10 +298,16 @@ async def _end_with(listening: Listening, ending: _Ending) -> None:
 
 
 async def _tell_of_failures(server: Server, complain: Callable[[str], None]) -> None:
-    """Complain of each run that failed in one line; its traceback is in the run's log."""
-    async for event in server.events(server.last_event):
+    """Complain of each run that failed in one line; its traceback is in the run's log.
+
+    What failed to load at the start was told of; a run that could not go on after a restart was not.
+    """
+    start = server.last_event
+    async for event in server.events():
         if event.kind is EventKind.RUN_ENDED and event.state in _BAD:
             complain(f"run {event.run} of {event.job} {event.state}; `explain {event.run}` tells why")
+        elif event.seq <= start:
+            continue
         elif event.kind is EventKind.BUNDLE_FAILED:
             complain(str(event.message).rstrip())
         elif event.kind is EventKind.JOB_FAILED:
@@ -324,9 +330,6 @@ def _tell_of_the_start(server: Server, complain: Callable[[str], None]) -> None:
             complain(bundle.error.rstrip())
     for message in server.problems.values():
         complain(message)
-    for run in server.runs.values():
-        if run.recovered and run.state in _BAD:  # it ended before anybody could be told
-            complain(f"run {run.id} of {run.job} {run.state}; `explain {run.id}` tells why")
     for name, problems in server.unresolved.items():
         complain(f"job {name} cannot run yet: {problems[0]}")
 

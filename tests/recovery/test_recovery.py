@@ -15,6 +15,7 @@ from scattersphere import (
     Server,
     TaskDefinition,
 )
+from scattersphere._blocking import ready
 from scattersphere.testing import MemoryJournal
 
 pytestmark = pytest.mark.anyio
@@ -594,10 +595,8 @@ async def test_who_hurries_a_close_kills_what_executes_and_its_run_goes_on_all_t
         assert world.begun["stubborn"] == 2
 
 
-async def test_explain_says_what_a_restart_has_done(world):
-    definition = job(
-        a=note("a", fails=1, retry=RetryPolicy(max_attempts=3)), b=note("b", "a", gate="b")
-    )
+async def test_explain_says_what_a_restart_has_done(world, caplog):
+    definition = job(a=note("a", fails=1, retry=RetryPolicy(max_attempts=3)), b=note("b", "a", gate="b"))
     life = await Life(MemoryJournal(), jobs=[definition]).__aenter__()
     run = await life.server.start("etl")
     await settle()
@@ -612,9 +611,20 @@ async def test_explain_says_what_a_restart_has_done(world):
         assert "1 interrupted, not counted" in text
         world.gate("b").set()
         await life.server.runs[run.id].wait()
-    life = await Life(MemoryJournal(), jobs=[definition.evolve(on_restart="crash", name="must")]).__aenter__()
-    run = await life.server.start("must")
+    life = await Life(
+        MemoryJournal(), jobs=[job(c=note("c", gate="c")).evolve(on_restart="crash")]
+    ).__aenter__()
+    run = await life.server.start("etl")
     await settle()
+    caplog.clear()
     async with Life(await life.crash()) as life:
+        told = [
+            record.message for record in caplog.records if record.message.startswith("run 1 of etl crashed")
+        ]
+        assert len(told) == 1
+        assert "while it lived" in told[0]
+        assert [(str(event.kind), event.state) for event in ready(life.server.events())] == [
+            ("run-ended", "crashed"), ("bundle-loaded", None),
+        ]  # fmt: skip
         run = await life.server.history.get(run.id)
         assert "because: the program has ended while it lived" in run.explain()

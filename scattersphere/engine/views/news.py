@@ -41,6 +41,12 @@ def tell_failed_run(execution: Execution) -> None:
     tell(RUNS, logging.ERROR, str(failed_error(execution)), extra=extra)
 
 
+def tell_crashed_run(run: int, job: str, words: str) -> None:
+    """A run of an earlier life of the Server could not go on: an error."""
+    extra = {"run_id": run, "job": job, "state": "crashed"}
+    tell(RUNS, logging.ERROR, f"run {run} of {job} crashed: {words}", extra=extra)
+
+
 def tell_failed_file(file: Path, message: str) -> None:
     """A file in the job folder cannot be taken up."""
     tell(JOBS, logging.ERROR, message, extra={"job": file.stem, "file": str(file)})
