@@ -78,7 +78,7 @@ bench: $(STAMP) ## measure the cost of a task against hand-written loops (minute
 	@$(BIN)/python -m benchmarks dispatch
 
 FUZZ ?= 600
-fuzz: $(STAMP) ## fuzz what reads the bytes of strangers, FUZZ seconds altogether (Linux)
+fuzz: $(STAMP) ## fuzz what reads the bytes of strangers, guided by coverage, FUZZ seconds altogether (Linux)
 	@$(PIP) install --group fuzz
 	@$(BIN)/python -m fuzz $(FUZZ)
 

@@ -152,3 +152,14 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     ),
     "tables": (tables, [b'{"runs":[{"a":1,"b":"\\u001b"}],"lines":[{"message":"x"}],"text":"a\\nb"}']),
 }
+RUNS: dict[str, int] = {
+    "framing": 50_000,
+    "session": 40_000,
+    "words": 50_000,
+    "definitions": 50_000,
+    "tokens": 5_000,
+    "archives": 2_000,
+    "replies": 50_000,
+    "tables": 50_000,
+}
+"""How many inputs come of the corpus by chance, the same each time: some five seconds of processor for each target."""

@@ -7,6 +7,7 @@ which of them it is. Events go to their subscription.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections import deque
@@ -332,7 +333,7 @@ def patience_for(command: str, given: dict[str, Any]) -> float:
 def read_message(line: bytes) -> dict[str, Any]:
     """Return what a line of a server says. Raises `DisconnectedError` for what no server of ours sends."""
     try:
-        message = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+        message = read_json(line)
     except (ValueError, RecursionError):  # no JSON, no UTF-8, too many digits, too deep
         raise _nonsense() from None
     if not isinstance(message, dict) or not _is_sound(message):
@@ -349,8 +350,23 @@ def _is_sound(message: dict[str, Any]) -> bool:
     return isinstance(message.get("result", {}), dict) and ("result" in message or "n" not in message)
 
 
+def read_json(text: bytes) -> Any:
+    """Return what JSON of a server holds: what can be written as JSON again. Raises `ValueError`, `RecursionError`."""
+    return _DECODER.decode(text.decode("utf-8"))
+
+
 def _refuse_constant(name: str) -> Any:
     raise ValueError(name)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):  # 1e400
+        raise ValueError(digits)
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def whole_number(message: dict[str, Any], name: str) -> int:

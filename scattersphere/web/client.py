@@ -26,6 +26,7 @@ from scattersphere.remote.client import (
     DisconnectedError,
     RemoteError,
     patience_for,
+    read_json,
     whole_number,
 )
 from scattersphere.remote.following import followed_over
@@ -226,7 +227,7 @@ def _result(response: httpx.Response, body: bytes) -> dict[str, Any]:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(body)
+        found = read_json(body)
     except (ValueError, RecursionError):
         raise DisconnectedError(NONSENSE) from None
     if not isinstance(found, dict):

@@ -49,6 +49,7 @@ NONSENSE = {
     "a result that is a list": reply(b'{"n":2,"result":[1]}'),
     "a result that is null": reply(b'{"n":2,"result":null}'),
     "NaN": reply(b'{"n":2,"result":{"x":NaN}}'),
+    "a number that becomes infinity": reply(b'{"n":2,"result":{"x":1e400}}'),
     "Infinity": reply(b'{"n":2,"result":{"x":-Infinity}}'),
     "an error that is a string": reply(b'{"n":2,"error":"x"}'),
     "an error that is null": reply(b'{"n":2,"error":null}'),

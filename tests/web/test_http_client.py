@@ -209,6 +209,8 @@ async def test_a_server_that_was_started_anew_has_other_runs():
         httpx.Response(404, json={"detail": "Not Found"}),
         httpx.Response(302, headers={"location": "http://evil.example"}),
         httpx.Response(200, content=b"[" * 100_000),
+        httpx.Response(200, content=b'{"x": NaN}'),
+        httpx.Response(200, content=b'{"x": 1e400}'),
     ],
 )
 async def test_what_is_no_server_of_ours_is_told_as_such(answer):
