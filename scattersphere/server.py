@@ -12,7 +12,7 @@ import os
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import anyio
 import attrs
@@ -109,7 +109,7 @@ class Server(AsyncResource):
         self._log_folder = None if known.log_folder is None else LogFolder(known.log_folder)
         self._history_log = RunHistoryLog()
         self._told = BundleNews()
-        self._registry = TaskRegistry(
+        self.registry: Final[TaskRegistry] = TaskRegistry(
             shared=known.shared,
             limits=known.bundle_limits,
             roots=self._roots,
@@ -117,6 +117,7 @@ class Server(AsyncResource):
             on_event=self._bundle_event,
             snapshot_folder=known.snapshot_folder,
         )
+        """The bundles and their task classes."""
         self._executor = JobExecutor(
             backends={
                 "thread": ThreadBackend(limit=known.threads),
@@ -176,7 +177,7 @@ class Server(AsyncResource):
             claims=self._claims,
             failed=self._job_failed,
         )
-        self._factory = RunFactory(self._jobs, self._registry, self._executor, known.history)
+        self._factory = RunFactory(self._jobs, self.registry, self._executor, known.history)
         self._history = History(self._factory.runs, self._check_loop)
         self._scheduler = Scheduler(
             self._start_scheduled,
@@ -193,7 +194,7 @@ class Server(AsyncResource):
     def __repr__(self) -> str:
         live = len(self._executor.running)
         state = "closed" if self._closed else f"{live} live runs"
-        return f"<Server: {state}, {len(self._jobs)} jobs, {len(self._registry.bundles)} bundles>"
+        return f"<Server: {state}, {len(self._jobs)} jobs, {len(self.registry.bundles)} bundles>"
 
     @property
     def options(self) -> ServerOptions:
@@ -246,7 +247,7 @@ class Server(AsyncResource):
             journal,
             ValueCodec(),
             jobs=self._jobs,
-            registry=self._registry,
+            registry=self.registry,
             executor=self._executor,
             factory=self._factory,
             version=own_version(),
@@ -379,11 +380,6 @@ class Server(AsyncResource):
         return listening
 
     # ---- code
-
-    @property
-    def registry(self) -> TaskRegistry:
-        """The bundles and their task classes."""
-        return self._registry
 
     async def register(
         self, path: str | os.PathLike[str], *, name: str | None = None, watch: bool = True
@@ -626,7 +622,7 @@ class Server(AsyncResource):
         if args is not None:
             check_mapping(args, "args")
         args = dict(args or {})
-        definition = job_of_task(self._registry.find(known), args)
+        definition = job_of_task(self.registry.find(known), args)
         earlier = None if key is None else await self._earlier(definition, key, user)
         run = self._factory.start(definition, None, key, args=args, earlier=earlier, user=user)
         return run if self._durable is None else await self._started(run)
@@ -775,7 +771,8 @@ class Server(AsyncResource):
             self._bundled.follow(event)
             if event.kind is BundleEventKind.REMOVED:
                 self._files.bundle_removed()
-            self._scheduler.try_again()
+            if self._scheduler.waiting:
+                self._scheduler.try_again()
             if self._durable is not None and event.kind is BundleEventKind.LOADED:
                 self._durable.code_changed()
             self._told.bundle(event)

@@ -35,6 +35,8 @@ class BundledJobs:
                 self._claims.drop(claim)
             self._notes.pop(event.bundle, None)
         elif event.kind is BundleEventKind.LOADED and event.version is not None:
+            if not event.version.definitions and not self._of.get(event.bundle):
+                return
             self._take(event.bundle, event.version)
         self._claims.settle()
 

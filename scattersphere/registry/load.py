@@ -347,7 +347,7 @@ class Load:
         """
         modules = self._modules
         missing: dict[str, BundleLoadError] = {}
-        for name in snapshot.layout.scanned(self.settings.exclude, self.settings.shared):
+        for name in list(snapshot.layout.scanned(self.settings.exclude, self.settings.shared)):
             try:
                 modules[name] = namespace.module(name)
             except ImportError as error:

@@ -398,8 +398,7 @@ class TaskRegistry:
             version=version,
         )
         self._versions.free(freed)
-        older = len(self._versions.catalog.versions(bundle.name)) - 1
-        if older and older % MANY_VERSIONS == 0:
+        if not freed and (older := len(bundle.versions)) and older % MANY_VERSIONS == 0:
             _log.warning("bundle %r: %s", bundle.name, bundle.crowd())
 
     def _freed(self, version: BundleVersion) -> None:

@@ -27,8 +27,8 @@ from scattersphere.registry.catalog import Catalog, Retention
 from scattersphere.registry.load import Export, Load, LoadSettings
 from scattersphere.registry.loader import GarbageSchedule, Loader
 from scattersphere.registry.modules.code_cache import CodeCache
-from scattersphere.registry.modules.leaks import Leak, ReleasedVersions
-from scattersphere.registry.modules.release import ON_RELEASE, call_hooks, release
+from scattersphere.registry.modules.leaks import Leak, find_leaks
+from scattersphere.registry.modules.release import ON_RELEASE, ReleasedVersions, call_hooks, release
 from scattersphere.registry.records import RUNS_SHOWN, BundleVersion
 from scattersphere.registry.snapshots.scan import shown_names
 from scattersphere.registry.snapshots.snapshot import written_into
@@ -179,7 +179,7 @@ class Versions:
         if current is not None and current.supersede_hooks:
             version = await self._superseding(load, current, known)
         else:
-            version = await self._in_thread(load, lambda: load.make(known))
+            version = await self._in_thread(load, partial(load.make, known))
         if version is None:
             same = [other for other in self.catalog.versions(name) if other.digest == load.digest]
             if same:
@@ -279,7 +279,7 @@ class Versions:
 
     def leaks(self, bundle: str) -> list[Leak]:
         """Say what still holds released versions of `bundle`."""
-        return self.released.leaks(bundle)
+        return find_leaks(lambda: self.released.of(bundle))
 
     def _discard(self, versions: Iterable[BundleVersion]) -> None:
         """Delete files: many, perhaps, so not on the loop's thread."""

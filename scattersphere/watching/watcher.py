@@ -216,7 +216,7 @@ class Watcher:
         """Look at what is stale, or at everything if the poll is due, in one trip to a thread; then decide."""
         now = anyio.current_time()
         polling = now >= self._polled_at + self._poll_pause
-        entries, stale = self._due(now, polling=polling)
+        entries, expected, stale = self._due(now, polling=polling)
         targets, seen, cost = await in_thread(lambda: _look_at(stale, entries))
         now = anyio.current_time()
         if polling:
@@ -233,19 +233,20 @@ class Watcher:
             self._look_again(*self._entries.values())  # what the old watches had to say is lost
         for entry, what in zip(entries, seen, strict=True):
             self._decide(entry, what, now)
-            if entry.debounce.moving and entry not in stale and not renewed:
+            if entry.debounce.moving and entry not in expected and not renewed:
                 self._renewal_due = True  # the poll found what was not notified: the watches are stale
 
-    def _due(self, now: float, *, polling: bool) -> tuple[list[_Entry], list[_Entry]]:
-        """Return what to look at, and which of it is stale; a notification from here on makes it stale again."""
+    def _due(self, now: float, *, polling: bool) -> tuple[list[_Entry], list[_Entry], list[_Entry]]:
+        """Return what to look at, what of it may have changed, and what is stale: it may become so again from here."""
         idle = [entry for entry in self._entries.values() if not entry.busy]
-        stale = [entry for entry in idle if entry.stale or _is_due(entry, now)]
+        expected = [entry for entry in idle if entry.stale or _is_due(entry, now)]
+        stale = [entry for entry in expected if entry.stale]
         if polling:
             for entry in self._entries.values():
                 entry.stale = entry.busy > 0  # it is looked at once nobody acts on it
         for entry in stale:
             entry.stale = False
-        return (idle if polling else stale), stale
+        return (idle if polling else expected), expected, stale
 
     def _look_again(self, *entries: _Entry) -> None:
         for entry in entries:
@@ -258,6 +259,8 @@ class Watcher:
         if entry.busy:  # whoever is acting on it since we looked has it looked at again
             entry.stale = True
             return
+        if seen == entry.debounce.tried and entry.debounce.due is None and not entry.debounce.restless:
+            return  # most looks of a poll
         was_restless = entry.debounce.restless
         step = entry.debounce.look(seen, now)
         if entry.debounce.restless:

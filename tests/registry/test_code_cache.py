@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scattersphere.registry.modules.code_cache import CodeCache, relocate
+from scattersphere.registry.modules.code_cache import CodeCache
 
 SOURCE = "def outer():\n    def inner(): return 1\n    return inner\n"
 
@@ -31,7 +31,9 @@ def test_an_entry_goes_with_its_last_user():
     assert len(cache) == 0
 
 
-def test_relocating_leaves_the_original_alone():
-    code = compile(SOURCE, "old.py", "exec")
-    relocate(code, "new.py")
-    assert code.co_filename == "old.py"
+def test_what_one_version_gets_is_not_what_another_gets():
+    cache = CodeCache()
+    kept = compile(SOURCE, "old.py", "exec")
+    cache.put(b"d", kept, "v1")
+    first, second = cache.get(b"d", "1.py", "v1"), cache.get(b"d", "2.py", "v2")
+    assert [code.co_filename for code in (kept, first, second)] == ["old.py", "1.py", "2.py"]

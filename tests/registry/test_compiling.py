@@ -10,7 +10,7 @@ import pytest
 from bundlefiles import task_module
 
 from scattersphere.errors import BundleLoadError
-from scattersphere.registry.modules import code_cache, namespace
+from scattersphere.registry.modules import code_cache
 from scattersphere.registry.modules.code_cache import LARGE, compiled_apart
 
 PADDING = "".join(f"def f{i}(x):\n    return x + {i}\n" for i in range(2_000))
@@ -51,11 +51,11 @@ async def test_a_bundle_with_a_large_module_loads_and_shows_its_lines(registry, 
     calls = []
 
     def spy(source, filename):
-        code = code_cache.compiled_apart(source, filename)
+        code = compiled_apart(source, filename)
         calls.append(code)
         return code
 
-    monkeypatch.setattr(namespace, "compiled_apart", spy)
+    monkeypatch.setattr(code_cache, "compiled_apart", spy)
     file = tmp_path / "large.py"
     file.write_text(f"{PADDING}{task_module(7)}")
     await registry.register(file)

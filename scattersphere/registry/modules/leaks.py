@@ -5,25 +5,24 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import gc
-import logging
 import re
 import struct
 import sys
 import threading
 import types
-import weakref
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from scattersphere.registry.modules.leak_checks import probe
 from scattersphere.registry.modules.namespace import logical
-from scattersphere.registry.modules.registrations import CANARY, Canary, Suspect
+from scattersphere.registry.modules.registrations import CANARY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from scattersphere.registry.modules.namespace import ModuleNamespace
+    from scattersphere.registry.modules.registrations import Suspect
+    from scattersphere.registry.modules.release import ReleasedVersion
 
 
 LAYERS = 8
@@ -188,9 +187,6 @@ def _is_ours(frame: types.FrameType) -> bool:
     return isinstance(module, str) and module.startswith("scattersphere.registry.")
 
 
-_log = logging.getLogger("scattersphere.registry")
-
-
 CURES = {
     "thread": "end it in on_release",
     "frame": "it goes when that function returns",
@@ -231,65 +227,16 @@ class Leak:
         return CURES.get(self.kind, "undo it in on_release")
 
 
-@attrs.define(eq=False)
-class _Released:
-    bundle: str
-    label: str
-    suspect: Suspect
-    canary: weakref.ref[Canary]
-    warned: bool = False
+def find_leaks(alive: Callable[[], list[ReleasedVersion]]) -> list[Leak]:
+    """Collect garbage and name what holds the released versions that are left.
 
-
-class ReleasedVersions:
-    """The versions that were released and have not been seen to vanish."""
-
-    def __init__(self) -> None:
-        self._released: dict[int, _Released] = {}
-        self._count = 0
-
-    def add(self, label: str, namespace: ModuleNamespace) -> None:
-        """Watch a version; call it just before the version is released."""
-        if namespace.canary is None:
-            return
-        self._count += 1
-        table, number = self._released, self._count
-        # Called by the collector, in whatever thread it runs: one atomic step, and no version is kept waiting.
-        canary = weakref.ref(namespace.canary, lambda _: table.pop(number, None))
-        suspect = Suspect(namespace.slug, namespace.prefix, namespace.logical)
-        table[number] = _Released(namespace.bundle, label, suspect, canary)
-
-    def warn(self) -> None:
-        """Log, once for each, the versions that outlived a collection."""
-        for released in list(self._released.values()):
-            if not released.warned:
-                released.warned = True
-                _log.warning(
-                    "bundle version %s was released but is still in memory; "
-                    "registry.leaks(%r) names what holds it",
-                    released.label,
-                    released.bundle,
-                )
-
-    def alive(self, bundle: str) -> list[str]:
-        """Return the labels of released versions that are still there. Says little before a collection."""
-        return [released.label for released in self._of(bundle)]
-
-    def leaks(self, bundle: str) -> list[Leak]:
-        """Collect garbage and name what holds the versions of `bundle` that are left.
-
-        A heap that the host froze (`gc.freeze`) is thawed: gc shows nothing of what is frozen, the holder neither.
-        """
-        if gc.get_freeze_count():
-            gc.unfreeze()
-        gc.collect()
-        return _diagnose_all(self._of(bundle))
-
-    def _of(self, bundle: str) -> list[_Released]:
-        return [released for released in list(self._released.values()) if released.bundle == bundle]
-
-
-def _diagnose_all(released: list[_Released]) -> list[Leak]:
-    """Look at the last few: each look goes over the whole heap, and the same code leaves the same behind each time."""
+    The last few are looked at: each look goes over the whole heap, and the same code leaves the same behind each time.
+    A heap that the host froze (`gc.freeze`) is thawed: gc shows nothing of what is frozen, the holder neither.
+    """
+    if gc.get_freeze_count():
+        gc.unfreeze()
+    gc.collect()
+    released = alive()
     older, searched = released[:-SEARCHED], released[-SEARCHED:]
     found = [_diagnose(version) for version in searched]
     said = [{(leak.kind, leak.holder): None for leak in leaks} for leaks in found]
@@ -298,7 +245,7 @@ def _diagnose_all(released: list[_Released]) -> list[Leak]:
     return [*guessed, *(leak for leaks in found for leak in leaks)]
 
 
-def _diagnose(released: _Released) -> list[Leak]:
+def _diagnose(released: ReleasedVersion) -> list[Leak]:
     """Look at the usual places first: they give exact words. Search the heap only if that finds nothing."""
     found = [Leak(released.label, kind, holder) for kind, holder in probe(released.suspect)]
     if not found:

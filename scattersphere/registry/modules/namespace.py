@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from scattersphere.registry.loader import undisturbed
-from scattersphere.registry.modules.code_cache import compiled_apart
+from scattersphere.registry.modules.code_cache import compiled
 from scattersphere.registry.modules.importlib_shims import Shims
 from scattersphere.registry.modules.registrations import (
     CANARY,
@@ -82,6 +82,7 @@ class ModuleNamespace:
         self.loading = False
         self.half_imported: dict[str, ModuleType] = {}
         """While loading: modules whose import has failed, which `sys.modules` does not hold."""
+        self.registrations: Registrations = Registrations()
         self.canary: Canary | None = Canary(slug)
         self.builtins: dict[str, Any] = {
             **vars(builtins),
@@ -91,7 +92,6 @@ class ModuleNamespace:
         self.shims: Shims = Shims(self)
         self.taken: list[Replacement[object]] = []
         """Entries of the process's tables that the version's code has made or replaced."""
-        self.registrations: Registrations = Registrations()
         self.warnings: list[str] = []
         """What the code was seen to do, at import or since, that reaches out of the version."""
 
@@ -278,8 +278,12 @@ class ModuleNamespace:
         )
 
     def let_go(self) -> None:
-        """Stop holding what the version's own code holds, so that it can be freed."""
+        """Be found no more, undo what was changed for it, and stop holding what its own code holds."""
         self.released = True
+        FINDER.remove(self)
+        self.code.drop(self.slug)
+        for undo in reversed(self.taken):
+            undo()
         self.taken.clear()
         self.canary = None
         self.builtins = {}
@@ -302,19 +306,9 @@ class SnapshotLoader(importlib.machinery.SourceFileLoader):
         with undisturbed():
             source = self.get_data(self.path)
             # A lazy import holds up its own thread anyhow; a load shall hold up no other.
-            apart = compiled_apart(source, self.path) if namespace.loading else None
-            code = apart or self._compiled(source)
+            code = compiled(source, self.path, apart=namespace.loading)
             namespace.code.put(self._digest, code, namespace.slug)
             return code
-
-    def _compiled(self, source: bytes) -> CodeType:
-        try:
-            return compile(source, self.path, "exec", dont_inherit=True)
-        except (SyntaxError, ValueError) as error:
-            if getattr(error, "filename", None):
-                raise
-            # NUL bytes, for instance: Python does not say in which file.
-            raise SyntaxError(str(error), (self.path, 1, None, None)) from None
 
     def exec_module(self, module: ModuleType) -> None:
         """Execute the module with the builtins of its version."""

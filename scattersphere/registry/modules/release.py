@@ -19,12 +19,15 @@ import sys
 import threading
 import types
 import typing
+import weakref
 from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from scattersphere.errors import BundleLoadError
 from scattersphere.registry.failures import formatted, stack_of
-from scattersphere.registry.modules.namespace import FINDER, PARENT, ModuleNamespace
-from scattersphere.registry.modules.registrations import Suspect, clear_typing_caches
+from scattersphere.registry.modules.namespace import PARENT, ModuleNamespace
+from scattersphere.registry.modules.registrations import Canary, Suspect, clear_typing_caches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
@@ -115,8 +118,7 @@ def _call_all(hooks: Sequence[Hook], namespace: ModuleNamespace, called: str, re
 
 def release(namespace: ModuleNamespace) -> None:
     """Forget the version, as the import system and the standard library know it. Takes about 1 ms."""
-    FINDER.remove(namespace)
-    namespace.code.drop(namespace.slug)
+    namespace.let_go()
     _forget_modules(namespace)
     _forget_sources(namespace)
     _forget_loggers(namespace)
@@ -127,9 +129,6 @@ def release(namespace: ModuleNamespace) -> None:
     namespace.registrations.take_out(suspect)
     for entry in [entry for entry in sys.path if str(entry).startswith(str(namespace.folder))]:
         sys.path.remove(entry)
-    for undo in reversed(namespace.taken):
-        undo()
-    namespace.let_go()
 
 
 def _drop_keys(table: MutableMapping[str, Any], prefix: str) -> None:
@@ -173,3 +172,52 @@ def _forget_loggers(namespace: ModuleNamespace) -> None:
             if not children:
                 loggers.pop(parent, None)
         parent = parent.rpartition(".")[0]
+
+
+# ---- whether it vanishes
+
+
+@attrs.define(eq=False)
+class ReleasedVersion:
+    """A version that was let go; its canary lives as long as its code can be reached."""
+
+    bundle: str
+    label: str
+    suspect: Suspect
+    canary: weakref.ref[Canary]
+    warned: bool = False
+
+
+class ReleasedVersions:
+    """The versions that were released and have not been seen to vanish."""
+
+    def __init__(self) -> None:
+        self._released: dict[int, ReleasedVersion] = {}
+        self._count = 0
+
+    def add(self, label: str, namespace: ModuleNamespace) -> None:
+        """Watch a version; call it just before the version is released."""
+        if namespace.canary is None:
+            return
+        self._count += 1
+        table, number = self._released, self._count
+        # Called by the collector, in whatever thread it runs: one atomic step, and no version is kept waiting.
+        canary = weakref.ref(namespace.canary, lambda _: table.pop(number, None))
+        suspect = Suspect(namespace.slug, namespace.prefix, namespace.logical)
+        table[number] = ReleasedVersion(namespace.bundle, label, suspect, canary)
+
+    def warn(self) -> None:
+        """Log, once for each, the versions that outlived a collection."""
+        for released in list(self._released.values()):
+            if not released.warned:
+                released.warned = True
+                _log.warning(
+                    "bundle version %s was released but is still in memory; "
+                    "registry.leaks(%r) names what holds it",
+                    released.label,
+                    released.bundle,
+                )
+
+    def of(self, bundle: str) -> list[ReleasedVersion]:
+        """Return the released versions of a bundle that are still there."""
+        return [released for released in list(self._released.values()) if released.bundle == bundle]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import keyword
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -35,6 +34,7 @@ from scattersphere.registry.snapshots.store import (
     SourcePool,
     digest_of,
     digest_of_all,
+    read_regular,
     refuse_clashes,
     size_of,
 )
@@ -258,29 +258,8 @@ def _copy(
     files: dict[str, bytes] = {}
     room = limits.unpacked
     for file in found:
-        content = _read_regular(file.path, room)
+        content = read_regular(file.path, room)
         room -= len(content)
         name = prefix + file.name
         files[name] = pool.place(f"{target}/{name}", content)
     return files
-
-
-def _read_regular(file: str, room: int) -> bytes:
-    """Read at most `room` bytes; O_NONBLOCK so that a pipe put there meanwhile cannot hold us."""
-    descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise BundleRefusedError(f"{Path(file).name}: not a regular file")
-        parts, size = [], status.st_size
-        # A little more than its size: the first read sees the end, unless it grows meanwhile.
-        while size <= room and (part := os.read(descriptor, status.st_size + 1)):
-            parts.append(part)
-            size = sum(map(len, parts))
-            if len(parts) == 1 and size == status.st_size:
-                break
-        if size > room:
-            raise BundleRefusedError("larger than the limit of unpacked bytes; see SourceLimits.unpacked")
-    finally:
-        os.close(descriptor)
-    return b"".join(parts)

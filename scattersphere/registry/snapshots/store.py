@@ -1,4 +1,4 @@
-"""The folder in which the snapshots of one registry lie: how files are written and digested, and who sweeps dead ones.
+"""The folder of the snapshots of one registry: how files are read, written and digested, and who sweeps dead ones.
 
 Each store holds a file that its process keeps locked; the kernel lets the lock go when the process dies,
 however it dies. So a store whose lock can be taken belongs to nobody. (A process id would not do: two
@@ -97,6 +97,27 @@ def _write_new(file: str, content: bytes) -> None:
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(content)
+
+
+def read_regular(file: str, room: int) -> bytes:
+    """Read at most `room` bytes; O_NONBLOCK so that a pipe put there meanwhile cannot hold us."""
+    descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleRefusedError(f"{Path(file).name}: not a regular file")
+        parts, size = [], status.st_size
+        # A little more than its size: the first read sees the end, unless it grows meanwhile.
+        while size <= room and (part := os.read(descriptor, status.st_size + 1)):
+            parts.append(part)
+            size = sum(map(len, parts))
+            if len(parts) == 1 and size == status.st_size:
+                break
+        if size > room:
+            raise BundleRefusedError("larger than the limit of unpacked bytes; see SourceLimits.unpacked")
+    finally:
+        os.close(descriptor)
+    return b"".join(parts)
 
 
 def digest_of(content: bytes) -> bytes:
