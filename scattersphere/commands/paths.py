@@ -24,7 +24,7 @@ BUNDLE_FILE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,127}?)(\.py|\.zip|\.whl|
 def bundle_file(name: str, roots: Sequence[Path]) -> Path:
     """Return the file or folder that a client calls `name`: one component, directly in a root.
 
-    Whether it may be loaded is the registry's matter (`registry.trust`). Raises `RequestError`: `bad-args` for what
+    Whether it may be loaded is the registry's matter (`refuse_untrusted`). Raises `RequestError`: `bad-args` for what
     is no such name, `no-such-bundle` where no root has it.
     """
     if not BUNDLE_FILE.fullmatch(name) or ".." in name:

@@ -14,7 +14,7 @@ from pathlib import Path
 import attrs
 
 from scattersphere.errors import BundleRefusedError, JournalBusyError, JournalError
-from scattersphere.registry.trust import refuse_written_by_others
+from scattersphere.registry.snapshots.scan import refuse_written_by_others
 
 _NETWORK = frozenset(
     {

@@ -33,10 +33,9 @@ from scattersphere.registry.modules.release import (
     release,
 )
 from scattersphere.registry.records import BundleVersion
-from scattersphere.registry.snapshots.scan import SourceLimits
+from scattersphere.registry.snapshots.scan import SourceLimits, refuse_untrusted
 from scattersphere.registry.snapshots.snapshot import Snapshot, adopt_snapshot, copy_snapshot, take_snapshot
 from scattersphere.registry.snapshots.store import SnapshotStore
-from scattersphere.registry.trust import refuse_untrusted
 from scattersphere.runnable import RunnableTask
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from bundlefiles import task_module
 
 from scattersphere import EventKind, Server
 from scattersphere.errors import BundleRefusedError
-from scattersphere.registry import trust
-from scattersphere.registry.trust import refuse_untrusted
+from scattersphere.registry.snapshots import scan
+from scattersphere.registry.snapshots.scan import refuse_untrusted
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="modes of files mean nothing there")
 
@@ -84,7 +84,7 @@ def test_devices_pipes_and_sockets_are_no_code(root):
 
 def test_a_group_of_one_user_alone_is_nobody_else(root, monkeypatch):
     (root / "etl.py").chmod(0o664)
-    monkeypatch.setattr(trust, "_is_private_group", lambda user, group: True)
+    monkeypatch.setattr(scan, "_is_private_group", lambda user, group: True)
     refuse_untrusted(root / "etl.py")
     (root / "etl.py").chmod(0o646)
     assert "chmod" in refusal(root / "etl.py")
@@ -116,7 +116,7 @@ def test_a_private_group_is_that_of_the_user_without_other_members(
 
     monkeypatch.setattr(pwd, "getpwuid", lambda number: known(user))
     monkeypatch.setattr(grp, "getgrgid", lambda number: known(group))
-    assert trust._is_private_group.__wrapped__(user[0], group[0]) is private
+    assert scan._is_private_group.__wrapped__(user[0], group[0]) is private
 
 
 # ---------------------------------------------------------------- every way asks the same rule

@@ -13,7 +13,7 @@ from scattersphere.commands.paging import LIMIT, Cursor, Limit, page
 from scattersphere.commands.paths import bundle_file, bundle_name
 from scattersphere.commands.table import Reply, command
 from scattersphere.errors import BundleRefusedError
-from scattersphere.registry.trust import refuse_untrusted
+from scattersphere.registry.snapshots.scan import refuse_untrusted
 
 BundleName = Annotated[str, Arg("the name of a bundle")]
 
