@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from scattersphere.engine.execution import Failure
@@ -138,11 +139,20 @@ class Canceller:
         attempt.grace = None
         if attempt.killed and attempt.planned.on_loop and self.abandon(attempt):
             return
-        self._host.stuck[attempt] = execution
-        limit = attempt.planned.definition.timeout
+        limit, failure = attempt.planned.definition.timeout, None
         if attempt.asked == "timeout" and limit is not None:
             words = f"took longer than {limit:g} s, and does not end; so it is not tried again"
-            execution.failures[attempt.unit] = Failure("TimeoutError", words)
+            failure = Failure("TimeoutError", words)
+        recording, give_up = execution.recording, partial(self._give_up, attempt, failure)
+        if recording is None or not recording.give_up(attempt, failure, give_up):
+            give_up()
+
+    def _give_up(self, attempt: Attempt, failure: Failure | None) -> None:
+        """Take an attempt for ended that refuses to: until it does it keeps its places of pools and Server."""
+        execution = attempt.execution
+        self._host.stuck[attempt] = execution
+        if failure is not None:
+            execution.failures[attempt.unit] = failure
         attempt.log.warning("does not end; given up. It stands at %s", self._attempts.where(attempt) or "?")
         execution.mark(execution.ended, attempt.unit, self._host.clock())
         commands = execution.machine.grace_over(attempt.unit)

@@ -426,6 +426,8 @@ class Recording:
         """... and what succeeded at once: unit, time, JSON of the value."""
         self._held: list[tuple[Attempt, Callable[[], object]]] = []
         """Which of them wait, and what tells the machine."""
+        self._given_up: dict[Attempt, list[Callable[[], object]]] = {}
+        """Attempts whose giving up is at the gate, each with what is told after it: how it has ended meanwhile."""
         self._written = 0
         self._lines = 0
         self._told: dict[int, int] = {}
@@ -527,6 +529,9 @@ class Recording:
     ) -> bool:
         """Write how an attempt has ended. True: the machine is told by `release`, when that is durable."""
         machine, unit = self.execution.machine, attempt.unit
+        if attempt in self._given_up:
+            self._given_up[attempt].append(release)
+            return True
         if attempt.is_committed or machine.record.task_states[unit] not in (RUNNING, CANCELLING):
             return False
         if unit in machine.record.stuck:
@@ -547,6 +552,26 @@ class Recording:
             self.recorder.host.loop.start(self._encode(attempt, value, release), "scattersphere journal")
             return True
         return self._write_outcome(attempt, state, *self.encoded(value), release)
+
+    def give_up(self, attempt: Attempt, failure: Failure | None, release: Callable[[], object]) -> bool:
+        """Write that an attempt refuses to end and is given up. True: `release` is called when that is durable."""
+        if not self.recorder.is_open:
+            return self.execution.is_suspended
+        is_cancelled = self.execution.machine.asked_of(attempt.unit) == "cancel"
+        state, text = (CANCELLED, None) if is_cancelled else (FAILED, failure_text(failure))
+        attempt.left_at, self._given_up[attempt] = self.recorder.host.clock(), []
+
+        def given_up() -> None:
+            attempt.left_at, ended = None, self._given_up.pop(attempt)
+            release()
+            for tell in ended:
+                tell()
+
+        if self._write_outcome(attempt, state, ValueForm.NONE, None, text, given_up):
+            return True
+        attempt.left_at = None
+        del self._given_up[attempt]
+        return False
 
     async def _encode(self, attempt: Attempt, value: Any, release: Callable[[], object]) -> None:
         """Encode in a thread: it may run code of users, and take its time."""
