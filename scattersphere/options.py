@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
 
 import attrs
 
@@ -45,6 +45,7 @@ class ServerKeywords(TypedDict, total=False):
     shared: Iterable[str]
     snapshot_folder: str | os.PathLike[str] | None
     journal: str | os.PathLike[str] | Journal | None
+    results: Literal["exact", "pickle"]
     job_folder: str | os.PathLike[str] | None
     watch_jobs: bool
     fire_schedules: bool
@@ -104,6 +105,11 @@ def _count_and_age(value: object, name: str) -> None:
 def _journal(value: object, name: str) -> None:
     if value is not None and not isinstance(value, str | os.PathLike) and not hasattr(value, "read_runs"):
         raise TypeError(f"{name} is the path of a file, a Journal or None, not {describe(value)}")
+
+
+def _results(value: object, name: str) -> None:
+    if value not in {"exact", "pickle"}:
+        raise ArgumentError(f'{name} is "exact" or "pickle", not {describe(value)}')
 
 
 _BACKEND_METHODS = ("open", "start", "aclose")
@@ -200,6 +206,11 @@ class ServerOptions:
         None,
         "Where runs are written so that they survive the program: the path of a file, or a Journal. None: nowhere.",
         check=_journal,
+    )
+    results: Literal["exact", "pickle"] = option(
+        "exact",
+        'What the journal keeps of results that have no exact form in JSON: nothing, or their "pickle".',
+        check=_results,
     )
     job_folder: Path | None = option(
         None,

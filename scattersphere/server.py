@@ -245,7 +245,7 @@ class Server(AsyncResource):
             journal = SqliteJournal(journal)
         self._durable = DurableRuns(
             journal,
-            ValueCodec(),
+            ValueCodec(allow_pickle=self._options.results == "pickle"),
             jobs=self._jobs,
             registry=self.registry,
             executor=self._executor,

@@ -9,7 +9,15 @@ import attrs
 import pytest
 from test_reference import extension, page
 
-from scattersphere import Server, ServerKeywords, ServerOptions, SourceLimits, SyncServer, WatchDelays
+from scattersphere import (
+    ArgumentError,
+    Server,
+    ServerKeywords,
+    ServerOptions,
+    SourceLimits,
+    SyncServer,
+    WatchDelays,
+)
 from scattersphere._options import option_rows
 from scattersphere.remote import Limits, ListenKeywords, listen
 from scattersphere.remote.serve import ServeOptions, serve
@@ -51,6 +59,12 @@ def test_a_server_has_its_options_as_they_were_given_and_the_defaults_of_the_res
 def test_an_unknown_option_is_told_with_the_nearest_one() -> None:
     with pytest.raises(TypeError, match=r"a Server has no option 'thread'; did you mean \"threads\"\?"):
         Server(thread=4)  # type: ignore[call-arg]
+
+
+def test_results_are_kept_exactly_or_as_pickles() -> None:
+    assert Server(results="pickle").options.results == "pickle"
+    with pytest.raises(ArgumentError, match='results is "exact" or "pickle"'):
+        Server(results="json")  # type: ignore[typeddict-item]
 
 
 def test_a_flag_is_a_flag_and_a_folder_a_folder() -> None:

@@ -21,6 +21,7 @@ from scattersphere.abc.journal import (
     AttemptRow,
     BundleRow,
     DefinitionRow,
+    DroppedRow,
     Durability,
     LifeRow,
     LogRow,
@@ -438,15 +439,16 @@ class Recording:
         self._looks: tuple[object, ...] = ()
         """What that row was made of."""
         definition = execution.plan.definition
-        self._fails = frozenset(
+        self._fails: set[int] = {
             number
             for number, task in enumerate(definition.tasks.values())
             if task.on_restart is states.TaskRestart.FAIL
-        )
-        self.apart: set[int] = {
-            *self._fails,
-            *(number for number, task in enumerate(definition.tasks.values()) if not task.keep_results),
         }
+        self._droppable: set[int] = {
+            number for number, task in enumerate(definition.tasks.values()) if not task.keep_results
+        }
+        """Tasks whose values are to be given up when nobody reads them any more."""
+        self.apart: set[int] = self._fails | self._droppable
         """Units that have a row of their own, or are to have one: it would hold against a later `SuccessesRow`."""
         self._size = len(definition.tasks)
         self._may_pass = durability is Durability.RELAXED
@@ -588,6 +590,8 @@ class Recording:
     def encoded(self, value: Any) -> tuple[int, bytes | None, str | None]:
         """Return form, bytes, and why it could not be kept."""
         try:
+            if self.durability is Durability.NONE and not self.recorder.codec.is_quick(value):
+                raise ValueError('of a run with "durability": "none" only small values are kept')  # noqa: TRY301 - as others
             form, data = self.recorder.codec.encode(value, self.execution.plan.versions)
         except BaseException as exc:  # noqa: BLE001 - whatever the code of a value raises, it cannot be kept
             return ValueForm.UNKEPT, None, json.dumps({"unkept": text_of(exc)[:500] or type(exc).__name__})
@@ -737,6 +741,8 @@ class Recording:
             )
             self._written = len(moves)
             rows += self._derived(new)
+            if self._droppable:
+                rows += self._dropped_rows(new)
         concluded, self.concluded = self.concluded, ()
         rows += [self._derived_step(task, machine.record.task_states[task]) for task in concluded]
         rows += outcomes
@@ -755,6 +761,24 @@ class Recording:
                 continue  # too late: how it has ended is written
             if told.pop(unit, None) != state and states[unit] == state >= CANCELLING:
                 rows.append(self._derived_step(unit, state))
+        return rows
+
+    def _dropped_rows(self, moves: array[int]) -> list[Row]:
+        """Give up the values whose last reader has ended by these moves (`keep_results: false`)."""
+        record, run = self.execution.machine.record, self.execution.id
+        upstreams = self.execution.plan.shape.upstreams
+        ended = {
+            record.task_of(move >> STATE_BITS)
+            for move in moves
+            if move >= 0 and move & _MASK >= TASK_ENDED_FROM
+        }
+        read = {task for reader in ended for task in (reader, *upstreams[reader])} & self._droppable
+        rows: list[Row] = []
+        for task in sorted(read):
+            if record.task_states[task] == SUCCEEDED and record.results[task] is DROPPED:
+                self._droppable.discard(task)
+                units = (task, *(record.maps[task].units if task in record.maps else ()))
+                rows += [DroppedRow(run, unit) for unit in units if record.task_states[unit] == SUCCEEDED]
         return rows
 
     def _success_row(self) -> SuccessesRow:

@@ -112,6 +112,8 @@ class DurableRuns:
         """Unfinished runs whose code is not there, by number."""
         self._children: dict[ChildKey, int] = {}
         self._definitions: OrderedDict[str, JobDefinition] = OrderedDict()
+        self._unwritten: dict[int, RunRow] = {}
+        """Of runs without durability, until they have ended."""
         self._ended_here: dict[int, StoredRun] = {}
         """Runs that could not go on at the start of this life."""
         self.schedules: tuple[list[ScheduleState], list[ScheduleState]] = ([], [])
@@ -429,17 +431,18 @@ class DurableRuns:
         """Prepare a new run to be written; what is returned writes it, when it was submitted.
 
         `schedule` is what is remembered of the schedule that starts it, from then on: one commit has both. A run that
-        cannot be written, or is not to be, is not recorded: a restart forgets it.
+        cannot be written is not recorded: a restart forgets it. One without durability is written with its end.
         """
         definition = execution.plan.definition
-        if definition.durability is states.Durability.NONE:
-            return lambda: None
         try:
             row = self._row(execution, args=args, given=given, child=child, again=again)
             if not self.recorder.has(execution.plan):
                 definition.dumps()
         except (TypeError, ValueError, DefinitionError) as error:
             execution.log.append(30, f"this run does not survive a restart: {error}")
+            return lambda: None
+        if definition.durability is states.Durability.NONE:
+            self._unwritten[execution.id] = row
             return lambda: None
         if given:
             execution.log.append(
@@ -450,6 +453,30 @@ class DurableRuns:
         recording = Recording(self.recorder, execution, DURABILITY[definition.durability])
         execution.recording = recording
         return partial(self._submit, recording, row, schedule)
+
+    def ended(self, execution: Execution) -> None:
+        """A run has ended: one without durability is written now, as a whole."""
+        row = self._unwritten.pop(execution.id, None)
+        if row is None or not self.recorder.is_open or self.recorder.is_full:
+            return
+        plan, recording = execution.plan, Recording(self.recorder, execution, Durability.NONE)
+        rows = [row, *recording.rows()]  # now: what an ended run does not need is given back soon
+        more = self.recorder.ready_now(plan)
+        if more is None:
+            self._executor.loop.start(self._write_ended(plan, rows), "scattersphere journal")
+        else:
+            self._write_whole(plan, rows, more)
+
+    async def _write_ended(self, plan: Plan, rows: list[Row]) -> None:
+        current_attempt.set(None)
+        with suppress(Exception):  # its files may be gone by now: it is forgotten
+            self._write_whole(plan, rows, await self.recorder.ready(plan))
+
+    def _write_whole(self, plan: Plan, rows: list[Row], more: list[Row]) -> None:
+        digest = self.recorder.digest_of(plan)
+        written = [row._replace(definition=digest) if isinstance(row, RunRow) else row for row in rows]
+        self.recorder.written(more)
+        self.recorder.write([*more, *written])
 
     def _submit(self, recording: Recording, row: RunRow, schedule: ScheduleState | None) -> None:
         rows: list[Row] = [row]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.dicts import RunRecordDict
 
-MICRO = 1_000_000
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 RUN_STATES = tuple(RunState)
 PAGE = 500
 """Rows of the journal that are looked at in one go: some ten milliseconds, in a thread."""
@@ -246,4 +246,4 @@ def bundle_of_task(definition: JobDefinition) -> str | None:
 
 
 def _time(micros: int) -> dt.datetime:
-    return dt.datetime.fromtimestamp(micros / MICRO, dt.UTC)
+    return EPOCH + dt.timedelta(microseconds=micros)  # exactly: `since` is compared with it

@@ -293,7 +293,9 @@ class RunFactory:
         return run
 
     def ended(self, execution: Execution) -> None:
-        """Unpin the code of a run, unless a refuser executes it still, and put the run into the history."""
+        """Put a run into the history, and unpin its code, unless a refuser executes it still."""
+        if self.durable is not None:
+            self.durable.ended(execution)
         if execution not in self._executor.stuck.values():
             self._registry.unpin(execution.id)
         if execution.id in self.runs:

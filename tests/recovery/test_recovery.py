@@ -16,6 +16,7 @@ from scattersphere import (
     TaskDefinition,
 )
 from scattersphere._blocking import ready
+from scattersphere.abc.journal import ValueForm
 from scattersphere.testing import MemoryJournal
 
 pytestmark = pytest.mark.anyio
@@ -628,3 +629,60 @@ async def test_explain_says_what_a_restart_has_done(world, caplog):
         ]  # fmt: skip
         run = await life.server.history.get(run.id)
         assert "because: the program has ended while it lived" in run.explain()
+
+
+async def test_runs_without_durability_are_written_with_their_end(world):
+    definition = job(a=note("a", value=1), b=note("b", "a", value="x" * 9_000)).evolve(durability="none")
+    journal = MemoryJournal()
+    life = await Life(journal, jobs=[definition]).__aenter__()
+    run = await life.server.run("etl", key="k")
+    await life.server.committed()
+    async with Life(await life.crash()) as life:
+        again = await life.server.history.get(run.id)
+        assert (again.state, again.results["a"]) == (RunState.SUCCEEDED, 1)
+        with pytest.raises(KeyError, match="only small values are kept"):
+            again.results["b"]
+        life.server.define(definition)
+        assert (await life.server.start("etl", key="k")).id == run.id
+
+
+async def test_values_that_nobody_reads_any_more_leave_the_journal_with_their_last_reader(world):
+    definition = job(
+        n=note("n", value=[1, 2]),
+        m=note("m", "n", keep_results=False).evolve(map={"value": {"$result": "n"}}),
+        a=note("a", "m", value="big", keep_results=False),
+        b=note("b", "a", "m"),
+        c=note("c", "a", "b", gate="c"),
+    )
+    life = await Life(MemoryJournal(), jobs=[definition]).__aenter__()
+    run = await life.server.start("etl")
+    await settle()
+    run.pause()  # what the journal has is written at the next occasion
+    run.resume()
+    await life.server.committed()
+    forms = {step.unit: ValueForm(step.form) for step in life.journal.read_runs([run.id])[0].steps}
+    assert forms[2] is ValueForm.JSON  # c reads it still
+    assert [forms[unit] for unit in (5, 6)] == [ValueForm.DROPPED] * 2  # instances
+    world.gate("c").set()
+    await run.wait()
+    await life.server.committed()
+    (stored,) = life.journal.read_runs([run.id])
+    steps = {step.unit: step for step in stored.steps}
+    assert (steps[2].form, steps[2].value) == (ValueForm.DROPPED, None)
+    assert steps[0].value == b"[1,2]"
+    await life.__aexit__()
+
+
+@pytest.mark.parametrize("results", ["exact", "pickle"])
+async def test_what_has_no_exact_form_is_pickled_where_the_operator_says_so(world, results):
+    class Odd(Note):
+        async def run(self, context):
+            return range(3)
+
+    Odd.__qualname__ = "Odd"
+    definition = JobDefinition(name="etl", tasks={"a": TaskDefinition(task="Odd", args={"name": "a"})})
+    life = await Life(MemoryJournal(), classes=[Odd], jobs=[definition], results=results).__aenter__()
+    run = await life.server.run("etl")
+    async with Life(await life.crash(), classes=[Odd], results=results) as life:
+        found = (await life.server.history.get(run.id)).results
+        assert dict(found) == ({"a": range(3)} if results == "pickle" else {})
