@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from rich.console import Console
 
-from scattersphere.cli.jsonlines import JsonLines, write_line
+from scattersphere.cli.jsonlines import JsonLines, run_summary, write_line
 from scattersphere.cli.pipes import end_unread, shown_while_read
+from scattersphere.cli.running import result_lines
 from scattersphere.errors import ScattersphereError
 from scattersphere.model.events import EventKind
 from scattersphere.model.logs import make_printable
@@ -21,8 +22,6 @@ from scattersphere.model.states import RunState
 from scattersphere.remote.serve import ServeOptions, serve
 
 if TYPE_CHECKING:
-    from anyio.abc import TaskGroup
-
     from scattersphere.engine.run import Run
     from scattersphere.model.events import Event
     from scattersphere.server import Server
@@ -126,6 +125,11 @@ class Teller:
         """Print why a run did not succeed."""
         self._err.print(make_printable(run.explain()), markup=False)
 
+    def results(self, run: Run) -> None:
+        """Print what came of a run that succeeded."""
+        for line in result_lines(run):
+            self._out.print(f"         {make_printable(line)}", markup=False)
+
 
 class JsonTeller(Teller):
     """Tells programs: events as lines of JSON, as `run --json` does."""
@@ -151,6 +155,10 @@ class JsonTeller(Teller):
     def story(self, run: Run) -> None:
         """Write nothing: a program asks for what it wants to know."""
 
+    def results(self, run: Run) -> None:
+        """Write the run and its results, as `run --json` does at its end."""
+        write_line(sys.stdout, run_summary(run))
+
 
 class Developing:
     """What goes on beside the listeners: events are told, and one job is run again when it changes."""
@@ -160,6 +168,8 @@ class Developing:
         self._job = job
         self._params = params
         self._run: Run | None = None
+        self._told: dict[int, anyio.Event] = {}
+        """The runs whose lines are being told, each with what is set when all are: only then comes its end."""
         self._changed = anyio.Event()
 
     async def attend(self, server: Server) -> None:
@@ -170,24 +180,31 @@ class Developing:
                 group.start_soon(self._run_again, server, self._job)
             async for event in server.events():
                 # Failures of the start were told by `serve`; that a run was queued is no news.
-                if event.kind not in (_FAILURES if event.seq <= begun else _DULL):
+                run = server.runs.get(event.run) if event.run is not None else None
+                if event.kind is EventKind.RUN_ENDED and run is not None and run.id in self._told:
+                    group.start_soon(self._tell_end, event, run)
+                elif event.kind not in (_FAILURES if event.seq <= begun else _DULL):
                     self._teller.show(event)
-                if event.kind is EventKind.RUN_STARTED:
-                    self._follow(server, event, group)
+                if event.kind is EventKind.RUN_STARTED and run is not None:
+                    self._told[run.id] = anyio.Event()
+                    group.start_soon(self._tell_lines, run)
                 if event.seq > begun and self._concerns_us(server, event):
                     self._changed.set()
 
-    def _follow(self, server: Server, event: Event, group: TaskGroup) -> None:
-        run = server.runs.get(event.run) if event.run is not None else None
-        if run is not None:
-            group.start_soon(self._tell_of, run)
-
-    async def _tell_of(self, run: Run) -> None:
+    async def _tell_lines(self, run: Run) -> None:
         async for event in run.events():
             if event.kind is EventKind.LOG and not event.message.startswith(_TRACEBACK):  # the story tells it
                 self._teller.line(event)
+        self._told[run.id].set()
+
+    async def _tell_end(self, event: Event, run: Run) -> None:
+        await self._told[run.id].wait()
+        del self._told[run.id]
+        self._teller.show(event)
         if run.state in {RunState.FAILED, RunState.CRASHED}:
             self._teller.story(run)
+        elif run.state is RunState.SUCCEEDED:
+            self._teller.results(run)
 
     def _concerns_us(self, server: Server, event: Event) -> bool:
         definition = server.definitions.get(self._job or "")

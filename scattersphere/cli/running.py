@@ -23,7 +23,7 @@ from scattersphere.model.states import RunState, TaskState
 from scattersphere.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from scattersphere.cli.progress import Display
@@ -187,16 +187,22 @@ def _show_end(run: Run, err: Console) -> None:
     instances = sum(len(run.tasks.instances(name)) for name in run.tasks)
     took = (run.ended_at - run.started_at).total_seconds() if run.ended_at and run.started_at else 0.0
     if run.state is RunState.SUCCEEDED:
-        for name in _leaves(run):
-            if name in run.results and run.results[name] is not None:
-                out.print(f"{name}:", markup=False)
-                _show_result(run.results[name], out)
+        for line in result_lines(run):
+            out.print(line, markup=False)
     else:
         sys.stdout.flush()  # the lines of the run come before its story where both go to one file
         err.print(run.explain(), markup=False)
     shown = ", ".join(f"{count} {state}" for state, count in counts.items())
     more = f" ({instances} instances)" if instances else ""
     out.print(f"run {run.id} of {run.job} {run.state} in {took:.2f} s: {shown}{more}", markup=False)
+
+
+def result_lines(run: Run) -> Iterator[str]:
+    """Yield what people want to see of the results of a run that succeeded."""
+    for name in _leaves(run):
+        if name in run.results and run.results[name] is not None:
+            yield f"{name}:"
+            yield from _lines_of(run.results[name])
 
 
 def _leaves(run: Run) -> list[str]:
@@ -209,17 +215,16 @@ def _leaves(run: Run) -> list[str]:
     return [name for name in run.tasks if name in ends or name in before]
 
 
-def _show_result(value: Any, out: Console) -> None:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if isinstance(item, list) and item and all(map(_is_pair, item)):
-                out.print(f"  {key}:", markup=False)
-                for left, right in item:
-                    out.print(f"    {right!s:>9}  {left}", markup=False)
-            else:
-                out.print(f"  {key}: {_short(item)}", markup=False)
-    else:
-        out.print(f"  {_short(value)}", markup=False)
+def _lines_of(value: Any) -> Iterator[str]:
+    if not isinstance(value, dict):
+        yield f"  {_short(value)}"
+        return
+    for key, item in value.items():
+        if isinstance(item, list) and item and all(map(_is_pair, item)):
+            yield f"  {key}:"
+            yield from (f"    {right!s:>9}  {left}" for left, right in item)
+        else:
+            yield f"  {key}: {_short(item)}"
 
 
 def _is_pair(item: Any) -> bool:

@@ -68,6 +68,12 @@ def test_a_save_is_shown_and_runs_the_job_again(folder: Path) -> None:
     second = dev.until("run 2 of hello succeeded")
     assert any("reloaded hello@" in line for line in second)
     assert any("greet: welcome, Ada" in line for line in second)
+    assert [line.strip() for line in dev.until("HELLO ADA!")] == [
+        "greet:",
+        "hello Ada",
+        "shout:",
+        "HELLO ADA!",
+    ]
     dev.end()
 
 
@@ -94,9 +100,8 @@ def test_a_broken_save_is_told_with_its_line_and_the_last_good_version_stays(fol
 def test_why_a_run_failed_is_told_as_it_happens(folder: Path) -> None:
     edit(folder, "return self.text.upper()", 'raise ValueError("too loud")')
     dev = Dev(folder, "--run", "hello")
-    told = "\n".join(dev.until("run 1 of hello failed"))
-    dev.process.send_signal(signal.SIGINT)
-    told += dev.process.communicate(timeout=PATIENCE)[0]
+    told = "\n".join([*dev.until("run 1 of hello failed"), *dev.until("! failed")])
+    dev.end()
     assert 'raise ValueError("too loud")' in told
     assert told.count("Traceback") == 1
     assert "scattersphere/engine" not in told
