@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from scattersphere._version import installing
+
 
 def main() -> None:
     """Run the command line; say what to install where the extra is missing."""
@@ -19,5 +21,5 @@ def main() -> None:
         missing = (exc.name or "").partition(".")[0]
         if missing not in {"click", "rich"}:
             raise
-        sys.stderr.write(f"The command line needs {missing}: pip install 'scattersphere[cli]'\n")
+        sys.stderr.write(f"The command line needs {missing}: {installing('cli')}\n")
         sys.exit(2)

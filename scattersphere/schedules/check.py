@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from scattersphere._json import quote
 from scattersphere._text import nearest
+from scattersphere._version import installing
 from scattersphere.model.forms import NAME
 from scattersphere.schedules.cron import NEVER, expression_fault
 from scattersphere.schedules.occurrences import (
@@ -105,7 +106,7 @@ def zone_fault(zone: str) -> Iterator[Fault]:
         zones = _known_zones()
         city = zone.strip().replace(" ", "_").casefold()
         ending = sorted(known for known in zones if known.casefold().rpartition("/")[2] == city)
-        hint = "" if zones else "; no time zone is known here: pip install 'scattersphere[schedules]'"
+        hint = "" if zones else f"; no time zone is known here: {installing('schedules')}"
         yield ("zone",), f"no time zone {quote(zone)}{hint}", ending[0] if ending else nearest(zone, zones)
 
 

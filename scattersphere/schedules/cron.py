@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere._version import installing
 from scattersphere.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def load_cronsim() -> ModuleType:
         import cronsim  # noqa: PLC0415 - an extra
     except ImportError:
         raise MissingExtraError(
-            "cron expressions need the package cronsim: pip install 'scattersphere[schedules]'. "
+            f"cron expressions need the package cronsim: {installing('schedules')}. "
             '"every" and "at" need no package'
         ) from None
     return cronsim

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from scattersphere._version import installing
 from scattersphere.commands.gateway import make_gateway
 from scattersphere.errors import MissingExtraError
 from scattersphere.web.guard import Links
@@ -72,5 +73,5 @@ def make_app(
     try:
         from scattersphere.web.pages import pages_over  # noqa: PLC0415 - the extra is imported unasked by nobody
     except ImportError as error:
-        raise MissingExtraError(f"{error}; the pages need: pip install 'scattersphere[web]'") from error
+        raise MissingExtraError(f"{error}; the pages need: {installing('web')}") from error
     return pages_over(gateway, authorize=authorize, links=links, hosts=hosts)

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import anyio
 
+from scattersphere._version import installing
 from scattersphere.commands import handlers
 from scattersphere.commands.table import COMMANDS, Command
 from scattersphere.errors import MissingExtraError, RunFailedError
@@ -34,9 +35,7 @@ from scattersphere.remote.following import followed_over
 try:
     import httpx
 except ImportError as _missing:
-    raise MissingExtraError(
-        f"{_missing}; the client needs: pip install 'scattersphere[client]'"
-    ) from _missing
+    raise MissingExtraError(f"{_missing}; the client needs: {installing('client')}") from _missing
 
 if TYPE_CHECKING:
     import ssl

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
+from scattersphere._version import installing
 from scattersphere.commands.access import Principal, Role
 from scattersphere.commands.errors import ListenError
 from scattersphere.errors import MissingExtraError
@@ -68,7 +69,7 @@ async def serve_pages(
 
         from scattersphere.web.connections import BoundedProtocol  # noqa: PLC0415 - it needs uvicorn
     except ImportError as error:
-        raise MissingExtraError(f"{error}; --http needs: pip install 'scattersphere[web]'") from error
+        raise MissingExtraError(f"{error}; --http needs: {installing('web')}") from error
     host, port = listening.getsockname()[:2]
     base = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
     me = Principal(user="console", role=Role.ADMIN)

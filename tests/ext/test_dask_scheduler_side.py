@@ -159,5 +159,5 @@ def test_without_the_extra_it_says_how_to_get_it(monkeypatch) -> None:
     for name in [name for name in sys.modules if name.startswith("scattersphere.ext.dask")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'scattersphere\[dask\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install distributed \(the extra dask\)"):
         from scattersphere.ext.dask import DaskBackend  # noqa: F401

@@ -113,4 +113,4 @@ def test_without_the_extra_only_cron_is_refused(monkeypatch: pytest.MonkeyPatch)
     assert problems({"every": 60}) == []
     assert problems({"at": ["2026-12-24T18:00:00+01:00"]}) == []
     (words,) = problems({"cron": "@daily"})
-    assert "pip install 'scattersphere[schedules]'" in words
+    assert "pip install cronsim tzdata (the extra schedules)" in words

@@ -16,10 +16,11 @@ __all__ = ["DaskBackend"]
 def __getattr__(name: str) -> Any:
     if name != "DaskBackend":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from scattersphere._version import installing  # noqa: PLC0415 - nothing is imported unasked
     from scattersphere.errors import MissingExtraError  # noqa: PLC0415 - nothing is imported unasked
 
     try:
         from scattersphere.ext.dask.backend import DaskBackend  # noqa: PLC0415 - the extra, the same
     except ImportError as error:
-        raise MissingExtraError(f"{error}; DaskBackend needs: pip install 'scattersphere[dask]'") from error
+        raise MissingExtraError(f"{error}; DaskBackend needs: {installing('dask')}") from error
     return DaskBackend

@@ -228,7 +228,7 @@ class DaskBackend:
         except Exception as exc:
             raise ConnectionError(
                 f"{who} cannot work for this engine: {text_of(exc)}; it needs the same scattersphere as here "
-                "(pip install 'scattersphere[dask]')"
+                "(with the extra dask)"
             ) from exc
         if unlike := Terms.here().unlike(there, who):
             raise ConnectionError(unlike)

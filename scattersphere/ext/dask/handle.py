@@ -222,7 +222,7 @@ class DaskHandle(Handle):
         else:
             words = (
                 f"{self.call.name}: a Dask worker could not begin it: {type(exc).__name__}: {text_of(exc)}; "
-                "it needs the same scattersphere as here (pip install 'scattersphere[dask]')"
+                "it needs the same scattersphere as here (with the extra dask)"
             )
             self.end(refused(RuntimeError(words)))
 

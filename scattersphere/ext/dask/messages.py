@@ -150,7 +150,7 @@ class Terms(NamedTuple):
         if library != self.library or wire != self.wire:
             return (
                 f"{who} has scattersphere {library} and the engine {self.library}: "
-                f"install the same there (pip install 'scattersphere[dask]=={self.library}')"
+                f"install the same there (scattersphere[dask]=={self.library}')"
             )
         return ""
 
