@@ -7,8 +7,10 @@ RFC 8259 or our limits forbid, `_json_scan.py` reads the text again and says exa
 from __future__ import annotations
 
 import json
+import json.decoder
 import math
 import re
+import threading
 from bisect import bisect_right
 from itertools import compress
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,8 @@ STRING_CHARACTERS = 16 * 1024 * 1024
 INTEGER_DIGITS = 640
 """Digits of an integer. Python promises to convert so many, whatever its own limit is set to
 (`sys.int_info.str_digits_check_threshold`)."""
+STEP, SLICE = 1 << 18, 1 << 16
+"""Characters, and values, that are read in one go beside other threads: some milliseconds."""
 SHOWN = 200
 """Characters of a value or name that a message quotes."""
 
@@ -264,7 +268,7 @@ def parse(text: str, *, depth: int = DEPTH) -> Parsed:
     `JsonTextError` where the text is no JSON.
     """
     try:
-        value = _decode(text)
+        value = _decode_in_steps(text) if len(text) > STEP and _beside_others() else _decode(text)
         keys = _count_keys(value, depth)
         if keys is not None and not _has_odd_scalar(text, value):
             if not _has_unique_keys(text, keys):
@@ -283,6 +287,42 @@ def parse(text: str, *, depth: int = DEPTH) -> Parsed:
         raise JsonTextError(found.problems, text) from None
 
 
+def _beside_others() -> bool:
+    return threading.current_thread() is not threading.main_thread()
+
+
+_scan: Any = vars(json.JSONDecoder(parse_float=_finite, parse_constant=_constant))["scan_once"]
+# Python's own half of the scanner: it asks `scan` for each value of a list or an object.
+_read_object: Any = vars(json.decoder)["JSONObject"]
+_read_array: Any = vars(json.decoder)["JSONArray"]
+_blanks: Any = vars(json.decoder)["WHITESPACE"].match
+
+
+def _decode_in_steps(text: str) -> Any:
+    """Do as `_decode`, several times as slowly, but a list or object at a time.
+
+    In a thread the stdlib's scanner keeps the interpreter's lock for as long as a whole text takes: a tenth of a second
+    for one of 10 MiB, in which no event loop has a turn.
+    """
+    memo: dict[str, str] = {}
+
+    def scan(text: str, at: int) -> Any:
+        first = text[at : at + 1]
+        if first == "{":
+            return _read_object((text, at + 1), True, scan, None, None, memo)
+        if first == "[":
+            return _read_array((text, at + 1), scan)
+        return _scan(text, at)
+
+    try:
+        value, end = scan(text, _blanks(text, 0).end())
+    except StopIteration:
+        raise _SuspectError from None
+    if _blanks(text, end).end() != len(text):
+        raise _SuspectError
+    return value
+
+
 def _count_keys(value: Any, depth: int) -> int | None:
     """Return the keys of all objects in a value, or None if it nests deeper than `depth`. No recursion."""
     keys, level = 0, [value] if type(value) in _CONTAINERS else []
@@ -296,7 +336,10 @@ def _count_keys(value: Any, depth: int) -> int | None:
                 below += parent.values()
             else:
                 below += parent
-        level = list(compress(below, map(_CONTAINERS.__contains__, map(type, below))))
+        level = []
+        for at in range(0, len(below), SLICE):
+            some = below[at : at + SLICE]
+            level += compress(some, map(_CONTAINERS.__contains__, map(type, some)))
     return None if level else keys
 
 

@@ -203,7 +203,7 @@ class _Scanner:
                     self._stop(words)
             self._stop("this string cannot be read")
             raise
-        if _LONE.search(value):
+        if not value.isascii() and _LONE.search(value):
             self._note_problem("half of a surrogate pair is no character", start)
         if len(value) > STRING_CHARACTERS:
             self._note_problem(f"a string is longer than {STRING_CHARACTERS:,} characters", start)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 from hypothesis import example, given
@@ -33,6 +34,34 @@ def test_both_readings_agree_on_what_is_json(text):
     with pytest.raises(JsonTextError) as caught:
         loads(text)
     assert [problem.message for problem in caught.value.problems] == [problem.message for problem in problems]
+
+
+@given(JSON.map(json.dumps) | st.text('[]{}",:01-.eE \\u d8tnrue\u0662', max_size=12))
+@example("[1, 2")
+@example("\u0661")
+@example("[" * 100_000)
+@example(' {"a": [1.5, -0, "x"], "a": {}} ')
+def test_what_is_read_in_steps_beside_other_threads_is_what_is_read_at_once(text):
+    def outcome(read):
+        try:
+            return repr(read(text))
+        except (ValueError, RecursionError):
+            return "no JSON"
+
+    assert outcome(_json._decode_in_steps) == outcome(_json._decode)
+
+
+def test_long_texts_are_read_in_steps_in_a_thread_alone(monkeypatch):
+    read = []
+    monkeypatch.setattr(_json, "_decode_in_steps", lambda text: read.append(text) or json.loads(text))
+    text = json.dumps(["x" * 100] * 3_000)
+    assert len(text) > _json.STEP
+    loads(text)
+    assert read == []
+    thread = threading.Thread(target=loads, args=[text])
+    thread.start()
+    thread.join()
+    assert read == [text]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import anyio
 import attrs
 
 from scattersphere._text import did_you_mean
@@ -78,6 +79,8 @@ class Gateway:
     instance: str = attrs.field(factory=lambda: secrets.token_hex(4))
     backoff: AuthBackoff = attrs.field(factory=AuthBackoff)
     sessions: dict[str, SessionRecord] = attrs.field(factory=dict)
+    large_definitions: anyio.Lock = attrs.field(factory=anyio.Lock)
+    """Held while a large definition is read: one after the other."""
     refused: int = 0
     """Connections that were turned away for want of room: a flood costs a number, and no line of the log."""
     _incidents: int = 0

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import anyio
+import anyio.to_thread
 import attrs
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
@@ -25,7 +26,7 @@ from scattersphere.commands.arguments import Definition, Kind, from_word
 from scattersphere.commands.errors import RequestError
 from scattersphere.commands.table import COMMANDS, Command
 from scattersphere.model.events import read_event_id
-from scattersphere.web.calls import CallError, Calls
+from scattersphere.web.calls import LARGE, CallError, Calls
 from scattersphere.web.feed import Entry, Feeds, lagged
 from scattersphere.web.guard import API, BODY_TIME
 from scattersphere.web.paths import NUMBER, REST
@@ -180,7 +181,8 @@ class Api:
             if row is None:
                 return not_allowed(address.methods)
             newest = max(self._gateway.server.runs, default=0) if row.name in _STARTS else 0
-            most = self._gateway.limits.definition
+            limits = self._gateway.limits
+            most = limits.line if row.whole is None else limits.definition
             try:
                 result = await self._calls.make(request, row, lambda: _values(row, address, request, most))
             except CallError as error:
@@ -272,7 +274,8 @@ async def _values(row: Command, address: Address, request: Request, most: int) -
     if row.whole is not None:
         if not body:
             raise RequestError("bad-request", "the body is empty: send a definition")
-        values[row.whole] = Definition(_text(body), 1)
+        text = _text(body) if len(body) <= LARGE else await anyio.to_thread.run_sync(_text, body)
+        values[row.whole] = Definition(text, 1)
     elif body:
         values |= _object(body, values)
     key = request.headers.get("idempotency-key")
@@ -303,7 +306,7 @@ def _query(request: Request) -> list[tuple[str, str]]:
         raise RequestError("bad-request", "the query is not NAME=VALUE&... in UTF-8") from None
 
 
-async def _body(request: Request, most: int) -> bytes:
+async def _body(request: Request, most: int) -> bytes | bytearray:
     body = bytearray()
     if request.method in _BODILESS and not _BODY_HEADERS.intersection(request.headers):
         return b""
@@ -318,17 +321,17 @@ async def _body(request: Request, most: int) -> bytes:
         raise RequestError("cancelled", "the client has gone") from None
     except TimeoutError:
         raise RequestError("timeout", f"the body did not come within {BODY_TIME:g} s") from None
-    return bytes(body)
+    return body
 
 
-def _text(body: bytes) -> str:
+def _text(body: bytes | bytearray) -> str:
     try:
         return body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise RequestError("bad-utf8", f"the body is not UTF-8: byte {error.start}") from None
 
 
-def _object(body: bytes, values: Mapping[str, Any]) -> dict[str, Any]:
+def _object(body: bytes | bytearray, values: Mapping[str, Any]) -> dict[str, Any]:
     try:
         found = _json.loads(_text(body))
     except _json.JsonTextError as error:

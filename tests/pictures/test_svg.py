@@ -118,6 +118,8 @@ def test_a_shortened_name_fits_and_keeps_its_ends(name, room):
         (59.97, "1 m 00 s"),
         (3599.6, "1 h 00 m"),
         (7325, "2 h 02 m"),
+        (117_000, "32 h 30 m"),
+        (205_200, "2 d 09 h"),
     ],
 )
 def test_durations_are_said_in_two_units_at_most(seconds, said):

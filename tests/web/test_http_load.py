@@ -5,13 +5,17 @@ Only counted here; times are measured by `python -m benchmarks http`.
 
 from __future__ import annotations
 
+import threading
 from itertools import pairwise
 
 import anyio
+import anyio.from_thread
 import pytest
+from patience import PATIENCE
 
 from scattersphere import JobDefinition, RunnableTask, Server, web
 from scattersphere.commands.access import Principal, Role
+from scattersphere.commands.handlers import jobs
 from scattersphere.commands.limits import Limits
 from scattersphere.web import calls
 from scattersphere.web.feed import KEPT, Feed
@@ -151,6 +155,63 @@ async def test_large_bodies_are_read_a_few_at_a_time_and_small_requests_pass_the
             assert small.status == 200
             gate.set()
         assert {request.status for request in large} == {200}
+
+
+@pytest.mark.parametrize("path", ["/api/v1/jobs/talk/runs", "/api/v1/rerun", "/api/v1/bundles"])
+async def test_only_definitions_may_be_longer_than_a_line(path):
+    async with Server() as server:
+        app = application(server)
+        text = b'{"params": {"n": "' + b"x" * LIMITS.line + b'"}}'
+        request = Asked(app, "POST", path, [text], [(b"content-length", b"%d" % len(text))])
+        await request.go()
+        assert request.status in {404, 405, 413}
+        request = Asked(
+            app, "POST", "/api/v1/jobs/talk/runs", [text], [(b"content-length", b"%d" % len(text))]
+        )
+        await request.go()
+        assert request.status == 413
+
+
+async def test_a_definition_of_millions_of_values_is_refused_before_it_is_read(monkeypatch):
+    monkeypatch.setattr(jobs, "_read", None)
+    for text in (b'{"tasks": [' + b"1," * 2_000_001 + b"1]}", b'{"tasks": [' + b"[" * (1 << 20)):
+        async with Server() as server:
+            app = application(server)
+            request = Asked(app, "POST", "/api/v1/validate", [text], [(b"content-length", b"%d" % len(text))])
+            await request.go()
+            assert request.status == 413
+
+
+async def test_large_definitions_are_carried_out_one_after_the_other_and_small_ones_pass_them(monkeypatch):
+    reading, most = threading.Semaphore(0), []
+    begun, first = [], anyio.Event()
+    reads = jobs._read
+
+    def slowly(definition):
+        if len(definition.text) > jobs.LARGE_TEXT:
+            begun.append(definition)
+            most.append(len(begun))
+            anyio.from_thread.run_sync(first.set)
+            assert reading.acquire(timeout=PATIENCE)
+            begun.remove(definition)
+        return reads(definition)
+
+    monkeypatch.setattr(jobs, "_read", slowly)
+    text = b'{"name": "a", "tasks": {}, "description": "' + b"x" * (1 << 20) + b'"}'
+    length = [(b"content-length", b"%d" % len(text))]
+    async with Server() as server:
+        app = application(server)
+        large = [Asked(app, "POST", "/api/v1/validate", [text], length) for _ in range(3)]
+        small = Asked(app, "POST", "/api/v1/validate", [b"{}"])
+        async with anyio.create_task_group() as group:
+            for request in large:
+                group.start_soon(request.go)
+            await first.wait()
+            await small.go()
+            assert small.status == 200
+            reading.release(3)
+        assert {request.status for request in large} == {200}
+        assert most == [1, 1, 1]
 
 
 async def test_a_body_that_does_not_come_is_given_up(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import attrs
@@ -21,13 +22,18 @@ from scattersphere.model.definition import JobDefinition
 from scattersphere.model.problem import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
 JobName = Annotated[str, Arg("the name of a job")]
 Text = Annotated[Definition, Arg("a job definition, on one line")]
 Replace = Annotated[bool, Arg("replace a job of this name")]
 MANY_TASKS, LONG_TEXT = 1_000, 64 << 10
 """Tasks, and characters, of a definition that is read or written on the event loop: some 10 ms."""
+LARGE_TEXT = 1 << 20
+"""Characters of a definition above which they are read one after the other: each takes seconds and much memory."""
+VALUES, CONTAINERS = 2_000_000, 500_000
+"""What may stand in one of those, by its commas and brackets: 10 MiB of real tasks have a fifth of the first and two
+thirds of the second, but as lists of nothing they would be three million objects."""
 T = TypeVar("T")
 EXAMPLE = '{"format": 1, "name": "hi", "tasks": {"a": {"task": "Greet"}}}'
 
@@ -67,6 +73,11 @@ async def job(context: Context, *, name: JobName) -> Reply:
 )
 async def define(context: Context, *, definition: Text, replace: Replace = False) -> Reply:
     """Define a job."""
+    async with _in_turn(context.gateway, definition):
+        return await _define(context, definition, replace=replace)
+
+
+async def _define(context: Context, definition: Definition, *, replace: bool) -> Reply:
     gateway, principal = context.gateway, context.principal
     read = await _apart(len(definition.text), LONG_TEXT, _read, definition)
     _refuse_uncovered(gateway, principal, read)
@@ -93,6 +104,11 @@ async def define(context: Context, *, definition: Text, replace: Replace = False
 )
 async def validate(context: Context, *, definition: Text) -> Reply:
     """Tell everything that is wrong with a definition."""
+    async with _in_turn(context.gateway, definition):
+        return await _validate(context, definition)
+
+
+async def _validate(context: Context, definition: Definition) -> Reply:
     server, principal = context.gateway.server, context.principal
     try:
         read = await _apart(len(definition.text), LONG_TEXT, _read, definition)
@@ -106,6 +122,24 @@ async def validate(context: Context, *, definition: Text) -> Reply:
     if uncovered is not None:
         return {"problems": wire_problems([_uncovered(uncovered, read)])}
     return {"problems": wire_problems(_moved(await server.avalidate(definition.text), definition))}
+
+
+@asynccontextmanager
+async def _in_turn(gateway: Gateway, definition: Definition) -> AsyncIterator[None]:
+    """Let one large definition at a time through. Raises `RequestError` (`too-large`) for what holds too much."""
+    text = definition.text
+    if len(text) <= LARGE_TEXT:
+        yield
+        return
+    if text.count(",") > VALUES or text.count("[") + text.count("{") > CONTAINERS:
+        raise RequestError(
+            "too-large",
+            f"a definition may hold some {VALUES:,} values and {CONTAINERS:,} lists and objects over the network; "
+            "put the data into a file whose path is an argument",
+            field="definition",
+        )
+    async with gateway.large_definitions:
+        yield
 
 
 async def _apart(size: int, limit: int, work: Callable[..., T], *args: Any) -> T:
