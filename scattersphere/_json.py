@@ -10,7 +10,6 @@ import json
 import json.decoder
 import math
 import re
-import threading
 from bisect import bisect_right
 from itertools import compress
 from typing import TYPE_CHECKING, Any
@@ -261,14 +260,14 @@ def decode(text: str | bytes) -> str:
     return text.removeprefix(_BOM)
 
 
-def parse(text: str, *, depth: int = DEPTH) -> Parsed:
+def parse(text: str, *, depth: int = DEPTH, in_steps: bool = False) -> Parsed:
     """Return the value of what `decode` gave, with its problems where it can be read in spite of them.
 
-    A key that stands twice or a number that is too large does not hide what else is wrong. Raises
-    `JsonTextError` where the text is no JSON.
+    A key that stands twice or a number that is too large does not hide what else is wrong. `in_steps` is for threads
+    beside an event loop: it has its turns meanwhile. Raises `JsonTextError` where the text is no JSON.
     """
     try:
-        value = _decode_in_steps(text) if len(text) > STEP and _beside_others() else _decode(text)
+        value = _decode_in_steps(text) if in_steps and len(text) > STEP else _decode(text)
         keys = _count_keys(value, depth)
         if keys is not None and not _has_odd_scalar(text, value):
             if not _has_unique_keys(text, keys):
@@ -285,10 +284,6 @@ def parse(text: str, *, depth: int = DEPTH) -> Parsed:
         return Parsed(_decode_anything(text), found.problems)
     except _STUMBLED:  # an integer of thousands of digits
         raise JsonTextError(found.problems, text) from None
-
-
-def _beside_others() -> bool:
-    return threading.current_thread() is not threading.main_thread()
 
 
 _scan: Any = vars(json.JSONDecoder(parse_float=_finite, parse_constant=_constant))["scan_once"]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import threading
 
 import pytest
 from hypothesis import example, given
@@ -51,16 +50,15 @@ def test_what_is_read_in_steps_beside_other_threads_is_what_is_read_at_once(text
     assert outcome(_json._decode_in_steps) == outcome(_json._decode)
 
 
-def test_long_texts_are_read_in_steps_in_a_thread_alone(monkeypatch):
+def test_long_texts_are_read_in_steps_where_that_is_asked_for(monkeypatch):
     read = []
     monkeypatch.setattr(_json, "_decode_in_steps", lambda text: read.append(text) or json.loads(text))
     text = json.dumps(["x" * 100] * 3_000)
     assert len(text) > _json.STEP
-    loads(text)
+    _json.parse(text)
+    _json.parse("[]", in_steps=True)
     assert read == []
-    thread = threading.Thread(target=loads, args=[text])
-    thread.start()
-    thread.join()
+    _json.parse(text, in_steps=True)
     assert read == [text]
 
 

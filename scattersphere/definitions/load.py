@@ -139,12 +139,17 @@ class DefinitionReading:
         return _placed(self.text, [*self.raw_problems, *more])
 
 
-def read_definition(text: str | bytes, *, source: str | None = None) -> DefinitionReading:
-    """Read a definition, right or wrong. Raises `DefinitionError` only where the text is no JSON."""
+def read_definition(
+    text: str | bytes, *, source: str | None = None, in_steps: bool = False
+) -> DefinitionReading:
+    """Read a definition, right or wrong. Raises `DefinitionError` only where the text is no JSON.
+
+    `in_steps` is for threads beside an event loop, as in `_json.parse`.
+    """
     with suggestion_budget(), gc_paused(characters=len(text)):
         try:
             content = decode(text)
-            parsed = parse(content)
+            parsed = parse(content, in_steps=in_steps)
         except JsonTextError as error:
             raise DefinitionError(_placed(error.text, error.problems), source=source) from None
         definition, problems = read(parsed.value)
@@ -155,13 +160,15 @@ def read_definition(text: str | bytes, *, source: str | None = None) -> Definiti
     return DefinitionReading(definition, problems, content, source)
 
 
-def loads_definition(text: str | bytes, *, source: str | None = None) -> JobDefinition:
+def loads_definition(
+    text: str | bytes, *, source: str | None = None, in_steps: bool = False
+) -> JobDefinition:
     """Read a definition from JSON text.
 
     Raises `DefinitionError` with everything that can be found wrong without a server, each with line
     and column.
     """
-    return _right(read_definition(text, source=source))
+    return _right(read_definition(text, source=source, in_steps=in_steps))
 
 
 def _right(reading: DefinitionReading) -> JobDefinition:

@@ -317,7 +317,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
             if len(definition) <= LONG:
                 return self.validate(definition)
             try:
-                reading = await in_thread(partial(read_definition, definition))
+                reading = await in_thread(partial(read_definition, definition, in_steps=True))
             except DefinitionError as exc:  # it is no JSON
                 return list(exc.problems)
             job, told = reading.definition, reading.raw_problems

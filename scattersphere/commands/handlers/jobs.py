@@ -17,6 +17,7 @@ from scattersphere.commands.gateway import Context, Gateway
 from scattersphere.commands.paging import LIMIT, Cursor, Limit, page
 from scattersphere.commands.paths import job_file
 from scattersphere.commands.table import Reply, command
+from scattersphere.definitions import loads_definition
 from scattersphere.errors import DefinitionError
 from scattersphere.model.definition import JobDefinition
 from scattersphere.model.problem import Problem
@@ -150,7 +151,7 @@ async def _apart(size: int, limit: int, work: Callable[..., T], *args: Any) -> T
 def _read(definition: Definition) -> JobDefinition:
     """Read a definition; the columns of problems become those of the line that the client sent."""
     try:
-        return JobDefinition.loads(definition.text)
+        return loads_definition(definition.text, in_steps=True)
     except DefinitionError as exc:
         raise DefinitionError(_moved(exc.problems, definition), source=exc.source) from None
 
