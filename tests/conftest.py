@@ -6,6 +6,7 @@ import functools
 import gc
 import importlib.util
 import inspect
+import logging
 import os
 import signal
 import sys
@@ -131,7 +132,7 @@ def _abandoned_loads_are_no_news() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _nothing_left_behind(_own_temporary_folder: Path) -> Iterator[None]:
-    """Fail a test after which there are more threads, open files or files than before."""
+    """Fail a test after which there are more threads, open files, files or silent loggers than before."""
     before = _belongings(_own_temporary_folder)
     yield
     if not _belongings(_own_temporary_folder) - before:
@@ -145,7 +146,7 @@ def _nothing_left_behind(_own_temporary_folder: Path) -> Iterator[None]:
 
 
 def _belongings(scratch: Path) -> set[str]:
-    return {*_threads(), *_open_files(), *_files(scratch)}
+    return {*_threads(), *_open_files(), *_files(scratch), *_switched_off_loggers()}
 
 
 def _threads() -> Iterator[str]:
@@ -153,6 +154,15 @@ def _threads() -> Iterator[str]:
         # Trio keeps idle worker threads for ten seconds under this name; busy ones bear their task's name.
         if not thread.name.startswith("Trio thread "):
             yield f"thread {thread.name} ({thread.ident})"
+
+
+def _switched_off_loggers() -> Iterator[str]:
+    """Name what hears nothing any more: `dictConfig` switches off loggers that tests in another order need."""
+    if logging.root.manager.disable:
+        yield f"logging.disable({logging.root.manager.disable})"
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and logger.disabled:
+            yield f"disabled logger {name}"
 
 
 def _open_files() -> Iterator[str]:

@@ -311,7 +311,16 @@ async def test_a_formatter_of_json_sees_the_fields(server, capsys):
     assert (run["run_id"], run["state"]) == (1, "failed")
 
 
-async def test_dict_config_reaches_all_of_it(server, capsys):
+@pytest.fixture
+def loggers_put_back():
+    """Switch on again what the test's `dictConfig` switches off: other tests use these loggers too."""
+    yield
+    for logger in logging.Logger.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False
+
+
+async def test_dict_config_reaches_all_of_it(server, capsys, loggers_put_back):
     logging.config.dictConfig(
         {
             "version": 1,
