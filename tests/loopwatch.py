@@ -18,6 +18,7 @@ import contextlib
 import os
 import resource
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -137,9 +138,12 @@ class LoopWatch:
 
     def _watch_asyncio(self) -> None:
         # Each callback and each step of a task goes through this one method of asyncio's.
-        original = asyncio.Handle._run
+        original, thread = asyncio.Handle._run, threading.get_ident()
 
         def run(handle: asyncio.Handle) -> None:
+            if threading.get_ident() != thread:  # of a loop in another thread, which nobody watches
+                original(handle)
+                return
             self.begin()
             original(handle)
             self.end(handle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import sys
 import threading
@@ -192,3 +193,21 @@ def test_a_turn_that_really_computes_is_found(monkeypatch):
     watch, _ = held(lambda: [reference() for _ in range(12)])  # each is five times the work
     assert watch.worst > 1
     assert watch.verdict.startswith("computed")
+
+
+def test_the_turns_of_a_loop_in_another_thread_are_not_those_of_the_test():
+    clocks = FakeClocks()
+
+    async def sleep_there():
+        clocks.go_on(wall=5.0)
+
+    async def watched():
+        with LoopWatch(clocks) as watch:
+            thread = threading.Thread(target=lambda: asyncio.run(sleep_there()))
+            watch.end("so far")
+            thread.start()
+            thread.join()
+            watch.begin()
+        return watch
+
+    assert asyncio.run(watched()).worst == 0.0
