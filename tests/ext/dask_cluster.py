@@ -1,10 +1,13 @@
 """A Dask cluster in a process of its own, for tests that must not find its threads and files among their own.
 
-Writes the scheduler's address when it is ready, obeys lines (`scale N`), and ends when its standard input does.
+Writes the scheduler's address when it is ready, obeys lines (`scale N`), and ends when its standard input does. Where the
+environment has FAR, as "LATENCY LOSS", each worker is at the other end of such a link (far_network.py), in the folder
+`far-1`, `far-2`, ... of the cluster's own.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -17,6 +20,46 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
+
+
+FAR = os.environ.get("FAR", "")
+
+
+def start_far(number: int, port: int, folder: Path) -> subprocess.Popen[bytes]:
+    """Start a Dask worker at the other end of a link of its own."""
+    near = f"10.213.{number}.1"
+    folder.mkdir()
+    link = [
+        sys.executable,
+        str(Path(__file__).with_name("far_network.py")),
+        near,
+        f"10.213.{number}.2",
+        *FAR.split(),
+    ]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", f"tcp://{near}:{port}", "--nthreads", "1"]
+    worker += ["--no-dashboard", "--local-directory", str(folder)]
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen([*link, *worker], cwd=folder, stderr=log)
+
+
+async def main_of_far_workers(port: int, workers: int, folder: Path) -> None:
+    from distributed import Scheduler
+
+    async with Scheduler(host="0.0.0.0", port=port, dashboard_address="127.0.0.1:0") as scheduler:
+        folders = [folder / f"far-{number}" for number in range(1, workers + 1)]
+        started = [start_far(number, scheduler.port, each) for number, each in enumerate(folders, 1)]
+        while len(scheduler.workers) < workers:
+            for own, each in zip(folders, started, strict=True):
+                if each.poll() is not None:
+                    raise RuntimeError((own / "log").read_text())
+            await asyncio.sleep(0.02)
+        sys.stdout.write(f"tcp://127.0.0.1:{scheduler.port}\n")
+        sys.stdout.flush()
+        await asyncio.to_thread(sys.stdin.read)
+        for each in started:
+            each.terminate()
+        for each in started:
+            each.wait()
 
 
 def main(port: int, workers: int, folder: str, resources: str) -> None:
@@ -68,6 +111,10 @@ class Cluster:
     def port(self) -> int:
         return int(self.address.rpartition(":")[2])
 
+    def far(self, worker: int) -> Path:
+        """Return the folder of the Dask worker that has that process id: the file `cut` there cuts its link."""
+        return Path(f"/proc/{worker}/cwd").readlink()
+
     def scale(self, workers: int) -> None:
         """Have so many workers."""
         assert self._process.stdin is not None
@@ -109,4 +156,8 @@ def cluster(folder: Path, **options: int | str) -> Iterator[Cluster]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
+    if FAR:
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")  # a worker gets values from another one
+        asyncio.run(main_of_far_workers(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])))
+    else:
+        main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])

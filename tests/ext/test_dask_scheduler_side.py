@@ -6,11 +6,15 @@ import pickle
 import sys
 from types import SimpleNamespace
 
+import anyio
+import anyio.lowlevel
 import pytest
+from patience import PATIENCE
 
 pytest.importorskip("distributed")
 
 from scattersphere.errors import MissingExtraError
+from scattersphere.ext.dask import lease
 from scattersphere.ext.dask.messages import HEAR, WIRE, Terms, Word, client_of, key_of
 from scattersphere.ext.dask.scheduler import SchedulerSide
 
@@ -161,3 +165,76 @@ def test_without_the_extra_it_says_how_to_get_it(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingExtraError, match=r"pip install distributed \(the extra dask\)"):
         from scattersphere.ext.dask import DaskBackend  # noqa: F401
+
+
+@pytest.fixture
+def worker_of_a_lease(monkeypatch):
+    """A worker that is only cut off, and a clock; both are the test's."""
+    made = SimpleNamespace(now=100.0, ended=False, looked=anyio.Event())
+
+    async def refuses(address):
+        assert address == "w1"
+        await anyio.lowlevel.checkpoint()
+        made.looked.set()
+        return made.ended
+
+    monkeypatch.setattr(lease, "LOOK", 0.0)
+    monkeypatch.setattr(lease, "clock", lambda: made.now)
+    monkeypatch.setattr(lease, "refuses", refuses)
+    return made
+
+
+async def told(side, what):
+    with anyio.fail_after(PATIENCE):
+        while what not in side.dask.told:
+            await anyio.lowlevel.checkpoint()
+
+
+def cut_off(side):
+    """Dask lets go of a worker that executes a call and has a lease of ten seconds."""
+    welcome(side, "w1")
+    place(side, "w1")
+    side.say("w1", [("", int(Word.PULSE), pickle.dumps((10.0, 0.0)))])
+    del side.dask.workers["w1"]
+    side.transition(KEY, "processing", "released")
+    side.remove_worker(side.dask, "w1")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("end", ["its lease is up", "its port is closed"])
+async def test_a_call_is_lost_when_it_has_certainly_ended_and_not_before(side, worker_of_a_lease, end):
+    cut_off(side)
+    await worker_of_a_lease.looked.wait()
+    side.ask(CLIENT, KEY, Word.KILL)  # who asks meanwhile is told the same, and nothing else
+    for _ in range(10):
+        await anyio.lowlevel.checkpoint()
+    assert not side.dask.told
+    if end == "its lease is up":
+        worker_of_a_lease.now += 10.0 + lease.MARGIN
+    else:
+        worker_of_a_lease.ended = True
+    await told(side, (KEY, Word.LOST))
+    assert side.dask.told == [(KEY, Word.LOST)]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_an_engine_is_greeted_when_nothing_executes_of_those_that_have_gone(side, worker_of_a_lease):
+    await side.greet(CLIENT)
+    side.dask.workers["w2"] = SimpleNamespace(processing=[])
+    welcome(side, "w2")
+    cut_off(side)
+    greeted = []
+
+    async def greet():
+        greeted.append(await side.greet("another", formerly=CLIENT))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(greet)
+        await worker_of_a_lease.looked.wait()
+        assert not greeted
+        side.say("w2", [(CLIENT, int(Word.LEFT), b"")])
+        for _ in range(10):
+            await anyio.lowlevel.checkpoint()
+        assert not greeted
+        worker_of_a_lease.ended = True
+    assert greeted

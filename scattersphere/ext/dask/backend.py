@@ -24,8 +24,9 @@ from distributed import Client
 from scattersphere.abc import Outcome, OutcomeKind
 from scattersphere.engine.backends.workerlane import is_small
 from scattersphere.engine.loops import TrioLoop, current_loop
+from scattersphere.ext.dask import lease
 from scattersphere.ext.dask.handle import DaskHandle, died, lost
-from scattersphere.ext.dask.messages import ASK, NEWS, Terms, Word, key_of
+from scattersphere.ext.dask.messages import ASK, NEWS, Fence, Terms, Word, key_of
 from scattersphere.ext.dask.scheduler import SchedulerSide
 from scattersphere.ext.dask.site import carry_out
 from scattersphere.ext.dask.values import DaskValue
@@ -91,6 +92,11 @@ class DaskBackend:
         self._stop: asyncio.Event | None = None
         self._client: Any = None
         """None while there is no scheduler."""
+        self._met = ""
+        """The id of the client that met the scheduler last."""
+        self._fence = Fence("", 0.0)
+        self._again: asyncio.Event | None = None
+        """Set when a scheduler that was lost is there again, the same one."""
         self._watch: asyncio.Task[None] | None = None
         self._outbox: deque[DaskHandle] = deque()
         """Calls that Dask was not given yet."""
@@ -201,7 +207,7 @@ class DaskBackend:
         if client is None:
             client = await self._given.connect()
         try:
-            threads = await self._introduce(client)
+            threads, fence = await self._introduce(client)
         except BaseException:
             if self._given.client is None:
                 await _close(client)
@@ -210,19 +216,23 @@ class DaskBackend:
             if self._given.client is None:
                 await _close(client)
             return
-        self._client = client
+        if self._again is not None and fence.scheduler == self._fence.scheduler:
+            self._again.set()
+        self._client, self._met, self._fence = client, client.id, fence
         self._take_threads(threads)
         if self._watch is None:
             self._watch = asyncio.get_running_loop().create_task(self._keep_watch())
         self._submit()
 
-    async def _introduce(self, client: Any) -> int:
-        """Get to know the scheduler, and return how many threads its workers have."""
+    async def _introduce(self, client: Any) -> tuple[int, Fence]:
+        """Get to know the scheduler, and return how many threads its workers have, and how calls are fenced off."""
         who = f"the Dask scheduler {self._given.address}"
         try:
             await client.register_plugin(SchedulerSide())
             client.subscribe_topic(NEWS, self._news)
-            there, threads = await client.scheduler.scattersphere_greet(client=client.id)
+            there, threads, fence = await client.scheduler.scattersphere_greet(
+                client=client.id, formerly=self._met
+            )
         except OSError as exc:
             raise ConnectionError(f"{who} cannot be reached: {text_of(exc)}") from exc
         except Exception as exc:
@@ -232,7 +242,7 @@ class DaskBackend:
             ) from exc
         if unlike := Terms.here().unlike(there, who):
             raise ConnectionError(unlike)
-        return int(threads)
+        return int(threads), Fence(*fence)
 
     async def _keep_watch(self) -> None:
         """Notice when the scheduler has gone, and look for it until it is there again."""
@@ -248,12 +258,22 @@ class DaskBackend:
             await self._find_again()
 
     def _lose_scheduler(self) -> None:
-        """All that Dask was given is lost; what comes now waits."""
+        """All that Dask was given is lost, once it has certainly ended; what comes now waits."""
         _log.warning("lost the Dask scheduler %s; tasks wait until it is there again", self._given.address)
         self._client = None
         self._set_limit(0)
-        for handle in list(self._handles.values()):
-            handle.end(lost(f"the Dask scheduler {self._given.address} is gone"))
+        again = self._again = asyncio.Event()
+        self.spawn(self._end_lost(list(self._handles.values()), again, self._fence.seconds))
+
+    async def _end_lost(self, calls: list[DaskHandle], again: asyncio.Event, seconds: float) -> None:
+        """End calls when the scheduler is there again, for it knows that they have ended, or when that is certain."""
+        if await lease.refuses(self._given.address):  # it has ended: its workers notice, or their lease is up
+            seconds = min(seconds, lease.seconds() + lease.MARGIN)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await again.wait()
+        for call in calls:
+            call.end(lost(f"the Dask scheduler {self._given.address} is gone"))
 
     async def _find_again(self) -> None:
         pause, longest = RETRY

@@ -47,6 +47,8 @@ class SiteCall:
         """Whether the engine is to be asked before it begins, and at its checkpoints."""
         self._cancelled = False
         self._killed = False
+        self._lost_for = ""
+        """Why it was ended by the Dask worker, and not by its engine."""
         self._process: WorkerProcess | None = None
         self._answers: SimpleQueue[bytes | None] = SimpleQueue()
         self._result: bytes | None = None
@@ -102,6 +104,11 @@ class SiteCall:
             raise RuntimeError(content)
         return content
 
+    def lose(self, why: str) -> None:
+        """End it here, because it may begin elsewhere."""
+        self._lost_for = why
+        self.hear(Word.KILL, b"")
+
     # ---- carrying it out
 
     def run(self) -> bytes | None:
@@ -116,6 +123,8 @@ class SiteCall:
             told = _died("killed before it began")
         except Exception as exc:  # noqa: BLE001 - without code or process the call fails
             told = Word.FAILURE, dumps(RemoteFailure.of(exc, f"{type(exc).__name__}: {exc}"))
+        if self._lost_for and told[0] is Word.DIED:
+            told = Word.LOST, f"the Dask worker {self._guest.place} {self._lost_for}".encode()
         self._site.say(self._order.key, *told)
         return self._result
 

@@ -11,7 +11,7 @@ from enum import IntEnum
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-WIRE = 1
+WIRE = 2
 """Changes with the meaning of anything here."""
 
 NAME = f"scattersphere-{WIRE}"
@@ -89,6 +89,10 @@ class Word(IntEnum):
     """From a worker: nothing. From now on it understands what is said to it."""
     WELCOME = 39
     """To a worker, in answer: a pickle, the notes on the calls that it was given before."""
+    PULSE = 46
+    """From a worker: a pickle, the seconds of its lease and its own clock. In answer, to a worker: the same pickle."""
+    LEFT = 47
+    """From a worker, with a client in the place of a call: nothing that this engine had there executes any more."""
     BAN = 40
     """To a worker: nothing. That call may not begin there, ever."""
     UNBEGUN = 41
@@ -153,6 +157,15 @@ class Terms(NamedTuple):
                 f"install the same there (scattersphere[dask]=={self.library}')"
             )
         return ""
+
+
+class Fence(NamedTuple):
+    """What an engine must know before it takes calls for ended that it cannot ask about any more."""
+
+    scheduler: str
+    """The one that it has met: if it meets the same again, that one knows."""
+    seconds: float
+    """After which they have certainly ended, if it meets another one, or none."""
 
 
 class Order(NamedTuple):

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import uuid
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+import dask
+from dask.utils import parse_timedelta
 from distributed import SchedulerPlugin
 
-from scattersphere.ext.dask.messages import ASK, HEAR, NAME, NEWS, SAY, Frame, Terms, Word, client_of
+from scattersphere.ext.dask import lease
+from scattersphere.ext.dask.messages import ASK, HEAR, NAME, NEWS, SAY, Fence, Frame, Terms, Word, client_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Coroutine, Iterable
 
 
 class SchedulerSide(SchedulerPlugin):
@@ -27,15 +31,25 @@ class SchedulerSide(SchedulerPlugin):
     idempotent = True
 
     def __init__(self) -> None:
+        self._id = uuid.uuid4().hex
         self._scheduler: Any = None
         self._workers: set[str] = set()
         """The workers that have said hello: only they understand what is said to them."""
-        self._placed: set[str] = set()
-        """The calls that a worker was given."""
+        self._placed: dict[str, str] = {}
+        """The calls that a worker was given, and which one."""
+        self._leased: dict[str, float] = {}
+        """By worker: until when it may go on with its calls without a word from here."""
+        self._ends: dict[str, asyncio.Task[None]] = {}
+        """Workers that Dask has let go of, and what waits until nothing executes there any more."""
+        self._losing: set[str] = set()
+        """Calls of such workers."""
+        self._leaving: defaultdict[str, dict[str, asyncio.Event]] = defaultdict(dict)
+        """By engine that has gone: the workers where something of it may still execute."""
         self._notes: dict[str, Word] = {}
         """BAN or HOLD, for calls that come to a worker."""
         self._watching: dict[str, asyncio.Event] = {}
         """By client: set when it leaves."""
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, scheduler: Any) -> None:
         """Get to know the scheduler."""
@@ -47,11 +61,25 @@ class SchedulerSide(SchedulerPlugin):
 
     # ---- from engines
 
-    async def greet(self, client: str) -> tuple[tuple[int, tuple[int, int], str], int]:
-        """Tell an engine on which terms one deals here, and how many threads there are."""
+    async def greet(
+        self, client: str, formerly: str = ""
+    ) -> tuple[tuple[int, tuple[int, int], str], int, Fence]:
+        """Tell an engine on which terms one deals here, how many threads there are, and what fences off its calls.
+
+        By then nothing executes any more of engines that have gone, nor of what this one was `formerly`, before its
+        connection broke: what they had begun begins again now, perhaps.
+        """
+        if formerly:
+            self.remove_client(self._scheduler, formerly)
+        for workers in list(self._leaving.values()):
+            for left in list(workers.values()):
+                await left.wait()
         self._watching.setdefault(client, asyncio.Event())
         here = Terms.here()
-        return (here.wire, here.python, here.library), self._scheduler.total_nthreads
+        # So long it may take until it is noticed here that nothing comes from an engine any more.
+        silence = parse_timedelta(dask.config.get("distributed.comm.timeouts.tcp"))
+        fence = Fence(self._id, silence + lease.seconds() + lease.MARGIN)
+        return (here.wire, here.python, here.library), self._scheduler.total_nthreads, fence
 
     async def watch(self, client: str) -> None:
         """Return when the engine leaves: until then the connection tells it that the scheduler is there."""
@@ -61,6 +89,8 @@ class SchedulerSide(SchedulerPlugin):
         """Take to the right worker what an engine says about a call."""
         if word == Word.LEAVE:
             self.remove_client(self._scheduler, client)
+            return
+        if key in self._losing:  # what is to be said is that it was lost, and when
             return
         task = self._scheduler.tasks.get(key)
         worker = None if task is None or task.state != "processing" else task.processing_on.address
@@ -79,7 +109,17 @@ class SchedulerSide(SchedulerPlugin):
         if leaves is not None:
             leaves.set()
             for worker in self._workers & scheduler.workers.keys():
+                self._leaving[client][worker] = asyncio.Event()
                 self._hear(worker, [(client, Word.LEAVE, b"")])
+            for worker in self._ends:
+                self._leaving[client][worker] = asyncio.Event()
+
+    def _has_left(self, client: str, worker: str) -> None:
+        workers = self._leaving.get(client, {})
+        if (event := workers.pop(worker, None)) is not None:
+            event.set()
+            if not workers:
+                del self._leaving[client]
 
     # ---- from workers
 
@@ -89,6 +129,11 @@ class SchedulerSide(SchedulerPlugin):
         for key, word, payload in frames:
             if word == Word.HELLO:
                 self._welcome(worker)
+            elif word == Word.PULSE:
+                self._leased[worker] = lease.clock() + pickle.loads(payload)[0] + lease.MARGIN  # noqa: S301 - from a worker of ours
+                self._hear(worker, [("", Word.PULSE, payload)])
+            elif word == Word.LEFT:
+                self._has_left(key, worker)
             elif word == Word.UNBEGUN:
                 self._not_begun(worker, key)
             else:
@@ -131,20 +176,20 @@ class SchedulerSide(SchedulerPlugin):
         if finish == "processing":
             if key in self._placed:
                 self._notes[key] = Word.BAN
-            self._placed.add(key)
             note, worker = self._notes.get(key), self._scheduler.tasks[key].processing_on.address
+            self._placed.setdefault(key, worker)
             if note is not None and worker in self._workers:
                 self._hear(worker, [(key, note, b"")])
         elif finish == "forgotten":
-            self._placed.discard(key)
+            self._placed.pop(key, None)
             self._notes.pop(key, None)
         elif not self._scheduler.tasks[key].who_wants:  # the engine has let go of it
             return
         elif finish == "erred":
-            self._tell(client, [(key, Word.ERRED, b"")])
+            self._tell_when_over(key, Word.ERRED, b"")
         elif finish == "released" and start in ("processing", "memory"):
             words = "the Dask worker that had it is gone, or gave it back"
-            self._tell(client, [(key, Word.LOST, words.encode())])
+            self._tell_when_over(key, Word.LOST, words.encode())
 
     def add_worker(self, scheduler: Any, worker: str) -> None:  # noqa: ARG002 - Dask's signature
         """Tell the engines that the cluster has grown."""
@@ -153,7 +198,47 @@ class SchedulerSide(SchedulerPlugin):
     def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:  # noqa: ARG002 - Dask's signature
         """Tell the engines that the cluster has shrunk."""
         self._workers.discard(worker)
+        self._end_of(worker)
         self._tell_threads()
+
+    # ---- workers that are gone, or only cut off
+
+    def _tell_when_over(self, key: str, word: Word, payload: bytes) -> None:
+        """Tell an engine that a call was lost, when it certainly executes no more."""
+        worker = self._placed.get(key, "")
+        if worker in self._scheduler.workers or self._end_of(worker) is None:
+            self._tell(client_of(key), [(key, word, payload)])
+        elif key not in self._losing:
+            self._losing.add(key)
+            self._aside(self._tell_later(key, self._ends[worker], (key, word, payload)))
+
+    async def _tell_later(self, key: str, end: asyncio.Task[None], frame: Frame) -> None:
+        await asyncio.wait({end})
+        self._losing.discard(key)
+        self._tell(client_of(key), [frame])
+
+    def _end_of(self, worker: str) -> asyncio.Task[None] | None:
+        """Return what waits for the end of a worker; None if it had never a lease, or it has ended."""
+        if worker in self._leased and worker not in self._ends:
+            self._ends[worker] = self._aside(self._see_off(worker))
+        return self._ends.get(worker)
+
+    async def _see_off(self, worker: str) -> None:
+        """Wait until a worker's port is closed, for then it has ended, or until its lease is up."""
+        while (left := self._leased[worker] - lease.clock()) > 0:
+            if await lease.refuses(worker):
+                break
+            await asyncio.sleep(min(lease.LOOK, left))
+        await asyncio.sleep(lease.LOOK)  # its processes end when they notice
+        del self._leased[worker], self._ends[worker]
+        for client in list(self._leaving):
+            self._has_left(client, worker)
+
+    def _aside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _tell_threads(self) -> None:
         told = ("", int(Word.THREADS), str(self._scheduler.total_nthreads).encode())

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from distributed import WorkerPlugin, get_worker
 
 from scattersphere.engine.backends.workerprocess import IdleWorkers, is_exhausted
+from scattersphere.ext.dask import lease
 from scattersphere.ext.dask.call import SiteCall
 from scattersphere.ext.dask.messages import HEAR, NAME, SAY, Order, Terms, Word, client_of
 from scattersphere.registry.parcels import Parcel, unpack
@@ -78,8 +79,10 @@ async def _make_site(worker: Any) -> Site:
     site = Site(worker)
     await worker.plugin_add(site, name=NAME, catch_errors=False)
     site.say("", Word.HELLO)
+    site.renew()
     async with asyncio.timeout(WELCOME_SECONDS):
         await site.welcomed.wait()
+    threading.Thread(target=site.keep_lease, name="scattersphere-lease", daemon=True).start()
     return site
 
 
@@ -94,6 +97,11 @@ class Site(WorkerPlugin):
         """Set when the scheduler knows of it."""
         self._worker = worker
         self._guard = threading.Lock()
+        self._changed = threading.Condition(self._guard)
+        """Notified when the lease was renewed, all is closed, or a call of an engine that has left has ended."""
+        self._over = threading.Event()
+        self._lease: float = lease.seconds()
+        self._leased_until = float("-inf")
         self._calls: dict[str, SiteCall] = {}
         self._notes: dict[str, Word] = {}
         self._guests: dict[str, Guest] = {}
@@ -115,6 +123,8 @@ class Site(WorkerPlugin):
         """Carry out a call in the present thread, unless it may not begin any more."""
         guest = self._guest(client_of(order.key))
         with self._guard:
+            while not self.closed and lease.clock() >= self._leased_until:
+                self._changed.wait(self._lease)
             note = self._notes.pop(order.key, None)
             if note is Word.BAN or self.closed or guest.left or self._was_taken_away(order.key):
                 return None
@@ -125,6 +135,8 @@ class Site(WorkerPlugin):
         finally:
             with self._guard:
                 del self._calls[order.key]
+                if guest.left:
+                    self._changed.notify_all()
 
     def _was_taken_away(self, key: str) -> bool:
         """Whether Dask has let go of a task whose thread has begun already."""
@@ -162,12 +174,39 @@ class Site(WorkerPlugin):
             self._due = False
         self._worker.batched_send({"op": SAY, "frames": frames})
 
+    # ---- the lease
+
+    def renew(self) -> None:
+        """Ask the scheduler to go on counting on this worker."""
+        self.say("", Word.PULSE, pickle.dumps((self._lease, lease.clock())))
+
+    def keep_lease(self) -> None:
+        """Renew the lease, and end all calls when it is up; in a thread of its own."""
+        due = wake = lease.clock()
+        # A wait stands still while the machine is suspended, and the lease does not: it is looked at often.
+        while not self._over.wait(min(lease.LOOK, max(0.0, wake - lease.clock()))):
+            if (now := lease.clock()) >= self._leased_until:
+                with self._guard:
+                    calls = list(self._calls.values())
+                for call in calls:
+                    call.lose(f"had no word from the scheduler for {self._lease:g} s")
+            if now >= due:
+                self.renew()
+                due = now + self._lease / lease.PULSES
+            wake = due if now >= self._leased_until else min(due, self._leased_until)
+
     # ---- from the scheduler, on the worker's loop
 
     def hear(self, frames: Iterable[Frame]) -> None:
         """Take what is said about calls."""
         for key, number, payload in frames:
             word = Word(number)
+            if word is Word.PULSE:
+                granted, asked = pickle.loads(payload)  # noqa: S301 - our own, from the scheduler
+                with self._guard:
+                    self._leased_until = asked + granted
+                    self._changed.notify_all()
+                continue
             if word is Word.WELCOME:
                 for noted, note in pickle.loads(payload).items():  # noqa: S301 - from the scheduler
                     self.note(noted, Word(note))
@@ -207,8 +246,19 @@ class Site(WorkerPlugin):
                 guest.left = True
         for call in calls:
             call.hear(Word.KILL, b"")
-        if guest is not None:  # what does not end by itself takes a second
-            threading.Thread(target=guest.close, name="scattersphere-leave", daemon=True).start()
+        # What does not end by itself takes a second.
+        threading.Thread(
+            target=self._take_leave, args=(client, guest), name="scattersphere-leave", daemon=True
+        ).start()
+
+    def _take_leave(self, client: str, guest: Guest | None) -> None:
+        """Wait until nothing of an engine executes any more, and say so."""
+        with self._guard:
+            while any(client_of(key) == client for key in self._calls):
+                self._changed.wait()
+        self.say(client, Word.LEFT)
+        if guest is not None:
+            guest.close()
 
     # ---- as a plugin
 
@@ -218,12 +268,14 @@ class Site(WorkerPlugin):
 
     async def teardown(self, worker: Any) -> None:  # noqa: ARG002 - Dask's signature
         """The Dask worker ends: so do the processes below it."""
+        self._over.set()
         with self._guard:
             self.closed = True
+            self._changed.notify_all()
             calls, guests = list(self._calls.values()), list(self._guests.values())
             self._guests.clear()
         for call in calls:
-            call.hear(Word.KILL, b"")
+            call.lose("was closed")
         for guest in guests:
             guest.left = True
             await asyncio.to_thread(guest.close)
