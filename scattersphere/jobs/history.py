@@ -91,6 +91,11 @@ class History:
         """Have what a journal has, too."""
         self._durable = durable
 
+    @property
+    def has_journal(self) -> bool:
+        """Whether a journal keeps runs that memory has let go of."""
+        return self._durable is not None
+
     def __repr__(self) -> str:
         more = "" if self._durable is None else ", others in the journal"
         return f"<History: {len(self._runs)} runs in memory{more}>"

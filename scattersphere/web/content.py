@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from scattersphere.engine.run import TaskStatus
+    from scattersphere.jobs.history import RunRecord
     from scattersphere.model.logs import LogLine
 
 FAILED = frozenset({RunState.FAILED, RunState.CRASHED})
@@ -133,6 +134,47 @@ def run_row(run: Run) -> RunRow:
         total=len(run.tasks),
         since=int(begin.timestamp()) if live and run.state is RunState.RUNNING else None,
     )
+
+
+def record_row(look: Look, record: RunRecord) -> tuple[RunRow, str]:
+    """Return a run of the history as a list shows it, and what failed; of one in the journal tasks are not known."""
+    run = look.server.runs.get(record.id)
+    if run is not None:
+        return run_row(run), what_failed(run) if run.state in FAILED else ""
+    begin, end = record.started_at or record.created_at, record.ended_at or record.created_at
+    row = RunRow(
+        id=record.id,
+        job=record.job,
+        state=str(record.state),
+        why=first_line(record.reason),
+        created=record.created_at,
+        started=record.started_at,
+        seconds=max(0.0, (end - begin).total_seconds()),
+        counts={},
+        total=0,
+        since=None,
+    )
+    return row, ""
+
+
+async def history_page(look: Look, query: Mapping[str, str], before: int) -> dict[str, Any]:
+    """Return the runs with numbers below `before`, those of the journal too, filtered by the query: job, state, q."""
+    job, state, find = query.get("job", ""), query.get("state", ""), query.get("q", "").casefold()
+    wanted = RunState(state) if state in set(RunState) else None
+
+    def seen(record: RunRecord) -> bool:
+        found = not find or find in record.job.casefold() or find in record.reason.casefold()
+        return found and look.gateway.sees_record(look.principal, record)
+
+    found = await look.server.history.list(
+        job=job or None, state=wanted, before=before, limit=PAGE + 1, where=seen
+    )
+    return {
+        "rows": [record_row(look, record) for record in found[:PAGE]],
+        "older": found[PAGE - 1].id if len(found) > PAGE else 0,
+        "asked": {"job": job, "state": state, "q": query.get("q", "")},
+        "states": list(map(str, RunState)),
+    }
 
 
 def first_line(text: str, most: int = 200) -> str:

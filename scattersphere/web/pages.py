@@ -45,6 +45,8 @@ NEW_JOB = """{
   }
 }
 """
+EVERY = 10**15
+"""Above the numbers of all runs."""
 RUN = f"/runs/{{run:{NUMBER}}}"
 """The path of a run's page."""
 DEFINITION = 1024 * 1024
@@ -413,9 +415,14 @@ class Pages:
         return RedirectResponse(f"{request.scope.get('root_path', '')}/jobs/{quote(reply['job'])}", 303)
 
     async def runs(self, request: Request, look: content.Look) -> Response:
-        """Show the runs, filtered and by pages; the address says which."""
+        """Show the runs, filtered and by pages; the address says which. `before` shows those of the journal, too."""
+        before = content.number_of(request.query_params.get("before"))
+        if before:
+            found = await content.history_page(look, request.query_params, before)
+            return await self._show(request, look, "history.html", "Runs", newest=EVERY, **found)
         found = await anyio.to_thread.run_sync(content.runs_page, look.take(), request.query_params)
-        return await self._show(request, look, "runs.html", "Runs", **found)
+        kept = look.server.history.has_journal
+        return await self._show(request, look, "runs.html", "Runs", kept=kept, newest=EVERY, **found)
 
     async def _run(self, request: Request, look: content.Look) -> Run:
         return await self._gateway.run(look.principal, request.path_params["run"], results=True)

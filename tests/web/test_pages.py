@@ -15,7 +15,8 @@ from patience import PATIENCE
 from scattersphere import JobDefinition, Parameter, RunnableTask, Server, web
 from scattersphere.commands.access import Principal, Role
 from scattersphere.model.states import RunState, TaskState
-from scattersphere.web import runpage
+from scattersphere.testing import MemoryJournal
+from scattersphere.web import content, runpage
 
 pytestmark = pytest.mark.anyio
 EVIL = "</title></script></textarea><script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}"
@@ -484,3 +485,39 @@ async def test_a_run_is_seen_before_its_pictures_are_drawn(monkeypatch):
                 drawn.set()
         assert b'id="dag"' in sent
         assert sent.endswith(b"</html>")
+
+
+async def test_runs_that_only_the_journal_has_are_found_and_shown(monkeypatch):
+    monkeypatch.setattr(content, "PAGE", 2)
+    journal = MemoryJournal()
+    async with Server(watch=False, grace=0.1, journal=journal) as server:
+        furnish(server, JOB, JobDefinition.build("bad").task("one", "Fail", args={"text": EVIL}).done())
+        for name in ("night", "night", "bad", "night"):
+            await (await server.start(name)).wait()
+    async with Server(watch=False, grace=0.1, journal=journal.again()) as server:
+        furnish(server, JOB)
+        client = browser(server)
+        first = await client.get("/runs")
+        link = re.search(r'href="(/runs\?before=\d+)"', first.text)[1]
+        pages = [await client.get(link)]
+        while older := re.search(r'href="(/runs\?before=\d+)" rel="next"', pages[-1].text):
+            pages.append(await client.get(older[1]))
+        assert [re.findall(r'/runs/(\d+)"', page.text) for page in pages] == [["4", "3"], ["2", "1"]]
+        failed = await client.get(link + "&state=failed&q=BA")
+        assert re.findall(r'/runs/(\d+)"', failed.text) == ["3"]
+        for page in (first, *pages, failed, run := await client.get("/runs/3")):
+            read(page)
+        assert "<script>alert" not in run.text
+        assert "Traceback" in run.text
+        again = await press(client, run, "/runs/3/rerun", from_failed="false", code="latest")
+        assert again.status_code == 200, again.text
+        stranger = browser(server, Role.VIEWER, ("job:b*",))
+        assert re.findall(r'/runs/(\d+)"', (await stranger.get(link)).text) == ["5", "3"]
+
+
+async def test_without_a_journal_nothing_is_said_of_one():
+    async with Server() as server:
+        furnish(server, JOB)
+        assert "journal" not in (await browser(server).get("/runs")).text
+        page = await browser(server).get("/runs?before=10&state=nonsense&job=%00&q=%27")
+        assert page.status_code == 200
