@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import types
 
+import anyio
 import anyio.to_thread
 import pytest
 from bundlefiles import job, write
+from patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -204,3 +206,72 @@ async def test_a_folder_of_its_own_in_sys_path_gives_each_version_its_own_librar
     for run in (1, 2):
         registry.unpin(run)
     assert sys.path == before
+
+
+PLUGIN = {
+    "etl/plugins/first.py": "from etl import util\nRESULT = util.VALUE\n",
+}
+
+BY_PATH = {
+    "spec_from_file_location": """
+import importlib.util
+spec = importlib.util.spec_from_file_location("first", path)
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+return module.RESULT
+""",
+    "SourceFileLoader": """
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+loader = SourceFileLoader("first", str(path))
+module = module_from_spec(spec_from_loader("first", loader))
+loader.exec_module(module)
+return module.RESULT
+""",
+    "load_module": """
+import importlib.machinery, sys, warnings
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    module = importlib.machinery.SourceFileLoader("first", str(path)).load_module()
+import first
+assert first is module is sys.modules["first"]
+return module.RESULT
+""",
+    "a folder in __path__": """
+import etl
+etl.__path__.append(str(path.parent))
+import etl.first
+return etl.first.RESULT
+""",
+}
+
+
+@pytest.mark.parametrize("way", BY_PATH)
+async def test_a_file_of_the_bundle_that_is_loaded_by_its_path_imports_as_the_bundle_does(
+    registry, tmp_path, monkeypatch, way
+):
+    write(tmp_path, PLUGIN, v=0)
+    body = f"from pathlib import Path\npath = Path(__file__).parent / 'plugins' / 'first.py'{BY_PATH[way]}".strip()
+    assert await results(registry, tmp_path, body) == [1, 2]
+    assert "first" not in sys.modules
+    for number in (1, 2):
+        registry.unpin(number)
+    await registry.deregister("etl")
+    with anyio.fail_after(PATIENCE):
+        while registry.leaks("etl"):  # the worker thread that ran the body may not have let go of it yet
+            await anyio.sleep(0.01)
+
+
+async def test_a_file_elsewhere_is_loaded_by_its_path_as_ever(registry, tmp_path):
+    (tmp_path / "elsewhere.py").write_text("import etl\nRESULT = etl.VALUE\n")
+    body = f"""
+import importlib.util, importlib.machinery
+found = []
+for loader in (None, importlib.machinery.SourceFileLoader("elsewhere", {str(tmp_path / "elsewhere.py")!r})):
+    spec = importlib.util.spec_from_file_location("elsewhere", {str(tmp_path / "elsewhere.py")!r}, loader=loader)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found.append(module.RESULT)
+return found
+""".strip()
+    assert await results(registry, tmp_path, body, versions=(1,)) == [["host", "host"]]

@@ -308,3 +308,18 @@ def test_a_file_over_the_limit_is_not_even_read(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(os, "read", lambda *_: pytest.fail("read"))
     with pytest.raises(BundleRefusedError, match="larger than the limit"):
         take_snapshot(tmp_path / "a.py", folder, name="a", limits=SourceLimits(unpacked=999))
+
+
+@pytest.mark.parametrize("pattern", ["*a" * 60 + "b", "**" * 60 + "b", "*" * 200 + "b", "**/" * 30 + "b"])
+def test_no_pattern_takes_longer_than_its_length_allows(pattern):
+    """A regular expression of so many stars would be tried in more ways than there are seconds."""
+    name = "/".join(["a" * 250] * 30)
+    assert not IgnorePatterns([pattern]).leave_out_below(name)
+
+
+def test_too_many_patterns_are_refused(tmp_path):
+    (tmp_path / "etl").mkdir()
+    (tmp_path / "etl" / "a.py").write_text("")
+    (tmp_path / "etl" / ".scattersphereignore").write_text("x\n" * 1_001)
+    with pytest.raises(BundleRefusedError, match=r"\.scattersphereignore: more than 1,000 lines"):
+        signature(tmp_path / "etl")

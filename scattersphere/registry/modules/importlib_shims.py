@@ -7,13 +7,14 @@ its author knows would find the host's module of that name, or none.
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import importlib.metadata
 import importlib.resources
 import importlib.util
 import re
 import sys
 from collections.abc import Iterator, MutableMapping
-from functools import reduce, wraps
+from functools import cached_property, reduce, wraps
 from importlib.metadata import Distribution, EntryPoint, EntryPoints, PathDistribution
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
@@ -194,6 +195,51 @@ class UtilShim(ModuleType):
         spec: ModuleSpec | None = namespace.guarded(importlib.util.find_spec, name, package)
         return spec
 
+    def spec_from_file_location(self, name: str, location: Any = None, **kwargs: Any) -> ModuleSpec | None:
+        """Return the spec of a module in that file; one of the bundle imports as the bundle does."""
+        if kwargs.get("loader") is None and (own := self._namespace.loader_of(name, location)) is not None:
+            kwargs["loader"] = own
+        return importlib.util.spec_from_file_location(name, location, **kwargs)
+
+
+class MachineryShim(ModuleType):
+    """`importlib.machinery`, where `SourceFileLoader` loads a file of the bundle as the bundle's imports do."""
+
+    def __init__(self, namespace: ModuleNamespace) -> None:
+        super().__init__("importlib.machinery", importlib.machinery.__doc__)
+        self._namespace = namespace
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.machinery, name)
+
+    @cached_property
+    def SourceFileLoader(self) -> type[importlib.machinery.SourceFileLoader]:  # noqa: N802 - as it is called there
+        """A loader of this version's own."""
+        namespace = self._namespace
+
+        class SourceFileLoader(importlib.machinery.SourceFileLoader):
+            """Loads a module from a file."""
+
+            def exec_module(self, module: ModuleType) -> None:
+                own = namespace.loader_of(module.__name__, self.path)
+                if own is None:
+                    super().exec_module(module)
+                else:
+                    own.exec_module(module)
+
+            def load_module(self, fullname: str | None = None) -> ModuleType:
+                """Do as the deprecated method does; a module of the bundle is its version's alone."""
+                name = self.name if fullname is None else fullname
+                spec = importlib.util.spec_from_loader(name, self)
+                if spec is None or namespace.loader_of(name, self.path) is None:
+                    return super().load_module(name)
+                module = importlib.util.module_from_spec(spec)
+                namespace.shims.modules[name] = module
+                self.exec_module(module)
+                return module
+
+        return SourceFileLoader
+
 
 class ModulesView(MutableMapping[str, ModuleType]):
     """`sys.modules` as the code of a bundle sees it: its own modules by their logical names, then the host's."""
@@ -248,9 +294,9 @@ class ModulesView(MutableMapping[str, ModuleType]):
 class SysShim(ModuleType):
     """`sys`, but for `sys.modules`. What is set in it is set in the real one."""
 
-    def __init__(self, namespace: ModuleNamespace) -> None:
+    def __init__(self, modules: ModulesView) -> None:
         super().__init__("sys", sys.__doc__)
-        vars(self)["modules"] = ModulesView(namespace)
+        vars(self)["modules"] = modules
 
     def __getattr__(self, name: str) -> Any:
         return getattr(sys, name)
@@ -399,6 +445,7 @@ class ImportlibShim(ModuleType):
         self.resources: ResourcesShim = ResourcesShim(namespace)
         self.metadata: MetadataShim = MetadataShim(namespace)
         self.util: UtilShim = UtilShim(namespace)
+        self.machinery: MachineryShim = MachineryShim(namespace)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(importlib, name)
@@ -421,6 +468,7 @@ class Shims:
     """What the code of one version gets in place of some modules of the standard library."""
 
     def __init__(self, namespace: ModuleNamespace) -> None:
+        self.modules: ModulesView = ModulesView(namespace)
         self.importlib: ImportlibShim = ImportlibShim(namespace)
         self._namespace = namespace
         self._made: dict[str, ModuleType] = {
@@ -428,7 +476,8 @@ class Shims:
             "importlib.metadata": self.importlib.metadata,
             "importlib.resources": self.importlib.resources,
             "importlib.util": self.importlib.util,
-            "sys": SysShim(namespace),
+            "importlib.machinery": self.importlib.machinery,
+            "sys": SysShim(self.modules),
         }
 
     def instead_of(self, module: ModuleType) -> ModuleType:
@@ -444,7 +493,10 @@ class Shims:
 
 
 SHIMMED = (
-    frozenset({"importlib", "importlib.metadata", "importlib.resources", "importlib.util", "sys", "runpy"})
+    frozenset(
+        {"importlib", "importlib.machinery", "importlib.metadata", "importlib.resources", "importlib.util"}
+    )
+    | {"sys", "runpy"}
     | NAMED.keys()
 )
 """Modules that resolve names in strings."""

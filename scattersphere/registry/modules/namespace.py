@@ -210,15 +210,17 @@ class ModuleNamespace:
             raise ImportError(f"cannot import name {name!r} from {logical!r}{why}", name=logical)
         return module
 
-    def find_spec(self, fullname: str) -> importlib.machinery.ModuleSpec | None:
-        """Find the version's own package or a module in it."""
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Find the version's own package or a module in it; `path` is where the package above looks for modules."""
         if fullname == self.name:
             return self._package_spec(fullname, self.folder)
         logical = fullname.removeprefix(self.prefix)
         if logical in self.hosted:
             loader = cast("importlib.machinery.SourceFileLoader", HostLoader(logical))
             return importlib.machinery.ModuleSpec(fullname, loader)
-        module = self.modules.get(logical)
+        module = self.modules.get(logical) or self._in_added_folder(logical, path or ())
         if module is None:
             return self._spec_by_own_finder(fullname, logical)
         if not module.file:
@@ -230,6 +232,23 @@ class ModuleNamespace:
             loader=SnapshotLoader(fullname, path, self, self.digests[module.file]),
             submodule_search_locations=None if module.folder is None else [f"{self._below}{module.folder}"],
         )
+
+    def loader_of(self, fullname: str, path: object) -> SnapshotLoader | None:
+        """Return a loader for a file of the snapshot that code loads by its path; None for any other file."""
+        text = os.path.abspath(os.fspath(path)) if isinstance(path, str | os.PathLike) else ""  # noqa: PTH100 - text
+        if not isinstance(text, str) or not text.startswith(self._below):
+            return None
+        digest = self.digests.get(text[len(self._below) :].replace(os.sep, "/"))
+        return None if digest is None else SnapshotLoader(fullname, text, self, digest)
+
+    def _in_added_folder(self, logical: str, path: Sequence[str]) -> ModuleFile | None:
+        """Return the module in a folder that code has put into the `__path__` of a package."""
+        for entry in path:
+            if isinstance(entry, str) and entry.startswith(self._below):
+                folder = entry[len(self._below) :].strip(os.sep).replace(os.sep, ".")
+                if found := self.modules.get(f"{folder}.{logical.rpartition('.')[2]}"):
+                    return found
+        return None
 
     def _spec_by_own_finder(self, fullname: str, logical: str) -> importlib.machinery.ModuleSpec | None:
         """Ask the finders that the bundle's code has put into `sys.meta_path`, by the name that they know."""
@@ -411,7 +430,7 @@ class BundleFinder:
             sys.meta_path.insert(0, self)
 
     def find_spec(
-        self, fullname: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
+        self, fullname: str, path: Sequence[str] | None = None, _target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Implement `importlib.abc.MetaPathFinder`."""
         if not fullname.startswith(f"{PARENT}."):
@@ -422,7 +441,7 @@ class BundleFinder:
             namespace = self.attach(slug)
             if namespace is not None:
                 self._namespaces[slug] = namespace
-        return None if namespace is None else namespace.find_spec(fullname)
+        return None if namespace is None else namespace.find_spec(fullname, path)
 
 
 FINDER = BundleFinder()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from fnmatch import translate
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +55,7 @@ IGNORE_FILE = ".scattersphereignore"
 """Patterns of files at the top of a folder or an archive that are no part of the bundle, as in a `.gitignore`."""
 
 IGNORE_FILE_LIMIT = 64 * 1024
+PATTERNS_LIMIT = 1_000
 
 VENV_MARK = "pyvenv.cfg"
 """The file that each virtual environment has at its top, whatever it is called."""
@@ -130,7 +132,7 @@ class IgnorePatterns:
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._patterns = [
-            (not line.startswith("!"), line.endswith("/"), _compiled(line.removeprefix("!").rstrip("/")))
+            (not line.startswith("!"), line.endswith("/"), _Pattern(line.removeprefix("!").rstrip("/")))
             for line in map(str.strip, lines)
             if line.strip("!/") and not line.startswith("#")
         ]
@@ -141,7 +143,7 @@ class IgnorePatterns:
     def leave_out(self, name: str, *, folder: bool = False) -> bool:
         """Whether the file or folder `name` (relative, with slashes) is left out."""
         for ignores, folders_alone, pattern in reversed(self._patterns):
-            if (folder or not folders_alone) and pattern.fullmatch(name):
+            if (folder or not folders_alone) and pattern.fits(name):
                 return ignores
         return False
 
@@ -152,25 +154,39 @@ class IgnorePatterns:
         return any(self.leave_out(folder, folder=True) for folder in above) or self.leave_out(name)
 
 
-_GLOB = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^]/]+]|[^*?[]+|.", re.DOTALL)
-_GLOB_MEANING = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+class _Pattern:
+    """One pattern, matched folder by folder: what `fnmatch` makes of a part takes no more than linear time."""
+
+    def __init__(self, text: str) -> None:
+        parts = text.lstrip("/").split("/") if "/" in text else [ANY_FOLDERS, text]
+        self._parts = [None if part == ANY_FOLDERS else re.compile(translate(part)) for part in parts]
+
+    def fits(self, name: str) -> bool:
+        """Whether the whole of a relative name fits."""
+        ends = {0}
+        last = len(self._parts) - 1
+        names = name.split("/")
+        for at, part in enumerate(self._parts):
+            if part is None:  # any folders; at the end of a pattern, anything below
+                ends = set(range(min(ends) + (at == last), len(names) + 1))
+            else:
+                ends = {end + 1 for end in ends if end < len(names) and part.match(names[end])}
+            if not ends:
+                return False
+        return len(names) in ends
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
-    meant = pattern.lstrip("/") if "/" in pattern else f"**/{pattern}"
-    return re.compile("".join(map(_piece, _GLOB.findall(meant))), re.DOTALL)
-
-
-def _piece(glob: str) -> str:
-    if glob.startswith("[") and len(glob) > 1:
-        inside = glob[1:-1].replace("\\", r"\\")
-        return f"[^{inside[1:]}]" if inside.startswith("!") else f"[{inside}]"
-    return _GLOB_MEANING.get(glob) or re.escape(glob)
+ANY_FOLDERS = "**"
 
 
 def patterns_of(text: bytes) -> list[str]:
-    """Return the lines of an ignore file."""
-    return text[:IGNORE_FILE_LIMIT].decode("utf-8", "replace").splitlines()
+    """Return the lines of an ignore file; BundleRefusedError if there are too many to try each on each name."""
+    lines = text[:IGNORE_FILE_LIMIT].decode("utf-8", "replace").splitlines()
+    if len(lines) > PATTERNS_LIMIT:
+        raise BundleRefusedError(
+            f"{IGNORE_FILE}: more than {PATTERNS_LIMIT:,} lines; join some with wildcards"
+        )
+    return lines
 
 
 @attrs.frozen
