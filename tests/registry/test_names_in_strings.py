@@ -258,7 +258,7 @@ async def test_a_file_of_the_bundle_that_is_loaded_by_its_path_imports_as_the_bu
         registry.unpin(number)
     await registry.deregister("etl")
     with anyio.fail_after(PATIENCE):
-        while registry.leaks("etl"):  # the worker thread that ran the body may not have let go of it yet
+        while registry.leaks("etl"):  # noqa: ASYNC110 - the worker thread that ran the body has nobody to tell
             await anyio.sleep(0.01)
 
 
