@@ -40,7 +40,7 @@ CASES = {
     "requests": Case(
         ("requests", "urllib3", "idna", "certifi"),
         "import requests, requests.packages.urllib3",
-        "requests.Request('GET', 'http://a/', params={'q': 'x'}).prepare().url, requests.packages.urllib3.__name__[-8:]",
+        "[requests.Request('GET', 'http://a/', params={'q': 'x'}).prepare().url, requests.packages.urllib3.__name__[-8:]]",
         ["http://a/?q=x", ".urllib3"],
         ATEXIT.format("certifi.core.exit_cacert_ctx"),
     ),
@@ -92,7 +92,7 @@ CASES = {
     "toolz": Case(
         ("toolz",),
         "import toolz, toolz.curried, tlz",
-        "list(tlz.map(str, [1])), tlz.__name__[-4:]",
+        "[list(tlz.map(str, [1])), tlz.__name__[-4:]]",
         [["1"], ".tlz"],
         reloads=5,
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import io
 import sys
 import types
 
@@ -275,3 +277,36 @@ for loader in (None, importlib.machinery.SourceFileLoader("elsewhere", {str(tmp_
 return found
 """.strip()
     assert await results(registry, tmp_path, body, versions=(1,)) == [["host", "host"]]
+
+
+async def test_what_code_sets_in_builtins_is_there_for_its_version_alone(registry, tmp_path):
+    before = "import builtins\nbuiltins.number = {v}\nbuiltins.open = lambda *names: ('opened', *names)"
+    body = """
+import builtins
+from builtins import number as imported
+found = [number, imported, builtins.number, vars(builtins)['number'], open('x'), 'number' in dir(builtins)]
+found.append(builtins.__import__ is __import__)
+del builtins.number
+try:
+    number
+except NameError:
+    found.append(hasattr(builtins, 'number'))
+try:
+    del builtins.number
+except AttributeError as error:
+    found.append(str(error))
+return found
+""".strip()
+    lacking = "module 'builtins' has no attribute 'number'"
+    assert await results(registry, tmp_path, body, before=before) == [
+        [number, number, number, number, ("opened", "x"), True, True, False, lacking] for number in (1, 2)
+    ]
+    assert not hasattr(builtins, "number")
+    assert open is builtins.open is io.open
+
+
+async def test_translations_that_code_installs_are_there_for_it(registry, tmp_path):
+    before = "import gettext\ngettext.install('etl', names=['ngettext'])"
+    body = "return _('word'), ngettext('one', 'many', 2), gettext.gettext('word')"
+    assert await results(registry, tmp_path, body, before=before) == [("word", "many", "word")] * 2
+    assert not hasattr(builtins, "_")

@@ -6,6 +6,8 @@ its author knows would find the host's module of that name, or none.
 
 from __future__ import annotations
 
+import builtins
+import gettext
 import importlib
 import importlib.machinery
 import importlib.metadata
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 from scattersphere.registry.snapshots.layout import ALWAYS_HOST, EXTENSION_SUFFIXES, normal_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableSequence
+    from collections.abc import Callable, Iterable, MutableSequence
     from importlib.abc import InspectLoader
     from importlib.machinery import ModuleSpec
 
@@ -311,6 +313,61 @@ class SysShim(ModuleType):
         return dir(sys)
 
 
+class BuiltinsShim(ModuleType):
+    """`builtins`, as code of the bundle has it: what is set in it is there for this version, and for it alone."""
+
+    _namespace: ModuleNamespace
+
+    def __init__(self, namespace: ModuleNamespace) -> None:
+        super().__init__("builtins", builtins.__doc__)
+        super().__setattr__("_namespace", namespace)
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        """The dict from which the version's functions take what is built in; the host's for what outlives a release."""
+        return self._namespace.builtins or vars(builtins)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__[name]
+        except KeyError:
+            raise self._lacking(name) from None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        self.__dict__[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        if self.__dict__.pop(name, self) is self:
+            raise self._lacking(name)
+
+    def __dir__(self) -> list[str]:
+        return sorted(self.__dict__)
+
+    def _lacking(self, name: str) -> AttributeError:
+        return AttributeError(f"module 'builtins' has no attribute {name!r}", name=name, obj=self)
+
+
+class GettextShim(ModuleType):
+    """`gettext`, whose `install` puts `_` where the bundle's code looks for it."""
+
+    def __init__(self, namespace: ModuleNamespace) -> None:
+        super().__init__("gettext", gettext.__doc__)
+        self._namespace = namespace
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(gettext, name)
+
+    def install(
+        self, domain: str, localedir: Any = None, *, names: Iterable[str] | None = None, **kwargs: Any
+    ) -> None:
+        """Install `_`, and what else `names` names, for this version."""
+        found = gettext.translation(domain, localedir, fallback=True, **kwargs)
+        own = self._namespace.builtins
+        own["_"] = found.gettext
+        for name in {"gettext", "ngettext", "pgettext", "npgettext"} & set(names or ()):
+            own[name] = getattr(found, name)
+
+
 NAMED: dict[str, dict[str, str]] = {
     "pkgutil": {
         "find_loader": "fullname",
@@ -478,6 +535,8 @@ class Shims:
             "importlib.util": self.importlib.util,
             "importlib.machinery": self.importlib.machinery,
             "sys": SysShim(self.modules),
+            "builtins": BuiltinsShim(namespace),
+            "gettext": GettextShim(namespace),
         }
 
     def instead_of(self, module: ModuleType) -> ModuleType:
@@ -496,7 +555,7 @@ SHIMMED = (
     frozenset(
         {"importlib", "importlib.machinery", "importlib.metadata", "importlib.resources", "importlib.util"}
     )
-    | {"sys", "runpy"}
+    | {"builtins", "gettext", "runpy", "sys"}
     | NAMED.keys()
 )
 """Modules that resolve names in strings."""
