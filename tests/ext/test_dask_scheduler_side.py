@@ -15,7 +15,7 @@ pytest.importorskip("distributed")
 
 from scattersphere.errors import MissingExtraError
 from scattersphere.ext.dask import lease
-from scattersphere.ext.dask.messages import HEAR, WIRE, Terms, Word, client_of, key_of
+from scattersphere.ext.dask.messages import HEAR, WIRE, Signal, Terms, client_of, key_of
 from scattersphere.ext.dask.scheduler import SchedulerSide
 
 CLIENT = "Client-engine-1"
@@ -33,10 +33,10 @@ class Scheduler:
 
     def worker_send(self, worker, message):
         assert message["op"] == HEAR
-        self.heard += [(worker, key, Word(word)) for key, word, _ in message["frames"]]
+        self.heard += [(worker, key, Signal(word)) for key, word, _ in message["frames"]]
 
     def client_send(self, client, message):
-        self.told += [(key, Word(word)) for key, word, _ in message["event"][1]]
+        self.told += [(key, Signal(word)) for key, word, _ in message["event"][1]]
 
     def client_releases_keys(self, keys, client):
         self.released += keys
@@ -67,34 +67,34 @@ def place(side, worker, start="waiting"):
 
 
 def welcome(side, worker):
-    side.say(worker, [("", int(Word.HELLO), b"")])
+    side.say(worker, [("", int(Signal.HELLO), b"")])
 
 
 async def test_a_call_that_nobody_has_is_withdrawn(side):
     side.dask.tasks[KEY] = SimpleNamespace(state="queued", who_wants={CLIENT})
-    side.ask(CLIENT, KEY, Word.CANCEL)
+    side.ask(CLIENT, KEY, Signal.CANCEL)
     assert side.dask.released == [KEY]
-    assert side.dask.told == [(KEY, Word.WITHDRAWN)]
+    assert side.dask.told == [(KEY, Signal.WITHDRAWN)]
 
 
 async def test_a_worker_is_asked_whether_a_call_has_begun(side):
     welcome(side, "w1")
     place(side, "w1")
-    side.ask(CLIENT, KEY, Word.KILL)
-    assert side.dask.heard[-1] == ("w1", KEY, Word.KILL)
+    side.ask(CLIENT, KEY, Signal.KILL)
+    assert side.dask.heard[-1] == ("w1", KEY, Signal.KILL)
     assert not side.dask.told
-    side.say("w1", [(KEY, int(Word.UNBEGUN), b"")])
-    assert side.dask.told == [(KEY, Word.WITHDRAWN)]
+    side.say("w1", [(KEY, int(Signal.UNBEGUN), b"")])
+    assert side.dask.told == [(KEY, Signal.WITHDRAWN)]
 
 
 async def test_a_call_that_was_stolen_meanwhile_is_ended_where_it_is_now(side):
     for worker in ("w1", "w2"):
         welcome(side, worker)
     place(side, "w1")
-    side.ask(CLIENT, KEY, Word.CANCEL)
+    side.ask(CLIENT, KEY, Signal.CANCEL)
     side.dask.tasks[KEY].processing_on.address = "w2"
-    side.say("w1", [(KEY, int(Word.UNBEGUN), b"")])
-    assert side.dask.heard[-1] == ("w2", KEY, Word.CANCEL)
+    side.say("w1", [(KEY, int(Signal.UNBEGUN), b"")])
+    assert side.dask.heard[-1] == ("w2", KEY, Signal.CANCEL)
     assert not side.dask.told
 
 
@@ -103,9 +103,9 @@ async def test_a_call_is_given_to_one_worker_only(side):
         welcome(side, worker)
     place(side, "w1")
     side.transition(KEY, "processing", "released")
-    assert side.dask.told == [(KEY, Word.LOST)]
+    assert side.dask.told == [(KEY, Signal.LOST)]
     place(side, "w2")
-    assert side.dask.heard[-1] == ("w2", KEY, Word.BAN)
+    assert side.dask.heard[-1] == ("w2", KEY, Signal.BAN)
 
 
 async def test_what_the_engine_lets_go_of_is_not_lost(side):
@@ -117,15 +117,15 @@ async def test_what_the_engine_lets_go_of_is_not_lost(side):
 
 async def test_a_worker_that_comes_later_hears_what_was_said_before(side):
     side.dask.tasks[KEY] = SimpleNamespace(state="queued", who_wants={CLIENT})
-    side.ask(CLIENT, KEY, Word.HOLD)
+    side.ask(CLIENT, KEY, Signal.HOLD)
     place(side, "w1")
     assert not side.dask.heard
     sent = []
     side.dask.worker_send = lambda worker, message: sent.extend(message["frames"])
     welcome(side, "w1")
     ((_, word, payload),) = sent
-    assert word == Word.WELCOME
-    assert pickle.loads(payload) == {KEY: Word.HOLD}
+    assert word == Signal.WELCOME
+    assert pickle.loads(payload) == {KEY: Signal.HOLD}
 
 
 async def test_an_engine_that_leaves_takes_all_that_it_has_with_it(side):
@@ -133,7 +133,7 @@ async def test_an_engine_that_leaves_takes_all_that_it_has_with_it(side):
     side.dask.workers["w1"] = SimpleNamespace(processing=[])
     welcome(side, "w1")
     side.remove_client(side.dask, CLIENT)
-    assert side.dask.heard[-1] == ("w1", CLIENT, Word.LEAVE)
+    assert side.dask.heard[-1] == ("w1", CLIENT, Signal.LEAVE)
     assert CLIENT not in side._watching
 
 
@@ -194,7 +194,7 @@ def cut_off(side):
     """Dask lets go of a worker that executes a call and has a lease of ten seconds."""
     welcome(side, "w1")
     place(side, "w1")
-    side.say("w1", [("", int(Word.PULSE), pickle.dumps((10.0, 0.0)))])
+    side.say("w1", [("", int(Signal.PULSE), pickle.dumps((10.0, 0.0)))])
     del side.dask.workers["w1"]
     side.transition(KEY, "processing", "released")
     side.remove_worker(side.dask, "w1")
@@ -205,7 +205,7 @@ def cut_off(side):
 async def test_a_call_is_lost_when_it_has_certainly_ended_and_not_before(side, worker_of_a_lease, end):
     cut_off(side)
     await worker_of_a_lease.looked.wait()
-    side.ask(CLIENT, KEY, Word.KILL)  # who asks meanwhile is told the same, and nothing else
+    side.ask(CLIENT, KEY, Signal.KILL)  # who asks meanwhile is told the same, and nothing else
     for _ in range(10):
         await anyio.lowlevel.checkpoint()
     assert not side.dask.told
@@ -213,8 +213,8 @@ async def test_a_call_is_lost_when_it_has_certainly_ended_and_not_before(side, w
         worker_of_a_lease.now += 10.0 + lease.MARGIN
     else:
         worker_of_a_lease.ended = True
-    await told(side, (KEY, Word.LOST))
-    assert side.dask.told == [(KEY, Word.LOST)]
+    await told(side, (KEY, Signal.LOST))
+    assert side.dask.told == [(KEY, Signal.LOST)]
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -232,7 +232,7 @@ async def test_an_engine_is_greeted_when_nothing_executes_of_those_that_have_gon
         tasks.start_soon(greet)
         await worker_of_a_lease.looked.wait()
         assert not greeted
-        side.say("w2", [(CLIENT, int(Word.LEFT), b"")])
+        side.say("w2", [(CLIENT, int(Signal.LEFT), b"")])
         for _ in range(10):
             await anyio.lowlevel.checkpoint()
         assert not greeted

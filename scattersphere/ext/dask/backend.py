@@ -26,7 +26,7 @@ from scattersphere.engine.backends.workerlane import is_small
 from scattersphere.engine.loops import TrioLoop, current_loop
 from scattersphere.ext.dask import lease
 from scattersphere.ext.dask.handle import DaskHandle, died, lost
-from scattersphere.ext.dask.messages import ASK, NEWS, Fence, Terms, Word, key_of
+from scattersphere.ext.dask.messages import ASK, NEWS, Fence, Signal, Terms, key_of
 from scattersphere.ext.dask.scheduler import SchedulerSide
 from scattersphere.ext.dask.site import carry_out
 from scattersphere.ext.dask.values import DaskValue
@@ -321,7 +321,7 @@ class DaskBackend:
         if client is not None and self._given.client is None:
             await _close(client)
         elif client is not None and client.status == "running":
-            self._send(client, "", Word.LEAVE)
+            self._send(client, "", Signal.LEAVE)
             client.unsubscribe_topic(NEWS)
 
     # ---- calls on their way
@@ -396,15 +396,15 @@ class DaskBackend:
             if handle.to_end is not None:  # asked while it was on its way
                 self.tell(handle, handle.to_end)
             elif handle.paused:
-                self.tell(handle, Word.HOLD)
+                self.tell(handle, Signal.HOLD)
 
-    def tell(self, handle: DaskHandle, word: Word, payload: bytes = b"") -> None:
+    def tell(self, handle: DaskHandle, word: Signal, payload: bytes = b"") -> None:
         """Say something to a call; on Dask's loop."""
         if self._client is not None and handle.future is not None and not handle.ended:
             self._send(self._client, handle.key, word, payload)
 
     @staticmethod
-    def _send(client: Any, key: str, word: Word, payload: bytes = b"") -> None:
+    def _send(client: Any, key: str, word: Signal, payload: bytes = b"") -> None:
         client._send_to_scheduler(  # noqa: SLF001 - Dask has no public way that keeps the order of what it sends itself
             {"op": ASK, "key": key, "word": int(word), "payload": payload}
         )
@@ -442,13 +442,13 @@ class DaskBackend:
 
     def _news(self, event: tuple[float, Iterable[tuple[str, int, bytes]]]) -> None:
         for key, number, payload in event[1]:
-            word = Word(number)
+            word = Signal(number)
             handle = self._handles.get(key)
-            if word is Word.THREADS:
+            if word is Signal.THREADS:
                 self._take_threads(int(payload))
             elif handle is not None:
                 handle.take(word, payload)
-            elif word is Word.LOG:
+            elif word is Signal.LOG:
                 self.take_line(0, None, *pickle.loads(payload))  # noqa: S301 - from a worker of ours
 
     def take_line(

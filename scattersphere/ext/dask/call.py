@@ -10,18 +10,18 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from scattersphere.ext.dask.messages import SHORT, WINDOW, Word
+from scattersphere.ext.dask.messages import SHORT, WINDOW, Signal
 from scattersphere.ext.dask.values import laid_out
 from scattersphere.logs.remotefailure import RemoteFailure
 from scattersphere.worker.messages import dumps
 from scattersphere.worker.pipes import Kind
 
 if TYPE_CHECKING:
-    from scattersphere.ext.dask.messages import Order
+    from scattersphere.ext.dask.messages import CallOrder
     from scattersphere.ext.dask.site import Guest, Site
     from scattersphere.worker.process import WorkerProcess
 
-_RESULT = {Kind.VALUE: Word.VALUE, Kind.FAILURE: Word.FAILURE, Kind.CANCELLED: Word.CANCELLED}
+_RESULT = {Kind.VALUE: Signal.VALUE, Kind.FAILURE: Signal.FAILURE, Kind.CANCELLED: Signal.CANCELLED}
 _GO_ON = dumps(("go on", ""))
 QUICK = 0.002
 """Seconds for which it is not said that a body has begun: what ends in that time says both at once."""
@@ -35,7 +35,7 @@ class SiteCall:
     """A call that has come to a Dask worker. `run` is for the thread that Dask gives it, `hear` for any."""
 
     def __init__(
-        self, site: Site, guest: Guest, order: Order, values: tuple[bytes | None, ...], *, held: bool
+        self, site: Site, guest: Guest, order: CallOrder, values: tuple[bytes | None, ...], *, held: bool
     ) -> None:
         self._site = site
         self._guest = guest
@@ -57,38 +57,38 @@ class SiteCall:
 
     # ---- what the engine says
 
-    def hear(self, word: Word, payload: bytes) -> None:
+    def hear(self, word: Signal, payload: bytes) -> None:
         """Take what the engine says."""
         process = self._process
         match word:
-            case Word.ANSWER:
+            case Signal.ANSWER:
                 self._answers.put(payload)
-            case Word.TAKEN:
+            case Signal.TAKEN:
                 self._credit.release(WINDOW // 2)
-            case Word.HOLD | Word.GO:
-                self._held = word is Word.HOLD
+            case Signal.HOLD | Signal.GO:
+                self._held = word is Signal.HOLD
                 if (
                     process := self._process
                 ) is not None:  # after the flag; `_enter` does it the other way round
                     process.tell(self, Kind.PAUSE if self._held else Kind.RESUME, self._order.number)
-            case Word.CANCEL:
+            case Signal.CANCEL:
                 self._cancelled = True
                 if (
                     process := self._process
                 ) is not None:  # after the flag; `_enter` does it the other way round
                     process.tell(self, Kind.CANCEL, self._order.number)
-            case Word.KILL:
+            case Signal.KILL:
                 self._killed = True
                 if (process := self._process) is not None:
                     process.kill(self)
                 self._answers.put(None)
                 self._credit.release(WINDOW)
-            case Word.WHERE if process is not None:
+            case Signal.WHERE if process is not None:
                 process.tell(self, Kind.WHERE, self._order.number)
             case _:
                 pass
 
-    def ask(self, word: Word, payload: bytes = b"") -> bytes:
+    def ask(self, word: Signal, payload: bytes = b"") -> bytes:
         """Ask the engine, and wait for its answer. Raises an error of ours if the call is to end instead."""
         if not self._killed:
             self._site.say(self._order.key, word, payload)
@@ -97,7 +97,7 @@ class SiteCall:
                 return answer
         raise _EndedError
 
-    def fetch(self, word: Word, payload: bytes) -> Any:
+    def fetch(self, word: Signal, payload: bytes) -> Any:
         """Ask, and unpack the answer. Raises RuntimeError with the engine's words if it has not what was asked for."""
         good, content = pickle.loads(self.ask(word, payload))  # noqa: S301 - from the engine that this worker serves
         if not good:
@@ -107,7 +107,7 @@ class SiteCall:
     def lose(self, why: str) -> None:
         """End it here, because it may begin elsewhere."""
         self._lost_for = why
-        self.hear(Word.KILL, b"")
+        self.hear(Signal.KILL, b"")
 
     # ---- carrying it out
 
@@ -122,13 +122,13 @@ class SiteCall:
         except _EndedError:
             told = _died("killed before it began")
         except Exception as exc:  # noqa: BLE001 - without code or process the call fails
-            told = Word.FAILURE, dumps(RemoteFailure.of(exc, f"{type(exc).__name__}: {exc}"))
-        if self._lost_for and told[0] is Word.DIED:
-            told = Word.LOST, f"the Dask worker {self._guest.place} {self._lost_for}".encode()
+            told = Signal.FAILURE, dumps(RemoteFailure.of(exc, f"{type(exc).__name__}: {exc}"))
+        if self._lost_for and told[0] is Signal.DIED:
+            told = Signal.LOST, f"the Dask worker {self._guest.place} {self._lost_for}".encode()
         self._site.say(self._order.key, *told)
         return self._result
 
-    def _attempt(self, *, again: bool) -> tuple[Word, bytes] | None:
+    def _attempt(self, *, again: bool) -> tuple[Signal, bytes] | None:
         """Have one process carry it out. None if that had gone before; not where there is no other try."""
         process = self._guest.take()
         if not self._enter(process):
@@ -140,7 +140,7 @@ class SiteCall:
             if process.started and not self._may_begin(process):
                 self._leave(process)
                 self._guest.put(process)
-                return Word.CANCELLED, b""
+                return Signal.CANCELLED, b""
         except _EndedError:
             return self._lost(process, "")
         try:
@@ -173,12 +173,12 @@ class SiteCall:
     def _may_begin(self, process: WorkerProcess) -> bool:
         self._where = self._guest.describe(process)
         if not self._held:
-            self._site.say(self._order.key, Word.BEGUN, self._where.encode(), at_once=False)
+            self._site.say(self._order.key, Signal.BEGUN, self._where.encode(), at_once=False)
             return True
-        word, _ = pickle.loads(self.ask(Word.MAY_BEGIN, self._where.encode()))  # noqa: S301 - from the engine
+        word, _ = pickle.loads(self.ask(Signal.MAY_BEGIN, self._where.encode()))  # noqa: S301 - from the engine
         return bool(word == "go on")
 
-    def _listen(self, process: WorkerProcess) -> tuple[Word, bytes]:
+    def _listen(self, process: WorkerProcess) -> tuple[Signal, bytes]:
         """Pass on what the process says, until the body ends or the process does."""
         process.versions.update(slug for slug, _ in self._order.code)
         why = ""
@@ -197,7 +197,7 @@ class SiteCall:
             pass  # it is ending
         return self._lost(process, why)
 
-    def _lost(self, process: WorkerProcess, why: str) -> tuple[Word, bytes]:
+    def _lost(self, process: WorkerProcess, why: str) -> tuple[Signal, bytes]:
         """Wait until the process has gone, and tell how."""
         how = self._guest.reap(process)
         self._leave(process)
@@ -207,15 +207,15 @@ class SiteCall:
             how += " (out of memory?)"
         return _died(f"{why or how} ({self._guest.describe(process)})")
 
-    def _take(self, process: WorkerProcess, kind: Kind, payload: bytes) -> tuple[Word, bytes] | None:
+    def _take(self, process: WorkerProcess, kind: Kind, payload: bytes) -> tuple[Signal, bytes] | None:
         """Handle one frame; return what the engine is to be told if it is the last one."""
         match kind:
             case Kind.VALUE | Kind.FAILURE | Kind.CANCELLED:
                 return self._ended(process, kind, payload)
             case Kind.CHECK:
-                process.calls.send(Kind.ANSWER, self.ask(Word.CHECK) if self._held else _GO_ON)
+                process.calls.send(Kind.ANSWER, self.ask(Signal.CHECK) if self._held else _GO_ON)
             case Kind.RESULTS:
-                process.calls.send(Kind.ANSWER, self.ask(Word.RESULTS))
+                process.calls.send(Kind.ANSWER, self.ask(Signal.RESULTS))
             case Kind.READY:
                 process.started = True
             case Kind.LOG | Kind.PROGRESS:
@@ -234,27 +234,27 @@ class SiteCall:
             case Kind.LOG:
                 number, level, message, logger, when = pickle.loads(payload)  # noqa: S301 - from our process
                 ago = max(0.0, monotonic() - when)  # each machine has a clock of its own
-                say(key, Word.LOG, dumps((number, level, message, logger, ago)))
+                say(key, Signal.LOG, dumps((number, level, message, logger, ago)))
             case Kind.PROGRESS:
-                say(key, Word.PROGRESS, payload)
+                say(key, Signal.PROGRESS, payload)
             case Kind.HELD:
-                say(key, Word.HELD, payload)
+                say(key, Signal.HELD, payload)
             case Kind.HERE:
                 number, place = pickle.loads(payload)  # noqa: S301 - as above
                 if number == self._order.number and place:
-                    say(key, Word.HERE, f"{place} ({self._where})".encode())
+                    say(key, Signal.HERE, f"{place} ({self._where})".encode())
             case _:
                 pass
 
-    def _ended(self, process: WorkerProcess, kind: Kind, payload: bytes) -> tuple[Word, bytes]:
+    def _ended(self, process: WorkerProcess, kind: Kind, payload: bytes) -> tuple[Signal, bytes]:
         if kind is Kind.FAILURE:
             failure: RemoteFailure = pickle.loads(payload)  # noqa: S301 - as above
             process.exhausted = process.exhausted or ("builtins", "MemoryError") in failure.lineage
         elif kind is Kind.VALUE and len(payload) > SHORT:
             self._result = payload
             if self._order.keep and len(payload) >= self._order.keep:
-                return Word.STAYS, dumps((self._type, len(payload)))
-            return Word.STORED, b""
+                return Signal.STAYS, dumps((self._type, len(payload)))
+            return Signal.STORED, b""
         return _RESULT[kind], payload
 
 
@@ -265,5 +265,5 @@ def _is_readable(descriptor: int, seconds: float) -> bool:
     return bool(poll.poll(seconds * 1e3))
 
 
-def _died(how: str) -> tuple[Word, bytes]:
-    return Word.DIED, how.encode()
+def _died(how: str) -> tuple[Signal, bytes]:
+    return Signal.DIED, how.encode()

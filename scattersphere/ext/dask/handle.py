@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from distributed import KilledWorker
 
 from scattersphere.abc import Handle, Outcome, OutcomeKind
-from scattersphere.ext.dask.messages import WINDOW, Order, Terms, Word
+from scattersphere.ext.dask.messages import WINDOW, CallOrder, Signal, Terms
 from scattersphere.ext.dask.site import RefusedByWorkerError
 from scattersphere.ext.dask.values import DaskValue, packing
 from scattersphere.logs.failures import text_of
@@ -30,9 +30,9 @@ WHERE_SECONDS = 0.05
 """How long `where` waits for the answer of another machine."""
 
 _KINDS = {
-    Word.VALUE: OutcomeKind.VALUE,
-    Word.FAILURE: OutcomeKind.EXCEPTION,
-    Word.CANCELLED: OutcomeKind.CANCELLED,
+    Signal.VALUE: OutcomeKind.VALUE,
+    Signal.FAILURE: OutcomeKind.EXCEPTION,
+    Signal.CANCELLED: OutcomeKind.CANCELLED,
 }
 
 
@@ -48,12 +48,12 @@ class DaskHandle(Handle):
         self.needs: Mapping[str, int] = call.needs
         self.channel: CallChannel = CallChannel(call)
         self.key: str = ""
-        self.order: Order
+        self.order: CallOrder
         self.future: Any = None
         self.values: list[DaskValue] = []
         """Results among its arguments that are on the cluster."""
         self.ended: bool = False
-        self.to_end: Word | None = None
+        self.to_end: Signal | None = None
         """CANCEL or KILL, once it was asked to end."""
         self.paused: bool = False
         self._backend = backend
@@ -71,30 +71,30 @@ class DaskHandle(Handle):
     def cancel(self) -> None:
         """Ask it to end; one that waits in Dask does not begin."""
         if self.to_end is None:
-            self.to_end = Word.CANCEL
+            self.to_end = Signal.CANCEL
         self._backend.post(self._ask_to_end)
 
     def kill(self) -> None:
         """Kill its process, and what that has started."""
-        self.to_end = Word.KILL
+        self.to_end = Signal.KILL
         self._backend.post(self._ask_to_end)
 
     def pause(self) -> None:
         """Hold it at its first step, or at its next checkpoint."""
         self.paused = True
-        self._backend.post(self._backend.tell, self, Word.HOLD)
+        self._backend.post(self._backend.tell, self, Signal.HOLD)
 
     def resume(self) -> None:
         """Hold it no longer."""
         self.paused = False
-        self._backend.post(self._backend.tell, self, Word.GO)
+        self._backend.post(self._backend.tell, self, Signal.GO)
 
     def where(self) -> str:
         """Ask the process which line it executes. An old answer where it does not react in time."""
         if self.ended or not self._begun:
             return ""
         self._answered.clear()
-        self._backend.post(self._backend.tell, self, Word.WHERE)
+        self._backend.post(self._backend.tell, self, Signal.WHERE)
         if not self._backend.is_here():
             self._answered.wait(WHERE_SECONDS)
         return "" if self.ended else self._place
@@ -111,7 +111,7 @@ class DaskHandle(Handle):
             message = self.message.pack(self.call)
         digests = {slug: parcels.digest_of(slug) for slug in sorted(parcels.versions_named(message))}
         code = tuple((slug, digest) for slug, digest in digests.items() if digest is not None)
-        self.order = Order(
+        self.order = CallOrder(
             Terms.here(),
             self.key,
             self.number,
@@ -122,26 +122,26 @@ class DaskHandle(Handle):
             message,
         )
 
-    def take(self, word: Word, payload: bytes) -> None:
+    def take(self, word: Signal, payload: bytes) -> None:
         """Take what is said about it."""
         match word:
-            case Word.LOG:
+            case Signal.LOG:
                 self._count()
                 self._backend.take_line(self.number, self.channel, *pickle.loads(payload))  # noqa: S301 - from a worker of ours
-            case Word.PROGRESS:
+            case Signal.PROGRESS:
                 self._count()
                 number, *report = pickle.loads(payload)  # noqa: S301 - as above
                 if number == self.number:
                     self.channel.progress(*report)
-            case Word.HELD:
+            case Signal.HELD:
                 if pickle.loads(payload)[0] == self.number:  # noqa: S301 - as above
                     self.channel.held()
-            case Word.HERE:
+            case Signal.HERE:
                 self._place = payload.decode()
                 self._answered.set()
-            case Word.BEGUN:
+            case Signal.BEGUN:
                 self._backend.soon(self._begin, payload.decode())
-            case Word.MAY_BEGIN | Word.CHECK | Word.RESULTS | Word.LACKS:
+            case Signal.MAY_BEGIN | Signal.CHECK | Signal.RESULTS | Signal.LACKS:
                 self._take_question(word, payload)
             case _:
                 self._take_end(word, payload)
@@ -150,37 +150,37 @@ class DaskHandle(Handle):
         """Take note of a line or a report; say so to the worker once there are many."""
         self._taken += 1
         if self._taken % (WINDOW // 2) == 0:
-            self._backend.tell(self, Word.TAKEN)
+            self._backend.tell(self, Signal.TAKEN)
 
-    def _take_question(self, word: Word, payload: bytes) -> None:
+    def _take_question(self, word: Signal, payload: bytes) -> None:
         match word:
-            case Word.MAY_BEGIN:
+            case Signal.MAY_BEGIN:
                 self._aside(self._may_begin, payload.decode())
-            case Word.CHECK:
+            case Signal.CHECK:
                 self._aside(self._check)
-            case Word.RESULTS:
+            case Signal.RESULTS:
                 self._aside(self._results)
             case _:
                 self._aside(self._pack_versions, pickle.loads(payload))  # noqa: S301 - from a worker of ours
 
-    def _take_end(self, word: Word, payload: bytes) -> None:
+    def _take_end(self, word: Signal, payload: bytes) -> None:
         match word:
-            case Word.VALUE | Word.FAILURE | Word.CANCELLED:
+            case Signal.VALUE | Signal.FAILURE | Signal.CANCELLED:
                 self.end(Reply(_KINDS[word], payload).outcome(self.call.name))
-            case Word.STAYS:
+            case Signal.STAYS:
                 kind, size = pickle.loads(payload)  # noqa: S301 - from a worker of ours
                 future, self.future = self.future, None  # released with the value
                 value = DaskValue(future, self.call.name, kind, size, self._backend.fetch)
                 self.end(Outcome(OutcomeKind.VALUE, value))
-            case Word.STORED:
+            case Signal.STORED:
                 self._backend.spawn(self._fetch())
-            case Word.DIED:
+            case Signal.DIED:
                 self.end(died(payload.decode()))
-            case Word.WITHDRAWN:
+            case Signal.WITHDRAWN:
                 self.end(Outcome(OutcomeKind.CANCELLED))
-            case Word.LOST:
+            case Signal.LOST:
                 self.end(lost(payload.decode()))
-            case Word.ERRED:
+            case Signal.ERRED:
                 self._backend.spawn(self._find_out())
             case _:
                 pass
@@ -233,7 +233,7 @@ class DaskHandle(Handle):
         threading.Thread(target=work, args=args, name=name, daemon=True).start()
 
     def _answer(self, payload: bytes) -> None:
-        self._backend.post(self._backend.tell, self, Word.ANSWER, payload)
+        self._backend.post(self._backend.tell, self, Signal.ANSWER, payload)
 
     def _begin(self, where: str) -> None:
         """On the Server's loop: take note that it has begun."""
@@ -255,7 +255,7 @@ class DaskHandle(Handle):
         if answer:
             self._answer(dumps(("go on" if begins else "cancelled", "")))
             if not self.paused:
-                self._backend.post(self._backend.tell, self, Word.GO)
+                self._backend.post(self._backend.tell, self, Signal.GO)
 
     def _check(self) -> None:
         reason = self.channel.check()

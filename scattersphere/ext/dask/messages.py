@@ -33,7 +33,7 @@ WINDOW = 1000
 """Lines and reports of one call that may be on their way; then its body waits until the engine has taken half."""
 
 
-class Word(IntEnum):
+class Signal(IntEnum):
     """What is said about a call. The comment tells what comes with it."""
 
     # engine -> worker
@@ -168,7 +168,7 @@ class Fence(NamedTuple):
     """After which they have certainly ended, if it meets another one, or none."""
 
 
-class Order(NamedTuple):
+class CallOrder(NamedTuple):
     """A call, as it comes to a Dask worker."""
 
     terms: Terms

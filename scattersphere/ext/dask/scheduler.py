@@ -18,7 +18,7 @@ from dask.utils import parse_timedelta
 from distributed import SchedulerPlugin
 
 from scattersphere.ext.dask import lease
-from scattersphere.ext.dask.messages import ASK, HEAR, NAME, NEWS, SAY, Fence, Frame, Terms, Word, client_of
+from scattersphere.ext.dask.messages import ASK, HEAR, NAME, NEWS, SAY, Fence, Frame, Signal, Terms, client_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
@@ -45,7 +45,7 @@ class SchedulerSide(SchedulerPlugin):
         """Calls of such workers."""
         self._leaving: defaultdict[str, dict[str, asyncio.Event]] = defaultdict(dict)
         """By engine that has gone: the workers where something of it may still execute."""
-        self._notes: dict[str, Word] = {}
+        self._notes: dict[str, Signal] = {}
         """BAN or HOLD, for calls that come to a worker."""
         self._watching: dict[str, asyncio.Event] = {}
         """By client: set when it leaves."""
@@ -87,7 +87,7 @@ class SchedulerSide(SchedulerPlugin):
 
     def ask(self, client: str, key: str, word: int, payload: bytes = b"") -> None:
         """Take to the right worker what an engine says about a call."""
-        if word == Word.LEAVE:
+        if word == Signal.LEAVE:
             self.remove_client(self._scheduler, client)
             return
         if key in self._losing:  # what is to be said is that it was lost, and when
@@ -96,11 +96,11 @@ class SchedulerSide(SchedulerPlugin):
         worker = None if task is None or task.state != "processing" else task.processing_on.address
         if worker in self._workers:
             self._hear(worker, [(key, word, payload)])
-        elif word in (Word.CANCEL, Word.KILL):
+        elif word in (Signal.CANCEL, Signal.KILL):
             self._withdraw(key)
-        elif task is not None and word == Word.HOLD:
-            self._notes.setdefault(key, Word.HOLD)
-        elif self._notes.get(key) == Word.HOLD and word == Word.GO:
+        elif task is not None and word == Signal.HOLD:
+            self._notes.setdefault(key, Signal.HOLD)
+        elif self._notes.get(key) == Signal.HOLD and word == Signal.GO:
             del self._notes[key]
 
     def remove_client(self, scheduler: Any, client: str) -> None:
@@ -110,7 +110,7 @@ class SchedulerSide(SchedulerPlugin):
             leaves.set()
             for worker in self._workers & scheduler.workers.keys():
                 self._leaving[client][worker] = asyncio.Event()
-                self._hear(worker, [(client, Word.LEAVE, b"")])
+                self._hear(worker, [(client, Signal.LEAVE, b"")])
             for worker in self._ends:
                 self._leaving[client][worker] = asyncio.Event()
 
@@ -127,14 +127,14 @@ class SchedulerSide(SchedulerPlugin):
         """Take to their engines what a worker says about calls."""
         news: defaultdict[str, list[Frame]] = defaultdict(list)
         for key, word, payload in frames:
-            if word == Word.HELLO:
+            if word == Signal.HELLO:
                 self._welcome(worker)
-            elif word == Word.PULSE:
+            elif word == Signal.PULSE:
                 self._leased[worker] = lease.clock() + pickle.loads(payload)[0] + lease.MARGIN  # noqa: S301 - from a worker of ours
-                self._hear(worker, [("", Word.PULSE, payload)])
-            elif word == Word.LEFT:
+                self._hear(worker, [("", Signal.PULSE, payload)])
+            elif word == Signal.LEFT:
                 self._has_left(key, worker)
-            elif word == Word.UNBEGUN:
+            elif word == Signal.UNBEGUN:
                 self._not_begun(worker, key)
             else:
                 news[client_of(key)].append((key, word, payload))
@@ -150,12 +150,12 @@ class SchedulerSide(SchedulerPlugin):
         self._workers.add(worker)
         given = self._scheduler.workers[worker].processing if worker in self._scheduler.workers else ()
         notes = {task.key: int(self._notes[task.key]) for task in given if task.key in self._notes}
-        self._hear(worker, [("", Word.WELCOME, pickle.dumps(notes))])
+        self._hear(worker, [("", Signal.WELCOME, pickle.dumps(notes))])
 
     def _not_begun(self, worker: str, key: str) -> None:
         task = self._scheduler.tasks.get(key)
         if task is not None and task.state == "processing" and task.processing_on.address != worker:
-            self.ask(client_of(key), key, Word.CANCEL)  # it was stolen from it meanwhile
+            self.ask(client_of(key), key, Signal.CANCEL)  # it was stolen from it meanwhile
         else:
             self._withdraw(key)
 
@@ -164,7 +164,7 @@ class SchedulerSide(SchedulerPlugin):
         client = client_of(key)
         if key in self._scheduler.tasks and client in self._scheduler.clients:
             self._scheduler.client_releases_keys([key], client)
-        self._tell(client, [(key, Word.WITHDRAWN, b"")])
+        self._tell(client, [(key, Signal.WITHDRAWN, b"")])
 
     # ---- from Dask
 
@@ -175,7 +175,7 @@ class SchedulerSide(SchedulerPlugin):
             return
         if finish == "processing":
             if key in self._placed:
-                self._notes[key] = Word.BAN
+                self._notes[key] = Signal.BAN
             note, worker = self._notes.get(key), self._scheduler.tasks[key].processing_on.address
             self._placed.setdefault(key, worker)
             if note is not None and worker in self._workers:
@@ -186,10 +186,10 @@ class SchedulerSide(SchedulerPlugin):
         elif not self._scheduler.tasks[key].who_wants:  # the engine has let go of it
             return
         elif finish == "erred":
-            self._tell_when_over(key, Word.ERRED, b"")
+            self._tell_when_over(key, Signal.ERRED, b"")
         elif finish == "released" and start in ("processing", "memory"):
             words = "the Dask worker that had it is gone, or gave it back"
-            self._tell_when_over(key, Word.LOST, words.encode())
+            self._tell_when_over(key, Signal.LOST, words.encode())
 
     def add_worker(self, scheduler: Any, worker: str) -> None:  # noqa: ARG002 - Dask's signature
         """Tell the engines that the cluster has grown."""
@@ -203,7 +203,7 @@ class SchedulerSide(SchedulerPlugin):
 
     # ---- workers that are gone, or only cut off
 
-    def _tell_when_over(self, key: str, word: Word, payload: bytes) -> None:
+    def _tell_when_over(self, key: str, word: Signal, payload: bytes) -> None:
         """Tell an engine that a call was lost, when it certainly executes no more."""
         worker = self._placed.get(key, "")
         if worker in self._scheduler.workers or self._end_of(worker) is None:
@@ -241,7 +241,7 @@ class SchedulerSide(SchedulerPlugin):
         return task
 
     def _tell_threads(self) -> None:
-        told = ("", int(Word.THREADS), str(self._scheduler.total_nthreads).encode())
+        told = ("", int(Signal.THREADS), str(self._scheduler.total_nthreads).encode())
         for client in self._watching:
             self._tell(client, [told])
 

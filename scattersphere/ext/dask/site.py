@@ -21,7 +21,7 @@ from distributed import WorkerPlugin, get_worker
 from scattersphere.engine.backends.workerprocess import IdleWorkers, is_exhausted
 from scattersphere.ext.dask import lease
 from scattersphere.ext.dask.call import SiteCall
-from scattersphere.ext.dask.messages import HEAR, NAME, SAY, Order, Terms, Word, client_of
+from scattersphere.ext.dask.messages import HEAR, NAME, SAY, CallOrder, Signal, Terms, client_of
 from scattersphere.registry.parcels import Parcel, unpack
 from scattersphere.registry.snapshots.store import STORE_VARIABLE, SnapshotStore
 
@@ -57,7 +57,7 @@ def carry_out(order: tuple[Any, ...], message: bytes | None = None, *values: byt
     unlike = Terms(*terms).unlike(Terms.here(), f"the Dask worker {worker.address}")
     if unlike:
         raise RefusedByWorkerError(unlike)
-    call = Order(Terms(*terms), *rest)
+    call = CallOrder(Terms(*terms), *rest)
     return site_of(worker).carry_out(call if message is None else call._replace(message=message), values)
 
 
@@ -78,7 +78,7 @@ def site_of(worker: Any) -> Site:
 async def _make_site(worker: Any) -> Site:
     site = Site(worker)
     await worker.plugin_add(site, name=NAME, catch_errors=False)
-    site.say("", Word.HELLO)
+    site.say("", Signal.HELLO)
     site.renew()
     async with asyncio.timeout(WELCOME_SECONDS):
         await site.welcomed.wait()
@@ -103,7 +103,7 @@ class Site(WorkerPlugin):
         self._lease: float = lease.seconds()
         self._leased_until = float("-inf")
         self._calls: dict[str, SiteCall] = {}
-        self._notes: dict[str, Word] = {}
+        self._notes: dict[str, Signal] = {}
         self._guests: dict[str, Guest] = {}
         self._outbox: deque[Frame] = deque()
         self._due = False
@@ -119,16 +119,16 @@ class Site(WorkerPlugin):
 
     # ---- calls
 
-    def carry_out(self, order: Order, values: tuple[bytes | None, ...]) -> bytes | None:
+    def carry_out(self, order: CallOrder, values: tuple[bytes | None, ...]) -> bytes | None:
         """Carry out a call in the present thread, unless it may not begin any more."""
         guest = self._guest(client_of(order.key))
         with self._guard:
             while not self.closed and lease.clock() >= self._leased_until:
                 self._changed.wait(self._lease)
             note = self._notes.pop(order.key, None)
-            if note is Word.BAN or self.closed or guest.left or self._was_taken_away(order.key):
+            if note is Signal.BAN or self.closed or guest.left or self._was_taken_away(order.key):
                 return None
-            held = order.held or note is Word.HOLD
+            held = order.held or note is Signal.HOLD
             call = self._calls[order.key] = SiteCall(self, guest, order, values, held=held)
         try:
             return call.run()
@@ -151,7 +151,7 @@ class Site(WorkerPlugin):
                 guest = self._guests[client] = Guest(folder, self._worker.state.nthreads, self.place)
             return guest
 
-    def say(self, key: str, word: Word, payload: bytes = b"", *, at_once: bool = True) -> None:
+    def say(self, key: str, word: Signal, payload: bytes = b"", *, at_once: bool = True) -> None:
         """Tell the engine something about a call, `at_once` or with what is said next, or `flush`."""
         with self._guard:
             self._outbox.append((key, int(word), payload))
@@ -178,7 +178,7 @@ class Site(WorkerPlugin):
 
     def renew(self) -> None:
         """Ask the scheduler to go on counting on this worker."""
-        self.say("", Word.PULSE, pickle.dumps((self._lease, lease.clock())))
+        self.say("", Signal.PULSE, pickle.dumps((self._lease, lease.clock())))
 
     def keep_lease(self) -> None:
         """Renew the lease, and end all calls when it is up; in a thread of its own."""
@@ -200,19 +200,19 @@ class Site(WorkerPlugin):
     def hear(self, frames: Iterable[Frame]) -> None:
         """Take what is said about calls."""
         for key, number, payload in frames:
-            word = Word(number)
-            if word is Word.PULSE:
+            word = Signal(number)
+            if word is Signal.PULSE:
                 granted, asked = pickle.loads(payload)  # noqa: S301 - our own, from the scheduler
                 with self._guard:
                     self._leased_until = asked + granted
                     self._changed.notify_all()
                 continue
-            if word is Word.WELCOME:
+            if word is Signal.WELCOME:
                 for noted, note in pickle.loads(payload).items():  # noqa: S301 - from the scheduler
-                    self.note(noted, Word(note))
+                    self.note(noted, Signal(note))
                 self.welcomed.set()
                 continue
-            if word is Word.LEAVE:
+            if word is Signal.LEAVE:
                 self._leave(key)
                 continue
             with self._guard:
@@ -221,19 +221,19 @@ class Site(WorkerPlugin):
                     self._hear_unbegun(key, word)
             if call is not None:
                 call.hear(word, payload)
-            elif word in (Word.CANCEL, Word.KILL):
-                self.say(key, Word.UNBEGUN)
+            elif word in (Signal.CANCEL, Signal.KILL):
+                self.say(key, Signal.UNBEGUN)
 
-    def _hear_unbegun(self, key: str, word: Word) -> None:
-        if word in (Word.CANCEL, Word.KILL):
-            self._notes[key] = Word.BAN
-        elif word is Word.GO:
-            if self._notes.get(key) is Word.HOLD:
+    def _hear_unbegun(self, key: str, word: Signal) -> None:
+        if word in (Signal.CANCEL, Signal.KILL):
+            self._notes[key] = Signal.BAN
+        elif word is Signal.GO:
+            if self._notes.get(key) is Signal.HOLD:
                 del self._notes[key]
-        elif word in (Word.BAN, Word.HOLD):
+        elif word in (Signal.BAN, Signal.HOLD):
             self._notes.setdefault(key, word)
 
-    def note(self, key: str, word: Word) -> None:
+    def note(self, key: str, word: Signal) -> None:
         """Take a note about a call that has not begun."""
         with self._guard:
             self._hear_unbegun(key, word)
@@ -245,7 +245,7 @@ class Site(WorkerPlugin):
             if guest is not None:
                 guest.left = True
         for call in calls:
-            call.hear(Word.KILL, b"")
+            call.hear(Signal.KILL, b"")
         # What does not end by itself takes a second.
         threading.Thread(
             target=self._take_leave, args=(client, guest), name="scattersphere-leave", daemon=True
@@ -256,7 +256,7 @@ class Site(WorkerPlugin):
         with self._guard:
             while any(client_of(key) == client for key in self._calls):
                 self._changed.wait()
-        self.say(client, Word.LEFT)
+        self.say(client, Signal.LEFT)
         if guest is not None:
             guest.close()
 
@@ -321,7 +321,7 @@ class Guest:
                 else:
                     lacking.append(slug)
             if lacking:
-                parcels = call.fetch(Word.LACKS, pickle.dumps(lacking))
+                parcels = call.fetch(Signal.LACKS, pickle.dumps(lacking))
                 for fields in parcels:
                     parcel = Parcel(*fields)
                     unpack(parcel, self._store)
