@@ -229,7 +229,7 @@ class Server(AsyncResource):
         await self._bundles.open(self._executor.loop.start)
         await self._files.open(watch=self._options.watch_jobs)
         if self._durable is not None:
-            await self._durable.restore()
+            await self._durable.restore(self._options.load_timeout)
             for run in self._factory.runs.values():
                 if run.scheduled is not None:
                     self._scheduler.lives(run.id, run.job, run.scheduled.schedule)
@@ -286,11 +286,25 @@ class Server(AsyncResource):
         return Clocks(executor.clock, lambda: dt.datetime.now(dt.UTC), executor.call_at)
 
     async def drain(self) -> None:
-        """Accept no new runs, and wait until those that are there have ended."""
+        """Accept no new runs, and wait until those that are there have ended.
+
+        With a journal it does not wait for those that are paused, or wait for their code: they go on at the next start.
+        """
         self._check_loop()
         self._closing = True
         self._scheduler.stop()
-        await self._executor.all_ended()
+        if self._durable is None:
+            await self._executor.all_ended()
+            return
+        events = self._feed.read(self._feed.last)
+        while any(not self._may_stay(execution) for execution in self._executor.running.values()):
+            if await anext(events, None) is None:
+                return
+
+    def _may_stay(self, execution: Execution) -> bool:
+        """Whether a run goes on at the next start, and does nothing before somebody does something for it."""
+        waits = execution.waits_for or execution.state is RunState.PAUSED
+        return bool(waits) and self._durable is not None and self._durable.survives(execution)
 
     async def aclose(self, *, cancel: bool = False, finish: float | None = None) -> None:
         """Let go of everything. May be repeated; what the first call says counts.
@@ -703,8 +717,8 @@ class Server(AsyncResource):
         What is wrong with the code of a bundle is told by `registry.bundles`.
         """
         problems = {**self._bundles.problems, **self._files.problems}
-        if self._durable is not None and self._durable.recorder.failure is not None:
-            problems[Path(str(self._options.journal))] = self._durable.recorder.failure
+        if self._durable is not None and (problem := self._durable.recorder.problem):
+            problems[Path(str(self._options.journal))] = problem
         return MappingProxyType(problems)
 
     @property

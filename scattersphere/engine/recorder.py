@@ -8,6 +8,7 @@ back. What follows from committed facts needs no commit of its own: its rows go 
 from __future__ import annotations
 
 import json
+import logging
 from array import array
 from functools import partial
 from hashlib import sha256
@@ -49,7 +50,7 @@ from scattersphere.engine.machine.shape import DROPPED
 from scattersphere.engine.timers import within
 from scattersphere.errors import JournalError, SuspendedError
 from scattersphere.logs.failures import text_of
-from scattersphere.logs.runlog import current_attempt
+from scattersphere.logs.runlog import ENGINE_LOGGER, current_attempt
 from scattersphere.model import states
 from scattersphere.model.logs import pack_lines
 
@@ -74,6 +75,8 @@ FRUITLESS = 3
 """Restarts without a new outcome after which what executed has crashed."""
 INLINE_TASKS = 200
 """Tasks of a definition whose text is made on the loop's thread: about a millisecond."""
+CLOCK_BEHIND = 2.0
+"""Seconds by which the clock may be behind the journal before that is a problem: clocks are set by as much."""
 MICRO = 1_000_000
 _MASK = (1 << STATE_BITS) - 1
 DURABILITY = {
@@ -189,6 +192,16 @@ class Recorder:
         """Return the time on the wall in microseconds, never earlier than what the journal has seen."""
         self._wall = max(self._wall, round(self.host.wall_clock.now() * MICRO))
         return self._wall
+
+    @property
+    def problem(self) -> str:
+        """What is wrong: nothing is committed, or the clock was set back; "" where all is well."""
+        if self.failure is not None:
+            return self.failure
+        behind = self._wall / MICRO - self.host.wall_clock.now()
+        if behind < CLOCK_BEHIND:
+            return ""
+        return f"the clock on the wall is {behind:.0f} s behind what the journal has seen: times stand still until then"
 
     def open(self, state: JournalState, *, pid: int, version: str) -> list[Row]:
         """Begin a new life; return the rows of its first transaction, beside which those of its runs come."""
@@ -450,6 +463,8 @@ class Recording:
         """Tasks whose values are to be given up when nobody reads them any more."""
         self.apart: set[int] = self._fails | self._droppable
         """Units that have a row of their own, or are to have one: it would hold against a later `SuccessesRow`."""
+        self._unkept: set[str] = set()
+        """Tasks of which that was said."""
         self._size = len(definition.tasks)
         self._may_pass = durability is Durability.RELAXED
         self._times_out = definition.timeout is not None
@@ -615,9 +630,18 @@ class Recording:
             due = self.micros(attempt.left_at + wait)
             number = execution.machine.record.attempts[unit]
             self._outcomes.append(AttemptRow(execution.id, unit, number, FAILED, text, self.recorder.now()))
+        if form == ValueForm.UNKEPT:
+            self._tell_unkept(attempt, text or "")
         self._outcomes.append(self._step(unit, state, form, data, text, ended=attempt.left_at, due=due))
         self._told[unit] = state
         return self._pass_or_wait(attempt, release)
+
+    def _tell_unkept(self, attempt: Attempt, text: str) -> None:
+        """Say once of a task that its results are not kept, and what that means."""
+        if attempt.task not in self._unkept:
+            self._unkept.add(attempt.task)
+            words = f"its result is not in the journal, and made again after a restart: {json.loads(text)['unkept']}"
+            self.execution.log.append_for(attempt, logging.WARNING, words, logger=ENGINE_LOGGER)
 
     def _pass_or_wait(self, attempt: Attempt, release: Callable[[], object]) -> bool:
         """Have what was noted written at the end of this turn. True: the machine is told when it is durable."""

@@ -123,6 +123,8 @@ class DurableRuns:
         self._behind: dict[tuple[str, str], deque[tuple[Recording | None, list[Row]]]] = {}
         """By schedule what is written after a run whose code must be exported first, in order."""
         self._looking = False
+        self._looked = anyio.Event()
+        self._looked.set()
         self._look_again = False
         self._is_opened = False
 
@@ -175,7 +177,7 @@ class DurableRuns:
             self._ended_here[stored.run.id] = after
         return rows
 
-    async def restore(self) -> None:
+    async def restore(self, at_most: float) -> None:
         """Let the unfinished runs go on: those that had begun first, then the queued ones, by number."""
         for stored in self._ended_here.values():
             self._on_crashed(stored)
@@ -190,7 +192,9 @@ class DurableRuns:
         known = list(self.waiting.values())
         for waiting in known:
             await self._know_children(waiting)
-        await self._look()
+        self.code_changed()
+        with anyio.move_on_after(at_most):  # what takes longer goes on when its code is there
+            await self._looked.wait()
         for waiting in known:
             if waiting.stored.run.parent in self._ended_here and not waiting.execution.state.ended:
                 words = f"its parent, run {waiting.execution.parent}, could not go on"
@@ -209,7 +213,7 @@ class DurableRuns:
     def code_changed(self) -> None:
         """Other code is there: runs that wait for theirs may go on."""
         if self.waiting and not self._looking:
-            self._looking = True
+            self._looking, self._looked = True, anyio.Event()
             self._executor.soon(self._start_looking)
         elif self._looking:
             self._look_again = True
@@ -226,6 +230,7 @@ class DurableRuns:
                 await self._look()
         finally:
             self._looking = False
+            self._looked.set()
 
     async def _look(self) -> None:
         adopted: dict[str, BundleVersion] = {}

@@ -308,6 +308,10 @@ async def _tell_of_failures(server: Server, complain: Callable[[str], None]) -> 
             complain(f"run {event.run} of {event.job} {event.state}; `explain {event.run}` tells why")
         elif event.seq <= start:
             continue
+        elif event.kind is EventKind.JOURNAL_FAILED:
+            complain(f"the journal commits nothing, so runs hold and new ones are refused: {event.message}")
+        elif event.kind is EventKind.JOURNAL_MENDED:
+            complain("the journal commits again")
         elif event.kind is EventKind.BUNDLE_FAILED:
             complain(str(event.message).rstrip())
         elif event.kind is EventKind.JOB_FAILED:

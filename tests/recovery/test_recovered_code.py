@@ -7,6 +7,7 @@ import pytest
 from recoveryworld import WORLD, Life, World
 
 from scattersphere import JobDefinition, RunState, TaskDefinition
+from scattersphere.registry.registry import TaskRegistry
 from scattersphere.testing import MemoryJournal
 
 pytestmark = pytest.mark.anyio
@@ -132,3 +133,26 @@ async def test_results_of_an_ended_run_are_read_with_its_code_and_it_is_run_agai
         assert (pinned.results["fail"], pinned.results["make"].note) == (1, "x")
         latest = await ended(await life.server.rerun(run.id, code="latest", from_failed=False))
         assert (latest.results["fail"], latest.results["make"].other) == (2, "x")
+
+
+async def test_code_that_takes_its_time_does_not_keep_the_server_from_being_entered(world, etl, monkeypatch):
+    life = await Life(MemoryJournal(), classes=()).__aenter__()
+    await life.server.register(etl(1, "note"))
+    life.server.define(JOBS[0])
+    run = await life.server.start("long")
+    await until(lambda: world.begun["wait"] == 1)
+    real, go_on = TaskRegistry.adopt, anyio.Event()
+
+    async def adopt(*args):
+        await go_on.wait()
+        return await real(*args)
+
+    monkeypatch.setattr(TaskRegistry, "adopt", adopt)
+    async with Life(await life.crash(), classes=(), load_timeout=0.02) as life:
+        run = life.server.runs[run.id]
+        assert run.waits_for.startswith("its code")
+        assert world.begun["wait"] == 1
+        go_on.set()
+        await until(lambda: world.begun["wait"] == 2)
+        world.gate("2").set()
+        assert (await ended(run)).succeeded

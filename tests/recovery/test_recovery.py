@@ -33,8 +33,8 @@ def note(name, *upstreams, **fields):
     return TaskDefinition(task="Note", args={"name": name, **args}, depends_on=upstreams, **fields)
 
 
-def job(**tasks):
-    return JobDefinition(name="etl", tasks=tasks)
+def job(name="etl", /, **tasks):
+    return JobDefinition(name=name, tasks=tasks)
 
 
 async def settle():
@@ -440,6 +440,9 @@ async def test_a_commit_that_fails_holds_runs_and_refuses_new_ones(world, lastin
         await settle()
         assert not journal.commit()
         assert run.tasks["a"].state == "running"
+        assert run.tasks["a"].waits_for.startswith("the journal, which commits nothing at present: ")
+        assert "a  > running" in run.explain()
+        assert "disk is full" in run.explain()
         with pytest.raises(JournalError, match="disk is full"):
             await life.server.start("etl")
         assert "disk is full" in str(life.server.problems)
@@ -684,5 +687,54 @@ async def test_what_has_no_exact_form_is_pickled_where_the_operator_says_so(worl
     life = await Life(MemoryJournal(), classes=[Odd], jobs=[definition], results=results).__aenter__()
     run = await life.server.run("etl")
     async with Life(await life.crash(), classes=[Odd], results=results) as life:
-        found = (await life.server.history.get(run.id)).results
-        assert dict(found) == ({"a": range(3)} if results == "pickle" else {})
+        again = await life.server.history.get(run.id)
+        assert dict(again.results) == ({"a": range(3)} if results == "pickle" else {})
+        said = [line.message for line in again.logs("a")]
+        assert len(said) == (results == "exact")
+        assert all(line.startswith("its result is not in the journal") for line in said)
+
+
+async def test_a_clock_that_was_set_back_is_a_problem_until_it_has_caught_up(world):
+    journal = MemoryJournal()
+    async with Life(journal, jobs=[job(a=note("a"))]) as life:
+        await life.server.run("etl")
+        assert not life.server.problems
+    journal = journal.again()
+    meta = journal._tables.meta
+    journal._tables.meta = meta._replace(wall=meta.wall + 3_600_000_000)
+    async with Life(journal, jobs=[job(a=note("a"))]) as life:
+        (words,) = life.server.problems.values()
+        assert "behind what the journal has seen" in words
+        assert (await life.server.run("etl")).succeeded
+
+
+async def test_drain_waits_for_no_run_that_is_paused_or_has_no_code(world):
+    journal = MemoryJournal()
+    life = await Life(journal, jobs=[job(a=note("a", gate="a"), z=note("z", "a"))]).__aenter__()
+    await life.server.start("etl")
+    await settle()
+    async with Life(await life.crash(), jobs=[job("other", b=note("b", gate="b"), c=note("c", "b"))]) as life:
+        lost = life.server.runs[1]
+        await settle()
+        other = await life.server.start("other")
+        await settle()
+        drained = []
+
+        async def drain():
+            drained.append(await life.server.drain())
+
+        async with anyio.create_task_group() as tasks:
+            lost.pause()
+            world.gate("a").set()
+            tasks.start_soon(drain)
+            await settle()
+            assert not drained
+            other.pause()
+            world.gate("b").set()
+            await settle()
+            assert drained
+        assert {str(lost.state), str(other.state)} == {"paused"}
+    async with Life(life.journal.again(), classes=()) as life:
+        assert all(run.waits_for.startswith("its code") for run in life.server.runs.values())
+        with anyio.fail_after(60):
+            await life.server.drain()

@@ -49,6 +49,8 @@ class Waits:
         state = execution.machine.record.state
         if execution.waits_for:
             return execution.waits_for
+        if execution.is_end_held:
+            return _journal(execution)
         if state == RUN_QUEUED:
             return self._engine.admission.waits_for(execution)
         if state in (RUN_PAUSING, RUN_PAUSED):
@@ -65,6 +67,8 @@ class Waits:
         state = machine.record.task_states[unit]
         if machine.record.is_over or state >= TASK_ENDED_FROM:
             return ""
+        if execution.recording is not None and execution.live.get(unit) in execution.recording.at_gate:
+            return _journal(execution)
         if state == RUNNING:
             return self._of_attempt(execution, unit)
         if state == CANCELLING:
@@ -167,3 +171,10 @@ def _listed(names: Iterable[str], count: int) -> str:
     shown = list(islice(names, NAMED))
     more = f" and {count - len(shown)} more" if count > len(shown) else ""
     return ", ".join(shown) + more
+
+
+def _journal(execution: Execution) -> str:
+    """Say that an outcome waits for its commit; that takes milliseconds, unless the journal commits nothing."""
+    recording = execution.recording
+    failure = None if recording is None else recording.recorder.failure
+    return "the journal" if failure is None else f"the journal, which commits nothing at present: {failure}"
