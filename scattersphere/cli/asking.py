@@ -30,9 +30,8 @@ from scattersphere.remote.client import (
     find_token,
 )
 from scattersphere.remote.following import following
-from scattersphere.remote.jsontext import parse
 from scattersphere.remote.render import as_json, one_line, problem_lines, to_log, to_table
-from scattersphere.remote.words import arguments_of
+from scattersphere.remote.requests import arguments_of, parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -29,13 +29,6 @@ class Audit(Protocol):
         ...
 
 
-class NoAudit:
-    """Keeps nothing: the default of a listener that was given no file."""
-
-    def record(self, **members: Any) -> None:
-        """Do nothing."""
-
-
 def _open(path: Path) -> int:
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(path, flags, _MODE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,21 +19,21 @@ import attrs
 
 from scattersphere._text import did_you_mean
 from scattersphere.commands.access import Principal, Role
-from scattersphere.commands.audit import Audit, NoAudit
+from scattersphere.commands.audit import Audit
 from scattersphere.commands.errors import ListenError, RequestError
 from scattersphere.commands.limits import AuthBackoff, Limits
 from scattersphere.commands.paths import bundle_name, no_such_file
 from scattersphere.commands.tokens import TokenFile
+from scattersphere.engine.run import Run
 from scattersphere.errors import NoSuchRunError, NotFoundError, ScattersphereError
 from scattersphere.jobs.history import bundle_of_task
 from scattersphere.server import Server
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable
 
     from scattersphere.commands.table import Command, Reply
-    from scattersphere.engine.run import Run
     from scattersphere.jobs.history import RunRecord
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.events import Event
@@ -74,16 +74,22 @@ class Gateway:
     tokens: TokenFile | None = None
     bundle_roots: tuple[Path, ...] = ()
     job_folder: Path | None = None
-    audit: Audit = attrs.field(factory=NoAudit)
+    audit: Audit | None = None
     on_shutdown: Callable[[], None] | None = None
     instance: str = attrs.field(factory=lambda: secrets.token_hex(4))
     backoff: AuthBackoff = attrs.field(factory=AuthBackoff)
     sessions: dict[str, SessionRecord] = attrs.field(factory=dict)
     large_definitions: anyio.Lock = attrs.field(factory=anyio.Lock)
     """Held while a large definition is read: one after the other."""
+    runs: Mapping[int, Run] = attrs.field(init=False, repr=False)
+    """The live runs of the server, and the kept ended ones."""
     refused: int = 0
     """Connections that were turned away for want of room: a flood costs a number, and no line of the log."""
     _incidents: int = 0
+
+    @runs.default
+    def _runs(self) -> Mapping[int, Run]:
+        return self.server.runs
 
     def incident(self, exc: BaseException) -> dict[str, Any]:
         """Log a defect with its traceback, and return the error that tells the client only its number."""
@@ -104,7 +110,7 @@ class Gateway:
         Raises `RequestError` (`no-such-run`), `JournalError`.
         """
         with suppress(NoSuchRunError):
-            run = self.server.runs.get(number) or await self.server.history.get(number, results=results)
+            run = self.runs.get(number) or await self.server.history.get(number, results=results)
             if self.sees_run(principal, run):
                 return run
         raise RequestError("no-such-run", f"no run {number}", field="run")
@@ -121,7 +127,7 @@ class Gateway:
         """Whether a line or an event about a run exists for a principal, also where the run was evicted."""
         if principal.unbounded:
             return True
-        run = self.server.runs.get(number)
+        run = self.runs.get(number)
         if run is not None:
             return self.sees_run(principal, run)
         # Of a run that is gone it is not known whether it was one of a task, which has the name of its class.
@@ -254,7 +260,7 @@ def make_gateway(
         tokens=tokens if tokens is None or isinstance(tokens, TokenFile) else TokenFile(tokens),
         bundle_roots=tuple(Path(root) for root in bundle_roots),
         job_folder=None if job_folder is None else Path(job_folder),
-        audit=audit or NoAudit(),
+        audit=audit,
         on_shutdown=on_shutdown,
     )
 

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 import attrs
 
 from scattersphere._text import did_you_mean
-from scattersphere.commands.access import Principal, Role
+from scattersphere.commands.access import Role
 from scattersphere.commands.arguments import Argument, arguments_of
 from scattersphere.commands.errors import RequestError
 
@@ -52,9 +52,11 @@ class Command:
     extra: str | None = None
     whole: str | None = None
 
-    @property
-    def changes(self) -> bool:
-        """Whether it may change anything: who only looks has no right to."""
+    changes: bool = attrs.field(init=False)
+    """Whether it may change anything: who only looks has no right to."""
+
+    @changes.default
+    def _changes(self) -> bool:
         return self.role is not None and self.role.covers(Role.RUNNER) and self.method != "GET"
 
 
@@ -85,14 +87,6 @@ def command(
         return handler
 
     return enter
-
-
-def check_right(principal: Principal, row: Command) -> None:
-    """Raise `RequestError` (`forbidden`) unless the principal may use a command at all."""
-    if row.role is not None and not principal.role.covers(row.role):
-        raise RequestError("forbidden", f"{row.name} needs the role {row.role}")
-    if row.whole_server and not principal.unbounded:
-        raise RequestError("forbidden", f"{row.name} needs rights on the whole server")
 
 
 def find_command(name: str) -> Command:

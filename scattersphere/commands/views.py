@@ -7,6 +7,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from anyio import to_thread
+
 from scattersphere.definitions.shown import shown
 from scattersphere.errors import ScattersphereError
 from scattersphere.model.events import EventKind
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.events import Event
     from scattersphere.model.logs import LogLine
+    from scattersphere.model.states import RunState
     from scattersphere.model.taskclass import TaskClass
     from scattersphere.registry.records import Bundle
     from scattersphere.registry.registry import TaskRegistry
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 _OF_JOBS = {EventKind.JOB_DEFINED, EventKind.JOB_UNDEFINED, EventKind.JOB_FAILED}
 SHOWN_TASKS = 1_000
 """Tasks of a run that `status` lists; the counts cover all."""
+MANY_TASKS = 1_000
+"""Tasks of a definition that is read or written on the event loop: some 10 ms."""
 FAILURE_TEXT = 2_000
 REMEMBERED = 16
 """Runs whose rows of ended tasks are kept from one look to the next: who waits for a run asks again and again."""
@@ -124,26 +129,49 @@ def _found(registry: TaskRegistry, path: str, bundle: str | None) -> bool:
 
 def run_row(run: Run | RunRecord) -> dict[str, Any]:
     """Return a row of `runs`."""
-    return _present(
-        run=run.id,
-        job=run.job,
-        state=str(run.state),
-        started=stamp(run.started_at),
-        ended=stamp(run.ended_at),
-        reason=run.reason,
-    )
+    return _present(**_head(run.id, run.job, run.state, run.started_at, run.ended_at, run.reason))
 
 
-def run_view(run: Run) -> dict[str, Any]:
+def _head(
+    number: int,
+    job: str,
+    state: RunState,
+    started: dt.datetime | None,
+    ended: dt.datetime | None,
+    reason: str,
+) -> dict[str, Any]:
+    times = {"started": stamp(started), "ended": stamp(ended)}
+    return {"run": number, "job": job, "state": str(state), **times, "reason": reason}
+
+
+async def run_view(run: Run) -> dict[str, Any]:
     """Return a run and its tasks."""
-    counts = {str(state): number for state, number in run.counts.items()}  # of all, without looking at each
-    tasks = _task_rows(run)
-    view = run_row(run)
-    view |= _present(created=stamp(run.created_at), parent=run.parent, stuck=run.stuck or None)
-    view |= _present(recovered=run.recovered or None, waits_for=run.waits_for)
-    view["definition"] = run.definition.digest
-    view |= _present(scheduled=None if run.scheduled is None else str(run.scheduled))
-    return view | {"params": shown(dict(run.params)), "counts": counts, "tasks": tasks}
+    tasks, execution = _task_rows(run), run.execution
+    (created, started, ended), params = execution.times, execution.visible_params
+    counts, definition, scheduled = (
+        run.counts,
+        run.definition,
+        run.scheduled,
+    )  # counts without looking at each task
+    view = _present(
+        **_head(run.id, run.job, run.state, started, ended, run.reason),
+        created=stamp(created),
+        parent=run.parent,
+        stuck=run.stuck or None,
+        recovered=run.recovered or None,
+        waits_for=run.waits_for,
+        definition=await digest_of(definition),
+        scheduled=None if scheduled is None else str(scheduled),
+    )
+    shown_counts = {str(state): number for state, number in counts.items()}
+    return view | {"params": shown(params), "counts": shown_counts, "tasks": tasks}
+
+
+async def digest_of(definition: JobDefinition) -> str:
+    """Return the digest of a definition; it takes as long as to write it, so it is made in a thread if it is large."""
+    if len(definition.tasks) > MANY_TASKS and "digest" not in vars(definition):
+        return await to_thread.run_sync(lambda: definition.digest)
+    return definition.digest
 
 
 _rows: WeakKeyDictionary[Run, dict[str, dict[str, Any]]] = WeakKeyDictionary()
@@ -156,15 +184,14 @@ def _task_rows(run: Run) -> list[dict[str, Any]]:
         while len(_rows) >= REMEMBERED:
             del _rows[next(iter(_rows))]
         known = _rows[run] = {}
-    tasks, found = run.tasks, []
-    for name in islice(tasks, SHOWN_TASKS):
-        if (row := known.get(name)) is None:
-            status = tasks[name]
-            row = _task_status(status)
-            if status.state.ended and not status.stuck:
-                known[name] = row
-        found.append(row)
-    return found
+    tasks = run.tasks
+    names = list(islice(tasks, SHOWN_TASKS))
+    found = dict(known)
+    for status in [tasks[name] for name in names if name not in known]:
+        row = found[status.name] = _task_status(status)
+        if status.state.ended and not status.stuck:
+            known[status.name] = row
+    return [found[name] for name in names]
 
 
 def _task_status(task: TaskStatus) -> dict[str, Any]:

@@ -29,13 +29,14 @@ def to_value(definition: JobDefinition) -> dict[str, Any]:
     are, for the checks to find.
     """
     value = {"tasks": {}, **write_record(definition, JobDefinition)}
+    form = format_of(value, JobDefinition)
     value["tasks"] = tasks = value.pop("tasks")  # last
     if isinstance(definition.tasks, Mapping):
         for name, task in definition.tasks.items():
             if isinstance(task, TaskDefinition) and task.comments:
                 tasks[name] = _with_comments(tasks[name], task.comments, TASK_COMMENTS)
     value = _with_comments(value, definition.comments, JOB_COMMENTS)
-    return {SCHEMA_KEY: SCHEMA_NAME, "format": format_of(value, JobDefinition), **value}
+    return {SCHEMA_KEY: SCHEMA_NAME, "format": form, **value}
 
 
 def _with_comments(

@@ -318,11 +318,15 @@ class Execution:
         return self.machine.record.state in (_PAUSING, _PAUSED)
 
     @property
+    def visible_params(self) -> Mapping[str, Any]:
+        """The parameters without secrets: the run's own, to be read."""
+        secrets = self.secrets
+        return {name: "***" if name in secrets else value for name, value in self.params.items()}
+
+    @property
     def shown_params(self) -> Mapping[str, Any]:
-        """The parameters as people may see them."""
-        return {
-            name: "***" if name in self.secrets else plain_copy(value) for name, value in self.params.items()
-        }
+        """The parameters as people may see them, and keep."""
+        return {name: plain_copy(value) for name, value in self.visible_params.items()}
 
     # ---- runs of earlier lives
 
@@ -474,6 +478,16 @@ class Execution:
     def wall(self, clock: float) -> dt.datetime:
         """Translate the loop's clock to aware UTC, for all that is told of this run."""
         return dt.datetime.fromtimestamp(self.epoch + clock, dt.UTC)
+
+    @property
+    def times(self) -> tuple[dt.datetime, dt.datetime | None, dt.datetime | None]:
+        """When it was created, started, and ended, in aware UTC."""
+        started, ended = self.started_at, self.ended_at
+        return (
+            self.wall(self.created_at),
+            None if started is None else self.wall(started),
+            None if ended is None else self.wall(ended),
+        )
 
     def time_of(self, times: array[float], unit: int) -> float | None:
         """Return a time of a unit; None where it has not come."""

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from scattersphere.model.forms import COMMENT, COMMENT_SCHEMA, NAME_SCHEMA, Anything, JsonType
+from scattersphere.model.forms import (
+    COMMENT,
+    COMMENT_SCHEMA,
+    NAME_SCHEMA,
+    Anything,
+    JsonType,
+    is_written_as_it_is,
+)
 
 if TYPE_CHECKING:
     from scattersphere._json import Path
@@ -50,6 +57,8 @@ class Row:
     since: int
     shapes_plan: bool
     awaits: str | None
+    written_as_it_is: bool
+    """Whether its JSON value is the Python value: that of most fields is."""
 
     @property
     def required(self) -> bool:
@@ -103,7 +112,9 @@ def rows(cls: type) -> Mapping[str, Row]:
         if getattr(default, "factory", None) is not None:
             default = default.factory()
         key = key or field.name
-        found[key] = Row(field.name, key, json, words, default, since, shapes_plan, awaits)
+        found[key] = Row(
+            field.name, key, json, words, default, since, shapes_plan, awaits, is_written_as_it_is(json)
+        )
     return found
 
 
@@ -170,10 +181,12 @@ def write_record(item: Any, cls: type) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for row in rows(cls).values():
         content = getattr(item, row.name)
-        if not row.is_default(content):
-            written = row.json.write(content)
-            if written != {} or not isinstance(row.json, Record):
-                found[row.key] = written
+        if content is row.default or row.is_default(content):
+            continue
+        if row.written_as_it_is:
+            found[row.key] = content
+        elif (written := row.json.write(content)) != {} or not isinstance(row.json, Record):
+            found[row.key] = written
     return found
 
 

@@ -187,6 +187,13 @@ class Number(Simple):
         }
 
 
+def is_written_as_it_is(form: JsonType) -> bool:
+    """Whether the JSON value of a Python value is that value."""
+    if isinstance(form, OrNull):
+        return is_written_as_it_is(form.of)
+    return type(form).write is JsonType.write
+
+
 @attrs.frozen
 class OrNull(Simple):
     """What `of` takes, or null for nothing at all."""

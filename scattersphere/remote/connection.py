@@ -83,7 +83,7 @@ class Connection:
 
     async def serve(self) -> None:
         """Talk until the session is closed; then the last words, a lingering close, and the end."""
-        self._audit("session", "", "opened")
+        self._audit("session", None, "opened")
         try:
             async with anyio.create_task_group() as self._tasks:
                 with self._reading:
@@ -97,7 +97,7 @@ class Connection:
                 self._tasks.cancel_scope.cancel()
         finally:
             self.session.close("shutting-down")
-            self._audit("session", "", self.session.closed or "closed")
+            self._audit("session", None, self.session.closed or "closed")
             with anyio.move_on_after(1, shield=True):
                 await close(self._stream)
 
@@ -247,7 +247,8 @@ class Connection:
             self.session.close("gone")
         finally:
             self._sending = False
-            self._make_room()
+            if self._room is not None:
+                self._make_room()
             if self.session.closed is not None:
                 self._reading.cancel()
 
@@ -352,18 +353,21 @@ class Connection:
         return self.session.follows
 
     def _observe(self, name: str, arguments: Mapping[str, Any] | None, outcome: str, result: Any) -> None:
-        if outcome == "ok" and name in _UNREMARKABLE:
-            return
-        self._audit(name, named_object(arguments, result), outcome)
+        if outcome != "ok" or name not in _UNREMARKABLE:
+            self._audit(name, arguments, outcome, result)
 
-    def _audit(self, command: str, object_: str, outcome: str) -> None:
-        principal = self.session.principal
-        self._gateway.audit.record(
+    def _audit(
+        self, command: str, arguments: Mapping[str, Any] | None, outcome: str, result: Any = None
+    ) -> None:
+        audit, principal = self._gateway.audit, self.session.principal
+        if audit is None:
+            return
+        audit.record(
             session=self.session.name,
             peer=self.peer,
             user=principal.user if principal is not None else None,
             command=command,
-            object=object_,
+            object=named_object(arguments, result),
             outcome=outcome,
         )
 

@@ -1,7 +1,16 @@
-"""A line to a request: strict JSON, or words."""
+"""A line to a request: strict JSON, or words, which are compiled to the same request.
+
+JSON: what Python's parser lets through in silence is an error here: duplicate members, NaN and infinities (also those
+that `1e400` becomes), lone surrogates, integers of thousands of digits, nesting beyond a limit.
+
+Words are what a person types. They are split as a POSIX shell splits quotes, and nothing more: no variables, no
+globs, no command substitution, no history (the incident class "argument expansion").
+"""
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Callable
 from functools import partial
@@ -9,11 +18,9 @@ from typing import Any, NoReturn
 
 import attrs
 
-from scattersphere.commands.arguments import Definition, read
+from scattersphere.commands.arguments import Argument, Definition, Kind, from_word, read
 from scattersphere.commands.errors import RequestError
-from scattersphere.commands.table import Command, find_command, unknown_command
-from scattersphere.remote import words
-from scattersphere.remote.jsontext import parse, spans
+from scattersphere.commands.table import COMMANDS, Command, find_command, unknown_command
 
 _MEMBERS = frozenset({"cmd", "args", "id"})
 _VERB = re.compile(r"[ \t]*([a-z][a-z0-9_-]{0,31})(?:[ \t]+|$)", re.ASCII)
@@ -86,7 +93,7 @@ def _from_words(text: str, depth: int) -> Request:
     except RequestError as exc:
         raise NamedRequestError(exc, None) from None
     rest, column = text[verb.end() :], verb.end() + 1
-    return Request(command, None, lambda: words.arguments_of(command, rest, column, depth), True)
+    return Request(command, None, lambda: arguments_of(command, rest, column, depth), True)
 
 
 def _from_json(text: str, depth: int, *, partial: bool) -> Request:
@@ -134,7 +141,7 @@ def _checked(members: dict[str, Any]) -> tuple[Command, dict[str, Any]]:
     args = members.get("args", {})
     if not isinstance(args, dict):
         raise RequestError("bad-request", "args must be an object", field="args")
-    return find_command(verb), args
+    return COMMANDS.get(verb) or find_command(verb), args
 
 
 def _definition(text: str) -> Definition:
@@ -142,3 +149,237 @@ def _definition(text: str) -> Definition:
     first, _ = spans(text)["args"]
     start, end = spans(text, first)["definition"]
     return Definition(text[start:end], start + 1)
+
+
+# ---- words
+
+_KEY = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]{0,127})(:?=)", re.ASCII)
+_OPTION = re.compile(r"([a-z_]+)=(true|false)[ \t]+", re.ASCII)
+_BLANKS = " \t"
+WORDS_LIMIT = 1_000
+
+
+@attrs.frozen
+class Word:
+    """A word of a line; `bare` is the length of its beginning that stood outside quotes."""
+
+    text: str
+    bare: int
+
+
+def split(line: str) -> list[Word]:
+    """Cut a line into words. Raises `RequestError` for an open quote or a trailing backslash."""
+    words: list[Word] = []
+    at, end = 0, len(line)
+    while True:
+        while at < end and line[at] in _BLANKS:
+            at += 1
+        if at == end:
+            return words
+        if len(words) == WORDS_LIMIT:
+            raise RequestError("bad-request", f"a command may have {WORDS_LIMIT} words")
+        word, at = _word(line, at)
+        words.append(word)
+
+
+def _word(line: str, at: int) -> tuple[Word, int]:
+    text: list[str] = []
+    bare: int | None = None
+    while at < len(line) and line[at] not in _BLANKS:
+        letter = line[at]
+        if letter not in "'\"\\":
+            text.append(letter)
+            at += 1
+            continue
+        bare = sum(map(len, text)) if bare is None else bare
+        piece, at = _escaped(line, at) if letter == "\\" else _quoted(line, at)
+        text.append(piece)
+    whole = "".join(text)
+    return Word(whole, len(whole) if bare is None else bare), at
+
+
+def _escaped(line: str, at: int) -> tuple[str, int]:
+    if at + 1 == len(line):
+        raise RequestError("bad-request", "the line ends with a backslash; write it twice to mean one")
+    return line[at + 1], at + 2
+
+
+def _quoted(line: str, at: int) -> tuple[str, int]:
+    quote, start, text = line[at], at + 1, list[str]()
+    at = start
+    while at < len(line):
+        letter = line[at]
+        if letter == quote:
+            return "".join(text), at + 1
+        if letter == "\\" and quote == '"' and line[at + 1 : at + 2] in {'"', "\\"}:
+            at += 1
+            letter = line[at]
+        text.append(letter)
+        at += 1
+    raise RequestError("bad-request", f"the quote {quote} at character {start} is not closed")
+
+
+def arguments_of(command: Command, rest: str, column: int, depth: int) -> dict[str, Any]:
+    """Return the arguments in the rest of a line, which begins at `column` of it, as JSON has them."""
+    arguments = command.arguments
+    if command.whole is not None:
+        return _whole(command, rest, column, arguments)
+    return _Reader(command, arguments, depth).read(split(rest))
+
+
+def _whole(command: Command, rest: str, column: int, arguments: dict[str, Argument]) -> dict[str, Any]:
+    """Read a command whose last argument is the rest of the line, after options like `replace=true`."""
+    values: dict[str, Any] = {}
+    while (option := _OPTION.match(rest)) and option[1] in arguments:
+        values[option[1]] = option[2] == "true"
+        rest = rest[option.end() :]
+        column += option.end()
+    text = rest.rstrip(_BLANKS)
+    if not text.startswith("{"):
+        raise RequestError("bad-args", f"write it on one line: {command.example}", field=command.whole)
+    return values | {str(command.whole): Definition(text, column)}
+
+
+class _Reader:
+    """Gives words to arguments: positionals in order, `key=text`, `key:=json`."""
+
+    def __init__(self, command: Command, arguments: dict[str, Argument], depth: int) -> None:
+        self._command = command
+        self._arguments = arguments
+        self._depth = depth
+        self._values: dict[str, Any] = {}
+        self._extra: dict[str, Any] = {}
+
+    def read(self, words: list[Word]) -> dict[str, Any]:
+        for word in words:
+            key = _KEY.match(word.text)
+            if key is not None and key.end() <= word.bare:
+                self._pair(key[1], word.text[key.end() :], as_json=key[2] == ":=")
+            else:
+                self._positional(word.text)
+        if self._extra:
+            self._store(str(self._command.extra), self._extra)
+        return self._values
+
+    def _pair(self, name: str, text: str, *, as_json: bool) -> None:
+        taken = self._arguments.get(name)
+        if taken is None and self._command.extra is not None:
+            if name in self._extra:
+                raise RequestError("bad-args", f"{name} stands there twice", field=name)
+            self._extra[name] = parse(text, self._depth) if as_json else text
+        elif as_json or taken is None:  # an unknown name is reported where JSON's unknown names are
+            self._store(name, parse(text, self._depth) if as_json else text)
+        else:
+            self._store(name, from_word(name, taken, text))
+
+    def _positional(self, text: str) -> None:
+        flag = self._arguments.get(text)
+        if flag is not None and flag.kind is Kind.FLAG:
+            self._store(text, value=True)
+            return
+        for name, taken in self._arguments.items():
+            if name not in self._values and taken.kind not in {Kind.FLAG, Kind.OBJECT} and name != "key":
+                self._store(name, from_word(name, taken, text))
+                return
+        usage = f"one word too many: {text[:64]!r}; usage: {self._command.example}"
+        raise RequestError("bad-args", usage)
+
+    def _store(self, name: str, value: Any) -> None:
+        if name in self._values:
+            raise RequestError("bad-args", f"{name} stands there twice", field=name[:64])
+        self._values[name] = value
+
+
+# ---- JSON
+
+_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"?')
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise RequestError("bad-request", f"the member {name[:64]!r} stands there twice")
+            seen.add(name)
+    return members
+
+
+def _constant(name: str) -> Any:
+    raise RequestError("bad-request", f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise RequestError("bad-request", f"{text[:32]} is too large for a number")
+    return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite)
+
+
+def parse(text: str, depth: int) -> Any:
+    """Return the value that `text` holds. Raises `RequestError`: `bad-request` or `too-deep`."""
+    if text.count("{") + text.count("[") > depth:
+        _check_depth(text, depth)
+    try:
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError as exc:
+        raise RequestError("bad-request", f"no JSON: {exc.msg} at character {exc.pos + 1}") from None
+    except RecursionError:
+        raise RequestError("too-deep", "the JSON is nested too deeply") from None
+    except ValueError:  # a number with more digits than Python converts
+        raise RequestError("bad-request", "the JSON holds a number with too many digits") from None
+    if "\\u" in text:
+        _check_surrogates(value)
+    return value
+
+
+def _check_depth(text: str, depth: int) -> None:
+    level = 0
+    for mark in re.findall(r"[\[{\]}]", _STRINGS.sub("", text)):
+        level += 1 if mark in "[{" else -1
+        if level > depth:
+            raise RequestError("too-deep", f"the JSON is nested more than {depth} deep")
+
+
+def _check_surrogates(value: Any) -> None:
+    """Half of a surrogate pair is no text: it would fail wherever it is encoded."""
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            if _SURROGATE.search(item):
+                raise RequestError("bad-request", "a string holds half of a surrogate pair")
+        elif isinstance(item, dict):
+            pending += item
+            pending += item.values()
+        elif isinstance(item, list):
+            pending += item
+
+
+def spans(text: str, start: int = 0) -> dict[str, tuple[int, int]]:
+    """Return where the value of each member of the object at `start` stands: valid JSON only.
+
+    So a definition inside a request is read from its own characters, and its problems get their columns.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    at = _skip(text, text.index("{", start) + 1)
+    while text[at] != "}":
+        name, at = _DECODER.raw_decode(text, at)
+        first = _skip(text, _skip(text, at) + 1)
+        _, end = _DECODER.raw_decode(text, first)
+        found[name] = (first, end)
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    return found
+
+
+def _skip(text: str, at: int) -> int:
+    space = _SPACE.match(text, at)
+    return at if space is None else space.end()

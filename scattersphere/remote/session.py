@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere.commands.access import Principal, Role
+from scattersphere.commands.access import Principal, Role, check_right
 from scattersphere.commands.errors import RequestError, wire_error
 from scattersphere.commands.handlers.session import PROTOCOLS
 from scattersphere.commands.limits import Bucket
-from scattersphere.commands.table import Command, check_right
+from scattersphere.commands.table import Command
 from scattersphere.remote.framing import Fault, Framer, Ignored, Line
 from scattersphere.remote.render import RENDERERS, as_json
 from scattersphere.remote.requests import NamedRequestError, Request, read_request
@@ -88,6 +88,8 @@ def _nobody(_name: str, _arguments: Any, _outcome: str, _result: Any) -> None:
 class Session:
     """The protocol of one connection."""
 
+    principal: Principal | None
+    """Who the session acts for; None before authentication."""
     line_limit: int
     """How many bytes a line may have now. It is asked for with every line, so it is kept."""
 
@@ -108,7 +110,7 @@ class Session:
         self.gate = gate
         self._observe = observe
         self.limits = limits
-        self.principal = principal
+        self.act_for(principal)
         self._framer = Framer()
         self._bucket = Bucket(limits.rate, limits.burst, now)
         self._overruns = 0
@@ -138,14 +140,9 @@ class Session:
         }
         self._put(as_json({"scattersphere": greeting, "hint": "type: help"}))
 
-    @property
-    def principal(self) -> Principal | None:
-        """Who the session acts for; None before authentication."""
-        return self._principal
-
-    @principal.setter
-    def principal(self, principal: Principal | None) -> None:
-        self._principal = principal
+    def act_for(self, principal: Principal | None) -> None:
+        """Act for somebody from now on; for None before authentication."""
+        self.principal = principal
         if principal is None:
             self.line_limit = self.limits.line_before_auth
         else:

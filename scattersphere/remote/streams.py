@@ -63,22 +63,25 @@ class UnixStream(ByteStream):
 
     async def receive(self, max_bytes: int = 65_536) -> bytes:
         """Return what is there. Raises EndOfStream, BrokenResourceError, ClosedResourceError."""
-        await anyio.lowlevel.checkpoint()
+        has_waited = False  # who waits gives the others their turn; whoever always finds something must, too
         while True:
             try:
                 chunk = self._socket.recv(max_bytes)
             except BlockingIOError:
                 await self._wait(anyio.wait_readable)
+                has_waited = True
             except OSError as error:
                 raise self._lost() from error
             else:
                 if not chunk:
                     raise anyio.EndOfStream
+                if not has_waited:
+                    await anyio.lowlevel.cancel_shielded_checkpoint()
                 return chunk
 
     async def send(self, item: bytes) -> None:
-        """Send all of it. Raises BrokenResourceError, ClosedResourceError."""
-        await anyio.lowlevel.checkpoint()
+        """Send all of it, without a turn for others unless it has to wait. Raises as `receive` does."""
+        await anyio.lowlevel.checkpoint_if_cancelled()
         view = memoryview(item)
         while view:
             try:

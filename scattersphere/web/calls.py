@@ -11,13 +11,13 @@ import anyio
 import attrs
 
 from scattersphere.commands import handlers
-from scattersphere.commands.access import Principal
+from scattersphere.commands.access import Principal, check_right
 from scattersphere.commands.arguments import read
 from scattersphere.commands.audit import named_object
 from scattersphere.commands.errors import RequestError, wire_error
 from scattersphere.commands.gateway import Context
 from scattersphere.commands.limits import Bucket
-from scattersphere.commands.table import COMMANDS, Command, Reply, check_right
+from scattersphere.commands.table import COMMANDS, Command, Reply
 from scattersphere.errors import ScattersphereError
 from scattersphere.web.streams import EventStream, Streams
 
@@ -139,8 +139,10 @@ class Calls:
     def _record(
         self, request: Request, name: str, values: Mapping[str, Any], outcome: str, result: Any
     ) -> None:
-        client, principal = request.client, request.state.principal
-        self.gateway.audit.record(
+        audit, client, principal = self.gateway.audit, request.client, request.state.principal
+        if audit is None:
+            return
+        audit.record(
             session="http",
             peer=f"{client.host}:{client.port}" if client is not None else "",
             user=principal.user if principal is not None else None,

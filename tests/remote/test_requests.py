@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from scattersphere.commands.arguments import Definition
 from scattersphere.commands.errors import RequestError
 from scattersphere.commands.table import COMMANDS
-from scattersphere.remote.jsontext import parse, spans
-from scattersphere.remote.requests import NamedRequestError, read_request
-from scattersphere.remote.words import Word, split
+from scattersphere.remote.requests import NamedRequestError, Word, parse, read_request, spans, split
 
 
 def arguments(line):

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 JobName = Annotated[str, Arg("the name of a job")]
 Text = Annotated[Definition, Arg("a job definition, on one line")]
 Replace = Annotated[bool, Arg("replace a job of this name")]
-MANY_TASKS, LONG_TEXT = 1_000, 64 << 10
-"""Tasks, and characters, of a definition that is read or written on the event loop: some 10 ms."""
+LONG_TEXT = 64 << 10
+"""Characters of a definition that is read on the event loop: some 10 ms."""
 LARGE_TEXT = 1 << 20
 """Characters of a definition above which they are read one after the other: each takes seconds and much memory."""
 VALUES, CONTAINERS = 2_000_000, 500_000
@@ -58,12 +58,12 @@ async def jobs(context: Context, *, limit: Limit = LIMIT, cursor: Cursor = None)
 async def job(context: Context, *, name: JobName) -> Reply:
     """Show a job's definition."""
     definition = context.gateway.job(context.principal, name, "name")
-    text = await _apart(len(definition.tasks), MANY_TASKS, definition.dumps)
+    text = await _apart(len(definition.tasks), views.MANY_TASKS, definition.dumps)
     if len(text) > context.gateway.limits.output:
         message = f"the definition has {len(text)} characters, more than {context.gateway.limits.output}"
         raise RequestError("too-large", f"{message}; `save` it, and look at the file")
     shown = json.loads(text)
-    found = {"job": definition.name, "digest": definition.digest, "definition": shown}
+    found = {"job": definition.name, "digest": await views.digest_of(definition), "definition": shown}
     lacking = context.gateway.server.unresolved.get(definition.name, ())
     # The words may suggest names of other bundles: those are for who sees them all.
     return found | ({"problems": wire_problems(lacking)} if lacking and context.principal.unbounded else {})

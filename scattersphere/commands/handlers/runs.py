@@ -188,7 +188,7 @@ async def runs(
 @command("status", role=Role.VIEWER, example="status 17", method="GET", path="/runs/{run}", idempotent=True)
 async def status(context: Context, *, run: RunNumber) -> Reply:
     """Show where a run and its tasks are."""
-    return views.run_view(await context.run(run))
+    return await views.run_view(await context.run(run))
 
 
 @command(

@@ -44,13 +44,11 @@ class Conversation(Protocol):
     line_limit: int
     tries: int
 
-    @property
-    def principal(self) -> Principal | None:
-        """Who the session acts for; None before authentication."""
-        ...
+    principal: Principal | None
 
-    @principal.setter
-    def principal(self, principal: Principal | None) -> None: ...
+    def act_for(self, principal: Principal | None) -> None:
+        """Act for somebody from now on; for None before authentication."""
+        ...
 
     def known(self) -> Principal:
         """Return who the session acts for. Raises `RequestError` (`auth-required`)."""
@@ -93,11 +91,12 @@ def auth(session: Conversation, *, token: Annotated[str, Arg("the token", secret
     if wait := session.gate.blocked():
         message = f"too many failures from your address; try again in {wait:.0f} s"
         raise RequestError("rate-limited", message, retry_after=round(wait, 1))
-    session.principal = session.gate.authenticate(token)
-    if session.principal is None:
+    principal = session.gate.authenticate(token)
+    session.act_for(principal)
+    if principal is None:
         session.tries += 1
         raise RequestError("auth-failed", "no such token, or it has expired")
-    return {"user": session.principal.user, "role": session.principal.role}
+    return {"user": principal.user, "role": principal.role}
 
 
 @command(
@@ -193,5 +192,6 @@ def output(
 @command("drop", role=Role.VIEWER, example="drop viewer", in_session=True)
 def drop(session: Conversation, *, role: Annotated[Role, Arg("the highest role to keep")]) -> Reply:
     """Give up rights, for the rest of the session."""
-    session.principal = session.known().dropped(role)
-    return {"role": session.principal.role}
+    principal = session.known().dropped(role)
+    session.act_for(principal)
+    return {"role": principal.role}
