@@ -159,6 +159,7 @@ class Recorder:
         self._wall = 0
         self._changed: dict[Recording, None] = {}
         self._digests: WeakKeyDictionary[Plan, str] = WeakKeyDictionary()
+        self._special: WeakKeyDictionary[Plan, tuple[frozenset[int], frozenset[int]]] = WeakKeyDictionary()
         self._definitions: set[str] = set()
         self._bundles: set[str] = set()
         self._waiting: dict[anyio.Event, bool] = {}
@@ -352,6 +353,16 @@ class Recorder:
         digest = self._digests[plan] = definition_digest(text)
         return [] if digest in self._definitions else [DefinitionRow(digest, plan.job, text)]
 
+    def special_tasks(self, plan: Plan) -> tuple[frozenset[int], frozenset[int]]:
+        """Return the tasks of a plan that fail at a restart, and those whose results are dropped."""
+        found = self._special.get(plan)
+        if found is None:
+            tasks = list(enumerate(plan.definition.tasks.values()))
+            fails = frozenset(number for number, task in tasks if task.on_restart is states.TaskRestart.FAIL)
+            dropped = frozenset(number for number, task in tasks if not task.keep_results)
+            found = self._special[plan] = fails, dropped
+        return found
+
     def has(self, plan: Plan) -> bool:
         """Whether the definition of a plan is in the journal, or on its way."""
         return self._digests.get(plan) in self._definitions
@@ -452,16 +463,8 @@ class Recording:
         self._looks: tuple[object, ...] = ()
         """What that row was made of."""
         definition = execution.plan.definition
-        self._fails: set[int] = {
-            number
-            for number, task in enumerate(definition.tasks.values())
-            if task.on_restart is states.TaskRestart.FAIL
-        }
-        self._droppable: set[int] = {
-            number for number, task in enumerate(definition.tasks.values()) if not task.keep_results
-        }
-        """Tasks whose values are to be given up when nobody reads them any more."""
-        self.apart: set[int] = self._fails | self._droppable
+        self._fails, self._droppable = recorder.special_tasks(execution.plan)
+        self.apart: set[int] = {*self._fails, *self._droppable}
         """Units that have a row of their own, or are to have one: it would hold against a later `SuccessesRow`."""
         self._unkept: set[str] = set()
         """Tasks of which that was said."""

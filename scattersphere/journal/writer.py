@@ -30,6 +30,8 @@ RETRY_SECONDS = 1.0
 """Between two attempts to commit what could not be committed."""
 BATCH_ROWS = 5_000
 """Rows committed at once at most: a tenth of a second of work."""
+LINGER_SECONDS = 0.02
+"""How long what nobody waits for may wait for more: a commit costs as much as hundreds of tasks that succeed."""
 PRUNED_EVERY = 64
 """Ended runs after which the journal looks whether there are too many, ..."""
 LOOKED_EVERY = 60.0
@@ -132,10 +134,15 @@ class JournalWriter:
     def _next_group(self) -> list[_Transaction] | None:
         """Return the transactions that wait; none after a while without any, None when there will be no more."""
         group: list[_Transaction] = []
-        rows = 0
+        rows, until = 0, math.inf
         while rows < BATCH_ROWS:
             try:
-                found = self._waiting.get_nowait() if group else self._first()
+                if not group:
+                    found = self._first()
+                elif until == -math.inf or self._closing.is_set():
+                    found = self._waiting.get_nowait()
+                else:
+                    found = self._waiting.get(timeout=max(0.0, until - time.monotonic()))
             except queue.Empty:
                 return group
             if found is None:
@@ -143,6 +150,10 @@ class JournalWriter:
                     return None
                 self._waiting.put(None)  # after these; nothing is written after it
                 return group
+            if found.committed is not None:
+                until = -math.inf  # somebody waits
+            elif not group:
+                until = time.monotonic() + LINGER_SECONDS
             group.append(found)
             rows += found.weight
         return group
