@@ -514,7 +514,8 @@ class JobExecutor:
         """Take note that the run itself has moved: tell of it, and stop or start its clock."""
         before, execution.state = execution.state, state
         if state.ended:
-            execution.ended_at = self.clock()
+            left_at = None if execution.recording is None else execution.recording.left_at
+            execution.ended_at = self.clock() if left_at is None else left_at
         self.observer.run_moved(execution, EVENT_OF_MOVE[before, state])
         if state is RunState.RUNNING:
             if execution.remaining is not None:

@@ -445,6 +445,8 @@ class Recording:
         self.concluded: tuple[int, ...] = ()
         """Tasks that had ended when the run was restored, and whose row says so only now."""
         self.at_gate: dict[Attempt, None] = {}
+        self.left_at: float | None = None
+        """When the run ended, which is told when that is durable."""
         self._outcomes: list[Row] = []
         """What ended since `rows` was last called, ..."""
         self._successes: list[tuple[int, float, str]] = []
@@ -697,14 +699,14 @@ class Recording:
             return False
         step = self._step(unit, RUNNING, ValueForm.NONE, None, None)
         started = self.micros(self.recorder.host.clock())
-        self._outcomes.append(step._replace(attempts=attempt.attempt_number, started=started))
-        self._write_now(launch)
+        self._write_now(launch, step._replace(attempts=attempt.attempt_number, started=started))
         return True
 
-    def _write_now(self, then: Callable[[], object]) -> None:
-        """Write what has changed without waiting for the end of this turn; `then` is called when it is durable."""
+    def _write_now(self, then: Callable[[], object], *rows: Row) -> None:
+        """Write what has changed, and more, without waiting for the end of this turn; `then` is called afterwards."""
         changes = Changes()
         self.add_to(changes)
+        changes.rows += rows
         changes.then(partial(self.recorder.host.guard, self.execution, then))
         self.recorder.write(changes.rows, changes.committed)
 
@@ -713,6 +715,7 @@ class Recording:
     def end(self, then: Callable[[], object]) -> None:
         """Write that the run has ended; `then` is called when that is durable."""
         self.execution.is_end_held = True
+        self.left_at = self.recorder.host.clock()
 
         def ended() -> None:
             self.execution.is_end_held = False
@@ -758,6 +761,7 @@ class Recording:
         spent = bool(outcomes or self._successes)
         if self._successes:
             outcomes.append(self._success_row())
+        rows += outcomes  # before what the machine has made of them
         moves = machine.record.journal
         if self._written < len(moves):
             new = array("q", moves[self._written :])
@@ -772,7 +776,6 @@ class Recording:
                 rows += self._dropped_rows(new)
         concluded, self.concluded = self.concluded, ()
         rows += [self._derived_step(task, machine.record.task_states[task]) for task in concluded]
-        rows += outcomes
         rows += self._state_rows(spent=spent)
         return rows
 
@@ -786,7 +789,9 @@ class Recording:
         for unit, state in {move >> STATE_BITS: move & _MASK for move in left}.items():
             if state == CANCELLING and (unit in told or unit << STATE_BITS | SUCCEEDED in noted):
                 continue  # too late: how it has ended is written
-            if told.pop(unit, None) != state and states[unit] == state >= CANCELLING:
+            if told.get(unit) == state:
+                del told[unit]
+            elif states[unit] == state >= CANCELLING:
                 rows.append(self._derived_step(unit, state))
         return rows
 
@@ -912,9 +917,7 @@ class Recording:
             causes=facts.causes,
             begun=facts.started,
             started=None if started is None else self.micros(started),
-            ended=self.recorder.now()
-            if machine.record.is_over and self._last_ended is None
-            else self._last_ended,
+            ended=self._ended(),
             spent=self._spent() if spent or self._times_out else 0,
             recovered=self.recovered,
             fruitless=self.fruitless,
@@ -922,9 +925,12 @@ class Recording:
             failure=execution.crash_words or None,
         )
 
-    @property
-    def _last_ended(self) -> int | None:
-        return None if self._last is None else self._last.ended
+    def _ended(self) -> int | None:
+        if not self.execution.machine.record.is_over:
+            return None
+        if self.left_at is not None:
+            return self.micros(self.left_at)
+        return self.recorder.now() if self._last is None or self._last.ended is None else self._last.ended
 
     def _spent(self) -> int:
         """Return the microseconds of the run's timeout that are used up."""
