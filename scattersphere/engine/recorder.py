@@ -88,7 +88,7 @@ FIRST_IS_TIMEOUT, FAILING_FAST, FINALS_OVER, WITHHELD = 1, 2, 4, 8
 """The bits of `RunStateRow.flags`."""
 
 
-class ValueCodec(Protocol):
+class ResultCodec(Protocol):
     """Writes the values of results: exactly, or not at all."""
 
     def is_quick(self, value: Any) -> bool:
@@ -135,7 +135,7 @@ class Recorder:
         self,
         host: RecorderHost,
         journal: Journal,
-        codec: ValueCodec,
+        codec: ResultCodec,
         on_failed: Callable[[str], None],
         on_mended: Callable[[], None],
     ) -> None:
@@ -274,10 +274,10 @@ class Recorder:
             if changes.rows:
                 self.write(changes.rows, changes.committed)
 
-    def changes(self) -> Changes:
+    def changes(self) -> RunChanges:
         """Take what has changed, and was not written."""
         changed, self._changed = self._changed, {}
-        changes = Changes()
+        changes = RunChanges()
         for recording in changed:
             if recording.is_submitted:
                 self.host.guard(recording.execution, recording.add_to, changes)
@@ -380,7 +380,7 @@ class Recorder:
                 self._bundles.add(row.digest)
 
 
-class Changes:
+class RunChanges:
     """What has changed in some runs: one transaction, and what is to be done when that is durable."""
 
     __slots__ = ("_then", "rows")
@@ -465,8 +465,10 @@ class Recording:
         self._looks: tuple[object, ...] = ()
         """What that row was made of."""
         definition = execution.plan.definition
-        self._fails, self._droppable = recorder.special_tasks(execution.plan)
-        self.apart: set[int] = {*self._fails, *self._droppable}
+        self._fails, dropped = recorder.special_tasks(execution.plan)
+        self._droppable: set[int] = set(dropped)
+        """Tasks whose values are to be given up when nobody reads them any more."""
+        self.apart: set[int] = self._droppable | self._fails
         """Units that have a row of their own, or are to have one: it would hold against a later `SuccessesRow`."""
         self._unkept: set[str] = set()
         """Tasks of which that was said."""
@@ -704,7 +706,7 @@ class Recording:
 
     def _write_now(self, then: Callable[[], object], *rows: Row) -> None:
         """Write what has changed, and more, without waiting for the end of this turn; `then` is called afterwards."""
-        changes = Changes()
+        changes = RunChanges()
         self.add_to(changes)
         changes.rows += rows
         changes.then(partial(self.recorder.host.guard, self.execution, then))
@@ -729,7 +731,7 @@ class Recording:
     def close(self) -> None:
         """The run has ended: what was not written yet is, and nothing more."""
         if self.recorder.is_open:
-            changes = Changes()
+            changes = RunChanges()
             self.add_to(changes)
             if changes.rows:
                 self.recorder.write(changes.rows, changes.committed)
@@ -746,7 +748,7 @@ class Recording:
         """Return the instant of the loop's clock in microseconds since 1970."""
         return self._since + int(clock * MICRO)
 
-    def add_to(self, changes: Changes) -> None:
+    def add_to(self, changes: RunChanges) -> None:
         """Add what has changed to a transaction."""
         changes.rows += self.rows()
         if self._held:

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from scattersphere.engine.execution import Execution
     from scattersphere.engine.executor import JobExecutor
     from scattersphere.engine.plan import Plan
-    from scattersphere.engine.recorder import ValueCodec
+    from scattersphere.engine.recorder import ResultCodec
     from scattersphere.jobs.jobs import Jobs
     from scattersphere.jobs.recovery import Restored
     from scattersphere.jobs.runs import RunFactory
@@ -87,7 +87,7 @@ class DurableRuns:
     def __init__(  # noqa: PLR0913 - the parts of a Server
         self,
         journal: Journal,
-        codec: ValueCodec,
+        codec: ResultCodec,
         *,
         jobs: Jobs,
         registry: TaskRegistry,

@@ -492,7 +492,7 @@ def _state_of(value: Any) -> dict[str, Any]:
     return state
 
 
-def _read_object(reader: _Reader, content: Any) -> Any:
+def _read_object(reader: _TagReader, content: Any) -> Any:
     name, fields, *unset = content
     cls = reader.class_of(name)
     if not is_data_class(cls):
@@ -531,12 +531,12 @@ def decode(form: int, data: bytes | None, classes: ClassNames) -> Any:
     if form == ValueForm.JSON:
         return value
     try:
-        return _Reader(classes).read(value)
+        return _TagReader(classes).read(value)
     except (TypeError, AttributeError, OverflowError, decimal.DecimalException, RecursionError) as error:
         raise ValueError(f"this is no tagged value: {error}") from error
 
 
-class _Reader:
+class _TagReader:
     def __init__(self, classes: ClassNames) -> None:
         self._classes = classes
 
@@ -557,12 +557,12 @@ class _Reader:
         return self._classes.class_of(name)
 
 
-def _read_flag(reader: _Reader, content: Any) -> Any:
+def _read_flag(reader: _TagReader, content: Any) -> Any:
     cls, value = reader.class_of(content[0]), content[1]
     return cls(value)
 
 
-def _read_enum(reader: _Reader, content: Any) -> Any:
+def _read_enum(reader: _TagReader, content: Any) -> Any:
     cls, name = reader.class_of(content[0]), content[1]
     try:
         return cls[name]
@@ -570,7 +570,7 @@ def _read_enum(reader: _Reader, content: Any) -> Any:
         raise LookupError(f"{content[0]} has no member {name}") from None
 
 
-def _read_datetime(reader: _Reader, content: Any) -> dt.datetime:
+def _read_datetime(reader: _TagReader, content: Any) -> dt.datetime:
     del reader
     text, fold, zone = content
     return dt.datetime.fromisoformat(text).replace(tzinfo=_read_zone(zone), fold=fold)
@@ -585,20 +585,20 @@ def _read_zone(zone: Any) -> dt.tzinfo | None:
     return dt.timezone(dt.timedelta(*offset), *name)
 
 
-def _read_uuid(reader: _Reader, content: Any) -> uuid.UUID:
+def _read_uuid(reader: _TagReader, content: Any) -> uuid.UUID:
     del reader
     digits, *known = content
     return uuid.UUID(hex=digits, is_safe=uuid.SafeUUID[known[0]] if known else uuid.SafeUUID.unknown)
 
 
-def _read_path(reader: _Reader, content: Any) -> Any:
+def _read_path(reader: _TagReader, content: Any) -> Any:
     try:
         return _PATHS[content[0]](reader.read(content[1]))
     except NotImplementedError:
         raise LookupError(f"a {content[0]} cannot be made on this system") from None
 
 
-_TAGS: dict[str, Callable[[_Reader, Any], Any]] = {
+_TAGS: dict[str, Callable[[_TagReader, Any], Any]] = {
     "$dict": lambda reader, items: {reader.read(key): reader.read(value) for key, value in items},
     "$tuple": lambda reader, items: tuple(map(reader.read, items)),
     "$set": lambda reader, items: set(map(reader.read, items)),
