@@ -125,6 +125,18 @@ class Board:
         """Tasks that have begun, but those that ended well; the oldest first."""
         self._width_of = width_of
 
+    @property
+    def done(self) -> int:
+        """The tasks that have ended as they should or not, but for those that were cancelled: as far as a bar goes."""
+        return sum(self.counts.values()) - self.counts[TaskState.CANCELLED]
+
+    @property
+    def colour(self) -> str | None:
+        """That of the bar of the whole run, where something went wrong or was cancelled."""
+        if any(self.counts[state] for state in _BAD):
+            return "red"
+        return _COLOURS[TaskState.CANCELLED] if self.counts[TaskState.CANCELLED] else None
+
     def note(self, event: Event, now: float) -> None:
         """Take note of an event at a time."""
         if event.task is None:
@@ -276,11 +288,13 @@ class Screen:
         for state, count in board.counts.items():
             if state is not TaskState.SUCCEEDED:
                 text.append(f", {count} {state.replace('_', ' ')}", style=_COLOURS[state])
-        bad = any(board.counts[state] for state in _BAD)
         bar = ProgressBar(
-            total=max(board.total, 1), completed=ended, width=BAR, complete_style="red" if bad else "blue",
-            finished_style="red" if bad else "green",
-        )  # fmt: skip
+            total=max(board.total, 1),
+            completed=board.done,
+            width=BAR,
+            complete_style=board.colour or "blue",
+            finished_style=board.colour or "green",
+        )
         grid = Table.grid(padding=(0, 1))
         of_run = "" if board.state is RunState.RUNNING else str(board.state)
         grid.add_row(bar, text, Text(f"{_clock(now - self._begun)} {of_run}".rstrip(), style="bright_black"))

@@ -69,6 +69,21 @@ def test_a_bar_that_was_cancelled_stays_where_it_was():
     assert (entry.done, entry.total, entry.until, entry.live) == (3.0, 10.0, 2.0, False)
 
 
+def test_the_bar_of_a_run_that_was_cancelled_stays_where_it_was_too_and_is_red_where_something_failed():
+    """A cancelled run once ended with a full green bar."""
+    went_well = board(started("a"), ended("a"))
+    cancelled = board(
+        started("a"), ended("a"), started("b"), ended("b", "cancelled"), ended("c", "cancelled"), total=3
+    )
+    failed = board(
+        started("a"), ended("a", "failed"), ended("b", "cancelled"), ended("c", "upstream_failed"), total=3
+    )
+    assert [found.done for found in (went_well, cancelled, failed)] == [1, 1, 2]
+    assert went_well.colour is None
+    assert cancelled.colour not in {None, "green", "blue", "red"}
+    assert failed.colour == "red"
+
+
 def test_a_map_counts_its_instances_and_those_that_failed():
     events = [
         started("m"),
