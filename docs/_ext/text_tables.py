@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from docutils import nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 def table(
@@ -18,12 +19,12 @@ def table(
 ) -> nodes.table:
     """Return a table. `widths` are shares of the page; the columns in `code` are set as code."""
     group = nodes.tgroup("", *(nodes.colspec(colwidth=width) for width in widths), cols=len(widths))
-    group += nodes.thead("", _row(nodes.Text(cell) for cell in head))
+    group += nodes.thead("", _row([nodes.Text(cell)] for cell in head))
     group += nodes.tbody(
         "",
         *(
             _row(
-                nodes.literal(text=cell) if column in code else nodes.Text(cell)
+                [nodes.literal(text=cell)] if column in code else list(_inline(cell))
                 for column, cell in enumerate(row)
             )
             for row in rows
@@ -32,5 +33,17 @@ def table(
     return nodes.table("", group)
 
 
-def _row(cells: Iterable[nodes.Node]) -> nodes.row:
-    return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells))
+_CODE = re.compile(r'(`[^`]+`|\{.*\}|"[^"]*")')
+
+
+def _inline(cell: str) -> Iterator[nodes.Node]:
+    """Set as code what stands in backticks, and JSON as it is: else its quotes become curly, and cannot be copied."""
+    for place, part in enumerate(_CODE.split(cell)):
+        if place % 2:
+            yield nodes.literal(text=part.strip("`"))
+        elif part:
+            yield nodes.Text(part)
+
+
+def _row(cells: Iterable[Sequence[nodes.Node]]) -> nodes.row:
+    return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", *cell)) for cell in cells))
