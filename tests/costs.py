@@ -79,6 +79,7 @@ SLOW: dict[str, str] = {
     "tests/engine/test_defects.py::*thousand_attempts*": "a thousand attempts",
     "tests/registry/test_layouts_of_projects.py::*metaclass*": "a heap that is searched",
     "tests/registry/test_leaks.py::*frozen_its_heap*": "the whole heap is searched",
+    "tests/registry/test_leaks.py::*many_versions*": "the same",
     "tests/registry/test_leaks.py::*task_of_asyncio*": "the same",
     "tests/registry/test_leaks.py::*shows_the_leaks*": "the same",
     "tests/test_job_folder.py::*next_garbage_collection*": "the same",

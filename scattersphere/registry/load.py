@@ -10,7 +10,9 @@ import os
 import re
 import sys
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, PathDistribution
+from email import message_from_string
+from email.message import Message
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of_host
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -397,9 +399,16 @@ def distribution_of(snapshot: Snapshot, name: str) -> tuple[str, str] | None:
             continue
         lines = (snapshot.folder / file).read_text("utf-8", "replace").splitlines()
         if any(line.strip('"').startswith((f"{path}/", f"{path}.")) for line in lines):
-            metadata = PathDistribution((snapshot.folder / file).parent).metadata
+            metadata = _metadata((snapshot.folder / file).parent)
             return metadata["Name"] or file.partition("-")[0], metadata["Version"] or "?"
     return None
+
+
+def _metadata(folder: Path) -> Message:
+    try:
+        return message_from_string((folder / "METADATA").read_text("utf-8", "replace"))
+    except OSError:
+        return Message()
 
 
 def _releases(snapshot: Snapshot, name: str) -> str:

@@ -77,3 +77,19 @@ async def test_a_syntax_error_and_a_warning_of_a_large_module_are_told(registry,
         warnings.simplefilter("always")
         await registry.register(file)
     assert [str(warning.category.__name__) for warning in caught] == ["SyntaxWarning"]
+
+
+@pytest.mark.anyio
+async def test_a_module_that_is_too_deep_for_the_compiler_is_named(registry, tmp_path):
+    file = tmp_path / "deep.py"
+    file.write_text(f"x = {'-' * 200_000}1\n")
+    with pytest.raises(BundleLoadError, match=r"deep\.py:1: SyntaxError: too deeply nested to be compiled"):
+        await registry.register(file)
+
+
+def test_a_source_on_which_the_compiler_crashes_is_not_compiled_here(monkeypatch):
+    crashed = subprocess.CompletedProcess([], -11, b"", b"")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: crashed)
+    with pytest.raises(SyntaxError, match="the compiler crashes") as caught:
+        compiled_apart(PADDING.encode(), "x.py")
+    assert caught.value.filename == "x.py"

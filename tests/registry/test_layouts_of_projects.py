@@ -111,3 +111,16 @@ class Other(metaclass=Yes): ...
     assert list(bundle.tasks) == ["a.Job"]
     await registry.deregister("a")
     assert registry.leaks("a") == []
+
+
+async def test_metadata_that_is_no_text_is_no_obstacle(registry, tmp_path):
+    files = {
+        "main.py": task_module(1),
+        "acme_fast/__init__.py": "",
+        "acme_fast/core.so": "",
+        "acme_fast-1.2.dist-info/RECORD": "acme_fast/core.so,,\n",
+    }
+    folder = write(tmp_path, {f"b/{name}": content for name, content in files.items()}) / "b"
+    (folder / "acme_fast-1.2.dist-info" / "METADATA").write_bytes(b"\xff\xfe")
+    with pytest.raises(BundleRefusedError, match=r"install 'acme_fast' \(\? in the bundle\) there"):
+        await registry.register(folder)

@@ -90,10 +90,16 @@ def compiled(source: bytes, filename: str, *, apart: bool) -> CodeType:
             raise
         # NUL bytes, for instance: Python does not say in which file.
         raise SyntaxError(str(error), (filename, 1, None, None)) from None
+    except (MemoryError, RecursionError) as error:  # thousands of operators or parentheses in each other
+        what = f"too deeply nested to be compiled ({type(error).__name__})"
+        raise SyntaxError(what, (filename, 1, None, None)) from None
 
 
 LARGE = 40 * 1024
 """Bytes of a source that is worth a process."""
+
+CRASHED = 11
+"""SIGSEGV: what ended the child would end this process."""
 
 PATIENCE = 30.0
 """Seconds after which the child is given up, and the source compiled here."""
@@ -120,6 +126,8 @@ def compiled_apart(source: bytes, filename: str) -> CodeType | None:
     command = [sys.executable, "-I", "-S", "-X", "utf8", "-W", "always", *optimize, "-c", PROGRAM, filename]
     try:
         child = subprocess.run(command, input=source, capture_output=True, timeout=PATIENCE, check=False)  # noqa: S603 - ours
+        if child.returncode == -CRASHED:
+            raise SyntaxError("the compiler crashes on this source", (filename, 1, None, None))
         if child.returncode or child.stderr:
             return None
         code = marshal.loads(child.stdout)  # noqa: S302 - from our own child
