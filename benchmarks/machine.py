@@ -15,7 +15,7 @@ from collections import deque
 from time import perf_counter
 
 from benchmarks.graphs import Graph, chain, layered, wide
-from scattersphere.engine.machine import Dispatcher, RunMachine, Shape, TaskShape, Verdict
+from scattersphere.engine.machine import CompiledGraph, Dispatcher, RunMachine, StartDecision, TaskSpec
 
 SIZES = (1_000, 10_000, 100_000)
 BATCH = 32
@@ -37,10 +37,10 @@ def kahn(successors: list[tuple[int, ...]], degrees: list[int]) -> float:
     return perf_counter() - started
 
 
-def run_machine(shape: Shape, machines: list[RunMachine] | None = None) -> float:
+def run_machine(graph: CompiledGraph, machines: list[RunMachine] | None = None) -> float:
     started = perf_counter()
     dispatcher = Dispatcher()
-    machine = RunMachine(shape, 1, dispatcher, lambda _: Verdict.GO)
+    machine = RunMachine(graph, 1, dispatcher, lambda _: StartDecision.GO)
     machine.slot()
     take, begin, ok = dispatcher.take, machine.begin, machine.ok
     while (taken := take(BATCH)) is not None:
@@ -54,17 +54,17 @@ def run_machine(shape: Shape, machines: list[RunMachine] | None = None) -> float
     return took
 
 
-def kept_bytes(shape: Shape) -> float:
+def kept_bytes(graph: CompiledGraph) -> float:
     """Return what a compacted, ended run keeps for each task, results not counted."""
     gc.collect()
     tracemalloc.start()
     machines: list[RunMachine] = []
-    run_machine(shape, machines)
+    run_machine(graph, machines)
     machines[0].compact()
     gc.collect()
     size = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    return size / shape.size
+    return size / graph.size
 
 
 def main() -> None:
@@ -78,8 +78,8 @@ def main() -> None:
 
 def measure(name: str, graph: Graph, repetitions: int) -> None:
     size = len(graph)
-    hot = Shape([TaskShape(upstreams=upstreams) for upstreams in graph])
-    limited = Shape([TaskShape(upstreams=upstreams) for upstreams in graph], max_parallel=BATCH)
+    hot = CompiledGraph([TaskSpec(upstreams=upstreams) for upstreams in graph])
+    limited = CompiledGraph([TaskSpec(upstreams=upstreams) for upstreams in graph], max_parallel=BATCH)
     times: dict[str, list[float]] = {"kahn": [], "hot": [], "limited": []}
     for _ in range(max(3, repetitions * 10_000 // max(size, 10_000))):
         gc.collect()

@@ -16,9 +16,9 @@ from scattersphere.engine.events.numbers import EventNumbers
 from scattersphere.engine.events.pages import EventPages
 from scattersphere.engine.machine.codes import RUN_STATES, TASK_STATES
 from scattersphere.engine.machine.facts import take_up
+from scattersphere.engine.machine.graph import DROPPED
 from scattersphere.engine.machine.record import PIECE
-from scattersphere.engine.machine.run import Answer, RunMachine, Verdict
-from scattersphere.engine.machine.shape import DROPPED
+from scattersphere.engine.machine.run import RunMachine, StartDecision
 from scattersphere.engine.timers import within
 from scattersphere.errors import SuspendedError
 from scattersphere.logs.failures import shorten, text_of
@@ -222,7 +222,7 @@ class Execution:
         self.engine: Engine = engine
         self.known_log: RunLog | None = None
         """The log of the run, if anybody has written or read it."""
-        self.machine: RunMachine = RunMachine(plan.shape, run_id, dispatcher, self._ask)
+        self.machine: RunMachine = RunMachine(plan.graph, run_id, dispatcher, self._ask)
         self.state: RunState = RunState.QUEUED
         """Where the run is: the last move that was told. That of the machine may be ahead by what is not durable."""
         self.journal: EventNumbers = EventNumbers(self.machine.record.journal, keep_events)
@@ -341,7 +341,7 @@ class Execution:
     def renew(self, plan: Plan) -> None:
         """Have a plan with code, and a new machine for it; nothing of the run was executed in this life."""
         self.plan = plan
-        self.machine = RunMachine(plan.shape, self.id, self.machine.dispatcher, self._ask)
+        self.machine = RunMachine(plan.graph, self.id, self.machine.dispatcher, self._ask)
         self.journal.moves = self.machine.record.journal
 
     def take_up(self, facts: RunFacts) -> Sequence[Command]:
@@ -376,7 +376,7 @@ class Execution:
 
     # ---- what the machine asks
 
-    def _ask(self, task: int) -> Answer:
+    def _ask(self, task: int) -> StartDecision | int:
         """Evaluate `run_if` and `map` of a task whose rule is met. Runs no code of the user but that of types."""
         planned = self.plan.tasks[task]
         # What is current is the attempt that has just ended, perhaps of another run: nothing may be filed under it.
@@ -387,11 +387,11 @@ class Execution:
                 if type(wanted) is not bool:
                     raise TypeError(f"run_if is no bool but {type(wanted).__name__}")  # noqa: TRY301
                 if not wanted:
-                    return Verdict.SKIP
-            return Verdict.GO, self._width(task, planned) if planned.mapped else None
+                    return StartDecision.SKIP
+            return self._width(task, planned) if planned.mapped else StartDecision.GO
         except BaseException as exc:  # noqa: BLE001 - whatever it is, it fails this task and nothing else
             self.failures[task] = Failure(type(exc).__name__, text_of(exc))
-            return Verdict.FAIL
+            return StartDecision.FAIL
         finally:
             current_attempt.reset(token)
 

@@ -10,7 +10,7 @@ import attrs
 from scattersphere._json import Path, RawProblem, describe
 from scattersphere.abc.backend import NO_NEEDS
 from scattersphere.definitions import placed
-from scattersphere.engine.machine.shape import Shape
+from scattersphere.engine.machine.graph import CompiledGraph
 from scattersphere.errors import DefinitionError
 from scattersphere.model.definition import JobDefinition, TaskDefinition
 from scattersphere.model.references import Template, references
@@ -94,7 +94,7 @@ class Plan:
     definition: JobDefinition
     tasks: tuple[PlannedTask, ...]
     index: Mapping[str, int]
-    shape: Shape
+    graph: CompiledGraph
     versions: frozenset[Any]
     size: int
     fed: tuple[PlannedTask, ...] = attrs.field(repr=False)

@@ -13,7 +13,7 @@ from scattersphere._text import Suggester, suggestion_budget
 from scattersphere.abc.backend import NO_NEEDS
 from scattersphere.definitions import placed
 from scattersphere.definitions.converter import UNREAD
-from scattersphere.engine.machine.shape import Shape, TaskShape
+from scattersphere.engine.machine.graph import CompiledGraph, TaskSpec
 from scattersphere.engine.plan import (
     Argument,
     MadeBy,
@@ -88,8 +88,8 @@ def code_problems(
 
 
 def _plan(definition: JobDefinition, planner: _Planner) -> Plan:
-    shape = Shape(
-        planner.shapes,
+    graph = CompiledGraph(
+        planner.specs,
         upstreams=definition.upstream_indices,
         checked=definition.checked,
         max_parallel=definition.max_parallel,
@@ -101,7 +101,7 @@ def _plan(definition: JobDefinition, planner: _Planner) -> Plan:
         definition=definition,
         tasks=tuple(planner.tasks),
         index=dict(zip(definition.tasks, range(len(planner.tasks)), strict=True)),
-        shape=shape,
+        graph=graph,
         size=len(planner.tasks),
         fed=tuple([task for task in planner.tasks if task.varying or task.mapped]),
         versions=frozenset(versions - {None}),
@@ -146,9 +146,9 @@ class _Planner:
         self.problems: list[RawProblem] = self._binder.problems
         self.classes: dict[tuple[str, str | None], Known | None] = {}
         self._missing: dict[tuple[str, str | None], str] = {}
-        self._shapes: dict[tuple[Any, ...], TaskShape] = {}
+        self._specs: dict[tuple[Any, ...], TaskSpec] = {}
         self.tasks: list[PlannedTask] = []
-        self.shapes: list[TaskShape] = []
+        self.specs: list[TaskSpec] = []
 
     def add_all(self, definition: JobDefinition, *, look_on: bool = False) -> bool:
         """Plan all tasks of a definition up to the first problem; with `look_on`, note all in their order.
@@ -202,7 +202,7 @@ class _Planner:
         if self._stand_in is not None:
             planned = self._stand_in(planned)
         self.tasks.append(planned)
-        self.shapes.append(self._shape(task, planned.backend))
+        self.specs.append(self._spec(task, planned.backend))
 
     def add_bare(self, name: str, task: TaskDefinition) -> None:
         """Plan one task without its class."""
@@ -223,7 +223,7 @@ class _Planner:
             same_for_all=False,
         )
         self.tasks.append(planned)
-        self.shapes.append(self._shape(task, planned.backend))
+        self.specs.append(self._spec(task, planned.backend))
 
     def _class_of(self, name: str, task: TaskDefinition) -> Known | None:
         key = task.task, task.bundle
@@ -266,7 +266,7 @@ class _Planner:
         traits = self._backends.get(backend)
         return traits is not None and traits.takes_needs
 
-    def _shape(self, task: TaskDefinition, backend: str) -> TaskShape:
+    def _spec(self, task: TaskDefinition, backend: str) -> TaskSpec:
         key = (
             task.trigger_rule,
             task.finally_,
@@ -282,10 +282,10 @@ class _Planner:
             task.keep_results,
         )
         taken = self._takes_needs(backend)
-        shape = self._shapes.get(key)
-        if shape is None:
+        spec = self._specs.get(key)
+        if spec is None:
             has_rule = task.finally_ or task.trigger_rule is not None
-            shape = self._shapes[key] = TaskShape(
+            spec = self._specs[key] = TaskSpec(
                 rule=task.rule if has_rule else TriggerRule.ALL_SUCCESS,
                 finally_=task.finally_,
                 max_attempts=task.retry.max_attempts,
@@ -300,7 +300,7 @@ class _Planner:
                 allow_failure=task.allow_failure,
                 keeps_result=task.keep_results,
             )
-        return shape
+        return spec
 
 
 def _needs(task: TaskDefinition) -> dict[str, int]:

@@ -46,7 +46,7 @@ from scattersphere.engine.machine.codes import (
     UP_FOR_RETRY,
 )
 from scattersphere.engine.machine.facts import facts_of
-from scattersphere.engine.machine.shape import DROPPED
+from scattersphere.engine.machine.graph import DROPPED
 from scattersphere.engine.timers import within
 from scattersphere.errors import JournalError, SuspendedError
 from scattersphere.logs.failures import text_of

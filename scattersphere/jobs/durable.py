@@ -299,7 +299,7 @@ class DurableRuns:
         else:
             await anyio.to_thread.run_sync(read)
         return restored(
-            stored, waiting.definition, plan.shape, lambda step: values[step.unit], self.recorder.now()
+            stored, waiting.definition, plan.graph, lambda step: values[step.unit], self.recorder.now()
         )
 
     # ---- going on
@@ -414,7 +414,7 @@ class DurableRuns:
         """End a run whose code is not there: without finally-tasks, for those are code too."""
         waiting = self.waiting.pop(execution.id)
         found = restored(
-            waiting.stored, waiting.definition, execution.plan.shape, _no_value, self.recorder.now()
+            waiting.stored, waiting.definition, execution.plan.graph, _no_value, self.recorder.now()
         )
         causes = (*found.facts.causes, reason or verb)
         facts = attrs.evolve(found.facts, level=KILL, causes=causes, state=_CANCELLING, started=True)

@@ -29,7 +29,7 @@ from scattersphere.engine.machine.codes import (
     UP_FOR_RETRY,
 )
 from scattersphere.engine.machine.facts import RunFacts, UnitFacts
-from scattersphere.engine.machine.shape import DROPPED
+from scattersphere.engine.machine.graph import DROPPED
 from scattersphere.engine.recorder import (
     FAILING_FAST,
     FINALS_OVER,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from scattersphere.abc.journal import AttemptRow, Row, RunStateRow, StepRow, StoredRun
-    from scattersphere.engine.machine.shape import Shape
+    from scattersphere.engine.machine.graph import CompiledGraph
     from scattersphere.model.definition import JobDefinition
 
 MICRO = 1_000_000
@@ -135,7 +135,7 @@ class _Unit:
 def restored(
     stored: StoredRun,
     definition: JobDefinition,
-    shape: Shape,
+    graph: CompiledGraph,
     value_of: Callable[[StepRow], Any],
     now: int,
 ) -> Restored:
@@ -160,15 +160,15 @@ def restored(
                 unkept[step.unit] = f"the journal does not have its result: {said.get('unkept') or LOST}"
         elif step.state == UP_FOR_RETRY:
             waits[step.unit] = 0.0 if step.due is None else max(0.0, (step.due - now) / MICRO)
-    _fill_gaps(units, widths, shape.size)
+    _fill_gaps(units, widths, graph.size)
     instances = _instances(units)
     written = {number for number, unit in units.items() if unit.state >= TASK_ENDED_FROM}
     for task, width in widths.items():
         _finish_map(units, instances[task], task, width)
     concluded = tuple(task for task in widths if units[task].state >= TASK_ENDED_FROM and task not in written)
-    failing_fast = bool(state.flags & FAILING_FAST) or _fails_fast(units, shape)
-    withheld = _withheld(shape, state.level, failing_fast, bool(state.flags & FINALS_OVER))
-    resets = _reset(units, instances, shape, withheld)
+    failing_fast = bool(state.flags & FAILING_FAST) or _fails_fast(units, graph)
+    withheld = _withheld(graph, state.level, failing_fast, bool(state.flags & FINALS_OVER))
+    resets = _reset(units, instances, graph, withheld)
     tasks = tuple(definition.tasks.values())
     crash = ""
     for task in resets:
@@ -176,7 +176,7 @@ def restored(
         if tasks[task].on_restart is TaskRestart.FAIL:
             name = tuple(definition.tasks)[task]
             crash = f'the result of task {name!r} was not kept, and is needed again; the task is "on_restart": "fail"'
-    _drop(units, instances, shape)
+    _drop(units, instances, graph)
     causes = state.causes
     if failing_fast and "fail_fast" not in causes:
         causes = (*causes, "fail_fast")
@@ -279,29 +279,32 @@ def _finish_map(units: dict[int, _Unit], instances: list[int], task: int, width:
         units[task] = _Unit(task, None, RUNNING if instances else PENDING)
 
 
-def _fails_fast(units: Mapping[int, _Unit], shape: Shape) -> bool:
-    if not shape.fail_fast:
+def _fails_fast(units: Mapping[int, _Unit], graph: CompiledGraph) -> bool:
+    if not graph.fail_fast:
         return False
     return any(
         unit.state in (FAILED, CRASHED)
         and unit.index is None
-        and not shape.tasks[unit.task].allow_failure
-        and not shape.tasks[unit.task].finally_
+        and not graph.tasks[unit.task].allow_failure
+        and not graph.tasks[unit.task].finally_
         for unit in units.values()
     )
 
 
-def _withheld(shape: Shape, level: int, failing_fast: bool, finals_over: bool) -> frozenset[int]:  # noqa: FBT001
+def _withheld(graph: CompiledGraph, level: int, failing_fast: bool, finals_over: bool) -> frozenset[int]:  # noqa: FBT001
     """Return the tasks that do not begin any more."""
     return frozenset(
         task
-        for task, spec in enumerate(shape.tasks)
+        for task, spec in enumerate(graph.tasks)
         if (level == KILL or finals_over if spec.finally_ else level != NO_REQUEST or failing_fast)
     )
 
 
 def _reset(
-    units: dict[int, _Unit], instances: Mapping[int, list[int]], shape: Shape, withheld: frozenset[int]
+    units: dict[int, _Unit],
+    instances: Mapping[int, list[int]],
+    graph: CompiledGraph,
+    withheld: frozenset[int],
 ) -> tuple[int, ...]:
     """Have tasks done again whose results are gone and read by tasks that have not ended; return which."""
 
@@ -309,9 +312,9 @@ def _reset(
         return task in units and units[task].state >= TASK_ENDED_FROM
 
     reset: dict[int, None] = {}
-    readers = [task for task in range(shape.size) if not has_ended(task) and task not in withheld]
+    readers = [task for task in range(graph.size) if not has_ended(task) and task not in withheld]
     for reader in readers:  # grows while it is read
-        for task in shape.upstreams[reader]:
+        for task in graph.upstreams[reader]:
             unit = units.get(task)
             if unit is None or task in reset or unit.state != SUCCEEDED or unit.result is not DROPPED:
                 continue
@@ -328,11 +331,11 @@ def _again(unit: _Unit, state: int) -> None:
     unit.state, unit.forgiven, unit.result = state, unit.attempts, None
 
 
-def _drop(units: dict[int, _Unit], instances: Mapping[int, list[int]], shape: Shape) -> None:
+def _drop(units: dict[int, _Unit], instances: Mapping[int, list[int]], graph: CompiledGraph) -> None:
     """Drop the results that nobody reads any more (`keep_results: false`)."""
-    ended = {task for task, unit in units.items() if task < shape.size and unit.state >= TASK_ENDED_FROM}
+    ended = {task for task, unit in units.items() if task < graph.size and unit.state >= TASK_ENDED_FROM}
     for task in ended:
-        if shape.tasks[task].keeps_result or not ended.issuperset(shape.successors[task]):
+        if graph.tasks[task].keeps_result or not ended.issuperset(graph.successors[task]):
             continue
         for number in (task, *instances.get(task, ())):
             if units[number].state == SUCCEEDED:

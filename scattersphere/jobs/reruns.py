@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from scattersphere.engine.machine.codes import SUCCEEDED
-from scattersphere.engine.machine.shape import DROPPED
+from scattersphere.engine.machine.graph import DROPPED
 from scattersphere.engine.reused import Reused
 from scattersphere.errors import ArgumentError, NoSuchBundleError, RunStateError
 
@@ -83,32 +83,32 @@ def take_over(earlier: Execution, *, from_failed: bool) -> Takeover:
     done again for such a reason: what it reads may be different then. A succeeded task whose result was
     dropped (`keep_results: false`) is done again only where a task that is done again reads it.
     """
-    machine, shape = earlier.machine, earlier.plan.shape
+    machine, graph = earlier.machine, earlier.plan.graph
     if not from_failed:
         return Takeover({}, {})
     states, results = machine.record.task_states, machine.record.results
-    again = [task for task in range(shape.size) if states[task] != SUCCEEDED or shape.tasks[task].finally_]
+    again = [task for task in range(graph.size) if states[task] != SUCCEEDED or graph.tasks[task].finally_]
     chosen = set(again)
     for task in again:  # grows while it is read
-        for successor in shape.successors[task]:
+        for successor in graph.successors[task]:
             if successor not in chosen:
                 chosen.add(successor)
                 again.append(successor)
     stale = frozenset(chosen)
     for task in again:  # grows again
-        for upstream in shape.upstreams[task]:
+        for upstream in graph.upstreams[task]:
             if upstream not in chosen and results[upstream] is DROPPED:
                 chosen.add(upstream)
                 again.append(upstream)
-    tasks = {task: results[task] for task in range(shape.size) if task not in chosen}
+    tasks = {task: results[task] for task in range(graph.size) if task not in chosen}
     return Takeover(tasks, _instances(earlier, stale))
 
 
 def _instances(earlier: Execution, stale: frozenset[int]) -> dict[tuple[int, int], Any]:
     """Return the results of instances whose task is done again for no reason but other instances."""
-    machine, shape = earlier.machine, earlier.plan.shape
+    machine, graph = earlier.machine, earlier.plan.graph
     found: dict[tuple[int, int], Any] = {}
-    for unit in range(shape.size, len(machine.record.task_states)):
+    for unit in range(graph.size, len(machine.record.task_states)):
         task, index = machine.record.task_of(unit), machine.record.index_of(unit)
         if (
             index is None
@@ -116,7 +116,7 @@ def _instances(earlier: Execution, stale: frozenset[int]) -> dict[tuple[int, int
             or machine.record.results[unit] is DROPPED
         ):
             continue
-        if task in stale and not shape.tasks[task].finally_ and stale.isdisjoint(shape.upstreams[task]):
+        if task in stale and not graph.tasks[task].finally_ and stale.isdisjoint(graph.upstreams[task]):
             found[task, index] = machine.record.results[unit]
     return found
 

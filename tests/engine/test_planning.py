@@ -101,7 +101,7 @@ def compiled(find, **fields):
     planner = planning._Planner(find, BACKENDS)
     for name, task in definition.tasks.items():
         planner.add(name, task)
-    return planner.shapes[1]
+    return planner.specs[1]
 
 
 @pytest.mark.parametrize("key", [key for key in rows(TaskDefinition) if key != "task"])

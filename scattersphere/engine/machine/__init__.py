@@ -1,6 +1,6 @@
 """The pure heart of the engine: what a run does next, decided without a clock, a loop or a thread.
 
-- `shape`: a plan compiled to integers, shared by its runs
+- `graph`: a plan compiled to integers, shared by its runs
 - `run`: the machine of one run, signals in, commands and journal out; made of
   `record` (its state and its moves), `ready` (what of it may begin, and its places) and
   `propagation` (what follows from an ending)
@@ -18,22 +18,21 @@ from scattersphere.engine.machine.codes import (
 )
 from scattersphere.engine.machine.dispatcher import Dispatcher
 from scattersphere.engine.machine.facts import RunFacts, UnitFacts, facts_of, take_up
-from scattersphere.engine.machine.run import Answer, RunMachine, Verdict
-from scattersphere.engine.machine.shape import Shape, TaskShape
+from scattersphere.engine.machine.graph import CompiledGraph, TaskSpec
+from scattersphere.engine.machine.run import RunMachine, StartDecision
 
 __all__ = [
     "RUN_STATES",
     "TASK_STATES",
-    "Answer",
     "Command",
     "CommandKind",
+    "CompiledGraph",
     "Dispatcher",
     "RunFacts",
     "RunMachine",
-    "Shape",
-    "TaskShape",
+    "StartDecision",
+    "TaskSpec",
     "UnitFacts",
-    "Verdict",
     "facts_of",
     "read_journal",
     "take_up",

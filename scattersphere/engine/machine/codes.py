@@ -1,6 +1,6 @@
 """States as small integers, the tables of moves compiled for them, and what the machine may ask of its driver.
 
-The hot path keeps one byte for each task and one integer for each move. What the integers mean is
+The fast path keeps one byte for each task and one integer for each move. What the integers mean is
 only their place in the enums of `model/states.py`, so there is still one table.
 """
 

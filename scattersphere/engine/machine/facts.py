@@ -77,7 +77,7 @@ class RunFacts:
 def facts_of(machine: RunMachine, *, units: bool = True) -> RunFacts:
     """Return what a journal has to keep of a run; without `units`, of the run itself."""
     record, propagation = machine.record, machine.propagation
-    size, states = record.shape.size, record.task_states
+    size, states = record.graph.size, record.task_states
     return RunFacts(
         state=record.state,
         started=record.started,
@@ -128,7 +128,7 @@ def take_up(machine: RunMachine, facts: RunFacts) -> Sequence[Command]:
         if unit not in record.maps:
             _go_on(machine, unit)
     if facts.started:
-        propagation.decide(task for task in range(record.shape.size) if record.task_states[task] == PENDING)
+        propagation.decide(task for task in range(record.graph.size) if record.task_states[task] == PENDING)
         propagation.drain()
     return machine.take_commands()
 
@@ -158,7 +158,7 @@ def _derive(record: RunRecord, propagation: Propagation, cut: frozenset[int]) ->
     """Count anew what follows from the states of all units."""
     for task, progress in record.maps.items():
         _derive_map(record, progress, cut=task in cut)
-    ended = [task for task in range(record.shape.size) if record.task_states[task] >= TASK_ENDED_FROM]
+    ended = [task for task in range(record.graph.size) if record.task_states[task] >= TASK_ENDED_FROM]
     for task in ended:
         _count_ended(record, task)
         propagation.count_ended(task)
@@ -182,7 +182,7 @@ def _derive_map(record: RunRecord, progress: MapProgress, *, cut: bool) -> None:
 
 
 def _count_ended(record: RunRecord, task: int) -> None:
-    state, spec = record.task_states[task], record.shape.tasks[task]
+    state, spec = record.task_states[task], record.graph.tasks[task]
     if spec.finally_:
         record.finals_left -= 1
     else:

@@ -51,8 +51,11 @@ AT_ONCE = 256
 """Steps of a mass move that a signal does itself: some hundred microseconds at most."""
 
 
-class Verdict(Enum):
-    """What the driver found when it read the values that a task's start depends on."""
+class StartDecision(Enum):
+    """What the driver found when it read the values that a task's start depends on.
+
+    In the place of `GO` stands the number of instances where the task is mapped.
+    """
 
     GO = "go"
     SKIP = "skip"
@@ -63,11 +66,9 @@ class Verdict(Enum):
 
 NOTHING_LEFT: deque[int] = deque(maxlen=0)
 """The work list of all ended runs: what is put into it is not there."""
-Answer = Verdict | tuple[Verdict, int | None]
-"""A verdict, with the number of instances where the task is mapped: `(Verdict.GO, 12)`."""
 
 
-def _nothing_to_ask(task: int) -> Answer:
+def _nothing_to_ask(task: int) -> StartDecision | int:
     """Stand in for the values of a run that has ended."""
     raise EngineError(f"task {task} was asked for its values after the end of its run")
 
@@ -98,7 +99,7 @@ class Propagation:
     )
 
     def __init__(
-        self, record: RunRecord, ready: ReadyTasks, ask: Callable[[int], Answer], at_once: int
+        self, record: RunRecord, ready: ReadyTasks, ask: Callable[[int], StartDecision | int], at_once: int
     ) -> None:
         self._record = record
         self._ready = ready
@@ -110,12 +111,12 @@ class Propagation:
         """Whether `fail_fast` has come true."""
         self.finals_over: bool = False
         """Whether the finally-tasks of a cancelled run have used up their time."""
-        self.waited: list[int] = record.shape.degrees.copy()
+        self.waited: list[int] = record.graph.degrees.copy()
         """For how many upstream tasks each task waits."""
         self._failed_below: dict[int, int] = {}
         self._other_below: dict[int, int] = {}
         self._draining = False
-        self._admitted = bytearray(record.shape.size)
+        self._admitted = bytearray(record.graph.size)
         """Which tasks have been let through by their rule, so that none is queued twice. Those that the
         fast path queues are not marked: nothing asks their rule again."""
         self._endings: deque[int] = deque()
@@ -134,7 +135,7 @@ class Propagation:
         record = self._record
         state = record.task_states[task]
         counts = self._below(state)
-        for below in record.shape.successors[task]:
+        for below in record.graph.successors[task]:
             self.waited[below] -= 1
             if state != SUCCEEDED:
                 counts[below] = counts.get(below, 0) + 1
@@ -143,7 +144,7 @@ class Propagation:
         """Whether an attempt of a unit may begin: a stop is no business of finally-tasks and retries of them."""
         record = self._record
         return not record.is_over and not self.is_withheld(
-            final=record.shape.tasks[record.task_of(unit)].finally_
+            final=record.graph.tasks[record.task_of(unit)].finally_
         )
 
     def admit_again(self, task: int) -> None:
@@ -211,7 +212,7 @@ class Propagation:
         """Tell successors of the first ending; return the steps that it took."""
         record = self._record
         task, told = self._endings[0], self._notified
-        below = record.shape.successors[task]
+        below = record.graph.successors[task]
         some = below[told : told + budget] if told or len(below) > budget else below
         state = record.task_states[task]
         counts = None if state == SUCCEEDED else self._below(state)
@@ -240,7 +241,7 @@ class Propagation:
             return False
         if not record.finals_phase:
             record.finals_phase = True
-            self._decisions.extend(record.shape.finals)
+            self._decisions.extend(record.graph.finals)
             return True
         if not record.finals_left:
             self.end(self._final_state())
@@ -253,13 +254,13 @@ class Propagation:
         record = self._record
         if record.task_states[task] != PENDING or self._admitted[task]:
             return
-        shape = record.shape
-        final = shape.tasks[task].finally_
+        graph = record.graph
+        final = graph.tasks[task].finally_
         if final and not record.finals_phase:
             return
         waited = self.waited[task]
         failed, other = self._failed_below.get(task, 0), self._other_below.get(task, 0)
-        verdict = shape.decide[task](waited, shape.degrees[task] - waited - failed - other, failed, other)
+        verdict = graph.decide[task](waited, graph.degrees[task] - waited - failed - other, failed, other)
         if verdict == RUNNING:
             if not self.is_withheld(final=final):
                 self._admitted[task] = 1
@@ -277,22 +278,21 @@ class Propagation:
     def _admit(self, task: int) -> None:
         """Its rule is met: ask for its values if it has any to ask for, and queue it."""
         record = self._record
-        if not record.shape.asked[task]:
+        if not record.graph.asked[task]:
             self._ready.push(task)
             return
-        answer = self._ask(task)
-        final = record.shape.tasks[task].finally_
-        if record.task_states[task] != PENDING or self.is_withheld(final=final):
+        decision = self._ask(task)
+        spec = record.graph.tasks[task]
+        if record.task_states[task] != PENDING or self.is_withheld(final=spec.finally_):
             return  # reading the values has led to a request on this very run
-        verdict, width = answer if isinstance(answer, tuple) else (answer, None)
-        if verdict is Verdict.SKIP:
+        if decision is StartDecision.SKIP:
             self.finish(task, SKIPPED)
-        elif verdict is Verdict.FAIL or (record.shape.tasks[task].mapped and width is None):
+        elif decision is StartDecision.FAIL or spec.mapped is not isinstance(decision, int):
             self.finish(task, FAILED)
-        elif not record.shape.tasks[task].mapped:
+        elif isinstance(decision, StartDecision):
             self._ready.push(task)
-        elif width:
-            record.maps[task] = MapProgress(width)
+        elif decision:
+            record.maps[task] = MapProgress(decision)
             self._ready.push(task)
         else:
             record.results[task] = []
@@ -304,10 +304,10 @@ class Propagation:
         """Give the unit its terminal state."""
         record = self._record
         record.move(unit, new)
-        if unit >= record.shape.size:
+        if unit >= record.graph.size:
             self._instance_ended(unit, new)
             return
-        task = record.shape.tasks[unit]
+        task = record.graph.tasks[unit]
         if task.mapped:
             record.command(CommandKind.MAPPED, unit)
         record.drop_results(unit)
@@ -320,7 +320,7 @@ class Propagation:
         self._endings.append(unit)
         if new in (FAILED, CRASHED) and not task.allow_failure:
             record.task_failed = True
-            if record.shape.fail_fast and not task.finally_ and not self.failed_fast:
+            if record.graph.fail_fast and not task.finally_ and not self.failed_fast:
                 self._fail_fast()
 
     def _fail_fast(self) -> None:
@@ -392,7 +392,7 @@ class Propagation:
 
     def _sweep_unit(self, unit: int) -> None:
         record = self._record
-        final = record.shape.tasks[record.task_of(unit)].finally_
+        final = record.graph.tasks[record.task_of(unit)].finally_
         if not self.is_withheld(final=final):
             return
         cancels = record.level >= CANCEL

@@ -27,13 +27,13 @@ from scattersphere.engine.machine.codes import (
     Command,
     CommandKind,
 )
-from scattersphere.engine.machine.shape import DROPPED, ResultRefs
+from scattersphere.engine.machine.graph import DROPPED, ResultRefs
 from scattersphere.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from scattersphere.engine.machine.shape import Shape
+    from scattersphere.engine.machine.graph import CompiledGraph
 
 PIECE = 1 << 14
 """Entries of a journal that are compacted at a time."""
@@ -68,7 +68,7 @@ class MapProgress:
 class RunRecord:
     """The state of one run.
 
-    A *unit* is a task (below `shape.size`) or an instance of a mapped task (from there on, in the
+    A *unit* is a task (below `graph.size`) or an instance of a mapped task (from there on, in the
     order of beginning).
     """
 
@@ -86,6 +86,7 @@ class RunRecord:
         "finals_phase",
         "first_cause_is_timeout",
         "forgiven",
+        "graph",
         "held",
         "journal",
         "killed",
@@ -97,7 +98,6 @@ class RunRecord:
         "reasons",
         "results",
         "run_id",
-        "shape",
         "started",
         "state",
         "stuck",
@@ -108,24 +108,24 @@ class RunRecord:
         "withheld",
     )
 
-    def __init__(self, shape: Shape, run_id: int) -> None:
-        self.shape: Shape = shape
+    def __init__(self, graph: CompiledGraph, run_id: int) -> None:
+        self.graph: CompiledGraph = graph
         self.run_id: int = run_id
         self.state: int = RUN_QUEUED
         self.started: bool = False
         """Whether the run has ever had a slot."""
         self.finals_phase: bool = False
         """Whether all normal tasks have ended, so that finally-tasks may run."""
-        self.task_states: bytearray = bytearray(shape.size)
-        self.attempts: list[int] = [0] * shape.size
-        self.results: list[Any] = [None] * shape.size
+        self.task_states: bytearray = bytearray(graph.size)
+        self.attempts: list[int] = [0] * graph.size
+        self.results: list[Any] = [None] * graph.size
         self.maps: dict[int, MapProgress] = {}
         """How far mapped tasks are, of those whose list has been looked at."""
         self.journal: list[int] | array[int] = []
         self.live: int = 0
         """Attempts that have begun and not ended; those given up are no longer counted."""
-        self.left: int = shape.size - len(shape.finals)
-        self.finals_left: int = len(shape.finals)
+        self.left: int = graph.size - len(graph.finals)
+        self.finals_left: int = len(graph.finals)
         # What is asked of it.
         self.level: int = NO_REQUEST
         """How far requests have escalated: none, stop, cancel, kill."""
@@ -159,7 +159,7 @@ class RunRecord:
         """How many attempts do not count, where there are any."""
         self.commands: list[Command] = []
         """What the driver is to do in answer to the present signal."""
-        self._readers = ResultRefs(shape) if shape.drops_results else None
+        self._readers = ResultRefs(graph) if graph.drops_results else None
         self._instance_task: list[int] = []
         self._instance_index: list[int] = []
 
@@ -171,7 +171,7 @@ class RunRecord:
     @property
     def is_even(self) -> bool:
         """Whether all that has begun are tasks at their first attempt, and all that has ended has succeeded."""
-        return self.clean and not self.uneven and len(self.task_states) == self.shape.size
+        return self.clean and not self.uneven and len(self.task_states) == self.graph.size
 
     @property
     def is_holding(self) -> bool:
@@ -180,12 +180,12 @@ class RunRecord:
 
     def task_of(self, unit: int) -> int:
         """Return the task that the unit is, or is an instance of."""
-        size = self.shape.size
+        size = self.graph.size
         return unit if unit < size else self._instance_task[unit - size]
 
     def index_of(self, unit: int) -> int | None:
         """Return the index of an instance in its map; None for a task."""
-        size = self.shape.size
+        size = self.graph.size
         return None if unit < size else self._instance_index[unit - size]
 
     def width_of(self, task: int) -> int | None:

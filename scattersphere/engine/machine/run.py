@@ -37,7 +37,7 @@ from scattersphere.engine.machine.codes import (
     UP_FOR_RETRY,
     CommandKind,
 )
-from scattersphere.engine.machine.propagation import AT_ONCE, Answer, Propagation, Verdict
+from scattersphere.engine.machine.propagation import AT_ONCE, Propagation, StartDecision
 from scattersphere.engine.machine.ready import ReadyTasks
 from scattersphere.engine.machine.record import NO_COMMANDS, RunRecord
 from scattersphere.errors import RunStateError
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
 
     from scattersphere.engine.machine.codes import Command
     from scattersphere.engine.machine.dispatcher import Dispatcher
-    from scattersphere.engine.machine.shape import Shape
+    from scattersphere.engine.machine.graph import CompiledGraph
 
-__all__ = ["Answer", "RunMachine", "Verdict"]
+__all__ = ["RunMachine", "StartDecision"]
 
 
 LOST_IN_A_ROW = 3
@@ -57,7 +57,7 @@ LOST_IN_A_ROW = 3
 
 
 class RunMachine:
-    """One run of a shape: its record, what of it is ready, and how endings propagate.
+    """One run of a graph: its record, what of it is ready, and how endings propagate.
 
     `ask(task)` is called when the rule of a conditional or mapped task is met; it reads the user's
     values safely and must not raise.
@@ -69,15 +69,15 @@ class RunMachine:
 
     def __init__(
         self,
-        shape: Shape,
+        graph: CompiledGraph,
         run_id: int,
         dispatcher: Dispatcher,
-        ask: Callable[[int], Answer],
+        ask: Callable[[int], StartDecision | int],
         *,
         at_once: int = AT_ONCE,
     ) -> None:
         self.dispatcher: Dispatcher = dispatcher
-        self.record: RunRecord = RunRecord(shape, run_id)
+        self.record: RunRecord = RunRecord(graph, run_id)
         self.ready: ReadyTasks = ReadyTasks(self.record, dispatcher)
         self.propagation: Propagation = Propagation(self.record, self.ready, ask, at_once)
         self._lost: dict[int, int] = {}
@@ -88,7 +88,7 @@ class RunMachine:
         left = record.left + record.finals_left
         return (
             f"<{type(self).__name__} {record.run_id}: {RUN_STATES[record.state]}, "
-            f"{left} of {record.shape.size} tasks left, {record.live} attempts>"
+            f"{left} of {record.graph.size} tasks left, {record.live} attempts>"
         )
 
     @property
@@ -132,20 +132,22 @@ class RunMachine:
 
     def slot(self) -> Sequence[Command]:
         """Start the run, for which the server has a place: queued -> running."""
-        record, shape = self.record, self.record.shape
+        record, graph = self.record, self.record.graph
         if record.state != RUN_QUEUED or record.level:
             raise self._refusal("started")
         record.started = True
         record.move_run(RUN_RUNNING)
-        if record.left + record.finals_left != shape.size:
-            # Results were reused: other rules may be met already, plain ones where nothing is waited for.
-            waited, plain = self.propagation.waited, shape.plain
-            self.propagation.decide(task for task in range(shape.size) if not (plain[task] and waited[task]))
-        elif shape.plain_roots and record.left:
+        if record.left + record.finals_left != graph.size:
+            # Results were reused: other rules may be met already, unconditional ones where nothing is waited for.
+            waited, unconditional = self.propagation.waited, graph.unconditional
+            self.propagation.decide(
+                task for task in range(graph.size) if not (unconditional[task] and waited[task])
+            )
+        elif graph.fast_roots and record.left:
             self.ready.push_roots()
             return self.take_commands()  # nothing follows from it
         else:
-            self.propagation.decide(shape.roots)
+            self.propagation.decide(graph.roots)
         return self._draw()
 
     def pause(self) -> Sequence[Command]:
@@ -219,7 +221,7 @@ class RunMachine:
                 if unit not in record.killed:
                     record.command(CommandKind.KILL, unit)
             record.move(unit, CRASHED)
-            if unit < record.shape.size:
+            if unit < record.graph.size:
                 record.drop_results(unit)
         record.left = record.finals_left = 0
         record.back_off.clear()
@@ -252,11 +254,11 @@ class RunMachine:
     def _cancel_all_pending(self) -> None:
         """End a run that never started: no rules, no finally-tasks, so no work list either."""
         record = self.record
-        states, shape = record.task_states, record.shape
-        pending = [unit for unit in range(shape.size) if states[unit] == PENDING]
+        states, graph = record.task_states, record.graph
+        pending = [unit for unit in range(graph.size) if states[unit] == PENDING]
         # All at once, and so without the check of each move: a hundred thousand take some milliseconds.
         record.journal.extend([unit << STATE_BITS | CANCELLED for unit in pending])
-        for unit in pending if shape.drops_results else ():
+        for unit in pending if graph.drops_results else ():
             record.drop_results(unit)
         states[:] = bytes(CANCELLED if state == PENDING else state for state in states)
         record.left = record.finals_left = 0
@@ -279,7 +281,7 @@ class RunMachine:
         are free again, and it is queued where it may begin later.
         """
         record = self.record
-        if record.fast_path and unit < record.shape.size:  # nothing holds or withholds
+        if record.fast_path and unit < record.graph.size:  # nothing holds or withholds
             record.task_states[unit] = RUNNING
             record.attempts[unit] += 1
             record.journal.append(unit << STATE_BITS | RUNNING)
@@ -317,22 +319,22 @@ class RunMachine:
         record.move(task, SUCCEEDED)
         record.uneven = True
         record.results[task] = value
-        if record.shape.tasks[task].finally_:
+        if record.graph.tasks[task].finally_:
             record.finals_left -= 1
         else:
             record.left -= 1
         # An upstream may be executed again although this is not: the fast path must not count to zero here.
         waited[task] = -1
-        for successor in record.shape.successors[task]:
+        for successor in record.graph.successors[task]:
             waited[successor] -= 1
         record.drop_results(task)
 
     def ok(self, unit: int, value: Any) -> Sequence[Command]:
         """Note that an attempt has returned `value` (the fast path; `ended` does the same, step by step)."""
         record = self.record
-        shape, states = record.shape, record.task_states
+        graph, states = record.graph, record.task_states
         if (
-            not (record.fast_path and states[unit] == RUNNING and unit < shape.size and shape.easy[unit])
+            not (record.fast_path and states[unit] == RUNNING and unit < graph.size and graph.fast_path[unit])
             or record.lent
         ):
             return self.ended(unit, SUCCEEDED, value)
@@ -344,19 +346,19 @@ class RunMachine:
         dispatcher = self.dispatcher
         if dispatcher.limited:
             dispatcher.free += 1
-        if shape.gated:
-            dispatcher.give_back(self.ready.lane_of(unit).needs)
-        below = shape.successors[unit]
+        if graph.gated:
+            dispatcher.give_back(self.ready.queue_of(unit).needs)
+        below = graph.successors[unit]
         if below:
             waited = self.propagation.waited
-            lane = self.ready.fast_lane or self.ready.make_fast_lane()
-            queue = lane.queue
+            queue = self.ready.fast_queue or self.ready.make_fast_queue()
+            units = queue.units
             for successor in below:
                 left = waited[successor] = waited[successor] - 1
                 if not left:
-                    queue.append(successor)
-            if lane.idle and queue:
-                dispatcher.enlist(lane)
+                    units.append(successor)
+            if queue.idle and units:
+                dispatcher.enlist(queue)
         return NO_COMMANDS if record.left else self._draw()
 
     def ended(self, unit: int, kind: int, value: Any = None, retryable: bool = True) -> Sequence[Command]:  # noqa: FBT001, FBT002 - the driver's interface
@@ -410,7 +412,7 @@ class RunMachine:
 
     def _has_attempts_left(self, unit: int) -> bool:
         record = self.record
-        return record.counted(unit) < record.shape.tasks[record.task_of(unit)].max_attempts
+        return record.counted(unit) < record.graph.tasks[record.task_of(unit)].max_attempts
 
     def retry_due(self, unit: int) -> None:
         """Queue a unit whose back-off is over. Without effect if it was withheld meanwhile."""

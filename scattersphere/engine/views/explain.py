@@ -223,7 +223,7 @@ class _Story:
             return [f"since {_listed(self._culprits(number))} did not succeed"]
         if state is TaskState.SKIPPED:
             states = execution.machine.record.task_states
-            ups = execution.plan.shape.upstreams[number]
+            ups = execution.plan.graph.upstreams[number]
             if planned.run_if is not None and all(states[up] == SUCCEEDED for up in ups):
                 return ["run_if is false"]
             return [f"its rule {planned.definition.rule} was not met"]
@@ -235,7 +235,7 @@ class _Story:
         found: list[str] = []
         seen, todo = {number}, [number]
         while todo and len(found) <= SHOWN_NAMES:
-            for up in plan.shape.upstreams[todo.pop()]:
+            for up in plan.graph.upstreams[todo.pop()]:
                 if up in seen or states[up] == SUCCEEDED:
                     continue
                 seen.add(up)

@@ -29,12 +29,12 @@ def result_of(execution: Execution, results: Mapping[str, Any]) -> Any:
         )
     if execution.state is not RunState.SUCCEEDED:
         raise failed_error(execution)
-    shape, tasks = execution.plan.shape, execution.plan.tasks
-    normal = [task for task in range(shape.size) if not shape.tasks[task].finally_]
+    graph, tasks = execution.plan.graph, execution.plan.tasks
+    normal = [task for task in range(graph.size) if not graph.tasks[task].finally_]
     last = [
         tasks[task].name
-        for task in normal or range(shape.size)
-        if all(shape.tasks[after].finally_ for after in shape.successors[task])
+        for task in normal or range(graph.size)
+        if all(graph.tasks[after].finally_ for after in graph.successors[task])
     ]
     if len(last) == 1:
         return results[last[0]]

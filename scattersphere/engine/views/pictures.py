@@ -46,7 +46,7 @@ def run_nodes(execution: Execution) -> list[Node]:
     """Return the nodes of a run: of each task also its state, its time and its attempts."""
     machine = execution.machine
     instances: dict[int, list[int]] = {}
-    for unit in range(machine.record.shape.size, len(machine.record.task_states)):
+    for unit in range(machine.record.graph.size, len(machine.record.task_states)):
         instances.setdefault(machine.record.task_of(unit), []).append(unit)
     return [
         node_of(planned.name, planned.definition, _progress(execution, number, instances.get(number, ())))

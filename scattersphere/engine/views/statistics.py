@@ -199,23 +199,23 @@ class _Times:
     def _queued(self, task: int) -> float | None:
         """Return when the trigger rule of a task was met; None if it was not."""
         execution = self._execution
-        shape, states = execution.plan.shape, execution.machine.record.task_states
+        graph, states = execution.plan.graph, execution.machine.record.task_states
         never_met = states[task] >= TASK_ENDED_FROM and states[task] not in (SUCCEEDED, FAILED)
         if task not in self._first and (never_met or not self._is_ready(task)):
             return None
-        upstreams = shape.upstreams[task]
-        rule = shape.tasks[task].rule
+        upstreams = graph.upstreams[task]
+        rule = graph.tasks[task].rule
         if not upstreams:
-            if not shape.tasks[task].finally_:
+            if not graph.tasks[task].finally_:
                 return execution.started_at
-            upstreams = tuple(other for other in range(shape.size) if not shape.tasks[other].finally_)
+            upstreams = tuple(other for other in range(graph.size) if not graph.tasks[other].finally_)
         ends = [self._end[up] for up in upstreams if up in self._end and self._matters(rule, states[up])]
         if not ends:
             return execution.started_at
         return min(ends) if rule in _AT_THE_FIRST else max(ends)
 
     def _is_ready(self, task: int) -> bool:
-        return all(up in self._end for up in self._execution.plan.shape.upstreams[task])
+        return all(up in self._end for up in self._execution.plan.graph.upstreams[task])
 
     def _matters(self, rule: TriggerRule, state: int) -> bool:
         if rule is TriggerRule.ONE_SUCCESS:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from scattersphere.engine.admission import Admission
     from scattersphere.engine.execution import Execution
-    from scattersphere.engine.machine.dispatcher import Gate
+    from scattersphere.engine.machine.dispatcher import Limit
 
 NAMED = 3
 """Names that are told of those that are waited for, or that hold a place."""
@@ -107,53 +107,53 @@ class Waits:
         task = machine.record.task_of(unit)
         if unit != task or machine.propagation.is_admitted(task):
             return ""
-        if machine.record.shape.tasks[task].finally_ and not machine.record.finals_phase:
+        if machine.record.graph.tasks[task].finally_ and not machine.record.finals_phase:
             return "the end of all tasks that are no finally-tasks"
         states = machine.record.task_states
-        waited = [up for up in machine.record.shape.upstreams[task] if states[up] < TASK_ENDED_FROM]
+        waited = [up for up in machine.record.graph.upstreams[task] if states[up] < TASK_ENDED_FROM]
         return _listed((tasks[up].name for up in waited), len(waited))
 
     # ---- places
 
     def _place(self, execution: Execution, unit: int) -> str:
         machine = execution.machine
-        gate, dispatcher = machine.ready.full_gate(unit), machine.dispatcher
-        if gate is not None:
-            amount = machine.ready.amount_of(unit, gate)
+        limit, dispatcher = machine.ready.full_limit(unit), machine.dispatcher
+        if limit is not None:
+            amount = machine.ready.amount_of(unit, limit)
             places = "a place" if amount == 1 else f"{amount:,} places"
-            behind = f", behind {self._first_at(gate)}" if gate.free >= amount else ""
-            return f"{places} in {self._cached(id(gate), lambda: self._at(gate))}{behind}"
+            behind = f", behind {self._first_at(limit)}" if limit.free >= amount else ""
+            return f"{places} in {self._cached(id(limit), lambda: self._at(limit))}{behind}"
         if dispatcher.limited and dispatcher.free <= 0:
             return self._cached(0, lambda: f"a place of the server (max_parallel), {self._held(None)}")
         return "its turn"
 
-    def _at(self, gate: Gate) -> str:
-        taken = gate.limit - gate.free
-        return f"{gate.what} ({taken:,} of {gate.limit:,}, {self._held(gate)})"
+    def _at(self, limit: Limit) -> str:
+        taken = limit.size - limit.free
+        return f"{limit.what} ({taken:,} of {limit.size:,}, {self._held(limit)})"
 
-    def _first_at(self, gate: Gate) -> str:
-        """Name who waits first at a gate: nobody who needs less overtakes it."""
-        if not gate.waiting:
+    def _first_at(self, limit: Limit) -> str:
+        """Name who waits first at a limit: nobody who needs less overtakes it."""
+        if not limit.waiting:
             return "who has its turn before"
-        lane = next(iter(gate.waiting[max(gate.waiting)]))
-        execution = self._engine.running.get(lane.turn.ready.run_id)
-        if execution is None or not lane.queue:
+        queue = next(iter(limit.waiting[max(limit.waiting)]))
+        execution = self._engine.running.get(queue.run_queue.ready.run_id)
+        if execution is None or not queue.units:
             return "who waits for more"
-        return f"{execution.plan.job}#{execution.id}/{execution.label_of(lane.queue[0])}, which needs more"
+        return f"{execution.plan.job}#{execution.id}/{execution.label_of(queue.units[0])}, which needs more"
 
-    def _held(self, gate: Gate | None) -> str:
-        names = self._holders(gate)
+    def _held(self, limit: Limit | None) -> str:
+        names = self._holders(limit)
         found = list(islice(names, NAMED + 1))
         more = " and others" if len(found) > NAMED else ""
         return f"held by {', '.join(found[:NAMED])}{more}" if found else "held by what is about to begin"
 
-    def _holders(self, gate: Gate | None) -> Iterator[str]:
+    def _holders(self, limit: Limit | None) -> Iterator[str]:
         for execution in self._engine.running.values():
             machine = execution.machine
             for unit, attempt in execution.live.items():
                 if unit in machine.record.lent:
                     continue
-                amount = 1 if gate is None else machine.ready.amount_of(unit, gate)
+                amount = 1 if limit is None else machine.ready.amount_of(unit, limit)
                 if amount:
                     yield attempt.label if amount == 1 else f"{attempt.label} ({amount:,})"
 

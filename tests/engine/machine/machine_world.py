@@ -13,12 +13,11 @@ import attrs
 from hypothesis import strategies as st
 
 from scattersphere.engine.machine import (
-    Answer,
+    CompiledGraph,
     Dispatcher,
     RunMachine,
-    Shape,
-    TaskShape,
-    Verdict,
+    StartDecision,
+    TaskSpec,
     facts_of,
     take_up,
 )
@@ -50,7 +49,7 @@ from scattersphere.engine.machine.codes import (
     UP_FOR_RETRY,
     UPSTREAM_FAILED,
 )
-from scattersphere.engine.machine.shape import DROPPED
+from scattersphere.engine.machine.graph import DROPPED
 from scattersphere.model.states import TriggerRule
 
 
@@ -58,27 +57,27 @@ from scattersphere.model.states import TriggerRule
 class Job:
     """A shape, and what the driver would find in the values that it asks for."""
 
-    tasks: tuple[TaskShape, ...]
-    answers: dict[int, Answer]
+    tasks: tuple[TaskSpec, ...]
+    answers: dict[int, StartDecision | int]
     max_parallel: int | None = None
     fail_fast: bool = False
 
-    def shape(self) -> Shape:
-        return Shape(self.tasks, max_parallel=self.max_parallel, fail_fast=self.fail_fast)
+    def graph(self) -> CompiledGraph:
+        return CompiledGraph(self.tasks, max_parallel=self.max_parallel, fail_fast=self.fail_fast)
 
 
 @st.composite
 def jobs(draw, max_tasks=7, *, plain=False):
     """Random jobs; `plain` ones have nothing but dependencies, retries and priorities of zero."""
-    tasks: list[TaskShape] = []
-    answers: dict[int, Answer] = {}
+    tasks: list[TaskSpec] = []
+    answers: dict[int, StartDecision | int] = {}
     for index in range(draw(st.integers(0, max_tasks))):
         final = not plain and index > 0 and draw(st.integers(0, 5)) == 0
         above = [other for other in range(index) if final or not tasks[other].finally_]
         upstreams = draw(st.lists(st.sampled_from(above), unique=True, max_size=3)) if above else []
         if plain:
             tasks.append(
-                TaskShape(
+                TaskSpec(
                     upstreams=tuple(upstreams),
                     max_attempts=draw(st.sampled_from([1, 1, 2])),
                     keeps_result=draw(st.integers(0, 9)) > 0,
@@ -86,12 +85,14 @@ def jobs(draw, max_tasks=7, *, plain=False):
             )
             continue
         rules = [*[TriggerRule.ALL_SUCCESS] * 3, *TriggerRule] if upstreams else [TriggerRule.ALL_SUCCESS]
-        answer = draw(st.sampled_from([None] * 4 + [0, 1, 3, Verdict.GO, Verdict.SKIP, Verdict.FAIL]))
-        mapped = isinstance(answer, int) or (answer is Verdict.FAIL and draw(st.booleans()))
+        answer = draw(
+            st.sampled_from([None] * 4 + [0, 1, 3, StartDecision.GO, StartDecision.SKIP, StartDecision.FAIL])
+        )
+        mapped = isinstance(answer, int) or (answer is StartDecision.FAIL and draw(st.booleans()))
         if answer is not None:
-            answers[index] = (Verdict.GO, answer) if isinstance(answer, int) else answer
+            answers[index] = answer
         tasks.append(
-            TaskShape(
+            TaskSpec(
                 upstreams=tuple(upstreams),
                 rule=draw(st.sampled_from(rules)),
                 finally_=final,
@@ -117,10 +118,10 @@ def needs_of(task):
     return needs
 
 
-def lacks(gate, amount):
+def lacks(limit, amount):
     """Whether there are too few places, or somebody waits for more than there are and is not overtaken."""
-    first = next(iter(gate.waiting[max(gate.waiting)])) if gate.waiting else None
-    return gate.free < amount or (first is not None and first.amounts[gate] > gate.free)
+    first = next(iter(limit.waiting[max(limit.waiting)])) if limit.waiting else None
+    return limit.free < amount or (first is not None and first.amounts[limit] > limit.free)
 
 
 @attrs.define(eq=False)
@@ -159,8 +160,8 @@ def recording(machine):
 
         return wrapper
 
-    def init(self, shape, run_id, dispatcher, ask, **options):
-        machine.__init__(self, shape, run_id, dispatcher, ask, **options)
+    def init(self, graph, run_id, dispatcher, ask, **options):
+        machine.__init__(self, graph, run_id, dispatcher, ask, **options)
         self.out, self.last = [], None
         vars(dispatcher).setdefault("machines", {})[run_id] = self
 
@@ -181,7 +182,7 @@ class World:
         self.limit, self.pools, self.width = limit, dict(pools or {}), take
         self.jobs = list(jobs_)
         self.machines = [
-            self.make(job.shape(), number, self.dispatcher, job.answers.__getitem__)
+            self.make(job.graph(), number, self.dispatcher, job.answers.__getitem__)
             for number, job in enumerate(self.jobs)
         ]
         self.notes = [Chronicle() for _ in self.machines]
@@ -265,14 +266,14 @@ class World:
         self.live.remove(key)
         self.asked.discard(key)
         self.killed.discard(key)
-        shape = self.jobs[number].tasks[machine.record.task_of(unit)]
+        graph = self.jobs[number].tasks[machine.record.task_of(unit)]
         if (
             kind != SUCCEEDED
             and retryable
             and unit not in machine.record.stuck
-            and not shape.finally_
+            and not graph.finally_
             and "stop" in self.notes[number].requested
-            and machine.record.counted(unit) < shape.max_attempts
+            and machine.record.counted(unit) < graph.max_attempts
         ):
             self.notes[number].denied_retry = True
         if kind == SUCCEEDED:
@@ -309,7 +310,7 @@ class World:
         facts = [facts_of(machine) for machine in self.machines]
         self.dispatcher = Dispatcher(self.limit, self.pools)
         self.machines = [
-            self.make(job.shape(), number, self.dispatcher, job.answers.__getitem__)
+            self.make(job.graph(), number, self.dispatcher, job.answers.__getitem__)
             for number, job in enumerate(self.jobs)
         ]
         for machine, each in zip(self.machines, facts, strict=True):
@@ -330,32 +331,32 @@ class World:
 
     def check_start(self, machine, unit):
         job, task = self.jobs[machine.record.run_id], machine.record.task_of(unit)
-        shape, states = job.tasks[task], machine.record.task_states
+        graph, states = job.tasks[task], machine.record.task_states
         assert (machine.record.run_id, unit) not in self.live, "two live attempts"
         assert machine.record.state in (RUN_RUNNING, RUN_STOPPING, RUN_CANCELLING)
         assert states[unit] == RUNNING
-        assert 1 <= machine.record.counted(unit) <= shape.max_attempts
+        assert 1 <= machine.record.counted(unit) <= graph.max_attempts
         requested = self.notes[machine.record.run_id].requested
-        if shape.finally_:
+        if graph.finally_:
             assert "kill" not in requested
             assert all(states[other] >= TASK_ENDED_FROM for other in self.normal(job))
         else:
             assert not {"stop", "cancel", "kill", "timeout"} & set(requested), "started after a stop"
         assert self.rule_is_met(job, task, states), "started against its rule"
-        answer = job.answers.get(task, Verdict.GO)
-        assert answer is Verdict.GO or answer[0] is Verdict.GO
+        answer = job.answers.get(task, StartDecision.GO)
+        assert answer is StartDecision.GO or isinstance(answer, int)
 
     @staticmethod
     def normal(job):
         return [index for index, task in enumerate(job.tasks) if not task.finally_]
 
     def above(self, job, task):
-        shape = job.tasks[task]
-        return self.normal(job) if shape.finally_ and not shape.upstreams else shape.upstreams
+        graph = job.tasks[task]
+        return self.normal(job) if graph.finally_ and not graph.upstreams else graph.upstreams
 
     def rule_of(self, job, task):
-        shape = job.tasks[task]
-        return TriggerRule.ALL_DONE if shape.finally_ and not shape.upstreams else shape.rule
+        graph = job.tasks[task]
+        return TriggerRule.ALL_DONE if graph.finally_ and not graph.upstreams else graph.rule
 
     def rule_is_met(self, job, task, states):
         above = [states[other] for other in self.above(job, task)]
@@ -402,9 +403,9 @@ class World:
             waiting = sum(number == run for run, _ in self.taken)
             executing = use[number] - waiting + len(machine.record.lent)
             assert machine.record.live == (executing if not machine.record.is_over else 0)
-            for task, shape in enumerate(job.tasks):
-                assert shape.max_parallel is None or use[number, task] <= shape.max_parallel or self.seized
-                assert shape.mapped or use[number, task] <= 1
+            for task, graph in enumerate(job.tasks):
+                assert graph.max_parallel is None or use[number, task] <= graph.max_parallel or self.seized
+                assert graph.mapped or use[number, task] <= 1
 
     def check_journal(self, machine, note):
         for entry in machine.record.journal[note.read :]:
@@ -426,11 +427,11 @@ class World:
         assert derived == machine.record.task_states
 
     def check_run(self, machine, note):
-        for task, shape in enumerate(self.jobs[machine.record.run_id].tasks):
-            if shape.mapped and machine.record.task_states[task] >= TASK_ENDED_FROM:
+        for task, graph in enumerate(self.jobs[machine.record.run_id].tasks):
+            if graph.mapped and machine.record.task_states[task] >= TASK_ENDED_FROM:
                 self.check_mapped(machine, task)
             if machine.record.task_states[task] == SUCCEEDED:
-                dropped = not shape.keeps_result and self.all_readers_ended(machine, task)
+                dropped = not graph.keeps_result and self.all_readers_ended(machine, task)
                 assert (machine.record.results[task] is DROPPED) == dropped
         mine = {unit for number, unit in self.live if number == machine.record.run_id}
         assert machine.record.stuck <= mine
@@ -454,12 +455,12 @@ class World:
 
     def all_readers_ended(self, machine, task):
         tasks = enumerate(self.jobs[machine.record.run_id].tasks)
-        readers = [index for index, shape in tasks if task in shape.upstreams]
+        readers = [index for index, graph in tasks if task in graph.upstreams]
         return all(machine.record.task_states[reader] >= TASK_ENDED_FROM for reader in readers)
 
     def check_mapped(self, machine, task):
         """A mapped task ends after its instances, and as they did."""
-        units = range(machine.record.shape.size, len(machine.record.task_states))
+        units = range(machine.record.graph.size, len(machine.record.task_states))
         states = [machine.record.task_states[unit] for unit in units if machine.record.task_of(unit) == task]
         assert all(state >= TASK_ENDED_FROM for state in states)
         if not states or machine.record.state == RUN_CRASHED:
@@ -475,8 +476,8 @@ class World:
     def check_final_state(self, machine, note):
         job = self.jobs[machine.record.run_id]
         failed = any(
-            machine.record.task_states[task] in (FAILED, CRASHED) and not shape.allow_failure
-            for task, shape in enumerate(job.tasks)
+            machine.record.task_states[task] in (FAILED, CRASHED) and not graph.allow_failure
+            for task, graph in enumerate(job.tasks)
         )
         asked = note.requested
         if machine.record.state == RUN_CRASHED:
@@ -495,14 +496,14 @@ class World:
         """Whether the stop kept a task, an instance or a retry from starting."""
         cut = any(
             machine.record.width_of(task) not in (None, self.begun(machine, task))
-            for task in range(machine.record.shape.size)
+            for task in range(machine.record.graph.size)
         )
         return cut or note.denied_retry or CANCELLED in machine.record.task_states
 
     @staticmethod
     def begun(machine, task):
         """Return how many instances of a mapped task have begun."""
-        units = range(machine.record.shape.size, len(machine.record.task_states))
+        units = range(machine.record.graph.size, len(machine.record.task_states))
         return sum(machine.record.task_of(unit) == task for unit in units)
 
     def check_nothing_idle(self, machine):
@@ -526,15 +527,15 @@ class World:
         full = job.max_parallel is not None and used.total() >= job.max_parallel
         for unit in range(len(states)):
             task = machine.record.task_of(unit)
-            shape = job.tasks[task]
-            gates = [
-                (self.dispatcher.pools[pool], n) for pool, n in needs_of(shape).items() if pool in self.pools
+            graph = job.tasks[task]
+            limits = [
+                (self.dispatcher.pools[pool], n) for pool, n in needs_of(graph).items() if pool in self.pools
             ]
-            bound = shape.mapped and shape.max_parallel is not None and used[task] >= shape.max_parallel
+            bound = graph.mapped and graph.max_parallel is not None and used[task] >= graph.max_parallel
             if (
                 full
                 or bound
-                or any(lacks(gate, n) for gate, n in gates)
+                or any(lacks(limit, n) for limit, n in limits)
                 or (machine.record.run_id, unit) in self.taken
             ):
                 continue
@@ -544,14 +545,14 @@ class World:
 
     def could_start(self, machine, job, unit):
         states = machine.record.task_states
-        shape = job.tasks[machine.record.task_of(unit)]
+        graph = job.tasks[machine.record.task_of(unit)]
         if states[unit] == UP_FOR_RETRY:
             return (machine.record.run_id, unit) not in self.due
         if unit >= len(job.tasks):
             return states[unit] == PENDING  # it was put back
-        if shape.mapped and self.begun(machine, unit):
-            return self.begun(machine, unit) < job.answers[unit][1]
-        if states[unit] != PENDING or (shape.finally_ and self.left_of(job, states)):
+        if graph.mapped and self.begun(machine, unit):
+            return self.begun(machine, unit) < job.answers[unit]
+        if states[unit] != PENDING or (graph.finally_ and self.left_of(job, states)):
             return False
         return self.rule_is_met(job, unit, states)
 
@@ -565,12 +566,12 @@ class World:
         expected: dict[int, int] = {}
         for task in [*self.normal(job), *finals]:
             if self.rule_is_met(job, task, expected):
-                answer = job.answers.get(task, Verdict.GO)
-                if answer is Verdict.SKIP:
+                answer = job.answers.get(task, StartDecision.GO)
+                if answer is StartDecision.SKIP:
                     expected[task] = SKIPPED
-                elif answer is Verdict.FAIL:
+                elif answer is StartDecision.FAIL:
                     expected[task] = FAILED
-                elif answer == (Verdict.GO, 0):
+                elif answer == 0:
                     expected[task] = SUCCEEDED
                 else:
                     expected[task] = machine.record.task_states[task]
@@ -717,14 +718,14 @@ class Player:
         assert not world.live
         assert not any(machine.record.stuck for machine in world.machines)
         assert world.limit is None or world.dispatcher.free == world.limit
-        for pool, gate in world.dispatcher.pools.items():
-            assert not gate.waiting, pool
-            assert gate.free == gate.limit
+        for pool, limit in world.dispatcher.pools.items():
+            assert not limit.waiting, pool
+            assert limit.free == limit.size
         assert not world.dispatcher.ready
         for machine in world.machines:
             note = world.notes[machine.record.run_id]
             if not (note.controlled or world.jobs[machine.record.run_id].fail_fast):
-                size = machine.record.shape.size
+                size = machine.record.graph.size
                 assert bytes(machine.record.task_states[:size]) == world.expected_states(
                     machine.record.run_id
                 )

@@ -3,12 +3,12 @@
 import pytest
 from machine_stage import Stage
 
-from scattersphere.engine.machine import TaskShape, Verdict
+from scattersphere.engine.machine import StartDecision, TaskSpec
 from scattersphere.engine.machine.codes import CANCELLED, CRASHED, FAILED, SUCCEEDED
 from scattersphere.errors import RunStateError
 
-ONE = TaskShape()
-AFTER = TaskShape(upstreams=(0,))
+ONE = TaskSpec()
+AFTER = TaskSpec(upstreams=(0,))
 
 
 def executing(*tasks, **job):
@@ -33,7 +33,7 @@ def test_nothing_starts_between_pause_and_resume():
 
 
 def test_a_back_off_runs_on_while_paused_but_the_attempt_waits():
-    stage = executing(TaskShape(max_attempts=2))
+    stage = executing(TaskSpec(max_attempts=2))
     stage.machine.pause()
     stage.end(0, FAILED)
     stage.machine.retry_due(0)
@@ -86,7 +86,7 @@ def test_held_attempts_are_released_by(ask):
 
 
 def test_stop_lets_executing_attempts_finish_without_retries():
-    stage = executing(TaskShape(max_attempts=3), AFTER)
+    stage = executing(TaskSpec(max_attempts=3), AFTER)
     stage.machine.stop()
     assert stage.states == ["running", "cancelled"]
     assert [command for command in stage.machine.out if command[0] != "run"] == []
@@ -104,7 +104,7 @@ def test_cancel_asks_each_attempt_once():
 
 
 def test_cancel_beats_retry():
-    stage = executing(TaskShape(max_attempts=3))
+    stage = executing(TaskSpec(max_attempts=3))
     stage.machine.cancel()
     stage.end(0, FAILED)
     assert stage.states == ["failed"]
@@ -199,7 +199,7 @@ def test_a_timer_of_a_run_that_never_started_does_nothing():
 
 
 def test_a_stopped_run_that_never_started_runs_no_finally_task():
-    stage = Stage(ONE, TaskShape(finally_=True), slot=False)
+    stage = Stage(ONE, TaskSpec(finally_=True), slot=False)
     stage.machine.stop()
     assert stage.states == ["cancelled", "cancelled"]
     assert stage.run_state == "stopped"
@@ -215,7 +215,7 @@ def test_a_result_cannot_be_reused_once_the_run_has_started():
 
 def test_a_refuser_is_stuck_keeps_pool_and_server_and_frees_run_and_task():
     stage = executing(
-        TaskShape(pools=("db",)), TaskShape(finally_=True), pools={"db": 1}, limit=2, max_parallel=1
+        TaskSpec(pools=("db",)), TaskSpec(finally_=True), pools={"db": 1}, limit=2, max_parallel=1
     )
     stage.machine.cancel()
     stage.machine.grace_over(0)
@@ -235,7 +235,7 @@ def test_a_refuser_is_stuck_keeps_pool_and_server_and_frees_run_and_task():
 
 
 def test_no_retry_while_a_refuser_lives():
-    stage = executing(TaskShape(max_attempts=3))
+    stage = executing(TaskSpec(max_attempts=3))
     stage.machine.attempt_timeout(0)
     stage.machine.grace_over(0)
     assert stage.states == ["failed"]
@@ -248,7 +248,7 @@ def test_the_grace_of_an_attempt_that_was_not_asked_to_end_means_nothing():
 
 
 def test_a_stuck_attempt_does_not_keep_a_pausing_run_from_being_paused():
-    stage = executing(TaskShape(allow_failure=True), ONE)
+    stage = executing(TaskSpec(allow_failure=True), ONE)
     stage.machine.attempt_timeout(0)
     stage.machine.grace_over(0)
     stage.machine.pause()
@@ -257,7 +257,7 @@ def test_a_stuck_attempt_does_not_keep_a_pausing_run_from_being_paused():
 
 
 def test_after_a_compaction_a_refuser_still_gives_its_places_back():
-    stage = executing(TaskShape(pools=("db",)), pools={"db": 1})
+    stage = executing(TaskSpec(pools=("db",)), pools={"db": 1})
     stage.machine.kill()
     stage.machine.grace_over(0)
     journal = list(stage.machine.record.journal)
@@ -279,7 +279,7 @@ def test_an_ending_that_is_reported_twice_counts_once():
 
 
 def test_a_crash_ends_everything_names_what_executes_and_frees_its_places_in_the_end():
-    stage = executing(ONE, AFTER, TaskShape(mapped=True), limit=3, answers={2: (Verdict.GO, 1)})
+    stage = executing(ONE, AFTER, TaskSpec(mapped=True), limit=3, answers={2: 1})
     stage.machine.crash()
     assert stage.states == ["crashed"] * 4
     assert stage.run_state == "crashed"
@@ -302,9 +302,9 @@ def test_a_request_made_while_values_are_read_is_carried_out(ask):
     class Answers(dict):
         def __getitem__(self, task):
             getattr(stage.machine, ask)()
-            return Verdict.GO
+            return StartDecision.GO
 
-    stage = Stage(ONE, TaskShape(upstreams=(0,), conditional=True), ONE, answers=Answers(), limit=2)
+    stage = Stage(ONE, TaskSpec(upstreams=(0,), conditional=True), ONE, answers=Answers(), limit=2)
     stage.start()
     stage.end(0, SUCCEEDED)
     assert stage.start() == [2]

@@ -8,7 +8,7 @@ import pytest
 from machine_stage import Stage, begun
 from machine_world import Machine
 
-from scattersphere.engine.machine import Dispatcher, Shape, TaskShape, Verdict
+from scattersphere.engine.machine import CompiledGraph, Dispatcher, StartDecision, TaskSpec
 from scattersphere.engine.machine.codes import CANCELLED, FAILED, SUCCEEDED
 
 MANY = 100_000
@@ -28,17 +28,17 @@ def steps_of(machine):
 
 @pytest.fixture(scope="module")
 def fan():
-    return Shape([TaskShape(), *[TaskShape(upstreams=(0,))] * MANY])
+    return CompiledGraph([TaskSpec(), *[TaskSpec(upstreams=(0,))] * MANY])
 
 
 @pytest.fixture(scope="module")
 def line():
-    return Shape([TaskShape(upstreams=(index - 1,) if index else ()) for index in range(MANY)])
+    return CompiledGraph([TaskSpec(upstreams=(index - 1,) if index else ()) for index in range(MANY)])
 
 
-def started(shape):
+def started(graph):
     dispatcher = Dispatcher()
-    machine = Machine(shape, 1, dispatcher, lambda _: Verdict.GO)
+    machine = Machine(graph, 1, dispatcher, lambda _: StartDecision.GO)
     machine.slot()
     return machine, begun(dispatcher)[1]
 
@@ -86,7 +86,7 @@ def test_requests_in_the_middle_of_a_sweep_are_obeyed(fan):
 
 
 def test_a_sliced_sweep_repeats_nothing_that_becomes_due_meanwhile():
-    stage = Stage(*[TaskShape()] * 3, TaskShape(max_attempts=2), at_once=1)
+    stage = Stage(*[TaskSpec()] * 3, TaskSpec(max_attempts=2), at_once=1)
     while stage.machine.busy:
         stage.machine.work(1)
     stage.start()
@@ -101,7 +101,7 @@ def test_a_sliced_sweep_repeats_nothing_that_becomes_due_meanwhile():
 
 
 def test_an_attempt_that_times_out_before_the_sweep_of_a_kill_reaches_it_is_killed_once():
-    stage = Stage(*[TaskShape()] * 4, at_once=1)
+    stage = Stage(*[TaskSpec()] * 4, at_once=1)
     while stage.machine.busy:
         stage.machine.work(1)
     stage.start()
@@ -113,8 +113,8 @@ def test_an_attempt_that_times_out_before_the_sweep_of_a_kill_reaches_it_is_kill
 
 
 def test_a_result_that_a_sliced_start_and_the_hot_path_both_see_is_queued_once():
-    shapes = [TaskShape(), *[TaskShape(upstreams=(0,))] * 5, TaskShape(upstreams=(1, 2))]
-    stage = Stage(*shapes, slot=False, at_once=1)
+    graphs = [TaskSpec(), *[TaskSpec(upstreams=(0,))] * 5, TaskSpec(upstreams=(1, 2))]
+    stage = Stage(*graphs, slot=False, at_once=1)
     stage.machine.reuse(0, None)
     stage.machine.slot()
     seen = []
@@ -147,7 +147,7 @@ def test_an_ended_run_keeps_less_than_400_bytes_for_each_task(line):
 
 
 def test_a_run_that_is_not_over_is_not_compacted():
-    stage = Stage(TaskShape(), TaskShape(upstreams=(0,)))
+    stage = Stage(TaskSpec(), TaskSpec(upstreams=(0,)))
     stage.machine.compact()
     stage.do(SUCCEEDED)
     stage.do(SUCCEEDED)

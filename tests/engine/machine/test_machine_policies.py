@@ -3,16 +3,16 @@
 import pytest
 from machine_stage import Stage
 
-from scattersphere.engine.machine import TaskShape, Verdict
+from scattersphere.engine.machine import StartDecision, TaskSpec
 from scattersphere.engine.machine.codes import CANCELLED, CRASHED, FAILED, SUCCEEDED
-from scattersphere.engine.machine.shape import DROPPED
+from scattersphere.engine.machine.graph import DROPPED
 from scattersphere.model.states import TaskState, TriggerRule
 
 # ---- finally
 
 
 def test_a_finally_task_starts_after_all_normal_tasks_whatever_became_of_them():
-    stage = Stage(TaskShape(finally_=True), TaskShape(), TaskShape())
+    stage = Stage(TaskSpec(finally_=True), TaskSpec(), TaskSpec())
     assert stage.start() == [1, 2]
     stage.end(1, FAILED)
     assert stage.start() == [2]
@@ -23,7 +23,7 @@ def test_a_finally_task_starts_after_all_normal_tasks_whatever_became_of_them():
 
 
 def test_a_finally_task_that_fails_makes_the_run_failed():
-    stage = Stage(TaskShape(), TaskShape(finally_=True))
+    stage = Stage(TaskSpec(), TaskSpec(finally_=True))
     stage.do(SUCCEEDED)
     stage.do(FAILED)
     assert stage.run_state == "failed"
@@ -31,9 +31,9 @@ def test_a_finally_task_that_fails_makes_the_run_failed():
 
 def test_finally_tasks_may_depend_on_each_other_and_obey_their_rules():
     stage = Stage(
-        TaskShape(),
-        TaskShape(upstreams=(0,), finally_=True, rule=TriggerRule.ONE_FAILED),
-        TaskShape(upstreams=(1,), finally_=True, rule=TriggerRule.ALL_DONE),
+        TaskSpec(),
+        TaskSpec(upstreams=(0,), finally_=True, rule=TriggerRule.ONE_FAILED),
+        TaskSpec(upstreams=(1,), finally_=True, rule=TriggerRule.ALL_DONE),
     )
     stage.do(SUCCEEDED)
     assert stage.states[1] == "skipped"
@@ -41,7 +41,7 @@ def test_finally_tasks_may_depend_on_each_other_and_obey_their_rules():
 
 
 def test_a_job_of_finally_tasks_only_runs_them():
-    assert Stage(TaskShape(finally_=True)).start() == [0]
+    assert Stage(TaskSpec(finally_=True)).start() == [0]
 
 
 def test_a_job_without_tasks_succeeds_at_once():
@@ -50,7 +50,7 @@ def test_a_job_without_tasks_succeeds_at_once():
 
 @pytest.mark.parametrize("ask", ["stop", "cancel", "timeout"])
 def test_finally_tasks_run_with_their_retries_after(ask):
-    stage = Stage(TaskShape(), TaskShape(finally_=True, max_attempts=2))
+    stage = Stage(TaskSpec(), TaskSpec(finally_=True, max_attempts=2))
     stage.start()
     getattr(stage.machine, ask)()
     stage.end(0, CANCELLED)
@@ -60,7 +60,7 @@ def test_finally_tasks_run_with_their_retries_after(ask):
 
 
 def test_no_finally_task_runs_after_a_kill():
-    stage = Stage(TaskShape(), TaskShape(finally_=True))
+    stage = Stage(TaskSpec(), TaskSpec(finally_=True))
     stage.start()
     stage.machine.kill()
     stage.end(0, CRASHED)
@@ -69,7 +69,7 @@ def test_no_finally_task_runs_after_a_kill():
 
 
 def test_a_finally_task_that_waits_for_a_place_does_not_start_after_a_kill():
-    stage = Stage(TaskShape(finally_=True), TaskShape(finally_=True), limit=1)
+    stage = Stage(TaskSpec(finally_=True), TaskSpec(finally_=True), limit=1)
     stage.start()
     stage.machine.kill()
     stage.end(0, FAILED)
@@ -78,7 +78,7 @@ def test_a_finally_task_that_waits_for_a_place_does_not_start_after_a_kill():
 
 
 def test_a_finally_task_that_executes_goes_on_through_a_cancel_but_not_through_a_kill():
-    stage = Stage(TaskShape(finally_=True))
+    stage = Stage(TaskSpec(finally_=True))
     stage.start()
     stage.machine.cancel()
     assert stage.states == ["running"]
@@ -88,9 +88,9 @@ def test_a_finally_task_that_executes_goes_on_through_a_cancel_but_not_through_a
 
 def test_the_time_of_finally_tasks_ends_those_that_execute_and_withholds_the_others():
     stage = Stage(
-        TaskShape(),
-        TaskShape(finally_=True, max_attempts=2),
-        TaskShape(upstreams=(1,), finally_=True, rule=TriggerRule.ALL_DONE),
+        TaskSpec(),
+        TaskSpec(finally_=True, max_attempts=2),
+        TaskSpec(upstreams=(1,), finally_=True, rule=TriggerRule.ALL_DONE),
     )
     stage.start()
     stage.machine.finally_timeout()  # without effect: nothing was cancelled
@@ -109,7 +109,7 @@ def test_the_time_of_finally_tasks_ends_those_that_execute_and_withholds_the_oth
 
 
 def test_instances_begin_lazily_in_order_and_the_result_is_the_list_in_order():
-    stage = Stage(TaskShape(mapped=True, max_parallel=2), answers={0: (Verdict.GO, 3)})
+    stage = Stage(TaskSpec(mapped=True, max_parallel=2), answers={0: 3})
     assert stage.start() == [1, 2]
     stage.end(2, SUCCEEDED, value="b")
     assert stage.start() == [1, 3]
@@ -122,7 +122,7 @@ def test_instances_begin_lazily_in_order_and_the_result_is_the_list_in_order():
 
 
 def test_a_failed_instance_lets_its_siblings_finish_and_fails_the_task():
-    stage = Stage(TaskShape(mapped=True), TaskShape(upstreams=(0,)), answers={0: (Verdict.GO, 2)})
+    stage = Stage(TaskSpec(mapped=True), TaskSpec(upstreams=(0,)), answers={0: 2})
     stage.start()
     stage.end(2, FAILED)
     assert stage.states[0] == "running"
@@ -131,7 +131,7 @@ def test_a_failed_instance_lets_its_siblings_finish_and_fails_the_task():
 
 
 def test_an_instance_is_retried_by_itself():
-    stage = Stage(TaskShape(mapped=True, max_attempts=2), answers={0: (Verdict.GO, 2)})
+    stage = Stage(TaskSpec(mapped=True, max_attempts=2), answers={0: 2})
     stage.start()
     stage.end(1, FAILED)
     stage.machine.retry_due(1)
@@ -140,13 +140,13 @@ def test_an_instance_is_retried_by_itself():
 
 
 def test_a_map_over_nothing_succeeds_with_an_empty_list():
-    stage = Stage(TaskShape(mapped=True), answers={0: (Verdict.GO, 0)})
+    stage = Stage(TaskSpec(mapped=True), answers={0: 0})
     assert stage.run_state == "succeeded"
     assert stage.machine.record.results == [[]]
 
 
 def test_a_mapped_task_does_not_run_before_its_first_instance_does():
-    stage = Stage(TaskShape(mapped=True), answers={0: (Verdict.GO, 2)}, slot=False)
+    stage = Stage(TaskSpec(mapped=True), answers={0: 2}, slot=False)
     stage.machine.slot()
     assert stage.states == ["pending"]
     stage.machine.pause()
@@ -155,7 +155,7 @@ def test_a_mapped_task_does_not_run_before_its_first_instance_does():
 
 
 def test_after_a_stop_no_further_instance_begins():
-    stage = Stage(TaskShape(mapped=True, max_parallel=1), answers={0: (Verdict.GO, 3)})
+    stage = Stage(TaskSpec(mapped=True, max_parallel=1), answers={0: 3})
     stage.start()
     stage.machine.stop()
     stage.end(1, SUCCEEDED)
@@ -164,7 +164,7 @@ def test_after_a_stop_no_further_instance_begins():
 
 
 def test_a_map_whose_instances_all_had_begun_is_not_cut_short_by_a_stop():
-    stage = Stage(TaskShape(mapped=True), answers={0: (Verdict.GO, 2)})
+    stage = Stage(TaskSpec(mapped=True), answers={0: 2})
     stage.start()
     stage.machine.stop()
     stage.do(SUCCEEDED, SUCCEEDED)
@@ -173,7 +173,7 @@ def test_a_map_whose_instances_all_had_begun_is_not_cut_short_by_a_stop():
 
 
 def test_a_cancelled_instance_makes_its_task_cancelled_though_all_had_begun():
-    stage = Stage(TaskShape(mapped=True), answers={0: (Verdict.GO, 2)})
+    stage = Stage(TaskSpec(mapped=True), answers={0: 2})
     stage.start()
     stage.machine.cancel()
     assert stage.states == ["cancelling"] * 3
@@ -185,8 +185,8 @@ def test_a_cancelled_instance_makes_its_task_cancelled_though_all_had_begun():
 @pytest.mark.parametrize("ask", ["stop", "cancel"])
 def test_a_map_that_waits_for_a_place_is_cut_short_at_once_by(ask):
     stage = Stage(
-        TaskShape(mapped=True, pools=("db",)), TaskShape(pools=("db",)),
-        answers={0: (Verdict.GO, 2)}, pools={"db": 1},
+        TaskSpec(mapped=True, pools=("db",)), TaskSpec(pools=("db",)),
+        answers={0: 2}, pools={"db": 1},
     )  # fmt: skip
     stage.start()
     stage.end(2, SUCCEEDED)
@@ -205,9 +205,9 @@ def test_run_if_is_asked_when_the_rule_is_met_and_not_before():
     class Answers(dict):
         def __getitem__(self, task):
             asked.append(task)
-            return Verdict.GO
+            return StartDecision.GO
 
-    stage = Stage(TaskShape(), TaskShape(upstreams=(0,), conditional=True), answers=Answers())
+    stage = Stage(TaskSpec(), TaskSpec(upstreams=(0,), conditional=True), answers=Answers())
     assert asked == []
     stage.do(SUCCEEDED)
     assert asked == [1]
@@ -215,7 +215,7 @@ def test_run_if_is_asked_when_the_rule_is_met_and_not_before():
 
 
 def test_what_depends_on_a_skipped_task_is_skipped():
-    stage = Stage(TaskShape(conditional=True), TaskShape(upstreams=(0,)), answers={0: Verdict.SKIP})
+    stage = Stage(TaskSpec(conditional=True), TaskSpec(upstreams=(0,)), answers={0: StartDecision.SKIP})
     assert stage.states == ["skipped", "skipped"]
     assert stage.run_state == "succeeded"
 
@@ -224,7 +224,7 @@ def test_what_depends_on_a_skipped_task_is_skipped():
 
 
 def test_attempts_never_exceed_max_attempts():
-    stage = Stage(TaskShape(max_attempts=2))
+    stage = Stage(TaskSpec(max_attempts=2))
     stage.do(FAILED)
     stage.machine.retry_due(0)
     stage.do(FAILED)
@@ -233,14 +233,14 @@ def test_attempts_never_exceed_max_attempts():
 
 
 def test_what_is_not_retryable_fails_at_once():
-    stage = Stage(TaskShape(max_attempts=5))
+    stage = Stage(TaskSpec(max_attempts=5))
     stage.start()
     stage.end(0, FAILED, retryable=False)
     assert stage.states == ["failed"]
 
 
 def test_a_second_due_of_the_same_back_off_changes_nothing():
-    stage = Stage(TaskShape(max_attempts=3))
+    stage = Stage(TaskSpec(max_attempts=3))
     stage.do(FAILED)
     stage.machine.retry_due(0)
     stage.machine.retry_due(0)
@@ -251,7 +251,7 @@ def test_a_second_due_of_the_same_back_off_changes_nothing():
 
 
 def test_a_retry_gives_its_places_back_while_it_waits():
-    stage = Stage(TaskShape(max_attempts=2), TaskShape(), limit=1)
+    stage = Stage(TaskSpec(max_attempts=2), TaskSpec(), limit=1)
     assert stage.start() == [0]
     stage.end(0, FAILED)
     assert stage.start() == [1]
@@ -262,8 +262,8 @@ def test_a_retry_gives_its_places_back_while_it_waits():
 
 def test_fail_fast_starts_nothing_new_lets_what_executes_finish_and_fails():
     stage = Stage(
-        TaskShape(), TaskShape(), TaskShape(upstreams=(1,)), TaskShape(upstreams=(0,)),
-        TaskShape(finally_=True), fail_fast=True,
+        TaskSpec(), TaskSpec(), TaskSpec(upstreams=(1,)), TaskSpec(upstreams=(0,)),
+        TaskSpec(finally_=True), fail_fast=True,
     )  # fmt: skip
     stage.start()
     stage.end(0, FAILED)
@@ -277,17 +277,17 @@ def test_fail_fast_starts_nothing_new_lets_what_executes_finish_and_fails():
 
 
 def test_an_allowed_failure_does_not_trip_fail_fast():
-    stage = Stage(TaskShape(allow_failure=True), TaskShape(), fail_fast=True, limit=1)
+    stage = Stage(TaskSpec(allow_failure=True), TaskSpec(), fail_fast=True, limit=1)
     stage.do(FAILED)
     assert stage.start() == [1]
 
 
 def test_fail_fast_is_named_once_and_only_for_normal_tasks():
-    stage = Stage(TaskShape(), TaskShape(), TaskShape(finally_=True), fail_fast=True)
+    stage = Stage(TaskSpec(), TaskSpec(), TaskSpec(finally_=True), fail_fast=True)
     stage.do(FAILED, FAILED)
     stage.do(FAILED)
     assert stage.machine.record.causes == ["fail_fast"]
-    stage = Stage(TaskShape(), TaskShape(finally_=True), fail_fast=True)
+    stage = Stage(TaskSpec(), TaskSpec(finally_=True), fail_fast=True)
     stage.do(SUCCEEDED)
     stage.do(FAILED)
     assert stage.machine.record.causes == []
@@ -298,8 +298,8 @@ def test_fail_fast_is_named_once_and_only_for_normal_tasks():
 
 def test_reused_results_let_a_rerun_go_on_where_it_failed():
     stage = Stage(
-        TaskShape(), TaskShape(upstreams=(0,)), TaskShape(upstreams=(1,)),
-        TaskShape(upstreams=(0,), rule=TriggerRule.ONE_SUCCESS), slot=False,
+        TaskSpec(), TaskSpec(upstreams=(0,)), TaskSpec(upstreams=(1,)),
+        TaskSpec(upstreams=(0,), rule=TriggerRule.ONE_SUCCESS), slot=False,
     )  # fmt: skip
     stage.machine.reuse(0, "old")
     stage.machine.slot()
@@ -308,7 +308,7 @@ def test_reused_results_let_a_rerun_go_on_where_it_failed():
 
 
 def test_a_reused_task_is_not_begun_when_what_it_waits_for_is_executed_again():
-    stage = Stage(TaskShape(), TaskShape(upstreams=(0,)), TaskShape(upstreams=(1,)), slot=False)
+    stage = Stage(TaskSpec(), TaskSpec(upstreams=(0,)), TaskSpec(upstreams=(1,)), slot=False)
     stage.machine.reuse(1, "old")
     stage.machine.slot()
     assert stage.start() == [0, 2]
@@ -320,7 +320,7 @@ def test_a_reused_task_is_not_begun_when_what_it_waits_for_is_executed_again():
 
 
 def test_a_run_whose_results_were_all_reused_succeeds_at_once():
-    stage = Stage(TaskShape(), TaskShape(upstreams=(0,)), slot=False)
+    stage = Stage(TaskSpec(), TaskSpec(upstreams=(0,)), slot=False)
     stage.machine.reuse(0, 1)
     stage.machine.reuse(1, 2)
     stage.machine.slot()
@@ -335,8 +335,8 @@ def test_values_are_never_looked_at():
         __bool__ = __len__ = __eq__ = __hash__ = __iter__ = _refuse
 
     stage = Stage(
-        TaskShape(mapped=True), TaskShape(upstreams=(0,)), TaskShape(finally_=True),
-        answers={0: (Verdict.GO, 1)},
+        TaskSpec(mapped=True), TaskSpec(upstreams=(0,)), TaskSpec(finally_=True),
+        answers={0: 1},
     )  # fmt: skip
     for _ in range(3):
         (unit,) = stage.start()
@@ -346,7 +346,7 @@ def test_values_are_never_looked_at():
 
 @pytest.mark.parametrize("kinds", [(SUCCEEDED, SUCCEEDED), (SUCCEEDED, FAILED), (FAILED, SUCCEEDED)])
 def test_a_result_that_is_not_kept_is_dropped_when_its_last_reader_has_ended(kinds):
-    stage = Stage(TaskShape(keeps_result=False), TaskShape(upstreams=(0,)), TaskShape(upstreams=(0,)))
+    stage = Stage(TaskSpec(keeps_result=False), TaskSpec(upstreams=(0,)), TaskSpec(upstreams=(0,)))
     stage.start()
     stage.end(0, SUCCEEDED, value="big")
     stage.start()
@@ -357,7 +357,7 @@ def test_a_result_that_is_not_kept_is_dropped_when_its_last_reader_has_ended(kin
 
 
 def test_a_reader_that_may_be_tried_again_still_finds_the_result():
-    stage = Stage(TaskShape(keeps_result=False), TaskShape(upstreams=(0,), max_attempts=2))
+    stage = Stage(TaskSpec(keeps_result=False), TaskSpec(upstreams=(0,), max_attempts=2))
     stage.start()
     stage.end(0, SUCCEEDED, value="big")
     stage.start()
@@ -370,8 +370,8 @@ def test_a_reader_that_may_be_tried_again_still_finds_the_result():
 
 
 def test_the_results_of_the_instances_go_with_the_list():
-    shapes = [TaskShape(mapped=True, keeps_result=False), TaskShape(upstreams=(0,))]
-    stage = Stage(*shapes, answers={0: (Verdict.GO, 2)})
+    graphs = [TaskSpec(mapped=True, keeps_result=False), TaskSpec(upstreams=(0,))]
+    stage = Stage(*graphs, answers={0: 2})
     for unit in stage.start():
         stage.end(unit, SUCCEEDED, value=unit)
     assert stage.machine.record.results == [[2, 3], None, 2, 3]
@@ -380,7 +380,7 @@ def test_the_results_of_the_instances_go_with_the_list():
 
 
 def test_a_crash_drops_what_nobody_reads_any_more():
-    stage = Stage(TaskShape(keeps_result=False), TaskShape(upstreams=(0,)))
+    stage = Stage(TaskSpec(keeps_result=False), TaskSpec(upstreams=(0,)))
     stage.start()
     stage.end(0, SUCCEEDED, value="big")
     stage.machine.crash()
@@ -388,7 +388,7 @@ def test_a_crash_drops_what_nobody_reads_any_more():
 
 
 def test_a_reused_result_that_is_not_kept_is_dropped_after_its_readers_too():
-    stage = Stage(TaskShape(keeps_result=False), TaskShape(upstreams=(0,)), slot=False)
+    stage = Stage(TaskSpec(keeps_result=False), TaskSpec(upstreams=(0,)), slot=False)
     stage.machine.reuse(0, "big")
     stage.machine.slot()
     assert stage.machine.record.results[0] == "big"

@@ -4,14 +4,14 @@ import pytest
 from machine_stage import Stage
 from machine_world import Machine
 
-from scattersphere.engine.machine import Dispatcher, TaskShape, Verdict, facts_of, take_up
+from scattersphere.engine.machine import Dispatcher, TaskSpec, facts_of, take_up
 from scattersphere.engine.machine.codes import CANCELLED, FAILED, SUCCEEDED, TASK_STATES
 
 
 def restored(stage):
     """Take the facts of a stage's run, and make a machine of them and a dispatcher of its own."""
     machine = stage.machine
-    again = Machine(machine.record.shape, 7, Dispatcher(), lambda _: (Verdict.GO, 3))
+    again = Machine(machine.record.graph, 7, Dispatcher(), lambda _: 3)
     again.out.extend(take_up(again, facts_of(machine)))
     return again
 
@@ -28,7 +28,7 @@ def states(machine):
 
 
 def test_an_attempt_that_was_interrupted_does_not_count_and_is_tried_again_at_once():
-    stage = Stage(TaskShape(max_attempts=2))
+    stage = Stage(TaskSpec(max_attempts=2))
     assert stage.start() == [0]
     stage.machine.interrupted(0)
     assert stage.states == ["up_for_retry"]
@@ -44,7 +44,7 @@ def test_an_attempt_that_was_interrupted_does_not_count_and_is_tried_again_at_on
 
 
 def test_the_third_loss_in_a_row_is_a_crash_and_an_outcome_in_between_begins_anew():
-    stage = Stage(TaskShape(max_attempts=2))
+    stage = Stage(TaskSpec(max_attempts=2))
     for _ in range(2):
         stage.start()
         stage.machine.interrupted(0)
@@ -62,7 +62,7 @@ def test_the_third_loss_in_a_row_is_a_crash_and_an_outcome_in_between_begins_ane
 
 @pytest.mark.parametrize("verb", ["stop", "cancel", "kill"])
 def test_what_is_interrupted_after_a_request_is_withheld(verb):
-    stage = Stage(TaskShape(max_attempts=3))
+    stage = Stage(TaskSpec(max_attempts=3))
     stage.start()
     getattr(stage.machine, verb)()
     stage.machine.interrupted(0)
@@ -71,7 +71,7 @@ def test_what_is_interrupted_after_a_request_is_withheld(verb):
 
 
 def test_nothing_begins_after_a_suspend_and_no_state_changes():
-    stage = Stage(TaskShape(), TaskShape(), TaskShape(upstreams=(0,)), max_parallel=1)
+    stage = Stage(TaskSpec(), TaskSpec(), TaskSpec(upstreams=(0,)), max_parallel=1)
     stage.start()
     stage.machine.suspend()
     assert stage.run_state == "running"
@@ -88,7 +88,7 @@ def test_nothing_begins_after_a_suspend_and_no_state_changes():
 
 
 def test_a_pausing_run_is_paused_when_it_is_taken_up_and_goes_on_when_resumed():
-    stage = Stage(TaskShape(), TaskShape(upstreams=(0,)))
+    stage = Stage(TaskSpec(), TaskSpec(upstreams=(0,)))
     stage.start()
     stage.machine.pause()
     again = restored(stage)
@@ -100,14 +100,14 @@ def test_a_pausing_run_is_paused_when_it_is_taken_up_and_goes_on_when_resumed():
 
 @pytest.mark.parametrize(("attempts", "state"), [(1, "failed"), (2, "up_for_retry")])
 def test_what_was_being_cancelled_for_its_timeout_has_failed(attempts, state):
-    stage = Stage(TaskShape(max_attempts=attempts))
+    stage = Stage(TaskSpec(max_attempts=attempts))
     stage.start()
     stage.machine.attempt_timeout(0)
     assert states(restored(stage)) == [state]
 
 
 def test_what_was_being_cancelled_by_request_is_cancelled_and_finally_tasks_run_again():
-    stage = Stage(TaskShape(), TaskShape(finally_=True))
+    stage = Stage(TaskSpec(), TaskSpec(finally_=True))
     stage.start()
     stage.machine.cancel()
     again = restored(stage)
@@ -121,9 +121,7 @@ def test_what_was_being_cancelled_by_request_is_cancelled_and_finally_tasks_run_
 
 
 def test_instances_that_ended_stay_and_those_that_executed_are_tried_again():
-    stage = Stage(
-        TaskShape(mapped=True), TaskShape(upstreams=(0,)), answers={0: (Verdict.GO, 3)}, max_parallel=2
-    )
+    stage = Stage(TaskSpec(mapped=True), TaskSpec(upstreams=(0,)), answers={0: 3}, max_parallel=2)
     assert stage.start() == [2, 3]
     stage.end(2, SUCCEEDED, value="first")
     again = restored(stage)
@@ -136,7 +134,7 @@ def test_instances_that_ended_stay_and_those_that_executed_are_tried_again():
 
 
 def test_a_back_off_that_was_not_over_is_asked_for_again():
-    stage = Stage(TaskShape(max_attempts=2))
+    stage = Stage(TaskSpec(max_attempts=2))
     stage.start()
     stage.end(0, FAILED)
     again = restored(stage)

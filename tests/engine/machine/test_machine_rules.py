@@ -5,7 +5,7 @@ import itertools
 import pytest
 from machine_stage import Stage
 
-from scattersphere.engine.machine import TaskShape, Verdict
+from scattersphere.engine.machine import StartDecision, TaskSpec
 from scattersphere.engine.machine.codes import CRASHED, FAILED, SUCCEEDED
 from scattersphere.model.states import TriggerRule
 
@@ -68,13 +68,13 @@ class Gated:
     """Tasks 0 and 1 open tasks 2 and 3, which end as asked, in the order asked; task 4 has the rule."""
 
     def __init__(self, rule, kinds):
-        opened = [TaskShape(upstreams=(index,), conditional=kind == K) for index, kind in enumerate(kinds)]
+        opened = [TaskSpec(upstreams=(index,), conditional=kind == K) for index, kind in enumerate(kinds)]
         self.stage = Stage(
-            TaskShape(),
-            TaskShape(),
+            TaskSpec(),
+            TaskSpec(),
             *opened,
-            TaskShape(upstreams=(2, 3), rule=rule),
-            answers={2: Verdict.SKIP, 3: Verdict.SKIP},
+            TaskSpec(upstreams=(2, 3), rule=rule),
+            answers={2: StartDecision.SKIP, 3: StartDecision.SKIP},
         )
         self.kinds = kinds
 
@@ -97,9 +97,9 @@ def test_trigger_rule(case):
 
 def test_a_crash_and_upstream_failed_count_as_failures():
     stage = Stage(
-        TaskShape(),
-        TaskShape(upstreams=(0,)),
-        TaskShape(upstreams=(0, 1), rule=TriggerRule.ALL_FAILED),
+        TaskSpec(),
+        TaskSpec(upstreams=(0,)),
+        TaskSpec(upstreams=(0, 1), rule=TriggerRule.ALL_FAILED),
     )
     stage.do(CRASHED)
     assert stage.states[1] == "upstream_failed"
@@ -107,14 +107,14 @@ def test_a_crash_and_upstream_failed_count_as_failures():
 
 
 def test_a_failure_that_another_task_answers_to_still_fails_the_run():
-    stage = Stage(TaskShape(), TaskShape(upstreams=(0,), rule=TriggerRule.ONE_FAILED))
+    stage = Stage(TaskSpec(), TaskSpec(upstreams=(0,), rule=TriggerRule.ONE_FAILED))
     stage.do(FAILED)
     stage.do(SUCCEEDED)
     assert stage.run_state == "failed"
 
 
 def test_allow_failure_spares_the_run_but_rules_still_see_the_failure():
-    stage = Stage(TaskShape(allow_failure=True), TaskShape(upstreams=(0,)))
+    stage = Stage(TaskSpec(allow_failure=True), TaskSpec(upstreams=(0,)))
     stage.do(FAILED)
     assert stage.states == ["failed", "upstream_failed"]
     assert stage.run_state == "succeeded"

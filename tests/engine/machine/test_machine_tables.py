@@ -3,15 +3,15 @@
 import pytest
 from machine_stage import Stage
 
-from scattersphere.engine.machine import TaskShape, Verdict
+from scattersphere.engine.machine import StartDecision, TaskSpec
 from scattersphere.engine.machine.codes import CANCELLED, CRASHED, FAILED, SUCCEEDED
 from scattersphere.model.states import RUN_MOVES, TASK_MOVES, RunState, TaskState, TriggerRule
 
-ONE = TaskShape()
-AGAIN = TaskShape(max_attempts=2)
-AFTER = TaskShape(upstreams=(0,))
-MAPPED = TaskShape(mapped=True)
-THREE = {0: (Verdict.GO, 3)}
+ONE = TaskSpec()
+AGAIN = TaskSpec(max_attempts=2)
+AFTER = TaskSpec(upstreams=(0,))
+MAPPED = TaskSpec(mapped=True)
+THREE = {0: 3}
 
 
 def executing(*tasks, **job):
@@ -66,7 +66,7 @@ def tried_again():
 
 
 def cut_map(ask="stop"):
-    stage = executing(TaskShape(mapped=True, max_parallel=1), answers=THREE)
+    stage = executing(TaskSpec(mapped=True, max_parallel=1), answers=THREE)
     getattr(stage.machine, ask)()
     stage.end(1, SUCCEEDED)
     return stage
@@ -143,18 +143,18 @@ RUN_ROWS = {
 TASK_ROWS = {
     (T.PENDING, T.RUNNING, "start"): lambda: executing(ONE),
     (T.PENDING, T.SKIPPED, "rule unmet"): lambda: ending(
-        executing(ONE, TaskShape(upstreams=(0,), rule=TriggerRule.ONE_FAILED))
+        executing(ONE, TaskSpec(upstreams=(0,), rule=TriggerRule.ONE_FAILED))
     ),
     (T.PENDING, T.SKIPPED, "run_if false"): lambda: Stage(
-        TaskShape(conditional=True), answers={0: Verdict.SKIP}
+        TaskSpec(conditional=True), answers={0: StartDecision.SKIP}
     ),
     (T.PENDING, T.UPSTREAM_FAILED, "rule unmet"): lambda: ending(executing(ONE, AFTER), FAILED),
     (T.PENDING, T.CANCELLED, "withheld"): lambda: stopping(ONE, AFTER),
-    (T.PENDING, T.SUCCEEDED, "map over an empty list"): lambda: Stage(MAPPED, answers={0: (Verdict.GO, 0)}),
+    (T.PENDING, T.SUCCEEDED, "map over an empty list"): lambda: Stage(MAPPED, answers={0: 0}),
     (T.PENDING, T.SUCCEEDED, "result reused"): lambda: then(Stage(ONE, slot=False), "reuse", 0, "old"),
-    (T.PENDING, T.FAILED, "map over no list"): lambda: Stage(MAPPED, answers={0: Verdict.FAIL}),
+    (T.PENDING, T.FAILED, "map over no list"): lambda: Stage(MAPPED, answers={0: StartDecision.FAIL}),
     (T.PENDING, T.FAILED, "run_if is no bool"): lambda: Stage(
-        TaskShape(conditional=True), answers={0: Verdict.FAIL}
+        TaskSpec(conditional=True), answers={0: StartDecision.FAIL}
     ),
     (T.RUNNING, T.SUCCEEDED, "value"): lambda: ending(executing(ONE)),
     (T.RUNNING, T.FAILED, "exception"): lambda: ending(executing(ONE), FAILED),

@@ -1,6 +1,6 @@
-"""The shape of a plan: what the machine needs to know of a job, compiled to integers once.
+"""The compiled graph of a plan: what the machine needs to know of a job, compiled to integers once.
 
-Any number of runs share one shape. It knows neither names nor classes nor arguments.
+Any number of runs share one. It knows neither names nor classes nor arguments.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ longer than some tens of microseconds."""
 
 
 @attrs.frozen(kw_only=True)
-class TaskShape:
+class TaskSpec:
     """One task. `upstreams` are indices into the plan; `max_attempts` counts the first attempt.
 
     `conditional` says that there is a `run_if` to ask for. `pools` may name several: the one that
@@ -52,7 +52,7 @@ class TaskShape:
 
 
 @attrs.frozen
-class LaneShape:
+class QueueSpec:
     """Tasks that need exactly the same places: if one of them cannot start, none of them can."""
 
     priority: int
@@ -61,13 +61,13 @@ class LaneShape:
     mapped: bool
     owner: int | None
     max_parallel: int | None
-    """The task whose instances alone use this lane, because it bounds them; and that bound."""
+    """The task whose instances alone use this queue, because it bounds them; and that bound."""
 
 
-class Shape:
+class CompiledGraph:
     """A compiled plan. Raises `ValueError` for what no run could ever finish: see `_check`.
 
-    `upstreams` may be given apart: tasks that differ in nothing else then share one `TaskShape`, and what
+    `upstreams` may be given apart: tasks that differ in nothing else then share one `TaskSpec`, and what
     follows from it is worked out once. `checked` says that somebody has looked for all of that already.
     """
 
@@ -78,26 +78,26 @@ class Shape:
         "decide",
         "degrees",
         "drops_results",
-        "easy",
         "fail_fast",
+        "fast_path",
+        "fast_queue",
+        "fast_roots",
         "finals",
         "gated",
-        "hot_lane",
-        "lane_of",
-        "lanes",
         "max_parallel",
-        "plain",
-        "plain_roots",
+        "queue_of",
+        "queues",
         "roots",
         "size",
         "successors",
         "tasks",
+        "unconditional",
         "upstreams",
     )
 
     def __init__(
         self,
-        tasks: Sequence[TaskShape],
+        tasks: Sequence[TaskSpec],
         *,
         upstreams: Sequence[tuple[int, ...]] | None = None,
         checked: bool = False,
@@ -105,7 +105,7 @@ class Shape:
         fail_fast: bool = False,
     ) -> None:
         waits = [task.upstreams for task in tasks] if upstreams is None else upstreams
-        self.tasks: tuple[TaskShape, ...] = tuple(tasks)
+        self.tasks: tuple[TaskSpec, ...] = tuple(tasks)
         self.size: int = len(self.tasks)
         self.max_parallel: int | None = max_parallel
         self.fail_fast: bool = fail_fast
@@ -130,25 +130,25 @@ class Shape:
         self.roots: list[int] = [index for index, count in enumerate(self.degrees) if not count]
         if has_finals:
             self.roots = [index for index in self.roots if not self.tasks[index].finally_]
-        self.lanes: list[LaneShape] = []
-        self.lane_of: list[int] = []
-        self._assign_lanes()
-        self.gated: bool = max_parallel is not None or any(lane.pools for lane in self.lanes)
+        self.queues: list[QueueSpec] = []
+        self.queue_of: list[int] = []
+        self._assign_queues()
+        self.gated: bool = max_parallel is not None or any(queue.pools for queue in self.queues)
         """Whether any unmapped task needs places of the run or of pools."""
         self.drops_results: bool = not all(task.keeps_result for task in self._distinct.values())
-        self.plain: list[bool] = self._each(
+        self.unconditional: list[bool] = self._each(
             lambda task: not (task.finally_ or task.mapped or task.conditional) and task.rule is _ALL_SUCCESS
         )
         self.asked: list[bool] = self._each(lambda task: task.mapped or task.conditional)
-        self.hot_lane: int = self._choose_hot_lane()
-        self.plain_roots: bool = all(
-            self.plain[index] and self.lane_of[index] == self.hot_lane for index in self.roots
+        self.fast_queue: int = self._choose_fast_queue()
+        self.fast_roots: bool = all(
+            self.unconditional[index] and self.queue_of[index] == self.fast_queue for index in self.roots
         )
-        self.easy: list[bool] = self._easy()
+        self.fast_path: list[bool] = self._fast_paths()
         del self._kinds, self._distinct
 
-    def _each(self, fact: Callable[[TaskShape], T]) -> list[T]:
-        """Return `fact(task)` for each task; of those that share their shape one is asked."""
+    def _each(self, fact: Callable[[TaskSpec], T]) -> list[T]:
+        """Return `fact(task)` for each task; of those that share their `TaskSpec` one is asked."""
         known = {kind: fact(task) for kind, task in self._distinct.items()}
         if len(known) == 1:
             return list(known.values()) * self.size
@@ -162,38 +162,38 @@ class Shape:
                 decide[index] = DECIDE[TriggerRule.ALL_DONE]
         return decide
 
-    def _assign_lanes(self) -> None:
+    def _assign_queues(self) -> None:
         if len(self._distinct) == 1 and not (self.tasks[0].mapped and self.tasks[0].max_parallel is not None):
-            self.lanes.append(_lane(self.tasks[0], None))
-            self.lane_of = [0] * self.size
+            self.queues.append(_queue(self.tasks[0], None))
+            self.queue_of = [0] * self.size
             return
-        known: dict[LaneShape, int] = {}
+        known: dict[QueueSpec, int] = {}
         seen: dict[int, int] = {}  # by identity: that is quicker than to compare them
         for index, task in enumerate(self.tasks):
             number = seen.get(id(task))
             if number is None:
                 owner = index if task.mapped and task.max_parallel is not None else None
-                lane = _lane(task, owner)
-                number = known.setdefault(lane, len(known))
-                if number == len(self.lanes):
-                    self.lanes.append(lane)
+                queue = _queue(task, owner)
+                number = known.setdefault(queue, len(known))
+                if number == len(self.queues):
+                    self.queues.append(queue)
                 if owner is None:
                     seen[id(task)] = number
-            self.lane_of.append(number)
+            self.queue_of.append(number)
 
-    def _easy(self) -> list[bool]:
-        """Which tasks take the hot path when they succeed.
+    def _fast_paths(self) -> list[bool]:
+        """Which tasks take the fast path when they succeed.
 
-        They have only successors of the hot lane, which start as soon as they wait for nothing, and
+        They have only successors of the fast queue, which start as soon as they wait for nothing, and
         are no readers of a result that is dropped.
         """
-        if all(self.plain) and len(self.lanes) <= 1 and not self.drops_results:
+        if all(self.unconditional) and len(self.queues) <= 1 and not self.drops_results:
             if max(map(len, self.successors), default=0) <= MANY_SUCCESSORS:
                 return [True] * self.size
             return [len(below) <= MANY_SUCCESSORS for below in self.successors]
-        return [self._is_easy(index) for index in range(self.size)]
+        return [self._is_fast(index) for index in range(self.size)]
 
-    def _is_easy(self, index: int) -> bool:
+    def _is_fast(self, index: int) -> bool:
         task = self.tasks[index]
         if task.finally_ or task.mapped:
             return False
@@ -203,27 +203,32 @@ class Shape:
             return False
         below = self.successors[index]
         return len(below) <= MANY_SUCCESSORS and all(
-            self.plain[successor] and self.lane_of[successor] == self.hot_lane for successor in below
+            self.unconditional[successor] and self.queue_of[successor] == self.fast_queue
+            for successor in below
         )
 
-    def _choose_hot_lane(self) -> int:
-        """Return the lane of most plain tasks (-1 without any)."""
-        counts = Counter(lane for lane, plain in zip(self.lane_of, self.plain, strict=True) if plain)
+    def _choose_fast_queue(self) -> int:
+        """Return the queue of most unconditional tasks (-1 without any)."""
+        counts = Counter(
+            queue
+            for queue, unconditional in zip(self.queue_of, self.unconditional, strict=True)
+            if unconditional
+        )
         return counts.most_common(1)[0][0] if counts else -1
 
 
 _ALL_SUCCESS = TriggerRule.ALL_SUCCESS
 
 
-def _lane(task: TaskShape, owner: int | None) -> LaneShape:
+def _queue(task: TaskSpec, owner: int | None) -> QueueSpec:
     bound = None if owner is None else task.max_parallel
     pools = dict.fromkeys(task.pools, 1)
     for name, amount in task.needs:
         pools[name] = pools.get(name, 0) + amount
-    return LaneShape(task.priority, tuple(pools.items()), task.mapped, owner, bound)
+    return QueueSpec(task.priority, tuple(pools.items()), task.mapped, owner, bound)
 
 
-def _check(tasks: Sequence[TaskShape], waits: Sequence[tuple[int, ...]], max_parallel: int | None) -> None:
+def _check(tasks: Sequence[TaskSpec], waits: Sequence[tuple[int, ...]], max_parallel: int | None) -> None:
     """Refuse what would make a run wait for ever. The check of definitions says the same to people, with names."""
     if max_parallel is not None and max_parallel < 1:
         raise ValueError(f"max_parallel is {max_parallel}; it is at least 1")
@@ -243,9 +248,7 @@ def _check(tasks: Sequence[TaskShape], waits: Sequence[tuple[int, ...]], max_par
             raise ValueError(f"task {index} has no upstream tasks, so its rule can only be all_success")
 
 
-def _check_finals(
-    tasks: Sequence[TaskShape], waits: Sequence[tuple[int, ...]], finals: Sequence[int]
-) -> None:
+def _check_finals(tasks: Sequence[TaskSpec], waits: Sequence[tuple[int, ...]], finals: Sequence[int]) -> None:
     late = set(finals)
     if not late:
         return
@@ -274,20 +277,20 @@ class ResultRefs:
     Counted is, for each task whose result is not kept, whose end it waits for: the readers' and its own.
     """
 
-    __slots__ = ("_left", "_shape")
+    __slots__ = ("_graph", "_left")
 
-    def __init__(self, shape: Shape) -> None:
-        self._shape = shape
+    def __init__(self, graph: CompiledGraph) -> None:
+        self._graph = graph
         self._left: dict[int, int] = {
-            index: len(shape.successors[index]) + 1
-            for index, task in enumerate(shape.tasks)
+            index: len(graph.successors[index]) + 1
+            for index, task in enumerate(graph.tasks)
             if not task.keeps_result
         }
 
     def ended(self, task: int) -> list[int]:
         """Note that a task has ended. Return the tasks whose results can be read no more."""
         left, free = self._left, []
-        for one in (task, *self._shape.upstreams[task]):
+        for one in (task, *self._graph.upstreams[task]):
             if one in left:
                 left[one] -= 1
                 if not left[one]:
