@@ -800,7 +800,7 @@ class Recording:
     def _dropped_rows(self, moves: array[int]) -> list[Row]:
         """Give up the values whose last reader has ended by these moves (`keep_results: false`)."""
         record, run = self.execution.machine.record, self.execution.id
-        upstreams = self.execution.plan.shape.upstreams
+        upstreams = self.execution.plan.graph.upstreams
         ended = {
             record.task_of(move >> STATE_BITS)
             for move in moves
