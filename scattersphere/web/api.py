@@ -27,7 +27,7 @@ from scattersphere.commands.errors import RequestError
 from scattersphere.commands.table import COMMANDS, Command
 from scattersphere.model.events import read_event_id
 from scattersphere.web.calls import LARGE, CallError, Calls
-from scattersphere.web.feed import Entry, Feeds, lagged
+from scattersphere.web.feed import FeedEvent, Feeds, lagged
 from scattersphere.web.guard import API, BODY_TIME
 from scattersphere.web.paths import NUMBER, REST
 
@@ -223,7 +223,7 @@ class Api:
         server, kinds = self._gateway.server, _kinds(request)
         last = server.last_event
 
-        def wanted(entry: Entry) -> bool:
+        def wanted(entry: FeedEvent) -> bool:
             return (_of(kinds, entry) or lagged(entry)) and self._gateway.sees_event(principal, entry.event)
 
         since = _since(request, last)
@@ -235,7 +235,7 @@ class Api:
         run, kinds = await self._gateway.run(principal, request.path_params["run"]), _kinds(request)
         since = _since(request, 0)
 
-        def wanted(entry: Entry) -> bool:
+        def wanted(entry: FeedEvent) -> bool:
             return _of(kinds, entry) or lagged(entry)
 
         life = self._gateway.server.life
@@ -243,7 +243,7 @@ class Api:
         return self._calls.stream(principal, produce)
 
 
-def _of(kinds: frozenset[str] | None, entry: Entry) -> bool:
+def _of(kinds: frozenset[str] | None, entry: FeedEvent) -> bool:
     return kinds is None or entry.kind in kinds
 
 

@@ -19,7 +19,7 @@ from scattersphere.commands.gateway import Context
 from scattersphere.commands.limits import Bucket
 from scattersphere.commands.table import COMMANDS, Command, Reply
 from scattersphere.errors import ScattersphereError
-from scattersphere.web.streams import EventStream, Streams
+from scattersphere.web.streams import EventStreamResponse, Streams
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -103,11 +103,11 @@ class Calls:
             message = f"more than {limits.rate:g} requests a second; try again in {late:.2f} s"
             raise RequestError("rate-limited", message, retry_after=round(late, 3))
 
-    def stream(self, principal: Principal, produce: Produce) -> EventStream:
+    def stream(self, principal: Principal, produce: Produce) -> EventStreamResponse:
         """Return a stream of events for a user. Raises `RequestError` (`busy`) where there are too many."""
         limits = self.gateway.limits
         self._streams.check(principal.user, limits)
-        return EventStream(produce, self._streams, principal.user, patience=limits.write_time)
+        return EventStreamResponse(produce, self._streams, principal.user, patience=limits.write_time)
 
     async def _handle(self, row: Command, principal: Principal, arguments: dict[str, Any]) -> Reply:
         if row.in_session:

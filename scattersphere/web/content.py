@@ -54,7 +54,7 @@ class Taken:
 
 
 @attrs.frozen
-class Look:
+class VisibleServer:
     """The Server as one principal sees it: what is hidden is not there."""
 
     gateway: Gateway
@@ -92,7 +92,7 @@ class Look:
 
 
 @attrs.frozen
-class RunRow:
+class ListedRun:
     """A run in a list."""
 
     id: int
@@ -118,11 +118,11 @@ class RunRow:
         return sum(count for state, count in self.counts.items() if TaskState(state).ended)
 
 
-def run_row(run: Run) -> RunRow:
+def run_row(run: Run) -> ListedRun:
     """Return a run as a list shows it."""
     begin = run.started_at or run.created_at
     live = not run.state.ended
-    return RunRow(
+    return ListedRun(
         id=run.id,
         job=run.job,
         state=str(run.state),
@@ -136,13 +136,13 @@ def run_row(run: Run) -> RunRow:
     )
 
 
-def record_row(look: Look, record: RunRecord) -> tuple[RunRow, str]:
+def record_row(look: VisibleServer, record: RunRecord) -> tuple[ListedRun, str]:
     """Return a run of the history as a list shows it, and what failed; of one in the journal tasks are not known."""
     run = look.server.runs.get(record.id)
     if run is not None:
         return run_row(run), what_failed(run) if run.state in FAILED else ""
     begin, end = record.started_at or record.created_at, record.ended_at or record.created_at
-    row = RunRow(
+    row = ListedRun(
         id=record.id,
         job=record.job,
         state=str(record.state),
@@ -157,7 +157,7 @@ def record_row(look: Look, record: RunRecord) -> tuple[RunRow, str]:
     return row, ""
 
 
-async def history_page(look: Look, query: Mapping[str, str], before: int) -> dict[str, Any]:
+async def history_page(look: VisibleServer, query: Mapping[str, str], before: int) -> dict[str, Any]:
     """Return the runs with numbers below `before`, those of the journal too, filtered by the query: job, state, q."""
     job, state, find = query.get("job", ""), query.get("state", ""), query.get("q", "").casefold()
     wanted = RunState(state) if state in set(RunState) else None
@@ -242,7 +242,7 @@ def by_hour(runs: Iterable[Run], now: dt.datetime) -> list[Counter[str]]:
 
 
 @attrs.frozen
-class Problem:
+class OverviewProblem:
     """Something that somebody should look at."""
 
     state: str
@@ -252,20 +252,28 @@ class Problem:
     why: str
 
 
-def problems(taken: Taken) -> list[Problem]:
+def problems(taken: Taken) -> list[OverviewProblem]:
     """Return what is wrong with bundles, jobs and what executes."""
     found = [
-        Problem("failed", "Bundle broken", bundle.name, f"bundles#b-{bundle.name}", last_line(bundle.error))
+        OverviewProblem(
+            "failed", "Bundle broken", bundle.name, f"bundles#b-{bundle.name}", last_line(bundle.error)
+        )
         for bundle in taken.bundles
         if bundle.error
     ]
     for job, lacks in taken.unresolved.items():
-        found.append(Problem("up_for_retry", "Job waits for code", job, f"jobs/{job}", str(lacks[0].message)))
+        found.append(
+            OverviewProblem("up_for_retry", "Job waits for code", job, f"jobs/{job}", str(lacks[0].message))
+        )
     for path, message in taken.files.items():
-        found.append(Problem("failed", "File not taken up", path.name, "bundles", first_line(message)))
+        found.append(
+            OverviewProblem("failed", "File not taken up", path.name, "bundles", first_line(message))
+        )
     for run in taken.runs:
         for label, place in run.stuck.items():
-            found.append(Problem("crashed", "Attempt stuck", label, f"runs/{run.id}", f"still in {place}"))
+            found.append(
+                OverviewProblem("crashed", "Attempt stuck", label, f"runs/{run.id}", f"still in {place}")
+            )
     return found[:20]
 
 
@@ -273,14 +281,16 @@ def problems(taken: Taken) -> list[Problem]:
 
 
 @attrs.frozen
-class Order:
+class SortOrder:
     """The column that a table is sorted by, as its address says."""
 
     column: str
     descending: bool
 
     @classmethod
-    def of(cls, query: Mapping[str, str], columns: Iterable[str], *, first: str, descending: bool) -> Order:
+    def of(
+        cls, query: Mapping[str, str], columns: Iterable[str], *, first: str, descending: bool
+    ) -> SortOrder:
         """Read `sort` and `order` of a query; what is not understood is as if it were not there."""
         column = query.get("sort", "")
         if column not in columns:
@@ -314,7 +324,7 @@ def runs_page(taken: Taken, query: Mapping[str, str]) -> dict[str, Any]:
     ]
     counts = Counter(str(run.state) for run in of_job)
     chosen = [run for run in of_job if state in {"", str(run.state)}]
-    order = Order.of(query, _RUN_ORDER, first="run", descending=True)
+    order = SortOrder.of(query, _RUN_ORDER, first="run", descending=True)
     if (order.column, order.descending) != ("run", True):
         chosen.sort(key=_RUN_ORDER[order.column], reverse=order.descending)
     pages = max(1, -(-len(chosen) // PAGE))
@@ -348,7 +358,7 @@ class JobRow:
     tasks: int
     bundles: str
     lacks: str
-    recent: list[RunRow]
+    recent: list[ListedRun]
     seconds: float
 
     @property
@@ -377,7 +387,7 @@ def jobs_page(taken: Taken, query: Mapping[str, str]) -> dict[str, Any]:
         for name, job in taken.jobs.items()
         if not find or find in name.casefold() or find in job.description.casefold()
     ]
-    order = Order.of(query, _JOB_ORDER, first="job", descending=False)
+    order = SortOrder.of(query, _JOB_ORDER, first="job", descending=False)
     rows.sort(key=_JOB_ORDER[order.column], reverse=order.descending)
     return {"jobs": rows, "order": order, "asked": {"q": query.get("q", "")}}
 
@@ -404,7 +414,7 @@ class VersionRow:
     runs: list[int]
 
 
-def bundles_page(look: Look, taken: Taken, query: Mapping[str, str]) -> dict[str, Any]:
+def bundles_page(look: VisibleServer, taken: Taken, query: Mapping[str, str]) -> dict[str, Any]:
     """Return the bundles with their versions, who holds them, and what is wrong; those that a search names."""
     rows = []
     seen = {run.id for run in taken.runs}
@@ -455,7 +465,7 @@ def bundles_page(look: Look, taken: Taken, query: Mapping[str, str]) -> dict[str
 
 
 @attrs.frozen
-class ScheduleRow:
+class ListedSchedule:
     """A schedule: when it fires, in the zone that it is written in and in UTC, and how its last run went."""
 
     job: str
@@ -467,7 +477,7 @@ class ScheduleRow:
     zone: str
     next: list[tuple[str, str, str]]
     missed: int
-    last: RunRow | None
+    last: ListedRun | None
     paused: bool
     defined: bool
 
@@ -498,7 +508,7 @@ def schedules_of(taken: Taken) -> list[Any]:
     )
 
 
-def _schedule_row(runs: Mapping[int, Run], schedule: Any, times: int) -> ScheduleRow:
+def _schedule_row(runs: Mapping[int, Run], schedule: Any, times: int) -> ListedSchedule:
     zone = zoneinfo.ZoneInfo(schedule.definition.zone or "UTC")
     now = dt.datetime.now(dt.UTC)
     last = runs.get(schedule.last_run)
@@ -507,7 +517,7 @@ def _schedule_row(runs: Mapping[int, Run], schedule: Any, times: int) -> Schedul
     expression = definition.cron or (
         f"every {definition.every:g} s" if definition.every else ", ".join(definition.at or ())
     )
-    return ScheduleRow(
+    return ListedSchedule(
         job=schedule.job,
         name=schedule.name,
         state=state,

@@ -37,7 +37,7 @@ BATCH = 256
 
 
 @attrs.frozen
-class Entry:
+class FeedEvent:
     """An event, and what is sent of it."""
 
     event: Event
@@ -45,12 +45,12 @@ class Entry:
     data: bytes
 
 
-def entry_of(event: Event) -> Entry:
+def entry_of(event: Event) -> FeedEvent:
     """Write an event as a server-sent event, with its number."""
     view = event_view(event, 0)
     del view["sub"]
     data = json.dumps(view, ensure_ascii=False).encode()
-    return Entry(
+    return FeedEvent(
         event,
         kind_of(event),
         f"id: {event.id}\nevent: {event.kind}\ndata: ".encode() + data + b"\n\n",
@@ -63,7 +63,7 @@ class Feed:
     def __init__(self, source: Callable[[int], AsyncIterator[Event]], last: int) -> None:
         self._source = source
         self._floor = self._last = last
-        self._entries: list[Entry] = []
+        self._entries: list[FeedEvent] = []
         self._numbers: list[int] = []
         self._waiting: dict[anyio.Event, None] = {}
         self._turns = Turns()
@@ -71,7 +71,7 @@ class Feed:
         self._ended = False
         self.readers = 0
 
-    async def stream(self, since: int, wanted: Callable[[Entry], bool], write: Write) -> None:
+    async def stream(self, since: int, wanted: Callable[[FeedEvent], bool], write: Write) -> None:
         """Write the events after a number as server-sent events, and a comment where nothing happens."""
         position = since
         async with anyio.create_task_group() as group:
@@ -102,9 +102,9 @@ class Feed:
             finally:
                 group.cancel_scope.cancel()
 
-    async def _behind(self, position: int) -> list[Entry]:
+    async def _behind(self, position: int) -> list[FeedEvent]:
         """Return some of what the feed does not keep, read from the source."""
-        found: list[Entry] = []
+        found: list[FeedEvent] = []
         await self._turns.take()
         async with aclosing(self._source(position)) as events:  # type: ignore[type-var] # a generator
             async for event in events:
@@ -136,7 +136,7 @@ class Feed:
             for news in self._waiting:  # one of them reads on, or all see the end
                 news.set()
 
-    def _add(self, entry: Entry) -> None:
+    def _add(self, entry: FeedEvent) -> None:
         self._entries.append(entry)
         self._numbers.append(entry.event.seq)
         self._last = entry.event.seq
@@ -164,7 +164,7 @@ class Feeds:
         source: Callable[[int], AsyncIterator[Event]],
         last: int,
         since: int | str,
-        wanted: Callable[[Entry], bool],
+        wanted: Callable[[FeedEvent], bool],
         life: int = 0,
     ) -> Produce:
         """Return what writes events as `Feed.stream` does, over a feed that all who read the same source share.
@@ -196,6 +196,6 @@ class Feeds:
                     del self._feeds[about]
 
 
-def lagged(entry: Entry) -> bool:
+def lagged(entry: FeedEvent) -> bool:
     """Whether an entry tells that events were lost: everybody is told, whatever kinds were asked for."""
     return entry.event.kind is EventKind.LAGGED

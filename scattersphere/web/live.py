@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from scattersphere.engine.run import Run
-    from scattersphere.web.content import Look, Taken
+    from scattersphere.web.content import Taken, VisibleServer
     from scattersphere.web.runpage import Query
     from scattersphere.web.streams import Write
 
@@ -103,7 +103,7 @@ async def write_run(
             group.cancel_scope.cancel()
 
 
-async def write_table(look: Look, parts: Callable[[Taken], dict[str, str]], write: Write) -> None:
+async def write_table(look: VisibleServer, parts: Callable[[Taken], dict[str, str]], write: Write) -> None:
     """Write a page of many runs, drawn again at events of the Server. `parts` renders, in a thread."""
     changes = _Changes()
     woken = anyio.Event()

@@ -144,7 +144,7 @@ class Pages:
                 )
             if request.method != "POST":  # a form counts as the command that it is
                 self._calls.spend(principal)
-            answer: Response = await handler(request, content.Look(self._gateway, principal))
+            answer: Response = await handler(request, content.VisibleServer(self._gateway, principal))
             return answer
 
         return handle
@@ -197,12 +197,12 @@ class Pages:
         return HTMLResponse(text, status)
 
     async def _show(
-        self, request: Request, look: content.Look, template: str, here: str, **values: Any
+        self, request: Request, look: content.VisibleServer, template: str, here: str, **values: Any
     ) -> Response:
         common = self._common(request, look) | {"here": here} | values
         return await html(request, partial(templates().get_template(template).render, **common))
 
-    def _common(self, request: Request, look: content.Look) -> dict[str, Any]:
+    def _common(self, request: Request, look: content.VisibleServer) -> dict[str, Any]:
         return {
             "base": request.scope.get("root_path", ""),
             "theme": _theme(request),
@@ -224,12 +224,12 @@ class Pages:
         open_ = self._gateway.server.is_open
         return PlainTextResponse("ready\n" if open_ else "not ready\n", 200 if open_ else 503)
 
-    async def openapi(self, request: Request, look: content.Look) -> Response:
+    async def openapi(self, request: Request, look: content.VisibleServer) -> Response:
         """Give the description of the API, for programs that make clients of it."""
         del look
         return tagged(request, JSONResponse(openapi(request.scope.get("root_path", ""))))
 
-    async def api_page(self, request: Request, look: content.Look) -> Response:
+    async def api_page(self, request: Request, look: content.VisibleServer) -> Response:
         """Show the description of the API to people."""
         document = openapi(request.scope.get("root_path", ""))
         operations = [
@@ -264,7 +264,7 @@ class Pages:
         answer.raw_headers.append((b"set-cookie", cookie_header(request.scope, secret).encode()))
         return answer
 
-    async def logout(self, request: Request, look: content.Look) -> Response:
+    async def logout(self, request: Request, look: content.VisibleServer) -> Response:
         """Forget this browser."""
         del look
         await read_form(request.receive, request.state.csrf)
@@ -272,7 +272,7 @@ class Pages:
             self._links.log_out(cookies_of(request.headers).get("scattersphere", ""))
         return self._lone(request, 200, "Logged out", "This browser is forgotten.")
 
-    async def theme(self, request: Request, look: content.Look) -> Response:
+    async def theme(self, request: Request, look: content.VisibleServer) -> Response:
         """Choose light, dark, or as the system; a cookie, so that the first byte is in the right theme."""
         del look
         chosen = (await read_form(request.receive, request.state.csrf)).get("theme", "")
@@ -282,7 +282,7 @@ class Pages:
             answer.set_cookie("theme", chosen, max_age=365 * 86400, path=path, samesite="strict")
         return answer
 
-    async def go(self, request: Request, look: content.Look) -> Response:
+    async def go(self, request: Request, look: content.VisibleServer) -> Response:
         """Go to a run by its number, or to a job by its name."""
         base, find = request.scope.get("root_path", ""), request.query_params.get("q", "").strip().lstrip("#")
         if find.isdecimal() and find.isascii() and len(find) < 19:  # noqa: PLR2004 - no run has more digits
@@ -293,13 +293,13 @@ class Pages:
 
     # ---- pages
 
-    async def overview(self, request: Request, look: content.Look) -> Response:
+    async def overview(self, request: Request, look: content.VisibleServer) -> Response:
         """Show what runs, what failed last, what needs a look."""
         base = request.scope.get("root_path", "")
         found = await anyio.to_thread.run_sync(content.overview, look.take())
         return await self._show(request, look, "overview.html", "Overview", live=f"{base}/live", **found)
 
-    async def overview_live(self, request: Request, look: content.Look) -> Response:
+    async def overview_live(self, request: Request, look: content.VisibleServer) -> Response:
         """Stream the overview as it changes."""
         common = self._common(request, look)
         page = templates().get_template("overview-live.html")
@@ -309,19 +309,19 @@ class Pages:
 
         return self._calls.stream(look.principal, partial(write_table, look, parts))
 
-    async def jobs(self, request: Request, look: content.Look) -> Response:
+    async def jobs(self, request: Request, look: content.VisibleServer) -> Response:
         """Show the jobs."""
         found = await anyio.to_thread.run_sync(content.jobs_page, look.take(), request.query_params)
         return await self._show(request, look, "jobs.html", "Jobs", **found)
 
-    async def job(self, request: Request, look: content.Look) -> Response:
+    async def job(self, request: Request, look: content.VisibleServer) -> Response:
         """Show a job, with the form that starts it."""
         return await self._job(request, look)
 
     async def _job(
         self,
         request: Request,
-        look: content.Look,
+        look: content.VisibleServer,
         *,
         typed: Mapping[str, str] | None = None,
         wrong: Mapping[str, str] | None = None,
@@ -358,7 +358,7 @@ class Pages:
             answer.status_code = 422
         return answer
 
-    async def start(self, request: Request, look: content.Look) -> Response:
+    async def start(self, request: Request, look: content.VisibleServer) -> Response:
         """Start a run from the form; what is wrong is said beside its field."""
         typed = await read_form(request.receive, request.state.csrf)
         name = request.path_params["job"]
@@ -381,7 +381,12 @@ class Pages:
         return RedirectResponse(f"{request.scope.get('root_path', '')}/runs/{reply['run']}", 303)
 
     async def define(
-        self, request: Request, look: content.Look, *, typed: Mapping[str, str] | None = None, **said: Any
+        self,
+        request: Request,
+        look: content.VisibleServer,
+        *,
+        typed: Mapping[str, str] | None = None,
+        **said: Any,
     ) -> Response:
         """Show a definition to be edited: that of a job, or a new one."""
         name = request.query_params.get("job", "")
@@ -396,7 +401,7 @@ class Pages:
         page.status_code = 422 if values["problems"] or values["refused"] else 200
         return page
 
-    async def defined(self, request: Request, look: content.Look) -> Response:
+    async def defined(self, request: Request, look: content.VisibleServer) -> Response:
         """Check a definition, or define the job; what is wrong is told with its line, and nothing typed is lost."""
         typed = await read_form(request.receive, request.state.csrf, DEFINITION)
         text = typed["definition"] = typed.get("definition", "").replace("\r\n", "\n")
@@ -414,7 +419,7 @@ class Pages:
             return await self.define(request, look, typed=typed, problems=told, refused=str(error))
         return RedirectResponse(f"{request.scope.get('root_path', '')}/jobs/{quote(reply['job'])}", 303)
 
-    async def runs(self, request: Request, look: content.Look) -> Response:
+    async def runs(self, request: Request, look: content.VisibleServer) -> Response:
         """Show the runs, filtered and by pages; the address says which. `before` shows those of the journal, too."""
         before = content.number_of(request.query_params.get("before"))
         if before:
@@ -424,10 +429,10 @@ class Pages:
         kept = look.server.history.has_journal
         return await self._show(request, look, "runs.html", "Runs", kept=kept, newest=EVERY, **found)
 
-    async def _run(self, request: Request, look: content.Look) -> Run:
+    async def _run(self, request: Request, look: content.VisibleServer) -> Run:
         return await self._gateway.run(look.principal, request.path_params["run"], results=True)
 
-    async def run(self, request: Request, look: content.Look) -> Response:
+    async def run(self, request: Request, look: content.VisibleServer) -> Response:
         """Show a run: what went wrong first, then its graph, timeline and log, which are drawn meanwhile."""
         run, query = await self._run(request, look), runpage.Query.of(request.query_params)
         base = request.scope.get("root_path", "")
@@ -444,7 +449,7 @@ class Pages:
 
         return await html(request, lambda: top, rest)
 
-    async def run_live(self, request: Request, look: content.Look) -> Response:
+    async def run_live(self, request: Request, look: content.VisibleServer) -> Response:
         """Stream the parts of a run's page as they change, and the lines of its log."""
         run, query = await self._run(request, look), runpage.Query.of(request.query_params)
         common = self._common(request, look)
@@ -465,13 +470,13 @@ class Pages:
 
         return self._calls.stream(look.principal, partial(write_run, run, query, parts, lines))
 
-    async def log_text(self, request: Request, look: content.Look) -> Response:
+    async def log_text(self, request: Request, look: content.VisibleServer) -> Response:
         """Give the kept log as text."""
         run = await self._run(request, look)
         text = await anyio.to_thread.run_sync(lambda: "".join(f"{line}\n" for line in run.logs()))
         return PlainTextResponse(text)
 
-    async def submit(self, request: Request, look: content.Look, form: forms.Form) -> Response:
+    async def submit(self, request: Request, look: content.VisibleServer, form: forms.Form) -> Response:
         """Carry out the command of a form, and go on to the page that shows what came of it."""
         del look
         typed = await read_form(request.receive, request.state.csrf)
@@ -492,14 +497,14 @@ class Pages:
             )
         return RedirectResponse(request.scope.get("root_path", "") + form.leads_to({**path, **reply}), 303)
 
-    async def bundles(self, request: Request, look: content.Look) -> Response:
+    async def bundles(self, request: Request, look: content.VisibleServer) -> Response:
         """Show the bundles: their versions, who holds them, what is wrong."""
         taken, base = look.take(), request.scope.get("root_path", "")
         found = await anyio.to_thread.run_sync(content.bundles_page, look, taken, request.query_params)
         live = f"{base}/bundles/live?{request.query_params}"
         return await self._show(request, look, "bundles.html", "Bundles", live=live, **found)
 
-    async def bundles_live(self, request: Request, look: content.Look) -> Response:
+    async def bundles_live(self, request: Request, look: content.VisibleServer) -> Response:
         """Stream the bundles as they are loaded and let go."""
         common, query = self._common(request, look), request.query_params
         page = templates().get_template("bundles-live.html")
@@ -509,7 +514,7 @@ class Pages:
 
         return self._calls.stream(look.principal, partial(write_table, look, parts))
 
-    async def schedules(self, request: Request, look: content.Look) -> Response:
+    async def schedules(self, request: Request, look: content.VisibleServer) -> Response:
         """Show the schedules: when each fires next, and how it went last."""
         found = await anyio.to_thread.run_sync(content.schedules_page, look.take(), request.query_params)
         return await self._show(request, look, "schedules.html", "Schedules", **found)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from scattersphere.web.content import RunRow
+    from scattersphere.web.content import ListedRun
 
 _HERE = files("scattersphere.web")
 NAV = (
@@ -93,7 +93,7 @@ def _query(given: Mapping[str, Any] | None = None, **parts: Any) -> str:
     return urlencode({name: value for name, value in {**(given or {}), **parts}.items() if value})
 
 
-def _strip(rows: list[RunRow], base: str) -> Markup:
+def _strip(rows: list[ListedRun], base: str) -> Markup:
     runs = [(str(row.id), row.state, row.seconds) for row in rows]
     return Markup(charts.strip(runs, lambda name: f"{base}/runs/{name}"))  # noqa: S704 - escaped where it is drawn
 

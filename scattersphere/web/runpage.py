@@ -22,8 +22,8 @@ from scattersphere.web.content import (
     EVENTS,
     LINES,
     ROWS,
-    Look,
-    RunRow,
+    ListedRun,
+    VisibleServer,
     failed_tasks,
     last_line,
     log_rows,
@@ -73,7 +73,7 @@ class FailureRow:
 
 
 @attrs.frozen
-class AttemptRow:
+class ShownAttempt:
     """An attempt, or the attempts of an instance."""
 
     name: str
@@ -91,7 +91,7 @@ class Instances:
     counts: dict[str, int]
     state: str
     """The state whose instances are listed; "" for all."""
-    rows: list[AttemptRow]
+    rows: list[ShownAttempt]
     page: int
     pages: int
     cells: str
@@ -111,7 +111,7 @@ class ChosenTask:
     path: str
     state: str
     counts: dict[str, int]
-    attempts: list[AttemptRow]
+    attempts: list[ShownAttempt]
     after: tuple[str, ...]
     facts: list[tuple[str, str]]
 
@@ -149,7 +149,7 @@ class Query:
         )
 
 
-def head_parts(look: Look, run: Run, query: Query) -> dict[str, Any]:
+def head_parts(look: VisibleServer, run: Run, query: Query) -> dict[str, Any]:
     """Return what the page of a run shows first, which is quick however many tasks there are."""
     failures = failed_tasks(run, FAILURES)
     bad = sum(run.counts.get(state, 0) for state in (TaskState.FAILED, TaskState.CRASHED))
@@ -174,7 +174,7 @@ def head_parts(look: Look, run: Run, query: Query) -> dict[str, Any]:
     }
 
 
-def live_parts(look: Look, run: Run, query: Query) -> dict[str, Any]:
+def live_parts(look: VisibleServer, run: Run, query: Query) -> dict[str, Any]:
     """Return what is drawn again as a run goes on. It reads the whole run: call it in a thread."""
     head = head_parts(look, run, query)
     return head | picture_parts(run, query, head)
@@ -217,7 +217,7 @@ def picture_parts(run: Run, query: Query, head: dict[str, Any]) -> dict[str, Any
 class _Row:
     """A run's row, whether it is over, and whether it ended in another way than well: what templates read."""
 
-    def __init__(self, row: RunRow, *, is_over: bool, unwell: bool) -> None:
+    def __init__(self, row: ListedRun, *, is_over: bool, unwell: bool) -> None:
         self._row = row
         self.is_over = is_over
         self.unwell = unwell
@@ -226,7 +226,7 @@ class _Row:
         return getattr(self._row, name)
 
 
-def rest_parts(look: Look, run: Run, query: Query, head: dict[str, Any]) -> dict[str, Any]:
+def rest_parts(look: VisibleServer, run: Run, query: Query, head: dict[str, Any]) -> dict[str, Any]:
     """Return all that the page of a run shows below its head; call it in a thread."""
     task = head["looked_at"] if query.of_task else None
     lines = run.logs(task=task or None, tail=None if query.find or query.level else LINES)
@@ -266,7 +266,7 @@ def _params(run: Run) -> list[tuple[str, str, str]]:
     return found
 
 
-def _code(look: Look, run: Run) -> list[tuple[str, str]]:
+def _code(look: VisibleServer, run: Run) -> list[tuple[str, str]]:
     """Return the versions of bundles that a run has pinned, and whether there is a newer one."""
     found = []
     bundles = look.server.registry.bundles
@@ -341,7 +341,7 @@ def _instances(run: Run, chosen: ChosenTask, query: Query) -> Instances:
         counts=chosen.counts,
         state=query.instances,
         rows=[
-            AttemptRow(
+            ShownAttempt(
                 name=f"[{one.index}]",
                 state=str(one.state),
                 begin=(one.started_at - origin).total_seconds() if one.started_at is not None else 0.0,
@@ -408,7 +408,7 @@ def _chosen(run: Run, picture: RunPicture, name: str) -> ChosenTask:
     )
 
 
-def _attempts(run: Run, name: str, attempts: Sequence[AttemptBar], now: float) -> list[AttemptRow]:
+def _attempts(run: Run, name: str, attempts: Sequence[AttemptBar], now: float) -> list[ShownAttempt]:
     """Return the attempts of a task, each with what went wrong in it."""
     wrong = {}
     if len(attempts) > 1 or run.tasks[name].failure is not None:
@@ -416,7 +416,7 @@ def _attempts(run: Run, name: str, attempts: Sequence[AttemptBar], now: float) -
             if line.attempt and line.message.startswith("Traceback"):
                 wrong[line.attempt] = last_line(line.message)
     return [
-        AttemptRow(
+        ShownAttempt(
             name=f"attempt {number}",
             state=one.state,
             begin=one.begin,

@@ -47,7 +47,7 @@ class Streams:
             del self._of_user[user]
 
 
-class EventStream(StreamingResponse):
+class EventStreamResponse(StreamingResponse):
     """Server-sent events. A reader that takes nothing for `patience` seconds is given up."""
 
     def __init__(self, produce: Produce, streams: Streams, user: str, *, patience: float) -> None:

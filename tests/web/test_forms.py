@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 
 import httpx
 import pytest
+from starlette.routing import compile_path
 
 from scattersphere import JobDefinition, Parameter, RunnableTask, Server, web
 from scattersphere.commands.access import Principal, Role
@@ -169,3 +171,41 @@ async def test_the_value_of_a_secret_is_masked_in_what_is_wrong_with_it():
         page = await press(browser(server), "/jobs/s/runs", **{"p.pin": '"hunter2-pin"'})
         assert page.status_code == 422
         assert "hunter2-pin" not in page.text
+
+
+async def test_every_form_stands_on_a_page(tmp_path):
+    """Whoever may use a command finds it: the forms of all pages together are those of the table."""
+    bundles = tmp_path / "bundles"
+    bundles.mkdir(mode=0o755)
+    hang = "class H(RunnableTask):\n    async def run(self, context): await anyio.sleep_forever()\n"
+    (bundles / "notes.py").write_text(f"import anyio\n{GOOD}{hang}")
+    (bundles / "notes.py").chmod(0o644)
+    folder = {"bundle_roots": [bundles], "job_folder": tmp_path}
+    async with Server(bundle_roots=[bundles], watch=False) as server:
+        await server.register(bundles / "notes.py")
+        job = JobDefinition.build("night", schedules={"at": {"cron": "@daily"}}).task("one", "notes.T")
+        server.define(job.done())
+        server.define(
+            JobDefinition.build("day", schedules={"at": {"cron": "@daily"}}).task("one", "notes.H").done()
+        )
+        server.schedules["night", "at"].pause()
+        ended = await (await server.start("night")).wait()
+        held, live = await server.start("day"), await server.start("day")
+        held.pause()
+        client = browser(server, **folder)
+        paths = (
+            "/jobs",
+            "/jobs/night",
+            "/bundles",
+            "/schedules",
+            *(f"/runs/{run.id}" for run in (ended, held, live)),
+        )
+        actions = set()
+        for path in paths:
+            actions |= set(re.findall(r'<form method="post" action="([^"]*)"', (await client.get(path)).text))
+        patterns = {form.path: compile_path(form.path)[0] for form in FORMS}
+        assert [path for path, found in patterns.items() if not any(map(found.match, actions))] == []
+        viewer = browser(server, Role.VIEWER, **folder)
+        for path in paths:
+            found = re.findall(r'<form method="post" action="([^"]*)"', (await viewer.get(path)).text)
+            assert [action for action in found if any(each.match(action) for each in patterns.values())] == []
