@@ -112,9 +112,10 @@ class _Plot:
     def clock(self, seconds: float) -> str:
         """Return a time as the axis shows it: as fine as the window is short."""
         span = self.end - self.begin
+        if span < 0.005:  # noqa: PLR2004
+            return f"{seconds * 1_000:.1f}".removesuffix(".0") + " ms"
         if span < 5:  # noqa: PLR2004
-            digits = max(3, 1 - floor(log10(span)))
-            return f"{seconds:.{digits}f}".rstrip("0").rstrip(".") + " s"
+            return f"{seconds:.3f}".rstrip("0").rstrip(".") + " s"
         whole = round(seconds)
         if whole < 60:  # noqa: PLR2004
             return f"{whole} s"

@@ -283,3 +283,10 @@ async def test_a_server_shows_its_runs_the_newest_first():
             await (await server.start_task("Work")).wait()
         html = server._repr_html_()
     assert html.index("<td>2</td>") < html.index("<td>1</td>")
+
+
+def test_the_axis_of_a_run_of_less_than_a_millisecond_tells_its_lines_apart():
+    bar = Band("a", "succeeded", (AttemptBar(0.0001, 0.0006, "succeeded"),))
+    said = re.findall(r'class="axis"[^>]*>([^<]*)<', timeline([bar], Lasted(0.0008, ended=True)))
+    lines = [words for words in said if "<" not in words and words.endswith(" ms")]
+    assert len(lines) == len(set(lines)) > 3

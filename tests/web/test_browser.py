@@ -25,6 +25,17 @@ pytestmark = [
 ]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--no-proxy-server"]  # fmt: skip
+PLACES = (
+    "/",
+    "/jobs",
+    "/jobs/steps",
+    "/define",
+    "/runs",
+    "/bundles",
+    "/schedules",
+    "/api/docs",
+    "/runs?before=9",
+)
 SERVER = Path(__file__).with_name("page_server.py")
 
 
@@ -165,7 +176,7 @@ def test_the_keyboard_alone_reaches_pages_and_tasks(page):
 
 
 def test_nothing_reaches_beyond_the_width_of_the_screen(page):
-    for path in ("/", "/jobs", "/jobs/steps", "/runs", "/bundles"):
+    for path in PLACES:
         page.goto(re.sub(r"^(https?://[^/]+).*", rf"\1{path}", page.url))
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
 
@@ -180,7 +191,7 @@ AXE = next(
 def test_axe_finds_nothing_serious(page):
     start(page, "bad")
     run = page.url
-    for path in ("/", "/jobs", "/jobs/steps", "/runs", "/bundles", run):
+    for path in (*PLACES, run):
         page.goto(path if path.startswith("http") else re.sub(r"^(https?://[^/]+).*", rf"\1{path}", page.url))
         page.evaluate(AXE.read_text())
         found = page.evaluate(
