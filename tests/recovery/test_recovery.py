@@ -124,6 +124,27 @@ async def test_a_crash_takes_what_was_not_committed_and_nothing_else(world):
     assert len(world.keys) == 3
 
 
+async def test_the_results_of_a_map_are_in_its_order_whichever_of_its_instances_had_ended(world):
+    names = {"name": ["x", "y", "z"], "value": {"$literal": [1, 2, 3]}, "gate": ["", "y", ""]}
+    definition = JobDefinition(
+        name="etl",
+        tasks={
+            "first": TaskDefinition(task="Note", args={"gate": "first"}, map={"name": ["first"]}),
+            "each": TaskDefinition(task="Note", map=names),
+        },
+    )
+    life = await Life(MemoryJournal(), jobs=[definition]).__aenter__()
+    run = await life.server.start("etl")
+    await settle()
+    assert dict(world.begun) == {"first": 1, "x": 1, "y": 1, "z": 1}
+    after = await life.crash()
+    world.gate("first").set()
+    world.gate("y").set()
+    async with Life(after) as life:
+        assert (await life.server.runs[run.id].wait()).results["each"] == [1, 2, 3]
+    assert dict(world.begun) == {"first": 2, "x": 1, "y": 2, "z": 1}
+
+
 async def test_waiters_are_told_of_a_suspend_and_the_run_goes_on(world):
     from scattersphere import SuspendedError
 

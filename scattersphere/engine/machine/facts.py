@@ -169,6 +169,8 @@ def _derive(record: RunRecord, propagation: Propagation, cut: frozenset[int]) ->
 
 
 def _derive_map(record: RunRecord, progress: MapProgress, *, cut: bool) -> None:
+    # An instance of which nothing was known may have any number that was free: the results are in the map's order.
+    progress.units.sort(key=lambda unit: record.index_of(unit) or 0)
     begun = [record.index_of(unit) or 0 for unit in progress.units]
     progress.next = max(begun, default=-1) + 1
     states = [record.task_states[unit] for unit in progress.units]
