@@ -21,7 +21,7 @@ import attrs
 
 from scattersphere.abc.journal import Durability, Journal, RunRow, ScheduleRow, ValueForm
 from scattersphere.definitions import read_definition
-from scattersphere.engine.machine.codes import KILL, RUN_ENDED_FROM, TASK_ENDED_FROM
+from scattersphere.engine.machine.codes import CRASHED, KILL, RUN_CRASHED, RUN_ENDED_FROM, TASK_ENDED_FROM
 from scattersphere.engine.planning import bare_plan
 from scattersphere.engine.recorder import DURABILITY, Recorder, Recording
 from scattersphere.engine.reused import Reused
@@ -195,10 +195,28 @@ class DurableRuns:
         self.code_changed()
         with anyio.move_on_after(at_most):  # what takes longer goes on when its code is there
             await self._looked.wait()
+        stored_runs = {waiting.stored.run.id: waiting.stored for waiting in known} | self._ended_here
         for waiting in known:
-            if waiting.stored.run.parent in self._ended_here and not waiting.execution.state.ended:
+            orphaned = await self._is_orphaned(waiting.stored.run, stored_runs)
+            if orphaned and not waiting.execution.state.ended:
                 words = f"its parent, run {waiting.execution.parent}, could not go on"
                 self._executor.requests.request(waiting.execution, "cancel", words, None)
+
+    async def _is_orphaned(self, run: RunRow, known: Mapping[int, StoredRun]) -> bool:
+        """Whether the attempt that has started a run has died for good with an earlier life: nobody waits for it."""
+        if run.child is None or run.parent is None:
+            return False
+        parent = known.get(run.parent)
+        if (
+            parent is None
+        ):  # it has ended in an earlier life, which may have died before it could cancel this run
+            found = await self._call(self._journal.read_runs, [run.parent])
+            if not found:
+                return False
+            parent = found[0]
+        if parent.state.state == RUN_CRASHED:
+            return True
+        return any(step.unit == run.parent_unit and step.state == CRASHED for step in parent.steps)
 
     async def _know_children(self, waiting: Waiting) -> None:
         """Note which runs the bodies of a run have started, and how deep it is nested."""

@@ -197,19 +197,18 @@ class Lives:
         self.keys: dict[Any, str] = {}
         self.done: defaultdict[Any, int] = defaultdict(int)
         self.started = 0
+        self.number = 0
+        """That of the run; it is started anew where a crash has taken it."""
         NOW["lives"] = self
 
     async def play(self, ends: Iterable[END]) -> Outcome:
         """Live one life for each of these ends, and one to the end; return what the run has come to."""
-        journal, number = MemoryJournal(), None
+        journal = MemoryJournal()
         for how, commits, seconds in ends:
-            journal, number = await self._live(journal, number, how, commits, seconds)
+            journal = await self._live(journal, how, commits, seconds)
         async with self._server(journal) as server:
             self._define(server)
-            if number is None or number not in server.runs:
-                run = await self._start(server)
-            else:
-                run = server.runs[number]
+            run = server.runs[self.number] if self.number in server.runs else await self._start(server)
             while run.execution.waits_for:
                 await anyio.lowlevel.checkpoint()
             if run.state in {RunState.PAUSED, RunState.PAUSING}:
@@ -245,9 +244,20 @@ class Lives:
         self.started += 1
         return await server.start("job", {"nonce": str(self.started)})
 
-    async def _live(
-        self, journal: MemoryJournal, number: int | None, how: str, commits: int, seconds: float
-    ) -> tuple[MemoryJournal, int | None]:
+    async def _go(self, server: Server, over: anyio.Event) -> None:
+        """Start the run, or go on with it, and ask of it what is to be asked."""
+        with suppress(SuspendedError, JournalError):
+            if self.number not in server.runs:
+                self.number = (await self._start(server)).id
+            run = server.runs[self.number]
+            for delay, verb in self.world.requests:
+                await anyio.sleep(delay)
+                with suppress(RunStateError):
+                    getattr(run, verb)()
+            await run.wait()
+        over.set()
+
+    async def _live(self, journal: MemoryJournal, how: str, commits: int, seconds: float) -> MemoryJournal:
         """Live until so many commits were made, and then so many seconds; then crash, or close."""
         cut, crashed = anyio.Event(), list[MemoryJournal]()
         async with self._server(journal) as server:
@@ -264,23 +274,8 @@ class Lives:
 
             journal.on_commit = committed
 
-            async def go() -> None:
-                nonlocal number
-                try:
-                    if number is None or number not in server.runs:
-                        number = (await self._start(server)).id
-                    run = server.runs[number]
-                    for delay, verb in self.world.requests:
-                        await anyio.sleep(delay)
-                        with suppress(RunStateError):
-                            getattr(run, verb)()
-                    await run.wait()
-                except (SuspendedError, JournalError):
-                    pass
-                cut.set()
-
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(go)
+                tasks.start_soon(self._go, server, cut)
                 with anyio.move_on_after(60):
                     await cut.wait()
                 await anyio.sleep(seconds)
@@ -296,7 +291,7 @@ class Lives:
             after = journal.again()
             self._note_done(after)
         assert not self.executing, "something executes after the end of its Server"
-        return after, number
+        return after
 
     def _note_done(self, journal: MemoryJournal) -> None:
         """Remember how often each unit had begun that is committed as succeeded: it is not to begin again."""

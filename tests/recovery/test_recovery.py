@@ -538,6 +538,30 @@ async def test_children_of_a_run_that_cannot_go_on_are_cancelled(world):
         assert "could not go on" in child.reason
 
 
+async def test_children_of_a_task_that_must_not_run_again_are_cancelled_whichever_life_comes_to_that(world):
+    parent = {"p": TaskDefinition(task="Parent", on_restart="fail"), "other": note("other", gate="other")}
+    jobs = [
+        JobDefinition(name="parent", tasks=parent),
+        JobDefinition(name="child", tasks={"c": note("c", gate="c")}),
+    ]
+    life = await Life(MemoryJournal(), jobs=jobs).__aenter__()
+    run = await life.server.start("parent")
+    await settle()
+    life.server.runs[run.id + 1].pause()
+    await settle()
+    after = await life.crash()
+    after.crash_after = 1  # only the first transaction of this life, in which the task has crashed
+    after = await (await Life(after, jobs=jobs).__aenter__()).crash()
+    async with Life(after, jobs=jobs) as life:
+        child = life.server.runs[run.id + 1]
+        assert (await child.wait()).state is RunState.CANCELLED
+        assert "could not go on" in child.reason
+        world.gate("other").set()
+        run = await life.server.runs[run.id].wait()
+        assert run.tasks["p"].state == "crashed"
+    assert world.begun["c"] == 1
+
+
 async def test_the_end_of_a_map_that_was_not_written_is_written_when_the_run_goes_on(world):
     each = TaskDefinition(task="Note", map={"name": ["x", "y"], "value": {"$literal": [1, 2]}})
     definition = JobDefinition(name="etl", tasks={"each": each, "last": note("last", "each", gate="last")})
