@@ -207,9 +207,8 @@ class DurableRuns:
         if run.child is None or run.parent is None:
             return False
         parent = known.get(run.parent)
-        if (
-            parent is None
-        ):  # it has ended in an earlier life, which may have died before it could cancel this run
+        if parent is None:
+            # It has ended in an earlier life, which may have died before it could cancel this run.
             found = await self._call(self._journal.read_runs, [run.parent])
             if not found:
                 return False
