@@ -14,6 +14,7 @@ import typing
 import warnings
 from collections.abc import Callable, MutableMapping
 from functools import partial
+from operator import is_
 from typing import TYPE_CHECKING, Any, ForwardRef
 
 import attrs
@@ -133,16 +134,17 @@ class Registrations:
     def __init__(self) -> None:
         self._entered: list[tuple[Table, Any]] = []
 
-    def seen(self) -> list[tuple[Table, frozenset[int]]]:
+    def seen(self) -> list[tuple[Table, list[Any]]]:
         """Return what is in the tables before a module is executed."""
-        return [(table, frozenset(map(id, _entries(table)))) for table in _tables(AT_IMPORT)]
+        return [(table, list(table)) for table in _tables(AT_IMPORT)]
 
-    def note(self, before: list[tuple[Table, frozenset[int]]]) -> None:
+    def note(self, before: list[tuple[Table, list[Any]]]) -> None:
         """Note what has come since."""
         for table, known in before:
-            entries = _entries(table)
-            if len(entries) != len(known) or not known.issuperset(map(id, entries)):
-                self._entered += [(table, entry) for entry in entries if id(entry) not in known]
+            entries = list(table)  # by one C call: other threads may enter something meanwhile
+            if len(entries) != len(known) or not all(map(is_, entries, known)):
+                ids = set(map(id, known))
+                self._entered += [(table, entry) for entry in entries if id(entry) not in ids]
 
     def take_out(self, suspect: Suspect) -> None:
         """Take out what is the version's own: of its tables what was noted, of the caches everything."""
@@ -165,10 +167,6 @@ class Registrations:
 def _tables(names: Iterable[tuple[str, str]]) -> list[Table]:
     found = (getattr(sys.modules.get(module), name, None) for module, name in names)
     return [table for table in found if isinstance(table, list | MutableMapping)]
-
-
-def _entries(table: Table) -> list[Any]:
-    return list(table)
 
 
 def _remove(table: Table, entry: Any) -> None:
