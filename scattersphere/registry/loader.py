@@ -372,8 +372,10 @@ class Loader:
             job.closed = True
             self._abandon(job)
         thread = self._thread
+        self._queue.put(
+            None
+        )  # for whichever thread comes to look: also one whose load is interrupted ends by it
         if thread is not None and thread not in self._given_up:
-            self._queue.put(None)
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(thread.join, CLOSE_PATIENCE, limiter=anyio.CapacityLimiter(1))
         if self._given_up:

@@ -448,3 +448,25 @@ async def test_closing_does_not_wait_for_code_that_catches_everything_but_names_
     for thread in list(loader._given_up):
         await anyio.to_thread.run_sync(thread.join, PATIENCE)
     assert not loader.stuck
+
+
+async def test_the_thread_ends_with_a_load_that_closing_interrupts_though_there_is_no_garbage_to_wake_it_for(
+    gate,
+):
+    loader = Loader(60, GarbageSchedule(enabled=False), lambda: None)
+    threads = []
+
+    async with anyio.create_task_group() as group:
+
+        async def load():
+            with pytest.raises(ClosedError):
+                await loader.call(
+                    "a", catching(gate, 1, []), discard=lambda: None, stuck=lambda *_: AssertionError("stuck")
+                )
+
+        group.start_soon(load)
+        await gate.until_reached()
+        threads.append(loader._thread)
+        await loader.aclose()
+    await anyio.to_thread.run_sync(threads[0].join, PATIENCE)
+    assert not threads[0].is_alive()
