@@ -170,6 +170,7 @@ class StepRow(NamedTuple):
     """The run from which the result was taken."""
 
 
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _SUCCEEDED = tuple(TaskState).index(TaskState.SUCCEEDED)
 
 
@@ -213,7 +214,7 @@ class SuccessesRow(NamedTuple):
                 ended=self.since + ended,
                 due=None,
                 form=ValueForm.JSON,
-                value=json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(),
+                value=_json(value).encode(),
                 failure=None,
             )
 
