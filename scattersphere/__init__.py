@@ -49,7 +49,7 @@ if _TYPE_CHECKING:
         WrongLoopError,
     )
     from scattersphere.functions import TaskFunction, task
-    from scattersphere.jobs.history import History, RunRecord
+    from scattersphere.jobs.history import History, RunSummary
     from scattersphere.model.builder import JobBuilder, literal, param, result
     from scattersphere.model.definition import JobDefinition, Parameter, RetryPolicy, TaskDefinition
     from scattersphere.model.events import Event, EventKind
@@ -110,10 +110,10 @@ __all__ = [
     "Reused",
     "Run",
     "RunFailedError",
-    "RunRecord",
     "RunState",
     "RunStateError",
     "RunStatistics",
+    "RunSummary",
     "RunnableTask",
     "ScattersphereError",
     "Schedule",
@@ -191,7 +191,7 @@ _HOMES = {
     "scattersphere.engine.run": ["Run", "TaskStatus"],
     "scattersphere.engine.views.statistics": ["RunStatistics", "TaskStatistics"],
     "scattersphere.model.builder": ["JobBuilder", "literal", "param", "result"],
-    "scattersphere.jobs.history": ["History", "RunRecord"],
+    "scattersphere.jobs.history": ["History", "RunSummary"],
     "scattersphere.model.definition": ["JobDefinition", "Parameter", "RetryPolicy", "TaskDefinition"],
     "scattersphere.model.events": ["Event", "EventKind"],
     "scattersphere.model.logs": ["LogLine"],

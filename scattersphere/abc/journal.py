@@ -43,7 +43,7 @@ class ValueForm(IntEnum):
     """The value was given up since nobody reads it any more (`keep_results: false`)."""
 
 
-class Durability(IntEnum):
+class DurabilityLevel(IntEnum):
     """What a run asks of the journal; the field `durability` of a job."""
 
     NONE = 0

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from scattersphere.commands.table import Command, Reply
-    from scattersphere.jobs.history import RunRecord
+    from scattersphere.jobs.history import RunSummary
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.events import Event
 
@@ -119,7 +119,7 @@ class Gateway:
         """Whether a run exists for a principal: that of a job by the job, that of one task by its bundle."""
         return principal.unbounded or _sees(principal, run.job, bundle_of_task(run.definition))
 
-    def sees_record(self, principal: Principal, record: RunRecord) -> bool:
+    def sees_record(self, principal: Principal, record: RunSummary) -> bool:
         """Whether a run of a list exists for a principal, also one that only the journal has."""
         return principal.unbounded or _sees(principal, record.job, record.of_task)
 

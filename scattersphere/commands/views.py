@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from scattersphere.commands.access import Principal
     from scattersphere.engine.run import Run, TaskStatus
-    from scattersphere.jobs.history import RunRecord
+    from scattersphere.jobs.history import RunSummary
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.events import Event
     from scattersphere.model.logs import LogLine
@@ -127,7 +127,7 @@ def _found(registry: TaskRegistry, path: str, bundle: str | None) -> bool:
     return True
 
 
-def run_row(run: Run | RunRecord) -> dict[str, Any]:
+def run_row(run: Run | RunSummary) -> dict[str, Any]:
     """Return a row of `runs`."""
     return _present(**_head(run.id, run.job, run.state, run.started_at, run.ended_at, run.reason))
 

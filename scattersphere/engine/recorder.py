@@ -23,7 +23,7 @@ from scattersphere.abc.journal import (
     BundleRow,
     DefinitionRow,
     DroppedRow,
-    Durability,
+    DurabilityLevel,
     LifeRow,
     LogRow,
     MetaRow,
@@ -80,9 +80,9 @@ CLOCK_BEHIND = 2.0
 MICRO = 1_000_000
 _MASK = (1 << STATE_BITS) - 1
 DURABILITY = {
-    states.Durability.STRICT: Durability.STRICT,
-    states.Durability.RELAXED: Durability.RELAXED,
-    states.Durability.NONE: Durability.NONE,
+    states.Durability.STRICT: DurabilityLevel.STRICT,
+    states.Durability.RELAXED: DurabilityLevel.RELAXED,
+    states.Durability.NONE: DurabilityLevel.NONE,
 }
 FIRST_IS_TIMEOUT, FAILING_FAST, FINALS_OVER, WITHHELD = 1, 2, 4, 8
 """The bits of `RunStateRow.flags`."""
@@ -424,7 +424,7 @@ def failure_text(failure: Failure | None, **more: Any) -> str | None:
 class Recording:
     """Writes what happens to one run, and holds back what must be durable first."""
 
-    def __init__(self, recorder: Recorder, execution: Execution, durability: Durability) -> None:
+    def __init__(self, recorder: Recorder, execution: Execution, durability: DurabilityLevel) -> None:
         self.recorder = recorder
         self.execution = execution
         self.durability = durability
@@ -473,7 +473,7 @@ class Recording:
         self._unkept: set[str] = set()
         """Tasks of which that was said."""
         self._size = len(definition.tasks)
-        self._may_pass = durability is Durability.RELAXED
+        self._may_pass = durability is DurabilityLevel.RELAXED
         self._times_out = definition.timeout is not None
 
     def __repr__(self) -> str:
@@ -612,7 +612,7 @@ class Recording:
     def encoded(self, value: Any) -> tuple[int, bytes | None, str | None]:
         """Return form, bytes, and why it could not be kept."""
         try:
-            if self.durability is Durability.NONE and not self.recorder.codec.is_quick(value):
+            if self.durability is DurabilityLevel.NONE and not self.recorder.codec.is_quick(value):
                 raise ValueError('of a run with "durability": "none" only small values are kept')  # noqa: TRY301 - as others
             form, data = self.recorder.codec.encode(value, self.execution.plan.versions)
         except BaseException as exc:  # noqa: BLE001 - whatever the code of a value raises, it cannot be kept

@@ -19,7 +19,7 @@ import anyio
 import anyio.to_thread
 import attrs
 
-from scattersphere.abc.journal import Durability, Journal, RunRow, ScheduleRow, ValueForm
+from scattersphere.abc.journal import DurabilityLevel, Journal, RunRow, ScheduleRow, ValueForm
 from scattersphere.definitions import read_definition
 from scattersphere.engine.machine.codes import CRASHED, KILL, RUN_CRASHED, RUN_ENDED_FROM, TASK_ENDED_FROM
 from scattersphere.engine.planning import bare_plan
@@ -343,7 +343,7 @@ class DurableRuns:
             execution.remaining = max(0.0, within(timeout) - stored.state.spent / MICRO)
         execution.recovered = stored.state.recovered
         execution.show(stored.state.state, [(step.unit, step.state, step.attempts) for step in stored.steps])
-        recording = Recording(self.recorder, execution, Durability(run.durability))
+        recording = Recording(self.recorder, execution, DurabilityLevel(run.durability))
         recording.is_committed = True
         recording.recovered, recording.fruitless = stored.state.recovered, stored.state.fruitless
         recording.base = count_moves(stored)
@@ -481,7 +481,7 @@ class DurableRuns:
         row = self._unwritten.pop(execution.id, None)
         if row is None or not self.recorder.is_open or self.recorder.is_full:
             return
-        plan, recording = execution.plan, Recording(self.recorder, execution, Durability.NONE)
+        plan, recording = execution.plan, Recording(self.recorder, execution, DurabilityLevel.NONE)
         rows = [row, *recording.rows()]  # now: what an ended run does not need is given back soon
         more = self.recorder.ready_now(plan)
         if more is None:

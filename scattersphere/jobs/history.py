@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from scattersphere.engine.run import Run
     from scattersphere.jobs.durable import DurableRuns
     from scattersphere.model.definition import JobDefinition
-    from scattersphere.model.dicts import RunRecordDict
+    from scattersphere.model.dicts import RunSummaryDict
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 RUN_STATES = tuple(RunState)
@@ -36,7 +36,7 @@ LOOKED_AT = 32
 
 
 @attrs.frozen(kw_only=True)
-class RunRecord:
+class RunSummary:
     """A run in a list: what is known of it without its tasks. Times are aware UTC."""
 
     id: int
@@ -57,7 +57,7 @@ class RunRecord:
     of_task: str | None = attrs.field(default=None, repr=False)
     """The bundle of the task, where it is a run of one task; None for runs of jobs."""
 
-    def as_dict(self) -> RunRecordDict:
+    def as_dict(self) -> RunSummaryDict:
         """Return it as plain data."""
         return {
             "id": self.id,
@@ -74,7 +74,7 @@ class RunRecord:
         }
 
 
-Records: TypeAlias = list[RunRecord]
+Records: TypeAlias = list[RunSummary]
 
 
 class History:
@@ -108,7 +108,7 @@ class History:
         since: dt.datetime | None = None,
         before: int | None = None,
         limit: int = 100,
-        where: Callable[[RunRecord], bool] | None = None,
+        where: Callable[[RunSummary], bool] | None = None,
     ) -> Records:
         """Return runs, newest first: of a job, in a state, created since a time, with numbers below `before`.
 
@@ -124,7 +124,7 @@ class History:
             found += await self._in_journal(self._durable, wanted, before, limit)
         return sorted(found, key=lambda record: -record.id)[:limit]
 
-    def _in_memory(self, before: int | None) -> Iterator[RunRecord]:
+    def _in_memory(self, before: int | None) -> Iterator[RunSummary]:
         for number in sorted(self._runs, reverse=True):
             if before is None or number < before:
                 yield record_of(self._runs[number])
@@ -132,7 +132,7 @@ class History:
     async def _in_journal(
         self, durable: DurableRuns, wanted: _Wanted, before: int | None, limit: int
     ) -> Records:
-        found: list[RunRecord] = []
+        found: list[RunSummary] = []
         while len(found) < limit:
             rows = await durable.find_runs(wanted.job, wanted.state, wanted.since, before, PAGE)
             for stored in rows:
@@ -183,9 +183,9 @@ class _Wanted:
     job: str | None
     state: RunState | None
     since: dt.datetime | None
-    where: Callable[[RunRecord], bool] | None
+    where: Callable[[RunSummary], bool] | None
 
-    def takes(self, record: RunRecord) -> bool:
+    def takes(self, record: RunSummary) -> bool:
         return (
             self.job in {None, record.job}
             and self.state in {None, record.state}
@@ -208,9 +208,9 @@ def _instant(since: dt.datetime | None) -> dt.datetime | None:
     return since
 
 
-def record_of(run: Run) -> RunRecord:
+def record_of(run: Run) -> RunSummary:
     """Return a run in memory as a row of a list."""
-    return RunRecord(
+    return RunSummary(
         id=run.id,
         job=run.job,
         state=run.state,
@@ -226,9 +226,9 @@ def record_of(run: Run) -> RunRecord:
     )
 
 
-def _record_of(stored: StoredRun, definition: JobDefinition | None) -> RunRecord:
+def _record_of(stored: StoredRun, definition: JobDefinition | None) -> RunSummary:
     run, state = stored.run, stored.state
-    return RunRecord(
+    return RunSummary(
         id=run.id,
         job=run.job,
         state=RUN_STATES[state.state],

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere.abc.journal import Durability, StepRow, ValueForm
+from scattersphere.abc.journal import DurabilityLevel, StepRow, ValueForm
 from scattersphere.engine.machine.codes import (
     CANCELLED,
     CRASHED,
@@ -407,7 +407,7 @@ def _attempts(run: _Run) -> Iterator[str]:
 def _order(run: _Run) -> Iterator[str]:
     """What a task waits for was committed before it began (strict)."""
     definition = run.definition
-    if definition is None or run.stored.run.durability != Durability.STRICT:
+    if definition is None or run.stored.run.durability != DurabilityLevel.STRICT:
         return
     tasks = tuple(definition.tasks.values())
     begun = {step.task for step in run.steps.values() if step.attempts > 0 and step.reused is None}

@@ -7,7 +7,7 @@ import json
 from array import array
 from typing import TYPE_CHECKING, Any
 
-from scattersphere.abc.journal import Durability, ValueForm
+from scattersphere.abc.journal import DurabilityLevel, ValueForm
 from scattersphere.model.logs import unpack_lines
 from scattersphere.model.states import RunState, TaskState
 
@@ -63,7 +63,7 @@ class RunViews:
             "params": json.loads(run.params),
             "secrets": list(run.secrets),
             "user": run.user or None,
-            "durability": Durability(run.durability).name.lower(),
+            "durability": DurabilityLevel(run.durability).name.lower(),
             "parent": run.parent,
             "again": run.again,
             "scheduled": None if run.scheduled is None else json.loads(run.scheduled),

@@ -30,7 +30,7 @@ class TaskStatusDict(TypedDict):
     stuck: bool
 
 
-class RunRecordDict(TypedDict):
+class RunSummaryDict(TypedDict):
     """A run in a list of the history."""
 
     id: int

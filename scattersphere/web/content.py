@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from scattersphere.engine.run import TaskStatus
-    from scattersphere.jobs.history import RunRecord
+    from scattersphere.jobs.history import RunSummary
     from scattersphere.model.logs import LogLine
 
 FAILED = frozenset({RunState.FAILED, RunState.CRASHED})
@@ -136,7 +136,7 @@ def run_row(run: Run) -> ListedRun:
     )
 
 
-def record_row(look: VisibleServer, record: RunRecord) -> tuple[ListedRun, str]:
+def record_row(look: VisibleServer, record: RunSummary) -> tuple[ListedRun, str]:
     """Return a run of the history as a list shows it, and what failed; of one in the journal tasks are not known."""
     run = look.server.runs.get(record.id)
     if run is not None:
@@ -162,7 +162,7 @@ async def history_page(look: VisibleServer, query: Mapping[str, str], before: in
     job, state, find = query.get("job", ""), query.get("state", ""), query.get("q", "").casefold()
     wanted = RunState(state) if state in set(RunState) else None
 
-    def seen(record: RunRecord) -> bool:
+    def seen(record: RunSummary) -> bool:
         found = not find or find in record.job.casefold() or find in record.reason.casefold()
         return found and look.gateway.sees_record(look.principal, record)
 
