@@ -576,7 +576,7 @@ class DurableRuns:
             params=params,
             secrets=tuple(sorted(execution.secrets)),
             durability=DURABILITY[plan.definition.durability],
-            created=round((execution.epoch + execution.created_at) * MICRO),
+            created=_micros(execution.wall(execution.created_at)),
             key=execution.key,
             user=execution.user,
             request=None if execution.key is None else request_digest(shown, args),
@@ -639,7 +639,7 @@ class DurableRuns:
             self._journal.find_runs,
             job=job,
             states=None if state is None else [RUN_STATES.index(state)],
-            since=None if since is None else round(since.timestamp() * MICRO),
+            since=None if since is None else _micros(since),
             before=before,
             limit=limit,
         )
@@ -763,6 +763,7 @@ class _JournalLines:
         return found
 
 
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 NOT_READ = "its result was not read out of the journal: `await server.history.get(run)` does that"
 NO_CODE = (BundleError, NotFoundError, UnresolvedError, ConflictError, JournalError, LookupError)
 """What is raised where the code of a run is not there, or does not do any more."""
@@ -773,6 +774,11 @@ _CANCELLING = tuple(states.RunState).index(states.RunState.CANCELLING)
 
 def _no_value(step: StepRow) -> Any:
     raise LookupError(step.unit)
+
+
+def _micros(time: dt.datetime) -> int:
+    """Return a time as the journal has it, exactly: a product of floats is a microsecond off now and then."""
+    return (time - _EPOCH) // dt.timedelta(microseconds=1)
 
 
 def _clock(execution: Execution, micros: int) -> float:
