@@ -20,6 +20,7 @@ import attrs
 from scattersphere._lifecycle import AsyncResource
 from scattersphere._text import did_you_mean
 from scattersphere._version import own_version
+from scattersphere.abc.triggers import Trigger
 from scattersphere.engine.backends.processes import ProcessBackend
 from scattersphere.engine.backends.threads import ThreadBackend
 from scattersphere.engine.events.streams import EventFeed, FeedStream
@@ -36,7 +37,9 @@ from scattersphere.engine.views.news import (
     tell_journal,
 )
 from scattersphere.errors import (
+    ArgumentError,
     BundleBusyError,
+    ConflictError,
     NoSuchBundleError,
     ScattersphereError,
 )
@@ -59,6 +62,7 @@ from scattersphere.pictures.notebook import table_html
 from scattersphere.registry.folders import BundleFolders
 from scattersphere.registry.records import BundleEventKind
 from scattersphere.registry.registry import TaskRegistry
+from scattersphere.schedules.occurrences import TRIGGERS
 from scattersphere.schedules.scheduler import Clocks, Scheduler
 
 if TYPE_CHECKING:
@@ -82,6 +86,8 @@ if TYPE_CHECKING:
     from scattersphere.schedules.schedule import Schedule
 
 
+YEAR = 365 * 86_400
+"""Stands for the times of a trigger of the host's while the other fields of its schedule are looked at."""
 KILL_SECONDS = 2.0
 """Seconds after the second grace of a suspend: what was killed is gone by then, or given up."""
 
@@ -503,10 +509,12 @@ class Server(AsyncResource):
         return Unresolved(self._jobs)
 
     def _job_changed(self, name: str, definition: JobDefinition | None) -> None:
-        schedules = {} if definition is None else definition.schedules
-        if schedules or name in self._scheduler.by_job:
-            self._scheduler.define(name, schedules)
-            self._scheduler.try_again(name)
+        scheduler = self._scheduler
+        if definition is None:
+            scheduler.undefine(name)
+        elif definition.schedules or name in scheduler.by_job:
+            scheduler.define(name, definition.schedules)
+            scheduler.try_again(name)
 
     # ---- schedules
 
@@ -515,21 +523,45 @@ class Server(AsyncResource):
         """The schedules of the defined jobs: `schedules[job, name]`. Raises `NoSuchScheduleError`."""
         return MappingProxyType(self._scheduler)
 
-    def schedule(self, job: str, name: str, **fields: Any) -> Schedule:
+    def schedule(self, job: str, name: str, *, trigger: Trigger | None = None, **fields: Any) -> Schedule:
         """Give a job a schedule, in place of one with the same name: `schedule("etl", "nightly", cron="30 2 * * *")`.
 
         The keyword arguments are the fields of `ScheduleDefinition`. It becomes part of the job's definition, which
-        `save` writes. Raises `NoSuchJobError`, `DefinitionError`.
+        `save` writes. One with a `trigger` of your own, in place of `cron`, `every` or `at`, is part of none: it stays
+        until `unschedule` or `undefine`, and a program makes it each time that it starts; with a journal and equal
+        `words` it goes on where it was. Raises `NoSuchJobError`, `DefinitionError`, `ArgumentError`, `ConflictError`,
+        and `ValueError` for what a trigger may not answer.
         """
         definition = self._jobs.named(job)
         check_text(name, "the name of a schedule")
+        if trigger is not None:
+            return self._schedule_own(definition, name, trigger, fields)
         schedules = {**definition.schedules, name: ScheduleDefinition(**fields)}
         self.define(definition.evolve(schedules=schedules), replace=True)
         return self._scheduler[job, name]
 
+    def _schedule_own(
+        self, definition: JobDefinition, name: str, trigger: Trigger, fields: dict[str, Any]
+    ) -> Schedule:
+        """Give a job a schedule with a trigger of the host's, whose other fields are as right as any."""
+        self._check_loop()
+        if not isinstance(trigger, Trigger):
+            raise ArgumentError(
+                f"trigger has next, previous and words, as scattersphere.abc.Trigger says; {trigger!r} has not"
+            )
+        if given := [word for word in TRIGGERS if word in fields]:
+            raise ArgumentError(f"the trigger says when {name!r} fires: leave out {given[0]!r}")
+        if name in definition.schedules:
+            raise ConflictError(f"the definition of job {definition.name!r} has a schedule {name!r} itself")
+        yearly = ScheduleDefinition(every=YEAR, **fields)
+        self._jobs.resolved(definition.evolve(schedules={**definition.schedules, name: yearly}))
+        return self._scheduler.define_own(definition.name, name, ScheduleDefinition(**fields), trigger)
+
     def unschedule(self, job: str, name: str) -> None:
         """Take a schedule out of a job's definition. Raises `NoSuchScheduleError`."""
         self._scheduler[job, name]  # raises
+        if self._scheduler.undefine_own(job, name):
+            return
         definition = self._jobs.named(job)
         schedules = {other: held for other, held in definition.schedules.items() if other != name}
         self.define(definition.evolve(schedules=schedules), replace=True)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskStatus as Started
     from anyio.from_thread import BlockingPortal
 
+    from scattersphere.abc import Trigger
     from scattersphere.engine.run import Run
     from scattersphere.functions import TaskFunction
     from scattersphere.model.builder import JobBuilder
@@ -289,9 +290,10 @@ class SyncServer(ForkGuard):
 
     unschedule: Final = calling(Server.unschedule)
 
-    def schedule(self, job: str, name: str, **fields: Any) -> SyncSchedule:
+    def schedule(self, job: str, name: str, *, trigger: Trigger | None = None, **fields: Any) -> SyncSchedule:
         """See `Server.schedule`."""
-        return SyncSchedule(self.call(self._original.schedule, job, name, **fields), self)
+        made = self.call(self._original.schedule, job, name, trigger=trigger, **fields)
+        return SyncSchedule(made, self)
 
     @property
     def schedules(self) -> SyncSchedules:

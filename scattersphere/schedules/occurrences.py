@@ -23,6 +23,7 @@ from scattersphere.schedules.triggers import (
     EPOCH,
     SECOND,
     AtTrigger,
+    CheckedTrigger,
     CronTrigger,
     EveryTrigger,
     show_instant,
@@ -135,14 +136,21 @@ def read_instant(text: str) -> dt.datetime:
 
 
 def timetable_of(
-    job: str, name: str, schedule: ScheduleDefinition, missed: MissedPolicy = MissedPolicy.SKIP
+    job: str,
+    name: str,
+    schedule: ScheduleDefinition,
+    missed: MissedPolicy = MissedPolicy.SKIP,
+    trigger: Trigger | None = None,
 ) -> Timetable:
-    """Return the timetable of a schedule that was found right; `missed` is the policy where it names none."""
+    """Return the timetable of a schedule that was found right.
+
+    `missed` is the policy where it names none; `trigger` is one of the host's, in place of what the definition says.
+    """
     start = None if schedule.start is None else read_instant(schedule.start)
     stop = None if schedule.stop is None else read_instant(schedule.stop)
     return Timetable(
         label=f"{job}/{name}",
-        trigger=trigger_of(schedule, start),
+        trigger=trigger_of(schedule, start) if trigger is None else CheckedTrigger(trigger),
         zone=ZoneInfo(schedule.zone),
         start=start,
         stop=stop,
@@ -193,14 +201,16 @@ class ScheduleState:
     missed: int = 0
 
 
-def timing_of(schedule: ScheduleDefinition) -> str:
-    """Return the fields that say when a schedule fires as a text that is equal where they are."""
+def timing_of(schedule: ScheduleDefinition, trigger: Trigger | None = None) -> str:
+    """Return the fields that say when a schedule fires, or its own trigger, as a text that is equal where they are."""
     fields = {name: getattr(schedule, name) for name in (*TRIGGERS, "zone", "start", "stop")}
     told = {  # an expression is the same with more spaces in it
         name: " ".join(value.split()) if isinstance(value, str) else value
         for name, value in fields.items()
         if value
     }
+    if trigger is not None:
+        told["trigger"] = f"{type(trigger).__qualname__}: {CheckedTrigger(trigger).words()}"
     return json.dumps(told, sort_keys=True)
 
 

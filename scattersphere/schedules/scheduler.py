@@ -45,6 +45,7 @@ from scattersphere.schedules.schedule import Schedule
 from scattersphere.schedules.triggers import show_instant
 
 if TYPE_CHECKING:
+    from scattersphere.abc.triggers import Trigger
     from scattersphere.engine.run import Run
     from scattersphere.model.schedules import ScheduleDefinition
     from scattersphere.schedules.occurrences import MissedTimes
@@ -130,6 +131,8 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         self._clocks: Clocks | None = None
         self._stopped = False
         self._schedules: dict[Key, Schedule] = {}
+        self._own: dict[str, dict[str, tuple[ScheduleDefinition, Trigger]]] = {}
+        """By job and name those with a trigger of the host's: they are no part of any definition."""
         self.by_job: dict[str, dict[str, Schedule]] = {}
         """The jobs that have schedules, and these by their names."""
         self.remember: Callable[[ScheduleState, dt.datetime | None], None] | None = None
@@ -212,7 +215,11 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
     # ---- what is defined
 
     def define(self, job: str, definitions: Mapping[str, ScheduleDefinition]) -> None:
-        """Take up the schedules of a job in place of those that it had."""
+        """Take up the schedules of a job in place of those that it had; those with a trigger of the host's stay."""
+        own = {name: kept for name, kept in self._own.pop(job, {}).items() if name not in definitions}
+        if own:
+            self._own[job] = own
+            definitions = {**definitions, **{name: definition for name, (definition, _) in own.items()}}
         known = self.by_job.pop(job, {})
         for name, schedule in known.items():
             if name not in definitions:
@@ -225,11 +232,34 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         self._forget_ended(job)
         self._arm()
 
+    def define_own(self, job: str, name: str, definition: ScheduleDefinition, trigger: Trigger) -> Schedule:
+        """Give a job a schedule with a trigger of the host's. Raises `ValueError` where that is none."""
+        table = timetable_of(job, name, definition, self._missed, trigger)
+        table.next(self.now())
+        table.previous(self.now())
+        self._own.setdefault(job, {})[name] = definition, trigger
+        schedules = self.by_job.setdefault(job, {})
+        schedules[name] = self._take_up(job, name, definition, schedules.get(name))
+        self._arm()
+        return schedules[name]
+
+    def undefine_own(self, job: str, name: str) -> bool:
+        """Take away a schedule with a trigger of the host's. Return whether there was one."""
+        if self._own.get(job, {}).pop(name, None) is None:
+            return False
+        self._drop(self.by_job[job].pop(name))
+        for table in (self._own, self.by_job):
+            if not table[job]:
+                del table[job]
+        self._forget_ended(job)
+        return True
+
     def _take_up(
         self, job: str, name: str, definition: ScheduleDefinition, schedule: Schedule | None
     ) -> Schedule:
-        table = timetable_of(job, name, definition, self._missed)
-        timing, now = timing_of(definition), self.now()
+        _, trigger = self._own.get(job, {}).get(name, (None, None))
+        table = timetable_of(job, name, definition, self._missed, trigger)
+        timing, now = timing_of(definition, trigger), self.now()
         if schedule is None:
             down = self._restored.get((job, name))
             state = self._state_of(job, name, timing, now)
@@ -292,6 +322,7 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
 
     def undefine(self, job: str) -> None:
         """The job is no longer defined: its schedules fire no more, and miss nothing from now on."""
+        self._own.pop(job, None)
         self.define(job, {})
 
     def states(self) -> list[ScheduleState]:
@@ -541,7 +572,12 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
             return
         when = [] if at is None else [at]
         if schedule.fires:
-            schedule.upcoming = table.next(state.last)
+            try:
+                schedule.upcoming = table.next(state.last)
+            except Exception:  # noqa: BLE001 - a trigger of the host's: its defect stops nothing else
+                _log.exception("the trigger of schedule %s of %s has failed", schedule.name, schedule.job)
+                schedule.upcoming = None
+                when.append(self.now().timestamp() + LOOK)
             if schedule.upcoming is not None:
                 when.append(table.due(schedule.upcoming).timestamp())
         if waits:

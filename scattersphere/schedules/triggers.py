@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 import attrs
 
+from scattersphere.abc.triggers import Trigger
 from scattersphere.schedules.cron import CronExpression
 
 if TYPE_CHECKING:
@@ -90,6 +91,43 @@ class AtTrigger:
 def show_instant(instant: dt.datetime) -> str:
     """Write an instant in UTC as keys and messages have it: `2026-11-30T01:30:00Z`."""
     return instant.astimezone(dt.UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+
+
+# ---- somebody else's
+
+
+@attrs.frozen
+class CheckedTrigger:
+    """A trigger of the host's, whose answers are looked at: one that goes back would hold the loop for ever."""
+
+    trigger: Trigger
+
+    def next(self, after: dt.datetime) -> dt.datetime | None:
+        """Return the first time after `after`. Raises `ValueError` where that is none."""
+        found = self._instant(f"next({after})", self.trigger.next(after))
+        if found is not None and found <= after:
+            raise ValueError(f"{self.trigger!r}: next({after}) is {found}, which does not lie after it")
+        return found
+
+    def previous(self, before: dt.datetime) -> dt.datetime | None:
+        """Return the last time before `before`. Raises `ValueError` where that is none."""
+        found = self._instant(f"previous({before})", self.trigger.previous(before))
+        if found is not None and found >= before:
+            raise ValueError(f"{self.trigger!r}: previous({before}) is {found}, which does not lie before it")
+        return found
+
+    def words(self) -> str:
+        """Say in words when it fires."""
+        return " ".join(str(self.trigger.words()).split())
+
+    def _instant(self, question: str, found: object) -> dt.datetime | None:
+        if found is None:
+            return None
+        if not isinstance(found, dt.datetime) or found.utcoffset() is None or found.microsecond:
+            raise ValueError(
+                f"{self.trigger!r}: {question} is {found!r}; it must be an aware datetime to the second, or None"
+            )
+        return found.astimezone(dt.UTC)
 
 
 # ---- cron
