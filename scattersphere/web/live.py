@@ -96,7 +96,10 @@ async def write_run(
                 append = {"log-lines": await anyio.to_thread.run_sync(lines, found)} if found else {}
                 await write(_message(put, append))
                 if ended:
-                    await write(b"event: ended\ndata:\n\n")
+                    if (
+                        run.state.ended
+                    ):  # else it is suspended: the browser comes again until the server is back
+                        await write(b"event: ended\ndata:\n\n")
                     return
                 await anyio.sleep(max(GAP, SHARE * took))
         finally:

@@ -130,3 +130,21 @@ async def test_of_a_long_log_the_newest_lines_are_shown_and_how_many_are_only_in
         assert "older lines are in the journal" in lines[0].message
         assert said(life.server.runs[1].logs(tail=52))[:2] == ["life 1, line 48", "life 1, line 49"]
         world.gate("life 2").set()
+
+
+async def test_who_follows_the_log_of_a_run_that_is_suspended_comes_to_an_end(world):
+    journal = MemoryJournal()
+    async with anyio.create_task_group() as tasks:
+        async with Life(journal, classes=[Talk], jobs=jobs()) as life:
+            run = await life.server.start("talk")
+            lines = []
+
+            async def follow():
+                lines.extend([line async for line in run.follow_logs("talk")])
+
+            tasks.start_soon(follow)
+            await settle()
+        with anyio.fail_after(60):
+            while not lines:
+                await anyio.lowlevel.checkpoint()
+    assert said(lines) == ["life 1, line 0"]

@@ -521,3 +521,30 @@ async def test_without_a_journal_nothing_is_said_of_one():
         assert "journal" not in (await browser(server).get("/runs")).text
         page = await browser(server).get("/runs?before=10&state=nonsense&job=%00&q=%27")
         assert page.status_code == 200
+
+
+async def test_the_page_of_a_run_that_is_suspended_asks_again_and_one_of_an_ended_run_does_not():
+    journal, streams = MemoryJournal(), []
+    async with anyio.create_task_group() as tasks:
+        async with Server(watch=False, grace=0.1, journal=journal) as server:
+            server.register_tasks("app", [Hang])
+            run = await server.start_task("Hang")
+            client = browser(server)
+
+            async def look():
+                streams.append((await client.get(f"/runs/{run.id}/live")).text)
+
+            tasks.start_soon(look)
+            with anyio.fail_after(PATIENCE):
+                while run.execution.watchers is None:  # until it follows
+                    await anyio.lowlevel.checkpoint()
+        with anyio.fail_after(PATIENCE):
+            while not streams:
+                await anyio.lowlevel.checkpoint()
+    assert "event: ended" not in streams[0]
+    async with Server(watch=False, grace=0.1, journal=journal.again()) as server:
+        server.register_tasks("app", [Hang])
+        client = browser(server)
+        server.runs[run.id].cancel()
+        await server.runs[run.id].wait()
+        assert "event: ended" in (await client.get(f"/runs/{run.id}/live")).text

@@ -176,7 +176,7 @@ class LogStream(Stream["LogLine"]):
         while not self._ready:
             if self._closed:
                 raise StopAsyncIteration
-            ended = execution.state.ended
+            ended = execution.state.ended or execution.is_suspended
             execution.note_lines()
             if not self._begun:
                 self._begun = True
