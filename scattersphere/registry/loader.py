@@ -317,9 +317,9 @@ class Loader:
         self._thread.start()
 
     def _abandon(self, job: _Job[T]) -> bool:
-        thread = job.thread
         if not job.abandon():
             return False
+        thread = job.thread  # only now: it may have begun just before
         if thread is not None:
             threading.Thread(
                 target=_interrupt_until_ended, args=[job, thread], name="scattersphere-interrupt", daemon=True

@@ -212,9 +212,17 @@ async def test_a_folder_of_its_own_in_sys_path_gives_each_version_its_own_librar
 
 PLUGIN = {
     "etl/plugins/first.py": "from etl import util\nRESULT = util.VALUE\n",
+    "etl/plugins/other.py": "from .first import RESULT\n",
 }
 
 BY_PATH = {
+    "a name below its package": """
+import importlib.util
+spec = importlib.util.spec_from_file_location("etl.plugins.other", path.with_name("other.py"))
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+return module.RESULT
+""",
     "spec_from_file_location": """
 import importlib.util
 spec = importlib.util.spec_from_file_location("first", path)

@@ -210,3 +210,27 @@ async def test_an_error_of_a_failed_load_does_not_hold_its_modules(tmp_path, cod
     assert not [cls for cls in object.__subclasses__() if cls.__name__ == "OfAFailedLoad"]
     assert said in str(caught[0])
     await registry.aclose()
+
+
+@pytest.mark.anyio
+async def test_an_import_that_failed_while_a_task_ran_holds_no_version(tmp_path):
+    body = "try:\n            import etl.test_bad\n        except ZeroDivisionError:\n            return 'caught'"
+    files = {
+        "etl/__init__.py": "",
+        "etl/test_bad.py": "def function(): ...\n1 / 0\n",  # not searched for tasks, so not imported before
+        "etl/main.py": (
+            "from scattersphere.runnable import RunnableTask\nclass Job(RunnableTask):\n"
+            f"    def run(self, context):\n        {body}\n"
+        ),
+    }
+    registry = TaskRegistry(collect_garbage=False)
+    await registry.register(write(tmp_path, files) / "etl")
+    task = registry.find("etl.main.Job").cls
+    assert task().run(None) == "caught"
+    reference = weakref.ref(task)
+    del task
+    await registry.deregister("etl")
+    gc.collect()
+    assert reference() is None
+    assert registry.leaks("etl") == []
+    await registry.aclose()

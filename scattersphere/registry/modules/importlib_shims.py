@@ -199,8 +199,9 @@ class UtilShim(ModuleType):
 
     def spec_from_file_location(self, name: str, location: Any = None, **kwargs: Any) -> ModuleSpec | None:
         """Return the spec of a module in that file; one of the bundle imports as the bundle does."""
-        if kwargs.get("loader") is None and (own := self._namespace.loader_of(name, location)) is not None:
-            kwargs["loader"] = own
+        full = self._namespace.full(name)  # a relative import of it looks there
+        if kwargs.get("loader") is None and (own := self._namespace.loader_of(full, location)) is not None:
+            name, kwargs["loader"] = full, own
         return importlib.util.spec_from_file_location(name, location, **kwargs)
 
 

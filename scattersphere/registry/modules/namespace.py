@@ -304,6 +304,7 @@ class ModuleNamespace:
         for undo in reversed(self.taken):
             undo()
         self.taken.clear()
+        self.half_imported.clear()
         self.canary = None
         self.builtins = {}
 
@@ -339,7 +340,8 @@ class SnapshotLoader(importlib.machinery.SourceFileLoader):
         try:
             exec(self.get_code(module.__name__), vars(module))  # noqa: S102 - this is what an import is
         except BaseException:
-            namespace.half_imported[module.__name__] = module  # what it did so far may have to be undone
+            if namespace.loading:
+                namespace.half_imported[module.__name__] = module  # what it did so far may have to be undone
             raise
         finally:
             namespace.registrations.note(before)
