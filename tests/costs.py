@@ -44,6 +44,7 @@ SLOW: dict[str, str] = {
     "tests/ext/test_dask_far_away.py::*": "the same, in network namespaces",
     "tests/web/test_browser.py::*": "a browser for each window",
     "tests/web/test_serving.py::*sigterm*": "a server in a process",
+    "tests/web/test_serving.py::*state_folder*": "the same, and a program that makes a token",
     "tests/web/test_schemathesis.py::*": "a thousand requests",
     "tests/web/test_typescript.py::*": "a compiler, and a server in a process",
     # Thousands of something.

@@ -101,11 +101,15 @@ def _keep_state(folder: Path | None, flags: dict[str, Any], http: str | None) ->
     """Put what nothing was said of into the state folder: socket, tokens, audit, journal, logs. Raises `OSError`."""
     if folder is None and (flags["tcp"] or flags["unix"] or http):
         return
+    from scattersphere.commands.tokens import TokenFile  # noqa: PLC0415 - `--help` stays quick
+
     where = folder or reaching.STATE
     where.mkdir(mode=0o700, parents=True, exist_ok=True)
     flags["unix"] = flags["unix"] or where / reaching.SOCKET
     flags["audit"] = flags["audit"] or where / reaching.AUDIT
     if flags["tcp"] or http or (where / reaching.TOKENS).exists():
+        if http and not flags["tcp"] and not flags["tokens"]:
+            TokenFile(where / reaching.TOKENS).make()  # browsers come in by links; tokens may come later
         flags["tokens"] = flags["tokens"] or where / reaching.TOKENS
     flags["server"] = {"log_folder": where / reaching.LOGS, **flags.get("server", {})}
     if "journal" not in flags["server"]:

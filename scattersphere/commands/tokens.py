@@ -168,6 +168,12 @@ class TokenFile:
             self._write([*self._tokens.values(), token])
         return secret
 
+    def make(self) -> None:
+        """Write a file without tokens where there is none. Raises `ConflictError`, `ListenError`."""
+        with self._changing():
+            if not self.path.exists():
+                self._write([])
+
     def revoke(self, name_or_id: str) -> list[Token]:
         """Remove the tokens of a name, or the one of an id, and return them. Raises `NotFoundError`."""
         with self._changing():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
+from scattersphere.web.runpage import last_events
 from scattersphere.web.streams import ALIVE
 
 if TYPE_CHECKING:
@@ -51,11 +52,11 @@ class _Changes:
 async def write_run(
     run: Run,
     query: Query,
-    parts: Callable[[], dict[str, str]],
+    parts: Callable[[list[Any]], dict[str, str]],
     lines: Callable[[list[Any]], str],
     write: Write,
 ) -> None:
-    """Write the page of a run until the run has ended. `parts` and `lines` render; they are called in a thread."""
+    """Write the page of a run until the run has ended. `parts` (given the last events) and `lines` render in a thread."""
     changes = _Changes()
     woken, waiting = anyio.Event(), list[Any]()
     over = False
@@ -91,7 +92,8 @@ async def write_run(
                 woken = anyio.Event()
                 found, waiting[:] = list(waiting), []
                 begun = anyio.current_time()
-                put = changes.of(await anyio.to_thread.run_sync(parts))
+                events = await last_events(run)
+                put = changes.of(await anyio.to_thread.run_sync(parts, events))
                 took = anyio.current_time() - begun
                 append = {"log-lines": await anyio.to_thread.run_sync(lines, found)} if found else {}
                 await write(_message(put, append))

@@ -56,6 +56,8 @@ REGIONS = {
     "run-buttons": "run-buttons",
     "run-failure": "run-failure",
     "run-facts": "run-facts",
+    "run-results": "run-results",
+    "run-events": "run-events",
     "task": "run-task",
     "gantt": "run-timeline",
     "instances-live": "run-instances",
@@ -454,15 +456,15 @@ class Pages:
         run, query = await self._run(request, look), runpage.Query.of(request.query_params)
         common = self._common(request, look)
 
-        def parts() -> dict[str, str]:
-            values = common | runpage.live_parts(look, run, query)
+        def parts(events: list[Any]) -> dict[str, str]:
+            values = common | runpage.live_parts(look, run, query) | {"events": events}
             shown = {
                 region: templates().get_template(f"{name}.html").render(**values)
                 for region, name in REGIONS.items()
                 if (region != "task" or values["chosen"])
                 and (region != "instances-live" or values["instances"])
             }
-            return shown | {"dag": str(values["graph"])}
+            return shown | {"dag": str(values["graph"]), "run-window": values["window"]}
 
         def lines(found: list[Any]) -> str:
             rows = content.log_rows(found, level=query.level, find=query.find)

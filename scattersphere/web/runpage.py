@@ -211,6 +211,7 @@ def picture_parts(run: Run, query: Query, head: dict[str, Any]) -> dict[str, Any
         if query.window
         else duration(picture.lasted.seconds),
         "zoomed": query.window is not None,
+        "results": _results(run),
     }
 
 
@@ -239,7 +240,6 @@ def rest_parts(look: VisibleServer, run: Run, query: Query, head: dict[str, Any]
         "find": query.find,
         "of_task": query.of_task,
         "params": _params(run),
-        "results": _results(run),
         "code": _code(look, run),
         "last_event": run.last_event,
     }

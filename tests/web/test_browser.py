@@ -129,6 +129,8 @@ def test_a_page_follows_a_run_to_its_end_without_being_loaded_again(page):
     sync_api.expect(state(page)).to_contain_text("succeeded")
     sync_api.expect(page.locator("#log-lines")).to_contain_text("step 5")
     sync_api.expect(page.locator("#run-buttons")).to_contain_text("Run again")
+    sync_api.expect(page.locator("#run-events")).to_contain_text("run-ended")
+    sync_api.expect(page.locator("#run-results")).to_contain_text("None.")
     assert page.evaluate("window.sameDocument")
 
 

@@ -83,3 +83,27 @@ def test_serve_shows_pages_to_whoever_sees_its_output_and_ends_by_sigterm(tmp_pa
             server.send_signal(signal.SIGTERM)
         server.communicate(timeout=PATIENCE)
     assert server.returncode == 0
+
+
+def test_pages_with_a_state_folder_need_no_token_file_and_take_tokens_made_later(tmp_path):
+    state = tmp_path / "state"
+    command = [sys.executable, "-u", "-m", "scattersphere"]
+    with subprocess.Popen(
+        [*command, "serve", "--state", state, "--http", "127.0.0.1:0"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        try:
+            base = next(
+                found[1] for line in server.stdout if (found := re.search(r"(http://\S+)/login\?code=", line))
+            )
+            create = ["token", "create", "ann", "--role", "viewer", "--state", state]
+            made = subprocess.run([*command, *create], capture_output=True, text=True, check=True)
+            headers = {"Authorization": f"Bearer {made.stdout.strip()}"}
+            answer = httpx.get(f"{base}/api/v1/whoami", headers=headers, timeout=PATIENCE, trust_env=False)
+            assert answer.json()["user"] == "ann"
+        finally:
+            server.send_signal(signal.SIGTERM)
+        server.communicate(timeout=PATIENCE)
+    assert server.returncode == 0
