@@ -118,7 +118,7 @@ class Teller:
 
     def line(self, event: Event) -> None:
         """Print a line of a run's log."""
-        place = event.task if event.index is None else f"{event.task}[{event.index}]"
+        place = (event.task or "run") if event.index is None else f"{event.task}[{event.index}]"
         self._out.print(f"         {place}: {make_printable(event.message)}", markup=False, style="dim")
 
     def story(self, run: Run) -> None:

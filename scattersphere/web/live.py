@@ -56,7 +56,7 @@ async def write_run(
     lines: Callable[[list[Any]], str],
     write: Write,
 ) -> None:
-    """Write the page of a run until the run has ended. `parts` (given the last events) and `lines` render in a thread."""
+    """Write the page of a run until it has ended. `parts`, given the last events, and `lines` render in a thread."""
     changes = _Changes()
     woken, waiting = anyio.Event(), list[Any]()
     over = False
