@@ -21,6 +21,8 @@ GAP = "  "
 """Between two columns."""
 NARROWEST = 6
 """Characters below which no column is made narrower for a terminal."""
+USEFUL = 10
+"""Letters of a column below which others are left out instead."""
 CELLS = 20_000
 """Cells of a table; rows that need more columns than that are shown as JSON, one a line."""
 PRETTY, TABLE = 64 << 10, 192 << 10
@@ -189,18 +191,32 @@ def _rows(rows: Sequence[Mapping[str, Any]], width: int | None) -> list[str]:
     cells = [[_cell(row.get(column), last=column is columns[-1]) for column in columns] for row in rows]
     heads = [one_line(str(column))[:CELL] for column in columns]
     widths = [max(len(line[at]) for line in [heads, *cells]) for at in range(len(columns))]
-    if width is not None and _narrow(widths, width - len(GAP) * (len(columns) - 1)):
-        cells = [[_cut(cell, most) for cell, most in zip(line, widths, strict=True)] for line in cells]
-        heads = [_cut(head, most) for head, most in zip(heads, widths, strict=True)]
-    return [_aligned(heads, widths), *(_aligned(line, widths) for line in cells)]
+    if width is None:
+        return [_aligned(line, widths) for line in [heads, *cells]]
+    more = heads[_room(widths, width) :]
+    del widths[len(heads) - len(more) :]
+    _narrow(widths, width - len(GAP) * (len(widths) - 1))
+    lines = [
+        _aligned([_cut(cell, most) for cell, most in zip(line, widths, strict=False)], widths)
+        for line in [heads, *cells]
+    ]
+    return [*lines, *(_cut(f"no room for: {', '.join(more)}", width) for _ in more[:1])]
 
 
-def _narrow(widths: list[int], most: int) -> bool:
+def _room(widths: Sequence[int], most: int) -> int:
+    """Return for how many columns there is room, cut to what still tells something; one is always shown."""
+    left = most + len(GAP)
+    for count, width in enumerate(widths):
+        left -= min(width, USEFUL) + len(GAP)
+        if left < 0:
+            return max(count, 1)
+    return len(widths)
+
+
+def _narrow(widths: list[int], most: int) -> None:
     """Take from the widest columns until there is room for all; return whether that was needed."""
-    before = sum(widths)
     while sum(widths) > most and max(widths) > NARROWEST:
         widths[widths.index(max(widths))] -= 1
-    return sum(widths) < before
 
 
 def _cut(text: str, most: int) -> str:

@@ -176,6 +176,18 @@ def test_a_table_is_as_wide_as_the_terminal_and_no_wider() -> None:
     )
 
 
+def test_columns_that_have_no_room_are_named() -> None:
+    """The twelve columns of `schedules` were ninety wide on a terminal of eighty."""
+    row = {f"column{number}": "x" * 20 for number in range(12)}
+    for width in (80, 40, 10):
+        head, line, more = to_table({"n": 1, "result": {"rows": [row]}}, width).splitlines()[1:4]
+        assert max(map(len, (head, line, more))) <= width
+        assert line.startswith("xx")
+        assert more.startswith(("no room", "no r..."))
+    assert "no room for: column6, column7, " in to_table({"n": 1, "result": {"rows": [row]}}, 80)
+    assert "no room" not in to_table({"n": 1, "result": {"rows": [row]}}, 150)
+
+
 def test_an_event_of_a_newer_server_is_shown_as_a_line_and_others_as_they_were() -> None:
     row = {
         "event": "task-ended",
