@@ -12,7 +12,7 @@ import os
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import anyio
 import attrs
@@ -115,7 +115,7 @@ class Server(AsyncResource):
         self._log_folder = None if known.log_folder is None else LogFolder(known.log_folder)
         self._history_log = RunHistoryLog()
         self._told = BundleNews()
-        self.registry: Final[TaskRegistry] = TaskRegistry(
+        self._registry = TaskRegistry(
             shared=known.shared,
             limits=known.bundle_limits,
             roots=self._roots,
@@ -123,13 +123,12 @@ class Server(AsyncResource):
             on_event=self._bundle_event,
             snapshot_folder=known.snapshot_folder,
         )
-        """The bundles and their task classes."""
         self._executor = JobExecutor(
             backends={
                 "thread": ThreadBackend(limit=known.threads),
                 "process": ProcessBackend(
                     known.processes,
-                    environment=self.registry.child_environment,
+                    environment=self._registry.child_environment,
                     on_late_line=self._late_line,
                 ),
                 **known.backends,
@@ -146,14 +145,14 @@ class Server(AsyncResource):
             around=known.around,
             observer=RunObserver(
                 run_moved=self._run_moved,
-                run_left=lambda execution: self.registry.unpin(execution.id),
+                run_left=lambda execution: self._registry.unpin(execution.id),
                 task_failed=tell_failed_task,
                 task_blocked=self._task_blocked,
             ),
         )
         self._instruments = Instruments(
             self._executor,
-            owns=self.registry.owns,
+            owns=self._registry.owns,
             capture_print=known.capture_print,
             blocked_after=known.blocked_after,
             log_limit=known.log_limit,
@@ -161,15 +160,15 @@ class Server(AsyncResource):
         )
         self._executor.child_starter = self._start_child
         self._bundles = BundleFolders(
-            self.registry,
+            self._registry,
             self._roots if known.adopt else (),
             watch=known.watch,
             limits=known.bundle_limits,
         )
         self._jobs = Jobs(
-            self.registry.find,
-            self.registry.known,
-            self.registry.bundles.__contains__,
+            self._registry.find,
+            self._registry.known,
+            self._registry.bundles.__contains__,
             self._executor.traits,
             known.pools,
         )
@@ -183,7 +182,7 @@ class Server(AsyncResource):
             claims=self._claims,
             failed=self._job_failed,
         )
-        self._factory = RunFactory(self._jobs, self.registry, self._executor, known.history)
+        self._factory = RunFactory(self._jobs, self._registry, self._executor, known.history)
         self._history = History(self._factory.runs, self._check_loop)
         self._scheduler = Scheduler(
             self._start_scheduled,
@@ -200,7 +199,12 @@ class Server(AsyncResource):
     def __repr__(self) -> str:
         live = len(self._executor.running)
         state = "closed" if self._closed else f"{live} live runs"
-        return f"<Server: {state}, {len(self._jobs)} jobs, {len(self.registry.bundles)} bundles>"
+        return f"<Server: {state}, {len(self._jobs)} jobs, {len(self._registry.bundles)} bundles>"
+
+    @property
+    def registry(self) -> TaskRegistry:
+        """The bundles and their task classes."""
+        return self._registry
 
     @property
     def options(self) -> ServerOptions:
@@ -253,7 +257,7 @@ class Server(AsyncResource):
             journal,
             ValueCodec(allow_pickle=self._options.results == "pickle"),
             jobs=self._jobs,
-            registry=self.registry,
+            registry=self._registry,
             executor=self._executor,
             factory=self._factory,
             version=own_version(),
@@ -353,7 +357,7 @@ class Server(AsyncResource):
         async with AsyncExitStack() as stack:  # an error in one part keeps no other from being let go of
             stack.callback(self._feed.close)
             stack.callback(self._instruments.close)
-            stack.push_async_callback(self.registry.aclose)
+            stack.push_async_callback(self._registry.aclose)
             stack.push_async_callback(self._executor.aclose)
             if self._durable is not None:
                 stack.push_async_callback(self._durable.close)
@@ -416,7 +420,7 @@ class Server(AsyncResource):
     ) -> Bundle:
         """Offer the host's own classes under the bundle `name`. Raises `ExistsError`."""
         self._check_loop()
-        return self.registry.register_tasks(name, classes)
+        return self._registry.register_tasks(name, classes)
 
     async def reload(self, name: str) -> Bundle:
         """Take up what changed. On an error the last good version stays current."""
@@ -430,9 +434,9 @@ class Server(AsyncResource):
         `require_idle` raises `BundleBusyError` where runs need it; `force` cancels those first.
         """
         self._check_loop()
-        bundle = self.registry.bundles.get(name)
+        bundle = self._registry.bundles.get(name)
         if bundle is None and not self._bundles.waits_for(name):
-            raise NoSuchBundleError(f"no bundle {name!r}{did_you_mean(name, self.registry.bundles)}")
+            raise NoSuchBundleError(f"no bundle {name!r}{did_you_mean(name, self._registry.bundles)}")
         busy = sorted(bundle.runs) if bundle is not None else []
         if busy and require_idle:
             raise BundleBusyError(f"bundle {name!r} is needed by runs {busy}", busy)
@@ -668,7 +672,7 @@ class Server(AsyncResource):
         if args is not None:
             check_mapping(args, "args")
         args = dict(args or {})
-        definition = job_of_task(self.registry.find(known), args)
+        definition = job_of_task(self._registry.find(known), args)
         earlier = None if key is None else await self._earlier(definition, key, user)
         run = self._factory.start(definition, None, key, args=args, earlier=earlier, user=user)
         return run if self._durable is None else await self._started(run)
@@ -804,7 +808,7 @@ class Server(AsyncResource):
             "queued": self._executor.admission.queued,
             "kept": len(self._factory.runs),
             "jobs": len(self._jobs),
-            "bundles": len(self.registry.bundles),
+            "bundles": len(self._registry.bundles),
             "stuck": len(self._executor.stuck),
             **self._scheduler.statistics(),
         }

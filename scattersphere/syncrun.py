@@ -126,6 +126,11 @@ class SyncHistory:
     def __repr__(self) -> str:
         return self._door.read(lambda: repr(self._original))
 
+    @property
+    def has_journal(self) -> bool:
+        """Whether a journal keeps runs that memory has let go of."""
+        return self._original.has_journal
+
     list: Final = blocking(History.list)
 
     def get(self, run_id: int, *, results: bool = True) -> SyncRun:
