@@ -21,6 +21,7 @@ from scattersphere.engine.machine.codes import (
     CRASHED,
     FAILED,
     PENDING,
+    RUNNING,
     SUCCEEDED,
     UP_FOR_RETRY,
 )
@@ -59,21 +60,21 @@ class Commands(Protocol):
         """Carry out what the machine of a run has asked for in answer to a signal."""
 
 
-class Callbacks(Protocol):
+class HeldCallbacks(Protocol):
     """What looks after the callbacks of bodies."""
 
     def held(self, attempt: Attempt) -> None:
         """Take note that all of an attempt is held."""
 
 
-class Canceller(Protocol):
+class AttemptCanceller(Protocol):
     """What cancels attempts."""
 
     def interrupt(self, attempt: Attempt) -> None:
         """Cancel or kill an attempt as it was asked to end, and time its grace."""
 
 
-class Requests(Protocol):
+class PlaceLender(Protocol):
     """What looks after parents that wait for child runs."""
 
     def give_places(self, execution: Execution, unit: int) -> None:
@@ -110,17 +111,17 @@ class AttemptHost(progress.ProgressHost, Protocol):
         ...
 
     @property
-    def callbacks(self) -> Callbacks:
+    def callbacks(self) -> HeldCallbacks:
         """Looks after what bodies do at a pause and a cancel."""
         ...
 
     @property
-    def canceller(self) -> Canceller:
+    def canceller(self) -> AttemptCanceller:
         """Cancels attempts."""
         ...
 
     @property
-    def requests(self) -> Requests:
+    def requests(self) -> PlaceLender:
         """Looks after runs and their families."""
         ...
 
@@ -166,7 +167,7 @@ class AttemptRunner:
 
     # ---- starting
 
-    def start(self, execution: Execution, units: list[int], now: float, end: float) -> float:
+    def start(self, execution: Execution, units: list[int], now: float, end: float) -> float:  # noqa: C901 - as below
         """Start attempts for units that were taken; return the time. From `end` on the others wait in `taken`.
 
         The hot path: what is the same for all units is looked up once, and calls are inlined.
@@ -174,7 +175,7 @@ class AttemptRunner:
         machine = execution.machine
         if execution.recording is not None and execution.recording.holds_starts:
             self._hold_starts(execution, units)
-        tasks, attempts = execution.plan.tasks, machine.record.attempts
+        tasks, attempts, states = execution.plan.tasks, machine.record.attempts, machine.record.task_states
         start_body, body, clock, size = self._start_body, self._body, self._clock, execution.plan.size
         self._now, lent, context = now, machine.record.lent, execution.context
         while units:
@@ -182,9 +183,12 @@ class AttemptRunner:
             if lent and unit in lent:
                 self._host.requests.give_places(execution, unit)
                 continue
-            planned = tasks[unit if unit < size else machine.record.task_of(unit)]
-            attempt = Attempt(execution, unit, planned, attempts[unit] + 1)
-            if unit >= size:
+            if unit < size:
+                planned = tasks[unit]
+                attempt = Attempt(execution, unit, planned, attempts[unit] + 1)
+            else:
+                planned = tasks[machine.record.task_of(unit)]
+                attempt = Attempt(execution, unit, planned, attempts[unit] + 1)
                 attempt.index = machine.record.index_of(unit)
             if context is not None:  # that of who called `start`: each attempt has a copy of its own
                 handle = context.copy().run(self._launch, attempt)
@@ -198,9 +202,10 @@ class AttemptRunner:
             if handle is not None:
                 attempt.handle = handle
                 self.starts_left -= 1
-                if machine.record.task_states[unit] not in NOT_BEGUN:
+                if states[unit] == RUNNING or states[unit] not in NOT_BEGUN:
                     execution.live[unit] = attempt
-                    self._suspended(attempt, now)
+                    if planned.definition.timeout is not None or attempt.asked is not None:
+                        self._suspended(attempt, now)
             self._now = now = clock()
             if now > end and units:
                 self.taken.append((execution, units))
@@ -253,7 +258,7 @@ class AttemptRunner:
         execution, unit = attempt.execution, attempt.unit
         if not execution.machine.begin(unit):
             return False
-        if attempt.handle is None and unit < execution.plan.size and not execution.borrowed:
+        if attempt.handle is None and unit < execution.size and not execution.borrowed:
             execution.started[unit] = now = self._now
             journal = execution.journal
             if now < journal.same_until:  # `stamp`, inlined; what the body does comes later
@@ -410,13 +415,11 @@ class AttemptRunner:
         machine = execution.machine
         if self.blocking:
             self.tell_blocked()
-        if unit in machine.record.stuck:
-            pass  # a late result changes nothing
-        elif unit < execution.plan.size:
+        if unit < execution.size and not machine.record.stuck:
             execution.ended[unit] = now
-        else:
+        elif unit not in machine.record.stuck:  # else it is a late result, which changes nothing
             execution.mark(execution.ended, unit, now)
-        if attempt.handle is not None or attempt.left_at is not None:
+        if attempt.handle is not None or (recording is not None and attempt.left_at is not None):
             self._forget(attempt)
             if attempt.left_at is not None and unit not in machine.record.stuck:
                 execution.mark(execution.ended, unit, attempt.left_at)
@@ -586,7 +589,8 @@ class AttemptRunner:
         stuck = self._host.stuck
         if stuck and stuck.pop(attempt, None) is not None and execution.state.ended:
             self._unstuck(execution)
-        self._forget_timers(attempt)
+        if attempt.asked is not None or attempt.planned.definition.timeout is not None:
+            self._forget_timers(attempt)
 
     def _forget_timers(self, attempt: Attempt) -> None:
         timeout = attempt.planned.definition.timeout

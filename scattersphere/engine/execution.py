@@ -191,6 +191,7 @@ class Execution:
         "reused",
         "scheduled",
         "secrets",
+        "size",
         "started",
         "started_at",
         "started_by",
@@ -215,7 +216,8 @@ class Execution:
         *,
         keep_events: int,
     ) -> None:
-        size = len(plan.tasks)
+        self.size: int = plan.size
+        """How many tasks it has: units from here on are instances of maps."""
         self.id: int = run_id
         self.plan: Plan = plan
         self.params: Mapping[str, Any] = params
@@ -226,8 +228,8 @@ class Execution:
         self.state: RunState = RunState.QUEUED
         """Where the run is: the last move that was told. That of the machine may be ahead by what is not durable."""
         self.journal: EventNumbers = EventNumbers(self.machine.record.journal, keep_events)
-        self.started: array[float] = array("d", [NEVER]) * size
-        self.ended: array[float] = array("d", [NEVER]) * size
+        self.started: array[float] = array("d", [NEVER]) * plan.size
+        self.ended: array[float] = array("d", [NEVER]) * plan.size
         self.created_at: float = 0.0
         self.epoch: float = 0.0
         """Seconds since 1970 at which the loop's clock was 0, as it was seen on the wall when the run was made."""

@@ -415,7 +415,7 @@ class JobExecutor:
             more = not within_turn and self._go_on()
             # Other runs start attempts while a mass move goes on.
             batch = self._batch_size
-            if batch.left_at is not None:
+            if batch.left_at is not None and not within_turn:
                 batch.adapt()
             self.attempts.starts_left = CHUNK if within_turn else batch.size
             more = self._start_ready() or more

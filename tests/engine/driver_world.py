@@ -419,9 +419,9 @@ class World:
     def check_places_are_free(self):
         executor = self.server._executor
         assert self.case.limit is None or executor.dispatcher.free == self.case.limit
-        for name, gate in executor.dispatcher.pools.items():
-            assert gate.free == gate.limit, name
-            assert not gate.waiting
+        for name, limit in executor.dispatcher.pools.items():
+            assert limit.free == limit.size, name
+            assert not limit.waiting
         assert not executor.dispatcher.ready
         assert not executor.running
         assert executor.admission.queued == 0

@@ -51,7 +51,7 @@ H = TypeVar("H", bound=LaneHandle)
 H_contra = TypeVar("H_contra", bound=LaneHandle, contravariant=True)
 
 
-class Worker(Protocol[H_contra]):
+class WorkerThread(Protocol[H_contra]):
     """What a lane does. All of it in the lane's own thread."""
 
     def run(self, handle: H_contra) -> Outcome:
@@ -74,7 +74,7 @@ class DaemonThreadPool(Generic[H]):
     def __init__(
         self,
         name: str,
-        make_worker: Callable[[], Worker[H]],
+        make_worker: Callable[[], WorkerThread[H]],
         *,
         limit: int | None,
         idle_seconds: float | None,
@@ -275,7 +275,7 @@ class DaemonThreadPool(Generic[H]):
 class _Lane(threading.Thread, Generic[H]):
     """A thread. A daemon: one whose call never ends must not delay the exit of the process."""
 
-    def __init__(self, lanes: DaemonThreadPool[H], worker: Worker[H], name: str) -> None:
+    def __init__(self, lanes: DaemonThreadPool[H], worker: WorkerThread[H], name: str) -> None:
         super().__init__(name=name, daemon=True)
         self._served = lanes
         self.worker = worker
@@ -286,7 +286,7 @@ class _Lane(threading.Thread, Generic[H]):
         self._served.serve(self)
 
 
-def _run(worker: Worker[H], handle: H) -> Outcome:
+def _run(worker: WorkerThread[H], handle: H) -> Outcome:
     try:
         return worker.run(handle)
     except BaseException as exc:  # noqa: BLE001 - a defect; but a thread that dies in silence loses the call

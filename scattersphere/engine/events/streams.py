@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from abc import abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -43,9 +44,9 @@ class Stream(AsyncIterator[T_co]):
         self._closed = True
         self._wake()
 
+    @abstractmethod
     def _wake(self) -> None:
         """Have those who wait look again."""
-        raise NotImplementedError
 
 
 def since_of(since: int | str, life: int) -> tuple[int, bool]:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     from scattersphere.engine.attempt import Attempt
 
+NO_WATCHING = (
+    "a trio loop watches no descriptors (`can_watch`): it would need a task for each; threads do as well"
+)
 TURNS = 50
 """Turns of the loop in which a cancelled body may unwind before it is looked at."""
 
@@ -150,10 +153,10 @@ class TrioLoop:
             self._token.run_sync_soon(callback, *args)
 
     def watch(self, descriptor: int, callback: Callable[[], object]) -> None:
-        raise NotImplementedError  # it would need a task for each call: lanes do as well
+        raise RuntimeError(f"{NO_WATCHING}: {descriptor}, {callback}")
 
     def unwatch(self, descriptor: int) -> None:
-        raise NotImplementedError
+        raise RuntimeError(f"{NO_WATCHING}: {descriptor}")
 
     def set_alarm(self, when: float | None) -> None:
         self._deadline = float("inf") if when is None else when
