@@ -4,7 +4,7 @@ import pytest
 
 from scattersphere.errors import JournalBusyError, JournalError
 from scattersphere.testing import MemoryJournal
-from scattersphere.testing.journals import CHECKS, Opened, definition_rows, state_row, step_row
+from scattersphere.testing.journals import CHECKS, Opened, definition_rows, run_row, state_row, step_row
 
 pytestmark = pytest.mark.anyio
 
@@ -67,6 +67,19 @@ async def test_after_a_lasting_failure_nothing_is_committed_any_more():
         assert journal.commit_all() == 0
         assert opened.host.failures == [("disk I/O error", True)]
         assert journal.commit_all() == 0
+
+
+async def test_a_key_that_stands_for_another_run_ends_it_as_the_schema_of_a_file_would():
+    journal = MemoryJournal(auto=False)
+    async with Opened(lambda: journal) as opened:
+        journal.write([run_row(1, key="k"), state_row(1)])
+        journal.write([run_row(1, key="k"), state_row(1)])  # the same run again
+        assert journal.commit_all() == 2
+        journal.write([run_row(2, key="k"), state_row(2)])
+        assert journal.commit_all() == 0
+        ((words, lasting),) = opened.host.failures
+        assert lasting
+        assert "stands for run 1 already" in words
 
 
 async def test_it_has_one_owner():
