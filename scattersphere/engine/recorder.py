@@ -79,6 +79,11 @@ CLOCK_BEHIND = 2.0
 """Seconds by which the clock may be behind the journal before that is a problem: clocks are set by as much."""
 MICRO = 1_000_000
 _MASK = (1 << STATE_BITS) - 1
+_TO_RUNNING, _TO_SUCCEEDED = (
+    bytes(byte for byte in range(256) if byte & _MASK == state) for state in (RUNNING, SUCCEEDED)
+)
+"""The last bytes of moves to these states; no move of a run, `~state`, ends with one of them."""
+_USUAL = _TO_RUNNING + _TO_SUCCEEDED
 DURABILITY = {
     states.Durability.STRICT: DurabilityLevel.STRICT,
     states.Durability.RELAXED: DurabilityLevel.RELAXED,
@@ -760,28 +765,42 @@ class Recording:
         rows: list[Row] = [*self._log_rows()]
         machine, execution = self.execution.machine, self.execution
         outcomes, self._outcomes = self._outcomes, []
-        spent = bool(outcomes or self._successes)
-        if self._successes:
-            outcomes.append(self._success_row())
+        successes, self._successes = self._successes, []
+        spent = bool(outcomes or successes)
+        if successes:
+            outcomes.append(self._success_row(successes))
         rows += outcomes  # before what the machine has made of them
         moves = machine.record.journal
         if self._written < len(moves):
-            new = array("q", moves[self._written :])
+            new = moves[self._written :]
+            data = array("q", new).tobytes()
             first = self.base + self._written
             assert self.recorder.life is not None  # noqa: S101 - for type checkers
-            rows.append(
-                MovesRow(execution.id, first, self.recorder.life.number, self.recorder.now(), new.tobytes())
-            )
+            rows.append(MovesRow(execution.id, first, self.recorder.life.number, self.recorder.now(), data))
             self._written = len(moves)
-            rows += self._derived(new)
+            if not self._tells_all(successes, data[::8]):
+                self._noted.update([unit << STATE_BITS | SUCCEEDED for unit, _, _ in successes])
+                rows += self._derived(new)
             if self._droppable:
                 rows += self._dropped_rows(new)
+        else:
+            self._noted.update([unit << STATE_BITS | SUCCEEDED for unit, _, _ in successes])
         concluded, self.concluded = self.concluded, ()
         rows += [self._derived_step(task, machine.record.task_states[task]) for task in concluded]
         rows += self._state_rows(spent=spent)
         return rows
 
-    def _derived(self, moves: array[int]) -> list[Row]:
+    def _tells_all(self, successes: Sequence[object], moves: bytes) -> bool:
+        """Whether moves, of which these are the last bytes, are just those to `running`, and of these successes.
+
+        So it is where the machine was told at once, and nothing else has happened: the moves need no closer look.
+        """
+        if not self._may_pass or self._held or self._noted or moves.translate(None, _USUAL):
+            return False
+        ended = len(moves) - len(moves.translate(None, _TO_SUCCEEDED))
+        return ended == len(successes) and not self.execution.machine.record.is_over
+
+    def _derived(self, moves: Sequence[int]) -> list[Row]:
         """Return the rows of units that have ended, or wait for a retry, without an outcome that was held back."""
         states, told, noted = self.execution.machine.record.task_states, self._told, self._noted
         # Beginnings make no row, and nearly all others were noted: of thousands of moves few are left.
@@ -797,7 +816,7 @@ class Recording:
                 rows.append(self._derived_step(unit, state))
         return rows
 
-    def _dropped_rows(self, moves: array[int]) -> list[Row]:
+    def _dropped_rows(self, moves: Sequence[int]) -> list[Row]:
         """Give up the values whose last reader has ended by these moves (`keep_results: false`)."""
         record, run = self.execution.machine.record, self.execution.id
         upstreams = self.execution.plan.graph.upstreams
@@ -815,10 +834,8 @@ class Recording:
                 rows += [DroppedRow(run, unit) for unit in units if record.task_states[unit] == SUCCEEDED]
         return rows
 
-    def _success_row(self) -> SuccessesRow:
+    def _success_row(self, successes: Sequence[tuple[int, float, str]]) -> SuccessesRow:
         """Return the one row of all tasks that have succeeded at once."""
-        successes, self._successes = self._successes, []
-        self._noted.update([unit << STATE_BITS | SUCCEEDED for unit, _, _ in successes])
         started = self.execution.started
         entries = [(unit, started[unit], ended, text) for unit, ended, text in successes]
         return SuccessesRow.of(self.execution.id, self._since, entries)
