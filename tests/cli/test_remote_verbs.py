@@ -274,7 +274,7 @@ def test_serve_without_an_address_is_asked_from_the_same_folder(served):
     lines = shell(folder, "run", "--state", state, "hi", "--json").stdout.splitlines()
     assert json.loads(lines[-1])["results"] == {"only": "hello x"}
     assert shell(folder, "runs", "--in-state", "succeeded", "--limit", 5).stdout.split()[5:8] == [
-        "1",
+        "4",
         "hi",
         "succeeded",
     ]
