@@ -319,6 +319,7 @@ class World:
 
     def check_places(self, me):
         """As a body begins: no limit is exceeded; refusers keep the places of server and pools only."""
+        self.took.pop(me, None)  # that of an earlier attempt
         stuck = self.server._executor.stuck
         own, shared = Counter(), Counter()
         for attempt in self.attempts():
