@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 USERS = 10_000
 """Users whose rate is remembered."""
-LARGE, AT_ONCE = 1 << 20, 4
+LARGE, AT_ONCE = 1 << 20, 2
 """Requests with a body of more bytes than that are read so many at once: each takes several times its memory."""
 _ = handlers  # importing it fills the table
 
