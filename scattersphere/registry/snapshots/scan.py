@@ -158,11 +158,14 @@ class _Pattern:
     """One pattern, matched folder by folder: what `fnmatch` makes of a part takes no more than linear time."""
 
     def __init__(self, text: str) -> None:
-        parts = text.lstrip("/").split("/") if "/" in text else [ANY_FOLDERS, text]
+        self._base = None if "/" in text else re.compile(translate(text))
+        parts = text.lstrip("/").split("/")
         self._parts = [None if part == ANY_FOLDERS else re.compile(translate(part)) for part in parts]
 
     def fits(self, name: str) -> bool:
-        """Whether the whole of a relative name fits."""
+        """Whether the whole of a relative name fits; of a pattern without a slash, its last part."""
+        if self._base is not None:
+            return self._base.match(name.rpartition("/")[2]) is not None
         ends = {0}
         last = len(self._parts) - 1
         names = name.split("/")
