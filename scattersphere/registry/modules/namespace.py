@@ -80,6 +80,9 @@ class ModuleNamespace:
         self.code = code
         self.released: bool = False
         self.loading = False
+        self._path: list[str] = []
+        self._path_folders: list[str] = []
+        """Folders of its own in `sys.path` when that was `_path`, as packages."""
         self.half_imported: dict[str, ModuleType] = {}
         """While loading: modules whose import has failed, which `sys.modules` does not hold."""
         self.registrations: Registrations = Registrations()
@@ -186,11 +189,16 @@ class ModuleNamespace:
 
         The host would import it, once, for all versions.
         """
-        for entry in sys.path:
-            if isinstance(entry, str) and entry.startswith(self._below):
-                folder = entry[len(self._below) :].strip(os.sep).replace(os.sep, ".")
-                if f"{folder}.{name.partition('.')[0]}" in self.modules:
-                    return f"{folder}.{name}"
+        if sys.path != self._path:  # each import comes here, and the path changes seldom
+            path = list(sys.path)
+            own = (entry for entry in path if isinstance(entry, str) and entry.startswith(self._below))
+            self._path_folders = [
+                entry[len(self._below) :].strip(os.sep).replace(os.sep, ".") for entry in own
+            ]
+            self._path = path  # last: another thread may import meanwhile
+        for folder in self._path_folders:
+            if f"{folder}.{name.partition('.')[0]}" in self.modules:
+                return f"{folder}.{name}"
         return None
 
     def _top(self, name: str) -> ModuleType:
