@@ -54,7 +54,14 @@ SIMPLE = frozenset(
         range,
     }
     | {types.CodeType, re.Pattern, struct.Struct, decimal.Decimal}
-    | {dt.date, dt.time, dt.timedelta, dt.timezone, type(threading.Lock())}
+    | {
+        dt.date,
+        dt.time,
+        dt.timedelta,
+        dt.timezone,
+        type(threading.Lock()),
+        type(vars(dt).get("datetime_CAPI")),
+    }
 )
 """Types without that flag whose instances hold nothing of a bundle's."""
 
@@ -114,27 +121,30 @@ class _Search:
         """Tell where a search has ended that found no root: something in C holds these, gc cannot see what."""
         if found:
             return
-        opaque = dict.fromkeys(self._opaque())
+        opaque = set(self._opaque())
         if opaque:
-            shown = ", ".join(list(opaque)[:OPAQUE_SHOWN])
-            yield "holder in C code", f"{shown}; the garbage collector cannot see into it"
+            # Sorted: versions of the same code are to say the same.
+            kinds, places = ({pair[at] for pair in opaque if pair[at]} for at in (0, 1))
+            shown, where = (", ".join(sorted(names)[:OPAQUE_SHOWN]) for names in (kinds, places))
+            yield "holder in C code", f"{shown} in {where or 'it'}; the garbage collector cannot see into it"
             return
         for way in dict.fromkeys(self.seen[id(thing)] for thing in layer[: FOUND - 1]):
             yield "holder in C code", way
 
-    def _opaque(self) -> Iterator[str]:
-        """Yield the objects that the version holds and gc does not see into: a circle through one is never freed."""
+    def _opaque(self) -> Iterator[tuple[str, str]]:
+        """Yield (class, top-level module) of what the version holds and gc does not see into.
+
+        A circle through such an object is never freed.
+        """
         for holder in self._own_objects():
+            module = holder.get("__name__") if isinstance(holder, dict) else type(holder).__module__
+            place = self.suspect.logical(module).partition(".")[0] if self.suspect.named(module) else ""
             for thing in gc.get_referents(holder):
                 cls = type(thing)
                 if cls.__flags__ & HAS_GC or cls in SIMPLE or isinstance(thing, type):
                     continue
-                if getattr(thing, "tzinfo", self) is None:  # a plain date and time holds nothing
-                    continue
-                where = vars(type(holder)).get("__module__") if not isinstance(holder, dict) else None
-                module = holder.get("__name__") if isinstance(holder, dict) else where
-                named = self.suspect.logical(f"{cls.__module__}.{cls.__qualname__}")
-                yield f"{named} in {self.suspect.logical(str(module))}" if module else named
+                if getattr(thing, "tzinfo", self) is not None:  # a plain date and time holds nothing
+                    yield f"{cls.__module__}.{cls.__qualname__}", place
 
     def _own_objects(self) -> list[Any]:
         """Return the version's functions, classes, instances, modules, and the dicts of these."""
