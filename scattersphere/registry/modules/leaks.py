@@ -138,7 +138,7 @@ class _Search:
         """
         for holder in self._own_objects():
             module = holder.get("__name__") if isinstance(holder, dict) else type(holder).__module__
-            place = self.suspect.logical(module).partition(".")[0] if self.suspect.named(module) else ""
+            place = self.suspect.logical(str(module)).partition(".")[0] if self.suspect.named(module) else ""
             for thing in gc.get_referents(holder):
                 cls = type(thing)
                 if cls.__flags__ & HAS_GC or cls in SIMPLE or isinstance(thing, type):
