@@ -34,13 +34,16 @@ if TYPE_CHECKING:
             """Make an instance, with the parameters of the function by name."""
             ...
 
-else:
-
-    class TaskFunction:
-        """What `@task` makes of a function: a subclass of `RunnableTask` whose `func` is the function."""
-
-        def __class_getitem__(cls, item: object) -> type:
-            return cls
+else:  # nothing is one while a program runs: what `@task` makes is a task class like others
+    TaskFunction = type(
+        "TaskFunction",
+        (),
+        {
+            "__module__": __name__,
+            "__doc__": "What `@task` makes of a function: a subclass of `RunnableTask` whose `func` is the function.",
+            "__class_getitem__": classmethod(lambda cls, _: cls),
+        },
+    )
 
 
 class _Decorator:
