@@ -314,7 +314,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
     async def avalidate(self, definition: JobDefinition | JobBuilder | str | bytes) -> list[Problem]:
         """Do as `validate`; in a thread where the definition is large."""
         if isinstance(definition, str | bytes):
-            if len(definition) <= LONG:
+            if not is_long(definition):
                 return self.validate(definition)
             try:
                 reading = await in_thread(partial(read_definition, definition, in_steps=True))
@@ -444,6 +444,12 @@ def _known(find: Find, path: str, bundle: str | None) -> TaskClass | None:
         return find(path, bundle)
     except ScattersphereError:
         return None  # its code may come later
+
+
+def is_long(text: str | bytes) -> bool:
+    """Whether a text is read in a thread: it is long, or may have schedules, and a rare one takes a millisecond."""
+    schedules, escape = ('"schedules"', "\\u") if isinstance(text, str) else (b'"schedules"', b"\\u")
+    return len(text) > LONG or schedules in text or escape in text  # type: ignore[operator]
 
 
 def _is_large(definition: JobDefinition) -> bool:

@@ -7,6 +7,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 
 from scattersphere.errors import ArgumentError
 from scattersphere.model.arguments import check_count, describe
@@ -14,6 +15,8 @@ from scattersphere.model.arguments import check_count, describe
 if TYPE_CHECKING:
     from scattersphere.schedules.occurrences import Timetable
 
+SLICE = 10
+"""Times that are looked for in one turn of the loop: of a rare expression each takes a millisecond or two."""
 MOST = 1_000
 """Times of one backfill."""
 
@@ -36,7 +39,9 @@ class Backfill:
         self._over = anyio.Event()
 
     @classmethod
-    def of(cls, table: Timetable, since: dt.datetime, until: dt.datetime, max_parallel: int) -> Backfill:
+    async def of(
+        cls, table: Timetable, since: dt.datetime, until: dt.datetime, max_parallel: int
+    ) -> Backfill:
         """Collect the times from `since` on and before `until`. Raises `ArgumentError`, `TypeError`."""
         check_count(max_parallel, "max_parallel")
         for name, value in (("since", since), ("until", until)):
@@ -47,7 +52,11 @@ class Backfill:
         since, until = since.astimezone(dt.UTC), until.astimezone(dt.UTC)
         if until < since:
             raise ArgumentError(f"until ({until}) lies before since ({since})")
-        times = list(itertools.islice(table.times(since, until), MOST + 1))
+        times = []
+        for time in itertools.islice(table.times(since, until), MOST + 1):
+            times.append(time)
+            if len(times) % SLICE == 0:
+                await anyio.lowlevel.checkpoint()
         if len(times) > MOST:
             raise ArgumentError(f"there are more than {MOST:,} times in between; choose a shorter span")
         return cls(times, max_parallel)

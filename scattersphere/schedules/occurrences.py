@@ -85,7 +85,10 @@ class Timetable:
 
     def times(self, since: dt.datetime, until: dt.datetime | None = None) -> Iterator[dt.datetime]:
         """Yield the nominal times from `since` on, and before `until`."""
-        found = self.next(since - dt.timedelta(microseconds=1) if not since.microsecond else since)
+        try:
+            found = self.next(since - dt.timedelta(microseconds=1) if not since.microsecond else since)
+        except OverflowError:  # nothing comes before the year 1
+            found = self.next(since)
         while found is not None and (until is None or found < until):
             if found >= since:
                 yield found

@@ -279,7 +279,8 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
                 self._give_up(schedule, "the schedule was disabled")
             elif definition.enabled and not was_enabled:
                 self._forget_time(schedule)
-        self._push(schedule)
+        # A job may have a hundred, and the first time of each may take long to find: they are looked at in slices.
+        self._push(schedule, at=0.0 if schedule.fires else None)
         return schedule
 
     def _state_of(self, job: str, name: str, timing: str, now: dt.datetime) -> ScheduleState:
@@ -392,14 +393,14 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         self._defined(schedule)
         if self._stopped:
             raise ClosedError("the server is closing and starts nothing more")
-        backfill = Backfill.of(schedule.table, since, until, max_parallel)
+        backfill = await Backfill.of(schedule.table, since, until, max_parallel)
         if self.started_before is not None:
             keys = {schedule.table.key(nominal): nominal for nominal in backfill.times}
             known = await self.started_before(schedule.job, keys)
-            self._defined(schedule)
-            if self._stopped:
-                raise ClosedError("the server is closing and starts nothing more")
             backfill.was_done({keys[key]: run for key, run in known.items()})
+        self._defined(schedule)
+        if self._stopped:
+            raise ClosedError("the server is closing and starts nothing more")
         if dry_run or not backfill.times:
             backfill.end("a dry run" if dry_run else "there is no such time")
             return backfill
@@ -571,12 +572,14 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         if self._clocks is None or self._stopped:
             return
         when = [] if at is None else [at]
-        if schedule.fires:
+        schedule.upcoming = (
+            None  # found at that look, where there is one: for a rare expression it takes a millisecond
+        )
+        if schedule.fires and at is None:
             try:
                 schedule.upcoming = table.next(state.last)
             except Exception:  # noqa: BLE001 - a trigger of the host's: its defect stops nothing else
                 _log.exception("the trigger of schedule %s of %s has failed", schedule.name, schedule.job)
-                schedule.upcoming = None
                 when.append(self.now().timestamp() + LOOK)
             if schedule.upcoming is not None:
                 when.append(table.due(schedule.upcoming).timestamp())

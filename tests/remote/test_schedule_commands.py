@@ -100,3 +100,13 @@ async def test_a_wrong_schedule_is_a_located_problem(front):
             "schedules.hourly.cron",
             "hour 25: hours are 0 to 23",
         )
+
+
+async def test_a_backfill_from_the_first_instant_on_is_no_incident(front):
+    """It looked for what comes before the year 1."""
+    async with front.client() as client:
+        await client.ok(scheduled("hi", start="2026-01-01T00:00:00Z"))
+        told = await client.ok("backfill hi hourly 0001-01-01T00:00:00Z 2026-01-01T02:00:00Z dry_run=true")
+        assert told["times"] == ["2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z"]
+        ends = await client.ask("backfill hi hourly 9999-12-31T20:00:00Z 9999-12-31T23:59:59Z dry_run=true")
+        assert len(ends["result"]["times"]) == 4

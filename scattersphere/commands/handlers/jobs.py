@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import attrs
@@ -19,6 +20,7 @@ from scattersphere.commands.paths import job_file
 from scattersphere.commands.table import Reply, command
 from scattersphere.definitions import loads_definition
 from scattersphere.errors import DefinitionError
+from scattersphere.jobs.jobs import is_long
 from scattersphere.model.definition import JobDefinition
 from scattersphere.model.problem import Problem
 
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 JobName = Annotated[str, Arg("the name of a job")]
 Text = Annotated[Definition, Arg("a job definition, on one line")]
 Replace = Annotated[bool, Arg("replace a job of this name")]
-LONG_TEXT = 64 << 10
-"""Characters of a definition that is read on the event loop: some 10 ms."""
 LARGE_TEXT = 1 << 20
 """Characters of a definition above which they are read one after the other: each takes seconds and much memory."""
 VALUES, CONTAINERS = 2_000_000, 500_000
@@ -58,7 +58,7 @@ async def jobs(context: Context, *, limit: Limit = LIMIT, cursor: Cursor = None)
 async def job(context: Context, *, name: JobName) -> Reply:
     """Show a job's definition."""
     definition = context.gateway.job(context.principal, name, "name")
-    text = await _apart(len(definition.tasks), views.MANY_TASKS, definition.dumps)
+    text = await _apart(len(definition.tasks) > views.MANY_TASKS, definition.dumps)
     if len(text) > context.gateway.limits.output:
         message = f"the definition has {len(text)} characters, more than {context.gateway.limits.output}"
         raise RequestError("too-large", f"{message}; `save` it, and look at the file")
@@ -80,7 +80,7 @@ async def define(context: Context, *, definition: Text, replace: Replace = False
 
 async def _define(context: Context, definition: Definition, *, replace: bool) -> Reply:
     gateway, principal = context.gateway, context.principal
-    read = await _apart(len(definition.text), LONG_TEXT, _read, definition)
+    read = await _apart(is_long(definition.text), _read, definition)
     _refuse_uncovered(gateway, principal, read)
     if read.name in gateway.server.definitions and not replace:
         raise RequestError(
@@ -112,7 +112,7 @@ async def validate(context: Context, *, definition: Text) -> Reply:
 async def _validate(context: Context, definition: Definition) -> Reply:
     server, principal = context.gateway.server, context.principal
     try:
-        read = await _apart(len(definition.text), LONG_TEXT, _read, definition)
+        read = await _apart(is_long(definition.text), _read, definition)
     except DefinitionError as exc:
         # What the code has to say could name tasks that a bounded token does not see.
         told = exc.problems
@@ -143,9 +143,9 @@ async def _in_turn(gateway: Gateway, definition: Definition) -> AsyncIterator[No
         yield
 
 
-async def _apart(size: int, limit: int, work: Callable[..., T], *args: Any) -> T:
-    """Do work on a definition, in a thread where it is large: nobody else's session is to wait for it."""
-    return work(*args) if size <= limit else await to_thread.run_sync(work, *args)
+async def _apart(takes_long: bool, work: Callable[..., T], *args: Any) -> T:  # noqa: FBT001 - it comes before the work
+    """Do work on a definition, in a thread where it takes long: nobody else's session is to wait for it."""
+    return await to_thread.run_sync(work, *args) if takes_long else work(*args)
 
 
 def _read(definition: Definition) -> JobDefinition:
@@ -193,7 +193,12 @@ async def undefine(context: Context, *, job: JobName) -> Reply:
 
 
 @command(
-    "save", role=Role.OPERATOR, example="save nightly overwrite=true", method="POST", path="/jobs/{job}/save"
+    "save",
+    role=Role.OPERATOR,
+    example="save nightly overwrite=true",
+    method="POST",
+    path="/jobs/{job}/save",
+    slow=True,
 )
 async def save(
     context: Context,
@@ -207,7 +212,7 @@ async def save(
     place = job_file(job, gateway.job_folder)
     # What lies in the folder is loaded when the server starts, and the code that it names with it.
     gateway.check_bundles(context.principal, definition.bundles.items())
-    gateway.server.save(job, place, overwrite=overwrite)
+    await to_thread.run_sync(partial(definition.save, place, overwrite=overwrite))
     return {"job": job, "file": place.name}
 
 

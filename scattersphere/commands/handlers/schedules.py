@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+from anyio import lowlevel, to_thread
+
 from scattersphere.commands.access import Role
 from scattersphere.commands.arguments import Arg
 from scattersphere.commands.errors import RequestError
@@ -41,7 +43,11 @@ async def schedules(
         if job in {None, of} and principal.sees_job(of)
     }
     keys, more = page((key for key in sorted(seen) if cursor is None or key > cursor), limit)
-    return {"schedules": [_row(context, seen[key]) for key in keys], "count": len(seen), **more}
+    rows = []
+    for key in keys:
+        rows.append(_row(context, seen[key]))  # a millisecond or two, where it has to look for a rare time
+        await lowlevel.checkpoint()
+    return {"schedules": rows, "count": len(seen), **more}
 
 
 def _row(context: Context, schedule: Schedule) -> dict[str, Any]:
@@ -71,7 +77,7 @@ async def next_times(
     zone = found.table.zone
     times = [
         {"utc": show_instant(time), "local": time.astimezone(zone).isoformat(timespec="seconds")}
-        for time in found.next(count)
+        for time in await to_thread.run_sync(found.next, count)
     ]
     return {**_row(context, found), "next": times}
 
