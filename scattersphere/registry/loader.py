@@ -63,8 +63,8 @@ class GarbageSchedule:
         return max(min(self._last + QUIET, self._first + LATEST) - now, self._earliest - now, 0.0)
 
     def collected(self, now: float, took: float) -> None:
-        """Note that a collection ended at `now` after `took` seconds."""
-        self._first = None
+        """Note that a collection ended at `now` after `took` seconds. What was released meanwhile is still to come."""
+        self._first = self._last if self._last > now - took else None
         self._earliest = now + SHARE * took
 
 
@@ -242,7 +242,7 @@ def _interrupt(thread: threading.Thread) -> None:
 class Loader:
     """Runs work in a thread of its own, one piece after the other; collects garbage when idle."""
 
-    def __init__(self, limit: float, garbage: GarbageSchedule, on_collected: Callable[[], None]) -> None:
+    def __init__(self, limit: float, garbage: GarbageSchedule, on_collected: Callable[[float], None]) -> None:
         self.limit = limit
         self.garbage = garbage
         self._on_collected = on_collected
@@ -307,6 +307,12 @@ class Loader:
             self._later.append(_Job(name, work, _nothing))
             self._post(_Job("", _nothing, _nothing))  # for the thread to look
 
+    def note_garbage(self) -> None:
+        """Have a collection made, some time after a version was released or a load has failed."""
+        self.garbage.released(time.monotonic())
+        if not self._closed:
+            self._post(_Job("", _nothing, _nothing))  # the thread may be waiting without a limit
+
     def _post(self, job: _Job[T]) -> None:
         self._queue.put(cast("_Job[object]", job))
         if self._thread is None:
@@ -363,7 +369,7 @@ class Loader:
         gc.collect()
         ended = time.monotonic()
         self.garbage.collected(ended, ended - began)
-        self._on_collected()
+        self._on_collected(began)
 
     async def aclose(self) -> None:
         """Give up what is under way, do what was posted, end the thread."""

@@ -214,7 +214,7 @@ class Versions:
         try:
             return await self._loader.call(load.name, work, discard=load.discard, stuck=load.stuck)
         except BaseException:
-            self._garbage.released(time.monotonic())  # what was loaded so far is garbage too
+            self._loader.note_garbage()  # what was loaded so far is garbage too
             raise
 
     # ------------------------------------------------------------------ pins, and letting go
@@ -270,7 +270,7 @@ class Versions:
     def _let_go(self, label: str, namespace: ModuleNamespace) -> None:
         self.released.add(label, namespace)
         release(namespace)
-        self._garbage.released(time.monotonic())
+        self._loader.note_garbage()
 
     def drop_unpublished(self, version: BundleVersion) -> None:
         """Let go of a version that was loaded for nothing."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -12,6 +14,8 @@ from patience import PATIENCE
 
 from scattersphere.errors import BundleLoadError, ClosedError, NoSuchBundleError
 from scattersphere.registry.loader import LATEST, PUT_OFF, QUIET, SHARE, GarbageSchedule, Loader, undisturbed
+from scattersphere.registry.modules.registrations import Canary
+from scattersphere.registry.modules.release import ReleasedVersions
 from scattersphere.registry.registry import TaskRegistry
 
 pytestmark = pytest.mark.anyio
@@ -258,6 +262,38 @@ def test_a_long_collection_is_followed_by_a_long_pause():
     assert schedule.due_in(2.0) == pytest.approx(1.0 + SHARE * 0.2 - 2.0)
 
 
+def test_what_is_released_while_a_collection_is_made_has_one_of_its_own():
+    schedule = GarbageSchedule()
+    schedule.released(0.0)
+    schedule.released(1.1)
+    schedule.collected(1.2, 0.2)
+    assert schedule.due_in(100.0) == 0.0
+
+
+async def test_a_failed_load_is_collected_though_no_load_follows(tmp_path, monkeypatch):
+    from scattersphere.registry import loader as garbage
+
+    monkeypatch.setattr(garbage, "QUIET", 0.0)
+    registry, collected = TaskRegistry(), threading.Event()
+    registry._versions._loader._on_collected = lambda _: collected.set()
+    (tmp_path / "a.py").write_text("1 / 0\n")
+    with pytest.raises(BundleLoadError):
+        await registry.register(tmp_path / "a.py")
+    assert await anyio.to_thread.run_sync(collected.wait, PATIENCE)
+    await registry.aclose()
+
+
+def test_a_version_that_was_released_after_a_collection_began_is_not_told_of(caplog):
+    released = ReleasedVersions()
+    namespace = SimpleNamespace(canary=Canary("a_g1"), slug="a_g1", prefix="a_g1.", logical=str, bundle="a")
+    began = time.monotonic() - 1.0
+    released.add("a@123456", namespace)
+    released.warn(began)
+    assert caplog.text == ""
+    released.warn(time.monotonic() + 1.0)
+    assert "a@123456 was released but is still in memory" in caplog.text
+
+
 def test_a_host_may_leave_garbage_to_python():
     schedule = GarbageSchedule(enabled=False)
     schedule.released(0.0)
@@ -271,8 +307,8 @@ async def test_the_loaders_thread_collects_and_warns_of_what_is_left(tmp_path, c
     registry = TaskRegistry()
     collected, warn = threading.Event(), registry._versions._loader._on_collected
 
-    def warn_and_tell():
-        warn()
+    def warn_and_tell(began):
+        warn(began)
         collected.set()
 
     registry._versions._loader._on_collected = warn_and_tell
@@ -289,7 +325,7 @@ async def test_the_loaders_thread_collects_and_warns_of_what_is_left(tmp_path, c
 @pytest.mark.anyio
 async def test_files_are_deleted_when_there_is_nothing_to_load_and_at_the_latest_when_closing():
     order = []
-    loader = Loader(60, GarbageSchedule(enabled=False), lambda: None)
+    loader = Loader(60, GarbageSchedule(enabled=False), lambda _: None)
     never = lambda *_: AssertionError("stuck")  # noqa: E731
     await loader.call("a", lambda: order.append("load"), discard=lambda: None, stuck=never)
     loader.post("a", lambda: order.append("delete"))
@@ -306,7 +342,7 @@ async def test_files_are_deleted_when_there_is_nothing_to_load_and_at_the_latest
 @pytest.mark.anyio
 async def test_what_was_put_off_is_done_between_loads_once_it_is_much(gate):
     order = []
-    loader = Loader(60, GarbageSchedule(enabled=False), lambda: None)
+    loader = Loader(60, GarbageSchedule(enabled=False), lambda _: None)
 
     async def call(work):
         await loader.call("a", work, discard=lambda: None, stuck=lambda *_: AssertionError("stuck"))
@@ -326,7 +362,7 @@ async def test_what_was_put_off_is_done_between_loads_once_it_is_much(gate):
 
 
 async def test_a_load_that_reads_is_not_cut_short_by_closing_which_waits_for_it():
-    loader = Loader(60, GarbageSchedule(enabled=False), lambda: None)
+    loader = Loader(60, GarbageSchedule(enabled=False), lambda _: None)
     reading, go_on, steps = threading.Event(), threading.Event(), []
 
     def work():
@@ -373,7 +409,7 @@ def catching(gate, times, steps):
 
 
 async def test_code_that_catches_its_interruption_is_interrupted_again(gate):
-    loader = Loader(0.0, GarbageSchedule(enabled=False), lambda: None)
+    loader = Loader(0.0, GarbageSchedule(enabled=False), lambda _: None)
     caught, undone = [], threading.Event()
     with pytest.raises(BundleLoadError, match="stuck"):
         await loader.call(
@@ -391,7 +427,7 @@ async def test_code_that_catches_its_interruption_is_interrupted_again(gate):
 async def test_a_load_that_was_reading_when_it_was_given_up_by_closing_and_catches_that_is_interrupted_again(
     gate,
 ):
-    loader = Loader(60, GarbageSchedule(enabled=False), lambda: None)
+    loader = Loader(60, GarbageSchedule(enabled=False), lambda _: None)
     reading, go_on, caught, undone = threading.Event(), threading.Event(), [], threading.Event()
     body = catching(gate, 2, caught)
 
@@ -421,7 +457,7 @@ async def test_a_load_that_was_reading_when_it_was_given_up_by_closing_and_catch
 
 
 async def test_closing_does_not_wait_for_code_that_catches_everything_but_names_it(gate):
-    loader = Loader(60, GarbageSchedule(enabled=False), lambda: None)
+    loader = Loader(60, GarbageSchedule(enabled=False), lambda _: None)
     over = threading.Event()
 
     def work():
@@ -453,7 +489,7 @@ async def test_closing_does_not_wait_for_code_that_catches_everything_but_names_
 async def test_the_thread_ends_with_a_load_that_closing_interrupts_though_there_is_no_garbage_to_wake_it_for(
     gate,
 ):
-    loader = Loader(60, GarbageSchedule(enabled=False), lambda: None)
+    loader = Loader(60, GarbageSchedule(enabled=False), lambda _: None)
     threads = []
 
     async with anyio.create_task_group() as group:

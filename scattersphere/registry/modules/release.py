@@ -17,6 +17,7 @@ import linecache
 import logging
 import sys
 import threading
+import time
 import types
 import typing
 import weakref
@@ -185,6 +186,7 @@ class ReleasedVersion:
     label: str
     suspect: Suspect
     canary: weakref.ref[Canary]
+    at: float
     warned: bool = False
 
 
@@ -204,12 +206,12 @@ class ReleasedVersions:
         # Called by the collector, in whatever thread it runs: one atomic step, and no version is kept waiting.
         canary = weakref.ref(namespace.canary, lambda _: table.pop(number, None))
         suspect = Suspect(namespace.slug, namespace.prefix, namespace.logical)
-        table[number] = ReleasedVersion(namespace.bundle, label, suspect, canary)
+        table[number] = ReleasedVersion(namespace.bundle, label, suspect, canary, time.monotonic())
 
-    def warn(self) -> None:
-        """Log, once for each, the versions that outlived a collection."""
+    def warn(self, began: float) -> None:
+        """Log, once for each, the versions that were there before a collection `began` and have outlived it."""
         for released in list(self._released.values()):
-            if not released.warned:
+            if not released.warned and released.at < began:
                 released.warned = True
                 _log.warning(
                     "bundle version %s was released but is still in memory; "
