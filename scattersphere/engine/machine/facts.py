@@ -97,7 +97,7 @@ def facts_of(machine: RunMachine, *, units: bool = True) -> RunFacts:
                 attempts=record.attempts[unit],
                 forgiven=record.forgiven.get(unit, 0),
                 result=record.results[unit],
-                timed_out=record.reasons.get(unit) == BY_TIMEOUT,
+                timed_out=states[unit] == CANCELLING and record.reasons.get(unit) == BY_TIMEOUT,
             )
             for unit in range(len(states) if units else 0)
             if unit >= size or states[unit] != PENDING or record.attempts[unit]

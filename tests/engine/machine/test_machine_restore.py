@@ -141,3 +141,11 @@ def test_a_back_off_that_was_not_over_is_asked_for_again():
     assert again.out == [("retry", 0)]
     again.retry_due(0)
     assert begun(again) == [0]
+
+
+def test_the_facts_of_a_crashed_run_are_those_that_it_has_when_it_is_taken_up():
+    stage = Stage(TaskSpec())
+    stage.start()
+    stage.machine.attempt_timeout(0)  # it is being cancelled when the run crashes
+    stage.machine.crash()
+    assert facts_of(restored(stage)) == facts_of(stage.machine)
