@@ -16,7 +16,7 @@ from scattersphere.cli import reaching
 from scattersphere.cli.options import AS_JSON, PARAMS
 from scattersphere.cli.verbs import OF_A_SESSION
 from scattersphere.commands import handlers  # noqa: F401 - importing it fills the table
-from scattersphere.commands.arguments import Kind, from_word
+from scattersphere.commands.arguments import ArgumentKind, from_word
 from scattersphere.commands.errors import RequestError
 from scattersphere.commands.help import usage
 from scattersphere.commands.table import COMMANDS
@@ -24,8 +24,8 @@ from scattersphere.commands.table import COMMANDS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from scattersphere.commands.arguments import Argument
-    from scattersphere.commands.table import Command
+    from scattersphere.commands.arguments import CommandArgument
+    from scattersphere.commands.table import CommandSpec
 
 _OTHER_FLAGS = {"state": "--in-state"}
 """Arguments whose names are options of every verb."""
@@ -61,19 +61,19 @@ def verb(name: str) -> click.Command | None:
     )
 
 
-def _metavar(row: Command) -> str:
+def _metavar(row: CommandSpec) -> str:
     if row.whole is not None:
         return "FILE"
     return usage(row).removeprefix(row.name).strip().replace(" AS NAME=VALUE...]", "]...")
 
 
-def _example(row: Command) -> str:
+def _example(row: CommandSpec) -> str:
     if row.whole is not None:
         return f"{row.name} nightly.json"
     return row.example
 
 
-def _option(name: str, taken: Argument, row: Command) -> click.Option:
+def _option(name: str, taken: CommandArgument, row: CommandSpec) -> click.Option:
     if name == row.extra:
         (made,) = PARAMS(lambda: None).__click_params__  # type: ignore[attr-defined]
         made.name, made.help = name, f"One of the {taken.help}; may be repeated."
@@ -81,17 +81,18 @@ def _option(name: str, taken: Argument, row: Command) -> click.Option:
         return option
     flag = _OTHER_FLAGS.get(name, f"--{name.replace('_', '-')}")
     text = taken.help[:1].upper() + taken.help[1:] + "."
-    if taken.kind is Kind.FLAG:
+    if taken.kind is ArgumentKind.FLAG:
         return click.Option([flag, name], is_flag=True, help=text)
-    kind: Any = click.Choice(taken.choices) if taken.choices and taken.kind is Kind.TEXT else None
-    shown = {Kind.INTEGER: "N", Kind.NUMBER: "SECONDS" if taken.help == "seconds" else "NUMBER"}.get(
-        taken.kind
-    )
+    kind: Any = click.Choice(taken.choices) if taken.choices and taken.kind is ArgumentKind.TEXT else None
+    shown = {
+        ArgumentKind.INTEGER: "N",
+        ArgumentKind.NUMBER: "SECONDS" if taken.help == "seconds" else "NUMBER",
+    }.get(taken.kind)
     return click.Option([flag, name], type=kind, metavar=None if kind else shown or "TEXT", help=text)
 
 
 def _ask(
-    row: Command,
+    row: CommandSpec,
     words: tuple[str, ...],
     *,
     as_json: bool,
@@ -118,7 +119,7 @@ def _ask(
     ask(where, Asked(row.name, args, follow, as_json))
 
 
-def _arguments(row: Command, words: tuple[str, ...], given: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(row: CommandSpec, words: tuple[str, ...], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what words and options say. Raises `RequestError`, `click.UsageError`."""
     from scattersphere.cli.asking import compile_words  # noqa: PLC0415 - as above
 
@@ -182,7 +183,7 @@ def schema_at(where: Mapping[str, Any], write: Callable[[Any], None]) -> NoRetur
     ask_with(reaching.reached(**where), Asked("schema", {"command": "definition"}, False, False), get)
 
 
-def _said(row: Command, given: Mapping[str, Any]) -> dict[str, Any]:
+def _said(row: CommandSpec, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what options say, converted as the words of the protocol are. Raises `RequestError`."""
     found: dict[str, Any] = {}
     for name, value in given.items():
@@ -193,7 +194,7 @@ def _said(row: Command, given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _definition(words: tuple[str, ...], row: Command) -> Any:
+def _definition(words: tuple[str, ...], row: CommandSpec) -> Any:
     """Return the definition in a file, or - for standard input, or in the words themselves."""
     from scattersphere.cli.asking import parse_definition, say  # noqa: PLC0415 - as above
 

@@ -15,7 +15,7 @@ import attrs
 from scattersphere.commands.errors import RequestError
 
 if TYPE_CHECKING:
-    from scattersphere.commands.table import Command
+    from scattersphere.commands.table import CommandSpec
 
 PATTERN = re.compile(r"(?:(?:job|bundle):)?[A-Za-z0-9_.*?\[\]!-]{1,128}")
 """`job:GLOB`, `bundle:GLOB`, or `GLOB` for both."""
@@ -85,7 +85,7 @@ class Principal:
         return attrs.evolve(self, role=min(self.role, role, key=lambda each: each.rank))
 
 
-def check_right(principal: Principal, row: Command) -> None:
+def check_right(principal: Principal, row: CommandSpec) -> None:
     """Raise `RequestError` (`forbidden`) unless the principal may use a command at all."""
     if principal.may_use(row.role, whole_server=row.whole_server):
         return

@@ -26,7 +26,7 @@ _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?", re.ASCII)
 
 
-class Kind(StrEnum):
+class ArgumentKind(StrEnum):
     """What a field takes, in the words of JSON Schema where it has one."""
 
     TEXT = "string"
@@ -67,10 +67,10 @@ class Arg:
 
 
 @attrs.frozen(kw_only=True)
-class Argument:
+class CommandArgument:
     """An argument of a command, as it is found in the signature of its handler."""
 
-    kind: Kind
+    kind: ArgumentKind
     help: str
     required: bool
     default: Any = None
@@ -82,7 +82,7 @@ class Argument:
     secret: bool = False
 
 
-def arguments_of(handler: Callable[..., Any]) -> dict[str, Argument]:
+def arguments_of(handler: Callable[..., Any]) -> dict[str, CommandArgument]:
     """Return the arguments that a handler declares: its keyword-only parameters, in their order."""
     hints = get_type_hints(handler, include_extras=True)
     return {
@@ -92,7 +92,7 @@ def arguments_of(handler: Callable[..., Any]) -> dict[str, Argument]:
     }
 
 
-def _declared(hint: Any, default: Any) -> Argument:
+def _declared(hint: Any, default: Any) -> CommandArgument:
     annotated, said = get_args(hint)[:2]
     wanted = [
         each
@@ -106,7 +106,7 @@ def _declared(hint: Any, default: Any) -> Argument:
     elif isinstance(kind, type) and issubclass(kind, StrEnum):
         choices, make, kind = tuple(map(str, kind)), kind, str
     required = default is inspect.Parameter.empty
-    return Argument(
+    return CommandArgument(
         kind=_KINDS[get_origin(kind) or kind],
         help=said.help,
         required=required,
@@ -123,19 +123,19 @@ def _is_union(hint: Any) -> bool:
     return get_origin(hint) in {Union, UnionType}
 
 
-_KINDS: dict[Any, Kind] = {
-    str: Kind.TEXT,
-    int: Kind.INTEGER,
-    float: Kind.NUMBER,
-    bool: Kind.FLAG,
-    dict: Kind.OBJECT,
-    list: Kind.WORDS,
-    Definition: Kind.DEFINITION,
-    EventPlace: Kind.PLACE,
+_KINDS: dict[Any, ArgumentKind] = {
+    str: ArgumentKind.TEXT,
+    int: ArgumentKind.INTEGER,
+    float: ArgumentKind.NUMBER,
+    bool: ArgumentKind.FLAG,
+    dict: ArgumentKind.OBJECT,
+    list: ArgumentKind.WORDS,
+    Definition: ArgumentKind.DEFINITION,
+    EventPlace: ArgumentKind.PLACE,
 }
 
 
-def read(arguments: Mapping[str, Argument], values: Mapping[str, Any]) -> dict[str, Any]:
+def read(arguments: Mapping[str, CommandArgument], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keyword arguments for a handler. Raises `RequestError` (`bad-args`) naming the field."""
     if not values and not arguments:
         return {}
@@ -163,12 +163,12 @@ def _unknown(name: str, arguments: Mapping[str, Any]) -> str:
     return f"no argument {name[:64]!r}{hint}"
 
 
-def _fault(taken: Argument, value: Any) -> str:
+def _fault(taken: CommandArgument, value: Any) -> str:
     """Return what is wrong with a JSON value, or ""."""
     return _CHECKS[taken.kind](taken, value)
 
 
-def _text(taken: Argument, value: Any) -> str:
+def _text(taken: CommandArgument, value: Any) -> str:
     if not isinstance(value, str):
         return "must be a string"
     if len(value) > TEXT_LIMIT:
@@ -178,19 +178,19 @@ def _text(taken: Argument, value: Any) -> str:
     return ""
 
 
-def _integer(taken: Argument, value: Any) -> str:
+def _integer(taken: CommandArgument, value: Any) -> str:
     if not isinstance(value, int) or isinstance(value, bool):
         return "must be an integer"
     return _range(taken, value)
 
 
-def _number(taken: Argument, value: Any) -> str:
+def _number(taken: CommandArgument, value: Any) -> str:
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         return "must be a number"
     return _range(taken, value)
 
 
-def _range(taken: Argument, value: float) -> str:
+def _range(taken: CommandArgument, value: float) -> str:
     if taken.low is not None and value < taken.low:
         return f"must be at least {taken.low:g}"
     if taken.high is not None and value > taken.high:
@@ -198,15 +198,15 @@ def _range(taken: Argument, value: float) -> str:
     return ""
 
 
-def _flag(_: Argument, value: Any) -> str:
+def _flag(_: CommandArgument, value: Any) -> str:
     return "" if isinstance(value, bool) else "must be true or false"
 
 
-def _object(_: Argument, value: Any) -> str:
+def _object(_: CommandArgument, value: Any) -> str:
     return "" if isinstance(value, dict) else "must be an object"
 
 
-def _words(taken: Argument, value: Any) -> str:
+def _words(taken: CommandArgument, value: Any) -> str:
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
         return "must be a list of strings"
     unknown = [word for word in value if taken.choices and word not in taken.choices]
@@ -215,11 +215,11 @@ def _words(taken: Argument, value: Any) -> str:
     return ""
 
 
-def _definition(_: Argument, value: Any) -> str:
+def _definition(_: CommandArgument, value: Any) -> str:
     return "" if isinstance(value, Definition) else "must be an object: a job definition"
 
 
-def _place(_: Argument, value: Any) -> str:
+def _place(_: CommandArgument, value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return ""
     if isinstance(value, str) and read_event_id(value) is not None:
@@ -228,31 +228,31 @@ def _place(_: Argument, value: Any) -> str:
 
 
 _CHECKS = {
-    Kind.TEXT: _text,
-    Kind.INTEGER: _integer,
-    Kind.NUMBER: _number,
-    Kind.FLAG: _flag,
-    Kind.OBJECT: _object,
-    Kind.WORDS: _words,
-    Kind.DEFINITION: _definition,
-    Kind.PLACE: _place,
+    ArgumentKind.TEXT: _text,
+    ArgumentKind.INTEGER: _integer,
+    ArgumentKind.NUMBER: _number,
+    ArgumentKind.FLAG: _flag,
+    ArgumentKind.OBJECT: _object,
+    ArgumentKind.WORDS: _words,
+    ArgumentKind.DEFINITION: _definition,
+    ArgumentKind.PLACE: _place,
 }
 
 
-def from_word(name: str, taken: Argument, word: str) -> Any:
+def from_word(name: str, taken: CommandArgument, word: str) -> Any:
     """Convert the text of a word command. Raises `RequestError` (`bad-args`) naming the field."""
     match taken.kind:
-        case Kind.TEXT | Kind.PLACE:
-            return int(word) if taken.kind is Kind.PLACE and _INTEGER.fullmatch(word) else word
-        case Kind.WORDS:
+        case ArgumentKind.TEXT | ArgumentKind.PLACE:
+            return int(word) if taken.kind is ArgumentKind.PLACE and _INTEGER.fullmatch(word) else word
+        case ArgumentKind.WORDS:
             return [part for part in word.split(",") if part]
-        case Kind.FLAG if word in {"true", "false", name}:
+        case ArgumentKind.FLAG if word in {"true", "false", name}:
             return word != "false"
-        case Kind.INTEGER if _INTEGER.fullmatch(word):
+        case ArgumentKind.INTEGER if _INTEGER.fullmatch(word):
             return int(word)
-        case Kind.NUMBER if _NUMBER.fullmatch(word):
+        case ArgumentKind.NUMBER if _NUMBER.fullmatch(word):
             return float(word) if "." in word else int(word)
         case _:
-            wanted = {Kind.FLAG: "true or false", Kind.OBJECT: "JSON: write it as key:=json"}
+            wanted = {ArgumentKind.FLAG: "true or false", ArgumentKind.OBJECT: "JSON: write it as key:=json"}
             what = wanted.get(taken.kind, f"a {taken.kind}")
             raise RequestError("bad-args", f"{name} must be {what}, not {word[:64]!r}", field=name)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import AsyncIterator, Iterable
 
-    from scattersphere.commands.table import Command, Reply
+    from scattersphere.commands.table import CommandSpec, Reply
     from scattersphere.jobs.history import RunSummary
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.events import Event
@@ -343,7 +343,7 @@ class Context:
         """Return a run that exists for who asks; see `Gateway.run`."""
         return await self.gateway.run(self.principal, number, results=results)
 
-    async def carry_out(self, row: Command, arguments: Mapping[str, Any]) -> Reply:
+    async def carry_out(self, row: CommandSpec, arguments: Mapping[str, Any]) -> Reply:
         """Call the handler of a command; what it has changed is durable when the reply is there.
 
         Raises what the handler does, `JournalError` where the journal commits nothing.

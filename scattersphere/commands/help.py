@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from scattersphere.commands.arguments import Argument, Kind
-from scattersphere.commands.table import GROUPS, Command
+from scattersphere.commands.arguments import ArgumentKind, CommandArgument
+from scattersphere.commands.table import GROUPS, CommandSpec
 
 _INTRODUCTION = (
     'Type a command with its arguments, or a JSON object: {"cmd": "run", "args": {"job": "hi"}}.',
@@ -25,7 +25,7 @@ TITLES = {
 }
 
 
-def overview(allowed: list[Command]) -> list[str]:
+def overview(allowed: list[CommandSpec]) -> list[str]:
     """Return the lines of `help`: what this session may use, by what it is about."""
     width = max(len(command.name) for command in allowed)
     lines: list[str] = list(_INTRODUCTION)
@@ -37,19 +37,19 @@ def overview(allowed: list[Command]) -> list[str]:
     return lines
 
 
-def usage(command: Command) -> str:
+def usage(command: CommandSpec) -> str:
     """Return a command with its arguments, those in brackets optional."""
     words, last = [command.name], [f"[{command.extra.upper()} AS NAME=VALUE...]"] if command.extra else []
     for name, taken in command.arguments.items():
         if name == command.whole:
             last = [name.upper()]
         elif name != command.extra:
-            shown = f"{name}=true" if taken.kind is Kind.FLAG and command.whole else name.upper()
+            shown = f"{name}=true" if taken.kind is ArgumentKind.FLAG and command.whole else name.upper()
             words.append(shown if taken.required else f"[{shown}]")
     return " ".join(words + last)
 
 
-def explain_command(command: Command) -> list[str]:
+def explain_command(command: CommandSpec) -> list[str]:
     """Return the lines of `help COMMAND`."""
     lines = [usage(command), f"  {command.help}."]
     for name, taken in command.arguments.items():
@@ -59,13 +59,15 @@ def explain_command(command: Command) -> list[str]:
     return [*lines, f"  Example: {command.example}"]
 
 
-def _kind(taken: Argument) -> str:
-    return {Kind.WORDS: "words", Kind.FLAG: "true or false", Kind.PLACE: "number or LIFE.NUMBER"}.get(
-        taken.kind, str(taken.kind)
-    )
+def _kind(taken: CommandArgument) -> str:
+    return {
+        ArgumentKind.WORDS: "words",
+        ArgumentKind.FLAG: "true or false",
+        ArgumentKind.PLACE: "number or LIFE.NUMBER",
+    }.get(taken.kind, str(taken.kind))
 
 
-def listing(allowed: list[Command]) -> list[dict[str, Any]]:
+def listing(allowed: list[CommandSpec]) -> list[dict[str, Any]]:
     """Return the rows of `commands`."""
     return [
         {"name": command.name, "role": command.role, "help": command.help, "usage": usage(command)}
@@ -73,7 +75,7 @@ def listing(allowed: list[Command]) -> list[dict[str, Any]]:
     ]
 
 
-def schema_of(command: Command) -> dict[str, Any]:
+def schema_of(command: CommandSpec) -> dict[str, Any]:
     """Return the JSON Schema of a request."""
     arguments = command.arguments
     args = {
@@ -98,12 +100,12 @@ def schema_of(command: Command) -> dict[str, Any]:
     }
 
 
-def _property(taken: Argument) -> dict[str, Any]:
-    kind = "object" if taken.kind is Kind.DEFINITION else str(taken.kind)
+def _property(taken: CommandArgument) -> dict[str, Any]:
+    kind = "object" if taken.kind is ArgumentKind.DEFINITION else str(taken.kind)
     found: dict[str, Any] = {"type": kind, "description": taken.help}
-    if taken.kind is Kind.PLACE:
+    if taken.kind is ArgumentKind.PLACE:
         found["type"] = ["integer", "string"]
-    elif taken.kind is Kind.WORDS:
+    elif taken.kind is ArgumentKind.WORDS:
         found["items"] = {"type": "string"} | ({"enum": list(taken.choices)} if taken.choices else {})
     elif taken.choices:
         found["enum"] = list(taken.choices)
@@ -114,6 +116,6 @@ def _property(taken: Argument) -> dict[str, Any]:
     return found
 
 
-def schemas(allowed: list[Command]) -> dict[str, Any]:
+def schemas(allowed: list[CommandSpec]) -> dict[str, Any]:
     """Return the schemas of commands, by name."""
     return {command.name: schema_of(command) for command in allowed}

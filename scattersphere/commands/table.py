@@ -14,7 +14,7 @@ import attrs
 
 from scattersphere._text import did_you_mean
 from scattersphere.commands.access import Role
-from scattersphere.commands.arguments import Argument, arguments_of
+from scattersphere.commands.arguments import CommandArgument, arguments_of
 from scattersphere.commands.errors import RequestError
 
 P = ParamSpec("P")
@@ -24,7 +24,7 @@ Reply = dict[str, Any]
 
 
 @attrs.frozen(kw_only=True)
-class Command:
+class CommandSpec:
     """One row. `handler` is awaited with a `Context`; one `in_session` is called with the session, and does not wait.
 
     `role` None needs none. `late`: its reply may come after those to later requests. `slow`: it may take long, and
@@ -35,7 +35,7 @@ class Command:
 
     name: str
     handler: Callable[..., Any] = attrs.field(repr=False)
-    arguments: dict[str, Argument] = attrs.field(repr=False)
+    arguments: dict[str, CommandArgument] = attrs.field(repr=False)
     role: Role | None
     help: str
     example: str
@@ -60,7 +60,7 @@ class Command:
         return self.role is not None and self.role.covers(Role.RUNNER) and self.method != "GET"
 
 
-COMMANDS: dict[str, Command] = {}
+COMMANDS: dict[str, CommandSpec] = {}
 """All commands by name; `scattersphere.commands.handlers` fills it."""
 GROUPS = ("session", "code", "jobs", "runs", "schedules", "events", "host")
 """The modules of `handlers`, in the order in which help shows their commands."""
@@ -69,12 +69,12 @@ GROUPS = ("session", "code", "jobs", "runs", "schedules", "events", "host")
 def command(
     name: str, *, role: Role | None, example: str, **more: Any
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Enter a handler in the table; `more` are the members of `Command`. Its first docstring line is the help."""
+    """Enter a handler in the table; `more` are the members of `CommandSpec`. Its first docstring line is the help."""
 
     def enter(handler: Callable[P, R]) -> Callable[P, R]:
         if name in COMMANDS:
             raise ValueError(f"there are two commands {name!r}")
-        COMMANDS[name] = Command(
+        COMMANDS[name] = CommandSpec(
             name=name,
             handler=handler,
             arguments=arguments_of(handler),
@@ -89,7 +89,7 @@ def command(
     return enter
 
 
-def find_command(name: str) -> Command:
+def find_command(name: str) -> CommandSpec:
     """Return a row of the table. Raises `RequestError` (`unknown-command`) with a suggestion."""
     found = COMMANDS.get(name)
     if found is None:

@@ -20,7 +20,7 @@ from scattersphere.commands.errors import wire_error
 from scattersphere.commands.gateway import Context, SourceAuthenticator
 from scattersphere.commands.views import event_view, kind_of, stamp
 from scattersphere.model.events import EventKind
-from scattersphere.remote.session import Call, LongLine, Session
+from scattersphere.remote.session import CommandCall, LongLine, Session
 from scattersphere.remote.streams import GONE, close, send_eof
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class Connection:
         self.notice()
         self._make_room()
 
-    async def _carry_out_slowly(self, call: Call) -> None:
+    async def _carry_out_slowly(self, call: CommandCall) -> None:
         # A wait ends with its client. What changes things is carried through, whoever is still there:
         # a bundle is registered or it is not.
         with anyio.CancelScope(shield=not call.command.late):
@@ -215,7 +215,7 @@ class Connection:
         self.notice()
         self._make_room()
 
-    async def _carry_out(self, call: Call, now: float | None) -> None:
+    async def _carry_out(self, call: CommandCall, now: float | None) -> None:
         """Do it and reply. `now` where the command does not wait: the time is then still the same."""
         context = Context(self._gateway, call.principal, self, call.in_words)
         try:

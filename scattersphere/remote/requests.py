@@ -18,9 +18,9 @@ from typing import Any, NoReturn
 
 import attrs
 
-from scattersphere.commands.arguments import Argument, Definition, Kind, from_word, read
+from scattersphere.commands.arguments import ArgumentKind, CommandArgument, Definition, from_word, read
 from scattersphere.commands.errors import RequestError
-from scattersphere.commands.table import COMMANDS, Command, find_command, unknown_command
+from scattersphere.commands.table import COMMANDS, CommandSpec, find_command, unknown_command
 
 _MEMBERS = frozenset({"cmd", "args", "id"})
 _VERB = re.compile(r"[ \t]*([a-z][a-z0-9_-]{0,31})(?:[ \t]+|$)", re.ASCII)
@@ -40,7 +40,7 @@ class Request:
     tells a stranger anything about its arguments.
     """
 
-    command: Command
+    command: CommandSpec
     id: str | int | None
     _read: Callable[[], dict[str, Any]] = attrs.field(repr=False)
     in_words: bool = False
@@ -131,7 +131,7 @@ def _id(members: dict[str, Any]) -> str | int | None:
     raise RequestError("bad-request", message, field="id")
 
 
-def _checked(members: dict[str, Any]) -> tuple[Command, dict[str, Any]]:
+def _checked(members: dict[str, Any]) -> tuple[CommandSpec, dict[str, Any]]:
     if not members.keys() <= _MEMBERS:
         name = next(name for name in members if name not in _MEMBERS)
         raise RequestError("bad-request", f"unknown member {name[:64]!r}; a request has cmd, args and id")
@@ -219,7 +219,7 @@ def _quoted(line: str, at: int) -> tuple[str, int]:
     raise RequestError("bad-request", f"the quote {quote} at character {start} is not closed")
 
 
-def arguments_of(command: Command, rest: str, column: int, depth: int) -> dict[str, Any]:
+def arguments_of(command: CommandSpec, rest: str, column: int, depth: int) -> dict[str, Any]:
     """Return the arguments in the rest of a line, which begins at `column` of it, as JSON has them."""
     arguments = command.arguments
     if command.whole is not None:
@@ -227,7 +227,9 @@ def arguments_of(command: Command, rest: str, column: int, depth: int) -> dict[s
     return _Reader(command, arguments, depth).read(split(rest))
 
 
-def _whole(command: Command, rest: str, column: int, arguments: dict[str, Argument]) -> dict[str, Any]:
+def _whole(
+    command: CommandSpec, rest: str, column: int, arguments: dict[str, CommandArgument]
+) -> dict[str, Any]:
     """Read a command whose last argument is the rest of the line, after options like `replace=true`."""
     values: dict[str, Any] = {}
     while (option := _OPTION.match(rest)) and option[1] in arguments:
@@ -243,7 +245,7 @@ def _whole(command: Command, rest: str, column: int, arguments: dict[str, Argume
 class _Reader:
     """Gives words to arguments: positionals in order, `key=text`, `key:=json`."""
 
-    def __init__(self, command: Command, arguments: dict[str, Argument], depth: int) -> None:
+    def __init__(self, command: CommandSpec, arguments: dict[str, CommandArgument], depth: int) -> None:
         self._command = command
         self._arguments = arguments
         self._depth = depth
@@ -274,11 +276,15 @@ class _Reader:
 
     def _positional(self, text: str) -> None:
         flag = self._arguments.get(text)
-        if flag is not None and flag.kind is Kind.FLAG:
+        if flag is not None and flag.kind is ArgumentKind.FLAG:
             self._store(text, value=True)
             return
         for name, taken in self._arguments.items():
-            if name not in self._values and taken.kind not in {Kind.FLAG, Kind.OBJECT} and name != "key":
+            if (
+                name not in self._values
+                and taken.kind not in {ArgumentKind.FLAG, ArgumentKind.OBJECT}
+                and name != "key"
+            ):
                 self._store(name, from_word(name, taken, text))
                 return
         usage = f"one word too many: {text[:64]!r}; usage: {self._command.example}"

@@ -1,8 +1,8 @@
 """A session, pure: bytes and the time go in, bytes and calls to be made come out.
 
 It knows no socket, no clock and no server. The driver (`connection.py`) feeds what it received,
-carries out each `Call`, and sends what `take` returns. Calls are made one at a time and answered in order, but for
-those whose command is `late`: they may be answered after later ones. So every rule
+carries out each `CommandCall`, and sends what `take` returns. Calls are made one at a time and answered in order,
+but for those whose command is `late`: they may be answered after later ones. So every rule
 of the protocol (one reply for each request, in order; nothing before authentication; limits; the
 last words) is tested without a loop, and at any cut of the input.
 """
@@ -19,7 +19,7 @@ from scattersphere.commands.access import Principal, Role, check_right
 from scattersphere.commands.errors import RequestError, wire_error
 from scattersphere.commands.handlers.session import PROTOCOLS
 from scattersphere.commands.limits import Bucket
-from scattersphere.commands.table import Command
+from scattersphere.commands.table import CommandSpec
 from scattersphere.remote.framing import Fault, Framer, Ignored, Line
 from scattersphere.remote.render import RENDERERS, as_json
 from scattersphere.remote.requests import NamedRequestError, Request, read_request
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen(eq=False)
-class Call:
+class CommandCall:
     """A command that the driver carries out. `principal` is who asks, at this moment.
 
     `in_words`: it was not written as JSON, so a person has typed it.
@@ -38,7 +38,7 @@ class Call:
 
     n: int
     id: str | int | None
-    command: Command
+    command: CommandSpec
     arguments: dict[str, Any]
     principal: Principal
     in_words: bool = False
@@ -116,11 +116,11 @@ class Session:
         self._overruns = 0
         self._started = self._active = self._line_began = now
         self.tries = 0
-        self._call: Call | None = None
+        self._call: CommandCall | None = None
         self._reading: LongLine | None = None
         self._read: tuple[Line, Request | NamedRequestError] | None = None
         """The long line that was read elsewhere, and is still to be answered."""
-        self._late: dict[int, Call] = {}
+        self._late: dict[int, CommandCall] = {}
         self._follows: set[int] = set()
         self._last_follow = 0
         self.render: Callable[[Mapping[str, Any]], bytes] = as_json
@@ -207,11 +207,11 @@ class Session:
         """Take note that the peer will send no more; what it sent is still carried out."""
         self._framer.end()
 
-    def next_call(self, now: float) -> Call | LongLine | None:
+    def next_call(self, now: float) -> CommandCall | LongLine | None:
         """Answer what can be answered here; return the next call to be made, or the long line to be read."""
         if self._call is not None or self._reading is not None:
             return None  # it is under way; calls are made one at a time
-        made: Call | LongLine | None = None
+        made: CommandCall | LongLine | None = None
         if self._read is not None:
             read, self._read = self._read, None
             call = self._request(*read)
@@ -232,14 +232,14 @@ class Session:
                 made = self._looked_at(frame)
         return made
 
-    def _looked_at(self, frame: Line | Fault) -> Call | LongLine | None:
+    def _looked_at(self, frame: Line | Fault) -> CommandCall | LongLine | None:
         if type(frame) is Line and len(frame.text) > LONG:
             self._reading = LongLine(partial(_read, frame, self.limits.depth), frame)
             return self._reading
         call = self._request(frame)
         return None if call is None else self._under_way(call)
 
-    def _under_way(self, call: Call) -> Call:
+    def _under_way(self, call: CommandCall) -> CommandCall:
         """Note that a call is to be made now."""
         if call.command.late:
             self._late[call.n] = call
@@ -274,7 +274,9 @@ class Session:
         except NamedRequestError as exc:
             return exc.id
 
-    def _request(self, frame: Line | Fault, read: Request | NamedRequestError | None = None) -> Call | None:
+    def _request(
+        self, frame: Line | Fault, read: Request | NamedRequestError | None = None
+    ) -> CommandCall | None:
         self.requests += 1
         n, id_ = self.requests, None
         if isinstance(frame, Fault):
@@ -294,7 +296,7 @@ class Session:
                 if command.late and len(self._late) >= self.limits.late:
                     message = f"{self.limits.late} requests that wait are under way; their replies come first"
                     raise RequestError("busy", message)  # noqa: TRY301 - it is answered as the others are
-                return Call(n, id_, command, arguments, self.known(), request.in_words)
+                return CommandCall(n, id_, command, arguments, self.known(), request.in_words)
             result: Any = command.handler(self, **arguments)
             self._reply(n, id_, "result", result)
             self._observe(request.command.name, arguments, "ok", result)
@@ -323,7 +325,7 @@ class Session:
             )
         return request.arguments()
 
-    def _check_right(self, command: Command) -> None:
+    def _check_right(self, command: CommandSpec) -> None:
         if command.before_auth:
             return
         principal = self.known()
@@ -341,7 +343,7 @@ class Session:
         """Write replies in this format from now on."""
         self.render = RENDERERS[output]
 
-    def answer(self, call: Call, result: Any, now: float) -> None:
+    def answer(self, call: CommandCall, result: Any, now: float) -> None:
         """Reply to a call. Too late, after a close, it is dropped: the close has replied."""
         if not self._ended(call, now):
             return
@@ -352,13 +354,13 @@ class Session:
         self._reply(call.n, call.id, "result", result)
         self._observe(call.command.name, call.arguments, "ok", result)
 
-    def refuse(self, call: Call, error: dict[str, Any], now: float) -> None:
+    def refuse(self, call: CommandCall, error: dict[str, Any], now: float) -> None:
         """Reply to a call with an error."""
         if self._ended(call, now):
             self._reply(call.n, call.id, "error", error)
             self._observe(call.command.name, call.arguments, error["code"], None)
 
-    def _ended(self, call: Call, now: float) -> bool:
+    def _ended(self, call: CommandCall, now: float) -> bool:
         """Take note that a call has ended; return whether its reply is still wanted."""
         if self._call is call:
             self._call = None
@@ -367,7 +369,7 @@ class Session:
         self._active = now
         return True
 
-    def _lost_right(self, call: Call) -> RequestError | None:
+    def _lost_right(self, call: CommandCall) -> RequestError | None:
         """Look at the rights again: a reply that comes late may come to who may not see it any more."""
         try:
             self._check_right(call.command)

@@ -22,9 +22,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, compile_path
 
 from scattersphere import _json
-from scattersphere.commands.arguments import Definition, Kind, from_word
+from scattersphere.commands.arguments import ArgumentKind, Definition, from_word
 from scattersphere.commands.errors import RequestError
-from scattersphere.commands.table import COMMANDS, Command
+from scattersphere.commands.table import COMMANDS, CommandSpec
 from scattersphere.model.events import read_event_id
 from scattersphere.web.calls import LARGE, CallError, Calls
 from scattersphere.web.feed import FeedEvent, Feeds, lagged
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from scattersphere.commands.access import Principal
-    from scattersphere.commands.arguments import Argument
+    from scattersphere.commands.arguments import CommandArgument
     from scattersphere.web.guard import RefusedError
 
 Handler = Callable[["Request"], Awaitable[Response]]
@@ -85,7 +85,7 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,3
 _NAME = re.compile(r"\{(\w+)\}")
 
 
-def rows() -> list[Command]:
+def rows() -> list[CommandSpec]:
     """Return the commands that are routes, in the order of the table. Streams have addresses of their own."""
     return [row for row in COMMANDS.values() if row.method and row.path and not row.streaming]
 
@@ -96,9 +96,9 @@ class Address:
 
     path: str
     names: tuple[str, ...]
-    methods: dict[str, Command]
+    methods: dict[str, CommandSpec]
 
-    def arguments(self, row: Command) -> dict[str, str]:
+    def arguments(self, row: CommandSpec) -> dict[str, str]:
         """Return the argument of a command for each name in the path: two commands may name one place otherwise."""
         return dict(zip(self.names, _NAME.findall(str(row.path)), strict=True))
 
@@ -114,7 +114,7 @@ def addresses() -> list[Address]:
     return sorted(found.values(), key=lambda each: (-each.path.count("/"), "{" in each.path, each.path))
 
 
-def made_by(row: Command) -> tuple[int, ...]:
+def made_by(row: CommandSpec) -> tuple[int, ...]:
     """Return the statuses with which a command is answered when it was carried out."""
     if row.name in _STARTS:
         return 200, 201
@@ -195,7 +195,7 @@ class Api:
 
         return handle
 
-    def _answer(self, row: Command, request: Request, result: dict[str, Any], newest: int) -> Response:
+    def _answer(self, row: CommandSpec, request: Request, result: dict[str, Any], newest: int) -> Response:
         """Reply; 201 for what is new, and it is nothing new where a key gave the run that there was."""
         if row.name not in _STARTS:
             return tagged(request, JSONResponse(result, made_by(row)[0]))
@@ -252,7 +252,7 @@ def _typed(address: Address) -> str:
     path = address.path
     row = next(iter(address.methods.values()))
     for name, argument in address.arguments(row).items():
-        if row.arguments[argument].kind is Kind.INTEGER:
+        if row.arguments[argument].kind is ArgumentKind.INTEGER:
             path = path.replace(f"{{{name}}}", f"{{{name}:{NUMBER}}}")
     return path
 
@@ -260,7 +260,7 @@ def _typed(address: Address) -> str:
 # ---- reading
 
 
-async def _values(row: Command, address: Address, request: Request, most: int) -> dict[str, Any]:
+async def _values(row: CommandSpec, address: Address, request: Request, most: int) -> dict[str, Any]:
     """Return the arguments of a request: from its path, its query and its body. Raises `RequestError`."""
     named = address.arguments(row)
     values = {named[name]: value for name, value in request.path_params.items()}
@@ -288,9 +288,9 @@ async def _values(row: Command, address: Address, request: Request, most: int) -
     return values
 
 
-def _from_query(name: str, taken: Argument, word: str) -> Any:
+def _from_query(name: str, taken: CommandArgument, word: str) -> Any:
     """Convert a word of the query; numbers may be written as JSON writes them."""
-    if taken.kind is Kind.NUMBER and _NUMBER.fullmatch(word):
+    if taken.kind is ArgumentKind.NUMBER and _NUMBER.fullmatch(word):
         return float(word)
     return from_word(name, taken, word)
 

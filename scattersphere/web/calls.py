@@ -17,7 +17,7 @@ from scattersphere.commands.audit import named_object
 from scattersphere.commands.errors import RequestError, wire_error
 from scattersphere.commands.gateway import Context
 from scattersphere.commands.limits import Bucket
-from scattersphere.commands.table import COMMANDS, Command, Reply
+from scattersphere.commands.table import COMMANDS, CommandSpec, Reply
 from scattersphere.errors import ScattersphereError
 from scattersphere.web.streams import EventStreamResponse, Streams
 
@@ -56,7 +56,7 @@ class Calls:
         self._large = anyio.Semaphore(AT_ONCE)
 
     async def make(
-        self, request: Request, row: Command, values: Callable[[], Awaitable[dict[str, Any]]]
+        self, request: Request, row: CommandSpec, values: Callable[[], Awaitable[dict[str, Any]]]
     ) -> Reply:
         """Carry a command out for who sent a request. Raises `CallError`.
 
@@ -81,7 +81,7 @@ class Calls:
 
         return await self.make(request, COMMANDS[command], given)
 
-    def admit(self, request: Request, row: Command) -> Principal:
+    def admit(self, request: Request, row: CommandSpec) -> Principal:
         """Return who sent a request, where it may use a command now. Raises `RequestError`."""
         principal: Principal | None = request.state.principal
         if principal is None:
@@ -109,7 +109,7 @@ class Calls:
         self._streams.check(principal.user, limits)
         return EventStreamResponse(produce, self._streams, principal.user, patience=limits.write_time)
 
-    async def _handle(self, row: Command, principal: Principal, arguments: dict[str, Any]) -> Reply:
+    async def _handle(self, row: CommandSpec, principal: Principal, arguments: dict[str, Any]) -> Reply:
         if row.in_session:
             answer: Reply = row.handler(_Visit(principal), **arguments)
             return answer

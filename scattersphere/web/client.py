@@ -17,7 +17,7 @@ import anyio
 
 from scattersphere._version import installing
 from scattersphere.commands import handlers
-from scattersphere.commands.table import COMMANDS, Command
+from scattersphere.commands.table import COMMANDS, CommandSpec
 from scattersphere.errors import MissingExtraError, RunFailedError
 from scattersphere.model.events import read_event_id
 from scattersphere.remote.client import (
@@ -186,7 +186,7 @@ class HttpClient:
             for events in self._streams:
                 await events.aclose()
 
-    def _request(self, row: Command, given: dict[str, Any]) -> httpx.Request:
+    def _request(self, row: CommandSpec, given: dict[str, Any]) -> httpx.Request:
         path, query, body = str(row.path), dict[str, Any](), dict[str, Any]()
         content: Any = None
         for name, value in given.items():
@@ -206,7 +206,7 @@ def _word(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _row(command: str) -> Command:
+def _row(command: str) -> CommandSpec:
     row = COMMANDS.get(command)
     if row is None:
         raise RemoteError({"code": "unknown-command", "message": f"no command {command[:64]!r}"})

@@ -13,7 +13,7 @@ import attrs
 
 from scattersphere import _json
 from scattersphere.commands import handlers
-from scattersphere.commands.arguments import Kind, from_word
+from scattersphere.commands.arguments import ArgumentKind, from_word
 from scattersphere.commands.errors import RequestError
 from scattersphere.commands.table import COMMANDS
 from scattersphere.web.paths import NUMBER
@@ -21,7 +21,7 @@ from scattersphere.web.paths import NUMBER
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from scattersphere.commands.table import Command
+    from scattersphere.commands.table import CommandSpec
 
 
 @attrs.frozen
@@ -63,15 +63,15 @@ FORMS = (
 """All of them but those with a page of their own: the start of a job, and a definition."""
 
 
-def arguments(row: Command, typed: Mapping[str, str]) -> dict[str, Any]:
+def arguments(row: CommandSpec, typed: Mapping[str, str]) -> dict[str, Any]:
     """Return the arguments of a command that a form gives. Raises `RequestError` (`bad-args`) naming the field."""
     found: dict[str, Any] = {}
     for name, taken in row.arguments.items():
         word = typed.get(name, "").strip()
-        if taken.kind is Kind.FLAG:
+        if taken.kind is ArgumentKind.FLAG:
             if name in typed:
                 found[name] = word in {"on", "true"}
-        elif taken.kind is Kind.OBJECT and word:
+        elif taken.kind is ArgumentKind.OBJECT and word:
             found[name] = _object(name, word)
         elif word:
             found[name] = from_word(name, taken, word)
@@ -85,6 +85,6 @@ def _object(name: str, word: str) -> Any:
         raise RequestError("bad-args", f"{name} is no JSON: {error}", field=name) from None
 
 
-def row_of(form: Form) -> Command:
+def row_of(form: Form) -> CommandSpec:
     """Return the command of a form."""
     return COMMANDS[form.command]

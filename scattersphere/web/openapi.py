@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from scattersphere._version import own_version
-from scattersphere.commands.arguments import Kind
+from scattersphere.commands.arguments import ArgumentKind
 from scattersphere.commands.errors import CODES
 from scattersphere.commands.table import COMMANDS
 from scattersphere.model.states import RunState
@@ -13,8 +13,8 @@ from scattersphere.web.api import KEY, PROBLEM, STATUS, addresses, made_by
 from scattersphere.web.guard import API
 
 if TYPE_CHECKING:
-    from scattersphere.commands.arguments import Argument
-    from scattersphere.commands.table import Command
+    from scattersphere.commands.arguments import CommandArgument
+    from scattersphere.commands.table import CommandSpec
     from scattersphere.web.api import Address
 
 GROUPS = {
@@ -78,7 +78,7 @@ def openapi(root: str) -> dict[str, Any]:
     }
 
 
-def _operation(row: Command, address: Address) -> dict[str, Any]:
+def _operation(row: CommandSpec, address: Address) -> dict[str, Any]:
     parameters, members, required = [], {}, []
     places = {argument: name for name, argument in address.arguments(row).items()}
     for name, taken in row.arguments.items():
@@ -127,7 +127,7 @@ def _operation(row: Command, address: Address) -> dict[str, Any]:
     return operation
 
 
-def _headers(row: Command) -> list[dict[str, Any]]:
+def _headers(row: CommandSpec) -> list[dict[str, Any]]:
     found = []
     if row.method == "GET":
         words = "The `ETag` of a reply that you have: 304 if it still holds"
@@ -142,8 +142,8 @@ def _header(name: str, words: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "header", "description": words, "schema": schema}
 
 
-def _query(name: str, taken: Argument, schema: dict[str, Any]) -> dict[str, Any]:
-    style = {"style": "form", "explode": False} if taken.kind is Kind.WORDS else {}
+def _query(name: str, taken: CommandArgument, schema: dict[str, Any]) -> dict[str, Any]:
+    style = {"style": "form", "explode": False} if taken.kind is ArgumentKind.WORDS else {}
     return {
         "name": name,
         "in": "query",
@@ -154,16 +154,16 @@ def _query(name: str, taken: Argument, schema: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def _schema(taken: Argument) -> dict[str, Any]:
-    kind = Kind.OBJECT if taken.kind is Kind.DEFINITION else taken.kind
+def _schema(taken: CommandArgument) -> dict[str, Any]:
+    kind = ArgumentKind.OBJECT if taken.kind is ArgumentKind.DEFINITION else taken.kind
     schema: dict[str, Any] = {"type": str(kind)}
-    if kind is Kind.OBJECT:
+    if kind is ArgumentKind.OBJECT:
         schema["additionalProperties"] = True
-    if kind is Kind.WORDS:
+    if kind is ArgumentKind.WORDS:
         schema["items"] = {"type": "string", **({"enum": list(taken.choices)} if taken.choices else {})}
     elif taken.choices:
         schema["enum"] = list(taken.choices)
-    if kind is Kind.TEXT and not taken.choices:
+    if kind is ArgumentKind.TEXT and not taken.choices:
         schema["maxLength"] = 4_096
     bounds = {"minimum": taken.low, "maximum": taken.high}
     schema |= {word: limit for word, limit in bounds.items() if limit is not None}
@@ -207,7 +207,7 @@ LINKS: dict[str, dict[str, Any]] = {
 """What can be done next with a run that was made."""
 
 
-def _responses(row: Command) -> dict[str, Any]:
+def _responses(row: CommandSpec) -> dict[str, Any]:
     members = REPLIES.get(row.name, {})
     schema = _OBJECT | ({"properties": members, "required": list(members)} if members else {})
     done = {"description": row.help, "content": {"application/json": {"schema": schema}}}

@@ -9,7 +9,7 @@ import pytest
 import scattersphere.commands.handlers  # noqa: F401 - it fills the table
 from scattersphere.commands import help as manual
 from scattersphere.commands import table
-from scattersphere.commands.arguments import Arg, Kind
+from scattersphere.commands.arguments import Arg, ArgumentKind
 from scattersphere.commands.table import COMMANDS, GROUPS, command
 
 
@@ -106,8 +106,8 @@ def test_a_new_command_is_one_typed_function(alone):
     row = table.COMMANDS["twice"]
     assert row.help == "Double a number"
     assert {name: taken.kind for name, taken in row.arguments.items()} == {
-        "number": Kind.INTEGER,
-        "loud": Kind.FLAG,
+        "number": ArgumentKind.INTEGER,
+        "loud": ArgumentKind.FLAG,
     }
     assert manual.usage(row) == "twice NUMBER [LOUD]"
     with pytest.raises(ValueError, match="two commands 'twice'"):

@@ -9,7 +9,7 @@ from scattersphere.commands.access import Principal, Role
 from scattersphere.commands.arguments import Arg
 from scattersphere.commands.errors import RequestError
 from scattersphere.commands.limits import Limits
-from scattersphere.commands.table import COMMANDS, Command, Reply, command, find_command
+from scattersphere.commands.table import COMMANDS, CommandSpec, Reply, command, find_command
 from scattersphere.model.definition import JobDefinition
 
 PROTOCOLS = (2,)
@@ -59,7 +59,7 @@ class Conversation(Protocol):
         ...
 
 
-def allowed(principal: Principal | None) -> list[Command]:
+def allowed(principal: Principal | None) -> list[CommandSpec]:
     """Return the commands that a principal may use."""
     if principal is None:
         return [row for row in COMMANDS.values() if row.before_auth]
