@@ -201,7 +201,7 @@ def large(folder: Path, runs: int, unfinished: int) -> None:
 async def whole_runs(folder: Path, size: int, shapes: list[str], repetitions: int) -> None:
     """The same no-op tasks in one run, in memory and with a journal, in turns; processor time, all threads.
 
-    A `MemoryJournal` has no disk and no thread. It keeps a row for each task, which costs more than SQLite's one for many.
+    A `MemoryJournal` has no disk and no thread, but keeps a row for each task: dearer than SQLite's one for many.
     """
     for shape in shapes:
         graph = SHAPES[shape](size)
