@@ -146,6 +146,7 @@ SLOW: dict[str, str] = {
     "tests/packages/test_outside_backend.py::*trio*": "one loop is enough",
     "tests/test_callbacks.py::*trio*process*": "threads, and bodies on the loop, are kept",
     "tests/test_around.py::*in_a_process*trio*": "the same",
+    "tests/recovery/test_recovery_properties.py::*some_seeds*trio*": "the driver's properties have both loops",
     "tests/web/*trio*": "one loop is enough: the application is asked by a client in its own process",
     "tests/registry/*trio*": "one loop is enough",
     "tests/engine/backends/*trio*": "the same",

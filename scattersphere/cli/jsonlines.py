@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from scattersphere.cli.pipes import write_to_nowhere
-from scattersphere.commands.views import event_view, run_view
+from scattersphere.commands.views import event_view, run_view_now
 from scattersphere.remote.render import as_json
 
 if TYPE_CHECKING:
@@ -81,4 +81,4 @@ class JsonLines:
 def run_summary(run: Run) -> dict[str, Any]:
     """Return the last line: the run as `status` of the line protocol shows it, and its results."""
     results = {name: run.results.shown_of(name) for name in run.results}
-    return {"run": run_view(run), "results": results}
+    return {"run": run_view_now(run), "results": results}

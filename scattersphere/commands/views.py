@@ -145,14 +145,16 @@ def _head(
 
 
 async def run_view(run: Run) -> dict[str, Any]:
-    """Return a run and its tasks."""
+    """Return a run and its tasks, without the loop's being held for a large definition."""
+    await digest_of(run.definition)
+    return run_view_now(run)
+
+
+def run_view_now(run: Run) -> dict[str, Any]:
+    """Return a run and its tasks; where no loop waits."""
     tasks, execution = _task_rows(run), run.execution
     (created, started, ended), params = execution.times, execution.visible_params
-    counts, definition, scheduled = (
-        run.counts,
-        run.definition,
-        run.scheduled,
-    )  # counts without looking at each task
+    counts, scheduled = run.counts, run.scheduled  # counts without looking at each task
     view = _present(
         **_head(run.id, run.job, run.state, started, ended, run.reason),
         created=stamp(created),
@@ -160,7 +162,7 @@ async def run_view(run: Run) -> dict[str, Any]:
         stuck=run.stuck or None,
         recovered=run.recovered or None,
         waits_for=run.waits_for,
-        definition=await digest_of(definition),
+        definition=run.definition.digest,
         scheduled=None if scheduled is None else str(scheduled),
     )
     shown_counts = {str(state): number for state, number in counts.items()}
