@@ -9,7 +9,7 @@ import datetime as dt
 import json
 import os
 from array import array
-from collections import OrderedDict, deque
+from collections import OrderedDict, defaultdict, deque
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
@@ -21,7 +21,14 @@ import attrs
 
 from scattersphere.abc.journal import DurabilityLevel, Journal, RunRow, ScheduleRow, ValueForm
 from scattersphere.definitions import read_definition
-from scattersphere.engine.machine.codes import CRASHED, KILL, RUN_CRASHED, RUN_ENDED_FROM, TASK_ENDED_FROM
+from scattersphere.engine.machine.codes import (
+    CANCELLED,
+    CRASHED,
+    KILL,
+    RUN_CRASHED,
+    RUN_ENDED_FROM,
+    TASK_ENDED_FROM,
+)
 from scattersphere.engine.planning import bare_plan
 from scattersphere.engine.recorder import DURABILITY, Recorder, Recording
 from scattersphere.engine.reused import Reused
@@ -114,6 +121,10 @@ class DurableRuns:
         self._definitions: OrderedDict[str, JobDefinition] = OrderedDict()
         self._unwritten: dict[int, RunRow] = {}
         """Of runs without durability, until they have ended."""
+        self._offspring: dict[int, list[tuple[Execution, str, int | None]]] = defaultdict(list)
+        """By parent the unfinished runs that its bodies have started: by which task, and instance."""
+        self._orphans: set[int] = set()
+        """Runs that are to be cancelled when their code is there."""
         self._ended_here: dict[int, StoredRun] = {}
         """Runs that could not go on at the start of this life."""
         self.schedules: tuple[list[ScheduleState], list[ScheduleState]] = ([], [])
@@ -197,10 +208,8 @@ class DurableRuns:
             await self._looked.wait()
         stored_runs = {waiting.stored.run.id: waiting.stored for waiting in known} | self._ended_here
         for waiting in known:
-            orphaned = await self._is_orphaned(waiting.stored.run, stored_runs)
-            if orphaned and not waiting.execution.state.ended:
-                words = f"its parent, run {waiting.execution.parent}, could not go on"
-                self._executor.requests.request(waiting.execution, "cancel", words, None)
+            if await self._is_orphaned(waiting.stored.run, stored_runs):
+                self._end_orphan(waiting.execution)
 
     async def _is_orphaned(self, run: RunRow, known: Mapping[int, StoredRun]) -> bool:
         """Whether the attempt that has started a run has died for good with an earlier life: nobody waits for it."""
@@ -215,13 +224,42 @@ class DurableRuns:
             parent = found[0]
         if parent.state.state == RUN_CRASHED:
             return True
-        return any(step.unit == run.parent_unit and step.state == CRASHED for step in parent.steps)
+        gone = (CRASHED, CANCELLED)
+        return any(step.unit == run.parent_unit and step.state in gone for step in parent.steps)
+
+    def _end_orphans(self, waiting: Waiting) -> None:
+        """Cancel the runs that nobody waits for: what had started them was interrupted, and is not to run again."""
+        execution, ended = waiting.execution, set[tuple[int, int | None]]()
+        for step in waiting.stored.steps:
+            if step.state >= TASK_ENDED_FROM:
+                ended.add((step.task, step.place))
+        record, names = execution.machine.record, list(waiting.definition.tasks)
+        for child, name, index in self._offspring.pop(execution.id, ()):
+            task = names.index(name)
+            units = [task]
+            if index is not None:
+                units = record.maps[task].units[index : index + 1] if task in record.maps else []
+            is_over = execution.state.ended or any(
+                record.task_states[unit] >= TASK_ENDED_FROM for unit in units
+            )
+            if is_over and (task, index) not in ended:
+                self._end_orphan(child)
+
+    def _end_orphan(self, child: Execution) -> None:
+        """Cancel a run whose parent could not go on: when its own code is there, for its finally-tasks."""
+        if child.id in self.waiting:
+            self._orphans.add(child.id)
+        elif not child.state.ended:
+            words = f"its parent, run {child.parent}, could not go on"
+            self._executor.requests.request(child, "cancel", words, None)
 
     async def _know_children(self, waiting: Waiting) -> None:
         """Note which runs the bodies of a run have started, and how deep it is nested."""
         run = waiting.stored.run
         if run.child is not None and run.parent in self.waiting:
             self.waiting[run.parent].execution.children.add(waiting.execution)
+            by = json.loads(run.extra)["by"]
+            self._offspring[run.parent].append((waiting.execution, by["task"], by["index"]))
         for row in await self._call(self._journal.read_children, run.id):
             if row.child is not None:
                 by = json.loads(row.extra)["by"]
@@ -369,10 +407,14 @@ class DurableRuns:
                 executor.admission.enter(execution)
             else:
                 executor.guard(execution, executor.slot, execution)
-            return
-        if not execution.is_child:
-            executor.admission.go_on(execution)
-        executor.guard(execution, self._take_up, execution, found)
+        else:
+            if not execution.is_child:
+                executor.admission.go_on(execution)
+            executor.guard(execution, self._take_up, execution, found)
+            self._end_orphans(waiting)
+        if execution.id in self._orphans:
+            self._orphans.discard(execution.id)
+            self._end_orphan(execution)
 
     def _leave_waiting(self, execution: Execution, plan: Plan, found: Restored) -> None:
         """Have a machine that moves: what it comes to is written from now on, without waiting for an outcome."""

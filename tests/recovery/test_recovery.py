@@ -562,6 +562,32 @@ async def test_children_of_a_task_that_must_not_run_again_are_cancelled_whicheve
     assert world.begun["c"] == 1
 
 
+async def test_children_of_what_a_failing_run_does_not_begin_again_are_cancelled(world):
+    parent = {
+        "p": TaskDefinition(task="Parent"),
+        "bad": note("bad", gate="bad", fails=9),
+        "last": note("last", "p"),
+    }
+    jobs = [
+        JobDefinition(name="parent", tasks=parent, fail_fast=True),
+        JobDefinition(name="child", tasks={"c": note("c", gate="c")}),
+    ]
+    life = await Life(MemoryJournal(), jobs=jobs).__aenter__()
+    run = await life.server.start("parent")
+    await settle()
+    run.pause()
+    world.gate("bad").set()
+    await settle()
+    async with Life(await life.crash(), jobs=jobs) as life:
+        child = life.server.runs[run.id + 1]
+        run = life.server.runs[run.id]
+        with anyio.fail_after(60):
+            assert (await child.wait()).state is RunState.CANCELLED
+        assert "could not go on" in child.reason
+        await run.wait()
+        assert run.tasks["p"].state == "cancelled"
+
+
 async def test_the_end_of_a_map_that_was_not_written_is_written_when_the_run_goes_on(world):
     each = TaskDefinition(task="Note", map={"name": ["x", "y"], "value": {"$literal": [1, 2]}})
     definition = JobDefinition(name="etl", tasks={"each": each, "last": note("last", "each", gate="last")})
