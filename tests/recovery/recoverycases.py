@@ -209,10 +209,11 @@ class Lives:
         async with self._server(journal) as server:
             self._define(server)
             run = server.runs[self.number] if self.number in server.runs else await self._start(server)
-            while run.execution.waits_for:
+            while any(other.execution.waits_for for other in server.runs.values()):
                 await anyio.lowlevel.checkpoint()
-            if run.state in {RunState.PAUSED, RunState.PAUSING}:
-                run.resume()
+            for other in list(server.runs.values()):  # a crash may have taken that a child was resumed
+                if other.state in {RunState.PAUSED, RunState.PAUSING}:
+                    other.resume()
             await run.wait(LONG)
             crashes = [str(task.failure) for task in run.tasks.values() if str(task.state) == "crashed"]
             states = {name: str(task.state) for name, task in run.tasks.items()}
