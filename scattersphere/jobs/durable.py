@@ -397,8 +397,6 @@ class DurableRuns:
         execution, executor = waiting.execution, self._executor
         self._leave_waiting(execution, plan, found)
         self._registry.pin(execution.id, plan.versions, keep=True)
-        executor.observer.run_moved(execution, EventKind.RUN_RECOVERED)
-        execution.note_event(EventKind.RUN_RECOVERED, None, f"restart {execution.recovered}")
         for task in found.resets:
             execution.note_event(EventKind.TASK_RESET, task, "its result was not kept, and is needed again")
         if not found.facts.started:
@@ -423,6 +421,8 @@ class DurableRuns:
         if execution.recording is not None:
             execution.recording.is_submitted = True
         self._note(execution, found)
+        self._executor.observer.run_moved(execution, EventKind.RUN_RECOVERED)
+        execution.note_event(EventKind.RUN_RECOVERED, None, f"restart {execution.recovered}")
 
     def _note(self, execution: Execution, found: Restored) -> None:
         execution.failures.update(found.failures)

@@ -809,3 +809,16 @@ async def test_drain_waits_for_no_run_that_is_paused_or_has_no_code(world):
         assert all(run.waits_for.startswith("its code") for run in life.server.runs.values())
         with anyio.fail_after(60):
             await life.server.drain()
+
+
+async def test_a_run_that_is_cancelled_before_its_code_is_there_is_recovered_first(world):
+    life = await Life(MemoryJournal(), jobs=[job(a=note("a", gate="a"))]).__aenter__()
+    await life.server.start("etl")
+    await settle()
+    async with Life(await life.crash(), classes=()) as life:
+        run = life.server.runs[1]
+        run.cancel()
+        with anyio.fail_after(60):
+            await run.wait()
+        kinds = [str(event.kind) async for event in run.events()]
+        assert (kinds[0], kinds[-1]) == ("run-recovered", "run-ended")
