@@ -13,6 +13,7 @@ from scattersphere import JobDefinition, RunnableTask, Server, web
 from scattersphere.commands.access import Principal, Role
 from scattersphere.commands.limits import Limits
 from scattersphere.commands.table import COMMANDS
+from scattersphere.model.events import EventKind
 from scattersphere.model.states import TaskState
 from scattersphere.remote import TokenFile
 from scattersphere.testing import MemoryJournal
@@ -527,6 +528,9 @@ async def test_with_a_journal_the_ids_of_events_are_good_over_restarts():
         furnish(server)
         assert (await http.get("/jobs")).headers["scattersphere-journal"] == server.journal_id
         run = server.runs[run.id]
+        async for event in run.events():
+            if event.kind is EventKind.RUN_RECOVERED:
+                break
         run.cancel()
         await run.wait()
         every = ids((await http.get(f"/runs/{run.id}/events")).text)
