@@ -52,12 +52,10 @@ class Principal:
     role: Role
     patterns: tuple[str, ...] = ()
     credential: str = attrs.field(default="", repr=False)
-    unbounded: bool = attrs.field(init=False, repr=False)
+    unbounded: bool = attrs.field(
+        init=False, repr=False, default=attrs.Factory(lambda self: not self.patterns, takes_self=True)
+    )
     """Whether it may use its role on the server as a whole."""
-
-    @unbounded.default
-    def _unbounded(self) -> bool:
-        return not self.patterns
 
     def may_use(self, role: Role | None, *, whole_server: bool) -> bool:
         """Whether it may use a command that needs `role`, or one about the server as a whole."""

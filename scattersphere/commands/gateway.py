@@ -81,15 +81,13 @@ class Gateway:
     sessions: dict[str, SessionRecord] = attrs.field(factory=dict)
     large_definitions: anyio.Lock = attrs.field(factory=anyio.Lock)
     """Held while a large definition is read: one after the other."""
-    runs: Mapping[int, Run] = attrs.field(init=False, repr=False)
+    runs: Mapping[int, Run] = attrs.field(
+        init=False, repr=False, default=attrs.Factory(lambda self: self.server.runs, takes_self=True)
+    )
     """The live runs of the server, and the kept ended ones."""
     refused: int = 0
     """Connections that were turned away for want of room: a flood costs a number, and no line of the log."""
     _incidents: int = 0
-
-    @runs.default
-    def _runs(self) -> Mapping[int, Run]:
-        return self.server.runs
 
     def incident(self, exc: BaseException) -> dict[str, Any]:
         """Log a defect with its traceback, and return the error that tells the client only its number."""

@@ -52,12 +52,14 @@ class CommandSpec:
     extra: str | None = None
     whole: str | None = None
 
-    changes: bool = attrs.field(init=False)
+    changes: bool = attrs.field(
+        init=False,
+        default=attrs.Factory(
+            lambda self: self.role is not None and self.role.covers(Role.RUNNER) and self.method != "GET",
+            takes_self=True,
+        ),
+    )
     """Whether it may change anything: who only looks has no right to."""
-
-    @changes.default
-    def _changes(self) -> bool:
-        return self.role is not None and self.role.covers(Role.RUNNER) and self.method != "GET"
 
 
 COMMANDS: dict[str, CommandSpec] = {}

@@ -35,7 +35,7 @@ class Attempt(TaskContext):
 
     __slots__ = ("__dict__", "attempt_number", "execution", "handle", "planned", "unit")
 
-    index: int | None = None
+    index: int | None = None  # pyright: ignore[reportIncompatibleMethodOverride] - read for each line and look
     awaiting: Invocation | None = None
     """What has the loop await something for a body that is no coroutine."""
     began_at: float | None = None

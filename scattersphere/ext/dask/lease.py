@@ -12,7 +12,7 @@ import asyncio
 import time
 from contextlib import suppress
 
-import dask
+import dask.config
 from distributed.comm.addressing import get_address_host_port
 
 PULSES = 5

@@ -13,7 +13,7 @@ import uuid
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-import dask
+import dask.config
 from dask.utils import parse_timedelta
 from distributed import SchedulerPlugin
 

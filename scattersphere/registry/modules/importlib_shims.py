@@ -326,7 +326,7 @@ class BuiltinsShim(ModuleType):
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
         """The dict from which the version's functions take what is built in; the host's for what outlives a release."""
-        return self._namespace.builtins or vars(builtins)
+        return self._namespace.builtins or builtins.__dict__
 
     def __getattr__(self, name: str) -> Any:
         try:
