@@ -38,7 +38,7 @@ FOUND = 10
 HAS_GC = 1 << 14
 """Py_TPFLAGS_HAVE_GC of a type: the collector sees what its instances hold."""
 
-SIMPLE = frozenset(
+SIMPLE: frozenset[type] = frozenset(
     {
         object,
         str,
