@@ -617,6 +617,7 @@ class Server(AsyncResource):
         `BusyError`, `ConflictError` where `key` stands for another job or other parameters.
         """
         self._require_open()
+        check_text(user, "user")
         definition, plan = await self._jobs.ready(job)
         earlier = None if key is None else await self._earlier(definition, key, user)
         if plan is not None or not isinstance(job, str):  # perhaps it was judged in a thread
@@ -671,6 +672,7 @@ class Server(AsyncResource):
             check_text(known, "the path of a task")
         if args is not None:
             check_mapping(args, "args")
+        check_text(user, "user")
         args = dict(args or {})
         definition = job_of_task(self._registry.find(known), args)
         earlier = None if key is None else await self._earlier(definition, key, user)
@@ -702,6 +704,7 @@ class Server(AsyncResource):
         `UnresolvedError` where the latest does not fit, `BusyError`.
         """
         self._require_open()
+        check_text(user, "user")
         earlier = await self._history.get(run_id)
         return await self._started(
             await self._factory.rerun(

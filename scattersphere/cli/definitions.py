@@ -16,6 +16,8 @@ Exit codes: 0 nothing is wrong, 2 the command line is wrong, 3 a file is wrong o
 cannot be read."""
 FILE = click.Path(dir_okay=False, allow_dash=True)
 FORMATS = ("tree", "svg", "mermaid", "dot")
+FROM_A_SERVER = 100
+"""The most times that the command `next` of a server tells."""
 
 BUNDLES = click.option(
     "--bundle",
@@ -95,6 +97,8 @@ def next_times(
 
         if since is not None:
             raise click.UsageError("--since is for a FILE: a server counts from now on")
+        if count > FROM_A_SERVER:
+            raise click.UsageError(f"a server tells {FROM_A_SERVER} times at most: write -n {FROM_A_SERVER}")
         next_at(file, only, count, where, as_json=as_json)
     from scattersphere.cli.timing import print_next  # noqa: PLC0415 - as above
     from scattersphere.errors import DefinitionError  # noqa: PLC0415 - as above

@@ -108,9 +108,10 @@ class Gateway:
         Raises `RequestError` (`no-such-run`), `JournalError`.
         """
         with suppress(NoSuchRunError):
-            run = self.runs.get(number) or await self.server.history.get(number, results=results)
-            if self.sees_run(principal, run):
-                return run
+            history, live = self.server.history, self.runs.get(number)
+            run = live or await history.get(number, results=False)
+            if self.sees_run(principal, run):  # only now may its code be loaded
+                return await history.get(number) if results and live is None else run
         raise RequestError("no-such-run", f"no run {number}", field="run")
 
     def sees_run(self, principal: Principal, run: Run) -> bool:

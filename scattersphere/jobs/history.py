@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
@@ -119,7 +120,7 @@ class History:
         check_count(before, "before", optional=True)
         check_count(limit, "limit")
         wanted = _Wanted(job, _state(state), _instant(since), where)
-        found = [record for record in self._in_memory(before) if wanted.takes(record)][:limit]
+        found = list(islice(filter(wanted.takes, self._in_memory(before)), limit))
         if self._durable is not None:
             found += await self._in_journal(self._durable, wanted, before, limit)
         return sorted(found, key=lambda record: -record.id)[:limit]

@@ -214,7 +214,7 @@ def _room(widths: Sequence[int], most: int) -> int:
 
 
 def _narrow(widths: list[int], most: int) -> None:
-    """Take from the widest columns until there is room for all; return whether that was needed."""
+    """Take from the widest columns until there is room for all."""
     while sum(widths) > most and max(widths) > NARROWEST:
         widths[widths.index(max(widths))] -= 1
 

@@ -102,7 +102,12 @@ def _strip(rows: list[ListedRun], base: str) -> Markup:
 
 
 def _takes_gzip(request: Request) -> bool:
-    return "gzip" in request.headers.get("accept-encoding", "")
+    """Whether the client takes gzip (RFC 9110, 12.5.3)."""
+    for each in request.headers.get("accept-encoding", "").lower().split(","):
+        coding, _, weight = each.partition(";")
+        if coding.strip() == "gzip":
+            return weight.replace(" ", "") not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
+    return False
 
 
 def asset(request: Request, name: str) -> Response | None:

@@ -358,3 +358,9 @@ def test_tokens_lie_in_the_state_folder_and_what_is_printed_into_a_file_is_priva
     assert "say once who it is for" in shell(tmp_path, "token", "create", "--role", "viewer", status=2).stderr
     shell(tmp_path, "token", "revoke", "ann", "--state", state)
     assert shell(tmp_path, "token", "list", "--state", state).stdout == ""
+
+
+def test_more_times_than_a_server_tells_are_refused_before_it_is_asked() -> None:
+    done = CliRunner().invoke(cli, ["next", "job", "-n", "101", "--at", "127.0.0.1:1"])
+    assert done.exit_code == 2
+    assert "write -n 100" in done.output

@@ -148,7 +148,7 @@ def test_the_key_of_a_call_names_its_client() -> None:
     ("there", "words"),
     [
         ((WIRE, (3, 9), "1.0"), "runs Python 3.9 and the engine Python 3.11"),
-        ((WIRE, (3, 11), "0.9"), "has scattersphere 0.9 and the engine 1.0"),
+        ((WIRE, (3, 11), "0.9"), "has scattersphere 0.9 and the engine 1.0,"),
         ((WIRE + 1, (3, 11), "1.0"), "install the same there"),
         ((WIRE, [3, 11], "1.0"), ""),
     ],
@@ -215,6 +215,37 @@ async def test_a_call_is_lost_when_it_has_certainly_ended_and_not_before(side, w
         worker_of_a_lease.ended = True
     await told(side, (KEY, Signal.LOST))
     assert side.dask.told == [(KEY, Signal.LOST)]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_call_that_dask_has_moved_is_lost_no_sooner(side, worker_of_a_lease):
+    welcome(side, "w2")
+    place(side, "w2")
+    welcome(side, "w1")
+    side.dask.workers["w1"] = SimpleNamespace(processing=[])
+    side.say("w1", [("", int(Signal.PULSE), pickle.dumps((10.0, 0.0)))])
+    side.dask.tasks[KEY].processing_on.address = "w1"  # without a transition
+    del side.dask.workers["w1"]
+    side.transition(KEY, "processing", "released")
+    await worker_of_a_lease.looked.wait()
+    assert not side.dask.told
+    worker_of_a_lease.ended = True
+    await told(side, (KEY, Signal.LOST))
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_worker_that_says_nothing_keeps_an_engine_out_no_longer_than_its_lease(
+    side, worker_of_a_lease, monkeypatch
+):
+    monkeypatch.setattr(lease, "LOOK", 0.001)
+    await side.greet(CLIENT)
+    side.dask.workers["w2"] = SimpleNamespace(processing=[])
+    welcome(side, "w2")
+    side.say("w2", [("", int(Signal.PULSE), pickle.dumps((10.0, 0.0)))])
+    side.remove_client(side.dask, CLIENT)
+    worker_of_a_lease.now += 10.0 + lease.MARGIN
+    with anyio.fail_after(PATIENCE):
+        await side.greet("another")
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

@@ -26,7 +26,7 @@ from scattersphere.engine.backends.workerlane import is_small
 from scattersphere.engine.loops import TrioLoop, current_loop
 from scattersphere.ext.dask import lease
 from scattersphere.ext.dask.handle import DaskHandle, died, lost
-from scattersphere.ext.dask.messages import ASK, NEWS, Fence, Signal, Terms, key_of
+from scattersphere.ext.dask.messages import ASK, NEWS, Fence, Signal, Terms, client_of, key_of
 from scattersphere.ext.dask.scheduler import SchedulerSide
 from scattersphere.ext.dask.site import carry_out
 from scattersphere.ext.dask.values import DaskValue
@@ -94,7 +94,7 @@ class DaskBackend:
         """None while there is no scheduler."""
         self._met = ""
         """The id of the client that met the scheduler last."""
-        self._fence = Fence("", 0.0)
+        self._fence = Fence("", 0.0, 0.0)
         self._again: asyncio.Event | None = None
         """Set when a scheduler that was lost is there again, the same one."""
         self._watch: asyncio.Task[None] | None = None
@@ -263,14 +263,15 @@ class DaskBackend:
         self._client = None
         self._set_limit(0)
         again = self._again = asyncio.Event()
-        self.spawn(self._end_lost(list(self._handles.values()), again, self._fence.seconds))
+        # Calls of an earlier scheduler, if there are any yet, wait for a fence of their own.
+        lost_now = [call for key, call in self._handles.items() if client_of(key) == self._met]
+        self.spawn(self._end_lost(lost_now, again, self._fence))
 
-    async def _end_lost(self, calls: list[DaskHandle], again: asyncio.Event, seconds: float) -> None:
+    async def _end_lost(self, calls: list[DaskHandle], again: asyncio.Event, fence: Fence) -> None:
         """End calls when the scheduler is there again, for it knows that they have ended, or when that is certain."""
-        if await lease.refuses(self._given.address):  # it has ended: its workers notice, or their lease is up
-            seconds = min(seconds, lease.seconds() + lease.MARGIN)
+        ended = await lease.refuses(self._given.address)  # then its workers notice, or their lease is up
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(fence.lease if ended else fence.seconds):
                 await again.wait()
         for call in calls:
             call.end(lost(f"the Dask scheduler {self._given.address} is gone"))

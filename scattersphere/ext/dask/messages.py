@@ -153,8 +153,8 @@ class Terms(NamedTuple):
             )
         if library != self.library or wire != self.wire:
             return (
-                f"{who} has scattersphere {library} and the engine {self.library}: "
-                f"install the same there (scattersphere[dask]=={self.library}')"
+                f"{who} has scattersphere {library} and the engine {self.library}, "
+                f"of protocols {wire} and {self.wire}: install the same there (scattersphere[dask]=={self.library})"
             )
         return ""
 
@@ -166,6 +166,8 @@ class Fence(NamedTuple):
     """The one that it has met: if it meets the same again, that one knows."""
     seconds: float
     """After which they have certainly ended, if it meets another one, or none."""
+    lease: float
+    """The same where it is known that the scheduler has ended: the longest lease of a worker."""
 
 
 class CallOrder(NamedTuple):

@@ -8,9 +8,11 @@ hears of the task, and its engine is told that the first place was lost; what to
 from __future__ import annotations
 
 import asyncio
+import math
 import pickle
 import uuid
 from collections import defaultdict
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import dask.config
@@ -39,6 +41,8 @@ class SchedulerSide(SchedulerPlugin):
         """The calls that a worker was given, and which one."""
         self._leased: dict[str, float] = {}
         """By worker: until when it may go on with its calls without a word from here."""
+        self._longest = 0.0
+        """The longest lease that a worker has told."""
         self._ends: dict[str, asyncio.Task[None]] = {}
         """Workers that Dask has let go of, and what waits until nothing executes there any more."""
         self._losing: set[str] = set()
@@ -71,14 +75,15 @@ class SchedulerSide(SchedulerPlugin):
         """
         if formerly:
             self.remove_client(self._scheduler, formerly)
-        for workers in list(self._leaving.values()):
-            for left in list(workers.values()):
-                await left.wait()
         self._watching.setdefault(client, asyncio.Event())
+        for workers in list(self._leaving.values()):
+            for worker, left in list(workers.items()):
+                await self._until_left(worker, left)
         here = Terms.here()
         # So long it may take until it is noticed here that nothing comes from an engine any more.
         silence = parse_timedelta(dask.config.get("distributed.comm.timeouts.tcp"))
-        fence = Fence(self._id, silence + lease.seconds() + lease.MARGIN)
+        longest = max(lease.seconds(), self._longest) + lease.MARGIN
+        fence = Fence(self._id, silence + longest, longest)
         return (here.wire, here.python, here.library), self._scheduler.total_nthreads, fence
 
     async def watch(self, client: str) -> None:
@@ -114,6 +119,13 @@ class SchedulerSide(SchedulerPlugin):
             for worker in self._ends:
                 self._leaving[client][worker] = asyncio.Event()
 
+    async def _until_left(self, worker: str, left: asyncio.Event) -> None:
+        """Wait until a worker has said so, or its lease is up: one that says nothing keeps nobody out for ever."""
+        while not left.is_set() and lease.clock() < self._leased.get(worker, math.inf):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(lease.LOOK):
+                    await left.wait()
+
     def _has_left(self, client: str, worker: str) -> None:
         workers = self._leaving.get(client, {})
         if (event := workers.pop(worker, None)) is not None:
@@ -130,7 +142,9 @@ class SchedulerSide(SchedulerPlugin):
             if word == Signal.HELLO:
                 self._welcome(worker)
             elif word == Signal.PULSE:
-                self._leased[worker] = lease.clock() + pickle.loads(payload)[0] + lease.MARGIN  # noqa: S301 - from a worker of ours
+                granted = pickle.loads(payload)[0]  # noqa: S301 - from a worker of ours
+                self._longest = max(self._longest, granted)
+                self._leased[worker] = lease.clock() + granted + lease.MARGIN
                 self._hear(worker, [("", Signal.PULSE, payload)])
             elif word == Signal.LEFT:
                 self._has_left(key, worker)
@@ -205,15 +219,17 @@ class SchedulerSide(SchedulerPlugin):
 
     def _tell_when_over(self, key: str, word: Signal, payload: bytes) -> None:
         """Tell an engine that a call was lost, when it certainly executes no more."""
-        worker = self._placed.get(key, "")
-        if worker in self._scheduler.workers or self._end_of(worker) is None:
+        # Any worker that is gone may have it: Dask moves a task to another one ("stealing") without a transition.
+        gone = self._leased.keys() - self._scheduler.workers.keys()
+        ends = {end for end in map(self._end_of, gone) if end is not None}
+        if not ends:
             self._tell(client_of(key), [(key, word, payload)])
         elif key not in self._losing:
             self._losing.add(key)
-            self._aside(self._tell_later(key, self._ends[worker], (key, word, payload)))
+            self._aside(self._tell_later(key, ends, (key, word, payload)))
 
-    async def _tell_later(self, key: str, end: asyncio.Task[None], frame: Frame) -> None:
-        await asyncio.wait({end})
+    async def _tell_later(self, key: str, ends: set[asyncio.Task[None]], frame: Frame) -> None:
+        await asyncio.wait(ends)
         self._losing.discard(key)
         self._tell(client_of(key), [frame])
 

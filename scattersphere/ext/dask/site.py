@@ -245,7 +245,7 @@ class Site(WorkerPlugin):
             if guest is not None:
                 guest.left = True
         for call in calls:
-            call.hear(Signal.KILL, b"")
+            call.lose("was left by its engine")
         # What does not end by itself takes a second.
         threading.Thread(
             target=self._take_leave, args=(client, guest), name="scattersphere-leave", daemon=True
