@@ -127,10 +127,13 @@ def test_a_forked_child_that_lives_on_does_not_keep_the_lock(path):
     def holds():
         journal = SqliteJournal(path)
         journal.open(Loop())
+        forked, tell = os.pipe()
         if os.fork() == 0:  # lives until the test closes the pipe
             os.close(into)
+            os.write(tell, b".")  # the fork is over: what it does in the child has been done
             os.read(out, 1)
             os._exit(0)
+        os.read(forked, 1)
         os.kill(os.getpid(), signal.SIGKILL)
 
     in_child(holds)
