@@ -731,7 +731,7 @@ class Server(AsyncResource):
         if self._durable is None:
             return self._factory.start(definition, params, child_of=attempt, plan=plan)
         key = self._durable.child_key(attempt)
-        known = await self._durable.known_child(key, definition, params, attempt)
+        known, key = await self._durable.known_child(key, definition, params, attempt)
         if known is not None:
             return known
         self._require_open(draining=True)

@@ -221,24 +221,14 @@ class AttemptRunner:
             planned = execution.plan.tasks[machine.record.task_of(unit)]
             attempt = Attempt(execution, unit, planned, machine.record.attempts[unit] + 1)
             attempt.index = machine.record.index_of(unit)
-            if recording is not None and recording.holds_start(attempt, partial(self._start_late, attempt)):
+            if recording is not None and recording.holds_start(
+                attempt, partial(self._start_late, execution, unit)
+            ):
                 units.remove(unit)
 
-    def _start_late(self, attempt: Attempt) -> None:
-        """Start an attempt whose start is durable by now."""
-        execution, unit = attempt.execution, attempt.unit
-        self._now = now = self._clock()
-        context = execution.context
-        if context is None:
-            attempt.handle = handle = self._launch(attempt)
-        else:
-            attempt.handle = handle = context.copy().run(self._launch, attempt)
-        current_attempt.set(None)
-        if handle is not None and execution.machine.record.task_states[unit] not in NOT_BEGUN:
-            execution.live[unit] = attempt
-            self._suspended(attempt, now)
-        if execution.watchers is not None:
-            self._host.news[execution] = None
+    def _start_late(self, execution: Execution, unit: int) -> None:
+        """Have an attempt started whose start is durable by now: in a slice, as all others."""
+        self.taken.append((execution, [unit]))
         self._host.wake()
 
     def _launch(self, attempt: Attempt) -> Any:

@@ -107,16 +107,16 @@ class JobExecutor:
         self.surroundings: Surroundings | None = Surroundings(factories) if factories else None
         self.instance: str = secrets.token_hex(4)
         self.identity: str = self.instance
+        """What keys that are handed to other systems begin with: the journal's id, where there is one."""
         self.life: int = 0
         """The life of the journal; 0 where there is none."""
-        """What keys that are handed to other systems begin with: the journal's id, where there is one."""
         self.recorder: Recorder | None = None
         """What writes runs into the journal; None without one."""
         self.attempt_left: anyio.Event | None = None
+        """Set when an attempt has ended, while the Server is being closed."""
         self._waiting_for_ends: anyio.CancelScope | None = None
         self._hurries = False
         """Whether what is suspended is killed without waiting for clean-up."""
-        """Set when an attempt has ended, while the Server is being closed."""
         self.is_suspending: bool = False
         """Whether the Server is being closed, and what lives goes on at its next start."""
         self.child_starter: Callable[[Attempt, str, Mapping[str, Any] | None], Any]
@@ -339,7 +339,7 @@ class JobExecutor:
                 self.admission.give_back(execution)
                 self.admit()
             return
-        if execution.state is not RunState.QUEUED or execution.is_suspended:
+        if execution.state is not RunState.QUEUED or execution.is_suspended or execution.is_end_held:
             return
         execution.started_at = self.clock()
         if execution.remaining is not None:

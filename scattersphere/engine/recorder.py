@@ -324,6 +324,8 @@ class Recorder:
             del self._waiting[event]
         if not done:
             self.check()
+            if self.is_open and not self.is_lost:  # the failure that woke this is over by now
+                raise JournalError("the journal could not commit for a moment: ask again whether it has")
             raise SuspendedError("the Server was closed before the journal had committed this")
 
     def _wake_waiting(self, *, lasting: bool = True) -> None:
@@ -429,7 +431,9 @@ def failure_text(failure: Failure | None, **more: Any) -> str | None:
 class Recording:
     """Writes what happens to one run, and holds back what must be durable first."""
 
-    def __init__(self, recorder: Recorder, execution: Execution, durability: DurabilityLevel) -> None:
+    def __init__(  # noqa: PLR0915 - its state, line by line
+        self, recorder: Recorder, execution: Execution, durability: DurabilityLevel
+    ) -> None:
         self.recorder = recorder
         self.execution = execution
         self.durability = durability
@@ -460,6 +464,8 @@ class Recording:
         """Which of them wait, and what tells the machine."""
         self._given_up: dict[Attempt, list[Callable[[], object]]] = {}
         """Attempts whose giving up is at the gate, each with what is told after it: how it has ended meanwhile."""
+        self._may_begin: set[int] = set()
+        """Units whose start is durable, and that are started next."""
         self._written = 0
         self._lines = 0
         self._told: dict[int, int] = {}
@@ -494,6 +500,10 @@ class Recording:
         self.recorder.written(more)
         changes.then(partial(self.recorder.host.guard, self.execution, self._submitted))
         self.recorder.write(changes.rows, changes.committed)
+
+    def give_up_row(self) -> None:
+        """The run cannot be written, and has ended because of that: nobody waits for its row any more."""
+        self._submitted()
 
     def _submitted(self) -> None:
         self.is_committed = True
@@ -704,9 +714,17 @@ class Recording:
         task = machine.record.task_of(unit)
         if not self.fruitless and task not in self._fails:
             return False
+        if unit in self._may_begin:
+            self._may_begin.discard(unit)
+            return False
         step = self._step(unit, RUNNING, ValueForm.NONE, None, None)
         started = self.micros(self.recorder.host.clock())
-        self._write_now(launch, step._replace(attempts=attempt.attempt_number, started=started))
+
+        def durable() -> None:
+            self._may_begin.add(unit)
+            launch()
+
+        self._write_now(durable, step._replace(attempts=attempt.attempt_number, started=started))
         return True
 
     def _write_now(self, then: Callable[[], object], *rows: Row) -> None:
@@ -730,12 +748,14 @@ class Recording:
 
         if not self.recorder.is_open or self.recorder.is_lost:
             ended()
-            return
-        self._write_now(ended)
+        elif not self.is_submitted:  # its row comes first, and has all of this in its transaction
+            self.when_committed(ended)
+        else:
+            self._write_now(ended)
 
     def close(self) -> None:
         """The run has ended: what was not written yet is, and nothing more."""
-        if self.recorder.is_open:
+        if self.recorder.is_open and self.is_submitted:  # else all of it is written with its row, if that is
             changes = RunChanges()
             self.add_to(changes)
             if changes.rows:

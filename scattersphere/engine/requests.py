@@ -63,6 +63,8 @@ class RunRequests:
         self._deadlines = deadlines
         self.cancel_waiting: Callable[[Execution, str, str | None], None] | None = None
         """Ends a run of an earlier life that waits for its code."""
+        self._late: dict[Execution, str] = {}
+        """What is to be asked of child runs that wait for their code, when that is there."""
 
     # ---- requests on a run
 
@@ -79,6 +81,7 @@ class RunRequests:
                 raise RunStateError(
                     f"run {execution.id} waits for {execution.waits_for}; it can only be cancelled"
                 )
+            self._late.pop(execution, None)
             self.cancel_waiting(execution, verb, reason)
             return
         try:
@@ -146,7 +149,15 @@ class RunRequests:
         elif starter.execution.pausing:
             self._ask_child(child, "pause")
 
+    def ask_late(self, child: Execution) -> None:
+        """Ask of a child that goes on what was asked of its parent while its code was not there."""
+        if verb := self._late.pop(child, ""):
+            self._ask_child(child, verb)
+
     def _ask_child(self, child: Execution, verb: str) -> None:
+        if child.waits_for and verb in {"pause", "resume"}:
+            self._late[child] = verb
+            return
         reason = f"its parent, run {child.parent}, is ending"
         parent = None if child.started_by is None else child.started_by.execution
         grace = self._host.grace if parent is None or parent.grace is None else parent.grace

@@ -79,6 +79,9 @@ DEFINITIONS = 100
 ChildKey = tuple[int, str, "int | None", int, int]
 """(parent, task, index, try, n): the n-th run that this try of a task has started."""
 
+DISPLACED = 1 << 32
+"""What is added to the number of a child in whose place an interrupted attempt had started another one."""
+
 
 class Waiting(NamedTuple):
     """An unfinished run that does not go on yet: its code is not there."""
@@ -306,11 +309,11 @@ class DurableRuns:
         try:
             plan = await self._plan(waiting, adopted)
             found = await self._restored(waiting, plan)
-        except NO_CODE as error:
+        except Exception as error:  # noqa: BLE001 - also a full disk: others go on, and it is tried again
             execution.waits_for = f"its code: {error}"[:2000]
             return
         if self.waiting.pop(execution.id, None) is not None:  # else it was cancelled meanwhile
-            self._go_on(waiting, plan, found)
+            self._executor.guard(execution, self._go_on, waiting, plan, found)
 
     async def _plan(self, waiting: Waiting, adopted: dict[str, BundleVersion]) -> Plan:
         """Compile the definition of a run with the code that it had. Raises what `Jobs.compiled` and `adopt` do."""
@@ -362,9 +365,10 @@ class DurableRuns:
     def _make(self, stored: StoredRun, definition: JobDefinition) -> Execution:
         """Make the record of a run without its code: it can be looked at, and cancelled."""
         run, executor = stored.run, self._executor
-        params = _params_of(stored, definition)
-        execution = executor.make(run.id, bare_plan(definition), params)
         extra = json.loads(run.extra)
+        given = frozenset(extra.get("given_secrets", ()))
+        execution = executor.make(run.id, bare_plan(definition), _params_of(stored, definition, given))
+        execution.given_secrets = given
         execution.created_at = _clock(execution, run.created)
         execution.secrets = frozenset(run.secrets)
         execution.key, execution.user = run.key, run.user
@@ -410,6 +414,7 @@ class DurableRuns:
                 executor.admission.go_on(execution)
             executor.guard(execution, self._take_up, execution, found)
             self._end_orphans(waiting)
+        executor.guard(execution, executor.requests.ask_late, execution)
         if execution.id in self._orphans:
             self._orphans.discard(execution.id)
             self._end_orphan(execution)
@@ -573,6 +578,7 @@ class DurableRuns:
             more = await self.recorder.ready(recording.execution.plan)
         except Exception as error:  # noqa: BLE001 - its files may be gone by now
             self._executor.crash_run(recording.execution, error)
+            recording.give_up_row()
             if len(rows) > 1 and self.recorder.is_open:
                 self.recorder.write(rows[1:])
             return
@@ -648,23 +654,28 @@ class DurableRuns:
 
     async def known_child(
         self, key: ChildKey, definition: JobDefinition, params: Mapping[str, Any] | None, attempt: Attempt
-    ) -> Run | None:
-        """Return the run that an earlier, interrupted attempt has started in this place, if it was the same."""
-        number = self._children.get(key)
-        if number is None:
-            return None
-        run = self._factory.runs.get(number) or await self.revive(number)
-        if run is None or run.job != definition.name or not _same_params(run.execution, params):
+    ) -> tuple[Run | None, ChildKey]:
+        """Return the run that an earlier, interrupted attempt has started in this place, if it was the same.
+
+        Else None, and the key for a new one: that of another run stands for that run for ever.
+        """
+        while True:
+            number = self._children.get(key)
+            if number is None:
+                return None, key
+            run = self._factory.runs.get(number) or await self.revive(number)
+            if run is not None and run.job == definition.name and _same_params(run.execution, params):
+                break
             attempt.log.warning(
                 "has started another run here before it was interrupted, run %s; now it starts a new one",
                 number,
             )
-            return None
+            key = (*key[:4], key[4] + DISPLACED)
         execution = run.execution
         if not execution.state.ended:
             execution.started_by = attempt
             attempt.execution.children.add(execution)
-        return run
+        return run, key
 
     # ---- runs that have ended
 
@@ -766,11 +777,6 @@ class DurableRuns:
 
         return await self._call(find)
 
-    async def request_of(self, number: int) -> bytes | None:
-        """Return the digest of what a run was asked with."""
-        found = await self._call(self._journal.read_runs, [number])
-        return found[0].run.request if found else None
-
     # ---- closing
 
     def survives(self, execution: Execution) -> bool:
@@ -835,10 +841,10 @@ def _definition_of(text: str) -> JobDefinition:
     return reading.definition
 
 
-def _params_of(stored: StoredRun, definition: JobDefinition) -> dict[str, Any]:
-    """Return the parameters of a run; secrets that were not given have their defaults."""
+def _params_of(stored: StoredRun, definition: JobDefinition, given: frozenset[str]) -> dict[str, Any]:
+    """Return the parameters of a run, without the secrets that were given; others have their defaults."""
     params: dict[str, Any] = json.loads(stored.run.params)
-    for name in stored.run.secrets:
+    for name in set(stored.run.secrets) - given:
         declared = definition.params.get(name)
         params[name] = getattr(declared, "default", declared)
     return {name: params[name] for name in definition.params if name in params}

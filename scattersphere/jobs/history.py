@@ -20,7 +20,7 @@ from scattersphere.model.dicts import iso
 from scattersphere.model.states import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from scattersphere.abc.journal import StoredRun
     from scattersphere.engine.run import Run
@@ -120,9 +120,10 @@ class History:
         check_count(before, "before", optional=True)
         check_count(limit, "limit")
         wanted = _Wanted(job, _state(state), _instant(since), where)
+        known = frozenset(self._runs)  # now: one that leaves memory while the journal is read is listed once
         found = list(islice(filter(wanted.takes, self._in_memory(before)), limit))
         if self._durable is not None:
-            found += await self._in_journal(self._durable, wanted, before, limit)
+            found += await self._in_journal(self._durable, wanted, before, limit, known)
         return sorted(found, key=lambda record: -record.id)[:limit]
 
     def _in_memory(self, before: int | None) -> Iterator[RunSummary]:
@@ -131,13 +132,18 @@ class History:
                 yield record_of(self._runs[number])
 
     async def _in_journal(
-        self, durable: DurableRuns, wanted: _Wanted, before: int | None, limit: int
+        self,
+        durable: DurableRuns,
+        wanted: _Wanted,
+        before: int | None,
+        limit: int,
+        known: Collection[int],
     ) -> Records:
         found: list[RunSummary] = []
         while len(found) < limit:
             rows = await durable.find_runs(wanted.job, wanted.state, wanted.since, before, PAGE)
             for stored in rows:
-                if stored.run.id in self._runs:  # what memory has is newer
+                if stored.run.id in known:  # what memory had is newer; by now it may have let go of it
                     continue
                 record = _record_of(stored, await durable.definition_of(stored))
                 if wanted.takes(record):

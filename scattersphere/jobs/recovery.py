@@ -42,7 +42,7 @@ from scattersphere.logs.failures import shorten
 from scattersphere.model.states import RunRestart, TaskRestart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from scattersphere.abc.journal import AttemptRow, Row, RunStateRow, StepRow, StoredRun
     from scattersphere.engine.machine.graph import CompiledGraph
@@ -345,8 +345,3 @@ def _drop(units: dict[int, _Unit], instances: Mapping[int, list[int]], graph: Co
 def count_moves(stored: StoredRun) -> int:
     """Return how many moves of the run were written."""
     return max((row.first + len(row.moves) // 8 for row in stored.moves), default=0)
-
-
-def versions_of(runs: Iterable[StoredRun]) -> set[tuple[str, str]]:
-    """Return (bundle, digest) of all code that these runs use, but for the host's own."""
-    return {(name, digest) for stored in runs for name, digest in stored.run.bundles if digest}

@@ -127,6 +127,11 @@ def check_again(earlier: Execution, code: str) -> None:
         raise ArgumentError(f'code is "pinned" or "latest", not {code!r}')
     if not earlier.state.ended:
         raise RunStateError(f"run {earlier.id} is {earlier.state}; it can be run again when it has ended")
+    if lost := sorted(earlier.given_secrets - earlier.params.keys()):
+        raise RunStateError(
+            f"run {earlier.id} cannot be run again: the journal does not have the secret that it was given by value "
+            f"({', '.join(lost)}); start {earlier.plan.job!r} with it"
+        )
 
 
 @asynccontextmanager

@@ -149,7 +149,12 @@ class IdempotencyKeys:
             run, asked = earlier, request_of(earlier)
         else:
             return None
-        if asked != request:
+        lost = (
+            run.execution.given_secrets - run.execution.params.keys()
+        )  # no journal has them: nor are they compared
+        if asked != attrs.evolve(
+            request, params={name: value for name, value in request.params.items() if name not in lost}
+        ):
             raise ConflictError(f"key {key!r} stands for run {run.id}: another job or other parameters")
         return run
 

@@ -47,13 +47,18 @@ def _upsert(table: str, row: Any, key: int) -> str:
 
 RUN_COLUMNS = tuple(name for name in RunRow._fields if name != "bundles")
 STATE_COLUMNS = RunStateRow._fields
-STEP_COLUMNS = StepRow._fields
 
 _DEFINITION = _upsert("definition", DefinitionRow, 1).partition("DO ")[0] + "DO NOTHING"
 _BUNDLE = "INSERT INTO bundle(digest, bytes, content) VALUES(?, ?, ?) ON CONFLICT(digest) DO NOTHING"
+_PLACES = {name: f"?{number}" for number, name in enumerate(RUN_COLUMNS, 1)}
+# A key stays with the run that had it first: one run without its key is better than no journal.
+_FREE_KEY = (  # noqa: S608 - of names of columns
+    "CASE WHEN EXISTS(SELECT 1 FROM run WHERE job = {job} AND user = {user} AND key = {key} AND id <> {id}) "
+    "THEN NULL ELSE {key} END"
+).format(**_PLACES)
 _RUN = (
-    f"INSERT INTO run({', '.join(RUN_COLUMNS)}) VALUES({', '.join('?' * len(RUN_COLUMNS))}) "
-    "ON CONFLICT(id) DO NOTHING"
+    f"INSERT INTO run({', '.join(RUN_COLUMNS)}) "
+    f"VALUES({', '.join((_PLACES | {'key': _FREE_KEY}).values())}) ON CONFLICT(id) DO NOTHING"
 )
 _RUN_BUNDLE = "INSERT INTO run_bundle(run, name, digest) VALUES(?, ?, ?) ON CONFLICT(run, name) DO NOTHING"
 _META = "INSERT INTO meta(name, value) VALUES(?, ?) ON CONFLICT(name) DO UPDATE SET value = excluded.value"
