@@ -64,17 +64,23 @@ class _Clock:
 class _JumpingSelector(selectors.DefaultSelector):
     """Jumps over the time for which a loop would wait, unless something is ready or the clock is held."""
 
-    def __init__(self, clock: _Clock) -> None:
+    def __init__(self, clock: _Clock, loop: VirtualTimeLoop) -> None:
         super().__init__()
         self._clock = clock
+        self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait without a limit as always; jump over any other wait."""
         if timeout is None or timeout <= 0 or self._clock.held:
             return super().select(timeout)
+        if (
+            self._loop.has_no_timer_that_comes()
+        ):  # only a thread can wake it, and days must not pass until it does
+            return super().select(None)
         ready = super().select(0)
         if not ready:
             self._clock.jump(timeout)
+            self._loop.time_has_jumped()
         return ready
 
 
@@ -95,7 +101,16 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._clock = _Clock()
-        super().__init__(_JumpingSelector(self._clock))
+        super().__init__(_JumpingSelector(self._clock, self))
+
+    def has_no_timer_that_comes(self) -> bool:
+        """Whether all that waits for a time waits for ever, as `sleep_forever` does by a timer that is never due."""
+        timers: list[asyncio.TimerHandle] = getattr(self, "_scheduled", [])
+        return not timers or timers[0].when() == math.inf
+
+    def time_has_jumped(self) -> None:
+        """Take timers for due whose time cannot be told from now: else the loop would turn for ever without a jump."""
+        self._clock_resolution: float = max(TICK, 2 * math.ulp(self.time()))
 
     def time(self) -> float:
         """Return the virtual seconds since the loop was made."""

@@ -6,6 +6,7 @@ import threading
 import time
 
 import anyio
+import anyio.to_thread
 import pytest
 from rehearsedproject import make_project
 from virtualtime import both_loops, jumping
@@ -261,3 +262,18 @@ def test_a_timeout_that_is_a_bit_off_the_clock_comes_all_the_same(backend, first
             assert run.tasks["slow"].seconds >= limit - 1e-6
 
     anyio.run(main, **jumping(backend))
+
+
+def test_no_days_pass_while_a_thread_works_beside_a_task_that_sleeps_for_ever():
+    async def main():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep_forever)
+            await anyio.to_thread.run_sync(threading.Event().wait, 0.05)
+            passed = anyio.current_time()
+            await anyio.sleep(1.5)
+            tasks.cancel_scope.cancel()
+            return passed, anyio.current_time()
+
+    passed, after = anyio.run(main, backend_options={"loop_factory": VirtualTimeLoop})
+    assert passed < 1
+    assert after >= 1.5
