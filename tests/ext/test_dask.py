@@ -591,23 +591,6 @@ async def test_a_client_of_the_host_is_used_and_stays_open(bundle, address, kind
             await client.close()
 
 
-async def test_a_client_of_the_host_whose_line_breaks_costs_no_attempt(bundle, address, tmp_path):
-    flag = tmp_path / "go"
-    client = await anyio.to_thread.run_sync(lambda: distributed.Client(address, set_as_default=False))
-    try:
-        async with Server(grace=0.5, backends={"dask": DaskBackend(client)}) as server:
-            await server.register(bundle)
-            run = await start(server, "Loop", args={"until": str(flag)})
-            pid, _ = await begun(run)
-            client.loop.add_callback(client.scheduler_comm.comm.abort)
-            await until(lambda: begun_in(run)[-1][1] != str(pid))
-            assert not alive(pid)
-            flag.touch()
-            assert (await run.wait(PATIENCE)).succeeded, run.explain()
-    finally:
-        await anyio.to_thread.run_sync(client.close)
-
-
 async def test_a_wrong_address_is_said_when_the_server_opens(monkeypatch):
     monkeypatch.setattr(backend_module, "CONNECT_SECONDS", 0.2)
     with socket.socket() as taken:
