@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import threading
 from types import SimpleNamespace
 
 import anyio
@@ -13,10 +14,13 @@ from patience import PATIENCE
 
 pytest.importorskip("distributed")
 
+import dask.config
+
 from scattersphere.errors import MissingExtraError
 from scattersphere.ext.dask import lease
 from scattersphere.ext.dask.messages import HEAR, WIRE, Signal, Terms, client_of, key_of
 from scattersphere.ext.dask.scheduler import SchedulerSide
+from scattersphere.ext.dask.site import Site
 
 CLIENT = "Client-engine-1"
 KEY = key_of("etl/load", CLIENT, 7)
@@ -269,3 +273,30 @@ async def test_an_engine_is_greeted_when_nothing_executes_of_those_that_have_gon
         assert not greeted
         worker_of_a_lease.ended = True
     assert greeted
+
+
+@pytest.mark.parametrize(("written", "seconds"), [("20s", 20.0), ("500ms", 0.5), (7, 7.0), ("7", 7.0)])
+def test_a_lease_is_written_as_the_other_times_of_dask(written, seconds) -> None:
+    with dask.config.set({"scattersphere.lease": written}):
+        assert lease.seconds() == seconds
+
+
+def test_an_engine_that_leaves_a_worker_has_lost_its_calls_and_no_attempt() -> None:
+    """A client that finds its scheduler again keeps its id, and hears how its calls have ended."""
+    told, said = [], threading.Event()
+    loop = SimpleNamespace(add_callback=lambda send: (send(), said.set()))
+
+    def send(message):
+        told.extend((key, Signal(word)) for key, word, _ in message["frames"])
+
+    site = Site(SimpleNamespace(address="w1", loop=loop, batched_send=send))
+    lost = []
+    site._calls[KEY] = SimpleNamespace(lose=lost.append)
+    site.hear([(CLIENT, int(Signal.LEAVE), b"")])
+    assert lost == ["was left by its engine"]
+    assert not told  # not before the call has ended
+    with site._changed:
+        del site._calls[KEY]
+        site._changed.notify_all()
+    assert said.wait(PATIENCE)
+    assert told == [(CLIENT, Signal.LEFT)]

@@ -13,6 +13,7 @@ import time
 from contextlib import suppress
 
 import dask.config
+from dask.utils import parse_timedelta
 from distributed.comm.addressing import get_address_host_port
 
 PULSES = 5
@@ -24,8 +25,8 @@ MARGIN = 2.0
 
 
 def seconds() -> float:
-    """Return how long a worker may go on without a word from the scheduler: Dask's setting `scattersphere.lease`."""
-    return float(dask.config.get("scattersphere.lease", 15.0))
+    """Return how long a worker may go on without a word from the scheduler: `scattersphere.lease` of Dask, as "15s"."""
+    return float(parse_timedelta(dask.config.get("scattersphere.lease", "15s")))
 
 
 def clock() -> float:
