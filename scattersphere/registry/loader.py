@@ -106,6 +106,7 @@ class _Job(Generic[T]):
         self.closed = False
         self.interrupted = False
         self.thread: threading.Thread | None = None
+        self.given_up: threading.Thread | None = None
         self.value: T | None = None
         self.error: BaseException | None = None
         self._sheltered = False
@@ -132,23 +133,29 @@ class _Job(Generic[T]):
                 value = self.work()
             except BaseException as caught:  # noqa: BLE001 - whatever it is, it belongs to the one who waits
                 error = caught
-            with self._lock:
-                self.thread = None
-                if not self.abandoned:
-                    self.value, self.error = value, error
-                    self.settled.set()
-                    return
-        except LoadAbandonedError:
-            pass  # it came while we waited for the lock
+            self._settle(value, error)
+        except LoadAbandonedError:  # it came too late to end the work, and the next is not due yet
+            self._settle(None, None)
         value = error = None
-        self.discard()
+        if self.abandoned:
+            self.discard()
+
+    def _settle(self, value: T | None, error: BaseException | None) -> None:
+        """End the work; what was raised in this thread and has not arrived is taken back: it has other work to do."""
+        with self._lock:
+            self.thread = None
+            _take_back_interrupt()
+            if not self.abandoned:
+                self.value, self.error = value, error
+                self.settled.set()
 
     def abandon(self) -> bool:
-        """Give it up. False if it is settled already."""
+        """Give it up, and with it the thread that is at it. False if it is settled already."""
         with self._lock:
             if self.settled.is_set():
                 return False
             self.abandoned = True
+            self.given_up = self.thread
             self.settled.set()
             self.started.set()
         self.interrupt()
@@ -239,6 +246,11 @@ def _interrupt(thread: threading.Thread) -> None:
     )
 
 
+def _take_back_interrupt() -> None:
+    """Forget what was raised in this thread from another and has not arrived: that waits for its next bytecode."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), None)
+
+
 class Loader:
     """Runs work in a thread of its own, one piece after the other; collects garbage when idle."""
 
@@ -325,7 +337,7 @@ class Loader:
     def _abandon(self, job: _Job[T]) -> bool:
         if not job.abandon():
             return False
-        thread = job.thread  # only now: it may have begun just before
+        thread = job.given_up
         if thread is not None:
             threading.Thread(
                 target=_interrupt_until_ended, args=[job, thread], name="scattersphere-interrupt", daemon=True
@@ -351,6 +363,8 @@ class Loader:
                 self._do_what_was_put_off()
                 return
             job.run()
+            if job.given_up is not None and not self._closed:
+                return  # another has taken its place, or is about to
             del job  # while this thread waits for the next one it holds nothing of the last
             if len(self._later) >= PUT_OFF:
                 self._do_what_was_put_off()

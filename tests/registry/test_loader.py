@@ -506,3 +506,31 @@ async def test_the_thread_ends_with_a_load_that_closing_interrupts_though_there_
         await loader.aclose()
     await anyio.to_thread.run_sync(threads[0].join, PATIENCE)
     assert not threads[0].is_alive()
+
+
+async def test_a_thread_that_is_given_up_takes_no_work_from_the_one_in_its_place_however_soon_its_load_ends(
+    gate,
+):
+    class Slow(Loader):
+        """Puts another thread in the place of the one that was given up as late as it can be."""
+
+        def _start_thread(self):
+            if self._thread is not None:
+                self._thread.join(PATIENCE)
+                left.append(not self._thread.is_alive())
+            super()._start_thread()
+
+    left = []
+    loader = Slow(0.0, GarbageSchedule(enabled=False), lambda _: None)
+    with pytest.raises(BundleLoadError, match="stuck"):
+        await loader.call(
+            "a", catching(gate, 0, []), discard=lambda: None, stuck=lambda *_: BundleLoadError("stuck")
+        )
+    assert left == [True]
+    loader.limit = PATIENCE
+    assert (
+        await loader.call("b", lambda: 7, discard=lambda: None, stuck=lambda *_: AssertionError("stuck")) == 7
+    )
+    last = loader._thread
+    await loader.aclose()
+    assert not last.is_alive()
