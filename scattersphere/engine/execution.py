@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from scattersphere.engine.machine.facts import RunFacts
     from scattersphere.engine.plan import Plan, PlannedTask
     from scattersphere.engine.progress import Gauge
-    from scattersphere.engine.recorder import Recording
+    from scattersphere.engine.recording import Recording
     from scattersphere.engine.reused import Reused
     from scattersphere.engine.timers import Timer
     from scattersphere.engine.views.waits import Waits

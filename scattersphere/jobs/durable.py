@@ -30,7 +30,8 @@ from scattersphere.engine.machine.codes import (
     TASK_ENDED_FROM,
 )
 from scattersphere.engine.planning import bare_plan
-from scattersphere.engine.recorder import DURABILITY, Recorder, Recording
+from scattersphere.engine.recorder import DURABILITY, Recorder
+from scattersphere.engine.recording import Recording
 from scattersphere.engine.reused import Reused
 from scattersphere.engine.run import Run
 from scattersphere.engine.timers import within
@@ -387,10 +388,11 @@ class DurableRuns:
         execution.show(stored.state.state, [(step.unit, step.state, step.attempts) for step in stored.steps])
         recording = Recording(self.recorder, execution, DurabilityLevel(run.durability))
         recording.is_committed = True
-        recording.recovered, recording.fruitless = stored.state.recovered, stored.state.fruitless
-        recording.base = count_moves(stored)
-        recording.lines_before = stored.lines
-        recording.apart.update(step.unit for step in stored.steps)
+        rows = recording.rows
+        rows.recovered, rows.fruitless = stored.state.recovered, stored.state.fruitless
+        rows.base = count_moves(stored)
+        rows.lines_before = stored.lines
+        rows.apart.update(step.unit for step in stored.steps)
         execution.recording = recording
         if stored.lines:
             execution.log.earlier = _JournalLines(self._journal, run.id, stored.lines)
@@ -457,7 +459,7 @@ class DurableRuns:
         elif execution.state is not states.RunState.PAUSED:
             executor.requests.arm_run_timeout(execution)
         if execution.recording is not None:
-            execution.recording.concluded = found.concluded
+            execution.recording.rows.concluded = found.concluded
         executor.commands.apply(execution, commands)
 
     def _changed_map(self, execution: Execution, widths: Mapping[int, int]) -> str:
@@ -529,7 +531,7 @@ class DurableRuns:
         if row is None or not self.recorder.is_open or self.recorder.is_full:
             return
         plan, recording = execution.plan, Recording(self.recorder, execution, DurabilityLevel.NONE)
-        rows = [row, *recording.rows()]  # now: what an ended run does not need is given back soon
+        rows = [row, *recording.rows.take()]  # now: what an ended run does not need is given back soon
         more = self.recorder.ready_now(plan)
         if more is None:
             self._executor.loop.start(self._write_ended(plan, rows), "scattersphere journal")

@@ -30,11 +30,10 @@ from scattersphere.engine.machine.codes import (
 )
 from scattersphere.engine.machine.facts import RunFacts, UnitFacts
 from scattersphere.engine.machine.graph import DROPPED
-from scattersphere.engine.recorder import (
+from scattersphere.engine.run_rows import (
     FAILING_FAST,
     FINALS_OVER,
     FIRST_IS_TIMEOUT,
-    FRUITLESS,
     WITHHELD,
     failure_text,
 )
@@ -49,6 +48,8 @@ if TYPE_CHECKING:
     from scattersphere.model.definition import JobDefinition
 
 MICRO = 1_000_000
+FRUITLESS = 3
+"""Restarts without a new outcome after which what executed has crashed."""
 LOST = "it cannot be read with the code that there is"
 GONE = (ValueForm.UNKEPT, ValueForm.DROPPED)
 """Forms of results that are not there any more."""
