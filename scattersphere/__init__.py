@@ -49,7 +49,7 @@ if _TYPE_CHECKING:
         WrongLoopError,
     )
     from scattersphere.functions import TaskFunction, task
-    from scattersphere.jobs.history import History, RunSummary
+    from scattersphere.jobs.history import History, RunList, RunSummary
     from scattersphere.model.builder import JobBuilder, literal, param, result
     from scattersphere.model.definition import JobDefinition, Parameter, RetryPolicy, TaskDefinition
     from scattersphere.model.events import Event, EventKind
@@ -110,6 +110,7 @@ __all__ = [
     "Reused",
     "Run",
     "RunFailedError",
+    "RunList",
     "RunState",
     "RunStateError",
     "RunStatistics",
@@ -191,7 +192,7 @@ _HOMES = {
     "scattersphere.engine.run": ["Run", "TaskStatus"],
     "scattersphere.engine.views.statistics": ["RunStatistics", "TaskStatistics"],
     "scattersphere.model.builder": ["JobBuilder", "literal", "param", "result"],
-    "scattersphere.jobs.history": ["History", "RunSummary"],
+    "scattersphere.jobs.history": ["History", "RunList", "RunSummary"],
     "scattersphere.model.definition": ["JobDefinition", "Parameter", "RetryPolicy", "TaskDefinition"],
     "scattersphere.model.events": ["Event", "EventKind"],
     "scattersphere.model.logs": ["LogLine"],

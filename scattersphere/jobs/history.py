@@ -9,7 +9,7 @@ import datetime as dt
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -32,6 +32,8 @@ EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 RUN_STATES = tuple(RunState)
 PAGE = 500
 """Rows of the journal that are looked at in one go: some ten milliseconds, in a thread."""
+MOST_LOOKED_AT = 10_000
+"""Rows of the journal that one search looks at: a third of a second of a thread. What comes after is asked for anew."""
 LOOKED_AT = 32
 """Runs out of the journal that stay in memory for who looks at them again."""
 
@@ -75,7 +77,12 @@ class RunSummary:
         }
 
 
-Records: TypeAlias = list[RunSummary]
+class RunList(list[RunSummary]):
+    """Runs, newest first, and where the list goes on."""
+
+    before: int | None = None
+    """`history.list(before=...)` goes on there: the list is full, or has looked at as much of the journal as one
+    search may. None where there is nothing more."""
 
 
 class History:
@@ -110,10 +117,11 @@ class History:
         before: int | None = None,
         limit: int = 100,
         where: Callable[[RunSummary], bool] | None = None,
-    ) -> Records:
+    ) -> RunList:
         """Return runs, newest first: of a job, in a state, created since a time, with numbers below `before`.
 
-        `where` chooses among those. Raises `ArgumentError`, `TypeError`, `JournalError`.
+        `where` chooses among those; of the journal it is shown 10,000 at most in one search. `before` of what is
+        returned says where the list goes on, if it does. Raises `ArgumentError`, `TypeError`, `JournalError`.
         """
         self._check()
         check_text(job, "job", optional=True)
@@ -121,10 +129,17 @@ class History:
         check_count(limit, "limit")
         wanted = _Wanted(job, _state(state), _instant(since), where)
         known = frozenset(self._runs)  # now: one that leaves memory while the journal is read is listed once
-        found = list(islice(filter(wanted.takes, self._in_memory(before)), limit))
+        found = RunList(islice(filter(wanted.takes, self._in_memory(before)), limit + 1))
+        looked_to = None
         if self._durable is not None:
-            found += await self._in_journal(self._durable, wanted, before, limit, known)
-        return sorted(found, key=lambda record: -record.id)[:limit]
+            more, looked_to = await self._in_journal(self._durable, wanted, before, limit + 1, known)
+            found.extend(more)
+        if looked_to is not None:  # what lies behind that in memory comes when the list goes on there
+            found[:] = [record for record in found if record.id >= looked_to]
+        found.sort(key=lambda record: -record.id)
+        found.before = looked_to if len(found) <= limit else found[limit - 1].id
+        del found[limit:]
+        return found
 
     def _in_memory(self, before: int | None) -> Iterator[RunSummary]:
         for number in sorted(self._runs, reverse=True):
@@ -138,9 +153,10 @@ class History:
         before: int | None,
         limit: int,
         known: Collection[int],
-    ) -> Records:
-        found: list[RunSummary] = []
-        while len(found) < limit:
+    ) -> tuple[RunList, int | None]:
+        """Return what was found, and the number of the last run that was looked at; None: there are no more."""
+        found = RunList()
+        for _ in range(0, MOST_LOOKED_AT, PAGE):
             rows = await durable.find_runs(wanted.job, wanted.state, wanted.since, before, PAGE)
             for stored in rows:
                 if stored.run.id in known:  # what memory had is newer; by now it may have let go of it
@@ -149,9 +165,11 @@ class History:
                 if wanted.takes(record):
                     found.append(record)
             if len(rows) < PAGE:
-                break
+                return found, None
             before = rows[-1].run.id
-        return found[:limit]
+            if len(found) >= limit:
+                break
+        return found, before
 
     async def get(self, run_id: int, *, results: bool = True) -> Run:
         """Return a run, of memory or out of the journal: an ended one, as it was.

@@ -54,9 +54,9 @@ def _copied(files: JournalFiles, copy: JournalFiles) -> bool:
     values, copied = ValueFiles(files.values), ValueFiles(copy.values)
     for name in values.names() if files.values.exists() else ():  # first: what is given up from now on is had
         _copy_value(values, copied, name)
-    with contextlib.closing(connect_reader(files.database)) as connection:
+    with contextlib.closing(connect_reader(files.database, any_version=True)) as connection:
         copy_database(connection, copy.database)
-    with contextlib.closing(connect_reader(copy.database)) as connection:
+    with contextlib.closing(connect_reader(copy.database, any_version=True)) as connection:
         rows = connection.execute("SELECT DISTINCT value FROM step WHERE form = 4").fetchall()
     named = {name.decode("ascii", "replace") for (name,) in rows}
     for name in named - copied.names():
@@ -122,7 +122,7 @@ def restore(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> Pat
 
 
 def _refuse_damaged(path: Path) -> None:
-    with contextlib.closing(connect_reader(path)) as connection:
+    with contextlib.closing(connect_reader(path, any_version=True)) as connection:
         try:
             ((words,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
         except sqlite3.Error as error:

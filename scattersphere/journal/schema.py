@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sqlite3
 import time
@@ -24,8 +25,18 @@ BUSY_SECONDS = 5.0
 _LOOKS = 1_000
 """Steps of SQLite's machine between two looks at the clock."""
 
-MIGRATIONS: tuple[str, ...] = ()
-"""Statements that bring a schema to the next version, from version 1 on. Forward only; never edited."""
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE IF NOT EXISTS successes(
+      run INTEGER NOT NULL, first INTEGER NOT NULL, number INTEGER NOT NULL, since INTEGER NOT NULL,
+      tasks TEXT NOT NULL, PRIMARY KEY(run, first)) STRICT, WITHOUT ROWID;
+    INSERT OR IGNORE INTO bundle(digest, bytes) VALUES('', 0);
+    """,
+)
+"""What brings the tables to the next version, from version 1 on. Forward only; never edited.
+
+Each change of a table in `schema.sql` is one of these. Views and indexes are made anew, as `schema.sql` has them.
+"""
 
 
 def schema_version() -> int:
@@ -42,9 +53,10 @@ def connect(path: Path, *, sync: str = "full") -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS)
     try:
         version = _look(connection, path)
-        connection.execute(
-            "PRAGMA auto_vacuum = incremental"
-        )  # before journal_mode: after it it is silently off
+        if version == schema_version():
+            _refuse_other_tables(connection, path)
+        elif version == 0:  # before journal_mode: after it it is silently off
+            connection.execute("PRAGMA auto_vacuum = incremental")
         connection.execute("PRAGMA journal_mode = wal")
         connection.execute(f"PRAGMA synchronous = {sync}")
         connection.execute("PRAGMA foreign_keys = on")
@@ -62,11 +74,13 @@ def connect(path: Path, *, sync: str = "full") -> sqlite3.Connection:
     return connection
 
 
-def connect_reader(path: Path, *, seconds: float | None = None) -> sqlite3.Connection:
+def connect_reader(
+    path: Path, *, seconds: float | None = None, any_version: bool = False
+) -> sqlite3.Connection:
     """Open the database for reading, beside its owner. Raises `JournalError`.
 
     `seconds`: a statement that takes longer is ended with `sqlite3.OperationalError`, since a long look keeps the
-    owner's log from being taken up.
+    owner's log from being taken up. `any_version`: also one with an older schema, to copy it as it is.
     """
     refuse_old_sqlite()
     if not path.is_file():
@@ -81,6 +95,8 @@ def connect_reader(path: Path, *, seconds: float | None = None) -> sqlite3.Conne
             timeout=BUSY_SECONDS,
         )
         version = _look(connection, path)
+        if version == schema_version():
+            _refuse_other_tables(connection, path)
     except BaseException as error:
         if connection is not None:
             connection.close()
@@ -90,6 +106,12 @@ def connect_reader(path: Path, *, seconds: float | None = None) -> sqlite3.Conne
     if version == 0:
         connection.close()
         raise JournalError(f"{path} is empty: no Server has opened it yet")
+    if version < schema_version() and not any_version:
+        connection.close()
+        raise JournalError(
+            f"{path} was written by an older Scattersphere (schema {version}, this one reads {schema_version()}): "
+            "a Server that opens it brings it up to date; look at it with the older one until then"
+        )
     if seconds is not None:
         _limit(connection, seconds)
     return connection
@@ -134,16 +156,18 @@ def _look(connection: sqlite3.Connection, path: Path) -> int:
     return int(version)
 
 
+def schema_text() -> str:
+    """Return the statements of the newest schema."""
+    return (package_files("scattersphere.journal") / "schema.sql").read_text(encoding="utf-8")
+
+
 def _create(connection: sqlite3.Connection) -> None:
-    text = (package_files("scattersphere.journal") / "schema.sql").read_text(encoding="utf-8")
     identity = uuid.uuid4().hex
     connection.executescript(
-        f"BEGIN IMMEDIATE;\n{text}\n"
+        f"BEGIN IMMEDIATE;\n{schema_text()}\n"
         f"INSERT INTO meta(name, value) VALUES('journal', '{identity}'), ('next_run', 1), ('wall', 0);\n"
-        f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = 1;\nCOMMIT;"
+        f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {schema_version()};\nCOMMIT;"
     )
-    if MIGRATIONS:
-        _bring_up(connection, 1)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
@@ -154,11 +178,73 @@ def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
         copy.unlink()  # of an attempt that was killed: the file itself is still old, and is copied again
     copy_database(connection, copy)
     _bring_up(connection, version)
+    _refuse_other_tables(connection, path)
+    connection.execute("COMMIT")  # else the file stays as it was
 
 
 def _bring_up(connection: sqlite3.Connection, version: int) -> None:
-    steps = "\n".join(MIGRATIONS[version - 1 :])
-    connection.executescript(f"BEGIN IMMEDIATE;\n{steps}\nPRAGMA user_version = {schema_version()};\nCOMMIT;")
+    """Begin a transaction, and change the schema in it."""
+    steps = [*MIGRATIONS[version - 1 :]]
+    for kind, name, text in _views_and_indexes(schema_text()):
+        steps.append(f"DROP {kind} IF EXISTS {name};\n{text};")
+    script = "\n".join(steps)
+    connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {schema_version()};")
+
+
+@functools.cache
+def _views_and_indexes(schema: str) -> tuple[tuple[str, str, str], ...]:
+    """Return the (kind, name, statement) of all that holds no rows of its own."""
+    with _made(schema) as connection:
+        rows = connection.execute(
+            "SELECT type, name, sql FROM sqlite_schema WHERE type IN ('index', 'view') AND sql IS NOT NULL "
+            "ORDER BY rowid"
+        )
+        return tuple(rows)
+
+
+@functools.cache
+def _tables(schema: str) -> dict[str, frozenset[str]]:
+    """Return the columns of each table."""
+    with _made(schema) as connection:
+        return _tables_of(connection)
+
+
+def _made(schema: str) -> contextlib.closing[sqlite3.Connection]:
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(schema)
+    return contextlib.closing(connection)
+
+
+def _tables_of(connection: sqlite3.Connection) -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for table, column in connection.execute(
+        "SELECT t.name, c.name FROM sqlite_schema AS t, pragma_table_xinfo(t.name) AS c "
+        "WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+    ):
+        found.setdefault(table, set()).add(column)
+    return {table: frozenset(columns) for table, columns in found.items()}
+
+
+def _refuse_other_tables(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise `JournalError` where the tables are not those of the version that the file says it has.
+
+    Another program has added some, or it was made by a program between two versions: rows would be lost in it, or
+    none could be committed. Views and indexes of others do no harm.
+    """
+    wanted, found = _tables(schema_text()), _tables_of(connection)
+    wrong = [f"it lacks the table {table}" for table in sorted(wanted.keys() - found.keys())]
+    wrong += [f"it has an unknown table {table}" for table in sorted(found.keys() - wanted.keys())]
+    for table in sorted(wanted.keys() & found.keys()):
+        wrong += [f"{table} lacks the column {name}" for name in sorted(wanted[table] - found[table])]
+        wrong += [f"{table} has an unknown column {name}" for name in sorted(found[table] - wanted[table])]
+    triggers = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger' ORDER BY name")
+    wrong += [f"it has a trigger {name}" for (name,) in triggers]
+    if wrong:
+        raise JournalError(
+            f"{path} does not have the tables of schema {schema_version()}: {'; '.join(wrong)}. It was not changed. "
+            "Tables of your own belong into another file; else it was made by a Scattersphere between two releases: "
+            "use that one, or restore a backup"
+        )
 
 
 def copy_database(connection: sqlite3.Connection, target: Path) -> None:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 SYNC: Final = ("full", "normal")
 KEEP: Final = (100_000, math.inf)
 """How many ended runs are kept, and for how many seconds, where nothing is said."""
+SPAN = 10_000
+"""Numbers of runs among which one statement looks for some: some milliseconds where it finds none."""
 _READ_AT_ONCE = 500
 """Runs that one statement reads: SQLite has a limit of variables."""
 
@@ -128,11 +130,15 @@ class JournalReader:
         if since is not None:
             where.append("run.created >= ?")
             values.append(since)
-        if before is not None:
-            where.append("run.id < ?")
-            values.append(before)
-        heads = self._heads(f"{' AND '.join(where)} ORDER BY run.id DESC LIMIT ?", *values, limit)
-        return [StoredRun(run=run, state=state) for run, state in heads]
+        condition = f"{' AND '.join(where)} AND run.id BETWEEN ? AND ? ORDER BY run.id DESC LIMIT ?"
+        ((first, last),) = self.all("SELECT ifnull(min(id), 0), ifnull(max(id), 0) FROM run")
+        last = last if before is None else min(last, before - 1)
+        found: list[StoredRun] = []
+        while last >= first and len(found) < limit:  # in pieces: a look that finds nothing is not a long one
+            heads = self._heads(condition, *values, last - SPAN + 1, last, limit - len(found))
+            found += [StoredRun(run=run, state=state) for run, state in heads]
+            last -= SPAN
+        return found
 
     def _heads(self, where: str, *values: Any) -> list[tuple[RunRow, RunStateRow]]:
         columns = ", ".join([f"run.{name}" for name in RUN_COLUMNS] + [f"s.{name}" for name in STATE_COLUMNS])

@@ -40,9 +40,12 @@ class Backfill:
 
     @classmethod
     async def of(
-        cls, table: Timetable, since: dt.datetime, until: dt.datetime, max_parallel: int
+        cls, table: Timetable, since: dt.datetime, until: dt.datetime, max_parallel: int, *, now: dt.datetime
     ) -> Backfill:
-        """Collect the times from `since` on and before `until`. Raises `ArgumentError`, `TypeError`."""
+        """Collect the times from `since` on and before `until`, which are over by `now`.
+
+        Raises `ArgumentError`, `TypeError`.
+        """
         check_count(max_parallel, "max_parallel")
         for name, value in (("since", since), ("until", until)):
             if not isinstance(value, dt.datetime):
@@ -52,6 +55,11 @@ class Backfill:
         since, until = since.astimezone(dt.UTC), until.astimezone(dt.UTC)
         if until < since:
             raise ArgumentError(f"until ({until}) lies before since ({since})")
+        if until > now:
+            raise ArgumentError(
+                f"until ({until}) has not come yet (it is {now:%Y-%m-%d %H:%M:%S%z}): a backfill is of the past, "
+                "and the schedule itself starts what is to come"
+            )
         times = []
         for time in itertools.islice(table.times(since, until), MOST + 1):
             times.append(time)

@@ -149,7 +149,7 @@ class Schedule:
 
         Returns at once, before the first of them; `await backfill.wait()`. A time for which a run was started that is
         kept, by the journal if there is one, is not run again: it is in `.runs` from the beginning. With `dry_run`
-        nothing is started: `.times` says what would be. Raises `ArgumentError`.
+        nothing is started: `.times` says what would be. Raises `ArgumentError`, also for an `until` in the future.
         """
         return await self._scheduler.backfill(self, since, until, max_parallel=max_parallel, dry_run=dry_run)
 

@@ -393,7 +393,7 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         self._defined(schedule)
         if self._stopped:
             raise ClosedError("the server is closing and starts nothing more")
-        backfill = await Backfill.of(schedule.table, since, until, max_parallel)
+        backfill = await Backfill.of(schedule.table, since, until, max_parallel, now=self.now())
         if self.started_before is not None:
             keys = {schedule.table.key(nominal): nominal for nominal in backfill.times}
             known = await self.started_before(schedule.job, keys)

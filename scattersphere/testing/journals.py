@@ -75,6 +75,8 @@ class _Tables:
     runs: dict[int, RunRow] = attrs.field(factory=dict)
     keys: dict[tuple[str, str, str], int] = attrs.field(factory=dict)
     """By job, user and key, as an index that is unique."""
+    children: dict[Place, int] = attrs.field(factory=dict)
+    """By parent, its unit, its try, and which start of that: as an index that is unique."""
     states: dict[int, RunStateRow] = attrs.field(factory=dict)
     steps: dict[int, dict[int, StepRow]] = attrs.field(factory=dict)
     attempts: dict[int, dict[tuple[int, int], AttemptRow]] = attrs.field(factory=dict)
@@ -94,9 +96,11 @@ class _Tables:
             case BundleRow():
                 self.bundles.setdefault(row.digest, row)
             case RunRow():
-                self.runs[row.id] = row
-                if row.key is not None:
-                    self.keys[row.job, row.user, row.key] = row.id
+                if row.key is not None and self.keys.setdefault(_key_of(row), row.id) != row.id:
+                    row = row._replace(key=None)  # a key stays with the run that had it first
+                self.runs.setdefault(row.id, row)
+                if row.parent is not None:
+                    self.children[_place_of(row)] = row.id
             case RunStateRow():
                 self.states[row.id] = row
             case StepRow():
@@ -120,13 +124,17 @@ class _Tables:
             case RollbackRow():
                 self.rollbacks[row.bundle] = row
 
-    def taken_key(self, rows: Iterable[Row]) -> str | None:
-        """Say which key among these rows stands for another run already: the schema of every journal refuses that."""
+    def taken_place(self, rows: Iterable[Row]) -> str | None:
+        """Say which run among these rows is where another child of its parent is: every journal refuses that."""
+        taken = dict(self.children)
         for row in rows:
-            if isinstance(row, RunRow) and row.key is not None:
-                known = self.keys.get((row.job, row.user, row.key), row.id)
+            if isinstance(row, RunRow) and row.parent is not None and row.parent_unit is not None:
+                known = taken.setdefault(_place_of(row), row.id)
                 if known != row.id:
-                    return f"a defect: key {row.key!r} of job {row.job!r} stands for run {known} already"
+                    return (
+                        f"a defect: run {row.id} is start {row.child} of try {row.parent_try} of unit "
+                        f"{row.parent_unit} of run {row.parent}, which run {known} is already"
+                    )
         return None
 
     def stored(self, run: int, *, whole: bool = True) -> StoredRun:
@@ -140,6 +148,17 @@ class _Tables:
             if whole
             else 0,
         )
+
+
+Place = tuple["int | None", "int | None", "int | None", "int | None"]
+
+
+def _key_of(row: RunRow) -> tuple[str, str, str]:
+    return row.job, row.user, row.key or ""
+
+
+def _place_of(row: RunRow) -> Place:
+    return row.parent, row.parent_unit, row.parent_try, row.child
 
 
 def _ordered(table: dict[int, dict[Any, R]], run: int) -> tuple[R, ...]:
@@ -201,7 +220,7 @@ class MemoryJournal:
         if self._failing:
             self._fail(*self._failing.popleft())
             return False
-        taken = self._tables.taken_key(self.waiting[0].rows)
+        taken = self._tables.taken_place(self.waiting[0].rows)
         if taken is not None:
             self._fail(taken, lasting=True)
             return False
@@ -428,8 +447,13 @@ class Opened:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await anyio.to_thread.run_sync(self.journal.close)
-        await self.host.__aexit__()
+        try:
+            await anyio.to_thread.run_sync(self.journal.close)
+        except JournalError:  # what was refused could not be committed
+            if not any(lasting for _, lasting in self.host.failures):
+                raise
+        finally:
+            await self.host.__aexit__()
 
     async def commit(self, *rows: Row) -> None:
         """Write one transaction and wait until it is durable."""
@@ -626,6 +650,37 @@ async def check_runs_are_found_by_key_and_by_what_they_are(make: Callable[[], Jo
         _expect(found(since=1_004, before=6) == [5, 4], f"those since an instant: {found(since=1_004)}")
 
 
+async def check_a_key_stays_with_the_run_that_had_it_first(make: Callable[[], Journal]) -> None:
+    """A second run with the key of another one is kept without it, in one transaction with that or in a later one."""
+    async with Opened(make) as opened:
+        await opened.commit(*definition_rows(1, key="k"), *definition_rows(2, key="k"))
+        await opened.commit(*definition_rows(3, key="k"), *definition_rows(1, key="k"))
+        await opened.commit(*definition_rows(4, key="k", job="other"))
+    async with Opened(make) as opened:
+        keys = [(await opened.read(run)).run.key for run in range(1, 5)]
+        _expect(keys == ["k", None, None, "k"], f"the keys of four runs: {keys}")
+        _expect(opened.journal.find_key("etl", "", "k") == 1, "the key does not stand for its first run")
+
+
+async def check_two_children_are_never_in_one_place(make: Callable[[], Journal]) -> None:
+    """A second run of the same start of the same try of a parent is a defect: it is refused, and nothing after it."""
+    child = run_row(2)._replace(parent=1, parent_unit=0, parent_try=1, child=1)
+    async with Opened(make) as opened:
+        await opened.commit(*definition_rows(1), child, state_row(2))
+        others: list[dict[str, Any]] = [{"parent_unit": 1}, {"parent_try": 2}, {"child": 2}, {"parent": 9}]
+        for run, other in enumerate(others, 3):
+            await opened.commit(child._replace(id=run, **other), state_row(run))
+        opened.journal.write([child._replace(id=7), state_row(7)])
+        with anyio.fail_after(PATIENCE):
+            while not opened.host.failures:  # noqa: ASYNC110 - a journal says it when it likes
+                await anyio.sleep(0.001)
+        ((words, lasting),) = opened.host.failures
+        _expect(lasting, "a journal that cannot hold what it was given writes no more")
+        _expect("defect" in words, f"it does not say that it is a defect: {words}")
+        found = opened.journal.read_children(1)
+        _expect([row.id for row in found] == [2, 3, 4, 5], f"the children of run 1: {found}")
+
+
 async def check_a_second_opener_is_refused(make: Callable[[], Journal]) -> None:
     """One Server at a time; the refused one changes nothing."""
     async with Opened(make) as opened:
@@ -667,6 +722,8 @@ CHECKS: tuple[Callable[[Callable[[], Journal]], Awaitable[None]], ...] = (
     check_commits_are_told_in_the_order_of_writing,
     check_closing_commits_what_was_written,
     check_runs_are_found_by_key_and_by_what_they_are,
+    check_a_key_stays_with_the_run_that_had_it_first,
+    check_two_children_are_never_in_one_place,
     check_a_second_opener_is_refused,
     check_what_is_not_there_is_said_by_lookup_errors,
 )

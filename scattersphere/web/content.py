@@ -167,11 +167,11 @@ async def history_page(look: VisibleServer, query: Mapping[str, str], before: in
         return found and look.gateway.sees_record(look.principal, record)
 
     found = await look.server.history.list(
-        job=job or None, state=wanted, before=before, limit=PAGE + 1, where=seen
+        job=job or None, state=wanted, before=before, limit=PAGE, where=seen
     )
     return {
-        "rows": [record_row(look, record) for record in found[:PAGE]],
-        "older": found[PAGE - 1].id if len(found) > PAGE else 0,
+        "rows": [record_row(look, record) for record in found],
+        "older": found.before or 0,
         "asked": {"job": job, "state": state, "q": query.get("q", "")},
         "states": list(map(str, RunState)),
     }

@@ -9,13 +9,20 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
-from journalrows import Loop, begin
+from journalrows import SUCCEEDED, Loop, begin, state_row, step_row
 from patience import PATIENCE
 
+from scattersphere.abc.journal import SuccessesRow
 from scattersphere.errors import ForkedError, JournalBusyError, JournalError
 from scattersphere.journal import SqliteJournal, place, schema
+from scattersphere.journal.check import check
+from scattersphere.journal.copies import backup, restore
+from scattersphere.journal.files import LARGEST_IN_ROW
+from scattersphere.journal.place import JournalFiles
+from scattersphere.journal.sqlite import JournalReader
 
 HOLDER = """
 import sys, threading
@@ -216,6 +223,42 @@ def it_is_damaged(path):
     return "damaged.*not changed"
 
 
+def it_is_changed(path, *statements):
+    journal = SqliteJournal(path)
+    journal.open(Loop())
+    journal.close()
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def it_lacks_a_table(path):
+    it_is_changed(path, "DROP VIEW tasks", "DROP VIEW steps", "DROP TABLE successes")
+    return "lacks the table successes.*not changed.*between two releases"
+
+
+def it_lacks_a_column(path):
+    it_is_changed(path, "DROP VIEW tasks", "DROP VIEW steps", "ALTER TABLE step DROP COLUMN reused")
+    return "step lacks the column reused"
+
+
+def it_has_tables_of_somebody_else(path):
+    it_is_changed(path, "CREATE TABLE mine(x)", "ALTER TABLE run ADD COLUMN colour TEXT")
+    return "unknown table mine; run has an unknown column colour.*another file"
+
+
+def it_has_a_trigger(path):
+    it_is_changed(path, "CREATE TRIGGER spy AFTER INSERT ON run BEGIN DELETE FROM step; END")
+    return "has a trigger spy"
+
+
+def it_is_older_and_has_tables_of_somebody_else(path):
+    it_is_changed(path, "CREATE TABLE mine(x)", "PRAGMA user_version = 1")
+    return "unknown table mine"
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -228,6 +271,11 @@ def it_is_damaged(path):
         it_is_no_database,
         it_is_newer,
         it_is_damaged,
+        it_lacks_a_table,
+        it_lacks_a_column,
+        it_has_tables_of_somebody_else,
+        it_has_a_trigger,
+        it_is_older_and_has_tables_of_somebody_else,
     ],
     ids=lambda function: function.__name__,
 )
@@ -275,49 +323,117 @@ def test_an_old_sqlite_is_said_so(path, monkeypatch):
 
 # ---- schemas of other versions
 
+FIRST = Path(__file__).with_name("schema1.sql")
+"""The schema of version 1, as a program wrote it that did not know `successes`."""
 
-def old_journal(path):
-    journal = SqliteJournal(path)
+
+def journal_of_version_1(path):
+    """Make a journal as that program did, with a run that has not ended, one that has, and a file of a value."""
     loop = Loop()
+    journal = SqliteJournal(path)
     journal.open(loop)
-    loop.commit(journal, *begin(1))
-    journal.close()
-
-
-def test_an_older_schema_is_brought_up_to_date_after_a_copy(path, monkeypatch, opened):
-    old_journal(path)
-    monkeypatch.setattr(
-        schema, "MIGRATIONS", ("ALTER TABLE run ADD COLUMN colour TEXT;", "CREATE TABLE t(x);")
+    loop.commit(
+        journal, *begin(1), step_row(1), *begin(2), state_row(2, SUCCEEDED), step_row(2, value=b"[7]")
     )
-    _, _, state = opened()
+    loop.commit(journal, step_row(2, 1, b"1" * (LARGEST_IN_ROW + 1)))
+    journal.close()
+    with closing(sqlite3.connect(path)) as connection:
+        rows = {
+            table: connection.execute(f"SELECT * FROM {table}").fetchall()
+            for (table,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+            if table != "successes"
+        }
+    path.unlink()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA auto_vacuum = incremental")
+        connection.execute("PRAGMA journal_mode = wal")
+        connection.executescript(FIRST.read_text() + "DELETE FROM bundle;")
+        for table, found in rows.items():
+            for row in found:
+                connection.execute(f"INSERT INTO {table} VALUES({', '.join('?' * len(row))})", row)
+        connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        connection.execute("PRAGMA user_version = 1")
+        connection.commit()
+    path.chmod(0o600)
+
+
+def shape(path):
+    """Return what a database consists of: tables with their columns, statements of the rest."""
+    with closing(sqlite3.connect(path)) as connection:
+        rest = connection.execute(
+            "SELECT name, sql FROM sqlite_schema WHERE type IN ('index', 'view')"
+        ).fetchall()
+        columns = connection.execute(
+            'SELECT t.name, c.name, c.type, c."notnull", c.pk FROM sqlite_schema AS t, pragma_table_xinfo(t.name) AS c '
+            "WHERE t.type = 'table' ORDER BY 1, 2"
+        ).fetchall()
+        return columns, sorted(rest), connection.execute("PRAGMA user_version").fetchone()
+
+
+def test_a_journal_of_the_first_schema_is_brought_up_to_date_after_a_copy(path, opened, tmp_path):
+    journal_of_version_1(path)
+    loop, journal, state = opened()
     assert state.unfinished == (1,)
+    (stored,) = journal.read_runs([2])
+    assert [journal.read_value(step)[1][:3] for step in stored.steps] == [b"[7]", b"111"]
+    loop.commit(journal, SuccessesRow.of(1, 0, [(1, 0.5, 0.7, "3")]))  # what that schema could not hold
+    assert [step.unit for step in journal.read_runs([1])[0].steps] == [0, 1]
+    journal.close()
+    assert {found.words for found in check(path)} == {
+        "its definition cannot be read"
+    }  # it is none: all else is sound
     copy = path.with_name("runs.db.schema1")
     assert copy.stat().st_mode & 0o777 == 0o600
-    for file, version in ((path, 3), (copy, 1)):
-        with closing(sqlite3.connect(file)) as connection:
-            assert connection.execute("PRAGMA user_version").fetchone() == (version,)
-            assert connection.execute("SELECT count(*) FROM run").fetchone() == (1,)
-            columns = [row[1] for row in connection.execute("PRAGMA table_info(run)")]
-            assert ("colour" in columns) == (version == 3)
+    with closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM run").fetchone() == (2,)
+    new = tmp_path / "new.db"
+    fresh = SqliteJournal(new)
+    fresh.open(Loop())
+    fresh.close()
+    assert shape(path) == shape(new)
+
+
+def test_an_older_journal_is_not_looked_into_but_backed_up_and_restored(path, opened, tmp_path):
+    journal_of_version_1(path)
+    with pytest.raises(JournalError, match=r"older Scattersphere \(schema 1, this one reads 2\)"):
+        JournalReader(JournalFiles.at(path))
+    backup(path, tmp_path / "copy.db")
+    restore(tmp_path / "copy.db", path)
+    _, _, state = opened()
+    assert state.unfinished == (1,)
 
 
 def test_a_migration_that_fails_leaves_the_journal_as_it_was(path, monkeypatch, opened):
-    old_journal(path)
+    journal_of_version_1(path)
+    before = path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "MIGRATIONS", ("ALTER TABLE run ADD COLUMN colour TEXT;", "nonsense;"))
+        patch.setattr(
+            schema, "MIGRATIONS", (*schema.MIGRATIONS, "ALTER TABLE run ADD COLUMN colour TEXT; nonsense;")
+        )
         for _ in range(2):
             with pytest.raises(JournalError, match="nonsense"):
                 SqliteJournal(path).open(Loop())
+    assert path.read_bytes() == before
     _, _, state = opened()
     assert state.unfinished == (1,)
-    with closing(sqlite3.connect(path)) as connection:
-        assert "colour" not in [row[1] for row in connection.execute("PRAGMA table_info(run)")]
 
 
-def test_a_new_journal_has_the_newest_schema(path, monkeypatch, opened):
-    monkeypatch.setattr(schema, "MIGRATIONS", ("CREATE TABLE t(x);",))
+def test_migrations_come_to_the_newest_schema(path, monkeypatch, opened):
+    journal_of_version_1(path)
+    text = (
+        schema.schema_text().replace("scheduled TEXT,", "scheduled TEXT, colour TEXT,") + "CREATE TABLE t(x);"
+    )
+    monkeypatch.setattr(schema, "schema_text", lambda: text)
+    more = ("ALTER TABLE run ADD COLUMN colour TEXT;", "CREATE TABLE t(x);")
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, *more))
     opened()
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
-        assert connection.execute("SELECT count(*) FROM t").fetchone() == (0,)
-    assert not path.with_name("runs.db.schema1").exists()
+        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
+        assert "colour" in [row[1] for row in connection.execute("PRAGMA table_info(run)")]
+
+
+def test_indexes_and_views_of_others_do_no_harm(path, opened):
+    it_is_changed(path, "CREATE INDEX mine ON run(created)", "CREATE VIEW theirs AS SELECT 1", "ANALYZE")
+    loop, journal, _ = opened()
+    loop.commit(journal, *begin(1))

@@ -32,7 +32,7 @@ from scattersphere.abc.journal import (
     ValueForm,
 )
 from scattersphere.errors import ArgumentError, JournalError
-from scattersphere.journal import SqliteJournal
+from scattersphere.journal import SqliteJournal, sqlite
 from scattersphere.journal.files import LARGEST_IN_ROW
 from scattersphere.model.states import RunState, TaskState
 
@@ -360,7 +360,7 @@ def test_the_database_is_set_as_promised(opened, sync, number):
         "journal_mode": "wal",
         "auto_vacuum": 2,
         "foreign_keys": 1,
-        "user_version": 1,
+        "user_version": 2,
     }
 
 
@@ -388,3 +388,18 @@ def test_a_journal_is_opened_twice_one_after_the_other(path):
         loop.commit(journal, *begin(number))
         journal.close()
     assert ask(path, "SELECT count(*) FROM run") == [(2,)]
+
+
+def test_runs_are_looked_for_in_pieces_of_which_none_is_long(opened, monkeypatch):
+    loop, journal, _ = opened()
+    for number in (*range(1, 8), *range(1001, 1008)):  # numbers have gaps
+        loop.commit(journal, *begin(number, job="pay" if number % 2 else "load"))
+    whole = journal.find_runs()
+    monkeypatch.setattr(sqlite, "SPAN", 3)
+    assert journal.find_runs() == whole
+    assert [stored.run.id for stored in journal.find_runs(job="load", before=1005, limit=3)] == [
+        1004,
+        1002,
+        6,
+    ]
+    assert journal.find_runs(job="load", states=[SUCCEEDED]) == journal.find_runs(before=1) == []

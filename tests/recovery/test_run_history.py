@@ -17,6 +17,7 @@ from scattersphere import (
     RunStateError,
     TaskDefinition,
 )
+from scattersphere.jobs import history
 from scattersphere.journal import SqliteJournal
 from scattersphere.testing import MemoryJournal
 
@@ -208,3 +209,47 @@ async def test_a_journal_on_disk_gives_them_in_the_next_process(world, tmp_path)
         run = await life.server.history.get(1, results=False)
         assert run.tasks["a"].state == "succeeded"
         assert (await life.server.history.get(1)).results["a"] == [1, "x"]
+
+
+async def test_a_search_that_finds_nothing_ends_and_says_where_it_goes_on(world, monkeypatch):
+    monkeypatch.setattr(history, "PAGE", 3)
+    monkeypatch.setattr(history, "MOST_LOOKED_AT", 6)
+    journal = MemoryJournal()
+    reads = []
+    find = journal.find_runs
+    monkeypatch.setattr(journal, "find_runs", lambda **how: reads.append(how) or find(**how))
+    async with Life(journal, jobs=[job(a=note("a", value=1))], history=(2, math.inf)) as life:
+        for _ in range(20):
+            await ended(life)
+        list_ = life.server.history.list
+        found = await list_(where=lambda record: record.id == 3)
+        assert (list(found), found.before, len(reads)) == ([], 15, 2)
+        while not found:
+            reads.clear()
+            found = await list_(where=lambda record: record.id == 3, before=found.before)
+            assert len(reads) <= 2
+        assert [record.id for record in found] == [3]
+        assert found.before in {3, None}
+        rest = await list_(where=lambda record: record.id == 1, before=3)
+        assert ([record.id for record in rest], rest.before) == ([1], None)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 12, 13, 50])
+@pytest.mark.parametrize("kept", [0, 1, 5, 50])
+async def test_pages_hold_every_run_once_whatever_memory_still_has(world, monkeypatch, limit, kept):
+    monkeypatch.setattr(history, "PAGE", 2)
+    monkeypatch.setattr(history, "MOST_LOOKED_AT", 4)
+    odd = [{"where": lambda record: record.id % 2}, range(13, 0, -2)]
+    async with Life(MemoryJournal(), jobs=[job(a=note("a", value=1))], history=(kept, math.inf)) as life:
+        for _ in range(13):
+            await ended(life)
+        for how, numbers in ([{}, range(13, 0, -1)], odd):
+            seen, before = [], None
+            while True:
+                found = await life.server.history.list(limit=limit, before=before, **how)
+                assert len(found) <= limit
+                seen += [record.id for record in found]
+                before = found.before
+                if before is None:
+                    break
+            assert seen == [*numbers]

@@ -46,18 +46,18 @@ async def test_a_schedule_is_paused_and_resumed_and_events_say_so(front):
 async def test_a_backfill_starts_runs_that_say_why_they_are_there(front):
     async with front.client() as client:
         await client.ok(scheduled("hi"))
-        span = "2026-03-01T00:00:00Z 2026-03-01T02:00:00Z"
+        span = "2020-03-01T00:00:00Z 2020-03-01T02:00:00Z"
         planned = await client.ok(f"backfill hi hourly {span} dry_run=true")
-        assert planned["times"] == ["2026-03-01T00:00:00Z", "2026-03-01T01:00:00Z"]
+        assert planned["times"] == ["2020-03-01T00:00:00Z", "2020-03-01T01:00:00Z"]
         assert planned["started"] is False
         assert len((await client.ok(f"backfill hi hourly {span} 2"))["times"]) == 2
         await until(lambda: len(front.server.runs) == 2)
         assert (await client.ok("wait 1"))["state"] == "succeeded"
         assert (await client.ok("status 1"))[
             "scheduled"
-        ] == "schedule hourly for 2026-03-01T00:00:00Z, backfill"
+        ] == "schedule hourly for 2020-03-01T00:00:00Z, backfill"
         assert await client.code("backfill hi hourly yesterday today") == "bad-args"
-        assert await client.code("backfill hi hourly 2026-03-01T00:00:00Z 2027-03-01T00:00:00Z") == "bad-args"
+        assert await client.code("backfill hi hourly 2020-03-01T00:00:00Z 2021-03-01T00:00:00Z") == "bad-args"
 
 
 async def test_who_may_look_may_not_pause(front):
@@ -68,7 +68,7 @@ async def test_who_may_look_may_not_pause(front):
             assert (await client.ok("schedules"))["count"] == 1
             assert await client.code("pause-schedule hi hourly") == "forbidden"
             assert (
-                await client.code("backfill hi hourly 2026-03-01T00:00:00Z 2026-03-02T00:00:00Z")
+                await client.code("backfill hi hourly 2020-03-01T00:00:00Z 2026-03-02T00:00:00Z")
                 == "forbidden"
             )
 
@@ -105,8 +105,8 @@ async def test_a_wrong_schedule_is_a_located_problem(front):
 async def test_a_backfill_from_the_first_instant_on_is_no_incident(front):
     """It looked for what comes before the year 1."""
     async with front.client() as client:
-        await client.ok(scheduled("hi", start="2026-01-01T00:00:00Z"))
-        told = await client.ok("backfill hi hourly 0001-01-01T00:00:00Z 2026-01-01T02:00:00Z dry_run=true")
-        assert told["times"] == ["2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z"]
-        ends = await client.ask("backfill hi hourly 9999-12-31T20:00:00Z 9999-12-31T23:59:59Z dry_run=true")
-        assert len(ends["result"]["times"]) == 4
+        await client.ok(scheduled("hi", start="2020-01-01T00:00:00Z"))
+        told = await client.ok("backfill hi hourly 0001-01-01T00:00:00Z 2020-01-01T02:00:00Z dry_run=true")
+        assert told["times"] == ["2020-01-01T00:00:00Z", "2020-01-01T01:00:00Z"]
+        ends = "backfill hi hourly 9999-12-31T20:00:00Z 9999-12-31T23:59:59Z dry_run=true"
+        assert await client.code(ends) == "bad-args"  # it has not come yet

@@ -21,6 +21,7 @@ from scattersphere import (
     UnresolvedError,
 )
 from scattersphere.model.problem import Problem
+from scattersphere.schedules.backfill import Backfill
 from scattersphere.schedules.scheduler import AT_A_TIME, LOOK
 
 pytestmark = pytest.mark.needs("cronsim")
@@ -376,7 +377,7 @@ async def test_a_backfill_starts_nothing_twice_and_a_dry_run_nothing() -> None:
     at = world("2026-01-01T00:30", every=3600)
     at.go(2 * 3600)
     schedule = at.scheduler["job", "it"]
-    since, until = utc("2026-01-01T00:00"), utc("2026-01-01T03:00")
+    since, until = utc("2026-01-01T00:00"), utc("2026-01-01T02:30")
     dry = await schedule.backfill(since, until, dry_run=True)
     assert [f"{time:%H:%M}" for time in dry.times] == ["00:00", "01:00", "02:00"]
     assert dry.ended
@@ -423,7 +424,17 @@ async def test_a_backfill_that_cannot_be_meant_is_refused() -> None:
     with pytest.raises(ArgumentError, match="lies before"):
         await schedule.backfill(now, now - dt.timedelta(1))
     with pytest.raises(ArgumentError, match="more than 1,000 times"):
-        await schedule.backfill(now, now + dt.timedelta(1))
+        await schedule.backfill(now - dt.timedelta(1), now)
+    with pytest.raises(ArgumentError, match=r"has not come yet \(it is 2026-01-01 12:30:00\+0000\)"):
+        await schedule.backfill(now, utc("2026-01-01T12:30") + dt.timedelta(microseconds=1))
+    with pytest.raises(ArgumentError, match="has not come yet"):
+        await schedule.backfill(now, now + dt.timedelta(1), dry_run=True)
+    until = utc("2026-01-01T12:30")  # what is over by now is past
+    assert len((await schedule.backfill(until - dt.timedelta(seconds=5), until, dry_run=True)).times) == 5
+    last = dt.datetime.max.replace(microsecond=0, tzinfo=dt.UTC)  # after which there is no time at all
+    assert (
+        len((await Backfill.of(schedule.table, last - dt.timedelta(seconds=4), last, 1, now=last)).times) == 4
+    )
     with pytest.raises(ArgumentError, match="needs a zone"):
         await schedule.backfill(now.replace(tzinfo=None), now)
     with pytest.raises(TypeError, match="aware datetime"):

@@ -69,17 +69,18 @@ async def test_after_a_lasting_failure_nothing_is_committed_any_more():
         assert journal.commit_all() == 0
 
 
-async def test_a_key_that_stands_for_another_run_ends_it_as_the_schema_of_a_file_would():
+async def test_two_children_in_one_place_end_it_as_the_schema_of_a_file_would():
     journal = MemoryJournal(auto=False)
+    child = run_row(2)._replace(parent=1, parent_unit=0, parent_try=1, child=1)
     async with Opened(lambda: journal) as opened:
-        journal.write([run_row(1, key="k"), state_row(1)])
-        journal.write([run_row(1, key="k"), state_row(1)])  # the same run again
+        journal.write([child, state_row(2)])
+        journal.write([child, state_row(2)])  # the same run again
         assert journal.commit_all() == 2
-        journal.write([run_row(2, key="k"), state_row(2)])
+        journal.write([child._replace(id=3), state_row(3)])
         assert journal.commit_all() == 0
         ((words, lasting),) = opened.host.failures
         assert lasting
-        assert "stands for run 1 already" in words
+        assert "which run 2 is already" in words
 
 
 async def test_it_has_one_owner():

@@ -16,7 +16,7 @@ from scattersphere.commands.arguments import Arg
 from scattersphere.commands.errors import RequestError
 from scattersphere.commands.gateway import Context
 from scattersphere.commands.masking import masked
-from scattersphere.commands.paging import Cursor, Limit, number_of, page
+from scattersphere.commands.paging import Cursor, Limit, number_of
 from scattersphere.commands.table import Reply, command
 from scattersphere.errors import DefinitionError, RunFailedError, UnresolvedError
 from scattersphere.model.states import RunState
@@ -177,12 +177,11 @@ async def runs(
         job=job,
         state=state,
         before=number_of(cursor),
-        limit=limit + 1,
+        limit=limit,
         where=None if principal.unbounded else lambda record: gateway.sees_record(principal, record),
     )
-    known = {record.id: record for record in found}
-    numbers, more = page(known, limit)
-    return {"runs": [views.run_row(known[number]) for number in numbers], **more}
+    more = {} if found.before is None else {"cursor": str(found.before)}
+    return {"runs": [views.run_row(record) for record in found], **more}
 
 
 @command("status", role=Role.VIEWER, example="status 17", method="GET", path="/runs/{run}", idempotent=True)
