@@ -9,7 +9,7 @@ globs, no command substitution, no history (the incident class "argument expansi
 
 from __future__ import annotations
 
-import json
+import json.decoder
 import math
 import re
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import attrs
 
+from scattersphere import _json
 from scattersphere.commands.arguments import ArgumentKind, CommandArgument, Definition, from_word, read
 from scattersphere.commands.errors import RequestError
 from scattersphere.commands.table import COMMANDS, CommandSpec, find_command, unknown_command
@@ -28,8 +29,6 @@ ALIASES = {"exit": "quit", "bye": "quit", "logout": "quit"}
 """What people type in other programs; `?` is `help`."""
 ID_CHARACTERS = 64
 ID_INTEGER = 2**53
-DEFINITION_DEPTH = 64
-"""The depth that a definition may have."""
 
 
 @attrs.define
@@ -71,20 +70,23 @@ class NamedRequestError(RequestError):
         self.id = id_
 
 
-def read_request(text: str, *, depth: int, partial: bool = False) -> Request:
-    """Read a line. Raises `NamedRequestError`; a partial line that is no whole object is `truncated`."""
+def read_request(text: str, *, depth: int, limit: float = math.inf, partial: bool = False) -> Request:
+    """Read a line. Raises `NamedRequestError`; a partial line that is no whole object is `truncated`.
+
+    `limit` bounds the characters of a JSON request without its definition: nothing larger is parsed.
+    """
     start = text.lstrip(" \t")
     if start.startswith("{"):
-        return _from_json(text, depth, partial=partial)
+        return _from_json(text, depth, limit, partial=partial)
     if start.startswith("?"):
-        return _from_words(f"help {start[1:]}", depth)
+        return _from_words(f"help {start[1:]}", depth, limit)
     if "a" <= start[:1] <= "z":
-        return _from_words(text, depth)
+        return _from_words(text, depth, limit)
     error = RequestError("bad-request", "a request begins with { or a lower-case letter; type: help")
     raise NamedRequestError(error, None)
 
 
-def _from_words(text: str, depth: int) -> Request:
+def _from_words(text: str, depth: int, limit: float) -> Request:
     verb = _VERB.match(text)
     if verb is None:
         raise NamedRequestError(unknown_command(text.split(maxsplit=1)[0]), None)
@@ -92,26 +94,76 @@ def _from_words(text: str, depth: int) -> Request:
         command = find_command(ALIASES.get(verb[1], verb[1]))
     except RequestError as exc:
         raise NamedRequestError(exc, None) from None
+    try:
+        check_size(0 if command.whole else len(text), limit)
+    except RequestError as exc:
+        raise NamedRequestError(exc, None) from None
     rest, column = text[verb.end() :], verb.end() + 1
     return Request(command, None, lambda: arguments_of(command, rest, column, depth), True)
 
 
-def _from_json(text: str, depth: int, *, partial: bool) -> Request:
+def check_size(characters: int, limit: float) -> None:
+    """Raise `RequestError` (`line-too-long`) for what is larger than a request without a definition may be."""
+    if characters > limit:
+        raise RequestError("line-too-long", f"only a definition may have more than {limit:g} bytes")
+
+
+def _from_json(text: str, depth: int, limit: float, *, partial: bool) -> Request:
     id_: str | int | None = None
     try:
-        members = _members(text, depth, partial=partial)
+        definition = _find_definition(text) if _HINTS.search(text) or len(text) > limit else None
+        # A definition is read once, by whoever carries the command out: here it is left out.
+        rest = text if definition is None else _without(text, definition)
+        if len(rest) > limit:
+            id_ = _id_in(text)
+            check_size(len(rest), limit)
+        try:
+            members = _members(rest, depth, partial=partial)
+        except RequestError:
+            if definition is not None:  # so that it tells the right place
+                _members(_without(text, definition, blanks=len(definition.text) - 2), depth, partial=partial)
+            raise
         id_ = _id(members)
         command, args = _checked(members)
     except RequestError as exc:
         raise NamedRequestError(exc, id_) from None
-    if isinstance(args.get("definition"), dict) and "definition" in command.arguments:
-        return Request(command, id_, lambda: args | {"definition": _definition(text)})
+    if definition is not None and "definition" in command.arguments:
+        return Request(command, id_, lambda: args | {"definition": definition})
     return Request(command, id_, lambda: args)
+
+
+_HINTS = re.compile(r'"definition"|\\u')
+"""What stands in a request that may hold a definition: the name may be written with escapes."""
+
+
+def _find_definition(text: str) -> Definition | None:
+    """Find the definition in a request, in its own characters: problems get the columns of this line."""
+    try:
+        start = _find_member(text, _find_member(text, 0, "args"), "definition")
+        end = _end_of(text, start)
+    except ValueError:
+        return None  # there is none, or the rest is no JSON, and whoever reads it tells where
+    return Definition(text[start:end], start + 1) if text[start] == "{" else None
+
+
+def _without(text: str, definition: Definition, *, blanks: int = 0) -> str:
+    """Return a request with an empty definition in the place of its own."""
+    start = definition.column - 1
+    return f"{text[:start]}{{{' ' * blanks}}}{text[start + len(definition.text) :]}"
+
+
+def _id_in(text: str) -> str | int | None:
+    """Read the id of a request of which nothing else is read."""
+    try:
+        start = _find_member(text, 0, "id")
+        return _id({"id": parse(text[start : _end_of(text, start)][: 8 * ID_CHARACTERS], 1)})
+    except (ValueError, RequestError):
+        return None
 
 
 def _members(text: str, depth: int, *, partial: bool) -> dict[str, Any]:
     try:
-        members: dict[str, Any] = parse(text, depth + DEFINITION_DEPTH if '"definition"' in text else depth)
+        members: dict[str, Any] = parse(text, depth)
     except RequestError as exc:
         if partial and exc.code == "bad-request":
             raise RequestError("truncated", "the input ended inside a request") from None
@@ -142,13 +194,6 @@ def _checked(members: dict[str, Any]) -> tuple[CommandSpec, dict[str, Any]]:
     if not isinstance(args, dict):
         raise RequestError("bad-request", "args must be an object", field="args")
     return COMMANDS.get(verb) or find_command(verb), args
-
-
-def _definition(text: str) -> Definition:
-    """Cut the definition out of the request, so that problems get the columns of this line."""
-    first, _ = spans(text)["args"]
-    start, end = spans(text, first)["definition"]
-    return Definition(text[start:end], start + 1)
 
 
 # ---- words
@@ -330,6 +375,8 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant,
 
 def parse(text: str, depth: int) -> Any:
     """Return the value that `text` holds. Raises `RequestError`: `bad-request` or `too-deep`."""
+    if len(text) > _json.STEP:
+        return _parse_in_steps(text, depth)
     if text.count("{") + text.count("[") > depth:
         _check_depth(text, depth)
     try:
@@ -343,6 +390,16 @@ def parse(text: str, depth: int) -> Any:
     if "\\u" in text:
         _check_surrogates(value)
     return value
+
+
+def _parse_in_steps(text: str, depth: int) -> Any:
+    """Do as `parse`, where an operator allows such lines, so that others have their turns."""
+    try:
+        return _json.loads(text, depth=depth, in_steps=True)
+    except _json.JsonTextError as exc:
+        problem = exc.problems[0]
+        where = "" if problem.offset is None else f" at character {problem.offset + 1}"
+        raise RequestError("bad-request", f"no JSON: {problem.message}{where}") from None
 
 
 def _check_depth(text: str, depth: int) -> None:
@@ -368,22 +425,44 @@ def _check_surrogates(value: Any) -> None:
             pending += item
 
 
-def spans(text: str, start: int = 0) -> dict[str, tuple[int, int]]:
-    """Return where the value of each member of the object at `start` stands: valid JSON only.
+_MARK = re.compile(r'["{}\[\]]')
+_SCALAR = re.compile(r"[^\s,}\]]+")
+_scan_string: Callable[[str, int], tuple[str, int]] = vars(json.decoder)["scanstring"]
 
-    So a definition inside a request is read from its own characters, and its problems get their columns.
+
+def _find_member(text: str, start: int, name: str) -> int:
+    """Return where the value of a member of the object at `start` begins, without reading the values.
+
+    What is valid JSON is judged by whoever reads them. Raises `ValueError` where there is no such member.
     """
-    found: dict[str, tuple[int, int]] = {}
-    at = _skip(text, text.index("{", start) + 1)
-    while text[at] != "}":
-        name, at = _DECODER.raw_decode(text, at)
-        first = _skip(text, _skip(text, at) + 1)
-        _, end = _DECODER.raw_decode(text, first)
-        found[name] = (first, end)
-        at = _skip(text, end)
-        if text[at] == ",":
+    at = _skip(text, start)
+    at = _skip(text, at + 1) if text[at : at + 1] == "{" else len(text)
+    while text[at : at + 1] == '"':
+        found, at = _scan_string(text, at + 1)
+        at = _skip(text, _skip(text, at) + 1)
+        if found == name:
+            return at
+        at = _skip(text, _end_of(text, at))
+        if text[at : at + 1] == ",":
             at = _skip(text, at + 1)
-    return found
+    raise ValueError(f"there is no {name}")
+
+
+def _end_of(text: str, at: int) -> int:
+    """Return where the value that begins at `at` ends, in many short steps: megabytes hold up no other thread."""
+    if text[at : at + 1] not in {"{", "[", '"'}:
+        scalar = _SCALAR.match(text, at)
+        return at if scalar is None else scalar.end()
+    level = 0
+    while (mark := _MARK.search(text, at)) is not None:
+        at = mark.end()
+        if (letter := mark[0]) == '"':
+            _, at = _scan_string(text, at)
+        else:
+            level += 1 if letter in "{[" else -1
+        if level <= 0:
+            return at
+    raise ValueError("it does not end")
 
 
 def _skip(text: str, at: int) -> int:

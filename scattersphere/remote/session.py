@@ -22,7 +22,7 @@ from scattersphere.commands.limits import Bucket
 from scattersphere.commands.table import CommandSpec
 from scattersphere.remote.framing import Fault, Framer, Ignored, Line
 from scattersphere.remote.render import RENDERERS, as_json
-from scattersphere.remote.requests import NamedRequestError, Request, read_request
+from scattersphere.remote.requests import NamedRequestError, Request, check_size, read_request
 
 if TYPE_CHECKING:
     from scattersphere.commands.handlers.session import Authenticator
@@ -60,10 +60,10 @@ Observer = Callable[[str, Any, str, Any], None]
 """Told of each command: its name, arguments (None where they cannot be read), outcome, result."""
 
 
-def _read(frame: Line, depth: int) -> Request | NamedRequestError:
+def _read(frame: Line, limits: Limits) -> Request | NamedRequestError:
     """Read a line, its arguments too where it is a long one; return what is wrong with it where something is."""
     try:
-        request = read_request(frame.text, depth=depth, partial=frame.partial)
+        request = read_request(frame.text, depth=limits.depth, limit=limits.line, partial=frame.partial)
     except NamedRequestError as exc:
         return exc
     if len(frame.text) > LONG:
@@ -234,7 +234,7 @@ class Session:
 
     def _looked_at(self, frame: Line | Fault) -> CommandCall | LongLine | None:
         if type(frame) is Line and len(frame.text) > LONG:
-            self._reading = LongLine(partial(_read, frame, self.limits.depth), frame)
+            self._reading = LongLine(partial(_read, frame, self.limits), frame)
             return self._reading
         call = self._request(frame)
         return None if call is None else self._under_way(call)
@@ -286,7 +286,7 @@ class Session:
             return None
         request: Request | None = None
         try:
-            read = read or _read(frame, self.limits.depth)
+            read = read or _read(frame, self.limits)
             if isinstance(read, NamedRequestError):
                 raise read
             request, id_ = read, read.id
@@ -319,10 +319,8 @@ class Session:
         """Check the right to the command, and only then read its arguments."""
         command = request.command
         self._check_right(command)
-        if len(frame.text) > self.limits.line and command.whole is None:
-            raise RequestError(
-                "line-too-long", f"only a definition may have more than {self.limits.line} bytes"
-            )
+        if command.whole is None:
+            check_size(len(frame.text), self.limits.line)  # where a definition is that it does not take
         return request.arguments()
 
     def _check_right(self, command: CommandSpec) -> None:

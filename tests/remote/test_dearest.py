@@ -158,8 +158,7 @@ async def test_the_dearest_requests_leave_their_neighbour_its_turns(tmp_path, mo
 async def test_a_definition_of_megabytes_is_read_off_the_loop(tmp_path, monkeypatch):
     loop, seen = threading.get_ident(), []
     for module, name in (
-        (requests, "parse"),
-        (requests, "spans"),
+        (requests, "_find_definition"),
         (codec_load, "read"),
         (planning, "code_problems"),
     ):
@@ -177,7 +176,7 @@ async def test_a_definition_of_megabytes_is_read_off_the_loop(tmp_path, monkeypa
             group.start_soon(client.send, json.dumps(request))
             assert await neighbour.ok("ping") == {"pong": True}
         assert json.loads(await client.line())["result"]["job"] == "big"
-    assert {name for name, _ in seen} >= {"parse", "spans", "read"}
+    assert {name for name, _ in seen} >= {"_find_definition", "read"}
     assert not any(on_loop for _, on_loop in seen)
 
 

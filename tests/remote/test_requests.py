@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from scattersphere.commands.arguments import Definition
 from scattersphere.commands.errors import RequestError
 from scattersphere.commands.table import COMMANDS
-from scattersphere.remote.requests import NamedRequestError, Word, parse, read_request, spans, split
+from scattersphere.remote import requests
+from scattersphere.remote.requests import (
+    NamedRequestError,
+    Word,
+    _find_definition,
+    parse,
+    read_request,
+    split,
+)
 
 
 def arguments(line):
@@ -177,13 +185,19 @@ def test_valid_json_is_read_as_python_reads_it(value):
     assert parse(text, 32) == json.loads(text)
 
 
-@given(
-    st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=5), JSON, max_size=4),
-    st.sampled_from([None, 1]),
-)
-def test_spans_are_where_the_members_stand(value, indent):
-    text = json.dumps(value, indent=indent)
-    assert {name: json.loads(text[a:b]) for name, (a, b) in spans(text).items()} == value
+MEMBERS = st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=5), JSON, max_size=4)
+
+
+@given(MEMBERS, MEMBERS, MEMBERS, st.sampled_from([None, 1]), st.booleans())
+def test_a_definition_is_found_wherever_it_stands_and_read_by_nobody_else(
+    definition, args, members, indent, ascii_only
+):
+    asked = members | {"args": args | {"definition": definition} | args}
+    asked["args"]["definition"] = definition
+    text = json.dumps(asked | members | {"args": asked["args"]}, indent=indent, ensure_ascii=ascii_only)
+    found = _find_definition(text)
+    assert json.loads(found.text) == definition
+    assert text[found.column - 1 :].startswith(found.text)
 
 
 def test_brackets_inside_strings_are_no_depth():
@@ -195,3 +209,63 @@ def test_every_example_of_the_table_is_a_request():
         request = read_request(command.example, depth=32)
         assert request.command.name == name
         request.arguments()
+
+
+DEFINE = '{"cmd":"define","id":"a1","args":{"definition":%s,"replace":true}}'
+
+
+@pytest.mark.parametrize(
+    ("line", "from_its_end"),
+    [(DEFINE % '{"name": "a"}' + " x", 1), (DEFINE.replace("true", "tru") % '{"name": "a"}', len("tru}}"))],
+)
+def test_what_is_wrong_around_a_definition_is_told_with_its_place(line, from_its_end):
+    assert f"at character {len(line) - from_its_end + 1}" in str(error(line))
+
+
+@pytest.mark.parametrize("name", ["definition", "args"])
+def test_a_member_that_stands_twice_is_no_way_to_a_second_definition(name):
+    twice = {"definition": ('"replace"', '"definition":{},"replace"'), "args": ('"id"', '"args":{},"id"')}
+    for line in (DEFINE % "{}", DEFINE % '{"a": 1}'):
+        assert f"the member {name!r} stands there twice" in str(error(line.replace(*twice[name])))
+
+
+def test_what_is_wrong_inside_a_definition_is_for_who_reads_it():
+    assert arguments(DEFINE % '{"a": nothing}')["definition"].text == '{"a": nothing}'
+    assert (
+        arguments(DEFINE.replace("definition", "defin\\u0069tion") % '{"a": 1}')["definition"].text
+        == '{"a": 1}'
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"cmd":"define","id":"a1","args":{"definition":{},"replace":[' + "[]," * 1_000 + "1]}}",
+        '{"id":"a1","cmd":"ping","args":{"x":"%s"}}' % ("x" * 1_000),
+        '{"id":"a1","cmd":"ping","args":{"x":%s}}' % ("[" * 1_000 + "]" * 1_000),
+        '{"id":"a1","cmd":"ping","args":{"x":%s' % ("{" * 1_000),
+        "start job x=" + "y" * 1_000,
+    ],
+)
+def test_a_request_that_is_too_long_without_its_definition_is_not_read_at_all(line, monkeypatch):
+    read = []
+    real = requests._DECODER.decode
+
+    class Watched:
+        def decode(self, text):
+            read.append(len(text))
+            return real(text)
+
+    monkeypatch.setattr(requests, "_DECODER", Watched())
+    with pytest.raises(NamedRequestError) as caught:
+        read_request(line, depth=32, limit=500)
+    assert caught.value.code == "line-too-long"
+    assert caught.value.id == ("a1" if line.startswith("{") else None)
+    assert sum(read) < 500
+
+
+def test_a_long_request_whose_definition_is_most_of_it_is_read_without_it():
+    text = json.dumps({"name": "a", "description": "x" * 5_000})
+    read = read_request(DEFINE % text, depth=32, limit=500)
+    assert read.id == "a1"
+    assert read.arguments()["definition"] == Definition(text, (DEFINE % text).index(text) + 1)
