@@ -224,7 +224,9 @@ def beside_before(commit: str, seconds: float, rounds: int = 15) -> None:
         now, then = (statistics.median(spent[name, is_old]) for is_old in (False, True))
         ratio = statistics.median(found)
         verdict = "holds" if ratio <= GOAL_BEFORE else "MISSED"
-        print(f"{name:24} now {now:6.1f}   then {then:6.1f}   {ratio:4.2f} x   goal {GOAL_BEFORE} x: {verdict}")
+        print(
+            f"{name:24} now {now:6.1f}   then {then:6.1f}   {ratio:4.2f} x   goal {GOAL_BEFORE} x: {verdict}"
+        )
 
 
 def beside_bare(seconds: float) -> None:
