@@ -62,8 +62,9 @@ from scattersphere.pictures.notebook import table_html
 from scattersphere.registry.folders import BundleFolders
 from scattersphere.registry.records import BundleEventKind
 from scattersphere.registry.registry import TaskRegistry
+from scattersphere.schedules.driver import Clocks
 from scattersphere.schedules.occurrences import TRIGGERS
-from scattersphere.schedules.scheduler import Clocks, Scheduler
+from scattersphere.schedules.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -270,7 +271,7 @@ class Server(AsyncResource):
         self._history._open(self._durable)  # noqa: SLF001 - nobody else may
         self._factory.durable = self._durable
         self._scheduler.restore(*self._durable.schedules)
-        self._scheduler.remember = self._durable.keep_schedule
+        self._scheduler.driver.remember = self._durable.keep_schedule
         self._scheduler.started_before = self._durable.find_keys
         self._scheduler.durable = self._durable.durable
         self._executor.requests.cancel_waiting = self._durable.cancel_waiting
@@ -518,7 +519,7 @@ class Server(AsyncResource):
             scheduler.undefine(name)
         elif definition.schedules or name in scheduler.by_job:
             scheduler.define(name, definition.schedules)
-            scheduler.try_again(name)
+            scheduler.driver.try_again(name)
 
     # ---- schedules
 
@@ -824,8 +825,8 @@ class Server(AsyncResource):
             self._bundled.follow(event)
             if event.kind is BundleEventKind.REMOVED:
                 self._files.bundle_removed()
-            if self._scheduler.waiting:
-                self._scheduler.try_again()
+            if self._scheduler.driver.waiting:
+                self._scheduler.driver.try_again()
             if self._durable is not None and event.kind is BundleEventKind.LOADED:
                 self._durable.code_changed()
             self._told.bundle(event)

@@ -237,14 +237,14 @@ def test_an_idle_server_sleeps_until_the_next_time_in_virtual_time(backend: str)
         async with server_with() as server:
             server.define(job(schedule={"every": 86_400 * 365}))
             looks = 0
-            look = server._scheduler.look
+            look = server._scheduler.driver.look
 
             def counted() -> None:
                 nonlocal looks
                 looks += 1
                 look()
 
-            server._scheduler.look = counted  # type: ignore[method-assign]
+            server._scheduler.driver.look = counted  # type: ignore[method-assign]
             await anyio.sleep(86_400 * 30)
             assert looks <= 1
 

@@ -25,9 +25,9 @@ from scattersphere.engine.plan import (
 )
 from scattersphere.errors import AmbiguousTaskError, NotFoundError, UnresolvedError, listing
 from scattersphere.logs.failures import describe
+from scattersphere.model.amounts import places_of
 from scattersphere.model.definition import Parameter, RetryPolicy
 from scattersphere.model.fields import awaiting
-from scattersphere.model.forms import places_of
 from scattersphere.model.references import Template, compile_argument
 from scattersphere.model.states import TriggerRule
 from scattersphere.model.taskclass import LOOP, TaskClass

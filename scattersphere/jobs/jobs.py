@@ -22,10 +22,10 @@ from scattersphere.errors import (
     UnresolvedError,
 )
 from scattersphere.jobs.slices import Slices
+from scattersphere.model.amounts import places_of
 from scattersphere.model.arguments import check_text, describe
 from scattersphere.model.builder import JobBuilder, literal
 from scattersphere.model.definition import JobDefinition, TaskDefinition
-from scattersphere.model.forms import places_of
 from scattersphere.model.frozen import FrozenDict, changed
 from scattersphere.model.problem import Problem
 from scattersphere.watching.watcher import in_thread

@@ -11,33 +11,32 @@ for one, or has other keys than strings, is the list of its items under "$dict".
 from __future__ import annotations
 
 import base64
-import dataclasses
 import datetime as dt
 import decimal
 import enum
-import importlib
 import json
 import math
 import pathlib
 import struct
-import sys
-import types
 import uuid
 import zoneinfo
-from functools import reduce
-from typing import TYPE_CHECKING, Any, Protocol
-
-import attrs
+from typing import TYPE_CHECKING, Any
 
 from scattersphere.abc.journal import ValueForm
-from scattersphere.registry import pickling
-from scattersphere.registry.modules.namespace import FINDER, PARENT
+from scattersphere.journal.classes import (
+    UnkeptError,
+    classes_of,
+    fields_of,
+    is_data_class,
+    is_frozen,
+    made_of,
+    state_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
-    from scattersphere.registry.modules.namespace import ModuleNamespace
-    from scattersphere.registry.pickling import FindNamespace
+    from scattersphere.journal.classes import ClassNames
     from scattersphere.registry.records import BundleVersion
 
 LARGEST = 64 * 1024 * 1024
@@ -54,76 +53,6 @@ _PLAIN = frozenset({type(None), bool, int, float, str})
 _NULL = b"null"
 
 
-class ClassNames(Protocol):
-    """Names of classes that mean the same after a restart."""
-
-    def name_of(self, cls: type) -> str | None:
-        """Return the name under which `class_of` finds a class again; None where there is none."""
-        ...
-
-    def class_of(self, name: str) -> type:
-        """Return the class of a name. Raises `LookupError`."""
-        ...
-
-    def dumps(self, value: object) -> bytes:
-        """Pickle a value."""
-        ...
-
-    def loads(self, data: bytes) -> Any:
-        """Return what `dumps` was given."""
-        ...
-
-
-class Classes:
-    """Names classes `bundle:module:qualified name`, those of the host without the bundle.
-
-    `find_namespace` says in which version of a bundle they are looked up, as for `registry.pickling`.
-    """
-
-    def __init__(self, find_namespace: FindNamespace) -> None:
-        self._find_namespace = find_namespace
-
-    def name_of(self, cls: type) -> str | None:
-        """Return the name under which `class_of` finds a class again; None where there is none."""
-        module, qualname = cls.__module__, cls.__qualname__
-        if _resolved(sys.modules.get(module), qualname) is not cls:
-            return None  # made inside a function, or of a version that was released
-        if not module.startswith(f"{PARENT}."):
-            return f":{module}:{qualname}"
-        slug, _, logical = module.removeprefix(f"{PARENT}.").partition(".")
-        namespace = FINDER.namespace(slug)
-        return None if namespace is None else f"{namespace.bundle}:{logical}:{qualname}"
-
-    def class_of(self, name: str) -> type:
-        """Return the class of a name. Raises `LookupError`."""
-        bundle, module, qualname = name.split(":", 2)
-        try:
-            holder = (
-                self._find_namespace(bundle).module(module) if bundle else importlib.import_module(module)
-            )
-        except ImportError as error:
-            raise LookupError(f"there is no module {module} with the class {qualname}: {error}") from None
-        found = _resolved(holder, qualname)
-        if isinstance(found, type):
-            return found
-        raise LookupError(f"the module {module} has no class {qualname}")
-
-    def dumps(self, value: object) -> bytes:
-        """Pickle a value, classes of bundles by their logical names."""
-        return pickling.dumps(value)
-
-    def loads(self, data: bytes) -> Any:
-        """Return what `dumps` was given."""
-        return pickling.loads(data, self._find_namespace)
-
-
-def _resolved(module: object, qualname: str) -> object:
-    try:
-        return reduce(getattr, qualname.split("."), module)
-    except AttributeError:
-        return None
-
-
 class ValueCodec:
     """Writes the results of runs for the engine, by the classes of the versions that a run has."""
 
@@ -138,31 +67,14 @@ class ValueCodec:
         """Return the form of a value, and its bytes. Raises `UnkeptError` with the reason."""
         if (small := encode_small(value)) is not None:
             return ValueForm.JSON, small
-        form, data, reason = encode(value, _classes_of(versions), allow_pickle=self._allow_pickle)
+        form, data, reason = encode(value, classes_of(versions), allow_pickle=self._allow_pickle)
         if data is None:
             raise UnkeptError(reason)
         return form, data
 
     def decode(self, form: int, data: bytes, versions: Iterable[BundleVersion]) -> Any:
         """Return what `encode` was given; raises as the function `decode` does."""
-        return decode(form, data, _classes_of(versions))
-
-
-def _classes_of(versions: Iterable[BundleVersion]) -> Classes:
-    """Return the classes that a run has."""
-    namespaces = {version.bundle: version.namespace for version in versions}
-
-    def find(bundle: str) -> ModuleNamespace:
-        namespace = namespaces.get(bundle)
-        if namespace is None:
-            raise LookupError(f"the run has no code of the bundle {bundle!r}")
-        return namespace
-
-    return Classes(find)
-
-
-class UnkeptError(Exception):
-    """A value has no exact form; the message says which part of it."""
+        return decode(form, data, classes_of(versions))
 
 
 # ---- writing
@@ -333,10 +245,10 @@ class _Tagger:
 
     def _write_object(self, value: Any, depth: int) -> Any:
         cls = type(value)
-        if not _is_frozen(cls):
+        if not is_frozen(cls):
             self._see(value)
-        state = _state_of(value)
-        unset = [name for name in _fields_of(cls) if name not in state]
+        state = state_of(value)
+        unset = [name for name in fields_of(cls) if name not in state]
         content = {name: self.tagged(inner, depth) for name, inner in state.items()}
         return {"$object": [self.name_of(cls), _escaped(content), *([unset] if unset else [])]}
 
@@ -433,87 +345,6 @@ _WRITE: dict[type, Callable[[_Tagger, Any, int], Any]] = {
 """What the tagged form holds besides JSON, enums and classes: exact types, no subclasses."""
 
 
-# ---- attrs classes and dataclasses
-
-
-def is_data_class(cls: type) -> bool:
-    """Whether objects of a class are their fields: attrs classes and dataclasses that derive from no built-in type."""
-    if not (attrs.has(cls) or dataclasses.is_dataclass(cls)):
-        return False
-    pure = all(base is object or base.__flags__ & _HEAP_TYPE for base in cls.__mro__)
-    return pure and all(
-        getattr(cls, name) is getattr(object, name) for name in ("__reduce__", "__reduce_ex__")
-    )
-
-
-_CACHED_HASH = "_attrs_cached_hash"
-_HEAP_TYPE = 1 << 9
-"""Of `type.__flags__`: made by a `class` statement."""
-
-
-def _fields_of(cls: type) -> tuple[str, ...]:
-    if attrs.has(cls):
-        return tuple(field.name for field in attrs.fields(cls))
-    return tuple(field.name for field in dataclasses.fields(cls))
-
-
-def _is_frozen(cls: type) -> bool:
-    """Whether objects of a class cannot be changed, so that two that are equal are as good as one."""
-    made = vars(cls).get("__dataclass_params__")
-    if made is not None:
-        return bool(made.frozen)
-    return cls.__setattr__.__name__ == "_frozen_setattrs"  # attrs says it in no other way
-
-
-def _slots_of(cls: type) -> Iterator[tuple[str, types.MemberDescriptorType]]:
-    for base in cls.__mro__:
-        for name, member in vars(base).items():
-            if type(member) is types.MemberDescriptorType:
-                yield name, member
-
-
-def _state_of(value: Any) -> dict[str, Any]:
-    """Return all attributes of an object, read past whatever its class does to reading."""
-    try:
-        state = dict(object.__getattribute__(value, "__dict__"))
-    except AttributeError:
-        state = {}
-    for name, member in _slots_of(type(value)):
-        if name in state:
-            raise UnkeptError(f"the class {type(value).__qualname__} has two attributes {name!r}")
-        try:
-            state[name] = member.__get__(value)
-        except AttributeError:
-            continue
-    if not all(type(name) is str for name in state):
-        raise UnkeptError(f"an object of the class {type(value).__qualname__} has odd attributes")
-    if _CACHED_HASH in state:
-        state[_CACHED_HASH] = None  # of strings, it is another one in every process
-    return state
-
-
-def _read_object(reader: _TagReader, content: Any) -> Any:
-    name, fields, *unset = content
-    cls = reader.class_of(name)
-    if not is_data_class(cls):
-        raise LookupError(f"{name} is no attrs class or dataclass any more")
-    state = dict(reader.read(fields))
-    known = set(state).union(*unset)
-    if not known.issuperset(_fields_of(cls)):
-        missing = sorted(set(_fields_of(cls)) - known)
-        raise LookupError(f"{name} has fields now that the value lacks: {', '.join(missing)}")
-    made = object.__new__(cls)
-    for slot, member in _slots_of(cls):
-        if slot in state:
-            member.__set__(made, state.pop(slot))
-    if state:
-        try:
-            object.__getattribute__(made, "__dict__").update(state)
-        except AttributeError:
-            raise LookupError(f"{name} has no attributes {', '.join(sorted(state))} any more") from None
-    return made
-
-
 # ---- reading
 
 
@@ -555,6 +386,19 @@ class _TagReader:
 
     def class_of(self, name: str) -> Any:
         return self._classes.class_of(name)
+
+
+def _read_object(reader: _TagReader, content: Any) -> Any:
+    name, fields, *unset = content
+    cls = reader.class_of(name)
+    if not is_data_class(cls):
+        raise LookupError(f"{name} is no attrs class or dataclass any more")
+    state = dict(reader.read(fields))
+    known = set(state).union(*unset)
+    if not known.issuperset(fields_of(cls)):
+        missing = sorted(set(fields_of(cls)) - known)
+        raise LookupError(f"{name} has fields now that the value lacks: {', '.join(missing)}")
+    return made_of(cls, name, state)
 
 
 def _read_flag(reader: _TagReader, content: Any) -> Any:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import attrs
 
+from scattersphere.model.amounts import Amounts
 from scattersphere.model.fields import COMMENT_ROW, NO_COMMENT, Record, Records, python_only, says
 from scattersphere.model.forms import (
-    Amounts,
     Anything,
     Arguments,
     Condition,

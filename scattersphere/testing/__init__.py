@@ -9,7 +9,7 @@ journal. `MemoryJournal` is a journal whose commits, failures and crashes are th
 from scattersphere.testing.clocks import VirtualTimeLoop
 from scattersphere.testing.fakes import Fake, FakeError
 from scattersphere.testing.injections import InjectedError
-from scattersphere.testing.journals import MemoryJournal
+from scattersphere.testing.memory_journal import MemoryJournal
 from scattersphere.testing.rehearsal import Rehearsal, RehearsalError
 
 __all__ = [

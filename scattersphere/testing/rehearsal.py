@@ -22,7 +22,7 @@ from scattersphere.testing import story
 from scattersphere.testing.clocks import running_clock
 from scattersphere.testing.fakes import Fake
 from scattersphere.testing.injections import InjectedError, Injection, Injections
-from scattersphere.testing.journals import MemoryJournal
+from scattersphere.testing.memory_journal import MemoryJournal
 from scattersphere.testing.stage import StageServer
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from scattersphere.engine.executor import JobExecutor
     from scattersphere.engine.plan import PlannedTask
     from scattersphere.engine.timers import Timer
-    from scattersphere.schedules.scheduler import Clocks
+    from scattersphere.schedules.driver import Clocks
     from scattersphere.testing.clocks import HeldClock
     from scattersphere.testing.fakes import Fake
     from scattersphere.testing.injections import Injections
@@ -62,7 +62,7 @@ class StageServer(Server):
     def move_wall(self, when: dt.datetime) -> None:
         """Let the wall clock of schedules show `when`, and go on from there."""
         self._wall_ahead += when - self._scheduler.now()
-        self._scheduler.look()
+        self._scheduler.driver.look()
 
     def go_on_at(self, before: StageServer) -> None:
         """Let the wall clocks go on from those of the Server before, also where the loop's time is virtual."""

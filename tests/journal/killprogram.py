@@ -44,7 +44,7 @@ from scattersphere.journal.writer import JournalWriter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from scattersphere.schedules.scheduler import Clocks
+    from scattersphere.schedules.driver import Clocks
 
 LOOPS = ["asyncio", *(["trio"] if importlib.util.find_spec("trio") else [])]
 EFFECTS: list[Any] = []
@@ -178,7 +178,7 @@ class ClockedServer(Server):
     def set_wall(self, wall: dt.datetime) -> None:
         effect("wall", wall.isoformat())
         self.wall = wall
-        self._scheduler.look()
+        self._scheduler.driver.look()
 
 
 class Schedules:

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from scattersphere.abc.journal import ValueForm
 from scattersphere.errors import NoSuchBundleError
-from scattersphere.journal.values import DEPTH, Classes, decode, encode, encode_small, is_small_and_exact
+from scattersphere.journal.classes import Classes
+from scattersphere.journal.values import DEPTH, decode, encode, encode_small, is_small_and_exact
 
 
 def no_bundle(name: str) -> Any:

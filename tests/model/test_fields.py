@@ -16,8 +16,9 @@ from patience import PATIENCE
 
 import scattersphere
 from scattersphere import DefinitionError, JobDefinition, Parameter, RetryPolicy, TaskDefinition
+from scattersphere.model.amounts import places_of
 from scattersphere.model.fields import FORMAT, rows
-from scattersphere.model.forms import MOST, Number, OrNull, places_of
+from scattersphere.model.forms import MOST, Number, OrNull
 from scattersphere.model.schedules import ScheduleDefinition
 
 CLASSES = [JobDefinition, TaskDefinition, RetryPolicy, Parameter, ScheduleDefinition]

@@ -10,7 +10,7 @@ from recoveryworld import WORLD, Life, World
 from scattersphere import JobDefinition, RunnableTask
 from scattersphere.abc.journal import MovesRow, StepRow, SuccessesRow
 from scattersphere.model.states import RunState, TaskState
-from scattersphere.testing.journals import MemoryJournal
+from scattersphere.testing.memory_journal import MemoryJournal
 
 pytestmark = pytest.mark.anyio
 

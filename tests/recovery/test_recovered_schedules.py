@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from scattersphere.schedules.scheduler import Clocks
+    from scattersphere.schedules.driver import Clocks
 
 HOUR = 3600
 KNOWN = 2
@@ -227,7 +227,7 @@ def test_making_up_for_many_starts_ten_at_a_time_counting_those_of_the_earlier_l
             assert len(started(journal)) == 10
             WORLD["now"].gate("g").set()
             await anyio.sleep(60)
-            assert not life.server._scheduler.waiting
+            assert not life.server._scheduler.driver.waiting
 
     run_virtually(backend, main)
 

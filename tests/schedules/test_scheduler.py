@@ -22,7 +22,7 @@ from scattersphere import (
 )
 from scattersphere.model.problem import Problem
 from scattersphere.schedules.backfill import Backfill
-from scattersphere.schedules.scheduler import AT_A_TIME, LOOK
+from scattersphere.schedules.driver import AT_A_TIME, LOOK
 
 pytestmark = pytest.mark.needs("cronsim")
 
@@ -80,8 +80,8 @@ def test_ten_thousand_idle_schedules_cost_a_look_at_the_first_of_them_every_half
     at.go(1)  # the first time of each is found, in slices
     at.looks = 0
     asked: list[str] = []
-    advance = at.scheduler._advance
-    at.scheduler._advance = lambda *args: (asked.append("asked"), advance(*args))  # type: ignore[method-assign]
+    advance = at.scheduler.driver._advance
+    at.scheduler.driver._advance = lambda *args: (asked.append("asked"), advance(*args))  # type: ignore[method-assign]
     used = time.process_time()
     at.go(3600)
     used = time.process_time() - used
@@ -172,7 +172,7 @@ def test_a_refused_start_is_tried_again_when_code_has_come() -> None:
     at.refuse = UnresolvedError("bundle 'etl' is not registered")
     at.until("2026-01-01T01:10")
     at.refuse = None
-    at.scheduler.try_again()
+    at.scheduler.driver.try_again()
     at.go(0)
     assert at.fired == ["01 01:00"]
 

@@ -10,8 +10,9 @@ import attrs
 
 from scattersphere.errors import BusyError
 from scattersphere.model.schedules import ScheduleDefinition
+from scattersphere.schedules.driver import Clocks
 from scattersphere.schedules.occurrences import ScheduledFor, ScheduleState
-from scattersphere.schedules.scheduler import Clocks, Scheduler
+from scattersphere.schedules.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -150,7 +151,7 @@ class World:
             "step": lambda: self.step(seconds),
             "pause": schedule.pause,
             "resume": schedule.resume,
-            "code": self.scheduler.try_again,
+            "code": self.scheduler.driver.try_again,
             "redefine": lambda: self.define("job", {"it": {**fields, "params": {"n": len(self.runs)}}}),
             "refuse": lambda: setattr(self, "refuse", BusyError("busy")),
             "accept": lambda: setattr(self, "refuse", None),
