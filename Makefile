@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
 STAMP := $(VENV)/.stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest --quiet
@@ -16,19 +17,26 @@ WORKERS ?= 3
 help: ## show these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2>/dev/null || true
 
-# pip learned --group in 25.1, so it comes first. The stamp is written last: a failed installation is tried again.
-$(STAMP): pyproject.toml Makefile
+# The library with its command line: all that the demo needs. The stamps are written last: a failed installation is
+# tried again.
+$(INSTALLED): pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo "Scattersphere needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version 2>&1`. Try: make PYTHON=python3.13" >&2; exit 1; }
-	@echo "Setting up $(VENV) (a minute, once) ..."
+	@echo "Setting up $(VENV) (seconds, once) ..."
 	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --editable '.[cli]'
+	@touch $@
+
+# pip learned --group in 25.1, so it comes first.
+$(STAMP): $(INSTALLED)
+	@echo "Adding to $(VENV) what tests, checks and documentation need (a minute or two, once) ..."
 	@$(PIP) install --upgrade 'pip>=25.1'
 	@$(PIP) install --upgrade --editable '.[cli,trio]' --group dev
 	@touch $@
 
-venv: $(STAMP) ## make or renew the environment in .venv
+venv: $(STAMP) ## make or renew the environment in .venv, with all that the other words need
 
-demo: $(STAMP) ## count the words of Python's own library with a job of six tasks
+demo: $(INSTALLED) ## count the words of Python's own library with a job of six tasks
 	@$(BIN)/scattersphere run examples/wordcount/wordcount.json
 
 # Which tests are dear stands in tests/costs.py; under the profile of CI the properties try eight times as many cases.

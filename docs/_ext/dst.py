@@ -89,7 +89,7 @@ class Night(Directive):
 
     def run(self) -> list[nodes.Node]:
         """Return the nodes that stand for the directive."""
-        return [nodes.raw("", f"<figure>{draw(self.arguments[0])}</figure>", format="html")]
+        return [nodes.raw("", f'<figure class="picture">{draw(self.arguments[0])}</figure>', format="html")]
 
 
 def setup(app: object) -> dict[str, bool]:

@@ -176,7 +176,7 @@ class Lifecycle(Directive):
     def run(self) -> list[nodes.Node]:
         """Return the picture and the table."""
         kind = self.arguments[0]
-        return [nodes.raw("", draw(kind), format="html"), _table(kind)]
+        return [nodes.raw("", f'<div class="picture">{draw(kind)}</div>', format="html"), _table(kind)]
 
 
 def setup(app: object) -> dict[str, bool]:

@@ -65,7 +65,7 @@ class Rooms(Directive):
 
     def run(self) -> list[nodes.Node]:
         """Return the picture."""
-        return [nodes.raw("", draw(), format="html")]
+        return [nodes.raw("", f'<div class="picture">{draw()}</div>', format="html")]
 
 
 def setup(app: object) -> dict[str, bool]:
