@@ -208,7 +208,7 @@ async def beside_deaths(kills: int) -> None:
                 await anyio.sleep(0.01)
             await stage.run(Echo)
             await sample(stage, "alone")
-            victim = stage.start(Refuse, until="/nonexistent/at/all/")
+            victim = stage.start(Refuse, until="/nonexistent")
             victim.handle.kill()
             await sample(stage, "beside a worker that is killed")
             await victim.outcome()

@@ -106,9 +106,8 @@ class Bench:
         await self._end_running("kill")
 
     async def _end_running(self, verb: str) -> None:
-        call = self.stage.start(
-            Refuse if verb == "kill" else Obey, **({"until": "/nonexistent/at/all"} if verb == "kill" else {})
-        )
+        refusing = verb == "kill"
+        call = self.stage.start(Refuse, until="/nonexistent") if refusing else self.stage.start(Obey)
         await call.begun()
         started = perf_counter()
         if verb == "kill":

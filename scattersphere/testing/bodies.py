@@ -90,9 +90,11 @@ class Refuse(RunnableTask):
     until: str
 
     def run(self, context: TaskContext) -> Any:
-        """Say that it has begun, then wait for the file."""
-        context.progress(0)
+        """Say that it has begun, then wait for the file. Raises FileNotFoundError without a folder for it."""
         file = Path(self.until)
+        if not file.parent.exists():  # else it would end at once, and refuse nothing
+            raise FileNotFoundError(f"Refuse(until={self.until!r}): there is no such folder; name a file in one")
+        context.progress(0)
         while file.parent.exists() and not file.exists():
             time.sleep(PAUSE)
         return "refused to the end"

@@ -44,7 +44,7 @@ def _run(message: CallMessage, channel: Channel) -> Reply:
     with ExitStack() as stack:
         if message.captures_print:
             stack.enter_context(capture_print())
-        return Reply.of(message.name, attempt.run_body(surroundings))
+        return Reply.of(message.name, attempt.run_body(surroundings), message.file)
 
 
 def _unpack(message: CallMessage) -> tuple[type, dict[str, Any], dict[str, Any]]:

@@ -59,6 +59,9 @@ class Worker:
             message = CallMessage.read(frame[1])
             reply = run_call(message, PipeChannel(self, message.number))
             self.current = None
+            if reply.size:
+                self.replies.send(Kind.FILED, dumps((reply.type, reply.size)))
+                continue
             if reply.kind is OutcomeKind.VALUE and len(reply.payload) > LARGE:
                 self.replies.send(Kind.TYPE, reply.type.encode())
             self.replies.send(REPLIES[reply.kind], reply.payload)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from scattersphere.abc.backend import Outcome, OutcomeKind
 from scattersphere.logs.failures import shorten, text_of
 from scattersphere.logs.remotefailure import RemoteFailure
+from scattersphere.worker.longvalues import dump_to
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +47,8 @@ class CallMessage(NamedTuple):
     """Pickles of the factories of context managers around it."""
     carrier: dict[str, str] | None = None
     """The strings for those."""
+    file: str = ""
+    """The name of the file into which a long result is laid, in place of being sent; "": none."""
     environment: dict[str, str] | None = None
     """Variables to set before the call; None where they are as before."""
     arguments: bytes = b""
@@ -135,17 +138,20 @@ class Reply(NamedTuple):
     """A pickle: the value, or a `RemoteFailure`; nothing for a cancel."""
     type: str = ""
     """Module and name of the value's class."""
+    size: int = 0
+    """Bytes of the pickle where it is in the file that was given; 0: it is the payload."""
 
     @classmethod
-    def of(cls, name: str, outcome: Outcome) -> Reply:
-        """Pack the outcome of the call of that name. Never raises."""
+    def of(cls, name: str, outcome: Outcome, file: str = "") -> Reply:
+        """Pack the outcome of the call of that name, a long value into `file` if there is one. Never raises."""
         if outcome.error is not None:
             return cls(OutcomeKind.EXCEPTION, dumps(RemoteFailure.of(outcome.error, outcome.traceback)))
         if outcome.kind is OutcomeKind.CANCELLED:
             return cls(OutcomeKind.CANCELLED)
         try:
             made = type(outcome.value)
-            return cls(OutcomeKind.VALUE, dumps(outcome.value), f"{made.__module__}.{made.__qualname__}")
+            payload, size = dump_to(file, outcome.value) if file else (dumps(outcome.value), 0)
+            return cls(OutcomeKind.VALUE, payload, f"{made.__module__}.{made.__qualname__}", size)
         except BaseException as exc:  # noqa: BLE001 - the result's own __reduce__ may raise anything
             error = TypeError(
                 f"{name}: its result (a {type(outcome.value).__name__}) cannot be sent from the worker process: "

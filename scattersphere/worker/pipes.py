@@ -11,6 +11,7 @@ import os
 import struct
 import threading
 from enum import IntEnum
+from typing import cast
 
 from scattersphere.abc.backend import OutcomeKind
 
@@ -69,6 +70,8 @@ class Kind(IntEnum):
     """A pickle: call number."""
     TYPE = 30
     """The name of the class of the VALUE that follows, which is large."""
+    FILED = 31
+    """A pickle: name of its class, and size. What the body returned is in the file that the call has named."""
 
 
 _KINDS = {int(kind): kind for kind in Kind}
@@ -97,11 +100,19 @@ class Sender:
             raise ValueError(f"{len(payload)} bytes are too many for one message; the limit is {FRAME_LIMIT}")
         if self.descriptor < 0:  # a forked child's: nobody listens
             return
-        frame = memoryview(_HEADER.pack(kind, len(payload)) + payload)
+        header = _HEADER.pack(kind, len(payload))
         with self._guard:
-            written = os.write(self.descriptor, frame)
-            while written < len(frame):
-                written += os.write(self.descriptor, frame[written:])
+            if len(payload) > _CHUNK:  # not copied to stand behind its header
+                self._write(header)
+                self._write(payload)
+            else:
+                self._write(header + payload)
+
+    def _write(self, data: bytes) -> None:
+        written = os.write(self.descriptor, data)
+        rest = memoryview(data)
+        while written < len(data):
+            written += os.write(self.descriptor, rest[written:])
 
     def close(self) -> None:
         """Close the pipe; safe to repeat."""
@@ -129,12 +140,31 @@ class Receiver:
         kind, length = _HEADER.unpack_from(buffer)
         if kind not in _KINDS or length > FRAME_LIMIT:
             raise ValueError("not a frame")
+        if length > LARGE:
+            payload = self._receive_large(length)
+            return None if payload is None else (_KINDS[kind], payload)
         end = _HEADER.size + length
         if not self._fill(end):
             return None
         payload = bytes(memoryview(buffer)[_HEADER.size : end])
         del buffer[:end]
         return _KINDS[kind], payload
+
+    def _receive_large(self, length: int) -> bytes | None:
+        """Read the payload behind the header into its place, and not into one that grows."""
+        buffer = self._buffer
+        payload = bytearray(length)
+        start = buffer[_HEADER.size : _HEADER.size + length]
+        payload[: len(start)] = start
+        del buffer[: _HEADER.size + len(start)]
+        with memoryview(payload) as view:
+            got = len(start)
+            while got < length:
+                read = os.readv(self.descriptor, [view[got:]])
+                if not read:
+                    return None
+                got += read
+        return cast("bytes", payload)  # equal to them, and not copied once more to be such
 
     def read_some(self) -> bool:
         """Read what is there; waits only where nothing is. False if the other end is gone."""

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,6 +153,15 @@ def cluster(folder: Path, **options: int | str) -> Iterator[Cluster]:
         yield made
     finally:
         made.close()
+
+
+def values_of(label: str, dask_worker: Any) -> list[tuple[str, str, int]]:
+    """Say what a Dask worker has of tasks with that label: class, file, size; to be sent there."""
+    return [
+        (type(value).__name__, str(value.file), value.file.stat().st_size)
+        for key, value in dask_worker.data.items()
+        if str(key).startswith(label)
+    ]
 
 
 if __name__ == "__main__":

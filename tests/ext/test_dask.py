@@ -20,7 +20,7 @@ pytest.importorskip("distributed")
 
 import dask_around
 import distributed
-from dask_cluster import Cluster, cluster
+from dask_cluster import Cluster, cluster, values_of
 
 from scattersphere import JobDefinition, RunState, Server, TaskState, result
 from scattersphere.abc import RemoteValue
@@ -90,6 +90,23 @@ class Size(RunnableTask):
 
     def run(self, context):
         return len(self.value)
+
+
+class Bytes(RunnableTask):
+    size: int
+
+    def run(self, context):
+        return bytes(self.size)
+
+
+class Sources(RunnableTask):
+    """Say from which files the values were read that it is given."""
+
+    value: object
+
+    def run(self, context):
+        folder = Path(os.environ["SCATTERSPHERE_STORE"], "values")
+        return [str(file.readlink()) for file in folder.iterdir() if file.is_symlink()]
 
 
 class Grow(RunnableTask):
@@ -454,6 +471,31 @@ async def test_a_large_result_stays_there_and_is_passed_on_by_reference(bundle, 
         assert await kept.fetch() == [500_000] * 500_000
         with pytest.raises(TypeError, match=r"await value\.fetch\(\)"):
             pickle.dumps(kept)
+
+
+async def test_a_large_result_is_one_file_that_who_takes_it_reads_where_it_is(bundle, own):
+    job = (
+        JobDefinition.build("passes")
+        .task("a", "work.Bytes", backend="dask", args={"size": 3_000_000})
+        .task("b", "work.Sources", backend="dask", args={"value": result("a")})
+        .done()
+    )
+    client = await anyio.to_thread.run_sync(lambda: distributed.Client(own.address, set_as_default=False))
+    try:
+        async with keeping(bundle, own.address) as server:
+            await server.register(bundle)
+            server.define(job)
+            run = await (await server.start("passes")).wait(PATIENCE)
+            assert run.succeeded, run.explain()
+            there = await anyio.to_thread.run_sync(lambda: client.run(values_of, "passes/"))
+            ((kind, file, size),) = [value for values in there.values() for value in values]
+            assert (kind, size) == ("LongValue", run.results["a"].size)
+            assert run.results["b"] == [file], "it was copied for who took it"
+            assert await run.results["a"].fetch() == bytes(3_000_000)
+            run.results["a"].future.release()
+            await until(lambda: not Path(file).exists())
+    finally:
+        await anyio.to_thread.run_sync(client.close)
 
 
 async def test_a_result_that_somebody_else_takes_comes_here(bundle, address):

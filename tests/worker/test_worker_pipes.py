@@ -26,6 +26,12 @@ class Pieces:
         piece, self.data = self.data[:size], self.data[size:]
         return piece
 
+    def into(self, descriptor, buffers):
+        """Stand for `os.readv`."""
+        piece = self(descriptor, len(buffers[0]))
+        buffers[0][: len(piece)] = piece
+        return len(piece)
+
 
 def encoded(frames) -> bytes:
     return b"".join(wire._HEADER.pack(kind, len(payload)) + payload for kind, payload in frames)
@@ -33,11 +39,21 @@ def encoded(frames) -> bytes:
 
 def received(data: bytes, sizes: list[int]) -> list[tuple[Kind, bytes]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "read", Pieces(data, sizes))
+        pieces = Pieces(data, sizes)
+        patch.setattr(os, "read", pieces)
+        patch.setattr(os, "readv", pieces.into)
         receiver, frames = Receiver(0), []
         while (frame := receiver.receive()) is not None:
             frames.append(frame)
     return frames
+
+
+@pytest.fixture(params=["short ones", "large ones"], autouse=True, scope="module")
+def _are_large(request):
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "large ones":
+            patch.setattr(wire, "LARGE", 20)
+        yield
 
 
 @given(FRAMES, st.lists(st.integers(1, 50)))

@@ -11,14 +11,16 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from scattersphere.ext.dask.messages import SHORT, WINDOW, Signal
-from scattersphere.ext.dask.values import laid_out
+from scattersphere.ext.dask.values import LongValue, laid_out
 from scattersphere.logs.remotefailure import RemoteFailure
+from scattersphere.worker.longvalues import FOLDER
 from scattersphere.worker.messages import dumps
 from scattersphere.worker.pipes import Kind
 
 if TYPE_CHECKING:
     from scattersphere.ext.dask.messages import CallOrder
     from scattersphere.ext.dask.site import Guest, Site
+    from scattersphere.ext.dask.values import Stored
     from scattersphere.worker.process import WorkerProcess
 
 _RESULT = {Kind.VALUE: Signal.VALUE, Kind.FAILURE: Signal.FAILURE, Kind.CANCELLED: Signal.CANCELLED}
@@ -35,13 +37,15 @@ class SiteCall:
     """A call that has come to a Dask worker. `run` is for the thread that Dask gives it, `hear` for any."""
 
     def __init__(
-        self, site: Site, guest: Guest, order: CallOrder, values: tuple[bytes | None, ...], *, held: bool
+        self, site: Site, guest: Guest, order: CallOrder, values: tuple[Stored | None, ...], *, held: bool
     ) -> None:
         self._site = site
         self._guest = guest
         self._order = order
         self._values = values
         self._type = ""
+        self._file = guest.store / FOLDER / str(order.number)
+        """Where its process lays a long result."""
         self._where = ""
         self._held = held
         """Whether the engine is to be asked before it begins, and at its checkpoints."""
@@ -51,7 +55,7 @@ class SiteCall:
         """Why it was ended by the Dask worker, and not by its engine."""
         self._process: WorkerProcess | None = None
         self._answers: SimpleQueue[bytes | None] = SimpleQueue()
-        self._result: bytes | None = None
+        self._result: Stored | None = None
         self._credit = threading.Semaphore(WINDOW)
         """Lines and reports that may be sent."""
 
@@ -111,7 +115,7 @@ class SiteCall:
 
     # ---- carrying it out
 
-    def run(self) -> bytes | None:
+    def run(self) -> Stored | None:
         """Have a process carry it out; a new one if it had died while it was idle. Return a long result."""
         try:
             self._guest.have(self, self._order.code)
@@ -201,6 +205,7 @@ class SiteCall:
         """Wait until the process has gone, and tell how."""
         how = self._guest.reap(process)
         self._leave(process)
+        self._file.unlink(missing_ok=True)
         if not process.started:
             return _died(f"the process did not start: {how}; the Dask worker's standard error says more")
         if "SIGKILL" in how and not self._killed:
@@ -212,6 +217,9 @@ class SiteCall:
         match kind:
             case Kind.VALUE | Kind.FAILURE | Kind.CANCELLED:
                 return self._ended(process, kind, payload)
+            case Kind.FILED:
+                self._type, size = pickle.loads(payload)  # noqa: S301 - from our process
+                return self._store(LongValue(None, self._file, size))
             case Kind.CHECK:
                 process.calls.send(Kind.ANSWER, self.ask(Signal.CHECK) if self._held else _GO_ON)
             case Kind.RESULTS:
@@ -251,11 +259,16 @@ class SiteCall:
             failure: RemoteFailure = pickle.loads(payload)  # noqa: S301 - as above
             process.exhausted = process.exhausted or ("builtins", "MemoryError") in failure.lineage
         elif kind is Kind.VALUE and len(payload) > SHORT:
-            self._result = payload
-            if self._order.keep and len(payload) >= self._order.keep:
-                return Signal.STAYS, dumps((self._type, len(payload)))
-            return Signal.STORED, b""
+            return self._store(payload)
         return _RESULT[kind], payload
+
+    def _store(self, result: Stored) -> tuple[Signal, bytes]:
+        """Have the result be that of the Dask task."""
+        self._result = result
+        size = result.size if isinstance(result, LongValue) else len(result)
+        if self._order.keep and size >= self._order.keep:
+            return Signal.STAYS, dumps((self._type, size))
+        return Signal.STORED, b""
 
 
 def _is_readable(descriptor: int, seconds: float) -> bool:

@@ -13,7 +13,7 @@ from distributed import KilledWorker
 from scattersphere.abc import Handle, Outcome, OutcomeKind
 from scattersphere.ext.dask.messages import WINDOW, CallOrder, Signal, Terms
 from scattersphere.ext.dask.site import RefusedByWorkerError
-from scattersphere.ext.dask.values import DaskValue, packing
+from scattersphere.ext.dask.values import DaskValue, packing, pickle_of
 from scattersphere.logs.failures import text_of
 from scattersphere.registry import parcels
 from scattersphere.worker.channel import CallChannel
@@ -43,7 +43,7 @@ class DaskHandle(Handle):
         self, backend: DaskBackend, call: Call, done: Callable[[Outcome], None], message: CallMessage
     ) -> None:
         self.call: Call = call
-        self.message: CallMessage = message
+        self.message: CallMessage = message._replace(file=str(message.number))
         self.number: int = message.number
         self.needs: Mapping[str, int] = call.needs
         self.channel: CallChannel = CallChannel(call)
@@ -199,14 +199,14 @@ class DaskHandle(Handle):
     async def _fetch(self) -> None:
         """Get a long result from where it is stored."""
         try:
-            payload = await self.future
+            stored = await self.future
         except Exception as exc:  # noqa: BLE001 - the worker is gone, or the scheduler
             self.end(lost(f"its result was lost: {text_of(exc)}"))
             return
-        if payload is None:
+        if stored is None:
             self.end(lost("its result was lost with the Dask worker that had it"))
             return
-        reply = Reply(OutcomeKind.VALUE, payload)
+        reply = Reply(OutcomeKind.VALUE, pickle_of(stored))
         self.end(await asyncio.get_running_loop().run_in_executor(None, reply.outcome, self.call.name))
 
     async def _find_out(self) -> None:

@@ -11,7 +11,7 @@ from enum import IntEnum
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-WIRE = 2
+WIRE = 3
 """Changes with the meaning of anything here."""
 
 NAME = f"scattersphere-{WIRE}"

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from scattersphere.ext.dask.messages import Frame
+    from scattersphere.ext.dask.values import Stored
     from scattersphere.worker.process import WorkerProcess
 
 WELCOME_SECONDS = 60.0
@@ -46,7 +47,7 @@ class RefusedByWorkerError(RuntimeError):
     """A Dask worker that cannot carry out calls of this engine."""
 
 
-def carry_out(order: tuple[Any, ...], message: bytes | None = None, *values: bytes | None) -> bytes | None:
+def carry_out(order: tuple[Any, ...], message: bytes | None = None, *values: Stored | None) -> Stored | None:
     """Carry out a call; what Dask executes, in a thread of one of its workers.
 
     `values` are the results of earlier calls that have stayed with Dask. All that is to be said is said through the
@@ -119,7 +120,7 @@ class Site(WorkerPlugin):
 
     # ---- calls
 
-    def carry_out(self, order: CallOrder, values: tuple[bytes | None, ...]) -> bytes | None:
+    def carry_out(self, order: CallOrder, values: tuple[Stored | None, ...]) -> Stored | None:
         """Carry out a call in the present thread, unless it may not begin any more."""
         guest = self._guest(client_of(order.key))
         with self._guard:

@@ -1,26 +1,74 @@
 """Results that stay on the cluster: `DaskValue` in the engine, files at the Dask worker for the bodies that read them.
 
 A value is the pickled result of a Dask task, and lives as long as its future. A call that has it among its arguments
-depends on that task; its worker gets the bytes from another worker, if need be, and lays them into a file, from where
-the process below reads them.
+depends on that task. A long one is a file from the beginning: the process that makes it writes it, one that takes it
+below the same Dask worker reads it, and nobody else touches it. Another worker gets the bytes from the first, and lays
+them into a file of its own.
 """
 
 from __future__ import annotations
 
-import os
+import mmap
 import pickle
 import threading
+import weakref
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scattersphere.registry.snapshots.store import STORE_VARIABLE
+from distributed.protocol.serialize import dask_deserialize, dask_serialize
+
+from scattersphere.worker.longvalues import FOLDER, read_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
+    from pathlib import Path
 
-FOLDER = "values"
-"""Below the store of an engine's code in a Dask worker."""
+
+class LongValue:
+    """A pickled result, as Dask has it: in a file where it was made, in memory where Dask has brought it.
+
+    The file lives as long as this does, which is as long as Dask keeps the result.
+    """
+
+    def __init__(self, payload: Any, file: Path | None = None, size: int = 0) -> None:
+        self.file: Path | None = file
+        self.size: int = size or memoryview(payload).nbytes
+        self._payload = payload
+        if file is not None:
+            weakref.finalize(self, file.unlink, missing_ok=True)
+
+    def __sizeof__(self) -> int:
+        return self.size  # by which Dask decides where what takes it is executed
+
+    def read(self) -> Any:
+        """Return the pickle, as what has a buffer. Raises OSError if its file is gone."""
+        if self.file is None:
+            return self._payload
+        with self.file.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _serialize(value: LongValue) -> Any:
+    return {}, [memoryview(value.read())]
+
+
+def _deserialize(_: Any, frames: list[Any]) -> LongValue:
+    return LongValue(frames[0])
+
+
+dask_serialize.register(LongValue, _serialize)  # type: ignore[no-untyped-call] # distributed types few things
+dask_deserialize.register(LongValue, _deserialize)  # type: ignore[no-untyped-call] # the same
+
+
+Stored = bytes | LongValue
+"""The result of a Dask task of ours."""
+
+
+def pickle_of(stored: Stored) -> Any:
+    """Return the pickle in it, as what has a buffer."""
+    return stored.read() if isinstance(stored, LongValue) else stored
+
+
 _SHOWN = 1024
 
 
@@ -51,12 +99,12 @@ class DaskValue:
 
     async def fetch(self) -> Any:
         """Return the value, brought here. Raises LookupError if it was lost with its Dask worker, or the cluster."""
-        payload = await self._fetch(self.future)
-        if payload is None:
+        stored = await self._fetch(self.future)
+        if stored is None:
             raise LookupError(
                 f"the result of {self._name} was lost with the Dask worker that had it; run again"
             )
-        return pickle.loads(payload)  # noqa: S301 - from a worker of ours
+        return pickle.loads(pickle_of(stored))  # noqa: S301 - from a worker of ours
 
     def __reduce__(self) -> Any:
         if _packing.found is None:
@@ -65,7 +113,7 @@ class DaskValue:
                 "bring it here with: await value.fetch()"
             )
         _packing.found.append(self)
-        return read_value, (f"{_packing.number}-{len(_packing.found) - 1}",)
+        return read_value, (_name(_packing.number, len(_packing.found) - 1),)
 
 
 @contextmanager
@@ -78,23 +126,26 @@ def packing(number: int) -> Iterator[list[DaskValue]]:
         _packing.found = None
 
 
-def read_value(name: str) -> Any:
-    """Stand for a value among the arguments; in the process that executes the body."""
-    with Path(os.environ[STORE_VARIABLE], FOLDER, name).open("rb") as file:
-        return pickle.load(file)  # noqa: S301 - from a worker of ours
+def _name(number: int, index: int) -> str:
+    return f"{number}-{index}"
 
 
 @contextmanager
-def laid_out(store: Path, number: int, values: tuple[bytes | None, ...]) -> Iterator[None]:
+def laid_out(store: Path, number: int, values: tuple[Stored | None, ...]) -> Iterator[None]:
     """Have the values of a call in files. Raises LookupError if one was lost."""
     if None in values:
         raise LookupError("a result that it takes was lost with the Dask worker that had it; run again")
-    files = [store / FOLDER / f"{number}-{index}" for index in range(len(values))]
+    folder = store / FOLDER
+    files = [folder / _name(number, index) for index in range(len(values))]
     try:
         if files:
-            (store / FOLDER).mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
         for file, value in zip(files, values, strict=True):
-            file.write_bytes(value or b"")
+            assert value is not None  # noqa: S101 - for type checkers
+            if isinstance(value, LongValue) and value.file is not None:
+                file.symlink_to(value.file)
+            else:
+                file.write_bytes(pickle_of(value))
         yield
     finally:
         for file in files:

@@ -14,7 +14,7 @@ from scattersphere.engine.backends import workerlane
 from scattersphere.engine.backends.processes import ProcessBackend
 from scattersphere.engine.backends.workerlane import FEW, SHORT, is_small
 from scattersphere.testing.backends import Stage
-from scattersphere.testing.bodies import Echo, Obey, Refuse, Talk
+from scattersphere.testing.bodies import Echo, Obey, Talk
 from scattersphere.worker.messages import dumps
 
 
@@ -85,8 +85,7 @@ async def test_a_kill_and_a_cancel_reach_a_direct_call():
         await obeying.begun()
         obeying.cancel()
         assert (await obeying.outcome()).kind is OutcomeKind.CANCELLED
-        refusing = stage.start(Refuse, until="/nowhere/at/all")
-        await refusing.outcome()
+        assert (await stage.run(Echo, value=1)).value == 1
         waiting = stage.start(bodies.AsyncWait)
         await waiting.begun()
         waiting.handle.kill()
