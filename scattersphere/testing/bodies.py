@@ -93,7 +93,9 @@ class Refuse(RunnableTask):
         """Say that it has begun, then wait for the file. Raises FileNotFoundError without a folder for it."""
         file = Path(self.until)
         if not file.parent.exists():  # else it would end at once, and refuse nothing
-            raise FileNotFoundError(f"Refuse(until={self.until!r}): there is no such folder; name a file in one")
+            raise FileNotFoundError(
+                f"Refuse(until={self.until!r}): there is no such folder; name a file in one"
+            )
         context.progress(0)
         while file.parent.exists() and not file.exists():
             time.sleep(PAUSE)
