@@ -188,14 +188,17 @@ def load_cronsim() -> ModuleType:
 
 @attrs.frozen(eq=False)
 class CronExpression:
-    """A right expression and its times on the wall: naive, to the second. Raises `ValueError` for a wrong one."""
+    """A right expression and its times on the wall: naive, to the second. Raises `ValueError` for a wrong one.
+
+    That one never fires is looked for where definitions are checked, off the event loop; here it just has no times.
+    """
 
     text: str
     fields: tuple[str, ...] = attrs.field(init=False)
     _CronSim: Any = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        fault = expression_fault(self.text)
+        fault = expression_fault(self.text, looks_for_a_date=False)
         if fault is not None:
             raise ValueError(f"{self.text!r}: {fault[0]}")
         object.__setattr__(self, "fields", tuple(fields_of(self.text)))

@@ -23,6 +23,8 @@ EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 SECOND = dt.timedelta(seconds=1)
 _PROBE = dt.timedelta(days=1)
 """No zone sets its clock twice within so short a time."""
+_FAR = dt.timedelta(days=3)
+"""No zone sets its clock by so much."""
 
 
 # ---- every
@@ -175,6 +177,12 @@ class CronTrigger:
             instant = _shifted(found, -self._offset(start))
             if instant is None:
                 return None
+            if instant - start > 2 * _FAR and self._first_change(start, start + _FAR) is None:
+                # Until shortly before it the wall shows nothing that is meant, however often it is set in these years.
+                start = instant - _FAR
+                instant = _shifted(found, -self._offset(start))
+                if instant is None:
+                    return None
             change = self._first_change(start, instant)
             if change is None:
                 return instant

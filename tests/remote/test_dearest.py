@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 
 import anyio
+import cronsim
 import pytest
 from wire import job, served
 
@@ -20,7 +21,6 @@ from scattersphere.engine import planning
 from scattersphere.engine import run as runs
 from scattersphere.remote import render, requests, session
 from scattersphere.schedules.backfill import SLICE
-from scattersphere.schedules.triggers import CronTrigger
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +39,8 @@ def big(name, *, wrong=False):
 
 def rare():
     """A job with as many schedules as it may have, each of which fires every eleven years."""
-    schedules = {f"s{number}": {"cron": "0 0 * 2 1#5", "zone": "Europe/Berlin"} for number in range(100)}
+    rarest = ("0 0 * 2 1#5", "*/10 * * 2 1#5")
+    schedules = {f"s{number}": {"cron": rarest[number % 2], "zone": "Europe/Berlin"} for number in range(100)}
     return job("rare") | {"format": 2, "schedules": schedules}
 
 
@@ -91,9 +92,9 @@ DEAREST = {
     "run-schedule": {"job": ODD, "schedule": ODD},
     "backfill": {
         "job": "rare",
-        "schedule": "s1",
+        "schedule": "s0",
         "since": START,
-        "until": "9999-01-01T00:00:00Z",
+        "until": "2026-01-01T00:00:00Z",
         "dry_run": True,
     },
     "stats": {},
@@ -181,16 +182,19 @@ async def test_a_definition_of_megabytes_is_read_off_the_loop(tmp_path, monkeypa
 
 
 async def test_the_times_of_rare_schedules_are_looked_for_in_slices_or_off_the_loop(tmp_path, monkeypatch):
-    """Each takes a millisecond or two: `define` of a hundred held the loop for 400 ms, `next` for 120, `backfill` for 500."""
-    loop, turn, sought = threading.get_ident(), [0], Counter()
-    real = CronTrigger.next
+    """Each takes a millisecond or two: `define` of a hundred held the loop for 400 ms, `next` for 120, `backfill` for 500.
 
-    def next_(self, after):
+    What counts is how often the calendar is gone through in one turn, for whatever reason.
+    """
+    loop, turn, sought = threading.get_ident(), [0], Counter()
+    real = cronsim.CronSim.__next__
+
+    def next_(self):
         if threading.get_ident() == loop:
             sought[turn[0]] += 1
-        return real(self, after)
+        return real(self)
 
-    monkeypatch.setattr(CronTrigger, "next", next_)
+    monkeypatch.setattr(cronsim.CronSim, "__next__", next_)
 
     async def count_turns():
         while True:
@@ -207,4 +211,4 @@ async def test_the_times_of_rare_schedules_are_looked_for_in_slices_or_off_the_l
             assert "result" in reply or name == "run-schedule", reply
             assert max(sought.values(), default=0) <= 2 * SLICE, name
         group.cancel_scope.cancel()
-    assert len(reply["result"]["times"]) > 300
+    assert len(reply["result"]["times"]) > 50
