@@ -303,7 +303,8 @@ class Load:
                 content=snapshot,
             )
             self._supersede(namespace, snapshot)
-            skipped = self._import_all(namespace, snapshot)
+            with namespace.registrations.noted():
+                skipped = self._import_all(namespace, snapshot)
             version.tasks = self._describe(version)
             version.hooks = hooks_of(self._modules, ON_RELEASE)
             version.supersede_hooks = hooks_of(self._modules, ON_SUPERSEDE)

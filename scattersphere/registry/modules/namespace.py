@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from scattersphere.registry.loader import undisturbed
 from scattersphere.registry.modules.code_cache import compiled
-from scattersphere.registry.modules.importlib_shims import Shims
+from scattersphere.registry.modules.importlib_shims import SHIMMED, Shims
 from scattersphere.registry.modules.registrations import (
     CANARY,
     Canary,
@@ -181,15 +181,23 @@ class ModuleNamespace:
             module = self.guarded(plain, self.prefix + hacked, globals, locals, fromlist, 0)
             top = hacked.removesuffix(name.removeprefix(name.partition(".")[0]))
             return self._checked(module, fromlist) if fromlist else sys.modules[self.prefix + top]
-        module = self.host_import(plain, name, globals, locals, fromlist or (), 0)
-        return self.shims.instead_of(module) if type(module) is ModuleType else module
+        try:
+            module = plain(name, globals, locals, fromlist or (), 0)
+        except ImportError as error:
+            self.say_who_lacks(error)
+            raise
+        if type(module) is ModuleType and getattr(module, "__name__", None) in SHIMMED:
+            return self.shims.instead_of(module)
+        return module
 
     def _by_path(self, name: str) -> str | None:
         """Return the logical name of a module that code reaches by a folder of its own in `sys.path`; None without one.
 
         The host would import it, once, for all versions.
         """
-        if sys.path != self._path:  # each import comes here, and the path changes seldom
+        if sys.path == self._path and not self._path_folders:  # each import comes here, the path changes seldom
+            return None
+        if sys.path != self._path:
             path = list(sys.path)
             own = (entry for entry in path if isinstance(entry, str) and entry.startswith(self._below))
             self._path_folders = [
@@ -341,18 +349,17 @@ class SnapshotLoader(importlib.machinery.SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
         """Execute the module with the builtins of its version."""
         namespace = self._namespace
-        if not namespace.loading:  # a lazy import at run time; while loading, the loader clears them
-            clear_typing_caches()
         vars(module)["__builtins__"] = namespace.builtins
-        before = namespace.registrations.seen()
+        if not namespace.loading:  # a lazy import at run time; for those of a load, `Load` sees to both
+            clear_typing_caches()
+            with namespace.registrations.noted():
+                exec(self.get_code(module.__name__), vars(module))  # noqa: S102 - this is what an import is
+            return
         try:
             exec(self.get_code(module.__name__), vars(module))  # noqa: S102 - this is what an import is
         except BaseException:
-            if namespace.loading:
-                namespace.half_imported[module.__name__] = module  # what it did so far may have to be undone
+            namespace.half_imported[module.__name__] = module  # what it did so far may have to be undone
             raise
-        finally:
-            namespace.registrations.note(before)
 
 
 class FolderLoader:

@@ -13,6 +13,7 @@ import types
 import typing
 import warnings
 from collections.abc import Callable, MutableMapping
+from contextlib import contextmanager
 from functools import partial
 from operator import is_
 from typing import TYPE_CHECKING, Any, ForwardRef
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ForwardRef
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     Table = list[Any] | MutableMapping[Any, Any]
 
@@ -134,17 +135,18 @@ class Registrations:
     def __init__(self) -> None:
         self._entered: list[tuple[Table, Any]] = []
 
-    def seen(self) -> list[tuple[Table, list[Any]]]:
-        """Return what is in the tables before a module is executed."""
-        return [(table, list(table)) for table in _tables(AT_IMPORT)]
-
-    def note(self, before: list[tuple[Table, list[Any]]]) -> None:
-        """Note what has come since."""
-        for table, known in before:
-            entries = list(table)  # by one C call: other threads may enter something meanwhile
-            if len(entries) != len(known) or not all(map(is_, entries, known)):
-                ids = set(map(id, known))
-                self._entered += [(table, entry) for entry in entries if id(entry) not in ids]
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note what comes into the tables while modules are executed inside the block."""
+        before = [(table, list(table)) for table in _tables(AT_IMPORT)]
+        try:
+            yield
+        finally:
+            for table, known in before:
+                entries = list(table)  # by one C call: other threads may enter something meanwhile
+                if len(entries) != len(known) or not all(map(is_, entries, known)):
+                    ids = set(map(id, known))
+                    self._entered += [(table, entry) for entry in entries if id(entry) not in ids]
 
     def take_out(self, suspect: Suspect) -> None:
         """Take out what is the version's own: of its tables what was noted, of the caches everything."""

@@ -51,6 +51,8 @@ WRITTEN_DATA = (
 )
 """Databases, logs and the like in a folder: written while it lies there, so each write would be a version."""
 
+_WRITTEN = re.compile("|".join(map(translate, WRITTEN_DATA)))
+
 IGNORE_FILE = ".scattersphereignore"
 """Patterns of files at the top of a folder or an archive that are no part of the bundle, as in a `.gitignore`."""
 
@@ -137,21 +139,18 @@ class IgnorePatterns:
             if line.strip("!/") and not line.startswith("#")
         ]
 
-    def __bool__(self) -> bool:
-        return bool(self._patterns)
-
-    def leave_out(self, name: str, *, folder: bool = False) -> bool:
-        """Whether the file or folder `name` (relative, with slashes) is left out."""
+    def leave_out(self, name: str, *, folder: bool = False) -> bool | None:
+        """Whether the file or folder `name` (relative, with slashes) is left out; None if no pattern fits."""
         for ignores, folders_alone, pattern in reversed(self._patterns):
             if (folder or not folders_alone) and pattern.fits(name):
                 return ignores
-        return False
+        return None
 
     def leave_out_below(self, name: str) -> bool:
         """Whether `name` is left out, or a folder that it lies in."""
         parts = name.split("/")
         above = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
-        return any(self.leave_out(folder, folder=True) for folder in above) or self.leave_out(name)
+        return any(self.leave_out(folder, folder=True) for folder in above) or bool(self.leave_out(name))
 
 
 class _Pattern:
@@ -278,9 +277,7 @@ class _FolderWalk:
         self.limits = limits
         self.entries = 0
         self.left_out: list[str] = []
-        own = _ignore_file(root)
-        self.patterns = IgnorePatterns([*WRITTEN_DATA, *own])
-        self.own_patterns = IgnorePatterns(own)
+        self.patterns = IgnorePatterns(_ignore_file(root))
 
     def folder(self, real: str, prefix: str, above: tuple[str, ...]) -> Iterator[Found]:
         if real in above:
@@ -298,9 +295,10 @@ class _FolderWalk:
         self, entry: os.DirEntry[str], real: str, name: str, above: tuple[str, ...]
     ) -> Iterator[Found]:
         folder = entry.is_dir()
-        if self.own_patterns.leave_out(name, folder=folder):
+        left_out = self.patterns.leave_out(name, folder=folder)
+        if left_out:
             return
-        if why := self._reason(entry, name, folder=folder):
+        if why := self._reason(entry, name, folder=folder, taken_in=left_out is False):
             self.left_out.append(f"{ascii(name)[1:-1]} ({why})")
             return
         self._count()
@@ -313,9 +311,9 @@ class _FolderWalk:
         refuse_written_by_others(status, name)
         yield Found(name, entry.path, status)
 
-    def _reason(self, entry: os.DirEntry[str], name: str, *, folder: bool) -> str:
-        """Say why an entry is no part of the bundle, or return ""."""
-        if self.patterns.leave_out(name, folder=folder):
+    def _reason(self, entry: os.DirEntry[str], name: str, *, folder: bool, taken_in: bool) -> str:
+        """Say why an entry is no part of the bundle, or return ""; written data may be taken in by a pattern."""
+        if not taken_in and _WRITTEN.match(entry.name):
             return f"written data; !{entry.name} in {IGNORE_FILE} takes it in"
         if _ODD.search(entry.name):
             return "a name that is not plain UTF-8"
