@@ -118,33 +118,37 @@ class _Job(Generic[T]):
             if self.abandoned:
                 return
             self.thread = threading.current_thread()
-        self.started.set()
-        _here.job = self
-        try:
-            self._work()
-        finally:
-            _here.job = None  # this thread holds nothing of it while it waits for the next
-
-    def _work(self) -> None:
+        work: Callable[[], T] | None = self.work
         value: T | None = None
         error: BaseException | None = None
-        try:
+        while self.thread is not None:
             try:
-                value = self.work()
-            except BaseException as caught:  # noqa: BLE001 - whatever it is, it belongs to the one who waits
-                error = caught
-            self._settle(value, error)
-        except LoadAbandonedError:  # it came too late to end the work, and the next is not due yet
-            self._settle(None, None)
-        value = error = None
+                if work is not None:
+                    doing, work = work, None
+                    self.started.set()
+                    value, error = self._done(doing)
+                self._settle(value, error)
+            except LoadAbandonedError:  # it came too late to end the work, perhaps again and again
+                pass
+        value = error = None  # this thread holds nothing of it while it waits for the next
         if self.abandoned:
             self.discard()
+
+    def _done(self, work: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+        _here.job = self
+        try:
+            return work(), None
+        except BaseException as caught:  # noqa: BLE001 - whatever it is, it belongs to the one who waits
+            return None, caught
+        finally:
+            _here.job = None
 
     def _settle(self, value: T | None, error: BaseException | None) -> None:
         """End the work; what was raised in this thread and has not arrived is taken back: it has other work to do."""
         with self._lock:
+            if self.interrupted:
+                _take_back_interrupt()
             self.thread = None
-            _take_back_interrupt()
             if not self.abandoned:
                 self.value, self.error = value, error
                 self.settled.set()
@@ -247,8 +251,17 @@ def _interrupt(thread: threading.Thread) -> None:
 
 
 def _take_back_interrupt() -> None:
-    """Forget what was raised in this thread from another and has not arrived: that waits for its next bytecode."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), None)
+    """Let what was raised in this thread from another, and may not have arrived, arrive here. There is one at most.
+
+    To take it back by raising nothing would leave the interpreter, before 3.13, with the mark that something is to be
+    raised: all threads look for it at each call and each turn of a loop, and under a tracer do nothing else.
+    """
+    try:
+        _interrupt(threading.current_thread())
+        while True:
+            pass
+    except LoadAbandonedError:
+        pass
 
 
 class Loader:

@@ -13,7 +13,17 @@ from bundlefiles import task_module, write
 from patience import PATIENCE
 
 from scattersphere.errors import BundleLoadError, ClosedError, NoSuchBundleError
-from scattersphere.registry.loader import LATEST, PUT_OFF, QUIET, SHARE, GarbageSchedule, Loader, undisturbed
+from scattersphere.registry.loader import (
+    LATEST,
+    PUT_OFF,
+    QUIET,
+    SHARE,
+    GarbageSchedule,
+    LoadAbandonedError,
+    Loader,
+    _Job,
+    undisturbed,
+)
 from scattersphere.registry.modules.registrations import Canary
 from scattersphere.registry.modules.release import ReleasedVersions
 from scattersphere.registry.registry import TaskRegistry
@@ -534,3 +544,50 @@ async def test_a_thread_that_is_given_up_takes_no_work_from_the_one_in_its_place
     last = loader._thread
     await loader.aclose()
     assert not last.is_alive()
+
+
+async def test_work_goes_on_beside_a_tracer_also_after_a_load_that_was_interrupted(gate):
+    """Before 3.13 a mark that something is to be raised, where nothing is, holds a traced thread for ever."""
+    loader = Loader(PATIENCE, GarbageSchedule(enabled=False), lambda _: None)
+
+    async def call():
+        return await loader.call("b", lambda: 7, discard=lambda: None, stuck=lambda *_: BundleLoadError("no"))
+
+    undone = threading.Event()
+    threading.setprofile(lambda *_: None)
+    try:
+        assert await call() == 7
+        loader.limit = 0.0
+        with pytest.raises(BundleLoadError, match="stuck"):
+            await loader.call(
+                "a", catching(gate, 1, []), discard=undone.set, stuck=lambda *_: BundleLoadError("stuck")
+            )
+        assert await anyio.to_thread.run_sync(undone.wait, PATIENCE)
+        loader.limit = PATIENCE
+        assert await call() == 7
+        await loader.aclose()
+    finally:
+        threading.setprofile(None)
+
+
+def test_a_load_is_undone_however_often_it_is_interrupted_once_its_work_has_ended():
+    class Late(_Job):
+        """Is interrupted as late as it can be, twice."""
+
+        times = 2
+
+        def _settle(self, value, error):
+            if self.times:
+                self.times -= 1
+                raise LoadAbandonedError
+            super()._settle(value, error)
+
+    undone = []
+    job = Late("a", lambda: None, lambda: undone.append("undone"))
+    job.work = job.abandon
+    thread = threading.Thread(target=job.run)
+    thread.start()
+    thread.join(PATIENCE)
+    assert undone == ["undone"]
+    assert job.thread is None
+    assert not job.times

@@ -195,7 +195,9 @@ class ModuleNamespace:
 
         The host would import it, once, for all versions.
         """
-        if sys.path == self._path and not self._path_folders:  # each import comes here, the path changes seldom
+        if (
+            sys.path == self._path and not self._path_folders
+        ):  # each import comes here, the path changes seldom
             return None
         if sys.path != self._path:
             path = list(sys.path)
