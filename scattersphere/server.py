@@ -1,105 +1,49 @@
-"""Server: puts the parts together; holds no algorithm.
-
-A host enters it with `async with`, registers code, defines jobs, starts runs. Everything else is
-in the package that bears its name.
-"""
+"""Server: a host enters it with `async with`, registers code, defines jobs, starts runs. It holds no algorithm."""
 
 from __future__ import annotations
 
 import datetime as dt
 import math
-import os
-from contextlib import AsyncExitStack
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Unpack
 
-import anyio
-import attrs
-
 from scattersphere._lifecycle import AsyncResource
+from scattersphere._parts import Closing, ServerCalls, ServerParts
 from scattersphere._text import did_you_mean
-from scattersphere._version import own_version
-from scattersphere.abc.triggers import Trigger
-from scattersphere.engine.backends.processes import ProcessBackend
-from scattersphere.engine.backends.threads import ThreadBackend
-from scattersphere.engine.events.streams import EventFeed, FeedStream
-from scattersphere.engine.execution import RunObserver
-from scattersphere.engine.executor import JobExecutor
-from scattersphere.engine.instruments import Instruments
-from scattersphere.engine.views.historylog import RunHistoryLog
-from scattersphere.engine.views.news import (
-    BundleNews,
-    tell_crashed_run,
-    tell_failed_file,
-    tell_failed_run,
-    tell_failed_task,
-    tell_journal,
-)
-from scattersphere.errors import (
-    ArgumentError,
-    BundleBusyError,
-    ConflictError,
-    NoSuchBundleError,
-    ScattersphereError,
-)
-from scattersphere.jobs.bundled import BundledJobs
-from scattersphere.jobs.claims import Claims
-from scattersphere.jobs.durable import DurableRuns
-from scattersphere.jobs.files import JobFiles
-from scattersphere.jobs.history import History
-from scattersphere.jobs.jobs import Jobs, Unresolved, job_of_task
+from scattersphere.engine.views.news import tell_failed_run
+from scattersphere.errors import BundleBusyError, NoSuchBundleError, ScattersphereError
+from scattersphere.jobs.jobs import Unresolved
 from scattersphere.jobs.reruns import PINNED
-from scattersphere.jobs.runs import RunFactory
-from scattersphere.logs.spill import LogFolder
-from scattersphere.model.arguments import check_count, check_mapping, check_seconds, check_text
-from scattersphere.model.builder import path_of
+from scattersphere.model.arguments import check_count, check_seconds, check_text
 from scattersphere.model.events import EventKind
-from scattersphere.model.schedules import MissedPolicy, ScheduleDefinition
+from scattersphere.model.schedules import ScheduleDefinition
 from scattersphere.model.states import RunState
 from scattersphere.options import ServerOptions
 from scattersphere.pictures.notebook import table_html
-from scattersphere.registry.folders import BundleFolders
-from scattersphere.registry.records import BundleEventKind
-from scattersphere.registry.registry import TaskRegistry
 from scattersphere.schedules.driver import Clocks
-from scattersphere.schedules.occurrences import TRIGGERS
-from scattersphere.schedules.scheduler import Scheduler
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
-    from scattersphere.abc.journal import StoredRun
-    from scattersphere.engine.attempt import Attempt
+    from scattersphere.abc.triggers import Trigger
+    from scattersphere.engine.events.streams import FeedStream
     from scattersphere.engine.execution import Execution
     from scattersphere.engine.run import Run
     from scattersphere.functions import TaskFunction
+    from scattersphere.jobs.history import History
     from scattersphere.model.builder import JobBuilder
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.logs import LogLine
     from scattersphere.model.problem import Problem
     from scattersphere.options import ServerKeywords
-    from scattersphere.registry.records import Bundle, BundleEvent
+    from scattersphere.registry.records import Bundle
+    from scattersphere.registry.registry import TaskRegistry
     from scattersphere.remote.listener import Listening
     from scattersphere.remote.listening import ListenKeywords
     from scattersphere.runnable import RunnableTask
-    from scattersphere.schedules.occurrences import ScheduledFor, ScheduleState
     from scattersphere.schedules.schedule import Schedule
-
-
-YEAR = 365 * 86_400
-"""Stands for the times of a trigger of the host's while the other fields of its schedule are looked at."""
-KILL_SECONDS = 2.0
-"""Seconds after the second grace of a suspend: what was killed is gone by then, or given up."""
-
-
-@attrs.frozen
-class _Closing:
-    """How the Server is to be closed, and whether somebody has said so."""
-
-    cancel: bool = False
-    finish: float | None = None
-    is_said: bool = False
 
 
 class Server(AsyncResource):
@@ -110,92 +54,22 @@ class Server(AsyncResource):
     """
 
     def __init__(self, **options: Unpack[ServerKeywords]) -> None:
-        self._options = known = ServerOptions.of(options)
-        self._roots = known.bundle_roots
-        self._feed = EventFeed(known.keep_events)
-        self._log_folder = None if known.log_folder is None else LogFolder(known.log_folder)
-        self._history_log = RunHistoryLog()
-        self._told = BundleNews()
-        self._registry = TaskRegistry(
-            shared=known.shared,
-            limits=known.bundle_limits,
-            roots=self._roots,
-            load_timeout=known.load_timeout,
-            on_event=self._bundle_event,
-            snapshot_folder=known.snapshot_folder,
-        )
-        self._executor = JobExecutor(
-            backends={
-                "thread": ThreadBackend(limit=known.threads),
-                "process": ProcessBackend(
-                    known.processes,
-                    environment=self._registry.child_environment,
-                    on_late_line=self._late_line,
-                ),
-                **known.backends,
-            },
-            pools=known.pools,
-            max_parallel=known.max_parallel,
-            max_runs=known.max_runs,
-            queue_limit=known.queue_limit,
-            grace=known.grace,
-            log_limit=known.log_limit,
-            log_folder=self._log_folder,
-            keep_events=known.keep_events,
-            takes_prints=known.capture_print,
-            around=known.around,
-            observer=RunObserver(
+        self._options = ServerOptions.of(options)
+        parts = self._parts = ServerParts(
+            self._options,
+            ServerCalls(
+                check_loop=self._check_loop,
+                require_open=self._require_open,
+                clocks=lambda: self._clocks(),  # noqa: PLW0108 - the one of then
                 run_moved=self._run_moved,
-                run_left=lambda execution: self._registry.unpin(execution.id),
-                task_failed=tell_failed_task,
-                task_blocked=self._task_blocked,
+                job_changed=self._job_changed,
             ),
         )
-        self._instruments = Instruments(
-            self._executor,
-            owns=self._registry.owns,
-            capture_print=known.capture_print,
-            blocked_after=known.blocked_after,
-            log_limit=known.log_limit,
-            capture_loggers=known.capture_loggers,
-        )
-        self._executor.child_starter = self._start_child
-        self._bundles = BundleFolders(
-            self._registry,
-            self._roots if known.adopt else (),
-            watch=known.watch,
-            limits=known.bundle_limits,
-        )
-        self._jobs = Jobs(
-            self._registry.find,
-            self._registry.known,
-            self._registry.bundles.__contains__,
-            self._executor.traits,
-            known.pools,
-        )
-        self._claims = Claims(self._jobs, self._feed)
-        self._bundled = BundledJobs(self._claims)
-        self._files = JobFiles(
-            self._jobs,
-            self._bundles,
-            roots=self._roots,
-            folder=known.job_folder,
-            claims=self._claims,
-            failed=self._job_failed,
-        )
-        self._factory = RunFactory(self._jobs, self._registry, self._executor, known.history)
-        self._history = History(self._factory.runs, self._check_loop)
-        self._scheduler = Scheduler(
-            self._start_scheduled,
-            self._feed.add,
-            fires=known.fire_schedules,
-            check=self._check_loop,
-            missed=MissedPolicy.SKIP if known.journal is None else MissedPolicy.LAST,
-        )
-        self._jobs.on_change = self._job_changed
-        self._listeners: list[Listening] = []
-        self._durable: DurableRuns | None = None
-        self._closing_how = _Closing()
+        self._registry, self._executor, self._feed = parts.registry, parts.executor, parts.feed
+        self._jobs, self._claims, self._files = parts.jobs, parts.claims, parts.files
+        self._bundles, self._scheduler = parts.bundles, parts.scheduler
+        self._factory, self._history, self._history_log = parts.factory, parts.history, parts.history_log
+        self._listeners = parts.listeners
 
     def __repr__(self) -> str:
         live = len(self._executor.running)
@@ -230,65 +104,10 @@ class Server(AsyncResource):
     # ---- life
 
     async def _open(self) -> None:
-        if self._log_folder is not None:
-            self._log_folder.open(self._executor.instance)
-        await self._executor.open()
-        self._feed.open(self._executor.wall_clock.now)
-        self._instruments.open()
-        if self._options.journal is not None:
-            await self._open_journal()
-        await self._bundles.open(self._executor.loop.start)
-        await self._files.open(watch=self._options.watch_jobs)
-        if self._durable is not None:
-            await self._durable.restore(self._options.load_timeout)
-            for run in self._factory.runs.values():
-                if run.scheduled is not None:
-                    self._scheduler.lives(run.id, run.job, run.scheduled.schedule)
-        self._scheduler.open(self._clocks())
+        await self._parts.open()
 
-    async def _open_journal(self) -> None:
-        """Take the journal; raises `JournalBusyError` where another Server holds it, `JournalError`."""
-        journal = self._options.journal
-        from scattersphere.journal import SqliteJournal  # noqa: PLC0415 - sqlite3 is loaded where there is a journal
-        from scattersphere.journal.values import ValueCodec  # noqa: PLC0415 - as above
-
-        if isinstance(journal, str | os.PathLike):
-            journal = SqliteJournal(journal)
-        self._durable = DurableRuns(
-            journal,
-            ValueCodec(allow_pickle=self._options.results == "pickle"),
-            jobs=self._jobs,
-            registry=self._registry,
-            executor=self._executor,
-            factory=self._factory,
-            version=own_version(),
-            on_failed=self._journal_failed,
-            on_mended=self._journal_mended,
-            on_crashed=self._crashed_by_restart,
-        )
-        await self._durable.open()
-        self._feed.life = self._executor.life
-        self._history._open(self._durable)  # noqa: SLF001 - nobody else may
-        self._factory.durable = self._durable
-        self._scheduler.restore(*self._durable.schedules)
-        self._scheduler.driver.remember = self._durable.keep_schedule
-        self._scheduler.started_before = self._durable.find_keys
-        self._scheduler.durable = self._durable.durable
-        self._executor.requests.cancel_waiting = self._durable.cancel_waiting
-
-    def _journal_failed(self, words: str) -> None:
-        self._feed.add(EventKind.JOURNAL_FAILED, message=words)
-        tell_journal(words)
-
-    def _journal_mended(self) -> None:
-        self._feed.add(EventKind.JOURNAL_MENDED)
-        tell_journal(None)
-
-    def _crashed_by_restart(self, stored: StoredRun) -> None:
-        run, words = stored.run, stored.state.failure or ""
-        now = self._executor.now().timestamp()
-        self._feed.moved(EventKind.RUN_ENDED, run.id, run.job, RunState.CRASHED, now)
-        tell_crashed_run(run.id, run.job, words)
+    async def _release(self) -> None:
+        await self._parts.release()
 
     def _clocks(self) -> Clocks:
         executor = self._executor
@@ -304,18 +123,7 @@ class Server(AsyncResource):
         self._check_loop()
         self._closing = True
         self._scheduler.stop()
-        if self._durable is None:
-            await self._executor.all_ended()
-            return
-        events = self._feed.read(self._feed.last)
-        while any(not self._may_stay(execution) for execution in self._executor.running.values()):
-            if await anext(events, None) is None:
-                return
-
-    def _may_stay(self, execution: Execution) -> bool:
-        """Whether a run goes on at the next start, and does nothing before somebody does something for it."""
-        waits = execution.waits_for or execution.state is RunState.PAUSED
-        return bool(waits) and self._durable is not None and self._durable.survives(execution)
+        await self._parts.drained()
 
     async def aclose(self, *, cancel: bool = False, finish: float | None = None) -> None:
         """Let go of everything. May be repeated; what the first call says counts.
@@ -328,8 +136,8 @@ class Server(AsyncResource):
         It is done whole, whoever is cancelled meanwhile; who waits for it is cancelled when it is done.
         """
         check_seconds(finish, "finish", optional=True)
-        if not self._closing_how.is_said:
-            self._closing_how = _Closing(cancel, finish, is_said=True)
+        if not self._parts.closing.is_said:
+            self._parts.closing = Closing(cancel, finish, is_said=True)
         await super().aclose()
 
     def hurry(self) -> None:
@@ -337,56 +145,11 @@ class Server(AsyncResource):
 
         With a journal runs go on at the next start all the same; without one they end as killed.
         """
-        executor, durable = self._executor, self._durable
-        executor.hurry()
-        for execution in list(executor.running.values()):
-            survives = durable is not None and durable.survives(execution)
-            if not execution.state.ended and not survives:
-                executor.requests.request(execution, "kill", "interrupted while the server was closing", None)
+        self._parts.hurry()
 
     def _leave(self) -> None:
         super()._leave()
-        durable = self._durable
-        if durable is None or not durable.recorder.is_open or self._executor.is_suspending:
-            return
-        if (
-            not self._closing_how.cancel or durable.recorder.failure is not None
-        ):  # at once: bodies find it closing
-            self._executor.begin_suspend(filter(durable.survives, list(self._executor.running.values())))
-
-    async def _release(self) -> None:
-        async with AsyncExitStack() as stack:  # an error in one part keeps no other from being let go of
-            stack.callback(self._feed.close)
-            stack.callback(self._instruments.close)
-            stack.push_async_callback(self._registry.aclose)
-            stack.push_async_callback(self._executor.aclose)
-            if self._durable is not None:
-                stack.push_async_callback(self._durable.close)
-            stack.push_async_callback(self._end_runs)
-            stack.push_async_callback(self._bundles.aclose)
-            for listening in self._listeners:
-                stack.push_async_callback(listening.aclose)
-            stack.callback(self._scheduler.stop)
-
-    async def _end_runs(self) -> None:
-        executor, durable = self._executor, self._durable
-        if durable is not None and executor.is_suspending:
-            await self._suspend_runs(durable)
-        await executor.end_all("cancel", "the server is closing", self._options.grace)
-        with anyio.move_on_after(self._options.grace):
-            await executor.all_ended()
-        await executor.end_all("kill", "the server is closing", None)
-        await executor.all_ended()
-
-    async def _suspend_runs(self, durable: DurableRuns) -> None:
-        """Suspend all runs that survive; those that do not are left, to be cancelled."""
-        executor, grace, finish = self._executor, self._options.grace, self._closing_how.finish
-        for execution in [each for each in executor.running.values() if not durable.survives(each)]:
-            executor.requests.request(execution, "cancel", "the server is closing", grace)
-        finish = grace if finish is None else min(finish, grace)
-        await executor.suspend(finish=finish, grace=grace, kill=KILL_SECONDS)
-        durable.recorder.flush()
-        executor.let_go()
+        self._parts.begin_suspend()
 
     def listen(self, **options: Unpack[ListenKeywords]) -> Listening:
         """Let sessions in from outside: `await` it, or use it with `async with`; closing the Server closes it.
@@ -398,7 +161,7 @@ class Server(AsyncResource):
         from scattersphere.remote.listening import listen  # noqa: PLC0415 - nothing of it loads unasked
 
         self._require_open()
-        options.setdefault("bundle_roots", self._roots)
+        options.setdefault("bundle_roots", self._options.bundle_roots)
         options.setdefault("job_folder", self._files.folder)
         listening = listen(self, **options)
         self._listeners.append(listening)
@@ -514,12 +277,8 @@ class Server(AsyncResource):
         return Unresolved(self._jobs)
 
     def _job_changed(self, name: str, definition: JobDefinition | None) -> None:
-        scheduler = self._scheduler
-        if definition is None:
-            scheduler.undefine(name)
-        elif definition.schedules or name in scheduler.by_job:
-            scheduler.define(name, definition.schedules)
-            scheduler.driver.try_again(name)
+        if definition is None or definition.schedules or name in self._scheduler.by_job:
+            self._scheduler.job_changed(name, definition)
 
     # ---- schedules
 
@@ -540,27 +299,11 @@ class Server(AsyncResource):
         definition = self._jobs.named(job)
         check_text(name, "the name of a schedule")
         if trigger is not None:
-            return self._schedule_own(definition, name, trigger, fields)
+            self._check_loop()
+            return self._scheduler.define_own(definition, name, trigger, fields, self._jobs.resolved)
         schedules = {**definition.schedules, name: ScheduleDefinition(**fields)}
         self.define(definition.evolve(schedules=schedules), replace=True)
         return self._scheduler[job, name]
-
-    def _schedule_own(
-        self, definition: JobDefinition, name: str, trigger: Trigger, fields: dict[str, Any]
-    ) -> Schedule:
-        """Give a job a schedule with a trigger of the host's, whose other fields are as right as any."""
-        self._check_loop()
-        if not isinstance(trigger, Trigger):
-            raise ArgumentError(
-                f"trigger has next, previous and words, as scattersphere.abc.Trigger says; {trigger!r} has not"
-            )
-        if given := [word for word in TRIGGERS if word in fields]:
-            raise ArgumentError(f"the trigger says when {name!r} fires: leave out {given[0]!r}")
-        if name in definition.schedules:
-            raise ConflictError(f"the definition of job {definition.name!r} has a schedule {name!r} itself")
-        yearly = ScheduleDefinition(every=YEAR, **fields)
-        self._jobs.resolved(definition.evolve(schedules={**definition.schedules, name: yearly}))
-        return self._scheduler.define_own(definition.name, name, ScheduleDefinition(**fields), trigger)
 
     def unschedule(self, job: str, name: str) -> None:
         """Take a schedule out of a job's definition. Raises `NoSuchScheduleError`."""
@@ -570,17 +313,6 @@ class Server(AsyncResource):
         definition = self._jobs.named(job)
         schedules = {other: held for other, held in definition.schedules.items() if other != name}
         self.define(definition.evolve(schedules=schedules), replace=True)
-
-    def _start_scheduled(
-        self,
-        job: str,
-        params: Mapping[str, Any],
-        key: str | None,
-        scheduled: ScheduledFor,
-        state: ScheduleState | None,
-    ) -> Run:
-        self._require_open()
-        return self._factory.start(self._jobs.named(job), params, key, scheduled=scheduled, schedule=state)
 
     # ---- runs
 
@@ -617,29 +349,7 @@ class Server(AsyncResource):
         Raises `NoSuchJobError`, `UnresolvedError`, `DefinitionError` for wrong parameters or a wrong definition,
         `BusyError`, `ConflictError` where `key` stands for another job or other parameters.
         """
-        self._require_open()
-        check_text(user, "user")
-        definition, plan = await self._jobs.ready(job)
-        earlier = None if key is None else await self._earlier(definition, key, user)
-        if plan is not None or not isinstance(job, str):  # perhaps it was judged in a thread
-            self._require_open()
-        run = self._factory.start(definition, params, key, plan=plan, earlier=earlier, user=user)
-        return run if self._durable is None else await self._started(run)
-
-    async def _earlier(self, definition: JobDefinition, key: str, user: str) -> Run | None:
-        """Return the run that a user has started with a key and that only the journal remembers."""
-        if self._durable is None:
-            return None
-        check_text(key, "key")
-        found = await self._durable.find_key(definition, key, user)
-        self._require_open()
-        return found
-
-    async def _started(self, run: Run) -> Run:
-        """Return a new run when it is durable, where there is a journal."""
-        if self._durable is not None:
-            await self._durable.durable(run)
-        return run
+        return await self._factory.start_job(job, params, key=key, user=user)
 
     async def run(
         self,
@@ -667,18 +377,7 @@ class Server(AsyncResource):
         user: str = "",
     ) -> Run:
         """Start a run of one task, known by its path, with literal arguments."""
-        self._require_open()
-        known: str = path if isinstance(path, str) else path_of(path)
-        if not isinstance(path, str):
-            check_text(known, "the path of a task")
-        if args is not None:
-            check_mapping(args, "args")
-        check_text(user, "user")
-        args = dict(args or {})
-        definition = job_of_task(self._registry.find(known), args)
-        earlier = None if key is None else await self._earlier(definition, key, user)
-        run = self._factory.start(definition, None, key, args=args, earlier=earlier, user=user)
-        return run if self._durable is None else await self._started(run)
+        return await self._factory.start_task(path, args, key=key, user=user)
 
     async def run_task(
         self,
@@ -707,11 +406,7 @@ class Server(AsyncResource):
         self._require_open()
         check_text(user, "user")
         earlier = await self._history.get(run_id)
-        return await self._started(
-            await self._factory.rerun(
-                earlier.execution, from_failed=from_failed, code=code, user=user, alive=self._require_open
-            )
-        )
+        return await self._factory.rerun(earlier.execution, from_failed=from_failed, code=code, user=user)
 
     async def committed(self) -> None:
         """Wait until all that was asked for so far is in the journal: what `pause` or `cancel` said is durable then.
@@ -720,24 +415,8 @@ class Server(AsyncResource):
         for has taken effect all the same.
         """
         self._check_loop()
-        if self._durable is not None:
-            await self._durable.recorder.committed()
-
-    async def _start_child(
-        self, attempt: Attempt, job: str | JobDefinition, params: Mapping[str, Any] | None
-    ) -> Run:
-        self._require_open(draining=True)  # a run that may finish may start what it needs for that
-        definition, plan = await self._jobs.ready(job)
-        self._require_open(draining=True)
-        if self._durable is None:
-            return self._factory.start(definition, params, child_of=attempt, plan=plan)
-        key = self._durable.child_key(attempt)
-        known, key = await self._durable.known_child(key, definition, params, attempt)
-        if known is not None:
-            return known
-        self._require_open(draining=True)
-        run = self._factory.start(definition, params, child_of=attempt, child_key=key, plan=plan)
-        return await self._started(run)
+        if self._parts.durable is not None:
+            await self._parts.durable.recorder.committed()
 
     # ---- what happens
 
@@ -756,10 +435,7 @@ class Server(AsyncResource):
 
         What is wrong with the code of a bundle is told by `registry.bundles`.
         """
-        problems = {**self._bundles.problems, **self._files.problems}
-        if self._durable is not None and (problem := self._durable.recorder.problem):
-            problems[Path(str(self._options.journal))] = problem
-        return MappingProxyType(problems)
+        return MappingProxyType(self._parts.problems)
 
     @property
     def life(self) -> int:
@@ -772,7 +448,7 @@ class Server(AsyncResource):
     @property
     def journal_id(self) -> str:
         """The name of its journal for ever, which `context.idempotency_key` begins with; "" without one."""
-        return "" if self._durable is None else self._durable.recorder.id
+        return "" if self._parts.durable is None else self._parts.durable.recorder.id
 
     @property
     def last_event(self) -> int:
@@ -797,7 +473,7 @@ class Server(AsyncResource):
 
     def bundle_logs(self, tail: int | None = None) -> list[LogLine]:
         """Return what bundles logged outside any run: while they were imported, or in threads of their own."""
-        return self._instruments.strays.lines(tail=tail)
+        return self._parts.instruments.strays.lines(tail=tail)
 
     def stats(self) -> dict[str, float]:
         """Return how many runs live, wait and are kept, how many bundles, jobs and schedules there are.
@@ -805,36 +481,7 @@ class Server(AsyncResource):
         `begun` counts all runs since the start, the names of the terminal states how they ended. `schedule_lag` is the
         seconds by which the newest start of a schedule was late, or one that waits is by now.
         """
-        return {
-            **self._history_log.counts(self._executor.begun),
-            "evicted": self._factory.runs.evicted,
-            "live": len(self._executor.running),
-            "queued": self._executor.admission.queued,
-            "kept": len(self._factory.runs),
-            "jobs": len(self._jobs),
-            "bundles": len(self._registry.bundles),
-            "stuck": len(self._executor.stuck),
-            **self._scheduler.statistics(),
-        }
-
-    def _bundle_event(self, event: BundleEvent) -> None:
-        if event.kind is BundleEventKind.RELEASED:  # no name means another code now
-            self._jobs.code_released(event.version)
-        else:
-            self._jobs.code_changed()
-            self._bundled.follow(event)
-            if event.kind is BundleEventKind.REMOVED:
-                self._files.bundle_removed()
-            if self._scheduler.driver.waiting:
-                self._scheduler.driver.try_again()
-            if self._durable is not None and event.kind is BundleEventKind.LOADED:
-                self._durable.code_changed()
-            self._told.bundle(event)
-        self._feed.add(EventKind(event.kind), bundle=event.bundle, message=event.error or event.label)
-
-    def _job_failed(self, file: Path, message: str) -> None:
-        self._feed.add(EventKind.JOB_FAILED, job=file.stem, message=message)
-        tell_failed_file(file, message)
+        return self._parts.statistics()
 
     def _run_moved(self, execution: Execution, kind: EventKind) -> None:
         job, when = execution.plan.job, execution.epoch + self._executor.clock()
@@ -844,18 +491,10 @@ class Server(AsyncResource):
         self._history_log.moved(execution, kind, when)
         if kind in {EventKind.RUN_STARTED, EventKind.RUN_RECOVERED}:
             if self._options.capture_loggers:
-                self._instruments.look()
+                self._parts.instruments.look()
         elif kind is EventKind.RUN_ENDED:
             if execution.state in {RunState.FAILED, RunState.CRASHED}:
                 tell_failed_run(execution)
             self._factory.ended(execution)
             if job in self._scheduler.by_job:
                 self._scheduler.run_ended(execution.id, job)
-
-    def _late_line(self, level: int, message: str, logger: str, ago: float) -> None:
-        self._instruments.late_line(level, message, logger, ago)
-
-    def _task_blocked(self, attempt: Attempt, words: str) -> None:
-        self._feed.add(
-            EventKind.TASK_BLOCKED, run=attempt.run_id, job=attempt.job, task=attempt.task, message=words
-        )

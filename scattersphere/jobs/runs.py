@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
@@ -14,8 +14,10 @@ from scattersphere._shares import FairShares
 from scattersphere.definitions import resolve_params, secret_names
 from scattersphere.engine.run import Run
 from scattersphere.errors import ConflictError, NoSuchRunError
+from scattersphere.jobs.jobs import job_of_task
 from scattersphere.jobs.reruns import check_again, plan_again, take_over
 from scattersphere.model.arguments import check_mapping, check_text
+from scattersphere.model.builder import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,11 +26,21 @@ if TYPE_CHECKING:
     from scattersphere.engine.execution import Execution
     from scattersphere.engine.executor import JobExecutor
     from scattersphere.engine.plan import Plan
+    from scattersphere.functions import TaskFunction
     from scattersphere.jobs.durable import ChildKey, DurableRuns
     from scattersphere.jobs.jobs import Jobs
+    from scattersphere.model.builder import JobBuilder
     from scattersphere.model.definition import JobDefinition
     from scattersphere.registry.registry import TaskRegistry
+    from scattersphere.runnable import RunnableTask
     from scattersphere.schedules.occurrences import ScheduledFor, ScheduleState
+
+
+class RequireOpen(Protocol):
+    """Raises `ClosedError` where a Server takes no work."""
+
+    def __call__(self, *, draining: bool = False) -> None:
+        """Raise it; not for what a run asks for that may still finish, where the Server is `draining`."""
 
 
 class RunHistory(LiveMapping[int, "Run"]):
@@ -175,17 +187,125 @@ class RunFactory:
     """Makes runs of definitions: parameters, key, plan and pins, in that order; a refusal leaves nothing behind."""
 
     def __init__(
-        self, jobs: Jobs, registry: TaskRegistry, executor: JobExecutor, history: tuple[int, float]
+        self,
+        jobs: Jobs,
+        registry: TaskRegistry,
+        executor: JobExecutor,
+        history: tuple[int, float],
+        require_open: RequireOpen,
     ) -> None:
         self._jobs = jobs
         self._registry = registry
         self._executor = executor
+        self._require_open = require_open
         self.runs: RunHistory = RunHistory(*history, self._evicted, self._remind)
         self._keys = IdempotencyKeys()
         self.durable: DurableRuns | None = None
         """What writes runs into the journal, where there is one."""
         self._write: Callable[[], None] | None = None
         """Writes the run that is being started."""
+
+    # ---- who asks for one
+
+    async def start_job(
+        self,
+        job: str | JobDefinition | JobBuilder,
+        params: Mapping[str, Any] | None,
+        *,
+        key: str | None,
+        user: str,
+    ) -> Run:
+        """Start a run of a job; return it when it is durable. See `Server.start`."""
+        self._require_open()
+        check_text(user, "user")
+        definition, plan = await self._jobs.ready(job)
+        earlier = None if key is None else await self._earlier(definition, key, user)
+        if plan is not None or not isinstance(job, str):  # perhaps it was judged in a thread
+            self._require_open()
+        run = self.start(definition, params, key, plan=plan, earlier=earlier, user=user)
+        return run if self.durable is None else await self._started(run)
+
+    async def start_task(
+        self,
+        path: str | type[RunnableTask] | TaskFunction[..., Any],
+        args: Mapping[str, Any] | None,
+        *,
+        key: str | None,
+        user: str,
+    ) -> Run:
+        """Start a run of one task; return it when it is durable. See `Server.start_task`."""
+        self._require_open()
+        known: str = path if isinstance(path, str) else path_of(path)
+        if not isinstance(path, str):
+            check_text(known, "the path of a task")
+        if args is not None:
+            check_mapping(args, "args")
+        check_text(user, "user")
+        args = dict(args or {})
+        definition = job_of_task(self._registry.find(known), args)
+        earlier = None if key is None else await self._earlier(definition, key, user)
+        run = self.start(definition, None, key, args=args, earlier=earlier, user=user)
+        return run if self.durable is None else await self._started(run)
+
+    async def _earlier(self, definition: JobDefinition, key: str, user: str) -> Run | None:
+        """Return the run that a user has started with a key and that only the journal remembers."""
+        if self.durable is None:
+            return None
+        check_text(key, "key")
+        found = await self.durable.find_key(definition, key, user)
+        self._require_open()
+        return found
+
+    async def _started(self, run: Run) -> Run:
+        """Return a new run when it is durable, where there is a journal."""
+        if self.durable is not None:
+            await self.durable.durable(run)
+        return run
+
+    async def start_child(
+        self, attempt: Attempt, job: str | JobDefinition, params: Mapping[str, Any] | None
+    ) -> Run:
+        """Start a run for the body of a task, or return the one that this attempt's earlier life has started."""
+        self._require_open(draining=True)  # a run that may finish may start what it needs for that
+        definition, plan = await self._jobs.ready(job)
+        self._require_open(draining=True)
+        if self.durable is None:
+            return self.start(definition, params, child_of=attempt, plan=plan)
+        key = self.durable.child_key(attempt)
+        known, key = await self.durable.known_child(key, definition, params, attempt)
+        if known is not None:
+            return known
+        self._require_open(draining=True)
+        run = self.start(definition, params, child_of=attempt, child_key=key, plan=plan)
+        return await self._started(run)
+
+    def start_scheduled(
+        self,
+        job: str,
+        params: Mapping[str, Any],
+        key: str | None,
+        scheduled: ScheduledFor,
+        state: ScheduleState | None,
+    ) -> Run:
+        """Start a run for a schedule: it waits for no commit."""
+        self._require_open()
+        return self.start(self._jobs.named(job), params, key, scheduled=scheduled, schedule=state)
+
+    async def rerun(self, earlier: Execution, *, from_failed: bool, code: str, user: str) -> Run:
+        """Start a run of the plan of an ended one; return it when it is durable. See `Server.rerun`."""
+        check_again(earlier, code)
+        async with plan_again(earlier, code, self._registry, self._jobs) as plan:
+            self._require_open()
+            taken = take_over(earlier, from_failed=from_failed)
+
+            def prepare(execution: Execution) -> None:
+                taken.apply(earlier, execution)
+                self._record(execution, given=earlier.given_secrets, again=earlier.id)
+
+            run = self._take_up(self._executor.submit(plan, earlier.params, user=user, prepare=prepare))
+        return await self._started(run)
+
+    # ---- how it comes to be
 
     def start(  # noqa: PLR0913 - by whom, for whom and of what a run may be
         self,
@@ -238,21 +358,6 @@ class RunFactory:
         if key is not None and request is not None:
             self._keys.add(user, key, lambda: request, run)
         return run
-
-    async def rerun(
-        self, earlier: Execution, *, from_failed: bool, code: str, user: str, alive: Callable[[], None]
-    ) -> Run:
-        """Start a run of the plan of an ended one; `alive` is asked again once its code is there."""
-        check_again(earlier, code)
-        async with plan_again(earlier, code, self._registry, self._jobs) as plan:
-            alive()
-            taken = take_over(earlier, from_failed=from_failed)
-
-            def prepare(execution: Execution) -> None:
-                taken.apply(earlier, execution)
-                self._record(execution, given=earlier.given_secrets, again=earlier.id)
-
-            return self._take_up(self._executor.submit(plan, earlier.params, user=user, prepare=prepare))
 
     def _record(
         self,

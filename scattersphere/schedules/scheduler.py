@@ -13,12 +13,14 @@ import attrs
 
 from scattersphere._lifecycle import ForkGuard
 from scattersphere._text import did_you_mean
-from scattersphere.errors import ClosedError, NoSuchScheduleError
+from scattersphere.abc.triggers import Trigger
+from scattersphere.errors import ArgumentError, ClosedError, ConflictError, NoSuchScheduleError
 from scattersphere.model.events import EventKind
-from scattersphere.model.schedules import MissedPolicy
+from scattersphere.model.schedules import MissedPolicy, ScheduleDefinition
 from scattersphere.schedules.backfill import Backfill
 from scattersphere.schedules.driver import ScheduleDriver
 from scattersphere.schedules.occurrences import (
+    TRIGGERS,
     ScheduledFor,
     ScheduleState,
     fill_scheduled,
@@ -31,11 +33,12 @@ from scattersphere.schedules.schedule import Schedule
 if TYPE_CHECKING:
     import datetime as dt
 
-    from scattersphere.abc.triggers import Trigger
     from scattersphere.engine.run import Run
-    from scattersphere.model.schedules import ScheduleDefinition
+    from scattersphere.model.definition import JobDefinition
     from scattersphere.schedules.driver import Clocks, Start
 
+YEAR = 365 * 86_400
+"""Stands for the times of a trigger of the host's while the other fields of its schedule are looked at."""
 PARKED = 10_000
 """Schedules that are no longer defined and whose state (paused, counts) is kept for when they are again."""
 
@@ -134,6 +137,14 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
 
     # ---- what is defined
 
+    def job_changed(self, job: str, definition: JobDefinition | None) -> None:
+        """Follow a job that is defined anew, or (None) is no more."""
+        if definition is None:
+            self.undefine(job)
+        else:
+            self.define(job, definition.schedules)
+            self.driver.try_again(job)
+
     def define(self, job: str, definitions: Mapping[str, ScheduleDefinition]) -> None:
         """Take up the schedules of a job in place of those that it had; those with a trigger of the host's stay."""
         own = {name: kept for name, kept in self._own.pop(job, {}).items() if name not in definitions}
@@ -152,8 +163,31 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         self._forget_ended(job)
         self.driver.arm()
 
-    def define_own(self, job: str, name: str, definition: ScheduleDefinition, trigger: Trigger) -> Schedule:
-        """Give a job a schedule with a trigger of the host's. Raises `ValueError` where that is none."""
+    def define_own(
+        self,
+        job: JobDefinition,
+        name: str,
+        trigger: Trigger,
+        fields: Mapping[str, Any],
+        judge: Callable[[JobDefinition], object],
+    ) -> Schedule:
+        """Give a job a schedule with a trigger of the host's, whose other fields are as right as any: `judge` raises.
+
+        Raises `ArgumentError`, `ConflictError`, and `ValueError` for what a trigger may not answer.
+        """
+        if not isinstance(trigger, Trigger):
+            raise ArgumentError(
+                f"trigger has next, previous and words, as scattersphere.abc.Trigger says; {trigger!r} has not"
+            )
+        if given := [word for word in TRIGGERS if word in fields]:
+            raise ArgumentError(f"the trigger says when {name!r} fires: leave out {given[0]!r}")
+        if name in job.schedules:
+            raise ConflictError(f"the definition of job {job.name!r} has a schedule {name!r} itself")
+        yearly = ScheduleDefinition(every=YEAR, **fields)
+        judge(job.evolve(schedules={**job.schedules, name: yearly}))
+        return self._take_up_own(job.name, name, ScheduleDefinition(**fields), trigger)
+
+    def _take_up_own(self, job: str, name: str, definition: ScheduleDefinition, trigger: Trigger) -> Schedule:
         table = timetable_of(job, name, definition, self._missed, trigger)
         table.next(self.now())
         table.previous(self.now())
