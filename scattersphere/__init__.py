@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
     from scattersphere.engine.reused import Reused
-    from scattersphere.engine.run import Run, TaskStatus
+    from scattersphere.engine.run import Run
+    from scattersphere.engine.status import TaskStatus
     from scattersphere.engine.views.statistics import RunStatistics, TaskStatistics
     from scattersphere.errors import (
         AmbiguousTaskError,
@@ -189,7 +190,8 @@ _HOMES = {
         "WrongLoopError",
     ],
     "scattersphere.engine.reused": ["Reused"],
-    "scattersphere.engine.run": ["Run", "TaskStatus"],
+    "scattersphere.engine.run": ["Run"],
+    "scattersphere.engine.status": ["TaskStatus"],
     "scattersphere.engine.views.statistics": ["RunStatistics", "TaskStatistics"],
     "scattersphere.model.builder": ["JobBuilder", "literal", "param", "result"],
     "scattersphere.jobs.history": ["History", "RunList", "RunSummary"],

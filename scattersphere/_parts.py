@@ -15,9 +15,10 @@ from scattersphere._version import own_version
 from scattersphere.engine.backends.processes import ProcessBackend
 from scattersphere.engine.backends.threads import ThreadBackend
 from scattersphere.engine.events.streams import EventFeed
-from scattersphere.engine.execution import Execution, RunObserver
+from scattersphere.engine.execution import Execution
 from scattersphere.engine.executor import JobExecutor
 from scattersphere.engine.instruments import Instruments
+from scattersphere.engine.observer import RunObserver
 from scattersphere.engine.views.historylog import RunHistoryLog
 from scattersphere.engine.views.news import (
     BundleNews,
@@ -46,7 +47,7 @@ from scattersphere.schedules.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from scattersphere.abc.journal import StoredRun
-    from scattersphere.engine.attempt import Attempt
+    from scattersphere.engine.execution import Attempt
     from scattersphere.options import ServerOptions
     from scattersphere.registry.records import BundleEvent
     from scattersphere.remote.listener import Listening
@@ -250,15 +251,15 @@ class ServerParts:
     def begin_suspend(self) -> None:
         """Let nothing more begin where runs are to go on at the next start: bodies find it closing at once."""
         durable = self.durable
-        if durable is None or not durable.recorder.is_open or self.executor.is_suspending:
+        if durable is None or not durable.recorder.is_open or self.executor.suspension.has_begun:
             return
         if not self.closing.cancel or durable.recorder.failure is not None:
-            self.executor.begin_suspend(filter(durable.survives, list(self.executor.running.values())))
+            self.executor.suspension.begin(filter(durable.survives, list(self.executor.running.values())))
 
     def hurry(self) -> None:
         """Kill at once what executes; what goes on at the next start is not ended by that."""
         executor, durable = self.executor, self.durable
-        executor.hurry()
+        executor.suspension.hurry()
         for execution in list(executor.running.values()):
             survives = durable is not None and durable.survives(execution)
             if not execution.state.ended and not survives:
@@ -276,7 +277,7 @@ class ServerParts:
 
     async def _end_runs(self) -> None:
         executor, durable = self.executor, self.durable
-        if durable is not None and executor.is_suspending:
+        if durable is not None and executor.suspension.has_begun:
             await self._suspend_runs(durable)
         await executor.end_all("cancel", "the server is closing", self.options.grace)
         with anyio.move_on_after(self.options.grace):
@@ -290,9 +291,9 @@ class ServerParts:
         for execution in [each for each in executor.running.values() if not durable.survives(each)]:
             executor.requests.request(execution, "cancel", "the server is closing", grace)
         finish = grace if finish is None else min(finish, grace)
-        await executor.suspend(finish=finish, grace=grace, kill=KILL_SECONDS)
+        await executor.suspension.end_attempts(finish=finish, grace=grace, kill=KILL_SECONDS)
         durable.recorder.flush()
-        executor.let_go()
+        executor.suspension.let_go()
 
     def _may_stay(self, execution: Execution) -> bool:
         """Whether a run goes on at the next start, and does nothing before somebody does something for it."""

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import datetime as dt
 
     from scattersphere.commands.access import Principal
-    from scattersphere.engine.run import Run, TaskStatus
+    from scattersphere.engine.run import Run
+    from scattersphere.engine.status import TaskStatus
     from scattersphere.jobs.history import RunSummary
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.events import Event

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from scattersphere.abc.around import Carried
 from scattersphere.abc.backend import Call, Outcome, OutcomeKind
-from scattersphere.engine import progress
-from scattersphere.engine.attempt import Attempt
-from scattersphere.engine.execution import Failure
+from scattersphere.engine.execution import Attempt
 from scattersphere.engine.invocation import Invocation
 from scattersphere.engine.machine.codes import (
     CANCELLED,
@@ -27,10 +25,9 @@ from scattersphere.engine.machine.codes import (
 )
 from scattersphere.engine.timers import within
 from scattersphere.errors import ClosedError, JournalError, TaskCrashedError
-from scattersphere.logs.failures import format_failure
+from scattersphere.logs.failures import Failure, format_failure
 from scattersphere.logs.remotefailure import kept_error
 from scattersphere.logs.runlog import current_attempt
-from scattersphere.model.events import EventKind
 from scattersphere.worker.body import finished, outcome_of, retryable, run_on_loop
 
 if TYPE_CHECKING:
@@ -39,9 +36,10 @@ if TYPE_CHECKING:
     import anyio
 
     from scattersphere.abc.backend import Backend
-    from scattersphere.engine.execution import Execution, RunObserver
+    from scattersphere.engine.execution import Execution
     from scattersphere.engine.loops import Loop
     from scattersphere.engine.machine import Command
+    from scattersphere.engine.observer import RunObserver
     from scattersphere.engine.timers import Deadlines, WorkBudget
     from scattersphere.model.definition import RetryPolicy
     from scattersphere.worker.around import Surroundings
@@ -74,6 +72,22 @@ class AttemptCanceller(Protocol):
         """Cancel or kill an attempt as it was asked to end, and time its grace."""
 
 
+class BlockReports(Protocol):
+    """What tells of attempts that block the loop."""
+
+    blocking: deque[tuple[Attempt, str]]
+
+    def tell_blocked(self) -> None:
+        """Make events of what the watchdog has found."""
+
+
+class AwaitedEnds(Protocol):
+    """What waits for the ends of attempts while the Server is being closed."""
+
+    attempt_left: anyio.Event | None
+    """Set when one has ended."""
+
+
 class PlaceLender(Protocol):
     """What looks after parents that wait for child runs."""
 
@@ -81,7 +95,7 @@ class PlaceLender(Protocol):
         """Let an attempt go on that had lent its places."""
 
 
-class AttemptHost(progress.ProgressHost, Protocol):
+class AttemptHost(Protocol):
     """What running attempts needs of the executor."""
 
     backends: dict[str, Backend]
@@ -91,8 +105,6 @@ class AttemptHost(progress.ProgressHost, Protocol):
     takes_prints: bool
     surroundings: Surroundings | None
     """The context managers of the host around each attempt; None where there is none."""
-    attempt_left: anyio.Event | None
-    """Set when an attempt has ended, while the Server is being closed."""
     pumping: bool
     """Whether the pump is at work: it looks again by itself."""
     woken: bool
@@ -121,9 +133,22 @@ class AttemptHost(progress.ProgressHost, Protocol):
         ...
 
     @property
+    def reports(self) -> BlockReports:
+        """Tells of attempts that block the loop."""
+        ...
+
+    @property
+    def suspension(self) -> AwaitedEnds:
+        """Has runs suspended while the Server is being closed."""
+        ...
+
+    @property
     def requests(self) -> PlaceLender:
         """Looks after runs and their families."""
         ...
+
+    def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None:
+        """Do something on behalf of a run."""
 
     def wake(self) -> None:
         """Have the pump called soon."""
@@ -149,8 +174,6 @@ class AttemptRunner:
         """How many more attempts may be started in this slice whose first step is not their last."""
         self.taken: deque[tuple[Execution, list[int]]] = deque()
         """Units that were taken from the dispatcher, and for whose start the slice was over."""
-        self.blocking: deque[tuple[Attempt, str]] = deque()
-        """Attempts that block the loop, as the watchdog's thread finds them, until the loop turns again."""
         self.random: Callable[[], float] = random.random
         """Gives the part of a retry's delay that is waited for; tests put a seeded one here."""
         self._now = 0.0
@@ -162,6 +185,7 @@ class AttemptRunner:
         self._clock: Callable[[], float] = loop.clock
         self._start_body: Callable[[Coroutine[Any, Any, None], str], Any] = loop.start
         self._surroundings = self._host.surroundings
+        self._blocking = self._host.reports.blocking
         self._runs_plain = self._surroundings is None and not self._host.takes_prints
         """Whether nothing stands around a body without hooks."""
 
@@ -403,8 +427,8 @@ class AttemptRunner:
         ):
             return
         machine = execution.machine
-        if self.blocking:
-            self.tell_blocked()
+        if self._blocking:
+            self._host.reports.tell_blocked()
         if unit < execution.size and not machine.record.stuck:
             execution.ended[unit] = now
         elif unit not in machine.record.stuck:  # else it is a late result, which changes nothing
@@ -415,8 +439,8 @@ class AttemptRunner:
                 execution.mark(execution.ended, unit, attempt.left_at)
         if attempt.own_log is not None:
             attempt.own_log = None
-        if execution.gauges:
-            progress.close(self._host, attempt)
+        if attempt.gauge is not None:
+            attempt.gauge.close()
         commands = machine.ok(unit, value)
         host, journal = self._host, execution.journal
         if commands:  # an event carries the time at which it happened, and no later one
@@ -529,7 +553,7 @@ class AttemptRunner:
     ) -> None:
         """Tell the machine how an attempt ended, and the log of the run in `words` why it failed."""
         execution = attempt.execution
-        self.tell_blocked()
+        self._host.reports.tell_blocked()
         if attempt.asked == "suspend":  # whatever it made of that, it is to be tried again
             kind, failure = LOST, None
         elif kind == CANCELLED and attempt.asked == "timeout" and failure is None:
@@ -556,8 +580,8 @@ class AttemptRunner:
         self._forget(attempt)
         if attempt.own_log is not None:
             attempt.own_log = None
-        if execution.gauges:
-            progress.close(self._host, attempt)
+        if attempt.gauge is not None:
+            attempt.gauge.close()
         machine, record = execution.machine, execution.machine.record
         is_late = attempt.unit in record.stuck
         if kind == LOST:
@@ -574,8 +598,9 @@ class AttemptRunner:
         execution.live.pop(attempt.unit, None)
         if attempt.callbacks is not None:
             attempt.callbacks.close()
-        if self._host.attempt_left is not None:
-            self._host.attempt_left.set()
+        left = self._host.suspension.attempt_left
+        if left is not None:
+            left.set()
         stuck = self._host.stuck
         if stuck and stuck.pop(attempt, None) is not None and execution.state.ended:
             self._unstuck(execution)
@@ -625,20 +650,6 @@ class AttemptRunner:
         return wait * self.random() if policy.jitter else wait
 
     # ---- where attempts stand
-
-    def tell_blocked(self) -> None:
-        """Make events of what the watchdog has found; before an attempt ends, for nothing follows its run's end."""
-        while self.blocking:
-            attempt, words = self.blocking.popleft()
-            self._host.guard(attempt.execution, self._tell_blocked, attempt, words)
-
-    def _tell_blocked(self, attempt: Attempt, words: str) -> None:
-        execution = attempt.execution
-        if not execution.state.ended:
-            extra = (EventKind.TASK_BLOCKED, attempt.unit, attempt.attempt, None, None, words)
-            execution.journal.add(extra, self._clock())
-            execution.tell()
-        self._host.observer.task_blocked(attempt, words)
 
     def where(self, attempt: Attempt) -> str:
         """Say at which line an attempt stands."""

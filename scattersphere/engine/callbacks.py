@@ -11,8 +11,7 @@ from scattersphere.worker.callbacks import Callbacks, LoopCalls, Steps, call_in_
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from scattersphere.engine.attempt import Attempt
-    from scattersphere.engine.execution import Execution
+    from scattersphere.engine.execution import Attempt, Execution
     from scattersphere.engine.holds import Timeouts
 
 _log = logging.getLogger("scattersphere.engine")

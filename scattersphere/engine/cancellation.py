@@ -5,17 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from scattersphere.engine.execution import Failure
 from scattersphere.engine.machine.codes import CANCELLED, CANCELLING
 from scattersphere.engine.timers import within
+from scattersphere.logs.failures import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from scattersphere.abc.backend import BackendTraits
-    from scattersphere.engine.attempt import Attempt
     from scattersphere.engine.attempts import AttemptRunner, Commands
-    from scattersphere.engine.execution import Execution
+    from scattersphere.engine.execution import Attempt, Execution
     from scattersphere.engine.holds import Holds
     from scattersphere.engine.loops import Loop
     from scattersphere.engine.machine import Command

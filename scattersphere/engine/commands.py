@@ -82,7 +82,7 @@ class CommandQueue:
         if execution.watchers is not None:
             self._host.news[execution] = None
         if execution.recording is not None:
-            execution.recording.recorder.touch(execution.recording)
+            execution.recording.touch()
         if commands:
             self._take(execution, commands)
             # Where a command has led to this signal, who carries that one out comes to these too.

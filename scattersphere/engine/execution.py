@@ -1,4 +1,9 @@
-"""The record of one run: its machine, its times, what it left behind. `Run` is its public face."""
+"""The records of a run and of its attempts. `Run` is the public face of the one, `TaskContext` of the other.
+
+Both say what is known and change little: an `Execution` has its machine, its times, and what was left behind; an
+`Attempt` is also what its body gets. What is done with them stands in the parts of the executor, of which they ask what
+the protocols here say.
+"""
 
 from __future__ import annotations
 
@@ -6,48 +11,49 @@ import copy
 import datetime as dt
 from array import array
 from collections import deque
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast
-from weakref import ReferenceType, ref
 
 import anyio
-import attrs
 
 from scattersphere.engine.events.numbers import EventNumbers
-from scattersphere.engine.events.pages import EventPages
 from scattersphere.engine.machine.codes import RUN_STATES, TASK_STATES
 from scattersphere.engine.machine.facts import take_up
 from scattersphere.engine.machine.graph import DROPPED
 from scattersphere.engine.machine.record import PIECE
-from scattersphere.engine.machine.run import RunMachine, StartDecision
+from scattersphere.engine.machine.run import RunMachine
 from scattersphere.engine.timers import within
-from scattersphere.errors import SuspendedError
-from scattersphere.logs.failures import shorten, text_of
-from scattersphere.logs.runlog import current_attempt
-from scattersphere.model.definition import INSTANCES
+from scattersphere.errors import SuspendedError, TaskCancelled
+from scattersphere.logs.failures import shorten
+from scattersphere.logs.hostlog import TASKS, pass_on
+from scattersphere.logs.runlog import task_logger
 from scattersphere.model.frozen import plain_copy
 from scattersphere.model.states import RunState, TaskState
+from scattersphere.runnable import TaskContext
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextvars import Context
 
     from scattersphere.abc.backend import BackendTraits
-    from scattersphere.engine.attempt import Attempt
-    from scattersphere.engine.callbacks import BodyCallbacks
-    from scattersphere.engine.holds import Holds
-    from scattersphere.engine.loops import Loop
+    from scattersphere.engine.invocation import Invocation
     from scattersphere.engine.machine.codes import Command
     from scattersphere.engine.machine.dispatcher import Dispatcher
     from scattersphere.engine.machine.facts import RunFacts
+    from scattersphere.engine.machine.run import StartDecision
     from scattersphere.engine.plan import Plan, PlannedTask
     from scattersphere.engine.progress import Gauge
-    from scattersphere.engine.recording import Recording
     from scattersphere.engine.reused import Reused
     from scattersphere.engine.timers import Timer
-    from scattersphere.engine.views.waits import Waits
+    from scattersphere.logs.failures import Failure
     from scattersphere.logs.runlog import RunLog
+    from scattersphere.model.definition import RetryPolicy
     from scattersphere.model.events import EventKind
+    from scattersphere.runnable import RunnableTask
     from scattersphere.schedules.occurrences import ScheduledFor
+    from scattersphere.worker.callbacks import Callbacks
 
 _SUCCEEDED = TASK_STATES.index(TaskState.SUCCEEDED)
 _PAUSING = RUN_STATES.index(RunState.PAUSING)
@@ -65,13 +71,69 @@ NO_COMMANDS: deque[Command] = deque(maxlen=0)
 class AttemptPlaces(Protocol):
     """What knows where attempts are, and how long the next one waits."""
 
-    def where(self, attempt: Attempt) -> str:
-        """Say at which line an attempt stands."""
-        ...
+    def where(self, attempt: Attempt) -> str: ...
+    def wait_before_retry(self, execution: Execution, unit: int) -> float: ...
 
-    def wait_before_retry(self, execution: Execution, unit: int) -> float:
-        """Return the seconds of the back-off that follows a failure now."""
-        ...
+
+class AttemptHolds(Protocol):
+    """What holds attempts at their checkpoints during a pause."""
+
+    async def checkpoint(self, attempt: Attempt) -> None: ...
+    def check(self, attempt: Attempt) -> None: ...
+
+
+class AttemptReports(Protocol):
+    """What takes the lines and the progress of attempts."""
+
+    def make_log(self, execution: Execution) -> None: ...
+    def progress(self, attempt: Attempt, done: float, total: float | None, message: str) -> None: ...
+
+
+class AttemptCallbacks(Protocol):
+    """What has the callbacks of bodies."""
+
+    def of(self, attempt: Attempt) -> Callbacks: ...
+
+
+class Words(Protocol):
+    """What says for what runs and tasks wait."""
+
+    def of_run(self, execution: Execution) -> str: ...
+    def of_task(self, execution: Execution, unit: int) -> str: ...
+
+
+class OutcomeGate(Protocol):
+    """Through which each outcome of a run passes before the machine is told: it is believed when it is durable."""
+
+    is_submitted: bool
+    is_committed: bool
+    at_gate: dict[Attempt, None]
+
+    @property
+    def failure(self) -> str | None: ...
+    @property
+    def left_at(self) -> float | None: ...
+    @property
+    def holds_starts(self) -> bool: ...
+
+    def when_committed(self, callback: Callable[[], object]) -> None: ...
+    def touch(self) -> None: ...
+    def take_concluded(self, tasks: tuple[int, ...]) -> None: ...
+    def note(self, attempt: Attempt, value: Any, now: float) -> bool: ...
+    def hold(
+        self,
+        attempt: Attempt,
+        kind: int,
+        value: Any,
+        failure: Failure | None,
+        release: Callable[[], object],
+        *,
+        retryable: bool = True,
+    ) -> bool: ...
+    def holds_start(self, attempt: Attempt, launch: Callable[[], object]) -> bool: ...
+    def give_up(self, attempt: Attempt, failure: Failure | None, release: Callable[[], object]) -> bool: ...
+    def end(self, then: Callable[[], object]) -> None: ...
+    def close(self) -> None: ...
 
 
 class Engine(Protocol):
@@ -81,61 +143,203 @@ class Engine(Protocol):
     life: int
     clock: Callable[[], float]
     traits: dict[str, BackendTraits]
-    holds: Holds
-    waits: Waits
-    callbacks: BodyCallbacks
 
-    @property
-    def loop(self) -> Loop: ...
     @property
     def attempts(self) -> AttemptPlaces: ...
+    @property
+    def reports(self) -> AttemptReports: ...
+    @property
+    def holds(self) -> AttemptHolds: ...
+    @property
+    def waits(self) -> Words: ...
+    @property
+    def callbacks(self) -> AttemptCallbacks: ...
 
-    def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None: ...
-    def soon(self, callback: Callable[..., object], *args: Any) -> None: ...
-    def make_log(self, execution: Execution) -> None: ...
-    def progress(self, attempt: Attempt, done: float, total: float | None, message: str) -> None: ...
-    def on_loop(self) -> bool: ...
+    def decide_start(self, execution: Execution, task: int) -> StartDecision | int: ...
     async def start_child(self, attempt: Attempt, job: str, params: Mapping[str, Any] | None) -> Any: ...
 
 
-def _nobody(*_: object) -> None:
-    """Nobody is told."""
+class Attempt(TaskContext):
+    """Few slots: one of these is made for each no-op task of a large job. What most never have stands in the class."""
 
+    __slots__ = ("__dict__", "attempt_number", "execution", "handle", "planned", "unit")
 
-class RunObserver:
-    """Who is told of what has happened to runs: the Server, with its history, its feed and the host's logging."""
+    index: int | None = None  # pyright: ignore[reportIncompatibleMethodOverride] - read for each line and look
+    awaiting: Invocation | None = None
+    """What has the loop await something for a body that is no coroutine."""
+    began_at: float | None = None
+    """When its backend has begun it; None on the loop, where the machine knows at once."""
+    asked: str | None = None
+    """None, or why it was asked to end: "cancel", "timeout", or "suspend" when the Server is closed with a journal."""
+    killed: bool = False
+    is_committed: bool = False
+    """Whether its outcome is durable, so that the machine may be told."""
+    left_at: float | None = None
+    """When it ended, where its outcome was held back until it was durable."""
+    grace: Timer | None = None
+    remaining: float | None = None
+    """Seconds left of the timeout while it stands still."""
+    late: Timer | None = None
+    """The timeout of an attempt that was held: it left the order in which attempts expire."""
+    waits_for: tuple[Execution, ...] = ()
+    """The child runs for whose end it waits at this moment; its places are lent meanwhile."""
+    place: anyio.Event | None = None
+    """Set when it has its places again."""
+    gates: Mapping[Any, Any] = MappingProxyType({})
+    """Where its tasks and threads wait during a pause, and which of them."""
+    threads: frozenset[int] = frozenset()
+    """The threads that have called `check()`."""
+    own_params: dict[str, Any] | None = None
+    """The parameters of the run as its body sees them: what it changes in them is nobody else's."""
+    callbacks: Callbacks | None = None
+    """What its body has registered with `on_cancel` and `on_pause`."""
+    children_started: int = 0
+    """How many runs its body has started."""
+    gauge: Gauge | None = None
+    """What it has reported of its progress."""
+    noted_place: str = ""
+    """Where its backend says that it executes: a machine, a worker."""
+    own_log: logging.LoggerAdapter[logging.Logger] | None = None
+    """The logger that was made for it. It knows the attempt: dropped at the end, no work for the collector."""
 
-    def __init__(
-        self,
-        *,
-        run_moved: Callable[[Execution, EventKind], None] = _nobody,
-        run_left: Callable[[Execution], None] = _nobody,
-        task_failed: Callable[[Attempt], None] = _nobody,
-        task_blocked: Callable[[Attempt, str], None] = _nobody,
-    ) -> None:
-        self.run_moved: Callable[[Execution, EventKind], None] = run_moved
-        self.run_left: Callable[[Execution], None] = run_left
-        """The last attempt that refused to end has ended, after its run: only now nothing executes the run's code."""
-        self.task_failed: Callable[[Attempt], None] = task_failed
-        """A task, or an instance of a map, has failed for good."""
-        self.task_blocked: Callable[[Attempt, str], None] = task_blocked
-        """A task blocks the loop."""
+    def __init__(self, execution: Execution, unit: int, planned: PlannedTask, number: int) -> None:
+        self.execution: Execution = execution
+        self.unit: int = unit
+        self.planned: PlannedTask = planned
+        self.attempt_number: int = number
+        self.handle: Any = None
 
+    def __repr__(self) -> str:
+        return f"<Attempt {self.attempt} of {self.label}>"
 
-@attrs.frozen
-class Failure:
-    """Why an attempt failed, as text; `error` is the exception itself where it is had.
+    @property
+    def label(self) -> str:
+        """For people: `wordcount#3/count[7]`."""
+        index = self.index
+        suffix = "" if index is None else f"[{index}]"
+        return f"{self.job}#{self.run_id}/{self.task}{suffix}"
 
-    Of a bundle's code it is not: it would keep the version alive.
-    """
+    def is_of(self, execution: Execution, unit: int) -> bool:
+        """Whether this is the live attempt of that unit."""
+        return self.execution is execution and self.unit == unit
 
-    type: str
-    message: str
-    traceback: str = attrs.field(default="", repr=False)
-    error: BaseException | None = attrs.field(default=None, repr=False, eq=False)
+    @property
+    def run_id(self) -> int:
+        return self.execution.id
 
-    def __str__(self) -> str:
-        return f"{self.type}: {self.message}" if self.message else self.type
+    @property
+    def job(self) -> str:
+        return self.execution.plan.job
+
+    @property
+    def task(self) -> str:
+        return self.planned.name
+
+    @property
+    def bundle(self) -> str:
+        """The name of the bundle that its class comes from."""
+        return self.planned.task_class.bundle
+
+    @property
+    def attempt(self) -> int:
+        return self.attempt_number
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        if self.own_log is None:
+            name = f"{TASKS}.{self.execution.plan.job}.{self.planned.name}"
+            self.own_log = task_logger(self, self.execution.log, pass_on, name)
+        return self.own_log
+
+    @property
+    def run_log(self) -> RunLog:
+        """The log that this attempt's lines go to."""
+        return self.execution.log
+
+    @property
+    def hooks(self) -> frozenset[str]:
+        """Which hooks its class has."""
+        return self.planned.task_class.hooks
+
+    @property
+    def on_loop(self) -> bool:
+        """Whether its body runs on the event loop itself."""
+        return self.planned.on_loop
+
+    @property
+    def retry(self) -> RetryPolicy:
+        """What happens after a failure."""
+        return self.planned.definition.retry
+
+    def make(self) -> RunnableTask:
+        """Make its instance. Raises what filling in, structuring or the constructor raise."""
+        planned, execution = self.planned, self.execution
+        if planned.same_for_all:
+            return planned.cls(**planned.fixed)
+        element = {} if self.index is None else execution.element_of(self, self.index)
+        return planned.cls(**planned.arguments(execution.params, execution.result, element))
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        params = self.own_params
+        if params is None:
+            params = self.own_params = plain_copy(self.execution.params)
+        return MappingProxyType(params)
+
+    @property
+    def results(self) -> Mapping[str, Any]:
+        return MappingProxyType(self.execution.upstream_results(self.planned))
+
+    @property
+    def idempotency_key(self) -> str:
+        index = self.index
+        suffix = "" if index is None else f"/{index}"
+        return f"{self.execution.engine.identity}/{self.run_id}/{self.task}{suffix}"
+
+    def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        self.execution.engine.reports.progress(self, done, total, message)
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether nothing has come that keeps it from its first step; may be read from any thread."""
+        return self.asked is None and self.execution.machine.may_still_begin(self.unit)
+
+    def begins(self) -> bool:
+        """Take the first step, in the thread in which the body is to run: False if it may not be taken any more.
+
+        A pause holds it here. What has begun may be asked again.
+        """
+        if self.began_at is not None:
+            return True
+        try:
+            if self.execution.pausing:
+                self.check()
+        except TaskCancelled:
+            return False
+        if not self.may_begin:
+            return False
+        self.began_at = self.execution.engine.clock()
+        return True
+
+    async def checkpoint(self) -> None:
+        await self.execution.engine.holds.checkpoint(self)
+
+    def check(self) -> None:
+        self.execution.engine.holds.check(self)
+
+    def on_cancel(self, callback: Callable[[], object]) -> None:
+        self.execution.engine.callbacks.of(self).on_cancel(callback)
+
+    def on_pause(self, hold: Callable[[], object], resume: Callable[[], object]) -> None:
+        self.execution.engine.callbacks.of(self).on_pause(hold, resume)
+
+    @property
+    def grace_left(self) -> float | None:
+        timer = self.grace
+        return None if timer is None else max(0.0, timer.when - self.execution.engine.clock())
+
+    async def start(self, job: str, params: Mapping[str, Any] | None = None) -> Any:
+        return await self.execution.engine.start_child(self, job, params)
 
 
 def _own_copy(value: Any) -> Any:
@@ -149,62 +353,14 @@ class Execution:
     """A plan being carried out. Its state lives in the machine; this adds time and text."""
 
     __slots__ = (
-        "__weakref__",
-        "_pages",
-        "borrowed",
-        "children",
-        "commands",
-        "context",
-        "crash_words",
-        "created_at",
-        "depth",
-        "earlier",
-        "elements",
-        "ended",
-        "ended_at",
-        "engine",
-        "epoch",
-        "failures",
-        "finals_timer",
-        "gauges",
-        "given_secrets",
-        "grace",
-        "id",
-        "is_child",
-        "is_end_held",
-        "is_suspended",
-        "journal",
-        "key",
-        "known_log",
-        "lines_due",
-        "live",
-        "machine",
-        "obeying",
-        "params",
-        "parent",
-        "plan",
-        "recording",
-        "recovered",
-        "remaining",
-        "retries",
-        "retry_waits",
-        "reused",
-        "scheduled",
-        "secrets",
-        "size",
-        "started",
-        "started_at",
-        "started_by",
-        "state",
-        "timer",
-        "timer_from",
-        "unkept",
-        "user",
-        "waited_by",
-        "waiters",
-        "waits_for",
-        "watchers",
-    )
+        "__weakref__", "borrowed", "children", "commands", "context", "crash_words", "created_at", "depth",
+        "earlier", "elements", "ended", "ended_at", "engine", "epoch", "failures", "finals_timer",
+        "given_secrets", "grace", "id", "is_child", "is_end_held", "is_suspended", "journal", "key",
+        "known_log", "lines_due", "live", "machine", "obeying", "params", "parent", "plan", "recording",
+        "recovered", "remaining", "retries", "retry_waits", "reused", "scheduled", "secrets", "size",
+        "started", "started_at", "started_by", "state", "timer", "timer_from", "unkept", "user",
+        "waited_by", "waiters", "waits_for", "watchers",
+    )  # fmt: skip
 
     def __init__(  # noqa: PLR0915 - a field a line
         self,
@@ -224,7 +380,9 @@ class Execution:
         self.engine: Engine = engine
         self.known_log: RunLog | None = None
         """The log of the run, if anybody has written or read it."""
-        self.machine: RunMachine = RunMachine(plan.graph, run_id, dispatcher, self._ask)
+        self.machine: RunMachine = RunMachine(
+            plan.graph, run_id, dispatcher, partial(engine.decide_start, self)
+        )
         self.state: RunState = RunState.QUEUED
         """Where the run is: the last move that was told. That of the machine may be ahead by what is not durable."""
         self.journal: EventNumbers = EventNumbers(self.machine.record.journal, keep_events)
@@ -237,8 +395,6 @@ class Execution:
         self.ended_at: float | None = None
         self.live: dict[int, Attempt] = {}
         self.failures: dict[int, Failure] = {}
-        self.gauges: dict[int, Gauge] = {}
-        """What attempts report of their progress, by unit; empty where none does."""
         self.elements: dict[int, dict[str, list[Any]]] = {}
         self.earlier: dict[tuple[int, int], str] = {}
         """Why attempts failed that were not the last: one line for each (unit, attempt), for events."""
@@ -246,7 +402,6 @@ class Execution:
         """Set at the next event; None while nobody waits for one."""
         self.lines_due: bool = False
         """Whether the loop was told that a thread has written lines."""
-        self._pages: ReferenceType[EventPages] | None = None
         self.waiters: set[anyio.Event] = set()
         self.secrets: frozenset[str] = frozenset()
         self.key: str | None = None
@@ -281,7 +436,7 @@ class Execution:
         self.commands: deque[Command] = deque()
         """What the machine has asked for and did not fit into a slice."""
         self.obeying: bool = False
-        self.recording: Recording | None = None
+        self.recording: OutcomeGate | None = None
         """What writes the run into the journal; None where there is none, or the run is not to survive."""
         self.is_end_held: bool = False
         """Whether the run has ended, and nobody is to know before that is durable."""
@@ -304,7 +459,7 @@ class Execution:
     def log(self) -> RunLog:
         """The log of the run, made when somebody first writes or reads it; from any thread."""
         if self.known_log is None:
-            self.engine.make_log(self)
+            self.engine.reports.make_log(self)
         return cast("RunLog", self.known_log)
 
     def take_log(self, log: RunLog) -> None:
@@ -343,7 +498,9 @@ class Execution:
     def renew(self, plan: Plan) -> None:
         """Have a plan with code, and a new machine for it; nothing of the run was executed in this life."""
         self.plan = plan
-        self.machine = RunMachine(plan.graph, self.id, self.machine.dispatcher, self._ask)
+        self.machine = RunMachine(
+            plan.graph, self.id, self.machine.dispatcher, partial(self.engine.decide_start, self)
+        )
         self.journal.moves = self.machine.record.journal
 
     def take_up(self, facts: RunFacts) -> Sequence[Command]:
@@ -355,10 +512,6 @@ class Execution:
         """Add an event of the run, or of one of its tasks, that is no move; and wake the readers."""
         self.journal.add((kind, task, None, None, None, message), self.engine.clock())
         self.tell()
-
-    def look_at_map(self, task: int) -> int:
-        """Evaluate again what a task maps over; return how many elements there are. Raises what that raises."""
-        return self._width(task, self.plan.tasks[task])
 
     def descends_from(self, attempt: Attempt) -> bool:
         """Whether the attempt, or a run that it has started, has started this run."""
@@ -375,47 +528,6 @@ class Execution:
             names.append(starter.label)
             starter = starter.execution.started_by
         return " > ".join(reversed(names))
-
-    # ---- what the machine asks
-
-    def _ask(self, task: int) -> StartDecision | int:
-        """Evaluate `run_if` and `map` of a task whose rule is met. Runs no code of the user but that of types."""
-        planned = self.plan.tasks[task]
-        # What is current is the attempt that has just ended, perhaps of another run: nothing may be filed under it.
-        token = current_attempt.set(None)
-        try:
-            if planned.run_if is not None:
-                wanted = planned.run_if.fill(self.params, self.result)
-                if type(wanted) is not bool:
-                    raise TypeError(f"run_if is no bool but {type(wanted).__name__}")  # noqa: TRY301
-                if not wanted:
-                    return StartDecision.SKIP
-            return self._width(task, planned) if planned.mapped else StartDecision.GO
-        except BaseException as exc:  # noqa: BLE001 - whatever it is, it fails this task and nothing else
-            self.failures[task] = Failure(type(exc).__name__, text_of(exc))
-            return StartDecision.FAIL
-        finally:
-            current_attempt.reset(token)
-
-    def _width(self, task: int, planned: PlannedTask) -> int:
-        lists: dict[str, list[Any]] = {}
-        for key, template in planned.mapped:
-            values = template.fill(self.params, self.result)
-            if type(values) not in (list, tuple):
-                raise TypeError(f"map.{key} needs a list, not {type(values).__name__}")
-            parameter = planned.task_class.parameters.get(key)
-            lists[key] = list(values)  # whoever made it may change it while the map goes over it
-            if parameter is not None and not template.has_result:
-                lists[key] = [parameter.structure(value) for value in values]
-        lengths = {len(values) for values in lists.values()}
-        if len(lengths) != 1:
-            shown = ", ".join(f"{key}: {len(values)}" for key, values in lists.items())
-            raise ValueError(f"the lists of map have different lengths ({shown})")
-        width = lengths.pop()
-        if width > INSTANCES:
-            raise ValueError(f"map over {width:,} elements; at most {INSTANCES:,} are allowed")
-        self.elements[task] = lists
-        return width
 
     # ---- results
 
@@ -508,15 +620,6 @@ class Execution:
 
     # ---- watchers
 
-    @property
-    def pages(self) -> EventPages:
-        """What makes the events of this run; its readers share it and keep it alive."""
-        pages = None if self._pages is None else self._pages()
-        if pages is None:
-            pages = EventPages(self)
-            self._pages = ref(pages)
-        return pages
-
     def note_lines(self) -> None:
         """Number the log lines that are no events yet. On the loop's thread.
 
@@ -536,7 +639,6 @@ class Execution:
         if self.known_log is not None:
             self.known_log.listener = None
             self.known_log.close()
-        self.gauges.clear()
         self.waited_by, self.started_by = (), None
         yield from self.machine.compacting()
         moves = self.journal.moves

@@ -24,18 +24,19 @@ import anyio.lowlevel
 from scattersphere._lifecycle import LoopHome
 from scattersphere.abc.backend import LOOP_TRAITS, BackendTraits
 from scattersphere.engine.admission import Admission
-from scattersphere.engine.attempt import Attempt
 from scattersphere.engine.attempts import AttemptRunner
 from scattersphere.engine.callbacks import BodyCallbacks
 from scattersphere.engine.cancellation import Canceller
 from scattersphere.engine.commands import CommandQueue
-from scattersphere.engine.execution import Execution, RunObserver
+from scattersphere.engine.defects import Defects
+from scattersphere.engine.execution import Attempt, Execution
 from scattersphere.engine.holds import Holds
 from scattersphere.engine.loops import current_loop
-from scattersphere.engine.machine.codes import RUN_CRASHED
 from scattersphere.engine.machine.dispatcher import Dispatcher
-from scattersphere.engine.progress import report
+from scattersphere.engine.observer import RunObserver
+from scattersphere.engine.reports import Reports
 from scattersphere.engine.requests import RunRequests
+from scattersphere.engine.suspension import Suspension
 from scattersphere.engine.timers import (
     SLICE,
     AdaptiveBatchSize,
@@ -44,15 +45,14 @@ from scattersphere.engine.timers import (
     WallClock,
     WorkBudget,
 )
+from scattersphere.engine.values import decide_start
 from scattersphere.engine.views.waits import Waits
 from scattersphere.errors import ClosedError, ConflictError, EngineError, SuspendedError
-from scattersphere.logs.failures import format_failure
-from scattersphere.logs.runlog import RunLog, current_attempt
+from scattersphere.logs.runlog import current_attempt
 from scattersphere.model.events import EVENT_OF_MOVE, EventKind
 from scattersphere.model.states import RunState
 from scattersphere.model.taskclass import LOOP
 from scattersphere.worker.around import Surroundings
-from scattersphere.worker.messages import checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from scattersphere.abc.around import Around
     from scattersphere.abc.backend import Backend, Call
     from scattersphere.engine.loops import Loop
+    from scattersphere.engine.machine.run import StartDecision
     from scattersphere.engine.plan import Plan
     from scattersphere.engine.recorder import Recorder
     from scattersphere.logs.spill import LogFolder
@@ -112,18 +113,12 @@ class JobExecutor:
         """The life of the journal; 0 where there is none."""
         self.recorder: Recorder | None = None
         """What writes runs into the journal; None without one."""
-        self.attempt_left: anyio.Event | None = None
-        """Set when an attempt has ended, while the Server is being closed."""
-        self._waiting_for_ends: anyio.CancelScope | None = None
-        self._hurries = False
-        """Whether what is suspended is killed without waiting for clean-up."""
-        self.is_suspending: bool = False
-        """Whether the Server is being closed, and what lives goes on at its next start."""
         self.child_starter: Callable[[Attempt, str, Mapping[str, Any] | None], Any]
         self.running: dict[int, Execution] = {}
         self.stuck: dict[Attempt, Execution] = {}
         """Attempts that were given up and have not ended."""
         self.budget: WorkBudget = WorkBudget(SLICE)
+        self.reports: Reports = Reports(self)
         self.deadlines: Deadlines = Deadlines(self.guard, self._attempt_timed_out)
         self.attempts: AttemptRunner = AttemptRunner(self, self.deadlines, self.budget)
         self.canceller: Canceller = Canceller(self, self.attempts, self.deadlines)
@@ -132,6 +127,8 @@ class JobExecutor:
         self.holds: Holds = Holds(self)
         self.waits: Waits = Waits(self)
         self.callbacks: BodyCallbacks = BodyCallbacks(self)
+        self.suspension: Suspension = Suspension(self)
+        self.defects: Defects = Defects(self)
         self.admission: Admission = Admission(max_runs, queue_limit)
         limits = {f"backend:{name}": b.limit for name, b in self.backends.items() if b.limit is not None}
         self.dispatcher: Dispatcher = Dispatcher(max_parallel, {**(pools or {}), **limits})
@@ -148,11 +145,8 @@ class JobExecutor:
         """Runs whose readers are to be woken, in order."""
         self._began = False
         self._told_at = 0.0
-        # An RLock: the collector may run a user's __del__, which may log, while this thread makes a log.
-        self._log_guard = threading.RLock()
         self._last_id = 0
         self.failure: BaseException | None = None
-        self._crashing: Execution | None = None
 
     # ---- life
 
@@ -290,6 +284,10 @@ class JobExecutor:
                 f"and this is {child_of.execution.chain}"
             )
 
+    def decide_start(self, execution: Execution, task: int) -> StartDecision | int:
+        """Say for the machine of a run whether a task is to start, or how many instances it has."""
+        return decide_start(execution, task)
+
     def make(self, number: int, plan: Plan, params: Mapping[str, Any]) -> Execution:
         """Make the record of a run, and nothing more."""
         execution = Execution(number, plan, params, self, self.dispatcher, keep_events=self.keep_events)
@@ -303,23 +301,6 @@ class JobExecutor:
         if len(present) == len(own) and all(own.get(name, own) is value for name, value in present.items()):
             return None
         return present
-
-    def make_log(self, execution: Execution) -> None:
-        """Give a run its log: now, because most runs of small tasks neither write nor are asked for one."""
-        with self._log_guard:
-            log = RunLog(
-                execution.id,
-                limit_bytes=self.log_limit,
-                takes_prints=self.takes_prints,
-                spill=None if self.log_folder is None else self.log_folder.file_of(execution.id),
-                clock=self.clock,
-                epoch=execution.epoch,
-            )
-            if execution.state.ended:
-                log.close()
-            else:
-                log.listener = functools.partial(self.line_written, execution)
-            execution.take_log(log)
 
     def admit(self) -> None:
         """Give free slots to queued runs."""
@@ -359,29 +340,9 @@ class JobExecutor:
         """Whether this is the loop's own thread."""
         return threading.get_ident() == self._thread
 
-    def progress(self, attempt: Attempt, done: float, total: float | None, message: str) -> None:
-        """Take a report of progress; may be called from any thread. Raises `TypeError`, `ValueError`."""
-        report(self, attempt, checked(done, total, message))
-
     async def start_child(self, attempt: Attempt, job: str, params: Mapping[str, Any] | None) -> Any:
         """Start a child run; the Server says how."""
         return await self.child_starter(attempt, job, params)
-
-    def line_written(self, execution: Execution, clock: float) -> None:
-        """The log of a run has a new line, of this time; called in the thread that wrote it."""
-        if threading.get_ident() == self._thread:
-            self.guard(execution, execution.journal.line_came, clock)
-            if execution.watchers is not None:
-                self.guard(execution, execution.tell)
-        elif execution.watchers is not None and not execution.lines_due:
-            execution.lines_due = True
-            self.loop.soon(self.guard, execution, self._lines_came, execution)
-
-    def _lines_came(self, execution: Execution) -> None:
-        execution.lines_due = False
-        execution.note_lines()
-        if execution.watchers is not None:
-            execution.tell()
 
     # ---- the pump
 
@@ -536,7 +497,7 @@ class JobExecutor:
         if execution.known_log is not None:
             execution.journal.close()
         self.admission.leave(execution)
-        self._forget_timers(execution)
+        self.forget_timers(execution)
         execution.elements.clear()
         execution.context = None  # what it holds is kept no longer than what runs
         starter = execution.started_by
@@ -556,7 +517,8 @@ class JobExecutor:
         except Exception as exc:  # noqa: BLE001 - a defect of ours
             self.crash_run(execution, exc)
 
-    def _forget_timers(self, execution: Execution) -> None:
+    def forget_timers(self, execution: Execution) -> None:
+        """Forget what a run was to be called back for."""
         for timer in (execution.timer, execution.finals_timer, *execution.retries.values()):
             if timer is not None:
                 timer.cancel()
@@ -572,57 +534,8 @@ class JobExecutor:
             self.crash_run(execution, exc)
 
     def crash_run(self, execution: Execution, exc: BaseException) -> None:
-        """End a run as crashed: a defect of ours has come up while it was served. Nothing else is touched.
-
-        Each step is taken whatever becomes of the others: what has failed once may fail again.
-        """
-        _log.error("a defect of the engine ends run %s of %s", execution.id, execution.plan.job, exc_info=exc)
-        if execution is self._crashing:
-            return
-        if execution.id not in self.running:  # it had ended: who waits for that may not have been told
-            self._try(execution.tell_end)
-            self._try(execution.wake_waiters)
-            return
-        self._crashing = execution
-        machine = execution.machine
-        for step in (
-            machine.crash,  # what it asks for is done here, as far as it can be
-            # The machine has given them up, and may not be asked any more; they are named until they end.
-            lambda: self.stuck.update(dict.fromkeys(execution.live.values(), execution)),
-            lambda: self._kill_all(execution),
-            lambda: execution.log.append(logging.ERROR, f"the engine failed: {format_failure(exc)}"),
-            lambda: setattr(execution, "crash_words", f"the engine failed: {exc!r}"),
-            execution.commands.clear,
-            lambda: self.requests.reach_children(execution, "cancel"),
-            lambda: self.commands.waiting.pop(execution, None),
-            lambda: self.run_moved(execution, RunState.CRASHED),
-        ):
-            self._try(step)
-        if execution.id in self.running:  # what tells of the end has failed
-            machine.record.state, execution.state = RUN_CRASHED, RunState.CRASHED
-            execution.ended_at = self.clock()
-            for last in (
-                lambda: self.running.pop(execution.id, None),
-                lambda: self._forget_timers(execution),
-                lambda: self.admission.leave(execution),
-                execution.tell_end,
-                execution.wake_waiters,
-                self.admit,
-            ):
-                self._try(last)
-        self._crashing = None
-
-    def _try(self, step: Callable[[], object]) -> None:
-        try:
-            step()
-        except BaseException:  # noqa: BLE001 - see above
-            _log.exception("another one, while the run was ended")
-
-    def _kill_all(self, execution: Execution) -> None:
-        for attempt in list(execution.live.values()):
-            attempt.asked, attempt.killed = "cancel", True
-            with contextlib.suppress(Exception):  # the engine is broken: what can be killed is killed
-                self.canceller.interrupt(attempt)
+        """End a run as crashed: a defect of ours has come up while it was served. Nothing else is touched."""
+        self.defects.crash_run(execution, exc)
 
     # ---- the clock
 
@@ -639,7 +552,7 @@ class JobExecutor:
         self.wake()
 
     def _attempt_timed_out(self, attempt: Attempt) -> None:
-        self.canceller.attempt_timed_out(attempt)
+        self.guard(attempt.execution, self.canceller.attempt_timed_out, attempt)
 
     # ---- all runs
 
@@ -658,68 +571,6 @@ class JobExecutor:
             if not execution.state.ended:
                 self.requests.request(execution, verb, reason, grace)
                 await anyio.lowlevel.checkpoint()
-
-    # ---- suspending
-
-    def begin_suspend(self, runs: Iterable[Execution]) -> None:
-        """Let runs be as they are, for the next start of the Server: nothing more begins, and who waits is told."""
-        self.is_suspending = True
-        for execution in [execution for execution in runs if not execution.state.ended]:
-            execution.is_suspended = True
-            execution.machine.suspend()
-            for timer in execution.retries.values():
-                timer.cancel()
-            self.observer.run_moved(execution, EventKind.RUN_SUSPENDED)
-            execution.note_event(EventKind.RUN_SUSPENDED, None, "")
-            self.guard(execution, execution.tell_end)
-
-    async def suspend(self, *, finish: float, grace: float, kill: float) -> None:
-        """End what executes of suspended runs.
-
-        What may end by itself has `finish` seconds; then it is cancelled and has `grace` seconds, then it is killed
-        and has `kill` seconds.
-        """
-        suspended = [execution for execution in self.running.values() if execution.is_suspended]
-        await anyio.lowlevel.checkpoint()
-        for execution in suspended:
-            for unit, attempt in list(execution.live.items()):
-                if unit in execution.machine.record.held or attempt.waits_for:
-                    self.guard(execution, functools.partial(self.canceller.suspend, attempt, kill=False))
-        await self._attempts_left(suspended, finish)
-        for kills, seconds in ((False, grace), (True, kill)):
-            for execution in suspended:
-                for attempt in list(execution.live.values()):
-                    self.guard(execution, functools.partial(self.canceller.suspend, attempt, kill=kills))
-            await self._attempts_left(suspended, seconds, last=kills)
-
-    def hurry(self) -> None:
-        """Kill what is being suspended, without waiting for clean-up."""
-        self._hurries = True
-        if self._waiting_for_ends is not None:
-            self._waiting_for_ends.cancel()
-
-    async def _attempts_left(
-        self, executions: Iterable[Execution], at_most: float, *, last: bool = False
-    ) -> None:
-        """Wait until nothing of these runs executes any more, or is at the gate; for so many seconds."""
-        if self._hurries and not last:
-            return
-        with anyio.move_on_after(at_most) as scope:
-            self._waiting_for_ends = None if last else scope
-            while any(self._is_to_end(attempt) for each in executions for attempt in each.live.values()):
-                self.attempt_left = anyio.Event()
-                await self.attempt_left.wait()
-
-    def _is_to_end(self, attempt: Attempt) -> bool:
-        """Whether it executes, or its outcome may still become durable."""
-        return attempt.left_at is None or self.recorder is None or not self.recorder.is_lost
-
-    def let_go(self) -> None:
-        """Forget the runs that are suspended."""
-        for execution in list(self.running.values()):
-            if execution.is_suspended:
-                self._forget_timers(execution)
-                self.running.pop(execution.id)
 
     async def all_ended(self) -> None:
         """Wait until no run is live."""

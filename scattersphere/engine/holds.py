@@ -12,13 +12,17 @@ import threading
 from time import thread_time
 from typing import TYPE_CHECKING, Any, Protocol
 
+import anyio
+import anyio.lowlevel
+
+from scattersphere.errors import TaskCancelled
 from scattersphere.model.states import RunState
+from scattersphere.worker.body import CHECK_ON_LOOP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from scattersphere.engine.attempt import Attempt
-    from scattersphere.engine.execution import Execution
+    from scattersphere.engine.execution import Attempt, Execution
     from scattersphere.engine.loops import Loop
     from scattersphere.engine.machine import Command
     from scattersphere.engine.timers import Deadlines
@@ -65,6 +69,10 @@ class HoldsHost(Protocol):
         """Cancels attempts."""
         ...
 
+    def on_loop(self) -> bool:
+        """Whether this is the loop's own thread."""
+        ...
+
     def soon(self, callback: Callable[..., object], *args: Any) -> None:
         """Call back in a turn of the loop to come."""
 
@@ -82,6 +90,37 @@ class Holds:
         self._due = False
         self._took = 0.0
         """Seconds of processor that the last look has taken."""
+
+    async def checkpoint(self, attempt: Attempt) -> None:
+        """Wait in a task of a body as long as the run is paused."""
+        await anyio.lowlevel.checkpoint()
+        while attempt.execution.machine.holds(attempt.unit):
+            gate = anyio.Event()
+            self.hold(attempt, gate, self._host.loop.current())
+            try:
+                await gate.wait()
+            finally:
+                self.leave(attempt, gate)
+
+    def check(self, attempt: Attempt) -> None:
+        """Wait in a thread of a body while its run is paused. Raises `TaskCancelled`; on the loop `RuntimeError`."""
+        host, ident = self._host, threading.get_ident()
+        if host.on_loop():
+            raise RuntimeError(CHECK_ON_LOOP)
+        attempt.threads = attempt.threads | {ident} if ident not in attempt.threads else attempt.threads
+        while attempt.asked is None and attempt.execution.pausing:
+            gate = threading.Event()
+            host.soon(host.guard, attempt.execution, self._hold_thread, attempt, gate, ident)
+            gate.wait()
+        if attempt.asked is not None:
+            raise TaskCancelled(f"{attempt.label}: {attempt.asked}")
+
+    def _hold_thread(self, attempt: Attempt, gate: threading.Event, ident: int) -> None:
+        """On the loop's thread: let the machine decide whether the thread must wait."""
+        if attempt.execution.machine.holds(attempt.unit):
+            self.hold(attempt, gate, ident)
+        else:
+            gate.set()
 
     def hold(self, attempt: Attempt, gate: Any, part: Any) -> None:
         """Note that `part` of a body, a task or a thread, waits at `gate`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from scattersphere.engine.attempt import Attempt
+from scattersphere.engine.execution import Attempt
 from scattersphere.engine.watchdog import Blocked, LoopWatchdog, warn
 from scattersphere.logs.capture import BUNDLES_LOGGER, capture_bundle_loggers, capture_print
 from scattersphere.logs.frames import logical_names
@@ -95,5 +95,5 @@ class Instruments:
         warn(blocked)
         executor, attempt = self._executor, blocked.attempt
         if isinstance(attempt, Attempt):
-            executor.attempts.blocking.append((attempt, str(blocked)))
-            executor.soon(executor.attempts.tell_blocked)
+            executor.reports.blocking.append((attempt, str(blocked)))
+            executor.soon(executor.reports.tell_blocked)

@@ -7,13 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from scattersphere.model.events import EventKind
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from scattersphere.engine.attempt import Attempt
-    from scattersphere.engine.execution import Execution
     from scattersphere.engine.timers import Deadlines, Timer
     from scattersphere.worker.messages import Report
 
@@ -27,7 +23,7 @@ class ProgressHost(Protocol):
     clock: Callable[[], float]
     deadlines: Deadlines
 
-    def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None:
+    def guard(self, execution: Any, action: Callable[..., object], *args: Any) -> None:
         """Do something on behalf of a run."""
 
     def on_loop(self) -> bool:
@@ -39,65 +35,52 @@ class ProgressHost(Protocol):
 
 
 class Gauge:
-    """What one attempt has reported last, and what of it was told."""
+    """What one attempt has reported last, and what of it was told: `tell` is called with a report and a time."""
 
-    __slots__ = ("attempt", "due", "latest", "timer", "told", "told_at")
+    __slots__ = ("_due", "_host", "_run", "_tell", "_timer", "_told", "_told_at", "latest")
 
-    def __init__(self, attempt: Attempt) -> None:
-        self.attempt: Attempt = attempt
+    def __init__(self, host: ProgressHost, run: object, tell: Callable[[Report, float], None]) -> None:
+        self._host = host
+        self._run = run
+        self._tell: Callable[[Report, float], None] | None = tell
         self.latest: Report | None = None
-        self.told: Report | None = None
-        self.told_at: float = -GAP
-        self.due: bool = False
+        self._told: Report | None = None
+        self._told_at = -GAP
+        self._due = False
         """Whether the loop will look at it, so that further reports need not ask for that."""
-        self.timer: Timer | None = None
+        self._timer: Timer | None = None
 
+    def report(self, latest: Report) -> None:
+        """Take a report; from any thread."""
+        self.latest = latest
+        if self._due:
+            return
+        self._due = True
+        if self._host.on_loop():
+            self._host.guard(self._run, self._look)
+        else:
+            self._host.soon(self._host.guard, self._run, self._look)
 
-def report(host: ProgressHost, attempt: Attempt, latest: Report) -> None:
-    """Take a report; from any thread."""
-    gauges, unit = attempt.execution.gauges, attempt.unit
-    gauge = gauges.get(unit)
-    if gauge is None or gauge.attempt is not attempt:
-        gauge = gauges[unit] = Gauge(attempt)
-    gauge.latest = latest
-    if gauge.due:
-        return
-    gauge.due = True
-    if host.on_loop():
-        host.guard(attempt.execution, _look, host, gauge)
-    else:
-        host.soon(host.guard, attempt.execution, _look, host, gauge)
+    def close(self) -> None:
+        """The attempt has ended: tell its last report, if watchers have not had it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._tell_latest()
+        # A thread that was given up may go on reporting. What tells knows the attempt, which knows this.
+        self.latest = self._told = self._tell = None
 
+    def _look(self) -> None:
+        self._timer = None
+        wait = self._told_at + GAP - self._host.clock()
+        if wait <= 0:
+            self._due = False  # before the report is read: one that comes in between asks again
+            self._tell_latest()
+        else:
+            self._timer = self._host.deadlines.call_later(self._run, wait, self._look)
 
-def close(host: ProgressHost, attempt: Attempt) -> None:
-    """The attempt has ended: tell its last report, if watchers have not had it."""
-    gauge = attempt.execution.gauges.get(attempt.unit)
-    if gauge is None or gauge.attempt is not attempt:
-        return
-    del attempt.execution.gauges[attempt.unit]
-    if gauge.timer is not None:
-        gauge.timer.cancel()
-    _tell(host, gauge)
-    gauge.latest = gauge.told = None  # a thread that was given up may go on reporting
-
-
-def _look(host: ProgressHost, gauge: Gauge) -> None:
-    gauge.timer = None
-    when = gauge.told_at + GAP
-    if host.clock() >= when:
-        gauge.due = False  # before the report is read: one that comes in between asks again
-        _tell(host, gauge)
-    else:
-        wait = when - host.clock()
-        gauge.timer = host.deadlines.call_later(gauge.attempt.execution, wait, lambda: _look(host, gauge))
-
-
-def _tell(host: ProgressHost, gauge: Gauge) -> None:
-    attempt, latest = gauge.attempt, gauge.latest
-    execution = attempt.execution
-    if latest is None or latest is gauge.told or execution.state.ended:
-        return
-    gauge.told, gauge.told_at = latest, host.clock()
-    extra = (EventKind.TASK_PROGRESS, attempt.unit, attempt.attempt, *latest)
-    execution.journal.add(extra, gauge.told_at)
-    execution.tell()
+    def _tell_latest(self) -> None:
+        latest = self.latest
+        if latest is None or latest is self._told or self._tell is None:
+            return
+        self._told, self._told_at = latest, self._host.clock()
+        self._tell(latest, self._told_at)

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from scattersphere.abc.journal import Row, RunRow
-    from scattersphere.engine.attempt import Attempt
-    from scattersphere.engine.execution import Execution, Failure
+    from scattersphere.engine.execution import Attempt, Execution
     from scattersphere.engine.recorder import Recorder
+    from scattersphere.logs.failures import Failure
 
 
 class Recording:
@@ -65,6 +65,19 @@ class Recording:
 
     def __repr__(self) -> str:
         return f"<Recording of run {self.execution.id}: {len(self.at_gate)} outcomes at the gate>"
+
+    @property
+    def failure(self) -> str | None:
+        """Why nothing is committed at present."""
+        return self.recorder.failure
+
+    def touch(self) -> None:
+        """Have what has changed written at the end of this turn."""
+        self.recorder.touch(self)
+
+    def take_concluded(self, tasks: tuple[int, ...]) -> None:
+        """Know which tasks an earlier life has concluded that this one would decide otherwise."""
+        self.rows.concluded = tasks
 
     # ---- submitting
 

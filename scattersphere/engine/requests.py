@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
-from scattersphere.engine.attempt import Attempt
+from scattersphere.engine.execution import Attempt
 from scattersphere.engine.machine.codes import CANCEL, KILL, STOP
 from scattersphere.errors import EngineError, RunStateError
 from scattersphere.logs.runlog import current_attempt
@@ -29,6 +29,12 @@ FINALLY_LIMIT = 60.0
 """Seconds that finally-tasks have after a cancel (design, section 8)."""
 
 
+class Suspending(Protocol):
+    """What has runs suspended."""
+
+    has_begun: bool
+
+
 class RequestHost(Protocol):
     """What requests need of the executor."""
 
@@ -36,7 +42,11 @@ class RequestHost(Protocol):
     grace: float
     running: dict[int, Execution]
     holds: Holds
-    is_suspending: bool
+
+    @property
+    def suspension(self) -> Suspending:
+        """Has runs suspended while the Server is being closed."""
+        ...
 
     def admit(self) -> None:
         """Give free slots to queued runs."""
@@ -72,7 +82,7 @@ class RunRequests:
         """Carry out pause, resume, stop, cancel, kill. Raises `RunStateError`."""
         check_text(reason, "reason", optional=True)
         check_seconds(grace, "grace", optional=True)
-        if self._host.is_suspending and current_attempt.get() is not None:
+        if self._host.suspension.has_begun and current_attempt.get() is not None:
             return  # a body that is ended by a suspend cleans up: it would end for good what is to go on
         if execution.is_end_held:
             return  # it has ended, which is seen when it is durable: what is asked comes too late

@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from scattersphere.abc.journal import Row
-    from scattersphere.engine.execution import Execution, Failure
+    from scattersphere.engine.execution import Execution
     from scattersphere.engine.recorder import Recorder
+    from scattersphere.logs.failures import Failure
 
 MICRO = 1_000_000
 FIRST_IS_TIMEOUT, FAILING_FAST, FINALS_OVER, WITHHELD = 1, 2, 4, 8

@@ -17,16 +17,12 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from scattersphere.engine.attempt import Attempt
-    from scattersphere.engine.execution import Execution
-    from scattersphere.engine.loops import Loop
 
 SLICE = 0.002
 """Seconds of the engine's own work after which the loop gets a turn (docs/explanation/performance.md). Real
@@ -150,20 +146,31 @@ class Timers:
         return callbacks, expired
 
 
+class AlarmClock(Protocol):
+    """What deadlines need of the loop."""
+
+    def clock(self) -> float:
+        """Return monotonic seconds."""
+        ...
+
+    def set_alarm(self, when: float | None) -> None:
+        """Have `Deadlines.meet` called at `when`; replaces the last one."""
+
+
 class Deadlines:
     """Has the loop call back at the next deadline of an executor, and meets those that have come.
 
-    `guard` does something on behalf of a run; `timed_out` is called for an attempt whose timeout has come.
+    `guard` does something on behalf of a run; `expired` is called with each key of `Timers.expire` whose time has come.
     """
 
-    def __init__(self, guard: Callable[..., None], timed_out: Callable[[Attempt], None]) -> None:
+    def __init__(self, guard: Callable[..., None], expired: Callable[[Any], None]) -> None:
         self.timers: Timers = Timers()
         self._guard = guard
-        self._timed_out = timed_out
-        self._loop: Loop | None = None
+        self._expired = expired
+        self._loop: AlarmClock | None = None
         self._alarm: float | None = None
 
-    def open(self, loop: Loop) -> None:
+    def open(self, loop: AlarmClock) -> None:
         """Take up the loop whose clock it is."""
         self._loop, self._clock = loop, loop.clock
 
@@ -177,9 +184,9 @@ class Deadlines:
         self.set_alarm()
         return timer
 
-    def call_later(self, execution: Execution, seconds: float, action: Callable[[], object]) -> Timer:
+    def call_later(self, run: object, seconds: float, action: Callable[[], object]) -> Timer:
         """Do something on behalf of a run in so many seconds."""
-        return self.call_at(self._clock() + within(seconds), lambda: self._guard(execution, action))
+        return self.call_at(self._clock() + within(seconds), lambda: self._guard(run, action))
 
     def set_alarm(self) -> None:
         """Have the loop call back at the next deadline."""
@@ -201,8 +208,8 @@ class Deadlines:
         callbacks, expired = self.timers.due(now, DUE_AT_ONCE)
         for callback in callbacks:
             callback()
-        for attempt in expired:
-            self._guard(attempt.execution, self._timed_out, attempt)
+        for key in expired:
+            self._expired(key)
         return bool(callbacks or expired)
 
 

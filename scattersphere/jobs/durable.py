@@ -35,6 +35,7 @@ from scattersphere.engine.recording import Recording
 from scattersphere.engine.reused import Reused
 from scattersphere.engine.run import Run
 from scattersphere.engine.timers import within
+from scattersphere.engine.values import width_of
 from scattersphere.errors import (
     BundleError,
     ConflictError,
@@ -56,8 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from scattersphere.abc.journal import Row, StepRow, StoredRun
-    from scattersphere.engine.attempt import Attempt
-    from scattersphere.engine.execution import Execution
+    from scattersphere.engine.execution import Attempt, Execution
     from scattersphere.engine.executor import JobExecutor
     from scattersphere.engine.plan import Plan
     from scattersphere.engine.recorder import ResultCodec
@@ -284,7 +284,7 @@ class DurableRuns:
         current_attempt.set(None)
         try:
             self._look_again = True
-            while self._look_again and not self._executor.is_suspending:
+            while self._look_again and not self._executor.suspension.has_begun:
                 self._look_again = False
                 await self._look()
         finally:
@@ -295,7 +295,7 @@ class DurableRuns:
         adopted: dict[str, BundleVersion] = {}
         try:
             for waiting in list(self.waiting.values()):
-                if self._executor.is_suspending:
+                if self._executor.suspension.has_begun:
                     return
                 if waiting.execution.id in self.waiting:
                     await self._try(waiting, adopted)
@@ -459,7 +459,7 @@ class DurableRuns:
         elif execution.state is not states.RunState.PAUSED:
             executor.requests.arm_run_timeout(execution)
         if execution.recording is not None:
-            execution.recording.rows.concluded = found.concluded
+            execution.recording.take_concluded(found.concluded)
         executor.commands.apply(execution, commands)
 
     def _changed_map(self, execution: Execution, widths: Mapping[int, int]) -> str:
@@ -469,7 +469,7 @@ class DurableRuns:
                 continue
             name = execution.plan.tasks[task].name
             try:
-                found = execution.look_at_map(task)
+                found = width_of(execution, task)
             except Exception as exc:  # noqa: BLE001 - whatever it is, the map cannot go on
                 return f"the list that task {name!r} maps over cannot be made again: {exc}"
             if found != width:

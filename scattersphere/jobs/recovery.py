@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from scattersphere.abc.journal import ValueForm
-from scattersphere.engine.execution import EARLIER_WORDS, Failure
+from scattersphere.engine.execution import EARLIER_WORDS
 from scattersphere.engine.machine.codes import (
     CANCELLED,
     CRASHED,
@@ -37,7 +37,7 @@ from scattersphere.engine.run_rows import (
     WITHHELD,
     failure_text,
 )
-from scattersphere.logs.failures import shorten
+from scattersphere.logs.failures import Failure, shorten
 from scattersphere.model.states import RunRestart, TaskRestart
 
 if TYPE_CHECKING:

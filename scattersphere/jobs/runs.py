@@ -22,8 +22,7 @@ from scattersphere.model.builder import path_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from scattersphere.engine.attempt import Attempt
-    from scattersphere.engine.execution import Execution
+    from scattersphere.engine.execution import Attempt, Execution
     from scattersphere.engine.executor import JobExecutor
     from scattersphere.engine.plan import Plan
     from scattersphere.functions import TaskFunction

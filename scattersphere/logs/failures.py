@@ -6,6 +6,8 @@ import re
 import traceback
 from typing import TYPE_CHECKING, Any, cast
 
+import attrs
+
 from scattersphere.logs.frames import is_engine_file, logical_names
 
 if TYPE_CHECKING:
@@ -23,6 +25,22 @@ STACK_LIMIT = 40
 
 _LEFT_OUT = re.compile(r'File "\.\.\.", line 0, in (\d+ frames left out)')
 """How a summary of frames, which can only be made as a frame, comes out of the standard library."""
+
+
+@attrs.frozen
+class Failure:
+    """Why an attempt failed, as text; `error` is the exception itself where it is had.
+
+    Of a bundle's code it is not: it would keep the version alive.
+    """
+
+    type: str
+    message: str
+    traceback: str = attrs.field(default="", repr=False)
+    error: BaseException | None = attrs.field(default=None, repr=False, eq=False)
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
 
 
 def format_failure(exc: BaseException) -> str:

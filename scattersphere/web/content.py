@@ -25,7 +25,7 @@ from scattersphere.pictures.labels import duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from scattersphere.engine.run import TaskStatus
+    from scattersphere.engine.status import TaskStatus
     from scattersphere.jobs.history import RunSummary
     from scattersphere.model.logs import LogLine
 

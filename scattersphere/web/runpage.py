@@ -36,7 +36,8 @@ from scattersphere.web.fields import parameters_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from scattersphere.engine.run import Run, TaskStatus
+    from scattersphere.engine.run import Run
+    from scattersphere.engine.status import TaskStatus
     from scattersphere.engine.views.pictures import RunPicture
     from scattersphere.pictures.timeline import AttemptBar, Band
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import deque
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 from scattersphere.engine.events.numbers import Moves
 from scattersphere.engine.machine.codes import RUN_STATES, STATE_BITS, TASK_STATES
@@ -76,6 +76,16 @@ class EventPages:
         self._names = [task.name for task in execution.plan.tasks]
         self._retried: dict[int, list[int]] = {}
         self._scanned = 0
+
+    @staticmethod
+    def of(execution: Execution) -> EventPages:
+        """Return what makes the events of a run; its readers share it and keep it alive."""
+        known = _pages.get(execution)
+        pages = None if known is None else known()
+        if pages is None:
+            pages = EventPages(execution)
+            _pages[execution] = ref(pages)
+        return pages
 
     def page_of(self, number: int) -> Page:
         """Return the page to which event `number` belongs; what has happened of it is made."""
@@ -235,3 +245,7 @@ class EventPages:
             done=done,
             total=total,
         )
+
+
+_pages: WeakKeyDictionary[Execution, ref[EventPages]] = WeakKeyDictionary()
+"""Of runs that have readers, or had some."""

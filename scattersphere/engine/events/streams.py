@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 import anyio.lowlevel
 
+from scattersphere.engine.events.pages import EventPages
 from scattersphere.errors import ArgumentError
 from scattersphere.model.arguments import check_count
 from scattersphere.model.events import Event, EventKind, read_event_id
@@ -23,7 +24,7 @@ from scattersphere.model.states import RunState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from scattersphere.engine.events.pages import EventPages, Page
+    from scattersphere.engine.events.pages import Page
     from scattersphere.engine.execution import Execution
     from scattersphere.logs.runlog import RunLog
     from scattersphere.model.logs import LogLine
@@ -74,7 +75,7 @@ class EventStream(Stream[Event]):
 
     def __init__(self, execution: Execution, since: int | str = 0) -> None:
         self._execution = execution
-        self._pages: EventPages = execution.pages
+        self._pages: EventPages = EventPages.of(execution)
         after, is_anew = since_of(since, execution.engine.life)
         self._last = after
         """The number up to which everything was told, or is gone."""

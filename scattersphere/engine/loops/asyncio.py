@@ -27,7 +27,7 @@ from scattersphere.logs.runlog import current_attempt
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping
 
-    from scattersphere.engine.attempt import Attempt
+    from scattersphere.engine.loops.protocol import BodyT
 
 _OTHERS: tuple[type, ...] = (asyncio.Task, vars(asyncio.tasks)["_GatheringFuture"])
 """What a task awaits that waits for other tasks."""
@@ -141,8 +141,8 @@ class AsyncioLoop:
     def current(self) -> asyncio.Task[Any] | None:
         return asyncio.current_task(self._loop)
 
-    def at_work(self, held: Mapping[Attempt, Collection[Any]]) -> set[Attempt]:
-        busy: set[Attempt] = set()
+    def at_work(self, held: Mapping[BodyT, Collection[Any]]) -> set[BodyT]:
+        busy: set[BodyT] = set()
         for task in asyncio.all_tasks(self._loop):
             attempt: Any = _context_of(task).get(current_attempt)
             if attempt not in held or attempt in busy or task in held[attempt]:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from scattersphere.logs.frames import DEEPEST_CHAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping
 
-    from scattersphere.engine.attempt import Attempt
+
+class RunningBody(Protocol):
+    """What a loop needs to know of an attempt to find its tasks."""
+
+    handle: Any
+    """What `start` has returned for it; None where the loop does not run it."""
+
+    @property
+    def on_loop(self) -> bool:
+        """Whether its body runs on the event loop itself."""
+        ...
+
+
+BodyT = TypeVar("BodyT", bound=RunningBody)
 
 
 class Loop(Protocol):
@@ -82,7 +95,7 @@ class Loop(Protocol):
         """Return the task that executes now, of whatever library made it."""
         ...
 
-    def at_work(self, held: Mapping[Attempt, Collection[Any]]) -> set[Attempt]:
+    def at_work(self, held: Mapping[BodyT, Collection[Any]]) -> set[BodyT]:
         """Return which of these attempts have a task that is neither held nor waits for its own children.
 
         `held` says which of their tasks wait at a checkpoint.

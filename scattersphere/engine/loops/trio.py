@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import trio
 
-    from scattersphere.engine.attempt import Attempt
+    from scattersphere.engine.loops.protocol import BodyT
 
 NO_WATCHING = (
     "a trio loop watches no descriptors (`can_watch`): it would need a task for each; threads do as well"
@@ -183,11 +183,11 @@ class TrioLoop:
     def current(self) -> trio.lowlevel.Task:
         return self._trio.lowlevel.current_task()
 
-    def at_work(self, held: Mapping[Attempt, Collection[Any]]) -> set[Attempt]:
+    def at_work(self, held: Mapping[BodyT, Collection[Any]]) -> set[BodyT]:
         return {
             attempt
             for attempt, waiting in held.items()
-            if attempt.planned.on_loop
+            if attempt.on_loop
             and attempt.handle is not None
             and any(task not in waiting and not joins(task.coro) for task in tasks_below(attempt.handle.task))
         }

@@ -25,7 +25,8 @@ from scattersphere.pictures.tree import tree
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from scattersphere.engine.execution import Execution, Failure
+    from scattersphere.engine.execution import Execution
+    from scattersphere.logs.failures import Failure
 
 TREE_TASKS = 40
 """Tasks that are drawn as a tree; of a larger run those are listed that did not just succeed."""
@@ -246,10 +247,10 @@ class _Story:
         return found
 
     def _progress(self, number: int) -> list[str]:
-        gauge = self._execution.gauges.get(number)
-        if gauge is None or gauge.latest is None:
+        attempt = self._execution.live.get(number)
+        if attempt is None or attempt.gauge is None or attempt.gauge.latest is None:
             return []
-        done, total, message = gauge.latest
+        done, total, message = attempt.gauge.latest
         words = f"{done:g}" + (f" of {total:g}" if total is not None else "")
         return [_cut(f"{words} {message}".strip())]
 

@@ -12,8 +12,7 @@ from scattersphere.registry.records import BundleEventKind
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from scattersphere.engine.attempt import Attempt
-    from scattersphere.engine.execution import Execution
+    from scattersphere.engine.execution import Attempt, Execution
     from scattersphere.registry.records import BundleEvent
 
 

@@ -11,7 +11,8 @@ from scattersphere.model.states import RunState
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from scattersphere.engine.execution import Execution, Failure
+    from scattersphere.engine.execution import Execution
+    from scattersphere.logs.failures import Failure
 
 SHOWN_WORDS = 500
 """Characters of the first failure in the message of a RunFailedError."""

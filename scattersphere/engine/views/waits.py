@@ -176,5 +176,5 @@ def _listed(names: Iterable[str], count: int) -> str:
 def _journal(execution: Execution) -> str:
     """Say that an outcome waits for its commit; that takes milliseconds, unless the journal commits nothing."""
     recording = execution.recording
-    failure = None if recording is None else recording.recorder.failure
+    failure = None if recording is None else recording.failure
     return "the journal" if failure is None else f"the journal, which commits nothing at present: {failure}"

@@ -1,0 +1,136 @@
+"""Defects of the engine's own code: one that comes up while a run is served ends that run, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from scattersphere.engine.machine.codes import RUN_CRASHED
+from scattersphere.logs.failures import format_failure
+from scattersphere.model.states import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from scattersphere.engine.admission import Admission
+    from scattersphere.engine.execution import Attempt, Execution
+
+_log = logging.getLogger("scattersphere.engine")
+
+
+class WaitingCommands(Protocol):
+    """What has commands that did not fit into a slice."""
+
+    @property
+    def waiting(self) -> dict[Execution, None]:
+        """The runs that have some left."""
+        ...
+
+
+class ChildRequests(Protocol):
+    """What looks after child runs."""
+
+    def reach_children(self, execution: Execution, verb: str) -> None:
+        """Ask of the children of a run what is asked of it."""
+
+
+class AttemptInterrupter(Protocol):
+    """What cancels attempts."""
+
+    def interrupt(self, attempt: Attempt) -> None:
+        """Cancel or kill an attempt."""
+
+
+class DefectsHost(Protocol):
+    """What ending a run needs of the executor."""
+
+    running: dict[int, Execution]
+    stuck: dict[Attempt, Execution]
+    admission: Admission
+    clock: Callable[[], float]
+
+    @property
+    def commands(self) -> WaitingCommands:
+        """Carries out what machines ask for."""
+        ...
+
+    @property
+    def requests(self) -> ChildRequests:
+        """Looks after runs and their families."""
+        ...
+
+    @property
+    def canceller(self) -> AttemptInterrupter:
+        """Cancels attempts."""
+        ...
+
+    def run_moved(self, execution: Execution, state: RunState) -> None:
+        """Take note that the run itself has moved."""
+
+    def forget_timers(self, execution: Execution) -> None:
+        """Forget what a run was to be called back for."""
+
+    def admit(self) -> None:
+        """Give free slots to queued runs."""
+
+
+class Defects:
+    """Ends the runs of an executor that a defect of ours has come up in."""
+
+    def __init__(self, host: DefectsHost) -> None:
+        self._host = host
+        self._crashing: Execution | None = None
+
+    def crash_run(self, execution: Execution, exc: BaseException) -> None:
+        """End a run as crashed, whatever becomes of each step: what has failed once may fail again."""
+        _log.error("a defect of the engine ends run %s of %s", execution.id, execution.plan.job, exc_info=exc)
+        if execution is self._crashing:
+            return
+        host = self._host
+        if execution.id not in host.running:  # it had ended: who waits for that may not have been told
+            self._try_all((execution.tell_end, execution.wake_waiters))
+            return
+        self._crashing = execution
+        machine = execution.machine
+        self._try_all(
+            (
+                machine.crash,  # what it asks for is done here, as far as it can be
+                # The machine has given them up, and may not be asked any more; they are named until they end.
+                lambda: host.stuck.update(dict.fromkeys(execution.live.values(), execution)),
+                lambda: self._kill_all(execution),
+                lambda: execution.log.append(logging.ERROR, f"the engine failed: {format_failure(exc)}"),
+                lambda: setattr(execution, "crash_words", f"the engine failed: {exc!r}"),
+                execution.commands.clear,
+                lambda: host.requests.reach_children(execution, "cancel"),
+                lambda: host.commands.waiting.pop(execution, None),
+                lambda: host.run_moved(execution, RunState.CRASHED),
+            )
+        )
+        if execution.id in host.running:  # what tells of the end has failed
+            machine.record.state, execution.state = RUN_CRASHED, RunState.CRASHED
+            execution.ended_at = host.clock()
+            self._try_all(
+                (
+                    lambda: host.running.pop(execution.id, None),
+                    lambda: host.forget_timers(execution),
+                    lambda: host.admission.leave(execution),
+                    execution.tell_end,
+                    execution.wake_waiters,
+                    host.admit,
+                )
+            )
+        self._crashing = None
+
+    def _try_all(self, steps: Sequence[Callable[[], object]]) -> None:
+        for step in steps:
+            try:
+                step()
+            except BaseException:  # noqa: BLE001 - see above
+                _log.exception("another one, while the run was ended")
+
+    def _kill_all(self, execution: Execution) -> None:
+        for attempt in list(execution.live.values()):
+            attempt.asked, attempt.killed = "cancel", True
+            with contextlib.suppress(Exception):  # the engine is broken: what can be killed is killed
+                self._host.canceller.interrupt(attempt)
