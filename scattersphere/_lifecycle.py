@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import functools
 import os
@@ -116,7 +117,7 @@ def _describe(loop: Any) -> str:
     return f"the event loop {type(loop).__qualname__} at {id(loop):#x} of {thread}"
 
 
-class AsyncResource(ForkGuard):
+class AsyncResource(ForkGuard, abc.ABC):
     """Derive from it, and say how to open (`_open`) and how to let go of what was opened (`_release`).
 
     Both happen in one task of the resource's own. So the host may be cancelled at any step, any number of times, and
@@ -130,12 +131,13 @@ class AsyncResource(ForkGuard):
     """All is let go of."""
     _loop_home: LoopHome | None = None
 
+    @abc.abstractmethod
     async def _open(self) -> None:
-        raise NotImplementedError
+        """Open everything; where that fails, or is cancelled, `_release` comes next."""
 
+    @abc.abstractmethod
     async def _release(self) -> None:
         """Let go of everything, also of what was opened by half. No cancellation comes here."""
-        raise NotImplementedError
 
     async def __aenter__(self) -> Self:
         """Raises `ClosedError` if it was entered before, or is closed meanwhile."""

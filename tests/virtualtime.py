@@ -1,5 +1,8 @@
 """Both loops with clocks that jump: what a test waits for costs no time, and comes to the second."""
 
+import functools
+import inspect
+
 import anyio
 import pytest
 
@@ -19,3 +22,16 @@ def jumping(backend):
 def run_virtually(backend, main, *args):
     """Run `main` in virtual time."""
     return anyio.run(main, *args, **jumping(backend))
+
+
+def virtually(test):
+    """Make a test of an async function: it runs in virtual time, on each of both loops."""
+    asked = inspect.signature(test).parameters.values()
+    backend = inspect.Parameter("backend", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+    @functools.wraps(test)
+    def run(backend, **known):
+        run_virtually(backend, functools.partial(test, **known))
+
+    run.__signature__ = inspect.Signature([backend, *asked])
+    return both_loops(run)

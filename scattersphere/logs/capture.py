@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 from weakref import ref
 
-from scattersphere.logs.runlog import LINE_LIMIT, LoggedAttempt, current_attempt, write_record
+from scattersphere.logs.runlog import LINE_LIMIT, LoggedAttempt, append_for, current_attempt, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -199,15 +199,7 @@ class _Line:
             self._write(text)
 
     def _write(self, line: str) -> None:
-        attempt = self.attempt
-        attempt.run_log.append(
-            logging.INFO,
-            line,
-            task=attempt.task,
-            index=attempt.index,
-            attempt=attempt.attempt,
-            logger=PRINT_LOGGER,
-        )
+        append_for(self.attempt.run_log, self.attempt, logging.INFO, line, PRINT_LOGGER)
 
     def __del__(self) -> None:
         # The attempt's context has gone, so nothing can end this line any more.

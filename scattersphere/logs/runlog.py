@@ -99,6 +99,13 @@ class LineSink(Protocol):
         """Add a line that was written `ago` seconds before now."""
 
 
+def append_for(sink: LineSink, attempt: LoggedAttempt, level: int, message: str, logger: str) -> None:
+    """Add a line of an attempt to a log."""
+    sink.append(
+        level, message, task=attempt.task, index=attempt.index, attempt=attempt.attempt, logger=logger
+    )
+
+
 class EarlierLines(Protocol):
     """The lines that earlier lives of a run have written: they are in the journal, not in memory."""
 
@@ -208,9 +215,7 @@ class RunLog:
         self, attempt: LoggedAttempt, level: int, message: str, *, logger: str = TASK_LOGGER
     ) -> None:
         """Add a line of an attempt."""
-        self.append(
-            level, message, task=attempt.task, index=attempt.index, attempt=attempt.attempt, logger=logger
-        )
+        append_for(self, attempt, level, message, logger)
 
     def entry(self, number: int) -> Entry | None:
         """Return line `number` as it is kept; None if it was dropped."""
@@ -440,14 +445,7 @@ class _AttemptLogger(logging.Logger):
     def handle(self, record: logging.LogRecord) -> None:
         attempt, message = self._attempt, format_message(record)
         text = _with_traceback(message, record)
-        self._sink.append(
-            record.levelno,
-            text,
-            task=attempt.task,
-            index=attempt.index,
-            attempt=attempt.attempt,
-            logger=TASK_LOGGER,
-        )
+        append_for(self._sink, attempt, record.levelno, text, TASK_LOGGER)
         if self._pass_on is not None:
             self._pass_on(attempt, record, message)
 
@@ -455,9 +453,7 @@ class _AttemptLogger(logging.Logger):
 def write_record(attempt: LoggedAttempt, record: logging.LogRecord) -> None:
     """Put a record of the standard logging into the log of the run of `attempt`."""
     name, message = logical_names(record.name), format_record(record)
-    attempt.run_log.append(
-        record.levelno, message, task=attempt.task, index=attempt.index, attempt=attempt.attempt, logger=name
-    )
+    append_for(attempt.run_log, attempt, record.levelno, message, name)
 
 
 def format_message(record: logging.LogRecord) -> str:

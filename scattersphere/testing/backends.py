@@ -149,7 +149,7 @@ class CheckContext(TaskContext):
         self._stage.soon(self.held.set)
 
     async def start(self, job: str, params: Mapping[str, Any] | None = None) -> Any:
-        raise NotImplementedError("a check has no child runs")
+        raise RuntimeError(f"a check has no child runs, and was asked to start {job!r} with {params}")
 
 
 class Started:

@@ -7,7 +7,7 @@ from contextlib import suppress
 import anyio
 import pytest
 from recoveryworld import Life
-from virtualtime import both_loops, run_virtually
+from virtualtime import virtually
 
 from scattersphere import JobDefinition, RunnableTask, RunState, TaskDefinition
 from scattersphere.engine.machine.codes import CANCELLED, FAILED
@@ -35,9 +35,12 @@ class Tidy(RunnableTask):
         SEEN.append("tidied")
 
 
-def job(timeout=None):
-    refuser = TaskDefinition(task="Refuser", timeout=timeout, pool="p")
-    return JobDefinition(name="job", tasks={"r": refuser, "tidy": TaskDefinition(task="Tidy", finally_=True)})
+def life_on(journal, how="cancel"):
+    """A life with a job whose task refuses, and may be timed out."""
+    refuser = TaskDefinition(task="Refuser", timeout=5 if how == "timeout" else None, pool="p")
+    tasks = {"r": refuser, "tidy": TaskDefinition(task="Tidy", finally_=True)}
+    job = JobDefinition(name="job", tasks=tasks)
+    return Life(journal, classes=[Refuser, Tidy], jobs=[job], pools={"p": 1})
 
 
 @pytest.fixture(autouse=True)
@@ -67,101 +70,86 @@ how_it_is_asked = pytest.mark.parametrize("how", STATES)
 
 
 @how_it_is_asked
-@both_loops
-def test_nothing_is_seen_of_it_and_nothing_starts_before_that_is_committed(backend, how):
-    async def main():
-        journal = MemoryJournal()
-        definition = job(timeout=5 if how == "timeout" else None)
-        async with Life(journal, classes=[Refuser, Tidy], jobs=[definition], pools={"p": 1}) as life:
-            run = await refusing(life, journal, how)
-            before, after = STATES[how]
-            assert run.tasks["r"].state == before
-            assert SEEN == ["begun"]
-            assert not life.server.stuck
-            journal.auto = True
-            journal.commit_all()
-            await settle()
-            assert run.tasks["r"].state == after
-            assert SEEN == ["begun", "tidied"]
-            assert list(life.server.stuck) == ["job#1/r"]
-            LET_GO["event"].set()
-            await run.wait()
-            await settle()
-            assert not life.server.stuck
-            assert run.tasks["r"].state == after
-            (stored,) = journal.read_runs([run.id])
-            assert [step.state for step in stored.steps if step.task == 0] == [
-                {"cancelled": CANCELLED, "failed": FAILED}[after]
-            ]
-
-    run_virtually(backend, main)
-
-
-@how_it_is_asked
-@both_loops
-def test_what_it_returns_before_that_is_committed_comes_too_late(backend, how):
-    async def main():
-        journal = MemoryJournal()
-        definition = job(timeout=5 if how == "timeout" else None)
-        async with Life(journal, classes=[Refuser, Tidy], jobs=[definition], pools={"p": 1}) as life:
-            run = await refusing(life, journal, how)
-            LET_GO["event"].set()
-            await settle()
-            before, after = STATES[how]
-            assert run.tasks["r"].state == before
-            journal.auto = True
-            journal.commit_all()
-            await run.wait()
-            assert run.tasks["r"].state == after
-            assert not life.server.stuck
-            (stored,) = journal.read_runs([run.id])
-            (step,) = [step for step in stored.steps if step.task == 0]
-            assert step.value is None
-            assert [step.form for step in stored.steps if step.task == 0] == [0]
-            again = await life.server.start("job")  # its place of the pool is free
-            await again.wait()
-            assert again.tasks["r"].state == "succeeded" if how == "cancel" else "failed"
-
-    run_virtually(backend, main)
-
-
-@both_loops
-def test_killed_meanwhile_it_comes_to_the_same(backend):
-    async def main():
-        journal = MemoryJournal()
-        async with Life(journal, classes=[Refuser, Tidy], jobs=[job()], pools={"p": 1}) as life:
-            run = await refusing(life, journal, "cancel")
-            run.kill()
-            await anyio.sleep(60)
-            assert run.tasks["r"].state == "cancelling"
-            journal.auto = True
-            journal.commit_all()
-            await anyio.sleep(60)
-            assert run.state is RunState.CANCELLED
-            LET_GO["event"].set()
-            await settle()
-            assert not life.server.stuck
-
-    run_virtually(backend, main)
-
-
-@how_it_is_asked
-@both_loops
-def test_crashed_before_that_was_committed_it_is_as_it_was_asked(backend, how):
-    async def main():
-        journal = MemoryJournal()
-        definition = job(timeout=5 if how == "timeout" else None)
-        life = await Life(journal, classes=[Refuser, Tidy], jobs=[definition], pools={"p": 1}).__aenter__()
+@virtually
+async def test_nothing_is_seen_of_it_and_nothing_starts_before_that_is_committed(how):
+    journal = MemoryJournal()
+    async with life_on(journal, how) as life:
         run = await refusing(life, journal, how)
-        after = journal.crash()
+        before, after = STATES[how]
+        assert run.tasks["r"].state == before
+        assert SEEN == ["begun"]
+        assert not life.server.stuck
+        journal.auto = True
+        journal.commit_all()
+        await settle()
+        assert run.tasks["r"].state == after
+        assert SEEN == ["begun", "tidied"]
+        assert list(life.server.stuck) == ["job#1/r"]
         LET_GO["event"].set()
-        await life.server.aclose(finish=0)
-        LET_GO["event"] = anyio.Event()
-        after.auto = True
-        async with Life(after, classes=[Refuser, Tidy], jobs=[definition], pools={"p": 1}) as life:
-            run = life.server.runs[run.id]
-            LET_GO["event"].set()
-            await run.wait()
-            assert run.state.ended
+        await run.wait()
+        await settle()
+        assert not life.server.stuck
+        assert run.tasks["r"].state == after
+        (stored,) = journal.read_runs([run.id])
+        assert [step.state for step in stored.steps if step.task == 0] == [
+            {"cancelled": CANCELLED, "failed": FAILED}[after]
+        ]
 
-    run_virtually(backend, main)
+
+@how_it_is_asked
+@virtually
+async def test_what_it_returns_before_that_is_committed_comes_too_late(how):
+    journal = MemoryJournal()
+    async with life_on(journal, how) as life:
+        run = await refusing(life, journal, how)
+        LET_GO["event"].set()
+        await settle()
+        before, after = STATES[how]
+        assert run.tasks["r"].state == before
+        journal.auto = True
+        journal.commit_all()
+        await run.wait()
+        assert run.tasks["r"].state == after
+        assert not life.server.stuck
+        (stored,) = journal.read_runs([run.id])
+        (step,) = [step for step in stored.steps if step.task == 0]
+        assert step.value is None
+        assert [step.form for step in stored.steps if step.task == 0] == [0]
+        again = await life.server.start("job")  # its place of the pool is free
+        await again.wait()
+        assert again.tasks["r"].state == "succeeded"
+
+
+@virtually
+async def test_killed_meanwhile_it_comes_to_the_same():
+    journal = MemoryJournal()
+    async with life_on(journal) as life:
+        run = await refusing(life, journal, "cancel")
+        run.kill()
+        await anyio.sleep(60)
+        assert run.tasks["r"].state == "cancelling"
+        journal.auto = True
+        journal.commit_all()
+        await anyio.sleep(60)
+        assert run.state is RunState.CANCELLED
+        LET_GO["event"].set()
+        await settle()
+        assert not life.server.stuck
+
+
+@how_it_is_asked
+@virtually
+async def test_crashed_before_that_was_committed_it_is_as_it_was_asked(how):
+    journal = MemoryJournal()
+    life = await life_on(journal, how).__aenter__()
+    run = await refusing(life, journal, how)
+    after = journal.crash()
+    LET_GO["event"].set()
+    await life.server.aclose(finish=0)
+    LET_GO["event"] = anyio.Event()
+    after.auto = True
+    async with life_on(after, how) as life:
+        run = life.server.runs[run.id]
+        LET_GO["event"].set()
+        await run.wait()
+        assert run.state.ended
