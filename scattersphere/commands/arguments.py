@@ -254,5 +254,7 @@ def from_word(name: str, taken: CommandArgument, word: str) -> Any:
             return float(word) if "." in word else int(word)
         case _:
             wanted = {ArgumentKind.FLAG: "true or false", ArgumentKind.OBJECT: "JSON: write it as key:=json"}
-            what = wanted.get(taken.kind, f"a {taken.kind}")
+            what = wanted.get(
+                taken.kind, f"an {taken.kind}" if taken.kind is ArgumentKind.INTEGER else f"a {taken.kind}"
+            )
             raise RequestError("bad-args", f"{name} must be {what}, not {word[:64]!r}", field=name)

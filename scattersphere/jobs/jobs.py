@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Known = Callable[[str, str | None], "TaskClass | None"]
 """The class at a path, in a bundle or in any, if there is one: its code may come later."""
-LARGE, LONG = 1_000, 64 << 10
+LARGE, LONG = 1_000, 4 << 10
 """Tasks of a definition, and characters of its text, above which it is judged in a thread where the caller can wait: on
-the loop it would take 10 ms and more."""
+the loop it would take 10 ms and more; a text in which every line is wrong takes ten times as long as a right one."""
 _BUNDLE = attrgetter("bundle")
 TRIES = 3
 """How often a large definition is judged again because the code has changed meanwhile."""

@@ -382,7 +382,9 @@ def parse(text: str, depth: int) -> Any:
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as exc:
-        raise RequestError("bad-request", f"no JSON: {exc.msg} at character {exc.pos + 1}") from None
+        raise RequestError(
+            "bad-request", f"no JSON: {exc.msg.removesuffix(' at')} at character {exc.pos + 1}"
+        ) from None
     except RecursionError:
         raise RequestError("too-deep", "the JSON is nested too deeply") from None
     except ValueError:  # a number with more digits than Python converts

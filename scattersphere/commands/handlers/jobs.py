@@ -111,17 +111,15 @@ async def validate(context: Context, *, definition: Text) -> Reply:
 
 async def _validate(context: Context, definition: Definition) -> Reply:
     server, principal = context.gateway.server, context.principal
-    try:
-        read = await _apart(is_long(definition.text), _read, definition)
-    except DefinitionError as exc:
+    if not principal.unbounded:
         # What the code has to say could name tasks that a bounded token does not see.
-        told = exc.problems
-        if principal.unbounded:
-            told = tuple(_moved(await server.avalidate(definition.text), definition))
-        return {"problems": wire_problems(told)}
-    uncovered = context.gateway.uncovered(principal, read)
-    if uncovered is not None:
-        return {"problems": wire_problems([_uncovered(uncovered, read)])}
+        try:
+            read = await _apart(is_long(definition.text), _read, definition)
+        except DefinitionError as exc:
+            return {"problems": wire_problems(exc.problems)}
+        uncovered = context.gateway.uncovered(principal, read)
+        if uncovered is not None:
+            return {"problems": wire_problems([_uncovered(uncovered, read)])}
     return {"problems": wire_problems(_moved(await server.avalidate(definition.text), definition))}
 
 
