@@ -7,6 +7,7 @@ journal. Times of commits are those of the wall, since they wait for the disk; t
 from __future__ import annotations
 
 import argparse
+import asyncio
 import functools
 import os
 import queue
@@ -179,19 +180,21 @@ def large(folder: Path, runs: int, unfinished: int) -> None:
             block.append(MovesRow(run, 0, 1, 1, bytes(80)))
         loop.commit(journal, *block)
     journal.close()
-    taken = []
+    taken, costs = list[float](), list[float]()
     for _ in range(5):
         journal = SqliteJournal(path, keep=(10 * runs, 1e9))
-        started = perf_counter()
+        started, cost = perf_counter(), process_time()
         found = journal.open(loop)
         read = journal.read_runs(found.unfinished)
         taken.append((perf_counter() - started) * 1e3)
+        costs.append((process_time() - cost) * 1e3)
         assert len(read) == unfinished
         journal.close()
     middle = statistics.median(taken)
     missed = "" if middle <= OPEN else "  MISSED"
     size = path.stat().st_size / 2**20
     show(f"open {runs:,} runs ({size:.0f} MiB), read {unfinished:,}", f"{middle:.0f} ms")
+    show("", f"{statistics.median(costs):.0f} ms of processor")
     print(f"  {'':44} (goal {OPEN:.0f} ms){missed}")
 
 
@@ -307,8 +310,12 @@ async def links(folder: Path, count: int) -> tuple[float, float]:
 
 
 async def durable(folder: Path, count: int) -> None:
-    """A durable step that does nothing, one after the other: a chain of a strict run, and a workflow of DBOS."""
+    """Durable steps that do nothing: a strict run and a workflow of DBOS, one after the other, and all at once.
+
+    One after the other each waits for the disk, which no program can outrun: at once shows what a step itself costs.
+    """
     cost, wall = await links(folder, count)
+    wide = await _wide(folder, count)
     try:
         from dbos import DBOS  # noqa: PLC0415 - where it is installed
     except ImportError:
@@ -324,22 +331,44 @@ async def durable(folder: Path, count: int) -> None:
         """Do nothing."""
 
     @DBOS.workflow()
-    async def flow(steps: int) -> None:
+    async def chain(steps: int) -> None:
         for number in range(steps):
             await step(number)
 
+    @DBOS.workflow()
+    async def at_once(steps: int) -> None:
+        await asyncio.gather(*map(step, range(steps)))
+
     DBOS.launch()
     try:
-        await flow(5)
-        started, wall_started = process_time(), perf_counter()
-        await flow(count)
-        theirs, their_wall = (process_time() - started) / count, (perf_counter() - wall_started) / count
+        for name, flow, ours in (
+            ("a step of DBOS on PostgreSQL, times a link", chain, (cost, wall)),
+            ("many at once, times a strict task of many", at_once, wide),
+        ):
+            await flow(5)
+            started, wall_started = process_time(), perf_counter()
+            await flow(count)
+            theirs, their_wall = (process_time() - started) / count, (perf_counter() - wall_started) / count
+            missed = "" if their_wall / ours[1] >= AHEAD else "  MISSED"
+            show(name, f"{their_wall * 1e3:.2f} ms", their_wall / ours[1])
+            print(f"  {'':44} (goal {AHEAD:.0f} x ahead){missed}")
+            show("", f"{theirs * 1e3:.2f} ms of processor", theirs / ours[0])
     finally:
         DBOS.destroy()
-    missed = "" if their_wall / wall >= AHEAD else "  MISSED"
-    show("a step of DBOS on PostgreSQL, times a link", f"{their_wall * 1e3:.2f} ms", their_wall / wall)
-    print(f"  {'':44} (goal {AHEAD:.0f} x ahead){missed}")
-    show("", f"{theirs * 1e3:.2f} ms of processor", theirs / cost)
+
+
+async def _wide(folder: Path, count: int) -> tuple[float, float]:
+    """Return what each of many strict tasks costs that are ready at once, processor and wall."""
+    taken = [
+        await _one_run(
+            SHAPES["wide"](count), ("strict", functools.partial(folder.joinpath, f"wide{turn}.db"))
+        )
+        for turn in range(5)
+    ]
+    cost, wall = (statistics.median(times) / count for times in zip(*taken, strict=True))
+    show("each of many strict tasks at once", f"{wall * 1e3:.2f} ms")
+    show("", f"{cost * 1e3:.2f} ms of processor")
+    return cost, wall
 
 
 def parts(folder: Path, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], None]]]:

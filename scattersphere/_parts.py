@@ -197,7 +197,7 @@ class ServerParts:
         await self.bundles.open(self.executor.loop.start)
         await self.files.open(watch=self.options.watch_jobs)
         if self.durable is not None:
-            await self.durable.restore(self.options.load_timeout)
+            await self.durable.unfinished.restore(self.options.load_timeout)
             for run in self.factory.runs.values():
                 if run.scheduled is not None:
                     self.scheduler.lives(run.id, run.job, run.scheduled.schedule)
@@ -225,13 +225,13 @@ class ServerParts:
         )
         await self.durable.open()
         self.feed.life = self.executor.life
-        self.history._open(self.durable)  # noqa: SLF001 - nobody else may
+        self.history._open(self.durable.stored)  # noqa: SLF001 - nobody else may
         self.factory.durable = self.durable
         self.scheduler.restore(*self.durable.schedules)
-        self.scheduler.driver.remember = self.durable.keep_schedule
-        self.scheduler.started_before = self.durable.find_keys
-        self.scheduler.durable = self.durable.durable
-        self.executor.requests.cancel_waiting = self.durable.cancel_waiting
+        self.scheduler.driver.remember = self.durable.writer.keep_schedule
+        self.scheduler.started_before = self.durable.stored.find_keys
+        self.scheduler.durable = self.durable.writer.durable
+        self.executor.requests.cancel_waiting = self.durable.unfinished.cancel_waiting
 
     async def release(self) -> None:
         """Let go of everything."""
@@ -313,7 +313,7 @@ class ServerParts:
             if self.scheduler.driver.waiting:
                 self.scheduler.driver.try_again()
             if self.durable is not None and event.kind is BundleEventKind.LOADED:
-                self.durable.code_changed()
+                self.durable.unfinished.code_changed()
             self._told.bundle(event)
         self.feed.add(EventKind(event.kind), bundle=event.bundle, message=event.error or event.label)
 

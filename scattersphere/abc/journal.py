@@ -382,8 +382,8 @@ class Journal(Protocol):
         """Read runs, in the order of `ids`; those that are not there are left out."""
         ...
 
-    def read_children(self, run: int) -> list[RunRow]:
-        """Return the rows of the runs whose parent is this one, by number."""
+    def read_children(self, runs: Iterable[int]) -> list[RunRow]:
+        """Return the rows of the runs whose parents are these, by number."""
         ...
 
     def read_definition(self, digest: str) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from scattersphere.abc.journal import StoredRun
     from scattersphere.engine.run import Run
-    from scattersphere.jobs.durable import DurableRuns
+    from scattersphere.jobs.storedruns import StoredRuns
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.dicts import RunSummaryDict
 
@@ -93,19 +93,19 @@ class History:
         self._check = check
         self._read: OrderedDict[tuple[int, bool], Run] = OrderedDict()
         """Those that were read out of the journal last."""
-        self._durable: DurableRuns | None = None
+        self._stored: StoredRuns | None = None
 
-    def _open(self, durable: DurableRuns) -> None:
+    def _open(self, stored: StoredRuns) -> None:
         """Have what a journal has, too."""
-        self._durable = durable
+        self._stored = stored
 
     @property
     def has_journal(self) -> bool:
         """Whether a journal keeps runs that memory has let go of."""
-        return self._durable is not None
+        return self._stored is not None
 
     def __repr__(self) -> str:
-        more = "" if self._durable is None else ", others in the journal"
+        more = "" if self._stored is None else ", others in the journal"
         return f"<History: {len(self._runs)} runs in memory{more}>"
 
     async def list(
@@ -131,8 +131,8 @@ class History:
         known = frozenset(self._runs)  # now: one that leaves memory while the journal is read is listed once
         found = RunList(islice(filter(wanted.takes, self._in_memory(before)), limit + 1))
         looked_to = None
-        if self._durable is not None:
-            more, looked_to = await self._in_journal(self._durable, wanted, before, limit + 1, known)
+        if self._stored is not None:
+            more, looked_to = await self._in_journal(self._stored, wanted, before, limit + 1, known)
             found.extend(more)
         if looked_to is not None:  # what lies behind that in memory comes when the list goes on there
             found[:] = [record for record in found if record.id >= looked_to]
@@ -148,7 +148,7 @@ class History:
 
     async def _in_journal(
         self,
-        durable: DurableRuns,
+        stored_runs: StoredRuns,
         wanted: _Wanted,
         before: int | None,
         limit: int,
@@ -157,11 +157,11 @@ class History:
         """Return what was found, and the number of the last run that was looked at; None: there are no more."""
         found = RunList()
         for _ in range(0, MOST_LOOKED_AT, PAGE):
-            rows = await durable.find_runs(wanted.job, wanted.state, wanted.since, before, PAGE)
+            rows = await stored_runs.find_runs(wanted.job, wanted.state, wanted.since, before, PAGE)
             for stored in rows:
                 if stored.run.id in known:  # what memory had is newer; by now it may have let go of it
                     continue
-                record = _record_of(stored, await durable.definition_of(stored))
+                record = _record_of(stored, await stored_runs.definition_of(stored))
                 if wanted.takes(record):
                     found.append(record)
             if len(rows) < PAGE:
@@ -182,13 +182,13 @@ class History:
         run = self._runs.get(run_id)
         if run is not None:
             return run
-        if self._durable is None:
+        if self._stored is None:
             return self._runs[run_id]  # raises
         for known in ((run_id, True), (run_id, results)):
             if known in self._read:
                 self._read.move_to_end(known)
                 return self._read[known]
-        run = await self._durable.ended_run(run_id, results=results)
+        run = await self._stored.ended_run(run_id, results=results)
         if run is None:
             raise NoSuchRunError(f"no run {run_id}: neither in memory nor in the journal")
         self._read[run_id, results and run.plan.has_code] = (
@@ -197,7 +197,7 @@ class History:
         while len(self._read) > LOOKED_AT:
             (number, _), _ = self._read.popitem(last=False)
             if number not in self._runs and not self._read.keys() & {(number, True), (number, False)}:
-                self._durable.forget(number)
+                self._stored.forget(number)
         return run
 
 

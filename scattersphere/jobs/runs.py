@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from scattersphere.engine.executor import JobExecutor
     from scattersphere.engine.plan import Plan
     from scattersphere.functions import TaskFunction
-    from scattersphere.jobs.durable import ChildKey, DurableRuns
+    from scattersphere.jobs.durable import DurableRuns
     from scattersphere.jobs.jobs import Jobs
+    from scattersphere.jobs.unfinished import ChildKey
     from scattersphere.model.builder import JobBuilder
     from scattersphere.model.definition import JobDefinition
     from scattersphere.registry.registry import TaskRegistry
@@ -251,14 +252,14 @@ class RunFactory:
         if self.durable is None:
             return None
         check_text(key, "key")
-        found = await self.durable.find_key(definition, key, user)
+        found = await self.durable.stored.find_key(definition, key, user)
         self._require_open()
         return found
 
     async def _started(self, run: Run) -> Run:
         """Return a new run when it is durable, where there is a journal."""
         if self.durable is not None:
-            await self.durable.durable(run)
+            await self.durable.writer.durable(run)
         return run
 
     async def start_child(
@@ -270,8 +271,8 @@ class RunFactory:
         self._require_open(draining=True)
         if self.durable is None:
             return self.start(definition, params, child_of=attempt, plan=plan)
-        key = self.durable.child_key(attempt)
-        known, key = await self.durable.known_child(key, definition, params, attempt)
+        key = self.durable.unfinished.child_key(attempt)
+        known, key = await self.durable.unfinished.known_child(key, definition, params, attempt)
         if known is not None:
             return known
         self._require_open(draining=True)
@@ -370,7 +371,7 @@ class RunFactory:
     ) -> None:
         """Prepare a new run for the journal, if there is one."""
         if self.durable is not None:
-            self._write = self.durable.record(
+            self._write = self.durable.writer.record(
                 execution, args=args, given=given, child=child, again=again, schedule=schedule
             )
 
@@ -404,7 +405,7 @@ class RunFactory:
     def ended(self, execution: Execution) -> None:
         """Put a run into the history, and unpin its code, unless a refuser executes it still."""
         if self.durable is not None:
-            self.durable.ended(execution)
+            self.durable.writer.ended(execution)
         if execution not in self._executor.stuck.values():
             self._registry.unpin(execution.id)
         if execution.id in self.runs:

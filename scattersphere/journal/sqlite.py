@@ -107,9 +107,14 @@ class JournalReader:
                 )
         return [found[number] for number in wanted if number in found]
 
-    def children(self, run: int) -> list[RunRow]:
-        """Return the runs whose parent is this one, by number."""
-        return [row for row, _ in self._heads("run.parent = ? ORDER BY run.id", run)]
+    def children(self, runs: Iterable[int]) -> list[RunRow]:
+        """Return the runs whose parents are these, by number."""
+        wanted = list(runs)
+        found: list[RunRow] = []
+        for start in range(0, len(wanted), _READ_AT_ONCE):
+            chosen = ",".join(str(int(number)) for number in wanted[start : start + _READ_AT_ONCE])
+            found += [row for row, _ in self._heads(f"run.parent IN ({chosen})")]
+        return sorted(found, key=lambda row: row.id)
 
     def find_runs(
         self,
@@ -305,9 +310,9 @@ class SqliteJournal(ForkGuard):
         """Return the run that was started with a key."""
         return self._reading().find_key(job, user, key)
 
-    def read_children(self, run: int) -> list[RunRow]:
-        """Return the runs whose parent is this one, by number."""
-        return self._reading().children(run)
+    def read_children(self, runs: Iterable[int]) -> list[RunRow]:
+        """Return the runs whose parents are these, by number."""
+        return self._reading().children(runs)
 
     def find_runs(
         self,

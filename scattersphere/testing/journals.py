@@ -293,8 +293,9 @@ async def check_runs_are_found_by_key_and_by_what_they_are(make: Callable[[], Jo
         _expect(found(before=3) == [2, 1], f"those before run 3: {found(before=3)}")
         child = run_row(6)._replace(parent=2, parent_unit=0, parent_try=1, child=1)
         await opened.commit(child, state_row(6))
-        _expect(journal.read_children(2) == [child], f"the children of run 2: {journal.read_children(2)}")
-        _expect(journal.read_children(1) == [], "children of a run that has none")
+        _expect(journal.read_children([2, 1]) == [child], f"the children: {journal.read_children([2, 1])}")
+        _expect(journal.read_children([1]) == [], "children of a run that has none")
+        _expect(journal.read_children([]) == [], "children of no run")
         _expect(found(since=1_004, before=6) == [5, 4], f"those since an instant: {found(since=1_004)}")
 
 
@@ -325,7 +326,7 @@ async def check_two_children_are_never_in_one_place(make: Callable[[], Journal])
         ((words, lasting),) = opened.host.failures
         _expect(lasting, "a journal that cannot hold what it was given writes no more")
         _expect("defect" in words, f"it does not say that it is a defect: {words}")
-        found = opened.journal.read_children(1)
+        found = opened.journal.read_children([1])
         _expect([row.id for row in found] == [2, 3, 4, 5], f"the children of run 1: {found}")
 
 

@@ -309,9 +309,10 @@ class MemoryJournal:
         """See `Journal.read_runs`."""
         return [self._tables.stored(run) for run in ids if run in self._tables.runs]
 
-    def read_children(self, run: int) -> list[RunRow]:
+    def read_children(self, runs: Iterable[int]) -> list[RunRow]:
         """See `Journal.read_children`."""
-        return [row for _, row in sorted(self._tables.runs.items()) if row.parent == run]
+        wanted = frozenset(runs)
+        return [row for _, row in sorted(self._tables.runs.items()) if row.parent in wanted]
 
     def read_definition(self, digest: str) -> str:
         """See `Journal.read_definition`."""
