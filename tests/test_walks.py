@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+from collections import defaultdict
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
+import anyio
 import pytest
+from patience import PATIENCE
 
 import scattersphere
-from scattersphere import JobDefinition, RunnableTask, Server
+from scattersphere import EventKind, JobDefinition, RunnableTask, Server, WatchDelays
+from scattersphere.registry import loader
 
 ROOT = str(Path(scattersphere.__file__).parent) + os.sep
 JOB = (
@@ -42,6 +48,65 @@ def walked(what, *args):
         sys.setprofile(before)
     moves = sum(one[0] != other[0] for one, other in pairwise(calls))
     return len({file for file, _ in calls}), len(set(calls)), moves
+
+
+@contextmanager
+def observed():
+    """Give the calls of the package that the block causes, in order, of each thread that runs or begins meanwhile."""
+    calls = defaultdict(list)
+
+    def look(frame, event, _):
+        if event == "call" and frame.f_code.co_filename.startswith(ROOT):
+            calls[threading.get_ident()].append(frame.f_code.co_filename.removeprefix(ROOT))
+
+    before = sys.getprofile()
+    threading.setprofile(look)
+    sys.setprofile(look)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(before)
+        threading.setprofile(None)
+
+
+def code(number):
+    return (
+        "from scattersphere import RunnableTask\n"
+        f"class T(RunnableTask):\n    async def run(self):\n        return {number}\n"
+    )
+
+
+@pytest.mark.anyio
+async def test_a_changed_file_becomes_a_version_on_a_short_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(loader, "IDLE", PATIENCE)  # old files are deleted when nothing is measured any more
+    (tmp_path / "etl.py").write_text(code(1))
+    with observed() as calls:
+        async with Server(bundle_roots=[tmp_path], watch=False) as server:
+            (tmp_path / "etl.py").write_text(code(20))
+            for walk in list(calls.values()):
+                walk.clear()
+            await server.reload("etl")
+            moves = sum(one != other for walk in list(calls.values()) for one, other in pairwise(walk))
+            files = {file for walk in list(calls.values()) for file in walk}
+            assert len(files) <= 29, sorted(files)
+            assert moves <= 105, dict(calls)
+
+
+@pytest.mark.anyio
+async def test_what_the_watcher_adds_to_that_way_lies_in_few_files(tmp_path):
+    (tmp_path / "etl.py").write_text(code(1))
+    delays = WatchDelays(settle=0.01, vanish=PATIENCE, poll=0.1)
+    with observed() as calls:
+        async with Server(bundle_roots=[tmp_path], watch=delays) as server:
+            events = server.events(server.last_event)
+            for walk in list(calls.values()):
+                walk.clear()
+            (tmp_path / "etl.py").write_text(code(20))
+            with anyio.fail_after(PATIENCE):
+                while (await anext(events)).kind is not EventKind.BUNDLE_LOADED:
+                    pass
+            files = {file for walk in list(calls.values()) for file in walk}
+            assert len(files) <= 31, sorted(files)
 
 
 @pytest.mark.anyio

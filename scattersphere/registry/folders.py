@@ -156,7 +156,7 @@ class WatchedRoot(WatchedPath):
         found = {target for target in targets_of(self.path) if target[1] != ANY}
         real = os.path.realpath(self.path)
         try:
-            inner = [e.path for e in os.scandir(real) if not is_ignored(e.name) and e.is_dir()]
+            inner = [e.path for e in os.scandir(real) if e.is_dir() and not is_ignored(e.name)]
         except OSError:
             return frozenset(found)
         return frozenset(found | {(os.path.realpath(folder), ANY) for folder in (real, *inner)})

@@ -26,7 +26,6 @@ from scattersphere.registry.failures import load_error, stack_of
 from scattersphere.registry.loader import undisturbed
 from scattersphere.registry.modules.code_cache import CodeCache
 from scattersphere.registry.modules.namespace import DESCRIPTION, FINDER, ModuleNamespace
-from scattersphere.registry.modules.registrations import clear_typing_caches
 from scattersphere.registry.modules.release import (
     ON_RELEASE,
     ON_SUPERSEDE,
@@ -217,7 +216,7 @@ class Load:
 
     def _take_snapshot(self) -> Snapshot:
         store = self.settings.store
-        folder = store.folder_for(self.slug)
+        folder = store.folder / self.slug
         origin, limits = self.origin, self.settings.limits
         if isinstance(origin, Snapshot):
             return copy_snapshot(origin, folder, store.pool)
@@ -288,30 +287,28 @@ class Load:
         if snapshot is None:
             raise BundleLoadError(f"bundle {self.name!r} was not read")
         namespace = self._namespace = self._namespace_of(snapshot)
+        described = json.dumps(namespace.description())
         with undisturbed():
-            described = json.dumps(namespace.description())
-            (self.settings.store.folder_for(self.slug) / DESCRIPTION).write_text(described, encoding="utf-8")
+            (self.settings.store.folder / self.slug / DESCRIPTION).write_text(described, encoding="utf-8")
         FINDER.add(namespace)
-        clear_typing_caches()
         namespace.loading = True
         try:
-            version = BundleVersion(
-                bundle=self.name,
-                digest=snapshot.digest,
-                namespace=namespace,
-                slug=self.slug,
-                content=snapshot,
-            )
-            self._supersede(namespace, snapshot)
             with namespace.registrations.noted():
+                version = BundleVersion(
+                    bundle=self.name,
+                    digest=snapshot.digest,
+                    namespace=namespace,
+                    slug=self.slug,
+                    content=snapshot,
+                )
+                self._supersede(namespace, snapshot)
                 skipped = self._import_all(namespace, snapshot)
-            version.tasks = self._describe(version)
-            version.hooks = hooks_of(self._modules, ON_RELEASE)
-            version.supersede_hooks = hooks_of(self._modules, ON_SUPERSEDE)
-            version.definitions = carried_definitions(snapshot, self.name, version.tasks)
+                version.tasks = self._describe(version)
+                version.hooks = hooks_of(self._modules, ON_RELEASE)
+                version.supersede_hooks = hooks_of(self._modules, ON_SUPERSEDE)
+                version.definitions = carried_definitions(snapshot, self.name, version.tasks)
         finally:
             namespace.loading = False
-            clear_typing_caches()
         self._modules = {}  # from here on the version holds them
         namespace.half_imported.clear()
         version.warnings = (*_notices(snapshot), *skipped)
@@ -335,7 +332,7 @@ class Load:
             folder=snapshot.folder,
             shown_as=snapshot.shown_as,
             modules=layout.modules,
-            own=layout.own(self.settings.shared),
+            own=layout.own - self.settings.shared,
             digests=snapshot.files,
             code=self.settings.code,
             hosted=[name for name in layout.compiled if "." in name],
@@ -436,7 +433,7 @@ def _notices(snapshot: Snapshot) -> list[str]:
         ),
         *(
             f"module {name} has the name of a module of the host: `import {name}` gives the host's"
-            for name in sorted(layout.shadowed())
+            for name in sorted(layout.shadowed)
         ),
         *(
             f"{name} contains the C extension {file}: the host's {name} is used instead{_releases(snapshot, name)}"

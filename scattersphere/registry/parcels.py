@@ -64,7 +64,7 @@ def unpack(parcel: Parcel, store: SnapshotStore, limits: SourceLimits | None = N
 
     Raises BundleRefusedError for content that has another digest.
     """
-    folder = store.folder_for(parcel.slug)
+    folder = store.folder / parcel.slug
     try:
         adopted = adopt_snapshot(
             parcel.content, parcel.digest, folder,

@@ -86,7 +86,7 @@ class Debounce(Generic[S]):
         self._core_since = 0.0
         self.tried: S | None = tried
         self.due: float | None = None
-        """When to look again even if nothing is changes of a change; None: no need to."""
+        """When to look again even if nobody hears of a change; None where what was seen last was taken up."""
         self._candidate: S | _Nothing | None = _NOTHING
         self._since = 0.0
 
@@ -134,8 +134,3 @@ class Debounce(Generic[S]):
         """Note that `seen` was taken up without being asked for."""
         self.tried = seen
         self._rest()
-
-    @property
-    def moving(self) -> bool:
-        """Whether something else was seen than what was taken up last."""
-        return self.due is not None

@@ -224,7 +224,7 @@ class Watcher:
             self._poll_pause = self.delays.poll
             if self.polling_reason is None:
                 self._poll_pause = max(self.delays.poll, cost / POLL_SHARE)
-        for entry, found in zip(stale, targets, strict=True):
+        for entry, found in targets.items():
             if self._entries.get(entry.thing) is entry and found != entry.targets:
                 self._move(entry, found)
                 self._look_again(entry)  # nobody listened there when it was looked at
@@ -233,7 +233,7 @@ class Watcher:
             self._look_again(*self._entries.values())  # what the old watches had to say is lost
         for entry, what in zip(entries, seen, strict=True):
             self._decide(entry, what, now)
-            if entry.debounce.moving and entry not in expected and not renewed:
+            if entry.debounce.due is not None and entry not in expected and not renewed:
                 self._renewal_due = True  # the poll found what was not notified: the watches are stale
 
     def _due(self, now: float, *, polling: bool) -> tuple[list[_Entry], list[_Entry], list[_Entry]]:
@@ -391,19 +391,24 @@ def _is_due(entry: _Entry, now: float) -> bool:
 
 def _look_at(
     stale: list[_Entry], entries: list[_Entry]
-) -> tuple[list[frozenset[WatchTarget]], list[Hashable | None], float]:
-    """Find where to listen for what is stale, then look at `entries`, in a thread.
+) -> tuple[dict[_Entry, frozenset[WatchTarget]], list[Hashable | None], float]:
+    """Look at `entries`, in a thread; of what is stale, find where to listen before that.
 
     The third is the seconds of processor time that the looks took.
     """
-    targets = []
-    for entry in stale:
-        try:
-            targets.append(entry.thing.targets())
-        except OSError:  # it moved under our eyes; the look that follows will show it
-            targets.append(entry.targets)
-    began = time.thread_time()
-    return targets, [entry.thing.poll() for entry in entries], time.thread_time() - began
+    targets: dict[_Entry, frozenset[WatchTarget]] = {}
+    seen, cost = [], 0.0
+    anew = set(stale)
+    for entry in entries:
+        if entry in anew:
+            try:
+                targets[entry] = entry.thing.targets()
+            except OSError:  # it moved under our eyes; the look that follows will show it
+                targets[entry] = entry.targets
+        began = time.thread_time()
+        seen.append(entry.thing.poll())
+        cost += time.thread_time() - began
+    return targets, seen, cost
 
 
 async def in_thread(work: Callable[[], T]) -> T:

@@ -18,7 +18,7 @@ def test_what_was_taken_up_is_no_news():
     debounce = Debounce(DELAYS, "a")
     assert debounce.look("a", 0) is Step.NOTHING
     assert debounce.due is None
-    assert not debounce.moving
+    assert debounce.due is None
 
 
 def test_a_change_is_taken_up_once_it_has_held_still():
@@ -154,6 +154,6 @@ def test_the_last_content_wins_and_then_there_is_rest(history, first):
 def test_a_look_is_due_exactly_while_something_moves_and_never_later_than_the_longest_wait(history, first):
     for debounce, now, content, _, _ in looks(history, first):
         assert (debounce.due is None) == (content == debounce.tried)
-        assert debounce.moving == (content != debounce.tried)
+        assert (debounce.due is not None) == (content != debounce.tried)
         if debounce.due is not None:
             assert now < debounce.due <= now + max(DELAYS.settle, DELAYS.vanish)

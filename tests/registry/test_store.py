@@ -26,7 +26,7 @@ def test_a_store_is_private_and_vanishes_when_closed(tmp_path):
     store = SnapshotStore()
     assert stat.S_IMODE(store.folder.stat().st_mode) == 0o700
     assert stat.S_IMODE(store.folder.parent.stat().st_mode) == 0o700
-    (store.folder_for("etl_g1")).mkdir()
+    (store.folder / "etl_g1").mkdir()
     store.close()
     store.close()
     assert list(tmp_path.iterdir()) == []
@@ -41,7 +41,7 @@ def test_a_store_that_is_forgotten_vanishes_too(tmp_path):
 def test_the_store_of_a_killed_process_is_swept_and_that_of_a_living_one_is_not():
     program = (
         "import os; from scattersphere.registry.snapshots.store import SnapshotStore; s = SnapshotStore(); "
-        "s.folder_for('x').mkdir(); print(s.folder, flush=True); {end}"
+        "(s.folder / 'x').mkdir(); print(s.folder, flush=True); {end}"
     )
 
     def start(end):

@@ -28,7 +28,6 @@ from scattersphere.registry.modules.registrations import (
     Canary,
     Forgetfulness,
     Registrations,
-    clear_typing_caches,
 )
 from scattersphere.registry.snapshots.layout import ModuleFile
 from scattersphere.undo import replace_item
@@ -352,8 +351,7 @@ class SnapshotLoader(importlib.machinery.SourceFileLoader):
         """Execute the module with the builtins of its version."""
         namespace = self._namespace
         vars(module)["__builtins__"] = namespace.builtins
-        if not namespace.loading:  # a lazy import at run time; for those of a load, `Load` sees to both
-            clear_typing_caches()
+        if not namespace.loading:  # a lazy import at run time; those of a load are noted together
             with namespace.registrations.noted():
                 exec(self.get_code(module.__name__), vars(module))  # noqa: S102 - this is what an import is
             return

@@ -137,11 +137,13 @@ class Registrations:
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Note what comes into the tables while modules are executed inside the block."""
+        """Note what comes into the tables while modules are executed inside; nor does `typing` tie them to others."""
+        clear_typing_caches()
         before = [(table, list(table)) for table in _tables(AT_IMPORT)]
         try:
             yield
         finally:
+            clear_typing_caches()
             for table, known in before:
                 entries = list(table)  # by one C call: other threads may enter something meanwhile
                 if len(entries) != len(known) or not all(map(is_, entries, known)):

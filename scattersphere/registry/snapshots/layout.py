@@ -47,18 +47,25 @@ class ModuleLayout:
     dependencies: frozenset[str]
     """Top-level names of vendored distributions: importable, never searched for tasks."""
 
-    def own(self, shared: Iterable[str] = ()) -> frozenset[str]:
-        """Return the top-level names that resolve inside the bundle rather than in the host."""
-        return self.tops - ALWAYS_HOST - frozenset(shared) - self.compiled.keys()
+    own: frozenset[str] = attrs.field(
+        default=attrs.Factory(
+            lambda layout: layout.tops - ALWAYS_HOST - layout.compiled.keys(), takes_self=True
+        ),
+        init=False,
+    )
+    """Top-level names that resolve inside the bundle rather than in the host, but for those that are to be shared."""
+    shadowed: frozenset[str] = attrs.field(
+        default=attrs.Factory(
+            lambda layout: (layout.tops & ALWAYS_HOST) - layout.dependencies, takes_self=True
+        ),
+        init=False,
+    )
+    """Own modules whose absolute import gives the host's module of that name."""
 
     def is_compiled(self, name: str) -> bool:
         """Whether a module comes from the host, as it has C code or lies in something that has."""
         parts = name.split(".") if self.compiled else []
         return any(".".join(parts[:depth]) in self.compiled for depth in range(1, len(parts) + 1))
-
-    def shadowed(self) -> frozenset[str]:
-        """Return own modules whose absolute import gives the host's module of that name."""
-        return (self.tops & ALWAYS_HOST) - self.dependencies
 
     def scanned(self, exclude: Iterable[str] = (), shared: Iterable[str] = ()) -> Iterator[str]:
         """Yield the modules to import in search of tasks; parents come before their children.

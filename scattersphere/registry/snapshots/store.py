@@ -194,7 +194,7 @@ def stores_of(process: int) -> list[Path]:
 
 
 class SnapshotStore:
-    """A private folder (mode 0700) with one folder for each loaded version. It vanishes with `close`."""
+    """A private folder (mode 0700) with one folder for each loaded version, of its name. It vanishes with `close`."""
 
     def __init__(self, parent: Path | None = None) -> None:
         self.folder: Path
@@ -211,14 +211,10 @@ class SnapshotStore:
         self.pool: SourcePool = SourcePool()
         self._finalizer = weakref.finalize(self, _remove, self.folder, lock, os.getpid())
 
-    def folder_for(self, slug: str) -> Path:
-        """Return the folder of the version `slug`, which does not exist yet."""
-        return self.folder / slug
-
     def discard(self, slug: str) -> None:
         """Delete a version's files; what cannot be deleted now goes with the store."""
-        self.pool.forget(self.folder_for(slug))
-        shutil.rmtree(self.folder_for(slug), ignore_errors=True)
+        self.pool.forget(self.folder / slug)
+        shutil.rmtree(self.folder / slug, ignore_errors=True)
 
     def close(self) -> None:
         """Delete everything. In a forked child do nothing: the files are the parent's."""
