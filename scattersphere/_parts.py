@@ -27,8 +27,7 @@ from scattersphere.engine.views.news import (
     tell_failed_task,
     tell_journal,
 )
-from scattersphere.jobs.bundled import BundledJobs
-from scattersphere.jobs.claims import Claims
+from scattersphere.jobs.claims import BundledJobs, Claims
 from scattersphere.jobs.durable import DurableRuns
 from scattersphere.jobs.files import JobFiles
 from scattersphere.jobs.history import History

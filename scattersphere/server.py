@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-    from scattersphere.abc.triggers import Trigger
+    from scattersphere.abc.ports import Trigger
     from scattersphere.engine.events.streams import FeedStream
     from scattersphere.engine.execution import Execution
     from scattersphere.engine.run import Run

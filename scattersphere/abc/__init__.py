@@ -13,10 +13,8 @@ from scattersphere.abc.backend import (
     Outcome,
     OutcomeKind,
 )
-from scattersphere.abc.bundles import BundleAdopter, BundleContent
 from scattersphere.abc.journal import Journal, JournalHost, JournalState
-from scattersphere.abc.triggers import Trigger
-from scattersphere.abc.values import RemoteValue
+from scattersphere.abc.ports import BundleAdopter, BundleContent, RemoteValue, Trigger
 
 __all__ = [
     "Around",

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from scattersphere.pictures.folding import cells, implied_edges, twins
 from scattersphere.pictures.labels import (
     LETTER,
     SMALL_LETTER,
@@ -22,7 +21,15 @@ from scattersphere.pictures.labels import (
     width_of,
     words,
 )
-from scattersphere.pictures.layout import Layout, Spacing, layered, without_cycles
+from scattersphere.pictures.layout import (
+    Layout,
+    Spacing,
+    cells,
+    implied_edges,
+    layered,
+    twins,
+    without_cycles,
+)
 from scattersphere.pictures.looks import LOOKS, WORST_FIRST, look_of, stylesheet, symbols
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 import attrs
 
-from scattersphere.abc.triggers import Trigger
+from scattersphere.abc.ports import Trigger
 from scattersphere.model.schedules import MissedPolicy
 from scattersphere.schedules.triggers import (
     EPOCH,

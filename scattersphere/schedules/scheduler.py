@@ -13,7 +13,7 @@ import attrs
 
 from scattersphere._lifecycle import ForkGuard
 from scattersphere._text import did_you_mean
-from scattersphere.abc.triggers import Trigger
+from scattersphere.abc.ports import Trigger
 from scattersphere.errors import ArgumentError, ClosedError, ConflictError, NoSuchScheduleError
 from scattersphere.model.events import EventKind
 from scattersphere.model.schedules import MissedPolicy, ScheduleDefinition

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import attrs
 
-from scattersphere.abc.triggers import Trigger
+from scattersphere.abc.ports import Trigger
 from scattersphere.schedules.cron import CronExpression
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from scattersphere.errors import BundleError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from scattersphere.abc.bundles import BundleAdopter, BundleContent
+    from scattersphere.abc.ports import BundleAdopter, BundleContent
 
 
 def _expect(condition: object, words: str) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from scattersphere.abc.triggers import Trigger
+    from scattersphere.abc.ports import Trigger
 
 START = dt.datetime(2027, 2, 27, 22, 59, 58, tzinfo=dt.UTC)
 INSTANTS = tuple(START + number * dt.timedelta(days=7, hours=5, minutes=7) for number in range(208))

@@ -9,8 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scattersphere.pictures.folding import cells, implied_edges, twins
-from scattersphere.pictures.layout import Spacing, layered, neighbours, ranks_of, spread, without_cycles
+from scattersphere.pictures.layout import (
+    Spacing,
+    cells,
+    implied_edges,
+    layered,
+    neighbours,
+    ranks_of,
+    spread,
+    twins,
+    without_cycles,
+)
 
 NUMBER = re.compile(r"-?\d+")
 

@@ -231,6 +231,16 @@ def test_a_task_of_a_chain_costs_the_dispatcher_no_queue_of_its_own():
     assert world.machines[0].record.is_over
 
 
+def test_a_queue_that_is_empty_is_not_all_where_another_one_of_its_run_has_units():
+    dispatcher = Dispatcher()
+    machine = run(dispatcher, TaskSpec(), TaskSpec(pools=("a",), upstreams=(0,)))
+    assert taken(dispatcher) == (1, [0])
+    assert dispatcher.is_drained()
+    machine.ok(0, None)
+    assert not dispatcher.is_drained()
+    assert taken(dispatcher) == (1, [1])
+
+
 def test_many_priorities_do_not_pile_up():
     dispatcher = Dispatcher()
     for priority in range(100):
