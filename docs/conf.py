@@ -28,6 +28,7 @@ html_title = "Scattersphere"
 html_static_path = ["_static"]
 html_css_files = ["pictures.css"]
 html_show_copyright = False
+smartquotes = False  # "--at" of a help text is no dash
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"

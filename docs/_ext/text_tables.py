@@ -10,6 +10,9 @@ from docutils import nodes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+MANY = 4
+"""Columns that do not fit on a phone."""
+
 
 def table(
     widths: Sequence[int],
@@ -17,20 +20,26 @@ def table(
     rows: Iterable[Sequence[str]],
     code: frozenset[int] = frozenset({0}),
 ) -> nodes.table:
-    """Return a table. `widths` are shares of the page; the columns in `code` are set as code."""
+    """Return a table. `widths` are shares of the page; the columns in `code` are set as code.
+
+    One of many columns is a list on a phone: `pictures.css` looks for the classes.
+    """
     group = nodes.tgroup("", *(nodes.colspec(colwidth=width) for width in widths), cols=len(widths))
-    group += nodes.thead("", _row([nodes.Text(cell)] for cell in head))
+    group += nodes.thead("", _row(head, ([nodes.Text(cell)] for cell in head)))
     group += nodes.tbody(
         "",
         *(
             _row(
-                [nodes.literal(text=cell)] if column in code else list(_inline(cell))
-                for column, cell in enumerate(row)
+                head,
+                (
+                    [nodes.literal(text=cell)] if column in code else list(_inline(cell))
+                    for column, cell in enumerate(row)
+                ),
             )
             for row in rows
         ),
     )
-    return nodes.table("", group)
+    return nodes.table("", group, classes=["stacked"] if len(head) >= MANY else [])
 
 
 _CODE = re.compile(r'(`[^`]+`|\{.*\}|"[^"]*")')
@@ -45,5 +54,11 @@ def _inline(cell: str) -> Iterator[nodes.Node]:
             yield nodes.Text(part)
 
 
-def _row(cells: Iterable[Sequence[nodes.Node]]) -> nodes.row:
-    return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", *cell)) for cell in cells))
+def _row(head: Sequence[str], cells: Iterable[Sequence[nodes.Node]]) -> nodes.row:
+    return nodes.row(
+        "",
+        *(
+            nodes.entry("", nodes.paragraph("", "", *cell), classes=[f"of-{name.lower()}"] if name else [])
+            for name, cell in zip(head, cells, strict=True)
+        ),
+    )
