@@ -65,6 +65,20 @@ class FailInThread(RunnableTask):
         raise OddError("in a thread")
 
 
+class NoNumber:
+    """To be awaited; raises in C code, which has no frame."""
+
+    def __await__(self):
+        return map(int, ["no number"])
+
+
+class FailWithoutFrame(RunnableTask):
+    """Return what raises when the engine awaits it."""
+
+    def run(self, context):
+        return NoNumber()
+
+
 class Wait(RunnableTask):
     """Wait until cancelled."""
 
@@ -72,7 +86,7 @@ class Wait(RunnableTask):
         await anyio.sleep_forever()
 
 
-CLASSES = [Add, Fail, FailInThread, Wait]
+CLASSES = [Add, Fail, FailInThread, FailWithoutFrame, Wait]
 
 
 def build(*tasks, **more):
@@ -148,6 +162,16 @@ async def test_a_run_that_failed_is_raised_with_what_its_task_has_raised(server,
     assert {frame.filename for frame in frames} == {__file__}, "only the user's own frames"
     with pytest.raises(RunFailedError):
         error.run.raise_if_failed()
+
+
+async def test_what_the_interpreter_raises_at_our_call_of_a_body_shows_no_line_of_ours(server):
+    with pytest.raises(RunFailedError) as raised:
+        await server.run_task("FailWithoutFrame")
+    run = raised.value.run
+    assert run.failures["FailWithoutFrame"].__traceback__ is None
+    (line,) = run.logs()
+    assert line.message == "ValueError: invalid literal for int() with base 10: 'no number'"
+    assert "attempts.py" not in run.explain()
 
 
 async def test_the_first_failure_is_the_cause_and_the_others_are_counted(server):

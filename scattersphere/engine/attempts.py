@@ -475,7 +475,7 @@ class AttemptRunner:
 
     def _fail_with_traceback(self, attempt: Attempt, exc: BaseException) -> None:
         try:
-            self.fail(attempt, exc, format_failure(exc))
+            self.fail(attempt, exc, format_failure(exc, of_body=True))
         except BaseException as defect:  # noqa: BLE001 - what comes here is a defect of ours
             self._crash_with(attempt, defect)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
-from scattersphere.logs.frames import is_engine_file, logical_names
+from scattersphere.logs.frames import logical_names, without_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,17 +43,18 @@ class Failure:
         return f"{self.type}: {self.message}" if self.message else self.type
 
 
-def format_failure(exc: BaseException) -> str:
+def format_failure(exc: BaseException, *, of_body: bool = False) -> str:
     """Return the traceback of `exc` as text, for the log of a run; no newline at its end.
 
-    The engine's own frames are left out, unless there are no others. Source lines come through
+    The engine's own frames are left out, unless there are no others; of a body's failure even then: the
+    interpreter has raised it at the line that calls the body. Source lines come through
     linecache, and so from the snapshot of the version that ran. Module names are logical ones.
     Causes, notes and exception groups are shown as Python shows them. Never raises, whatever the
     exception's methods do, and never returns more than `FAILURE_LIMIT` characters.
     """
     try:
         shown = traceback.TracebackException.from_exception(exc)
-        _keep_user_frames(shown)
+        _keep_user_frames(shown, of_body=of_body)
         parts = [shorten(_LEFT_OUT.sub(r"... \1", part), PART_LIMIT) for part in shown.format()]
         text = "".join(parts).rstrip("\n")
     except BaseException:  # noqa: BLE001 - it may be raised by a user's code
@@ -106,20 +107,23 @@ def is_from_file(exc: BaseException, ending: str) -> bool:
         return False
 
 
-def _keep_user_frames(top: traceback.TracebackException) -> None:
+def _keep_user_frames(top: traceback.TracebackException, *, of_body: bool) -> None:
     """Cut the stacks of an exception, its causes and its members, in place."""
     todo: list[traceback.TracebackException | None] = [top]
     while todo:
         shown = todo.pop()
         if shown is None:
             continue
-        shown.stack = _cut(shown.stack)
+        # Without a stack the standard library leaves out the line "Traceback" too.
+        shown.stack = _cut(shown.stack, of_body=of_body) or cast("Any", None)
         todo += (shown.__cause__, shown.__context__, *(shown.exceptions or ()))
 
 
-def _cut(stack: Iterable[traceback.FrameSummary]) -> traceback.StackSummary:
-    frames = list(stack)
-    users = [frame for frame in frames if not is_engine_file(frame.filename)] or frames
+def _cut(stack: Iterable[traceback.FrameSummary], *, of_body: bool) -> traceback.StackSummary:
+    frames = list(stack or ())
+    users = without_engine(frames)
+    if not users and not of_body:
+        users = frames
     if len(users) > STACK_LIMIT:
         half = STACK_LIMIT // 2
         left_out = traceback.FrameSummary(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import itertools
 import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from scattersphere.registry.modules.namespace import logical
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from traceback import FrameSummary
     from types import FrameType
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -22,6 +26,7 @@ _LIBRARIES: tuple[str, ...] = tuple(
     for folder in [sysconfig.get_path(key)]
     if folder is not None
 )
+_PLUMBING = tuple(f"{Path(str(module.__file__)).parent}/" for module in (anyio, concurrent.futures))
 _DEEPEST = 10_000
 """Frames looked at: a place is wanted at once, also of a body that recurses without end."""
 
@@ -34,6 +39,26 @@ def logical_names(text: str) -> str:
 def is_engine_file(filename: str) -> bool:
     """Whether a source file is the engine's. Stock tasks and extras count as a user's code."""
     return filename.startswith(_ENGINE) and not filename.startswith(_NOT_ENGINE)
+
+
+def is_between(filename: str) -> bool:
+    """Whether a source file is that of a library through which a thread has the loop do something."""
+    return filename.startswith(_PLUMBING)
+
+
+def without_engine(frames: Iterable[FrameSummary]) -> list[FrameSummary]:
+    """Leave out the engine's frames, and those of libraries through which it calls itself."""
+    kept: list[FrameSummary] = []
+    between: list[FrameSummary] | None = None
+    for frame in frames:
+        if is_engine_file(frame.filename):
+            between = []
+        elif between is not None and is_between(frame.filename):
+            between.append(frame)
+        else:
+            kept += (*(between or ()), frame)
+            between = None
+    return [*kept, *(between or ())]
 
 
 def user_place(frame: FrameType | None) -> str:

@@ -13,7 +13,7 @@ import attrs
 
 from scattersphere import errors
 from scattersphere.logs.failures import FAILURE_LIMIT, format_failure, shorten, text_of
-from scattersphere.logs.frames import is_engine_file
+from scattersphere.logs.frames import is_between, is_engine_file
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -69,17 +69,22 @@ def kept_error(exc: BaseException, text: str, *, is_freed: bool) -> BaseExceptio
     The engine's frames are taken off the traceback of the host's own.
     """
     if not is_freed:
-        own = _user_traceback(exc.__traceback__)
-        return exc.with_traceback(own) if own is not None else exc
+        return exc.with_traceback(_user_traceback(exc.__traceback__))
     stand_in = RemoteFailure.of(exc, text).rebuild()
     stand_in.add_note(text)
     return stand_in
 
 
 def _user_traceback(trace: TracebackType | None) -> TracebackType | None:
-    while trace is not None and is_engine_file(trace.tb_frame.f_code.co_filename):
+    users = trace
+    while trace is not None:
+        filename = trace.tb_frame.f_code.co_filename
+        if is_engine_file(filename):
+            users = trace.tb_next
+        elif not is_between(filename):
+            break
         trace = trace.tb_next
-    return trace
+    return users
 
 
 def _nearest(known: list[type[BaseException]]) -> tuple[type[BaseException], ...]:

@@ -237,7 +237,7 @@ class _PlainBody:
 
 def failed(exc: BaseException) -> Outcome:
     """Return the outcome of a call that raised `exc`."""
-    return Outcome(OutcomeKind.EXCEPTION, error=exc, traceback=format_failure(exc))
+    return Outcome(OutcomeKind.EXCEPTION, error=exc, traceback=format_failure(exc, of_body=True))
 
 
 def outcome_of(exc: BaseException, attempt: BodyContext) -> Outcome:

@@ -62,6 +62,12 @@ def test_frames_of_the_engine_are_shown_when_there_are_no_others():
     assert "logs/runlog.py" in format_failure(exc)
 
 
+def test_of_a_body_they_are_left_out_even_then():
+    exc = caught(RunLog.append, None, 20, "x")
+    exc.__traceback__ = exc.__traceback__.tb_next
+    assert format_failure(exc, of_body=True) == f"AttributeError: {exc}"
+
+
 def test_causes_contexts_notes_and_groups_are_shown():
     def body():
         try:
