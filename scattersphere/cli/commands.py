@@ -88,7 +88,7 @@ def cli() -> None:
 
 
 @cli.command(epilog=EXIT_CODES)
-@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
+@click.argument("file", type=click.Path(allow_dash=True))  # a job of a server may be called like a folder
 @PARAMS
 @click.option(
     "--trace", type=click.Path(dir_okay=False, path_type=Path), help="Write the timeline; Perfetto opens it."
@@ -155,7 +155,11 @@ def completion(shell: str) -> None:
 @cli.command()
 @click.argument("name")
 @click.option(
-    "--in", "parent", type=click.Path(file_okay=False, path_type=Path), default=".", help="Where; else here."
+    "--in",
+    "parent",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=".",
+    help="The folder to make it in. Defaults to the current one.",
 )
 @AS_JSON
 def new(name: str, parent: Path, *, as_json: bool) -> None:

@@ -77,7 +77,7 @@ def graph(file: str, form: str) -> None:
 
 
 @click.command(name="next", epilog=EXIT_CODES)
-@click.argument("file", type=FILE)
+@click.argument("file", type=click.Path(allow_dash=True))
 @click.option(
     "-n", "count", type=click.IntRange(1, 1000), default=5, help="How many times of each; defaults to 5."
 )

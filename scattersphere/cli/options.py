@@ -15,7 +15,11 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, one 
 
 def fail(exc: Exception) -> NoReturn:
     """End with the message of an error and the code 3, without a traceback."""
-    sys.stderr.write(make_block(f"scattersphere: {exc}") + "\n")
+    if isinstance(exc, OSError) and exc.filename is not None and exc.strerror:
+        words = f"{exc.filename}: {exc.strerror}"  # as `run` says it, without the number
+    else:
+        words = str(exc)
+    sys.stderr.write(make_block(f"scattersphere: {words}") + "\n")
     raise SystemExit(3)
 
 

@@ -127,6 +127,8 @@ def test_graph_of_a_wrong_file_says_what_is_wrong(folder):
     assert (done.returncode, done.stdout) == (3, "")
     assert "1:2  name  must be a string" in done.stderr
     assert "Traceback" not in done.stderr
+    missing = call(folder, "graph", "nix.json")
+    assert (missing.returncode, missing.stderr) == (3, "scattersphere: nix.json: No such file or directory\n")
 
 
 def test_schema_with_a_bundle_knows_the_arguments_of_its_tasks(folder):

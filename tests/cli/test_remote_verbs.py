@@ -102,8 +102,8 @@ def test_a_wrong_command_line_is_2_and_says_what_is_meant(tmp_path, monkeypatch)
         (["runs"], "no server has its socket in .scattersphere; give --at HOST:PORT or --state DIR"),
         (["status", "--at", "x:1"], "run is missing: the number of a run"),
         (["status", "--at", "x:1", "7", "--run", "8"], "run is given twice"),
-        (["status", "--at", "x:1", "--run", "seven"], "run must be a integer"),
-        (["runs", "--at", "x:1", "limit=many"], "limit must be a integer"),
+        (["status", "--at", "x:1", "--run", "seven"], "run must be an integer"),
+        (["runs", "--at", "x:1", "limit=many"], "limit must be an integer"),
         (["runs", "--at", "x:1", "--in-state", "dead"], "'dead' is not one of"),
         (["define", "--at", "x:1"], "define takes one FILE, or - for standard input"),
     ]:
@@ -262,6 +262,7 @@ def test_serve_without_an_address_is_asked_from_the_same_folder(served):
     wrong = shell(folder, "validate", "--state", state, "-", status=3, given=job("hi", "Gret")).stdout
     assert "did you mean" in wrong
 
+    (folder / "hi").mkdir()  # a job may be called like a folder here
     told = shell(folder, "run", "--state", state, "hi").stdout
     assert "log hi#1 only INFO greeting x" in told
     assert told.endswith("run: 1\nstate: succeeded\nresults.only: hello x\n")
@@ -295,6 +296,7 @@ def test_next_and_schema_ask_a_server_where_one_is_named(served):
     for one in (timed, json.loads(job("idle"))):
         shell(folder, "define", "-", given=json.dumps(one))
     there = ("--state", ".scattersphere")
+    (folder / "timed").mkdir()
     told = shell(folder, "next", "timed", *there, "-n", 2).stdout.splitlines()
     assert [line for line in told if not line.startswith(" ")] == [
         "early: at 02:30 every day (Europe/Berlin)",
