@@ -7,6 +7,7 @@ import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE
 
 from scattersphere.remote import DisconnectedError, RemoteError, connect
 from scattersphere.remote import client as clients
@@ -118,7 +119,13 @@ def hurried(monkeypatch, code):
     monkeypatch.setattr(clients, "LINE_LIMIT", 300_000)
 
 
-async def ask_twice(address, patience):
+async def ask_twice(address, patience, monkeypatch):
+    stream = await clients._dial(address, None)
+
+    async def dialled(*_):  # beside the patience, which is for the words of the server here
+        return stream
+
+    monkeypatch.setattr(clients, "_dial", dialled)
     async with connect(address, token="ss1_x", patience=patience) as client:
         await client.call("runs")
         await client.call("runs")
@@ -126,11 +133,11 @@ async def ask_twice(address, patience):
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("name", "said", "code"), CASES, ids=[name for name, _, _ in CASES])
-async def test_whatever_a_server_says_is_an_error_in_words(name, said, code, hurried):
-    patience = 0.3 if code == "timeout" else 10
+async def test_whatever_a_server_says_is_an_error_in_words(name, said, code, hurried, monkeypatch):
+    patience = 0.3 if code == "timeout" else PATIENCE
     async with Hostile(said) as address:
         with pytest.raises(DisconnectedError) as caught:
-            await ask_twice(address, patience)
+            await ask_twice(address, patience, monkeypatch)
     assert caught.value.code == code
     assert str(caught.value).isprintable()
 
