@@ -674,3 +674,12 @@ async def test_a_notification_that_fails_again_and_again_waits_for_the_poll(tmp_
             await anyio.wait_all_tasks_blocked()
         await watcher.aclose()
     assert len(made) == 2
+
+
+async def test_a_server_that_was_entered_listens_to_its_roots_and_is_at_rest(tmp_path):
+    (tmp_path / "a.py").write_text(task(1))
+    async with live(tmp_path) as here:
+        watcher = here.server._bundles.watcher
+        assert watcher is not None
+        assert str(tmp_path) in watcher._folders
+        assert not any(entry.stale for entry in watcher._entries.values())

@@ -220,6 +220,8 @@ class BundleFolders:
                 self._watch(path, name, root, seen)
             if self.watcher is not None:
                 self.watcher.add(root, listing)
+        if self.watcher is not None:
+            await self.watcher.listens()
 
     async def aclose(self) -> None:
         """Watch nothing any more."""

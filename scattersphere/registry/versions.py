@@ -81,8 +81,8 @@ def _note_what_it_wrote(version: BundleVersion) -> None:
             f"code {WROTE} {shown_names(wrote)} beside itself, in the private copy of {version}, which is deleted when "
             f"the version is released: write to a folder of your own"
         )
-        version.notes = (*version.notes, note)
         _log.warning("bundle %r: %s", version.bundle, note)
+        version.notes = (*version.notes, note)  # last: who sees it finds it in the log, too
 
 
 def _delete(version: BundleVersion, store: SnapshotStore) -> None:

@@ -37,6 +37,9 @@ _log = logging.getLogger("scattersphere.registry")
 BEGIN_AGAIN_PAUSE = 1.0
 """Seconds between two failures of the notification below which only the next poll begins it again."""
 
+FIRST_LOOKS = 3
+"""One may be under way when a thing is added, one finds where to listen, and one what happened before that."""
+
 POLL_SHARE = 1 / 250
 """The part of one core that the poll may take: what is watched in great numbers is looked at less often."""
 
@@ -110,6 +113,7 @@ class Watcher:
         self._failed_at = -math.inf
         self._told: set[str] = set()
         self._wake = anyio.Event()
+        self._looked = anyio.Event()
         self._notifier_new = anyio.Event()
         self._polled_at = -math.inf
         self._poll_pause = delays.poll
@@ -173,6 +177,13 @@ class Watcher:
         spawn(self._main(), "scattersphere.watching")
         await self._begun.wait()
 
+    async def listens(self) -> None:
+        """Wait until all that was added is listened to, and has been looked at since."""
+        for _ in range(FIRST_LOOKS):  # and no more: what is written all the time is stale all the time
+            if self._ended.is_set() or not any(entry.stale for entry in self._entries.values()):
+                return
+            await self._looked.wait()
+
     async def aclose(self) -> None:
         """End the task and the thread, and give the descriptor back."""
         self._closed = True
@@ -193,6 +204,8 @@ class Watcher:
                 while True:
                     await self._until_due()
                     await self._look()
+                    self._looked.set()
+                    self._looked = anyio.Event()
         except Exception:  # noqa: BLE001 - of ours: the host's loop, and on trio the place of all runs, must not suffer
             _log.exception("watching has failed and has ended; reload and register still work")
         finally:
@@ -200,6 +213,7 @@ class Watcher:
             self._group = None
             self._begun.set()
             self._ended.set()
+            self._looked.set()
 
     async def _until_due(self) -> None:
         due = self._polled_at + self._poll_pause if self._entries else math.inf
