@@ -41,6 +41,7 @@ SLOW: dict[str, str] = {
     "tests/contributing/test_adding.py::*_added_*": "a program with a copy of the package for each example",
     "tests/ext/test_dask.py::*": "a Dask cluster in processes",
     "tests/ext/test_dask_contract.py::*": "the same",
+    "tests/ext/test_dask_journal.py::*": "the same",
     "tests/ext/test_dask_far_away.py::*": "the same, in network namespaces",
     "tests/web/test_browser.py::*": "a browser for each window",
     "tests/web/test_serving.py::*sigterm*": "a server in a process",

@@ -119,6 +119,20 @@ class Handle(Protocol):
 class BackendHost(Protocol):
     """What the engine lends a backend. For any thread."""
 
+    @property
+    def instance(self) -> str:
+        """The name of this Server among all that there are and were."""
+        ...
+
+    @property
+    def journal(self) -> str:
+        """The id of the journal that runs are kept in, "" without one; known when the first call is started.
+
+        A backend whose calls outlive the Server makes sure that those of another `instance` with this journal have
+        ended, before it starts one: that Server has gone, and what it had begun begins again.
+        """
+        ...
+
     def soon(self, callback: Callable[..., object], *args: Any) -> None:
         """Call back on the loop's thread; never blocks.
 

@@ -206,6 +206,11 @@ class JobExecutor:
         if loop is not None:
             loop.soon(callback, *args)
 
+    @property
+    def journal(self) -> str:
+        """The id of the journal, "" without one (`BackendHost`)."""
+        return "" if self.recorder is None else self.identity
+
     def limit_changed(self, backend: Backend, limit: int | None) -> None:
         """Take note that a backend runs more or fewer calls at once from now on; for any thread."""
         self.soon(self._resize, backend, limit)

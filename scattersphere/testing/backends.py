@@ -17,6 +17,7 @@ where a promise is broken.
 from __future__ import annotations
 
 import contextvars
+import secrets
 import tempfile
 import threading
 import time
@@ -207,6 +208,9 @@ class Stage:
         """What the backend has said of its limit."""
         self.places: dict[str, str] = {}
         """Where calls were said to execute, by their names."""
+        self.instance: str = secrets.token_hex(4)
+        self.journal: str = ""
+        """No journal: what a check has begun ends with it."""
         self._loop = current_loop()
         self._count = 0
 

@@ -140,6 +140,12 @@ class _StageHost:
         self._known_as = known_as
         self.soon = host.soon
         self.note_where = host.note_where
+        self.instance = host.instance
+
+    @property
+    def journal(self) -> str:
+        """The id of the journal, once it is known."""
+        return self._host.journal
 
     def limit_changed(self, backend: Backend, limit: int | None) -> None:  # noqa: ARG002 - it is another to the engine
         """Pass on that it runs more or fewer calls from now on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import sys
 import threading
@@ -16,11 +17,14 @@ pytest.importorskip("distributed")
 
 import dask.config
 
+from scattersphere.abc import OutcomeKind
 from scattersphere.errors import MissingExtraError
-from scattersphere.ext.dask import lease
+from scattersphere.ext.dask import DaskBackend, lease
 from scattersphere.ext.dask.messages import HEAR, WIRE, Signal, Terms, client_of, key_of
 from scattersphere.ext.dask.scheduler import SchedulerSide
 from scattersphere.ext.dask.site import Site
+from scattersphere.testing.backends import Stage
+from scattersphere.testing.bodies import Echo
 
 CLIENT = "Client-engine-1"
 KEY = key_of("etl/load", CLIENT, 7)
@@ -139,6 +143,96 @@ async def test_an_engine_that_leaves_takes_all_that_it_has_with_it(side):
     side.remove_client(side.dask, CLIENT)
     assert side.dask.heard[-1] == ("w1", CLIENT, Signal.LEAVE)
     assert CLIENT not in side._watching
+
+
+OTHER = "Client-engine-2"
+
+
+@pytest.fixture
+async def taken(side):
+    """An engine has a call in a worker, another one in Dask's queue, and vanishes; another engine takes its journal."""
+    await side.greet(CLIENT)
+    assert await side.take_over(CLIENT, "journal", "first")
+    side.dask.clients[OTHER] = object()
+    await side.greet(OTHER)
+    side.dask.workers["w1"] = SimpleNamespace(processing=[])
+    welcome(side, "w1")
+    place(side, "w1")
+    side.queued = key_of("etl/load", CLIENT, 8)
+    side.dask.tasks[side.queued] = SimpleNamespace(key=side.queued, state="queued", who_wants={CLIENT})
+    side.taking = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(take_over, side)
+        with anyio.fail_after(PATIENCE):
+            while ("w1", CLIENT, Signal.LEAVE) not in side.dask.heard:
+                await anyio.lowlevel.checkpoint()
+        yield side
+        tasks.cancel_scope.cancel()
+
+
+async def take_over(side):
+    side.taking.append(await side.take_over(OTHER, "journal", "second"))
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_journal_is_taken_over_when_what_was_begun_with_it_has_ended(taken):
+    assert ("w1", CLIENT, Signal.LEAVE) in taken.dask.heard
+    assert not taken.taking
+    taken.say("w1", [(CLIENT, int(Signal.LEFT), b"")])
+    with anyio.fail_after(PATIENCE):
+        while not taken.taking:
+            await anyio.lowlevel.checkpoint()
+    assert taken.taking == [True]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_what_an_engine_that_was_superseded_has_sent_begins_nowhere(taken):
+    new = key_of("etl/load", CLIENT, 9)  # it comes only now: the line was cut, and is no more
+    for key in (taken.queued, new):
+        taken.dask.tasks[key] = SimpleNamespace(
+            key=key, state="processing", processing_on=SimpleNamespace(address="w1"), who_wants={CLIENT}
+        )
+        taken.transition(key, "waiting", "processing")
+        assert taken.dask.heard[-1] == ("w1", key, Signal.BAN)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_an_engine_that_was_superseded_is_refused(taken):
+    assert not await taken.take_over(CLIENT, "journal", "first")
+    taken.say("w1", [(CLIENT, int(Signal.LEFT), b"")])
+    assert await taken.take_over(CLIENT, "another journal", "third")
+
+
+async def test_an_engine_comes_again_with_another_client_and_beside_one_of_its_own(side):
+    for client in (CLIENT, OTHER):
+        await side.greet(client)
+        assert await side.take_over(client, "journal", "first")
+    assert not side._leaving
+    assert not side._expelled
+
+
+async def test_one_that_has_left_in_order_is_not_waited_for(side):
+    await side.greet(CLIENT)
+    assert await side.take_over(CLIENT, "journal", "first")
+    side.ask(CLIENT, "", Signal.LEAVE)
+    assert await side.take_over(CLIENT, "journal", "second")
+    assert not side._expelled
+
+
+class Alone(DaskBackend):
+    """A backend that has no scheduler."""
+
+    async def open(self, host):
+        self._host, self._io = host, asyncio.get_running_loop()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("end", ["cancel", "kill"])
+async def test_what_waits_for_a_scheduler_ends_when_it_is_asked_to(end):
+    async with Stage(lambda: Alone("tcp://nowhere:1")) as stage:
+        call = stage.start(Echo)
+        getattr(call.handle, end)()
+        assert (await call.outcome()).kind is OutcomeKind.CANCELLED
 
 
 def test_the_key_of_a_call_names_its_client() -> None:

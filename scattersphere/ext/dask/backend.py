@@ -95,6 +95,12 @@ class DaskBackend:
         self._met = ""
         """The id of the client that met the scheduler last."""
         self._fence = Fence("", 0.0, 0.0)
+        self._owns = False
+        """Whether the scheduler knows that the runs of the journal are ours, and nothing else of them executes."""
+        self._asks = False
+        """Whether it is being asked."""
+        self._comes_too_late = False
+        """Whether it has answered that the journal is another Server's by now."""
         self._again: asyncio.Event | None = None
         """Set when a scheduler that was lost is there again, the same one."""
         self._watch: asyncio.Task[None] | None = None
@@ -218,7 +224,7 @@ class DaskBackend:
             return
         if self._again is not None and fence.scheduler == self._fence.scheduler:
             self._again.set()
-        self._client, self._met, self._fence = client, client.id, fence
+        self._client, self._met, self._fence, self._owns = client, client.id, fence, False
         self._take_threads(threads)
         if self._watch is None:
             self._watch = asyncio.get_running_loop().create_task(self._keep_watch())
@@ -243,6 +249,27 @@ class DaskBackend:
         if unlike := Terms.here().unlike(there, who):
             raise ConnectionError(unlike)
         return int(threads), Fence(*fence)
+
+    async def _take_over(self, client: Any) -> None:
+        """Before the first call: fence off what another Server has begun with the same journal, and is gone."""
+        assert self._host is not None  # noqa: S101 - for type checkers
+        owns = None
+        with suppress(Exception):  # the scheduler is gone: it is asked again when there is one
+            owns = not self._host.journal or await client.scheduler.scattersphere_take_over(
+                client=client.id, journal=self._host.journal, engine=self._host.instance
+            )
+        self._asks = False
+        self._owns = bool(owns) and client is self._client
+        if owns is False:
+            self._comes_too_late = True
+            _log.error(
+                "another Server has taken over the journal of this one, and its runs on the Dask scheduler %s; "
+                "they begin no more tasks here: close this Server",
+                self._given.address,
+            )
+            self._set_limit(0)
+        elif owns or client is not self._client:
+            self._submit()
 
     async def _keep_watch(self) -> None:
         """Notice when the scheduler has gone, and look for it until it is there again."""
@@ -290,7 +317,8 @@ class DaskBackend:
                 return
 
     def _take_threads(self, threads: int) -> None:
-        self._set_limit(threads if self._fixed is None else self._fixed)
+        if not self._comes_too_late:
+            self._set_limit(threads if self._fixed is None else self._fixed)
 
     def _set_limit(self, limit: int) -> None:
         if limit != self.limit:
@@ -329,7 +357,12 @@ class DaskBackend:
 
     def _submit(self) -> None:
         """Hand to Dask what waits; those with equal needs at once, which costs it less."""
-        if self._client is None or self._closing:
+        if self._client is None or self._closing or not self._outbox:
+            return
+        if not self._owns:
+            if not self._asks:
+                self._asks = True
+                self.spawn(self._take_over(self._client))
             return
         ready: list[DaskHandle] = []
         while self._outbox:

@@ -100,7 +100,9 @@ class DaskHandle(Handle):
         return "" if self.ended else self._place
 
     def _ask_to_end(self) -> None:
-        if self.to_end is not None:
+        if not self.key:  # Dask was not given it yet, and may not be for long: there is no scheduler
+            self.end(Outcome(OutcomeKind.CANCELLED))
+        elif self.to_end is not None:
             self._backend.tell(self, self.to_end)
 
     # ---- on Dask's loop

@@ -53,6 +53,12 @@ class SchedulerSide(SchedulerPlugin):
         """BAN or HOLD, for calls that come to a worker."""
         self._watching: dict[str, asyncio.Event] = {}
         """By client: set when it leaves."""
+        self._owners: dict[str, tuple[str, set[str]]] = {}
+        """By journal: the engine that goes on with its runs, and the clients through which it does."""
+        self._superseded: set[str] = set()
+        """Engines whose journal another one has taken over."""
+        self._expelled: set[str] = set()
+        """Their clients: what they still send begins nowhere."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, scheduler: Any) -> None:
@@ -60,6 +66,7 @@ class SchedulerSide(SchedulerPlugin):
         self._scheduler = scheduler
         scheduler.handlers["scattersphere_greet"] = self.greet
         scheduler.handlers["scattersphere_watch"] = self.watch
+        scheduler.handlers["scattersphere_take_over"] = self.take_over
         scheduler.stream_handlers[ASK] = self.ask
         scheduler.stream_handlers[SAY] = self.say
 
@@ -76,15 +83,32 @@ class SchedulerSide(SchedulerPlugin):
         if formerly:
             self.remove_client(self._scheduler, formerly)
         self._watching.setdefault(client, asyncio.Event())
-        for workers in list(self._leaving.values()):
-            for worker, left in list(workers.items()):
-                await self._until_left(worker, left)
+        await self._until_all_left()
         here = Terms.here()
         # So long it may take until it is noticed here that nothing comes from an engine any more.
         silence = parse_timedelta(dask.config.get("distributed.comm.timeouts.tcp"))
         longest = max(lease.seconds(), self._longest) + lease.MARGIN
         fence = Fence(self._id, silence + longest, longest)
         return (here.wire, here.python, here.library), self._scheduler.total_nthreads, fence
+
+    async def take_over(self, client: str, journal: str, engine: str) -> bool:
+        """Let an engine go on with the runs of a journal, when nothing executes any more that another one had begun.
+
+        That one may be there still: its machine has stopped, or only the line to it is cut, and nobody was told. It
+        comes too late from now on. False for one that does.
+        """
+        if engine in self._superseded:
+            return False
+        owner, clients = self._owners.get(journal, (engine, set()))
+        if owner != engine:
+            self._superseded.add(owner)
+            for other in clients - {client}:
+                self._expelled.add(other)
+                self.remove_client(self._scheduler, other)
+            clients = set()
+        self._owners[journal] = engine, clients | {client}
+        await self._until_all_left()
+        return True
 
     async def watch(self, client: str) -> None:
         """Return when the engine leaves: until then the connection tells it that the scheduler is there."""
@@ -94,6 +118,11 @@ class SchedulerSide(SchedulerPlugin):
         """Take to the right worker what an engine says about a call."""
         if word == Signal.LEAVE:
             self.remove_client(self._scheduler, client)
+            self._owners = {
+                journal: (engine, left)
+                for journal, (engine, clients) in self._owners.items()
+                if (left := clients - {client})  # one that leaves in order keeps its journal for nobody
+            }
             return
         if key in self._losing:  # what is to be said is that it was lost, and when
             return
@@ -118,6 +147,22 @@ class SchedulerSide(SchedulerPlugin):
                 self._hear(worker, [(client, Signal.LEAVE, b"")])
             for worker in self._ends:
                 self._leaving[client][worker] = asyncio.Event()
+            for key, task in scheduler.tasks.items():  # Dask may not know yet that it has gone
+                if client_of(key) == client:
+                    self._ban(key, task)
+
+    def _ban(self, key: str, task: Any) -> None:
+        """Have a call that has not begun begin nowhere."""
+        self._notes[key] = Signal.BAN
+        worker = task.processing_on.address if task.state == "processing" else ""
+        if worker in self._workers:
+            self._hear(worker, [(key, Signal.BAN, b"")])
+
+    async def _until_all_left(self) -> None:
+        """Wait until nothing executes any more of engines that have gone."""
+        for workers in list(self._leaving.values()):
+            for worker, left in list(workers.items()):
+                await self._until_left(worker, left)
 
     async def _until_left(self, worker: str, left: asyncio.Event) -> None:
         """Wait until a worker has said so, or its lease is up: one that says nothing keeps nobody out for ever."""
@@ -188,7 +233,7 @@ class SchedulerSide(SchedulerPlugin):
         if not client:
             return
         if finish == "processing":
-            if key in self._placed:
+            if key in self._placed or client in self._expelled:
                 self._notes[key] = Signal.BAN
             note, worker = self._notes.get(key), self._scheduler.tasks[key].processing_on.address
             self._placed.setdefault(key, worker)
