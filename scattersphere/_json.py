@@ -45,6 +45,7 @@ class RawProblem:
     message: str
     suggestion: str | None = None
     offset: int | None = None
+    is_warning: bool = False
 
 
 class JsonTextError(ValueError):

@@ -206,6 +206,7 @@ class ServerParts:
         """Take the journal; raises `JournalBusyError` where another Server holds it, `JournalError`."""
         journal = self.options.journal
         from scattersphere.journal import SqliteJournal  # noqa: PLC0415 - sqlite3 is loaded where there is a journal
+        from scattersphere.journal.annotations import why_not_kept  # noqa: PLC0415 - as above
         from scattersphere.journal.values import ValueCodec  # noqa: PLC0415 - as above
 
         if isinstance(journal, str | os.PathLike):
@@ -222,6 +223,8 @@ class ServerParts:
             on_mended=self._journal_mended,
             on_crashed=self._crashed_by_restart,
         )
+        if self.options.results != "pickle":
+            self.jobs.why_not_kept = why_not_kept
         await self.durable.open()
         self.feed.life = self.executor.life
         self.history._open(self.durable.stored)  # noqa: SLF001 - nobody else may

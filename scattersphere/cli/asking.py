@@ -229,7 +229,8 @@ def _status(name: str, result: dict[str, Any]) -> int:
     """Return the exit code of a reply: scripts ask for it as they do where a job runs from a file."""
     if name in OUTCOMES and result.get("state") in UNSUCCESSFUL:
         return REFUSED
-    return INVALID if name == "validate" and result.get("problems") else 0
+    wrong = [problem for problem in result.get("problems", ()) if not problem.get("warning")]
+    return INVALID if name == "validate" and wrong else 0
 
 
 async def _follow_log(address: str, token: str | None, tls: Any, asked: Asked, since: int | str) -> None:

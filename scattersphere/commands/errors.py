@@ -110,6 +110,7 @@ def wire_problems(problems: Any) -> list[dict[str, Any]]:
             "column": problem.column,
             "message": problem.message,
             "suggestion": problem.suggestion,
+            "warning": problem.is_warning or None,
         }
         shown.append({name: value for name, value in members.items() if value is not None})
     return shown

@@ -259,7 +259,14 @@ def placed(definition: JobDefinition, problems: Sequence[RawProblem]) -> list[Pr
 
 def _placed(text: str, problems: Iterable[RawProblem]) -> list[Problem]:
     return [
-        Problem(show_path(problem.path), problem.message, line, column, problem.suggestion)
+        Problem(
+            show_path(problem.path),
+            problem.message,
+            line,
+            column,
+            problem.suggestion,
+            is_warning=problem.is_warning,
+        )
         for problem, line, column in locate(text, problems)
     ]
 
@@ -267,7 +274,12 @@ def _placed(text: str, problems: Iterable[RawProblem]) -> list[Problem]:
 def unplaced(problems: Iterable[RawProblem]) -> list[Problem]:
     """Make problems of what is wrong with something that has no text."""
     return [
-        Problem(path=show_path(problem.path), message=problem.message, suggestion=problem.suggestion)
+        Problem(
+            path=show_path(problem.path),
+            message=problem.message,
+            suggestion=problem.suggestion,
+            is_warning=problem.is_warning,
+        )
         for problem in problems
     ]
 

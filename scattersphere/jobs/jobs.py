@@ -28,6 +28,7 @@ from scattersphere.model.builder import JobBuilder, literal
 from scattersphere.model.definition import JobDefinition, TaskDefinition
 from scattersphere.model.frozen import FrozenDict, changed
 from scattersphere.model.problem import Problem
+from scattersphere.model.states import Durability
 from scattersphere.watching.watcher import in_thread
 
 if TYPE_CHECKING:
@@ -80,6 +81,9 @@ class Jobs(LiveMapping[str, JobDefinition]):
 
     stand_in: StandIn | None = None
     """Where tests put their fakes: it may answer differently each time, so no plan is kept while it is there."""
+
+    why_not_kept: Callable[[type], str | None] | None = None
+    """Says why the journal cannot keep the results of a task class, where there is a journal."""
 
     on_change: Callable[[str, JobDefinition | None], None] | None = None
     """Told of each definition that is taken up, replaced, or (None) forgotten, whoever asked for it."""
@@ -297,7 +301,8 @@ class Jobs(LiveMapping[str, JobDefinition]):
     def validate(self, definition: JobDefinition | JobBuilder | str | bytes) -> list[Problem]:
         """Return everything that is wrong with a definition, by itself and against the code here.
 
-        Of a text all problems have their places, in its order.
+        Of a text all problems have their places, in its order. With a journal there are warnings among them
+        (`Problem.is_warning`): of tasks whose results it cannot keep.
         """
         if isinstance(definition, str | bytes):
             try:
@@ -308,7 +313,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
         definition = definition_of(definition)
         read, problems = checked(definition)
         if read is not None:
-            problems += self._server_problems(read, problems)
+            problems += self._server_problems(read, problems, warn=True)
         return placed(definition, problems)
 
     async def avalidate(self, definition: JobDefinition | JobBuilder | str | bytes) -> list[Problem]:
@@ -321,14 +326,14 @@ class Jobs(LiveMapping[str, JobDefinition]):
             except DefinitionError as exc:  # it is no JSON
                 return list(exc.problems)
             job, told = reading.definition, reading.raw_problems
-            more = [] if job is None else await self._aserver_problems(job, told)
+            more = [] if job is None else await self._aserver_problems(job, told, warn=True)
             return await in_thread(lambda: reading.problems(more))
         definition = definition_of(definition)
         if not _is_large(definition):
             return self.validate(definition)
         read, problems = await in_thread(lambda: checked(definition))
         if read is not None:
-            problems += await self._aserver_problems(read, problems)
+            problems += await self._aserver_problems(read, problems, warn=True)
         return await in_thread(lambda: placed(definition, problems))
 
     async def sound(self, reading: DefinitionReading) -> JobDefinition:
@@ -354,21 +359,30 @@ class Jobs(LiveMapping[str, JobDefinition]):
 
     def _all_problems(self, reading: DefinitionReading) -> list[Problem]:
         job = reading.definition
-        return reading.problems(() if job is None else self._server_problems(job, reading.raw_problems))
+        more = () if job is None else self._server_problems(job, reading.raw_problems, warn=True)
+        return reading.problems(more)
 
-    def _server_problems(self, definition: JobDefinition, told: list[RawProblem]) -> list[RawProblem]:
+    def _server_problems(
+        self, definition: JobDefinition, told: list[RawProblem], *, warn: bool = False
+    ) -> list[RawProblem]:
         """Return what this Server has to say of a definition, right or wrong, that was not told before."""
-        return self._problems_with(self._find, definition, told)
+        return self._problems_with(self._find, definition, told, warn=warn)
 
-    async def _aserver_problems(self, definition: JobDefinition, told: list[RawProblem]) -> list[RawProblem]:
+    async def _aserver_problems(
+        self, definition: JobDefinition, told: list[RawProblem], *, warn: bool = False
+    ) -> list[RawProblem]:
         if not _is_large(definition):
-            return self._server_problems(definition, told)
-        return await self._with_code(definition, lambda find: self._problems_with(find, definition, told))
+            return self._server_problems(definition, told, warn=warn)
+        return await self._with_code(
+            definition, lambda find: self._problems_with(find, definition, told, warn=warn)
+        )
 
     def _problems_with(
-        self, find: Find, definition: JobDefinition, told: list[RawProblem]
+        self, find: Find, definition: JobDefinition, told: list[RawProblem], *, warn: bool
     ) -> list[RawProblem]:
         found = self._pool_problems(definition) + code_problems(definition, find, self._backends)
+        if warn and self.why_not_kept is not None:
+            found += _unkept(definition, find, self.why_not_kept)
         return untold(found, told)
 
     def plan(self, definition: JobDefinition) -> Plan:
@@ -479,3 +493,26 @@ def definition_of(given: object) -> JobDefinition:
             "make one with JobDefinition.loads(text), JobDefinition.load(path) or JobDefinition.build(name)"
         )
     return given
+
+
+def _unkept(definition: JobDefinition, find: Find, why: Callable[[type], str | None]) -> list[RawProblem]:
+    """Return warnings of results that no journal keeps: one for each task class, at the first task that has it."""
+    if definition.durability is Durability.NONE:
+        return []
+    found: list[RawProblem] = []
+    looked_at = set[tuple[str, str | None]]()
+    for name, task in definition.tasks.items():
+        if (task.task, task.bundle) in looked_at:
+            continue
+        looked_at.add((task.task, task.bundle))
+        try:
+            cls = find(task.task, task.bundle).cls
+        except ScattersphereError:  # which is said already
+            continue
+        if (reason := why(cls)) is not None:
+            words = (
+                f"the journal cannot keep its results ({reason}): after a restart they are made again where something "
+                'still reads them; return what has an exact form, or open the Server with results="pickle"'
+            )
+            found.append(RawProblem(("tasks", name, "task"), words, is_warning=True))
+    return found

@@ -343,6 +343,8 @@ _WRITE: dict[type, Callable[[_Tagger, Any, int], Any]] = {
     },
 }
 """What the tagged form holds besides JSON, enums and classes: exact types, no subclasses."""
+KEPT = frozenset(_WRITE) | _PLAIN
+"""Types of which every value has an exact form, unless one in it has none."""
 
 
 # ---- reading

@@ -21,9 +21,12 @@ class Problem:
     line: int | None = None
     column: int | None = None
     suggestion: str | None = None
+    is_warning: bool = False
+    """Whether the definition can be defined and started all the same."""
 
     def __str__(self) -> str:
         """Return the line that section 4 of the design shows."""
         where = f"{self.line}:{self.column}  " if self.line is not None else ""
         hint = f'; did you mean "{self.suggestion}"?' if self.suggestion else ""
-        return f"{where}{self.path or '(document)'}  {self.message}{hint}"
+        kind = "warning: " if self.is_warning else ""
+        return f"{where}{self.path or '(document)'}  {kind}{self.message}{hint}"

@@ -147,7 +147,8 @@ def problem_lines(error: Mapping[str, Any]) -> list[str]:
 def _problem(problem: Mapping[str, Any]) -> str:
     where = f"{problem['line']}:{problem['column']}  " if "line" in problem else ""
     hint = f'; did you mean "{problem["suggestion"]}"?' if "suggestion" in problem else ""
-    return f"  {where}{problem.get('path', '')}  {problem['message']}{hint}"
+    kind = "warning: " if problem.get("warning") else ""
+    return f"  {where}{problem.get('path', '')}  {kind}{problem['message']}{hint}"
 
 
 def _block(value: Any, name: str, width: int | None) -> list[str]:

@@ -274,6 +274,7 @@ _PROBLEM: dict[str, Any] = {
                     "path": {"type": "string"},
                     "message": {"type": "string"},
                     "suggestion": {"type": "string"},
+                    "warning": {"type": "boolean"},
                     "line": {"type": "integer"},
                     "column": {"type": "integer"},
                 },

@@ -8,8 +8,10 @@ import pytest
 from patience import PATIENCE
 from wire import TASKS, job, over_unix, until
 
-from scattersphere import Server
+from scattersphere import RunnableTask, Server
+from scattersphere.cli.asking import _status
 from scattersphere.remote import DisconnectedError, following
+from scattersphere.remote.render import problem_lines
 from scattersphere.testing import MemoryJournal
 
 pytestmark = pytest.mark.anyio
@@ -178,3 +180,26 @@ async def test_runs_that_only_the_journal_has_are_listed_looked_at_followed_and_
         assert (await client.ok("runs limit=2 cursor=2"))["runs"][0]["run"] == 1
         assert [row["run"] for row in (await client.ok("runs bad failed"))["runs"]][-1] == 2
         assert await client.code("status 99") == "no-such-run"
+
+
+class Odd(RunnableTask):
+    """Says that it returns what no journal keeps."""
+
+    def run(self, context) -> complex:
+        return 1j
+
+
+async def test_a_client_is_warned_of_results_that_the_journal_cannot_keep(tmp_path):
+    async with (
+        served(tmp_path, MemoryJournal(), tasks=[*TASKS, Odd]),
+        over_unix(str(tmp_path / "s")) as client,
+    ):
+        told = await client.ok("validate " + json.dumps(job("odd", "Odd")))
+        (problem,) = told["problems"]
+        assert problem["warning"] is True
+        assert "complex has no exact form" in problem["message"]
+        assert "warning: the journal cannot keep" in "".join(problem_lines(told))
+        assert _status("validate", told) == 0
+        wrong = json.dumps(job("odd", "Odd") | {"timeout": "soon"})
+        assert _status("validate", await client.ok(f"validate {wrong}")) != 0
+        assert await client.ok("define " + json.dumps(job("odd", "Odd")))
