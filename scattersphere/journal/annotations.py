@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import attrs
 
-from scattersphere.abc.values import RemoteValue
+from scattersphere.abc.ports import RemoteValue
 from scattersphere.journal.classes import is_data_class
 from scattersphere.journal.values import KEPT
 
