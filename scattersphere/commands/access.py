@@ -8,14 +8,8 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 import attrs
-
-from scattersphere.commands.errors import RequestError
-
-if TYPE_CHECKING:
-    from scattersphere.commands.table import CommandSpec
 
 PATTERN = re.compile(r"(?:(?:job|bundle):)?[A-Za-z0-9_.*?\[\]!-]{1,128}")
 """`job:GLOB`, `bundle:GLOB`, or `GLOB` for both."""
@@ -81,13 +75,3 @@ class Principal:
     def dropped(self, role: Role) -> Principal:
         """Return the same one with at most `role`."""
         return attrs.evolve(self, role=min(self.role, role, key=lambda each: each.rank))
-
-
-def check_right(principal: Principal, row: CommandSpec) -> None:
-    """Raise `RequestError` (`forbidden`) unless the principal may use a command at all."""
-    if principal.may_use(row.role, whole_server=row.whole_server):
-        return
-    what = f"the role {row.role}"
-    if row.role is None or principal.role.covers(row.role):
-        what = "rights on the whole server"
-    raise RequestError("forbidden", f"{row.name} needs {what}")

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +25,7 @@ from scattersphere.commands.errors import ListenError, RequestError
 from scattersphere.commands.limits import AuthBackoff, Limits
 from scattersphere.commands.paths import bundle_name, no_such_file
 from scattersphere.commands.tokens import TokenFile
+from scattersphere.engine.naming import naming_only
 from scattersphere.engine.run import Run
 from scattersphere.errors import NoSuchRunError, NotFoundError, ScattersphereError
 from scattersphere.jobs.history import bundle_of_task
@@ -139,6 +141,12 @@ class Gateway:
         if event.run is not None:
             return self.sees_run_of(principal, event.run, event.job or "")
         return event.job is None or principal.sees_job(event.job)
+
+    def telling(self, principal: Principal) -> AbstractContextManager[None]:
+        """Name no run that does not exist for a principal in what is told inside, as the holder of a place."""
+        if principal.unbounded:
+            return nullcontext()
+        return naming_only(partial(self.sees_run_of, principal))
 
     def sees_run_number(self, principal: Principal) -> Callable[[int], bool]:
         """Return a test for numbers of runs."""
@@ -347,7 +355,8 @@ class Context:
 
         Raises what the handler does, `JournalError` where the journal commits nothing.
         """
-        reply: Reply = await row.handler(self, **arguments)
+        with self.gateway.telling(self.principal):
+            reply: Reply = await row.handler(self, **arguments)
         if row.changes:
             await self.gateway.server.committed()
         return reply

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 import attrs
 
 from scattersphere._text import did_you_mean
-from scattersphere.commands.access import Role
+from scattersphere.commands.access import Principal, Role
 from scattersphere.commands.arguments import CommandArgument, arguments_of
 from scattersphere.commands.errors import RequestError
 
@@ -103,3 +103,13 @@ def unknown_command(name: str) -> RequestError:
     """Return the error for a name that is not in the table."""
     hint = did_you_mean(name, COMMANDS, quote="'") or "; type: help"
     return RequestError("unknown-command", f"no command {name[:32]!r}{hint}")
+
+
+def check_right(principal: Principal, row: CommandSpec) -> None:
+    """Raise `RequestError` (`forbidden`) unless the principal may use a command at all."""
+    if principal.may_use(row.role, whole_server=row.whole_server):
+        return
+    what = f"the role {row.role}"
+    if row.role is None or principal.role.covers(row.role):
+        what = "rights on the whole server"
+    raise RequestError("forbidden", f"{row.name} needs {what}")

@@ -6,6 +6,7 @@ from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from scattersphere.engine.naming import name_of
 from scattersphere.errors import BusyError
 from scattersphere.model.states import Overlap, RunState
 
@@ -131,5 +132,5 @@ class Admission:
 
 
 def _held(runs: Iterable[Execution]) -> str:
-    names = [f"{run.plan.job}#{run.id}" for run in islice(runs, NAMED + 1)]
+    names = [name_of(run.id, run.plan.job, f"{run.plan.job}#{run.id}") for run in islice(runs, NAMED + 1)]
     return f"held by {', '.join(names[:NAMED])}{' and others' if len(names) > NAMED else ''}"

@@ -15,6 +15,7 @@ import attrs
 
 from scattersphere._text import did_you_mean
 from scattersphere.errors import ArgumentError, NoSuchRunError
+from scattersphere.jobs.jobs import job_name_of
 from scattersphere.model.arguments import check_count, check_text
 from scattersphere.model.dicts import iso
 from scattersphere.model.states import RunState
@@ -270,9 +271,14 @@ def _record_of(stored: StoredRun, definition: JobDefinition | None) -> RunSummar
 
 
 def bundle_of_task(definition: JobDefinition) -> str | None:
-    """Return the bundle of the one task of a run of one task, which has the name of its class; else None."""
+    """Return the bundle of the one task of a run of one task; None for the run of a job.
+
+    The former has the path of its class for the name of its job and its task. A job may well have one task of its name.
+    """
     task: Any = definition.tasks.get(definition.name) if len(definition.tasks) == 1 else None
-    return None if task is None else task.bundle or ""
+    if task is None or job_name_of(task.task) != definition.name:
+        return None
+    return task.bundle or ""
 
 
 def _time(micros: int) -> dt.datetime:

@@ -477,10 +477,15 @@ def source_of(definition: JobDefinition) -> str:
 
 def job_of_task(found: TaskClass, args: Mapping[str, Any]) -> JobDefinition:
     """Return a job whose one task is of this class. The arguments are literal: a `$` in them means nothing."""
-    name = found.path.replace("<", "_").replace(">", "_")
+    name = job_name_of(found.path)
     literals = {key: literal(value) for key, value in args.items()}
     task = TaskDefinition(task=found.path, bundle=found.bundle, args=literals)
     return JobDefinition(name=name, tasks={name: task})
+
+
+def job_name_of(path: str) -> str:
+    """Return the name of the job that a run of one task is of, and of its task."""
+    return path.replace("<", "_").replace(">", "_")
 
 
 def definition_of(given: object) -> JobDefinition:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere.commands.access import Principal, Role, check_right
+from scattersphere.commands.access import Principal, Role
 from scattersphere.commands.errors import RequestError, wire_error
 from scattersphere.commands.handlers.session import PROTOCOLS
 from scattersphere.commands.limits import Bucket
-from scattersphere.commands.table import CommandSpec
+from scattersphere.commands.table import CommandSpec, check_right
 from scattersphere.remote.framing import Fault, Framer, Ignored, Line
 from scattersphere.remote.render import RENDERERS, as_json
 from scattersphere.remote.requests import NamedRequestError, Request, check_size, read_request

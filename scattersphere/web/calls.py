@@ -11,13 +11,13 @@ import anyio
 import attrs
 
 from scattersphere.commands import handlers
-from scattersphere.commands.access import Principal, check_right
+from scattersphere.commands.access import Principal
 from scattersphere.commands.arguments import read
 from scattersphere.commands.audit import named_object
 from scattersphere.commands.errors import RequestError, wire_error
 from scattersphere.commands.gateway import Context
 from scattersphere.commands.limits import Bucket
-from scattersphere.commands.table import COMMANDS, CommandSpec, Reply
+from scattersphere.commands.table import COMMANDS, CommandSpec, Reply, check_right
 from scattersphere.errors import ScattersphereError
 from scattersphere.web.streams import EventStreamResponse, Streams
 

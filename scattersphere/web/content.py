@@ -6,7 +6,9 @@ import datetime as dt
 import json
 import zoneinfo
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +25,12 @@ from scattersphere.model.states import RunState, TaskState
 from scattersphere.pictures.labels import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from scattersphere.engine.status import TaskStatus
     from scattersphere.jobs.history import RunSummary
     from scattersphere.model.logs import LogLine
+    from scattersphere.model.problem import Problem
 
 FAILED = frozenset({RunState.FAILED, RunState.CRASHED})
 _BAD = frozenset({TaskState.FAILED, TaskState.CRASHED})
@@ -51,6 +54,8 @@ class Taken:
     unresolved: Mapping[str, Any]
     schedules: list[Any]
     files: dict[Path, str]
+    telling: Callable[[], AbstractContextManager[None]]
+    """See `Gateway.telling`."""
 
 
 @attrs.frozen
@@ -82,10 +87,23 @@ class VisibleServer:
             ],
             jobs={name: server.definitions[name] for name in sorted(server.definitions) if sees(name)},
             bundles=[bundles[name] for name in sorted(bundles) if self.principal.sees_bundle(name)],
-            unresolved={job: lacks for job, lacks in server.unresolved.items() if sees(job)},
+            unresolved={job: self.lacks(job) for job in server.unresolved if sees(job)},
             schedules=[each for (job, _), each in server.schedules.items() if sees(job)],
             files=dict(server.problems) if self.principal.unbounded else {},
+            telling=partial(self.gateway.telling, self.principal),
         )
+
+    def lacks(self, job: str) -> tuple[Problem, ...]:
+        """Return what a job lacks of the code that is here; the words may suggest names of code that is hidden."""
+        found: tuple[Problem, ...] = tuple(self.server.unresolved.get(job, ()))
+        if self.principal.unbounded:
+            return found
+        return tuple(attrs.evolve(each, message="its code is not here", suggestion=None) for each in found)
+
+    def waits_for(self, run: Run) -> str:
+        """Return what a run waits for, and who has it if that may be told."""
+        with self.gateway.telling(self.principal):
+            return run.waits_for
 
 
 # ---- runs in lists
@@ -216,12 +234,14 @@ def overview(taken: Taken) -> dict[str, Any]:
     day = [run for run in runs if now - run.created_at < DAY]
     live = [run for run in runs if not run.state.ended]
     failed = [run for run in runs if run.state in FAILED]
+    with taken.telling():
+        active = [(run_row(run), what_now(run)) for run in live[:PAGE]]
     return {
         "running": sum(run.state not in WAITING for run in live),
         "waiting": sum(run.state in WAITING for run in live),
         "failed_day": sum(run.state in FAILED for run in day),
         "day": len(day),
-        "active": [(run_row(run), what_now(run)) for run in live[:PAGE]],
+        "active": active,
         "active_more": max(0, len(live) - PAGE),
         "failed": [(run_row(run), what_failed(run)) for run in failed[:8]],
         "problems": problems(taken),

@@ -342,7 +342,7 @@ class Pages:
             job=job,
             graph=Markup(picture),  # noqa: S704 - escaped where it is drawn
             text=job.dumps(),
-            lacks=look.server.unresolved.get(name, ()),
+            lacks=look.lacks(name),
             folder=self._gateway.job_folder is not None,
             schedules=[
                 (each.name, each.words())

@@ -169,7 +169,7 @@ def head_parts(look: VisibleServer, run: Run, query: Query) -> dict[str, Any]:
         "parent": run.parent,
         "params_short": [(name, shown_value(value)) for name, value in islice(run.params.items(), 2)],
         "could_not_start": run.counts.get(TaskState.UPSTREAM_FAILED, 0),
-        "waits_for": run.waits_for if run.state is RunState.QUEUED else "",
+        "waits_for": look.waits_for(run) if run.state is RunState.QUEUED else "",
         "looked_at": looked_at,
         "mapped": bool(looked_at and run.tasks.width(looked_at)),
     }

@@ -11,6 +11,7 @@ from wire import connected, served, until
 from scattersphere import RunnableTask
 from scattersphere.commands.table import COMMANDS
 from scattersphere.remote import Limits, Role
+from scattersphere.tasks import RunJob
 
 pytestmark = pytest.mark.anyio
 
@@ -114,6 +115,68 @@ async def test_what_is_hidden_is_in_no_reply_event_or_error_of_any_command(front
             said.append(message)
     assert HIDDEN not in json.dumps(said).lower()
     assert "Pub" in json.dumps(said)
+
+
+@pytest.mark.parametrize("output", ["json", "pretty", "table"])
+async def test_who_holds_what_a_run_waits_for_is_named_to_those_only_who_may_see_it(tmp_path, output):
+    """`explain` told "held by zzhidden#1/zzhidden", and `deregister require_idle` which runs needed a bundle."""
+
+    def taking(name, task):
+        return {"format": 1, "name": name, "tasks": {name: {"task": task, "pool": "db"}}}
+
+    async with served(tmp_path, pools={"db": 1}) as front:
+        front.tokens["nightly"] = front.file.create(
+            "nightly", Role.ADMIN, patterns=("job:nightly", "bundle:app")
+        )
+        async with front.client() as admin, front.client("nightly") as client:
+            for job in (taking(HIDDEN, "Forever"), taking("nightly", "Say")):
+                await admin.ok("define " + json.dumps(job))
+            for job in (HIDDEN, "nightly"):
+                run = (await admin.ok(f"start {job}"))["run"]
+            assert f"{HIDDEN}#1" in (await admin.ok(f"explain {run}"))["text"]
+            await client.send(f"output {output}", f"explain {run}", f"status {run}", "runs", "logs")
+            await client.send("deregister app require_idle=true", "quit")
+            said = b""
+            with suppress(anyio.EndOfStream):
+                while True:
+                    said += await client.stream.receive()
+    assert b"held by another run" in said, said.decode()
+    assert b"your token does not cover" in said
+    assert HIDDEN.encode() not in said
+
+
+async def test_a_job_with_one_task_of_its_own_name_is_no_run_of_a_task(tmp_path):
+    """Its runs were seen by who covered the bundle of the task and not the job, and by nobody else."""
+    async with served(tmp_path) as front:
+        for user, pattern in (("code", "bundle:app"), ("job", "job:nightly")):
+            front.tokens[user] = front.file.create(user, Role.VIEWER, patterns=(pattern,))
+        async with front.client() as admin, front.client("code") as code, front.client("job") as job:
+            nightly = {"format": 1, "name": "nightly", "tasks": {"nightly": {"task": "Say"}}}
+            await admin.ok("define " + json.dumps(nightly))
+            runs = [(await admin.ok(f"{line}"))["run"] for line in ("run nightly", "run-task Say")]
+            assert [row["run"] for row in (await job.ok("runs"))["runs"]] == runs[:1]
+            assert [row["run"] for row in (await code.ok("runs"))["runs"]] == runs[1:]
+            assert await code.code(f"status {runs[0]}") == "no-such-run"
+
+
+async def test_a_child_that_is_hidden_is_not_named_as_what_its_parent_waits_for(tmp_path):
+    async with served(tmp_path) as front:
+        patterns = ("job:nightly", "bundle:*")
+        front.tokens["nightly"] = front.file.create("nightly", Role.VIEWER, patterns=patterns)
+        front.server.register_tasks("std", [RunJob])
+        hidden = {"format": 1, "name": HIDDEN, "tasks": {"a": {"task": "Forever"}}}
+        nightly = {
+            "format": 1,
+            "name": "nightly",
+            "tasks": {"a": {"task": "RunJob", "args": {"job": HIDDEN}}},
+        }
+        async with front.client() as admin, front.client("nightly") as client:
+            for job in (hidden, nightly):
+                await admin.ok("define " + json.dumps(job))
+            await admin.ok("start nightly")
+            await until(lambda: len(front.server.runs) == 2)
+            assert f"waits for run 2 of {HIDDEN}" in (await admin.ok("explain 1"))["text"]
+            assert "waits for another run" in (await client.ok("explain 1"))["text"]
 
 
 async def test_lines_of_runs_of_tasks_that_are_gone_are_hidden_too(tmp_path):

@@ -266,6 +266,36 @@ async def test_what_a_token_does_not_cover_does_not_exist():
         read(await press(client, await client.get("/"), "/jobs/hidden/runs"), 404)
 
 
+async def test_what_is_seen_waits_for_names_nothing_that_is_hidden():
+    """The slot was "held by zzjob#1", and a job that lacked code "did you mean zzcode.Work2"."""
+    waiting = JobDefinition.build("night").task("a", "Work").done()
+    lacking = JobDefinition.build("nightly").task("a", "Zzcod").done()
+    async with Server(max_runs=1) as server:
+        furnish(server, JobDefinition.build("zzjob").task("zztask", "Hang").done(), waiting)
+        server.register_tasks("zzcode", [type("Zzcode", (Work,), {})])
+        server.define(lacking)
+        await server.start("zzjob")
+        await server.start("night")
+        assert "zzjob" in server.runs[2].waits_for
+        assert "Zzcode" in str(server.unresolved["nightly"])
+        seen, all_of_it = (browser(server, patterns=each) for each in (("job:night*", "bundle:app"), ()))
+        for path in (
+            "/",
+            "/jobs",
+            "/jobs/nightly",
+            "/runs",
+            "/runs/2",
+            "/api/v1/runs/2",
+            "/api/v1/runs/2/explain",
+        ):
+            page = await seen.get(path)
+            assert page.status_code == 200, path
+            assert not re.search("zzjob|zztask|zzcode\\b", page.text, re.IGNORECASE), path
+        assert "held by another run" in (await seen.get("/runs/2")).text
+        assert "zzjob#1" in (await all_of_it.get("/runs/2")).text
+        assert "Zzcode" in (await all_of_it.get("/jobs/nightly")).text
+
+
 async def test_no_text_of_a_user_or_a_task_becomes_part_of_a_page():
     job = JobDefinition(
         name="evil",

@@ -114,8 +114,8 @@ async def deregister(
     gateway, principal = context.gateway, context.principal
     bundle = gateway.bundle(principal, name)
     hidden = [run for run in bundle.runs if not gateway.sees_run_number(principal)(run)]
-    if force and hidden:
-        raise RequestError("forbidden", "runs need the bundle that your token does not cover", field="force")
+    if (force or require_idle) and hidden:
+        raise RequestError("forbidden", "runs need the bundle that your token does not cover", field="name")
     await gateway.server.deregister(name, force=force, require_idle=require_idle)
     return {"bundle": name}
 

@@ -15,6 +15,7 @@ from scattersphere.engine.machine.codes import (
     TASK_ENDED_FROM,
     UP_FOR_RETRY,
 )
+from scattersphere.engine.naming import name_of, names_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -47,8 +48,8 @@ class Waits:
     def of_run(self, execution: Execution) -> str:
         """Say what a run waits for; "" where it does not wait."""
         state = execution.machine.record.state
-        if execution.waits_for:
-            return execution.waits_for
+        if execution.waits_for:  # what its code lacks may suggest names of others' code
+            return execution.waits_for if names_all() else execution.waits_for.partition(":")[0]
         if execution.is_end_held:
             return _journal(execution)
         if state == RUN_QUEUED:
@@ -90,7 +91,13 @@ class Waits:
         machine, attempt = execution.machine, execution.live.get(unit)
         children = [] if attempt is None else [child for child in attempt.waits_for if not child.state.ended]
         if children:
-            return _listed((f"run {child.id} of {child.plan.job}" for child in children), len(children))
+            return _listed(
+                (
+                    name_of(child.id, child.plan.job, f"run {child.id} of {child.plan.job}")
+                    for child in children
+                ),
+                len(children),
+            )
         if unit in machine.record.lent:
             return f"{self._place(execution, unit)}, which it has lent"
         return "a resume, at a checkpoint" if unit in machine.record.held else ""
@@ -139,7 +146,8 @@ class Waits:
         execution = self._engine.running.get(queue.run_queue.ready.run_id)
         if execution is None or not queue.units:
             return "who waits for more"
-        return f"{execution.plan.job}#{execution.id}/{execution.label_of(queue.units[0])}, which needs more"
+        label = f"{execution.plan.job}#{execution.id}/{execution.label_of(queue.units[0])}"
+        return f"{name_of(execution.id, execution.plan.job, label)}, which needs more"
 
     def _held(self, limit: Limit | None) -> str:
         names = self._holders(limit)
@@ -155,9 +163,12 @@ class Waits:
                     continue
                 amount = 1 if limit is None else machine.ready.amount_of(unit, limit)
                 if amount:
-                    yield attempt.label if amount == 1 else f"{attempt.label} ({amount:,})"
+                    label = name_of(execution.id, execution.plan.job, attempt.label)
+                    yield label if amount == 1 else f"{label} ({amount:,})"
 
     def _cached(self, key: int, words: Callable[[], str]) -> str:
+        if not names_all():
+            return words()
         now = self._engine.clock()
         known = self._known.get(key)
         if known is None or not 0 <= now - known[0] < FRESH:
