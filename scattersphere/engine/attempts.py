@@ -571,12 +571,7 @@ class AttemptRunner:
             retryable=retryable,
         ):
             return
-        if failure is not None and attempt.unit not in execution.machine.record.stuck:
-            execution.note_failure(attempt, failure)
-            attempt.run_log.append_for(attempt, logging.ERROR, words)
-        if attempt.unit not in execution.machine.record.stuck:
-            ended = self._clock() if attempt.left_at is None else attempt.left_at
-            execution.mark(execution.ended, attempt.unit, ended)
+        self._note_end(attempt, kind, failure, words)
         self._forget(attempt)
         if attempt.own_log is not None:
             attempt.own_log = None
@@ -592,6 +587,19 @@ class AttemptRunner:
         if has_failed:
             self._host.observer.task_failed(attempt)
         self._host.commands.apply(execution, commands)
+
+    def _note_end(self, attempt: Attempt, kind: int, failure: Failure | None, words: str) -> None:
+        """Keep when an attempt ended and why it failed, unless it was given up before."""
+        execution, unit = attempt.execution, attempt.unit
+        if unit in execution.machine.record.stuck:
+            return
+        if failure is not None:
+            execution.note_failure(attempt, failure)
+            attempt.run_log.append_for(attempt, logging.ERROR, words)
+        elif kind == CANCELLED:
+            execution.failures.pop(unit, None)  # that of the attempt before it: this one has not failed
+        ended = self._clock() if attempt.left_at is None else attempt.left_at
+        execution.mark(execution.ended, unit, ended)
 
     def _forget(self, attempt: Attempt) -> None:
         execution = attempt.execution

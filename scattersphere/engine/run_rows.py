@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from scattersphere.logs.failures import Failure
 
 MICRO = 1_000_000
+MOVE_BYTES = 8
+MOVES_SPAN = 0.01
+"""Seconds by which the times of moves in one row may differ from the row's: much less than people see."""
 FIRST_IS_TIMEOUT, FAILING_FAST, FINALS_OVER, WITHHELD = 1, 2, 4, 8
 """The bits of `RunStateRow.flags`."""
 _MASK = (1 << STATE_BITS) - 1
@@ -160,7 +163,7 @@ class RunRows:
         `at_once` says that the machine knows of all successes: none is held back.
         """
         rows: list[Row] = [*self._log_rows()]
-        machine, execution = self._execution.machine, self._execution
+        machine = self._execution.machine
         outcomes, self._outcomes = self._outcomes, []
         successes, self.successes = self.successes, []
         spent = bool(outcomes or successes)
@@ -171,9 +174,7 @@ class RunRows:
         if self._written < len(moves):
             new = moves[self._written :]
             data = array("q", new).tobytes()
-            first = self.base + self._written
-            assert self._recorder.life is not None  # noqa: S101 - for type checkers
-            rows.append(MovesRow(execution.id, first, self._recorder.life.number, self._recorder.now(), data))
+            rows += self._move_rows(data)
             self._written = len(moves)
             if not (at_once and self._tells_all(successes, data[::8])):
                 self._noted.update([unit << STATE_BITS | SUCCEEDED for unit, _, _ in successes])
@@ -186,6 +187,33 @@ class RunRows:
         rows += [self._derived_step(task, machine.record.task_states[task]) for task in concluded]
         rows += self._state_rows(spent=spent)
         return rows
+
+    def _move_rows(self, data: bytes) -> list[MovesRow]:
+        """Return moves in one row, or in several where they happened at times that differ: starts wait for an end."""
+        journal, life = self._execution.journal, self._recorder.life
+        assert life is not None  # noqa: S101 - for type checkers
+        journal.stamp(self._recorder.host.clock())
+        place = first = self._written
+        end = first + len(data) // MOVE_BYTES
+        at, until = journal.mark(first)
+        pieces: list[tuple[int, float, int]] = []
+        while (place := min(until, end)) < end:
+            clock, until = journal.mark(place)
+            if clock - at > MOVES_SPAN:
+                pieces.append((first, at, place))
+                first, at = place, clock
+        pieces.append((first, at, end))
+        skip = self._written * MOVE_BYTES
+        return [
+            MovesRow(
+                self._execution.id,
+                self.base + start,
+                life.number,
+                self.micros(clock),
+                data[start * MOVE_BYTES - skip : stop * MOVE_BYTES - skip],
+            )
+            for start, clock, stop in pieces
+        ]
 
     def _tells_all(self, successes: Sequence[object], moves: bytes) -> bool:
         """Whether moves, of which these are the last bytes, are just those to `running`, and of these successes.

@@ -144,11 +144,12 @@ def _add_dropped(batch: Batch, row: DroppedRow) -> None:
 
 
 def _add_moves(batch: Batch, row: MovesRow) -> None:
-    """Put moves behind those of the batch that they follow: a task makes two or three, and a run is one row then."""
+    """Put moves behind those of the batch that they follow in time too: a task makes two, a quick run one row."""
     chains = batch.moves.setdefault(row.run, [])
     if chains:
         last = chains[-1][-1]
-        if last.life == row.life and last.first + len(last.moves) // MOVE_BYTES == row.first:
+        follows = last.life == row.life and last.first + len(last.moves) // MOVE_BYTES == row.first
+        if follows and row.at - chains[-1][0].at <= MOVES_SPAN:
             chains[-1].append(row)
             return
     chains.append([row])
@@ -192,6 +193,8 @@ _SIZED: dict[type, Callable[[Any], int]] = {
     LogRow: lambda row: len(row.data),
 }
 MOVE_BYTES = 8
+MOVES_SPAN = 10_000
+"""Microseconds that the moves of one row may lie apart: much less than people see."""
 ROW_BYTES = 100
 """Bytes of a row without what is in it, about."""
 

@@ -193,9 +193,9 @@ class EventNumbers:
 
     def time_of(self, place: int) -> float:
         """Return the clock of the move at `place` in the journal."""
-        return self._mark(place)[0]
+        return self.mark(place)[0]
 
-    def _mark(self, place: int) -> tuple[float, int]:
+    def mark(self, place: int) -> tuple[float, int]:
         """Return the clock of the move at `place`, and up to which place the same holds."""
         found = bisect.bisect_right(self._mark_starts, place)
         until = self._mark_starts[found] if found < len(self._mark_starts) else len(self.moves)
@@ -237,7 +237,7 @@ class EventNumbers:
                 number = place + 1 + offset
                 if number >= extra[0]:
                     break
-                clock, until = self._mark(place)
+                clock, until = self.mark(place)
                 stop = min(stop, until, place + extra[0] - number)
                 yield Moves(number, clock, place, stop)
                 place = stop

@@ -9,7 +9,7 @@ from scattersphere.errors import RunFailedError, RunStateError, TaskCrashedError
 from scattersphere.model.states import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from scattersphere.engine.execution import Execution
     from scattersphere.logs.failures import Failure
@@ -44,7 +44,7 @@ def result_of(execution: Execution, results: Mapping[str, Any]) -> Any:
 
 def failed_error(execution: Execution) -> RunFailedError:
     """Return the error for a run that did not succeed, with the first failure as its cause."""
-    units = sorted(_failed_units(execution), key=lambda unit: _ended(execution, unit))
+    units = failed_units(execution)
     words = f"run {execution.id} of {execution.plan.job} was {execution.state}"
     if execution.state in {RunState.FAILED, RunState.CRASHED}:
         words = f"run {execution.id} of {execution.plan.job} {execution.state}"
@@ -65,20 +65,18 @@ def exceptions_of(execution: Execution) -> dict[str, BaseException]:
     Of a map it is that of the instance that failed first.
     """
     found: dict[str, BaseException] = {}
-    for unit in sorted(_failed_units(execution), key=lambda unit: _ended(execution, unit)):
+    for unit in failed_units(execution):
         name = execution.plan.tasks[execution.machine.record.task_of(unit)].name
         if name not in found:
             found[name] = _exception(execution.failures[unit])
     return found
 
 
-def _failed_units(execution: Execution) -> Iterator[int]:
-    states = execution.machine.record.task_states
-    return (unit for unit in execution.failures if states[unit] in (FAILED, CRASHED))
-
-
-def _ended(execution: Execution, unit: int) -> float:
-    return execution.ended[unit] if unit < len(execution.ended) else 0.0
+def failed_units(execution: Execution) -> list[int]:
+    """Return the tasks and instances that have failed, in the order in which they did."""
+    states, ended = execution.machine.record.task_states, execution.ended
+    failed = (unit for unit in list(execution.failures) if states[unit] in (FAILED, CRASHED))
+    return sorted(failed, key=lambda unit: (ended[unit] if unit < len(ended) else 0.0, unit))
 
 
 _TEXT_ONLY: dict[str, type[Exception]] = {"TimeoutError": TimeoutError, "Crashed": TaskCrashedError}

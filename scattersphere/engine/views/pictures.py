@@ -20,6 +20,7 @@ from scattersphere.engine.machine.codes import (
     STATE_BITS,
     TASK_STATES,
 )
+from scattersphere.engine.views.outcome import failed_units
 from scattersphere.pictures.nodes import Node, Progress, node_of
 from scattersphere.pictures.notebook import run_html
 from scattersphere.pictures.timeline import AttemptBar, Band, Lasted, Span
@@ -93,7 +94,8 @@ def run_picture(execution: Execution, now: float) -> RunPicture:
         # What is tried again has failed this time.
         state = "failed" if found.state == "up_for_retry" else found.state
         rows.setdefault(task, []).append(AttemptBar(found.start - origin, until, state))
-    end = max((found.end for found in attempts), default=now) if ended else now
+    last = now if execution.ended_at is None else execution.ended_at
+    end = max((found.end for found in attempts), default=last) if ended else now
     nodes = run_nodes(execution)
     return RunPicture(
         title=f"run {execution.id} of {execution.plan.job}",
@@ -126,12 +128,7 @@ def run_page(execution: Execution, now: float) -> str:
 
 def _failures(execution: Execution) -> Iterator[tuple[str, str]]:
     """Name the tasks and instances that ended failed, each with its traceback."""
-    machine = execution.machine
-    for unit, failure in list(execution.failures.items()):
-        if str(TASK_STATES[machine.record.task_states[unit]]) in {"failed", "crashed"}:
-            index = machine.record.index_of(unit)
-            name = execution.plan.tasks[machine.record.task_of(unit)].name
-            yield name if index is None else f"{name}[{index}]", str(failure)
+    return ((execution.label_of(unit), str(execution.failures[unit])) for unit in failed_units(execution))
 
 
 def _merged(attempts: list[AttemptBar], *, mapped: bool) -> tuple[AttemptBar, ...]:
@@ -247,7 +244,8 @@ def _event(execution: Execution, found: _Slice, row: int, origin: float) -> dict
         name = planned.name if index is None else f"{planned.name}[{index}]"
         arguments = {"task": planned.definition.task, "attempt": found.attempt, "state": found.state}
         failure = execution.failures.get(found.unit)
-        if failure is not None and found.attempt == machine.record.attempts[found.unit]:
+        is_last = found.attempt == machine.record.attempts[found.unit]
+        if failure is not None and is_last and found.state != "succeeded":
             arguments["failure"] = str(failure)[:_SHOWN]
     return {
         "name": name,

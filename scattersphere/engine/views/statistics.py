@@ -128,7 +128,7 @@ def statistics(execution: Execution, now: float) -> RunStatistics:
         queued_at=execution.wall(execution.created_at),
         started_at=None if started is None else execution.wall(started),
         ended_at=None if ended is None else execution.wall(ended),
-        waiting=(until if started is None else started) - execution.created_at,
+        waiting=max(0.0, (until if started is None else started) - execution.created_at),
         running=0.0 if started is None else until - started,
         attempts=sum(found.attempts for found in tasks),
         states=states,
