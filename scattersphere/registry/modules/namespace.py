@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from scattersphere.registry.loader import undisturbed
 from scattersphere.registry.modules.code_cache import compiled
-from scattersphere.registry.modules.importlib_shims import SHIMMED, Shims
 from scattersphere.registry.modules.registrations import (
     CANARY,
     Canary,
     Forgetfulness,
     Registrations,
 )
+from scattersphere.registry.modules.shims import SHIMMED, Shims
 from scattersphere.registry.snapshots.layout import ModuleFile
 from scattersphere.undo import replace_item
 

@@ -1,0 +1,152 @@
+"""`importlib.metadata`, `importlib.resources` for a bundle: its own distributions, their entry points, its data."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.resources
+import re
+import sys
+from functools import reduce, wraps
+from importlib.metadata import Distribution, EntryPoint, EntryPoints, PathDistribution
+from typing import TYPE_CHECKING, Any
+
+from scattersphere.registry.modules.shim import Shim, VersionNames
+from scattersphere.registry.snapshots.layout import EXTENSION_SUFFIXES, normal_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_METADATA = re.compile(r"([^/]+)\.dist-info/METADATA")
+
+
+class MetadataShim(Shim):
+    """`importlib.metadata`, where `version("mylib")` means the copy of `mylib` that the bundle brings."""
+
+    def distribution(self, distribution_name: str) -> Distribution:
+        """Return the bundle's distribution of this name, else the host's."""
+        wanted = normal_name(distribution_name)
+        own = next((found for name, found in self._own() if name == wanted), None)
+        return own or importlib.metadata.distribution(distribution_name)
+
+    def distributions(self, **kwargs: Any) -> Iterator[Distribution]:
+        """Yield the bundle's distributions and those of the host that it does not bring itself."""
+        if kwargs:  # a search of one's own: `path=[...]`
+            yield from importlib.metadata.distributions(**kwargs)
+            return
+        own = dict(self._own())
+        yield from own.values()
+        for found in importlib.metadata.distributions():
+            if normal_name(found.metadata["Name"] or "") not in own:
+                yield found
+
+    def version(self, distribution_name: str) -> str:
+        """Return the version of a distribution."""
+        return self.distribution(distribution_name).version
+
+    def metadata(self, distribution_name: str) -> Any:
+        """Return the metadata of a distribution."""
+        return self.distribution(distribution_name).metadata
+
+    def requires(self, distribution_name: str) -> list[str] | None:
+        """Return what a distribution requires."""
+        return self.distribution(distribution_name).requires
+
+    def files(self, distribution_name: str) -> Any:
+        """Return the files of a distribution."""
+        return self.distribution(distribution_name).files
+
+    def entry_points(self, **params: Any) -> EntryPoints:
+        """Return the entry points of the bundle's distributions, and those of the host."""
+        entries = [entry for found in self.distributions() for entry in found.entry_points]
+        return EntryPoints(entries).select(**params)
+
+    def _own(self) -> Iterator[tuple[str, Distribution]]:
+        """Yield the distributions that the bundle brings and that really run: one with C code comes from the host."""
+        namespace = self._namespace
+        for file in namespace.digests:
+            match = _METADATA.fullmatch(file)
+            if match is not None:
+                found = BundleDistribution(namespace, match[1])
+                if found.runs():
+                    yield normal_name(match[1].partition("-")[0]), found
+
+
+class BundleDistribution(PathDistribution):
+    """A distribution that a bundle brings; its entry points load the bundle's modules."""
+
+    def __init__(self, namespace: VersionNames, stem: str) -> None:
+        super().__init__(namespace.folder / f"{stem}.dist-info")
+        self._namespace = namespace
+
+    @property
+    def entry_points(self) -> EntryPoints:
+        """The entry points, which load what the bundle has."""
+        return EntryPoints(BundleEntryPoint(entry, self._namespace) for entry in super().entry_points)
+
+    def runs(self) -> bool:
+        """Whether its modules are those that an import in the bundle gives; so too if it has none."""
+        names = [line.split(",")[0].strip('"') for line in (self.read_text("RECORD") or "").splitlines()]
+        tops = {
+            name.partition("/")[0].partition(".")[0]
+            for name in names
+            if name.endswith((".py", *EXTENSION_SUFFIXES))
+        }
+        return not tops or not tops.isdisjoint(self._namespace.own)
+
+
+class BundleEntryPoint(EntryPoint):
+    """An entry point of a bundle's distribution."""
+
+    _namespace: VersionNames
+
+    def __init__(self, entry: EntryPoint, namespace: VersionNames) -> None:
+        super().__init__(entry.name, entry.value, entry.group)
+        vars(self).update(_namespace=namespace, dist=entry.dist)
+
+    def load(self) -> Any:
+        """Return what it names, from the bundle's own modules if they have it."""
+        match = self.pattern.match(self.value)
+        if match is None:
+            raise ValueError(f"the entry point {self.name} = {self.value!r} names nothing that can be loaded")
+        module = self._namespace.shims.instead_of(importlib).import_module(match["module"])
+        return reduce(getattr, filter(None, (match["attr"] or "").split(".")), module)
+
+
+RESOURCE_FUNCTIONS = frozenset(
+    {
+        "contents",
+        "files",
+        "is_resource",
+        "open_binary",
+        "open_text",
+        "path",
+        "read_binary",
+        "read_text",
+    }
+)
+"""Functions of `importlib.resources` whose first argument may be the name of a package."""
+
+
+class ResourcesShim(Shim):
+    """`importlib.resources`, where `files("etl")` means the bundle's own `etl`."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(importlib.resources, name)
+        return self._wrapped(found) if name in RESOURCE_FUNCTIONS else found
+
+    def _wrapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        namespace = self._namespace
+
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            for key in ("anchor", "package"):  # the first parameter's name differs between versions
+                if key in kwargs:
+                    args = (kwargs.pop(key), *args)
+            if not args or args[0] is None:
+                # The module of the caller is meant; the standard library would find this one.
+                args = (sys._getframe(1).f_globals["__name__"], *args[1:])  # noqa: SLF001 - it looks there too
+            anchor = namespace.full(args[0]) if isinstance(args[0], str) else args[0]
+            return namespace.guarded(lambda: function(anchor, *args[1:], **kwargs))
+
+        return call
