@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from scattersphere.model.taskclass import TaskClass, TaskParameter
-    from scattersphere.registry.records import Bundle
 
 
 ROWS = 50
@@ -32,48 +31,6 @@ def task_words(path: str, task: TaskClass) -> str:
     # A class that is listed as `bundle:path` says there where it comes from.
     origin = "" if path.startswith(f"{task.bundle}:") else f"  [{task.bundle}]"
     return f"{path}({parameters}){origin}" + (f"  {task.summary}" if task.summary else "")
-
-
-def bundle_words(bundle: Bundle) -> list[str]:
-    """Return a bundle in a few lines: its current version first, then older ones, then what is wrong."""
-    count = len(bundle.tasks)
-    tasks = f"{count} task{'' if count == 1 else 's'}"
-    current = bundle.current
-    head = [
-        f"{bundle.name:12}",
-        f"{current.label if current else 'nothing loaded':20}",
-        f"{tasks:9}",
-        str(bundle.path or "classes of the host"),
-    ]
-    if bundle.loaded_at is not None:
-        head.append(f"loaded {bundle.loaded_at:%Y-%m-%d %H:%M:%S} UTC")
-    lines = ["  ".join(head)]
-    for version, runs in bundle.versions.items():
-        held = ", ".join(map(str, sorted(runs))) or "none"
-        lines.append(f"{'':12}  {version.label:20}  held by runs {held}")
-    if bundle.error is not None:
-        lines.append(f"{'':12}  error: {bundle.error.partition(chr(10))[0]}")
-    return lines + [f"{'':12}  warning: {warning}" for warning in bundle.warnings]
-
-
-class BundleListing(LiveMapping[str, "Bundle"]):
-    """The bundles by name: read-only, always up to date, readable in a REPL."""
-
-    def __init__(self, bundles: Mapping[str, Bundle]) -> None:
-        self._bundles = bundles
-
-    def __getitem__(self, name: str) -> Bundle:
-        return self._bundles[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(self._bundles))
-
-    def __len__(self) -> int:
-        return len(self._bundles)
-
-    def __repr__(self) -> str:
-        blocks = ["\n".join(bundle_words(bundle)) for bundle in list(self._bundles.values())]
-        return rows(blocks, "bundle")
 
 
 def rows(lines: list[str], what: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -10,11 +10,12 @@ from types import MappingProxyType
 
 import attrs
 
+from scattersphere._mapping import LiveMapping
 from scattersphere.errors import ConflictError
 from scattersphere.model.definition import JobDefinition
 from scattersphere.model.dicts import BundleDict  # noqa: TC001 - as its neighbours, whose classes attrs looks at
 from scattersphere.model.taskclass import TaskClass
-from scattersphere.registry.index import bundle_words
+from scattersphere.registry.index import rows
 from scattersphere.registry.modules.leaks import Leak
 from scattersphere.registry.modules.namespace import ModuleNamespace
 from scattersphere.registry.snapshots.snapshot import BundleKind, Snapshot, export_snapshot
@@ -190,3 +191,45 @@ class BundleEvent:
     """The paths that the version offers."""
     version: BundleVersion | None = attrs.field(default=None, eq=False, repr=False)
     """The version itself, for those who must take it up (`bundle-loaded`) or let go of it (`bundle-released`)."""
+
+
+def bundle_words(bundle: Bundle) -> list[str]:
+    """Return a bundle in a few lines: its current version first, then older ones, then what is wrong."""
+    count = len(bundle.tasks)
+    tasks = f"{count} task{'' if count == 1 else 's'}"
+    current = bundle.current
+    head = [
+        f"{bundle.name:12}",
+        f"{current.label if current else 'nothing loaded':20}",
+        f"{tasks:9}",
+        str(bundle.path or "classes of the host"),
+    ]
+    if bundle.loaded_at is not None:
+        head.append(f"loaded {bundle.loaded_at:%Y-%m-%d %H:%M:%S} UTC")
+    lines = ["  ".join(head)]
+    for version, runs in bundle.versions.items():
+        held = ", ".join(map(str, sorted(runs))) or "none"
+        lines.append(f"{'':12}  {version.label:20}  held by runs {held}")
+    if bundle.error is not None:
+        lines.append(f"{'':12}  error: {bundle.error.partition(chr(10))[0]}")
+    return lines + [f"{'':12}  warning: {warning}" for warning in bundle.warnings]
+
+
+class BundleListing(LiveMapping[str, Bundle]):
+    """The bundles by name: read-only, always up to date, readable in a REPL."""
+
+    def __init__(self, bundles: Mapping[str, Bundle]) -> None:
+        self._bundles = bundles
+
+    def __getitem__(self, name: str) -> Bundle:
+        return self._bundles[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._bundles))
+
+    def __len__(self) -> int:
+        return len(self._bundles)
+
+    def __repr__(self) -> str:
+        blocks = ["\n".join(bundle_words(bundle)) for bundle in list(self._bundles.values())]
+        return rows(blocks, "bundle")

@@ -26,12 +26,13 @@ from scattersphere.errors import (
 )
 from scattersphere.registry import pickling
 from scattersphere.registry.classes import host_version, origin
-from scattersphere.registry.index import BundleListing, TaskIndex
+from scattersphere.registry.index import TaskIndex
 from scattersphere.registry.records import (
     MANY_VERSIONS,
     Bundle,
     BundleEvent,
     BundleEventKind,
+    BundleListing,
     BundleVersion,
 )
 from scattersphere.registry.snapshots.scan import SourceLimits

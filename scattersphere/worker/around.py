@@ -10,9 +10,10 @@ import logging
 import pickle
 import sys
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from scattersphere.abc.around import NO_CARRIER, AttemptInfo, Carried, CarryingAround
+from scattersphere.logs.runlog import LoggedAttempt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -20,9 +21,22 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from scattersphere.abc.around import Around
-    from scattersphere.worker.body import BodyContext
 
 _log = logging.getLogger("scattersphere.around")
+
+
+class SurroundedAttempt(LoggedAttempt, Protocol):
+    """What a factory is told of an attempt."""
+
+    @property
+    def job(self) -> str:
+        """The name of the job."""
+        ...
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt of this task in this run."""
+        ...
 
 
 class Surroundings:
@@ -57,7 +71,7 @@ class Surroundings:
         return cls(_unpack(factories), carrier or NO_CARRIER)
 
     @contextmanager
-    def around(self, attempt: BodyContext) -> Iterator[None]:
+    def around(self, attempt: SurroundedAttempt) -> Iterator[None]:
         """Enter the context managers for an attempt, and leave them with what it has raised."""
         with ExitStack() as stack:
             for factory in self.factories:
@@ -70,7 +84,7 @@ class Surroundings:
                     stack.push(functools.partial(_leave, factory, manager))
             yield
 
-    def _info(self, attempt: BodyContext) -> AttemptInfo:
+    def _info(self, attempt: SurroundedAttempt) -> AttemptInfo:
         return AttemptInfo(
             run_id=attempt.run_id,
             job=attempt.job,

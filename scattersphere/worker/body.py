@@ -15,8 +15,8 @@ from scattersphere.abc.backend import Outcome, OutcomeKind
 from scattersphere.errors import NonRetryableError, TaskCancelled
 from scattersphere.logs.capture import end_prints
 from scattersphere.logs.failures import format_failure
-from scattersphere.logs.runlog import LoggedAttempt
 from scattersphere.model.states import TaskState
+from scattersphere.worker.around import SurroundedAttempt
 
 if TYPE_CHECKING:
     import logging
@@ -35,18 +35,8 @@ CHECK_ON_LOOP = (
 )
 
 
-class BodyContext(LoggedAttempt, Protocol):
+class BodyContext(SurroundedAttempt, Protocol):
     """What carrying out an attempt asks of its `TaskContext`: that of the engine, and that of a worker."""
-
-    @property
-    def job(self) -> str:
-        """The name of the job."""
-        ...
-
-    @property
-    def idempotency_key(self) -> str:
-        """The same for every attempt of this task in this run."""
-        ...
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:

@@ -42,6 +42,7 @@ class Shims:
 
     def __init__(self, namespace: VersionNames) -> None:
         self.modules: ModulesView = ModulesView(namespace)
+        """`sys.modules` as it is seen there."""
         self._namespace = namespace
         self._made: dict[str, ModuleType] = {}
 
