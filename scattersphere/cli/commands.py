@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 from scattersphere._version import own_version
 from scattersphere.cli.definitions import graph, next_times, schema, validate
 from scattersphere.cli.journaling import journal, show
-from scattersphere.cli.options import AS_JSON, PARAMS, fail
+from scattersphere.cli.options import AS_JSON, PARAMS, WORDS, fail
 from scattersphere.cli.reaching import reached, reaching
 from scattersphere.cli.serving import dev, serve, token
 from scattersphere.cli.verbs import groups
@@ -55,7 +55,8 @@ class _Commands(click.Group):
         if not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             from scattersphere._text import did_you_mean  # noqa: PLC0415 - as above
 
-            ctx.fail(f"no command {args[0]!r}{did_you_mean(args[0], self.list_commands(ctx))}")
+            near = did_you_mean(args[0], self.list_commands(ctx)) or "; --help lists them"
+            ctx.fail(f"no command {args[0]!r}{near}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -89,6 +90,7 @@ def cli() -> None:
 
 @cli.command(epilog=EXIT_CODES)
 @click.argument("file", type=click.Path(allow_dash=True))  # a job of a server may be called like a folder
+@WORDS
 @PARAMS
 @click.option(
     "--trace", type=click.Path(dir_okay=False, path_type=Path), help="Write the timeline; Perfetto opens it."
@@ -102,6 +104,7 @@ def cli() -> None:
 @AS_JSON
 def run(
     file: str,
+    words: dict[str, Any],
     params: dict[str, Any],
     *,
     trace: Path | None,
@@ -111,9 +114,10 @@ def run(
 ) -> None:
     """Register the bundles that FILE names, run the job in it, and show how it goes. - is standard input.
 
-    With --at or --state FILE is the name of a job of that server, which runs it. The first Ctrl-C cancels the run, the
-    second kills it.
+    Parameters of the run are written as KEY=TEXT or KEY:=JSON, with or without -p. With --at or --state FILE is the
+    name of a job of that server, which runs it. The first Ctrl-C cancels the run, the second kills it.
     """
+    params = {**words, **params}
     if where["address"] is not None or where["state_folder"] is not None:
         from scattersphere.cli.remote_run import run_at  # noqa: PLC0415 - see above
 
@@ -178,7 +182,7 @@ def new(name: str, parent: Path, *, as_json: bool) -> None:
         click.echo(f"made {path}")
     folder = shlex.quote(str(parent / name))
     click.echo(f"try: scattersphere run {folder}/{name}.json -p name=Ada")
-    click.echo(f"test: pytest {folder}")
+    click.echo(f"test: python -m pytest {folder}")
 
 
 cli.add_command(validate)

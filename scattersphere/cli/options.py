@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -15,12 +16,18 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, one 
 
 def fail(exc: Exception) -> NoReturn:
     """End with the message of an error and the code 3, without a traceback."""
-    if isinstance(exc, OSError) and exc.filename is not None and exc.strerror:
-        words = f"{exc.filename}: {exc.strerror}"  # as `run` says it, without the number
-    else:
-        words = str(exc)
+    words = os_error_words(exc, str(exc.filename)) if isinstance(exc, OSError) and exc.filename else str(exc)
     sys.stderr.write(make_block(f"scattersphere: {words}") + "\n")
     raise SystemExit(3)
+
+
+def os_error_words(exc: OSError, name: str) -> str:
+    """Say why a file cannot be read, and which one may be meant where it is a folder."""
+    words = f"{name}: {exc.strerror or exc}"
+    if isinstance(exc, IsADirectoryError):
+        found = sorted(each for each in Path(name).glob("*.json") if not each.name.endswith(".schema.json"))
+        words += f"; write the file in it: {found[0]}" if found else ""
+    return words
 
 
 def _parameter(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
@@ -42,6 +49,7 @@ def _parameter(context: click.Context, option: click.Parameter, given: tuple[str
     return params
 
 
+WORDS = click.argument("words", nargs=-1, callback=_parameter, metavar="[KEY=TEXT | KEY:=JSON]...")
 PARAMS = click.option(
     "-p",
     "params",

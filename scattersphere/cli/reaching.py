@@ -82,6 +82,7 @@ def reached(
         socket = (state_folder or STATE) / SOCKET
         if not socket.exists():
             where = f"no server has its socket in {state_folder or STATE}"
-            raise click.UsageError(f"{where}; give --at HOST:PORT or --state DIR, or set {ADDRESS_VARIABLE}")
+            other = f"give --at HOST:PORT or --state DIR, or set {ADDRESS_VARIABLE}"
+            raise click.UsageError(f"{where}: start one with `scattersphere serve`, or {other}")
         found = f"unix:{socket.absolute()}"
     return Reached(found, token_file, cafile)

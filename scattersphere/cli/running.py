@@ -13,6 +13,7 @@ from rich.console import Console
 
 from scattersphere.cli.checking import STDIN, check_file, judge, name_of, reading_of
 from scattersphere.cli.jsonlines import JsonLines, json_only, run_summary, write_line
+from scattersphere.cli.options import os_error_words
 from scattersphere.cli.outcome import BAD_FILE, FAILED, INTERRUPTED, SUCCEEDED, USAGE, Refusal
 from scattersphere.cli.pictures import check_picture, write_pictures
 from scattersphere.cli.pipes import shown_while_read
@@ -115,7 +116,7 @@ async def _begin(server: Server, file: str, folder: Path, params: dict[str, Any]
         problems = exc.problems if file == STDIN else (await check_file(file, folder, []))[0]
         raise Refusal(BAD_FILE, listing(name_of(file), problems), problems) from exc
     except OSError as exc:
-        raise Refusal(BAD_FILE, f"{name_of(file)}: {exc.strerror or exc}") from exc
+        raise Refusal(BAD_FILE, os_error_words(exc, name_of(file))) from exc
     except ScattersphereError as exc:
         raise Refusal(BAD_FILE, f"{name_of(file)}: {exc}\n{getattr(exc, 'details', '')}") from exc
     try:

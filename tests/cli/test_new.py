@@ -37,7 +37,7 @@ def test_what_new_makes_runs_as_it_says(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "HELLO ADA!" in done.stdout
     tested = subprocess.run(
-        [sys.executable, "-m", *test.removeprefix("test: ").split(), "-p", "no:asyncio", "-p", "no:trio"],
+        [sys.executable, *test.removeprefix("test: python ").split(), "-p", "no:asyncio", "-p", "no:trio"],
         env=os.environ | {"PYTEST_DEBUG_TEMPROOT": str(tmp_path)},
         cwd=tmp_path,
         capture_output=True,

@@ -99,7 +99,10 @@ def test_a_wrong_command_line_is_2_and_says_what_is_meant(tmp_path, monkeypatch)
     monkeypatch.delenv(reaching.ADDRESS_VARIABLE, raising=False)
     for words, told in [
         (["rnus"], "no command 'rnus'; did you mean \"runs\"?"),
-        (["runs"], "no server has its socket in .scattersphere; give --at HOST:PORT or --state DIR"),
+        (
+            ["runs"],
+            "no server has its socket in .scattersphere: start one with `scattersphere serve`, or give --at HOST",
+        ),
         (["status", "--at", "x:1"], "run is missing: the number of a run"),
         (["status", "--at", "x:1", "7", "--run", "8"], "run is given twice"),
         (["status", "--at", "x:1", "--run", "seven"], "run must be an integer"),

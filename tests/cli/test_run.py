@@ -84,8 +84,9 @@ def test_a_run_that_succeeds_shows_its_result_and_ends_with_0(folder: Path) -> N
     assert "1 succeeded" in done.stdout.splitlines()[-1]
 
 
-def test_a_parameter_in_json_replaces_the_default(folder: Path) -> None:
-    assert "one:\n  42\n" in call("run", echo(folder), "-p", "n:=42").stdout
+@pytest.mark.parametrize("words", [("-p", "n:=42"), ("n:=42",), ("n:=1", "-p", "n:=42")])
+def test_a_parameter_in_json_replaces_the_default(folder: Path, words: tuple[str, ...]) -> None:
+    assert "one:\n  42\n" in call("run", echo(folder), *words).stdout
 
 
 @pytest.mark.parametrize(
@@ -141,6 +142,18 @@ def test_a_missing_file_ends_with_3(folder: Path) -> None:
     done = call("run", folder / "none.json")
     assert (done.returncode, done.stdout) == (3, "")
     assert "none.json: No such file" in done.stderr
+
+
+def test_for_a_folder_it_is_said_which_file_of_it_may_be_meant(folder: Path) -> None:
+    (folder / "letters").mkdir()
+    for name in ("letters.json", "job-definition.schema.json"):
+        (folder / "letters" / name).write_text("{}", encoding="utf-8")
+    for command in ("run", "next"):
+        done = call(command, folder / "letters")
+        assert (done.returncode, done.stdout) == (3, "")
+        assert done.stderr.endswith(
+            f"letters: Is a directory; write the file in it: {folder / 'letters' / 'letters.json'}\n"
+        )
 
 
 def start(definition: Path) -> subprocess.Popen[str]:
