@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere._turns import STEP, count, give_way, gives_way, holds, pieces
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -28,8 +30,10 @@ STRING_CHARACTERS = 16 * 1024 * 1024
 INTEGER_DIGITS = 640
 """Digits of an integer. Python promises to convert so many, whatever its own limit is set to
 (`sys.int_info.str_digits_check_threshold`)."""
-STEP, SLICE = 1 << 18, 1 << 16
-"""Characters, and values, that are read in one go beside other threads: some milliseconds."""
+SLICE = 1 << 14
+"""Values that are looked at in one go: some tenths of a millisecond."""
+MOST_PROBLEMS = 1_000
+"""Problems after which no more are looked for: a text that is wrong so often is wrong as a whole."""
 SHOWN = 200
 """Characters of a value or name that a message quotes."""
 
@@ -185,6 +189,8 @@ def _string_problem(value: str) -> str | None:
 
 _BOM = "\ufeff"
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+_ESCAPE = 3
+"""Characters of one but the first."""
 _DIGITS = frozenset("0123456789")
 _CONTAINERS = frozenset({dict, list})
 _STUMBLED = (ValueError, RecursionError)
@@ -261,14 +267,14 @@ def decode(text: str | bytes) -> str:
     return text.removeprefix(_BOM)
 
 
-def parse(text: str, *, depth: int = DEPTH, in_steps: bool = False) -> Parsed:
+def parse(text: str, *, depth: int = DEPTH) -> Parsed:
     """Return the value of what `decode` gave, with its problems where it can be read in spite of them.
 
-    A key that stands twice or a number that is too large does not hide what else is wrong. `in_steps` is for threads
-    beside an event loop: it has its turns meanwhile. Raises `JsonTextError` where the text is no JSON.
+    A key that stands twice or a number that is too large does not hide what else is wrong. Raises `JsonTextError`
+    where the text is no JSON.
     """
     try:
-        value = _decode_in_steps(text) if in_steps and len(text) > STEP else _decode(text)
+        value = _decode_in_steps(text) if gives_way() and len(text) > STEP else _decode(text)
         keys = _count_keys(value, depth)
         if keys is not None and not _has_odd_scalar(text, value):
             if not _has_unique_keys(text, keys):
@@ -295,14 +301,15 @@ _blanks: Any = vars(json.decoder)["WHITESPACE"].match
 
 
 def _decode_in_steps(text: str) -> Any:
-    """Do as `_decode`, several times as slowly, but a list or object at a time.
+    """Do as `_decode`, several times as slowly, but give way at each value.
 
-    In a thread the stdlib's scanner keeps the interpreter's lock for as long as a whole text takes: a tenth of a second
-    for one of 10 MiB, in which no event loop has a turn.
+    The stdlib's scanner keeps the interpreter's lock for as long as a whole text takes: a tenth of a second for one of
+    10 MiB, in which no event loop has a turn.
     """
     memo: dict[str, str] = {}
 
     def scan(text: str, at: int) -> Any:
+        give_way()
         first = text[at : at + 1]
         if first == "{":
             return _read_object((text, at + 1), True, scan, None, None, memo)
@@ -327,6 +334,7 @@ def _count_keys(value: Any, depth: int) -> int | None:
             return keys
         below: list[Any] = []
         for parent in level:
+            give_way()
             if type(parent) is dict:
                 keys += len(parent)
                 below += parent.values()
@@ -336,6 +344,7 @@ def _count_keys(value: Any, depth: int) -> int | None:
         for at in range(0, len(below), SLICE):
             some = below[at : at + SLICE]
             level += compress(some, map(_CONTAINERS.__contains__, map(type, some)))
+            give_way()
     return None if level else keys
 
 
@@ -345,15 +354,17 @@ def _has_unique_keys(text: str, keys: int) -> bool:
     Each key is followed by a colon, so as many colons as keys left mean that none stands twice. Strings
     may hold colons too; but seldom after a quote, where those of keys stand if no blank comes before.
     """
-    if text.count(":") == keys:
+    if count(text, ":") == keys:
         return True
-    return text.count('":') == keys and not any(blank in text for blank in (" :", "\t:", "\n:", "\r:"))
+    return count(text, '":') == keys and not any(holds(text, blank) for blank in (" :", "\t:", "\n:", "\r:"))
 
 
 def _has_odd_scalar(text: str, value: Any) -> bool:
     """Whether a string may hold half of a surrogate pair or is too long, or a number may have too many digits."""
     # One character is found many times quicker than two, and most texts have no backslash at all.
-    if "\\" in text and _SURROGATE_ESCAPE.search(text) is not None:
+    if holds(text, "\\") and any(
+        _SURROGATE_ESCAPE.search(text, start, end + _ESCAPE) for start, end in pieces(len(text))
+    ):
         return True
     # More than INTEGER_DIGITS in a row would be under every such step through the text, and half of them before or
     # behind it.
@@ -363,12 +374,14 @@ def _has_odd_scalar(text: str, value: Any) -> bool:
             text[at : at + half].isdigit() or text[max(0, at - half) : at + 1].isdigit()
         ):
             return True
+        give_way()
     return len(text) > STRING_CHARACTERS and _has_long_string(value)
 
 
 def _has_long_string(value: Any) -> bool:
     stack = [value]
     while stack:
+        give_way()
         item = stack.pop()
         if isinstance(item, str):
             if len(item) > STRING_CHARACTERS:
@@ -397,13 +410,18 @@ def _undecodable(text: bytes, error: UnicodeDecodeError) -> JsonTextError:
 # ---- places
 
 
+_NEWLINE = re.compile("\n")
+
+
 class LineIndex:
     """Turns offsets into lines and columns, both from 1, in characters."""
 
     __slots__ = ("_starts",)
 
     def __init__(self, text: str) -> None:
-        self._starts = [0, *(match.end() for match in re.finditer("\n", text))]
+        self._starts = [0]
+        for start, end in pieces(len(text)):
+            self._starts += [match.end() for match in _NEWLINE.finditer(text, start, end)]
 
     def place(self, offset: int) -> tuple[int, int]:
         """Return the line and column of the character at `offset`."""
@@ -414,6 +432,8 @@ class LineIndex:
 def locate(text: str, problems: Iterable[RawProblem]) -> list[tuple[RawProblem, int, int]]:
     """Return problems with their lines and columns, in the text's order. Reads the text again if it must."""
     problems = list(problems)
+    if not problems:
+        return []
     # Something missing has no place of its own: it is shown at what should hold it.
     wanted = {
         problem.path[:length]

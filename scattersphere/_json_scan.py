@@ -17,12 +17,14 @@ import attrs
 from scattersphere._json import (
     DEPTH,
     INTEGER_DIGITS,
+    MOST_PROBLEMS,
     STRING_CHARACTERS,
     LineIndex,
     Path,
     RawProblem,
     quote,
 )
+from scattersphere._turns import give_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -86,6 +88,7 @@ class _Scanner:
         self._space()
         self._note(self._at)
         while True:
+            give_way()
             # Each step reads one value or opens a container; then containers end as they may.
             if step():
                 step = self._first
@@ -109,6 +112,8 @@ class _Scanner:
 
     def _note_problem(self, message: str, offset: int) -> None:
         self.scan.problems.append(RawProblem(tuple(self._path), message, offset=offset))
+        if len(self.scan.problems) >= MOST_PROBLEMS:
+            raise _SyntaxEndError
 
     def _stop(self, message: str) -> _SyntaxEndError:
         """Report broken syntax at the present place, and end the reading."""

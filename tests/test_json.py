@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from contextvars import copy_context
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from scattersphere import DefinitionError, JobDefinition, _json, _json_scan
+from scattersphere import DefinitionError, JobDefinition, _json, _json_scan, _turns
 from scattersphere._json import DEPTH, INTEGER_DIGITS, JsonTextError, loads
 from scattersphere._json_scan import scan
 
@@ -50,16 +51,38 @@ def test_what_is_read_in_steps_beside_other_threads_is_what_is_read_at_once(text
     assert outcome(_json._decode_in_steps) == outcome(_json._decode)
 
 
-def test_long_texts_are_read_in_steps_where_that_is_asked_for(monkeypatch):
-    read = []
+def test_long_texts_are_read_in_steps_where_somebody_waits_for_turns(monkeypatch):
+    read, turns = [], []
     monkeypatch.setattr(_json, "_decode_in_steps", lambda text: read.append(text) or json.loads(text))
     text = json.dumps(["x" * 100] * 3_000)
-    assert len(text) > _json.STEP
+    assert len(text) > _turns.STEP
     _json.parse(text)
-    _json.parse("[]", in_steps=True)
+    giving = copy_context()
+    giving.run(_turns.WAY.set, lambda: turns.append(1))
+    giving.run(_json.parse, "[]")
     assert read == []
-    _json.parse(text, in_steps=True)
+    giving.run(_json.parse, text)
     assert read == [text]
+    assert turns
+
+
+@given(st.text("a:, \n", max_size=40), st.sampled_from([",", "a:", " :"]), st.integers(1, 5))
+def test_what_is_counted_piece_by_piece_is_what_is_counted_at_once(text, mark, step):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_turns, "STEP", step)
+        assert _turns.count(text, mark) == text.count(mark)
+        assert _turns.holds(text, mark) == (mark in text)
+        lines = _json.LineIndex(text)
+        for offset in range(len(text)):
+            before = text[:offset]
+            assert lines.place(offset) == (before.count("\n") + 1, offset - before.rfind("\n"))
+
+
+@pytest.mark.parametrize("shift", range(6))
+def test_half_of_a_surrogate_pair_is_found_wherever_the_pieces_end(monkeypatch, shift):
+    monkeypatch.setattr(_turns, "STEP", 8)
+    with pytest.raises(JsonTextError, match="half of a surrogate pair"):
+        loads('["' + "x" * shift + "\\udc00" + '"]')
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from livebundles import QUICK
 from patience import PATIENCE
 
-from scattersphere import DefinitionError, JobDefinition, RunnableTask, Server, UnresolvedError
+from scattersphere import DefinitionError, JobDefinition, RunnableTask, Server, UnresolvedError, _json
 from scattersphere.jobs import jobs as jobs_module
 
 pytestmark = pytest.mark.anyio
@@ -152,3 +152,21 @@ async def test_one_job_is_judged_and_not_all_when_one_is_asked_for(monkeypatch):
         assert list(server.unresolved) == [f"j{number}" for number in range(5)]
         assert len(server.unresolved) == 5
         await anyio.lowlevel.checkpoint()
+
+
+async def test_a_definition_that_is_wrong_a_thousand_times_is_looked_at_no_further():
+    most = _json.MOST_PROBLEMS
+    wrong = json.dumps({"name": "big", "tasks": tasks(2 * most, pool=5)})
+    absent = json.dumps(
+        {"name": "big", "tasks": {"a": {"task": "Say", "depends_on": list(map(str, range(2 * most)))}}}
+    )
+    no_names = json.dumps(
+        {"name": "big", "tasks": {"a": {"task": "Say", "depends_on": list(range(2 * most))}}}
+    )
+    no_code = json.dumps({"name": "big", "tasks": tasks(2 * most, task="Sya")})
+    async with Server() as server:
+        server.register_tasks("app", [Say])
+        for given in (wrong, absent, no_names, no_code):
+            told = await server.avalidate(given)
+            assert most <= len(told) <= most + 10
+            assert told == server.validate(given)

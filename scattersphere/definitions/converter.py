@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -21,8 +22,9 @@ from cattrs import Converter
 from cattrs.errors import AttributeValidationNote, BaseValidationError, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
-from scattersphere._json import Path, RawProblem, quote
+from scattersphere._json import MOST_PROBLEMS, Path, RawProblem, quote
 from scattersphere._text import Suggester
+from scattersphere._turns import give_way
 from scattersphere.model.definition import JobDefinition
 from scattersphere.model.fields import FORMAT, Record, Records, newer_keys, rows
 from scattersphere.model.forms import Simple, WrongPartsError, WrongValueError, require_object
@@ -85,6 +87,8 @@ def read_record(
         return _READERS[form][cls](value), []
     except Exception:  # noqa: BLE001 - whatever it is, the others say exactly what and where
         read = _exact_readers()[cls]
+    if len(value) > MOST_PROBLEMS:  # most of its keys are unknown: some of them are enough
+        value = {key: value[key] for key in (*islice(value, MOST_PROBLEMS), *needed) if key in value}
     problems = [_too_new(path, row, form) for path, row in newer_keys(value, cls, form)]
     rest = value
     for turn in range(3):
@@ -93,6 +97,8 @@ def read_record(
         except Exception as error:  # noqa: BLE001 - a group of what the forms raised; `problems_of` sorts it
             found = problems_of(error)
         problems += [problem for problem in found if not turn or problem.message != MISSING]
+        if len(problems) >= MOST_PROBLEMS:
+            break
         # First without the very parts, then without the fields that hold them.
         rest = {**needed, **_without(rest, [problem.path[: None if not turn else 1] for problem in found])}
     return cls(**needed), problems
@@ -209,6 +215,7 @@ def _read_records(form: Records, read: _Reader, value: Any, _: Any) -> dict[str,
     found: dict[str, Any] = {}
     problems: list[RawProblem] = []
     for name, item in require_object(value).items():
+        give_way()
         if form.plain and type(item) is not dict:
             found[name] = item
             continue
@@ -216,6 +223,8 @@ def _read_records(form: Records, read: _Reader, value: Any, _: Any) -> dict[str,
             found[name] = read(require_object(item))
         except Exception as error:  # noqa: BLE001 - as above
             problems += problems_of(error, (name,))
+            if len(problems) >= MOST_PROBLEMS:
+                break
     if problems:
         raise WrongPartsError(problems)
     return found

@@ -12,6 +12,7 @@ import attrs
 from scattersphere._gc import gc_paused
 from scattersphere._json import (
     FILE_BYTES,
+    MOST_PROBLEMS,
     JsonTextError,
     RawProblem,
     decode,
@@ -22,6 +23,7 @@ from scattersphere._json import (
     unwritable,
 )
 from scattersphere._text import suggestion_budget
+from scattersphere._turns import give_way
 from scattersphere.definitions.converter import UNREAD, read_record
 from scattersphere.definitions.dump import JOB_COMMENTS, SCHEMA_KEY, TASK_COMMENTS, dumps_definition, to_value
 from scattersphere.definitions.validate import Unread, validate
@@ -59,6 +61,8 @@ def read(value: Any) -> tuple[JobDefinition | None, list[RawProblem]]:
     rest.pop("format", None)
     unread = Unread()
     tasks = _read_tasks(rest.pop("tasks", {}), form, unread, problems)
+    if len(problems) >= MOST_PROBLEMS:
+        return None, problems
     job, found = read_record(rest, JobDefinition, form, {"name": "_"})
     if found:
         unread.job = {str(problem.path[0]) for problem in found if len(problem.path) == 1}
@@ -106,7 +110,9 @@ def _read_tasks(
         problems.append(RawProblem(("tasks",), words))
         return {}
     tasks: dict[str, TaskDefinition] = {}
-    for name, item in items.items():
+    for name in list(items):
+        give_way()
+        item = items.pop(name)  # it is freed task by task, not all of it at once
         if type(item) is dict:
             rest, comments = _without_comments(item, TASK_COMMENTS)
             task, found = read_record(rest, TaskDefinition, form, {"task": UNREAD})
@@ -119,6 +125,8 @@ def _read_tasks(
         if found:
             problems += [attrs.evolve(problem, path=("tasks", name, *problem.path)) for problem in found]
             unread.tasks[name] = {str(problem.path[0]) if problem.path else "" for problem in found}
+        if len(problems) >= MOST_PROBLEMS:
+            break
     return tasks
 
 
@@ -127,7 +135,10 @@ def _read_tasks(
 
 @attrs.frozen
 class DefinitionReading:
-    """What a text holds: a definition, or what could be read of one with all that is wrong."""
+    """What a text holds: a definition, or what could be read of one with all that is wrong.
+
+    After `MOST_PROBLEMS` no more are looked for.
+    """
 
     definition: JobDefinition | None
     raw_problems: list[RawProblem]
@@ -138,18 +149,20 @@ class DefinitionReading:
         """Return the problems, and those that others have found, in the text's order."""
         return _placed(self.text, [*self.raw_problems, *more])
 
+    def discard(self) -> None:
+        """Free the definition, which nobody else has, task by task: at once it would hold the loop."""
+        if self.definition is not None:
+            while self.definition.tasks:
+                dict.popitem(self.definition.tasks)  # type: ignore[arg-type] # a FrozenDict, which lets nobody do so
+                give_way()
 
-def read_definition(
-    text: str | bytes, *, source: str | None = None, in_steps: bool = False
-) -> DefinitionReading:
-    """Read a definition, right or wrong. Raises `DefinitionError` only where the text is no JSON.
 
-    `in_steps` is for threads beside an event loop, as in `_json.parse`.
-    """
+def read_definition(text: str | bytes, *, source: str | None = None) -> DefinitionReading:
+    """Read a definition, right or wrong. Raises `DefinitionError` only where the text is no JSON."""
     with suggestion_budget(), gc_paused(characters=len(text)):
         try:
             content = decode(text)
-            parsed = parse(content, in_steps=in_steps)
+            parsed = parse(content)
         except JsonTextError as error:
             raise DefinitionError(_placed(error.text, error.problems), source=source) from None
         definition, problems = read(parsed.value)
@@ -160,15 +173,13 @@ def read_definition(
     return DefinitionReading(definition, problems, content, source)
 
 
-def loads_definition(
-    text: str | bytes, *, source: str | None = None, in_steps: bool = False
-) -> JobDefinition:
+def loads_definition(text: str | bytes, *, source: str | None = None) -> JobDefinition:
     """Read a definition from JSON text.
 
     Raises `DefinitionError` with everything that can be found wrong without a server, each with line
     and column.
     """
-    return _right(read_definition(text, source=source, in_steps=in_steps))
+    return _right(read_definition(text, source=source))
 
 
 def _right(reading: DefinitionReading) -> JobDefinition:

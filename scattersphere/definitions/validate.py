@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from scattersphere._graphs import find_cycle
-from scattersphere._json import Path, RawProblem, describe, quote
+from scattersphere._json import MOST_PROBLEMS, Path, RawProblem, describe, quote
 from scattersphere._text import Suggester
+from scattersphere._turns import give_way
 from scattersphere.definitions.converter import UNREAD
 from scattersphere.definitions.parameters import JSON_KINDS, resolve_params
 from scattersphere.errors import DefinitionError
@@ -70,7 +71,13 @@ def validate(job: JobDefinition, unread: Unread) -> Findings:
         return Findings([RawProblem(("tasks",), f"{len(job.tasks):,} tasks are more than {TASKS:,}")])
     problems = list(_job_problems(job, unread))
     checks = _TaskChecks(job, unread, problems)
-    upstreams = {name: checks.task(name, task) for name, task in job.tasks.items()}
+    upstreams = {}
+    try:
+        for name, task in job.tasks.items():
+            give_way()
+            upstreams[name] = checks.task(name, task)
+    except _EnoughError:
+        return Findings(problems)
     if sum(map(len, upstreams.values())) > EDGES:
         return Findings([*problems, RawProblem(("tasks",), f"there are more than {EDGES:,} dependencies")])
     number = {name: index for index, name in enumerate(upstreams)}
@@ -132,6 +139,10 @@ def _show_cycle(cycle: list[str]) -> str:
     return " -> ".join(turned)
 
 
+class _EnoughError(Exception):
+    """There are so many problems that no more are looked for."""
+
+
 class _TaskChecks:
     """Looks at the tasks of one job, one by one, and notes the problems."""
 
@@ -152,6 +163,8 @@ class _TaskChecks:
 
     def _note(self, path: Path, message: str, suggestion: str | None = None) -> None:
         self._problems.append(RawProblem(path, message, suggestion))
+        if len(self._problems) >= MOST_PROBLEMS:
+            raise _EnoughError
 
     def task(self, name: str, task: TaskDefinition) -> tuple[str, ...]:
         """Check a task; return what it waits for: the tasks declared, then those whose results it takes."""
@@ -229,6 +242,7 @@ class _TaskChecks:
                 continue  # by far the most references are such a one, and right
             if type(value) is dict or type(value) is list:
                 for inside, reference in references(value):
+                    give_way()
                     self._reference(name, task, reference, ("tasks", name, where, key, *inside), waits)
 
     def _reference(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from scattersphere._gc import MANY, gc_paused
-from scattersphere._json import Path, RawProblem
+from scattersphere._json import MOST_PROBLEMS, Path, RawProblem
 from scattersphere._text import Suggester, suggestion_budget
+from scattersphere._turns import give_way
 from scattersphere.abc.backend import NO_NEEDS
 from scattersphere.definitions import placed
 from scattersphere.definitions.converter import UNREAD
@@ -82,9 +83,10 @@ def code_problems(
     definition: JobDefinition, find: Find, known_backends: Mapping[str, BackendTraits]
 ) -> list[RawProblem]:
     """Return what a definition, right or wrong by itself, lacks of the code or is refused by it."""
-    planner = _Planner(find, known_backends)
-    planner.add_all(definition, look_on=True)
-    return planner.problems
+    with gc_paused(tasks=len(definition.tasks)):
+        planner = _Planner(find, known_backends)
+        planner.add_all(definition, look_on=True)
+        return planner.problems
 
 
 def _plan(definition: JobDefinition, planner: _Planner) -> Plan:
@@ -160,7 +162,8 @@ class _Planner:
             for path, missing in awaiting(definition):
                 self.problems.append(RawProblem(path, f"this version of Scattersphere has no {missing} yet"))
         for name, task in definition.tasks.items():
-            if self.problems and not look_on:
+            give_way()
+            if len(self.problems) >= (MOST_PROBLEMS if look_on else 1):
                 return False
             if task.task != UNREAD:  # that it names no class was told of already
                 self.add(name, task)

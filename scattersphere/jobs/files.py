@@ -14,6 +14,7 @@ import anyio.lowlevel
 import attrs
 
 from scattersphere._gc import promote_young
+from scattersphere._threads import in_thread
 from scattersphere.definitions import read_definition_file
 from scattersphere.definitions.dump import SCHEMA_NAME
 from scattersphere.errors import (
@@ -29,7 +30,7 @@ from scattersphere.model.definition import JobDefinition
 from scattersphere.registry.snapshots.scan import is_ignored
 from scattersphere.watching.debounce import Debounce, Step
 from scattersphere.watching.notify import WatchTarget, targets_of
-from scattersphere.watching.watcher import WatchedPath, in_thread
+from scattersphere.watching.watcher import WatchedPath
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -12,6 +12,7 @@ from scattersphere._gc import gc_paused
 from scattersphere._json import RawProblem, quote
 from scattersphere._mapping import LiveMapping
 from scattersphere._text import Suggester, did_you_mean, suggestion_budget
+from scattersphere._threads import in_thread
 from scattersphere.definitions import checked, placed, read_definition, untold
 from scattersphere.engine.planning import code_problems, compile_plan
 from scattersphere.errors import (
@@ -29,7 +30,6 @@ from scattersphere.model.definition import JobDefinition, TaskDefinition
 from scattersphere.model.frozen import FrozenDict, changed
 from scattersphere.model.problem import Problem
 from scattersphere.model.states import Durability
-from scattersphere.watching.watcher import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -322,12 +322,18 @@ class Jobs(LiveMapping[str, JobDefinition]):
             if not is_long(definition):
                 return self.validate(definition)
             try:
-                reading = await in_thread(partial(read_definition, definition, in_steps=True))
+                reading = await in_thread(partial(read_definition, definition))
             except DefinitionError as exc:  # it is no JSON
                 return list(exc.problems)
             job, told = reading.definition, reading.raw_problems
             more = [] if job is None else await self._aserver_problems(job, told, warn=True)
-            return await in_thread(lambda: reading.problems(more))
+            del job
+
+            def tell() -> list[Problem]:
+                reading.discard()
+                return reading.problems(more)
+
+            return await in_thread(tell)
         definition = definition_of(definition)
         if not _is_large(definition):
             return self.validate(definition)

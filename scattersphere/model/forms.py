@@ -9,11 +9,12 @@ import abc
 import math
 import re
 from enum import StrEnum
+from itertools import islice
 from typing import Any, Final
 
 import attrs
 
-from scattersphere._json import RawProblem, describe
+from scattersphere._json import MOST_PROBLEMS, RawProblem, describe
 from scattersphere._text import nearest
 
 NAME_CHARACTERS: Final = 128
@@ -282,11 +283,16 @@ class Names(Simple):
             raise WrongValueError(f"must be a list of {self.noun}s, not {describe(value)}{hint}")
         if not _TEXT.issuperset(map(type, value)):
             raise WrongPartsError(
-                [
-                    RawProblem((index,), f"must be a {self.noun} in quotes, not {describe(item)}")
-                    for index, item in enumerate(value)
-                    if type(item) is not str
-                ]
+                list(
+                    islice(
+                        (
+                            RawProblem((index,), f"must be a {self.noun} in quotes, not {describe(item)}")
+                            for index, item in enumerate(value)
+                            if type(item) is not str
+                        ),
+                        MOST_PROBLEMS,
+                    )
+                )
             )
         return tuple(value)
 

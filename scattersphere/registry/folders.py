@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere._threads import in_thread
 from scattersphere.errors import (
     BundleError,
     BundleLoadError,
@@ -31,7 +32,7 @@ from scattersphere.registry.snapshots.scan import (
 from scattersphere.registry.snapshots.snapshot import check_name, default_name
 from scattersphere.watching.debounce import WatchDelays
 from scattersphere.watching.notify import ANY, WatchTarget, targets_of
-from scattersphere.watching.watcher import WatchedPath, Watcher, in_thread
+from scattersphere.watching.watcher import WatchedPath, Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, Mapping

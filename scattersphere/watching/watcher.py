@@ -10,12 +10,13 @@ import logging
 import math
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import anyio.to_thread
 import attrs
 
+from scattersphere._threads import in_thread
 from scattersphere.watching.debounce import Debounce, Step, WatchDelays
 from scattersphere.watching.notify import (
     GATHER,
@@ -29,8 +30,6 @@ from scattersphere.watching.notify import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator
     from pathlib import Path
-
-T = TypeVar("T")
 
 _log = logging.getLogger("scattersphere.registry")
 
@@ -423,11 +422,6 @@ def _look_at(
         seen.append(entry.thing.poll())
         cost += time.thread_time() - began
     return targets, seen, cost
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """Return `work()`, done in a thread that is not one of the host's 40 places."""
-    return await anyio.to_thread.run_sync(work, limiter=anyio.CapacityLimiter(1))
 
 
 class WatchedPath:

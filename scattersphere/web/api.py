@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import anyio
-import anyio.to_thread
 import attrs
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, compile_path
 
 from scattersphere import _json
+from scattersphere._threads import in_thread
 from scattersphere.commands.arguments import ArgumentKind, Definition, from_word
 from scattersphere.commands.errors import RequestError
 from scattersphere.commands.table import COMMANDS, CommandSpec
@@ -274,7 +274,7 @@ async def _values(row: CommandSpec, address: Address, request: Request, most: in
     if row.whole is not None:
         if not body:
             raise RequestError("bad-request", "the body is empty: send a definition")
-        text = _text(body) if len(body) <= LARGE else await anyio.to_thread.run_sync(_text, body)
+        text = _text(body) if len(body) <= LARGE else await in_thread(lambda: _text(body))
         values[row.whole] = Definition(text, 1)
     elif body:
         values |= _object(body, values)

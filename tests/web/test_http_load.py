@@ -17,6 +17,7 @@ from scattersphere import JobDefinition, RunnableTask, Server, web
 from scattersphere.commands.access import Principal, Role
 from scattersphere.commands.handlers import jobs
 from scattersphere.commands.limits import Limits
+from scattersphere.jobs import jobs as defining
 from scattersphere.web import calls
 from scattersphere.web.feed import KEPT, Feed
 from scattersphere.web.turns import BEGIN
@@ -173,7 +174,7 @@ async def test_only_definitions_may_be_longer_than_a_line(path):
 
 
 async def test_a_definition_of_millions_of_values_is_refused_before_it_is_read(monkeypatch):
-    monkeypatch.setattr(jobs, "_read", None)
+    monkeypatch.setattr(defining, "read_definition", None)
     for text in (b'{"tasks": [' + b"1," * 2_000_001 + b"1]}", b'{"tasks": [' + b"[" * (1 << 20)):
         async with Server() as server:
             app = application(server)
@@ -185,10 +186,10 @@ async def test_a_definition_of_millions_of_values_is_refused_before_it_is_read(m
 async def test_large_definitions_are_carried_out_one_after_the_other_and_small_ones_pass_them(monkeypatch):
     reading, most = threading.Semaphore(0), []
     begun, first = [], anyio.Event()
-    reads = jobs._read
+    reads = defining.read_definition
 
     def slowly(definition):
-        if len(definition.text) > jobs.LARGE_TEXT:
+        if len(definition) > jobs.LARGE_TEXT:
             begun.append(definition)
             most.append(len(begun))
             anyio.from_thread.run_sync(first.set)
@@ -196,7 +197,7 @@ async def test_large_definitions_are_carried_out_one_after_the_other_and_small_o
             begun.remove(definition)
         return reads(definition)
 
-    monkeypatch.setattr(jobs, "_read", slowly)
+    monkeypatch.setattr(defining, "read_definition", slowly)
     text = b'{"name": "a", "tasks": {}, "description": "' + b"x" * (1 << 20) + b'"}'
     length = [(b"content-length", b"%d" % len(text))]
     async with Server() as server:

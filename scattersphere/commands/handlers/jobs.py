@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import attrs
 from anyio import to_thread
 
+from scattersphere._threads import in_thread
+from scattersphere._turns import count
 from scattersphere.commands import views
 from scattersphere.commands.access import Principal, Role
 from scattersphere.commands.arguments import Arg, Definition
@@ -32,9 +34,9 @@ Text = Annotated[Definition, Arg("a job definition, on one line")]
 Replace = Annotated[bool, Arg("replace a job of this name")]
 LARGE_TEXT = 1 << 20
 """Characters of a definition above which they are read one after the other: each takes seconds and much memory."""
-VALUES, CONTAINERS = 2_000_000, 500_000
-"""What may stand in one of those, by its commas and brackets: 10 MiB of real tasks have a fifth of the first and two
-thirds of the second, but as lists of nothing they would be three million objects."""
+VALUES, CONTAINERS = 500_000, 500_000
+"""What may stand in one of those, by its commas and brackets: 10 MiB of real tasks have four fifths of the first and
+two thirds of the second, but as lists of nothing they would be three million objects."""
 T = TypeVar("T")
 EXAMPLE = '{"format": 1, "name": "hi", "tasks": {"a": {"task": "Greet"}}}'
 
@@ -130,7 +132,7 @@ async def _in_turn(gateway: Gateway, definition: Definition) -> AsyncIterator[No
     if len(text) <= LARGE_TEXT:
         yield
         return
-    if text.count(",") > VALUES or text.count("[") + text.count("{") > CONTAINERS:
+    if await in_thread(lambda: _holds_too_much(text)):
         raise RequestError(
             "too-large",
             f"a definition may hold some {VALUES:,} values and {CONTAINERS:,} lists and objects over the network; "
@@ -141,15 +143,19 @@ async def _in_turn(gateway: Gateway, definition: Definition) -> AsyncIterator[No
         yield
 
 
+def _holds_too_much(text: str) -> bool:
+    return count(text, ",") > VALUES or count(text, "[") + count(text, "{") > CONTAINERS
+
+
 async def _apart(takes_long: bool, work: Callable[..., T], *args: Any) -> T:  # noqa: FBT001 - it comes before the work
     """Do work on a definition, in a thread where it takes long: nobody else's session is to wait for it."""
-    return await to_thread.run_sync(work, *args) if takes_long else work(*args)
+    return await in_thread(partial(work, *args)) if takes_long else work(*args)
 
 
 def _read(definition: Definition) -> JobDefinition:
     """Read a definition; the columns of problems become those of the line that the client sent."""
     try:
-        return loads_definition(definition.text, in_steps=True)
+        return loads_definition(definition.text)
     except DefinitionError as exc:
         raise DefinitionError(_moved(exc.problems, definition), source=exc.source) from None
 

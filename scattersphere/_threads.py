@@ -1,0 +1,61 @@
+"""Work in a thread beside an event loop, which has its turns meanwhile.
+
+Whenever the loop has made a system call it wants the interpreter's lock back, and a thread that computes lets it have
+it only after 5 ms: a turn with a hundred sockets would take half a second. So work that calls `_turns.give_way` waits
+by itself, after each few milliseconds, until the loop has had a turn, however long that is.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+
+from scattersphere._turns import WAY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+SLICE = 0.002
+"""Seconds of work between two turns of the loop."""
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Return `work()`, done in a thread that is not one of the host's 40 places."""
+    # An error holds the frames through which it came, and those that called them. If one of these held the error, they
+    # would stay, with all that the work has made, until Python collects garbage. So it is handed over in a list.
+    ended: list[tuple[T | None, BaseException | None]] = []
+    await anyio.to_thread.run_sync(_carry_out, work, ended, limiter=anyio.CapacityLimiter(1))
+    result, error = ended.pop()
+    if error is None:
+        return result  # type: ignore[return-value] # there is one
+    try:
+        raise error
+    finally:
+        del error
+
+
+def _carry_out(work: Callable[[], T], ended: list[tuple[T | None, BaseException | None]]) -> None:
+    WAY.set(_Slices().give_way)  # in this call's own context
+    try:
+        ended.append((work(), None))
+    except BaseException as error:  # noqa: BLE001 - it is raised where the work is awaited
+        ended.append((None, error))
+
+
+class _Slices:
+    def __init__(self) -> None:
+        self._end = time.perf_counter() + SLICE
+
+    def give_way(self) -> None:
+        if time.perf_counter() > self._end:
+            anyio.from_thread.run_sync(_nothing)
+            self._end = time.perf_counter() + SLICE
+
+
+def _nothing() -> None:
+    """Take a turn of the loop."""

@@ -1,0 +1,45 @@
+"""Long work that lets others have their turns: `give_way` is called inside each loop over what a stranger has sent.
+
+It does nothing but in work that is done for `_threads.in_thread`, which says what it does there.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+STEP = 1 << 18
+"""Characters of a text that one call looks at: some tenths of a millisecond."""
+WAY: ContextVar[Callable[[], None] | None] = ContextVar("scattersphere_give_way", default=None)
+"""What `give_way` calls."""
+
+
+def gives_way() -> bool:
+    """Whether somebody waits for turns beside this work."""
+    return WAY.get() is not None
+
+
+def give_way() -> None:
+    """Let others have their turns if this work has gone on for long enough."""
+    if (way := WAY.get()) is not None:
+        way()
+
+
+def pieces(size: int) -> Iterator[tuple[int, int]]:
+    """Yield where the pieces of a text begin and end, and give way between them."""
+    for start in range(0, size, STEP):
+        yield start, min(start + STEP, size)
+        give_way()
+
+
+def count(text: str, mark: str) -> int:
+    """Do as `text.count(mark)`, piece by piece; the mark overlaps nothing of itself."""
+    return sum(text.count(mark, start, end + len(mark) - 1) for start, end in pieces(len(text)))
+
+
+def holds(text: str, mark: str) -> bool:
+    """Do as `mark in text`, piece by piece."""
+    return any(text.find(mark, start, end + len(mark) - 1) >= 0 for start, end in pieces(len(text)))

@@ -1,0 +1,95 @@
+"""Work in threads beside the loop: it waits for turns of the loop, and leaves nothing for the collector of garbage."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+
+import anyio
+import pytest
+from patience import PATIENCE
+
+from scattersphere import _threads, _turns
+
+pytestmark = pytest.mark.anyio
+
+
+class Held:
+    """Something large that the work holds."""
+
+
+async def test_the_loop_has_a_turn_wherever_work_in_a_thread_gives_way(monkeypatch):
+    monkeypatch.setattr(_threads, "SLICE", -1.0)  # each time it is asked
+    turns, seen = [], []
+
+    async def neighbour():
+        while True:
+            turns.append(1)
+            await anyio.lowlevel.checkpoint()
+
+    def work():
+        assert _turns.gives_way()
+        for _ in range(20):
+            seen.append(len(turns))
+            _turns.give_way()
+        return "done"
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(neighbour)
+        with anyio.fail_after(PATIENCE):
+            assert await _threads.in_thread(work) == "done"
+        group.cancel_scope.cancel()
+    assert len(set(seen)) > 10  # a turn of the loop has the neighbour's, or comes just before it
+
+
+async def test_short_work_asks_for_no_turn_and_work_elsewhere_never_does(monkeypatch):
+    monkeypatch.setattr(_threads, "SLICE", PATIENCE)
+    monkeypatch.setattr(_threads, "_nothing", None)
+
+    def work():
+        _turns.give_way()
+        return threading.get_ident()
+
+    assert await _threads.in_thread(work) != threading.get_ident()
+    assert not _turns.gives_way()
+    _turns.give_way()
+
+
+async def test_an_error_of_a_thread_frees_what_its_work_held_when_it_has_been_dealt_with():
+    held, freed = [], threading.Event()
+
+    def work():
+        large = Held()
+        held.append(weakref.ref(large, lambda _: freed.set()))
+        raise LookupError("no")
+
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            await _threads.in_thread(work)
+        except LookupError as error:  # not `pytest.raises`, which keeps it
+            held.append(str(error))
+        assert held[1:] == ["no"]
+        assert await anyio.to_thread.run_sync(freed.wait, PATIENCE)
+    finally:
+        gc.enable()
+
+
+async def test_work_goes_on_where_its_caller_is_cancelled_and_the_loop_still_has_turns(monkeypatch):
+    monkeypatch.setattr(_threads, "SLICE", -1.0)
+    begun, rounds = anyio.Event(), []
+
+    def work():
+        anyio.from_thread.run_sync(begun.set)
+        for _ in range(10):
+            _turns.give_way()
+            rounds.append(1)
+
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as group:
+            group.start_soon(_threads.in_thread, work)
+            await begun.wait()
+            group.cancel_scope.cancel()
+    assert len(rounds) == 10
