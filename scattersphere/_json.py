@@ -234,10 +234,10 @@ _decode_unique = json.JSONDecoder(object_pairs_hook=_unique).decode
 _decode_anything = json.JSONDecoder().decode
 
 
-def loads(text: str | bytes, *, depth: int = DEPTH, in_steps: bool = False) -> Any:
+def loads(text: str | bytes, *, depth: int = DEPTH) -> Any:
     """Return the value of a JSON text. Raises `JsonTextError` with everything that is wrong with it."""
     content = decode(text)
-    parsed = parse(content, depth=depth, in_steps=in_steps)
+    parsed = parse(content, depth=depth)
     if parsed.problems:
         raise JsonTextError(parsed.problems, content)
     return parsed.value

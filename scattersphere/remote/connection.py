@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import attrs
 
+from scattersphere._threads import in_thread
 from scattersphere.commands.access import Principal
 from scattersphere.commands.audit import named_object
 from scattersphere.commands.errors import wire_error
@@ -200,7 +201,7 @@ class Connection:
 
     async def _read_elsewhere(self, line: LongLine) -> None:
         """Read a long line in a thread: other sessions have their turns."""
-        read = await anyio.to_thread.run_sync(line.read)
+        read = await in_thread(line.read)
         self.session.take_up(line, read, self._clock())
         await self._advance()
         self.notice()

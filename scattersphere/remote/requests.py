@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import attrs
 
 from scattersphere import _json
+from scattersphere._turns import STEP
 from scattersphere.commands.arguments import ArgumentKind, CommandArgument, Definition, from_word, read
 from scattersphere.commands.errors import RequestError
 from scattersphere.commands.table import COMMANDS, CommandSpec, find_command, unknown_command
@@ -375,7 +376,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant,
 
 def parse(text: str, depth: int) -> Any:
     """Return the value that `text` holds. Raises `RequestError`: `bad-request` or `too-deep`."""
-    if len(text) > _json.STEP:
+    if len(text) > STEP:
         return _parse_in_steps(text, depth)
     if text.count("{") + text.count("[") > depth:
         _check_depth(text, depth)
@@ -397,7 +398,7 @@ def parse(text: str, depth: int) -> Any:
 def _parse_in_steps(text: str, depth: int) -> Any:
     """Do as `parse`, where an operator allows such lines, so that others have their turns."""
     try:
-        return _json.loads(text, depth=depth, in_steps=True)
+        return _json.loads(text, depth=depth)
     except _json.JsonTextError as exc:
         problem = exc.problems[0]
         where = "" if problem.offset is None else f" at character {problem.offset + 1}"
