@@ -115,6 +115,44 @@ async def test_a_run_goes_on_with_the_bytes_that_it_had_beside_new_ones(world, e
         assert new.results["make"].other == "x"
 
 
+async def test_runs_go_on_with_what_they_had_when_their_bundle_was_rolled_back_meanwhile(world, etl):
+    """The older content comes back on the disk: what was begun with the newer one goes on with that, in all lives."""
+    life = await Life(MemoryJournal(), classes=()).__aenter__()
+    runs = []
+    for version, field in ((1, "note"), (2, "other")):
+        if version == 1:
+            await life.server.register(etl(version, field))
+            life.server.define(JOBS[0])
+        else:
+            etl(version, field)
+            await life.server.reload("etl")
+        runs.append(await life.server.start("long"))
+        await until(lambda version=version: world.begun["wait"] == version)
+    for life_number in (2, 3):  # rolled back while the program was down, ...
+        life = await Life(await life.crash(), classes=()).__aenter__()
+        await life.server.register(etl(1, "note"))
+        life.server.define(JOBS[0])
+        await until(lambda number=life_number: world.begun["wait"] == 2 * number)
+    for version, field in ((2, "other"), (1, "note")):  # ... and while it ran
+        etl(version, field)
+        await life.server.reload("etl")
+    new = await life.server.start("long")
+    await until(lambda: world.begun["wait"] == 7)
+    for gate in ("5", "6", "7"):
+        world.gate(gate).set()
+    first, second = [await ended(life.server.runs[run.id]) for run in runs]
+    await ended(new)
+    assert [run.results["wait"] for run in (first, second, new)] == [1, 2, 1]
+    assert (first.results["last"].note, second.results["last"].other, new.results["last"].note) == (
+        "x",
+        "x",
+        "x",
+    )
+    stored = life.journal.read_runs([first.id, second.id, new.id])
+    assert len({digest for row in stored for _, digest in row.run.bundles}) == 2
+    await life.__aexit__(None, None, None)
+
+
 async def test_results_of_an_ended_run_are_read_with_its_code_and_it_is_run_again_with_it(world, etl):
     life = await Life(MemoryJournal(), classes=()).__aenter__()
     await life.server.register(etl(1, "note"))
