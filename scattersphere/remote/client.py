@@ -72,6 +72,14 @@ class DisconnectedError(ScattersphereError):
         super().__init__(f"the connection has ended: {code}")
 
 
+def _succeeded(reply: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the reply to a run that succeeded. Raises `RunFailedError`."""
+    number, state = whole_number(reply, "run"), _text(reply.get("state"), "")
+    if state != RunState.SUCCEEDED:
+        raise RunFailedError(_text(reply.get("why"), f"run {number} of {name} {state}"), reply)
+    return reply
+
+
 def _text(value: Any, otherwise: str) -> str:
     """Return a text of a server that may be hostile, fit to be shown, or `otherwise` where it is none."""
     return make_printable(value)[:SHOWN] if isinstance(value, str) else otherwise
@@ -210,11 +218,19 @@ class RemoteClient:
         Requests that are made meanwhile are answered meanwhile. Raises `RunFailedError` where it did not succeed: its
         `run` is what would have been returned, and `why` in it the first failure in words.
         """
-        reply = await self.call("run", job=job, params=params, key=key)
-        number, state = whole_number(reply, "run"), _text(reply.get("state"), "")
-        if state != RunState.SUCCEEDED:
-            raise RunFailedError(_text(reply.get("why"), f"run {number} of {job} {state}"), reply)
-        return reply
+        return _succeeded(await self.call("run", job=job, params=params, key=key), job)
+
+    async def start_task(
+        self, task: str, args: dict[str, Any] | None = None, *, key: str | None = None
+    ) -> int:
+        """Start a run of one task and return its number."""
+        return whole_number(await self.call("start-task", task=task, args=args, key=key), "run")
+
+    async def run_task(
+        self, task: str, args: dict[str, Any] | None = None, *, key: str | None = None
+    ) -> dict[str, Any]:
+        """Run one task and wait for the end of its run, as `run` does. Raises `RunFailedError`."""
+        return _succeeded(await self.call("run-task", task=task, args=args, key=key), task)
 
     async def wait(self, run: int, timeout: float | None = None) -> str:  # noqa: ASYNC109 - the server's limit
         """Wait for the end of a run, for at most `timeout` seconds, and return its state."""

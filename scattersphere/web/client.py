@@ -144,7 +144,21 @@ class HttpClient:
 
         Raises `RunFailedError` unless it succeeded; its `.run` is that reply.
         """
-        reply = await self.call("run", job=job, params=params, key=key)
+        return await self._succeeded(await self.call("run", job=job, params=params, key=key))
+
+    async def start_task(
+        self, task: str, args: dict[str, Any] | None = None, *, key: str | None = None
+    ) -> int:
+        """Start a run of one task and return its number."""
+        return whole_number(await self.call("start-task", task=task, args=args, key=key), "run")
+
+    async def run_task(
+        self, task: str, args: dict[str, Any] | None = None, *, key: str | None = None
+    ) -> dict[str, Any]:
+        """Run one task and wait for the end of its run, as `run` does. Raises `RunFailedError`."""
+        return await self._succeeded(await self.call("run-task", task=task, args=args, key=key))
+
+    async def _succeeded(self, reply: dict[str, Any]) -> dict[str, Any]:
         if reply.get("state") != "succeeded":
             told = await self.call("explain", run=whole_number(reply, "run"))
             raise RunFailedError(

@@ -143,6 +143,17 @@ async def test_run_raises_where_the_run_does_not_succeed_and_says_why(front):
         assert await client.run("good") == {"run": 2, "state": "succeeded"}
 
 
+async def test_one_task_is_started_and_run_as_a_job_is(front):
+    async with connect(where(front), token=front.tokens["admin"]) as client:
+        run = await client.start_task("Say", key="k")
+        assert await client.start_task("Say", key="k") == run
+        assert await client.wait(run) == "succeeded"
+        assert await client.run_task("Say") == {"run": run + 1, "state": "succeeded"}
+        with pytest.raises(RunFailedError, match=r"run 3 of Boom failed: Boom: .*ValueError") as failed:
+            await client.run_task("Boom")
+        assert failed.value.run["state"] == "failed"
+
+
 async def test_following_gives_up_after_its_patience(front):
     follow = following(where(front), None, token=front.tokens["viewer"], pause=0.01, patience=0.05)
     async with follow as events:

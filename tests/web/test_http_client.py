@@ -69,11 +69,17 @@ async def test_commands_are_carried_out_by_their_names():
         with pytest.raises(RunFailedError, match="below nothing") as failed:
             await client.run("night", {"n": -1})
         assert failed.value.run["state"] == "failed"
+        started = await client.start_task("Work", {"value": 7})
+        assert await client.wait(started, 60) == "succeeded"
+        assert (await client.call("result", run=started, task="Work"))["result"] == 7
+        assert (await client.run_task("Work"))["state"] == "succeeded"
+        with pytest.raises(RunFailedError, match="below nothing"):
+            await client.run_task("Work", {"value": -2})
         text = JobDefinition.build("new").task("a", "Work").done().dumps()
         assert (await client.call("define", definition=json.loads(text)))["job"] == "new"
         assert (await client.call("define", definition=text, replace=True))["job"] == "new"
         assert (await client.call("undefine", job="new")) == {"job": "new"}
-        assert [row["run"] for row in (await client.call("runs", state="failed", limit=5))["runs"]] == [3]
+        assert [row["run"] for row in (await client.call("runs", state="failed", limit=5))["runs"]] == [6, 3]
 
 
 async def test_each_command_with_an_address_can_be_asked_and_others_are_refused_in_words():
