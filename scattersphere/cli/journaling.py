@@ -6,7 +6,6 @@ All but `restore` and `prune` only read, beside a live server too, in reads of a
 from __future__ import annotations
 
 import json
-import sys
 from collections import deque
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -195,6 +194,8 @@ def _failing() -> Iterator[None]:
 
     try:
         yield
+    except BrokenPipeError:
+        raise  # who reads our output has seen enough; click knows what to do
     except (ScattersphereError, OSError, ValueError) as error:
         fail(error)
 
@@ -206,7 +207,7 @@ def _print(shown: Mapping[str, Any], *, as_json: bool, each: list[dict[str, Any]
         return
     from scattersphere.remote.render import to_table  # noqa: PLC0415 - as above
 
-    sys.stdout.write(to_table({"result": shown}).partition("\n")[2])
+    click.echo(to_table({"result": shown}).partition("\n")[2], nl=False)
 
 
 def _say(what: str | Mapping[str, Any]) -> None:

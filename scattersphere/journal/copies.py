@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _ATTEMPTS = 3
 """Times that a backup is begun anew because a Server has given up a value meanwhile."""
 _AT_ONCE = 50
+RUNS_LEFT_OUT, LIVES_LEFT_OUT = 1_000_000, 1_000
+"""Numbers that a restore leaves out where the journal that it replaces is gone: more than are given between backups."""
 
 
 def backup(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
@@ -43,9 +45,16 @@ def backup(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
                 return
         except (sqlite3.Error, OSError, JournalError) as error:
             _remove(copy)
-            raise JournalError(f"the backup failed: {error}") from None
+            raise JournalError(f"the backup failed: {_words(error)}") from None
         _remove(copy)
     raise JournalError("large values were given up while they were copied, three times; try again")
+
+
+def _words(error: Exception) -> str:
+    """Say an error of the system without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def _copied(files: JournalFiles, copy: JournalFiles) -> bool:
@@ -114,9 +123,10 @@ def restore(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> Pat
         fresh = JournalFiles(files.database.with_name(f"{files.database.name}.restored"))
         _remove(fresh)
         backup(old.database, fresh.database)
+        _go_past(fresh.database, _counters(files.database))
         return _put_in_place(fresh, files)
-    except OSError as error:
-        raise JournalError(f"the backup could not be put in its place: {error}") from None
+    except (OSError, sqlite3.Error) as error:
+        raise JournalError(f"the backup could not be put in its place: {_words(error)}") from None
     finally:
         lock.close()
 
@@ -129,6 +139,42 @@ def _refuse_damaged(path: Path) -> None:
             raise JournalError(words_of(error, path)) from None
     if words != "ok":
         raise JournalError(f"the backup {path} is damaged itself: {words}")
+
+
+def _counters(path: Path) -> tuple[str, int, int] | None:
+    """Return the id of a journal, the first number of a run that it has not reserved, and its newest life."""
+    try:
+        with contextlib.closing(connect_reader(path, any_version=True)) as connection:
+            meta = dict(connection.execute("SELECT name, value FROM meta"))
+            ((life,),) = connection.execute("SELECT ifnull(max(number), 0) FROM life")
+            return meta["journal"], meta["next_run"], life
+    except (sqlite3.Error, JournalError, LookupError):
+        return None  # it is gone, or damaged
+
+
+def _go_past(path: Path, replaced: tuple[str, int, int] | None) -> None:
+    """Let no number of a run, and of a life, come again that was given since the backup was made.
+
+    Idempotency keys and ids of events are made of them: one payment would be taken for another. Where the journal
+    that is replaced cannot say how far it had come, as many are left out as nobody gives in between.
+    """
+    known = _counters(path)
+    if known is None:
+        raise JournalError(f"the backup {path} cannot be read")
+    journal, next_run, life = known
+    if replaced is not None and replaced[0] == journal:
+        next_run, newest = max(next_run, replaced[1]), max(life, replaced[2])
+    else:
+        next_run, newest = next_run + RUNS_LEFT_OUT, life + LIVES_LEFT_OUT
+    now = int(time.time() * 1e6)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE meta SET value = ? WHERE name = 'next_run'", (next_run,))
+        connection.executemany(
+            "INSERT INTO life(number, opened, pid, version, suspended) VALUES(?, ?, 0, 'restored', ?)",
+            [(number, now, now) for number in range(life + 1, newest + 1)],
+        )
+        connection.execute("COMMIT")
 
 
 def _put_in_place(fresh: JournalFiles, files: JournalFiles) -> Path | None:

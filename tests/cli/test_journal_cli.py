@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +18,7 @@ from click.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).parents[1] / "journal"))
 
 from journalrows import SUCCEEDED, Loop, begin, moves_row, state_row, step_row
+from patience import PATIENCE
 
 from scattersphere.abc.journal import AttemptRow, DefinitionRow, LifeRow, LogRow, MetaRow
 from scattersphere.cli import journaling
@@ -173,3 +176,21 @@ def test_a_look_that_takes_too_long_is_ended(file, monkeypatch):
 
     monkeypatch.setattr(schema, "_LOOKS", 1)
     assert "took too long" in printed(journaling.runs, file)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["journal export {}", "journal check {}", "runs --journal {}", "runs --json --journal {}", "show 1 --journal {}",
+     "logs 1 --journal {}"],
+)  # fmt: skip
+def test_nothing_is_said_where_nobody_reads_any_more(file, words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "scattersphere", *words.format(file).split()]
+    try:
+        done = subprocess.run(
+            command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False
+        )
+    finally:
+        os.close(writing)
+    assert (done.stderr, done.returncode) == ("", 1)

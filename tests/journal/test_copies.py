@@ -6,11 +6,12 @@ import math
 import shutil
 
 import pytest
-from journalrows import SUCCEEDED, Loop, begin, state_row, step_row
+from journalrows import SUCCEEDED, Loop, begin, life_row, state_row, step_row
 
 from scattersphere.abc.journal import DroppedRow, MetaRow, ValueForm
 from scattersphere.errors import ArgumentError, JournalBusyError, JournalError
 from scattersphere.journal import SqliteJournal, copies
+from scattersphere.journal.check import check
 from scattersphere.journal.files import LARGEST_IN_ROW, ValueFiles
 from scattersphere.journal.place import JournalFiles
 
@@ -47,6 +48,10 @@ def test_a_backup_beside_the_owner_is_a_journal(opened, path, tmp_path):
     with pytest.raises(JournalError, match="there is no journal"):
         copies.backup(tmp_path / "none.db", tmp_path / "other.db")
     assert not [*tmp_path.glob("other*")]
+    with pytest.raises(
+        JournalError, match=r"the backup failed: .*/none/other\.db\.values: No such file or directory$"
+    ):
+        copies.backup(path, tmp_path / "none" / "other.db")
 
 
 def test_a_value_that_is_given_up_while_it_is_copied_begins_the_backup_anew(
@@ -95,6 +100,36 @@ def test_a_restore_puts_the_backup_in_place_and_moves_the_old_one_aside(opened, 
     assert kept(tmp_path / "fresh.db") == {1: [(3, LARGE)]}
     with pytest.raises(ArgumentError, match="another place"):
         copies.restore(path, path)
+
+
+@pytest.mark.parametrize("old", ["there", "damaged", "gone", "another"])
+def test_no_number_that_was_given_since_the_backup_comes_again_after_a_restore(opened, path, tmp_path, old):
+    loop, journal, _ = opened()
+    loop.commit(journal, MetaRow(1_001, 1), life_row(1), *begin(1)[1:])
+    copies.backup(path, tmp_path / "backup.db")
+    loop.commit(journal, MetaRow(3_001, 2), *begin(2_700)[1:])
+    for number in (2, 3):
+        loop.commit(journal, life_row(number))
+    journal.close()
+    if old == "damaged":
+        path.write_bytes(b"\xff" * 8192)
+    elif old in {"gone", "another"}:
+        path.unlink()
+    if old == "another":
+        opened()[1].close()
+    copies.restore(tmp_path / "backup.db", path)
+    _, journal, state = opened()
+    assert [stored.run.id for stored in journal.read_runs([1, 2_700])] == [1]
+    assert state.unfinished == (1,)
+    if old == "there":
+        assert (state.next_run, state.lives[-1].number) == (3_001, 3)
+    else:
+        assert state.next_run == 1_001 + copies.RUNS_LEFT_OUT
+        assert state.lives[-1].number == 1 + copies.LIVES_LEFT_OUT
+    journal.close()
+    assert {found.words for found in check(path)} == {
+        "its definition cannot be read"
+    }  # it is none: else it is sound
 
 
 def test_a_damaged_backup_is_not_restored(opened, path, tmp_path):
