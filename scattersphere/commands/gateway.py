@@ -23,7 +23,7 @@ from scattersphere.commands.access import Principal, Role
 from scattersphere.commands.audit import Audit
 from scattersphere.commands.errors import ListenError, RequestError
 from scattersphere.commands.limits import AuthBackoff, Limits
-from scattersphere.commands.paths import bundle_name, no_such_file
+from scattersphere.commands.paths import bundle_name, name_in_roots, no_such_file
 from scattersphere.commands.tokens import TokenFile
 from scattersphere.engine.naming import naming_only
 from scattersphere.engine.run import Run
@@ -211,16 +211,21 @@ class Gateway:
 
     # ---- the one check for whatever leads to code being loaded
 
-    def check_load(self, principal: Principal, file: str, name: str) -> None:
-        """Raise `RequestError` unless the principal may have a file loaded as the bundle `name`.
+    def check_load(self, principal: Principal, file: str, name: str, place: Path | None = None) -> None:
+        """Raise `RequestError` unless the principal may have a file, at `place`, loaded as the bundle `name`.
 
-        It needs the role admin, and patterns that cover the name and the file: that a file is there is told to
-        nobody whose patterns do not cover it.
+        It needs the role admin, and patterns that cover the name and the file, also the one that a link leads to: that
+        a file is there is told to nobody whose patterns do not cover it.
         """
         if not principal.role.covers(Role.ADMIN):
             message = f"to load code ({file[:64]!r}) needs the role {Role.ADMIN}"
             raise RequestError("forbidden", message, field="definition")
-        if not principal.sees_bundle(bundle_name(file)):
+        names = (
+            [file]
+            if place is None or principal.unbounded
+            else [file, name_in_roots(place, self.bundle_roots)]
+        )
+        if not all(principal.sees_bundle(bundle_name(each)) for each in names):
             raise no_such_file(file)
         if not principal.sees_bundle(name):
             raise RequestError(
@@ -238,7 +243,8 @@ class Gateway:
             known = self.server.registry.bundles.get(name)
             if known is not None and principal.sees_bundle(name) and _same_file(known.path, path):
                 continue
-            self.check_load(principal, Path(path).name, name)
+            place = None if self.job_folder is None else self.job_folder / path
+            self.check_load(principal, Path(path).name, name, place)
             fresh = True
         return fresh
 

@@ -1,4 +1,4 @@
-"""Masking: the values of secret parameters in errors that leave, for whoever reads them may not know them."""
+"""Masking: the values of secret parameters in errors and definitions that leave: who reads them may not know them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import attrs
 
 from scattersphere.definitions import secret_names
 from scattersphere.errors import DefinitionError, ScattersphereError, UnresolvedError
+from scattersphere.model.problem import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,6 +21,45 @@ BARE = 4
 """Characters of a secret that is also masked where it stands without quotes: shorter ones are in many words."""
 QUOTED = 200
 """Characters of a value that messages quote."""
+MASK = "***"
+
+
+def without_secrets(definition: JobDefinition) -> JobDefinition:
+    """Return a definition with `***` in place of the secrets that stand in it: defaults, and what schedules give."""
+    names = secret_names(definition)
+    if not names:
+        return definition
+    return attrs.evolve(
+        definition,
+        params={
+            name: attrs.evolve(declared, default=MASK)
+            if name in names and declared.default is not None
+            else declared
+            for name, declared in definition.params.items()
+        },
+        schedules={
+            name: attrs.evolve(
+                schedule,
+                params={key: MASK if key in names else value for key, value in schedule.params.items()},
+            )
+            for name, schedule in definition.schedules.items()
+        },
+    )
+
+
+def refuse_masks(definition: JobDefinition) -> None:
+    """Raise `DefinitionError` for a definition that was taken from what is shown: its secrets would be lost."""
+    names = secret_names(definition)
+    places = [f"params.{name}.default" for name in names if definition.params[name].default == MASK]
+    places += [
+        f"schedules.{name}.params.{key}"
+        for name, schedule in definition.schedules.items()
+        for key in sorted(names & schedule.params.keys())
+        if schedule.params[key] == MASK
+    ]
+    if places:
+        words = f'"{MASK}" is shown in place of a secret; write the secret itself, or "env" beside "secret"'
+        raise DefinitionError([Problem(place, words) for place in places], source=definition.name)
 
 
 @contextmanager
@@ -34,7 +74,12 @@ def masked(definition: JobDefinition, params: Mapping[str, Any]) -> Iterator[Non
             exc.args = tuple(_mask(each, texts) if isinstance(each, str) else each for each in exc.args)
             if isinstance(exc, DefinitionError | UnresolvedError):
                 exc.problems = tuple(
-                    attrs.evolve(problem, message=_mask(problem.message, texts), suggestion=None)
+                    attrs.evolve(
+                        problem,
+                        path=_mask(problem.path, texts),
+                        message=_mask(problem.message, texts),
+                        suggestion=None,
+                    )
                     for problem in exc.problems
                 )
         raise
@@ -43,7 +88,7 @@ def masked(definition: JobDefinition, params: Mapping[str, Any]) -> Iterator[Non
 def _texts(value: Any) -> Iterator[str]:
     """Yield how a value, and what is inside it, may stand in a message."""
     if isinstance(value, dict):
-        for inner in value.values():
+        for inner in (*value, *value.values()):
             yield from _texts(inner)
     elif isinstance(value, list | tuple):
         for inner in value:
@@ -57,5 +102,5 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _mask(text: str, secrets: list[str]) -> str:
     for secret in secrets:
-        text = text.replace(secret, "***")
+        text = text.replace(secret, MASK)
     return text

@@ -41,6 +41,15 @@ def no_such_file(name: str) -> RequestError:
     return RequestError("no-such-bundle", f"no file {name!r} in the bundle roots", field="file")
 
 
+def name_in_roots(place: Path, roots: Sequence[Path]) -> str:
+    """Return what a file or folder, or what a link leads to, is called directly in its root."""
+    real = Path(os.path.realpath(place))
+    for root in map(os.path.realpath, roots):
+        if real.is_relative_to(root) and real != Path(root):
+            return real.relative_to(root).parts[0]
+    return real.name
+
+
 def bundle_name(file: str) -> str:
     """Return the name that the bundle of a file has where none is given."""
     return file.split(".", maxsplit=1)[0].split("-", maxsplit=1)[0].lower()

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from scattersphere.commands.arguments import Definition
 from scattersphere.commands.errors import wire_error
 from scattersphere.commands.gateway import SourceAuthenticator
+from scattersphere.commands.masking import without_secrets
 from scattersphere.errors import BundleLoadError, ScattersphereError
 from scattersphere.pictures.nodes import nodes_of
 from scattersphere.pictures.svg import graph
@@ -341,7 +342,7 @@ class Pages:
             "Jobs",
             job=job,
             graph=Markup(picture),  # noqa: S704 - escaped where it is drawn
-            text=job.dumps(),
+            text=without_secrets(job).dumps(),
             lacks=look.lacks(name),
             folder=self._gateway.job_folder is not None,
             schedules=[
@@ -395,7 +396,7 @@ class Pages:
         if typed is not None:
             text = typed.get("definition", "")
         else:
-            text = self._gateway.job(look.principal, name).dumps() if name else NEW_JOB
+            text = without_secrets(self._gateway.job(look.principal, name)).dumps() if name else NEW_JOB
         values = {"problems": (), "refused": "", "checked": False} | said
         page = await self._show(
             request, look, "define.html", "Jobs", text=text, job=name, replace=bool(name), **values

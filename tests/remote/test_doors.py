@@ -82,6 +82,10 @@ async def test_patterns_cover_the_file_as_well_as_the_name(front, tmp_path):
         assert hidden["error"]["code"] == "no-such-bundle"
         assert await admin.code("register pub.py name=other") == "forbidden"
         assert (await admin.ok("register pub.py"))["bundle"] == "pub"
+        (tmp_path / "roots" / "public.py").symlink_to(f"{HIDDEN}.py")
+        (tmp_path / "jobs" / "public.py").symlink_to(tmp_path / "roots" / f"{HIDDEN}.py")
+        assert await admin.code("register public.py") == "no-such-bundle"  # what a link leads to counts
+        assert await admin.code(definition("pub1", "pub.Hid", {"public": "public.py"})) == "no-such-bundle"
         sneaky = definition("pub1", "pubx.Hid", {"pubx": f"../roots/{HIDDEN}.py"})
         assert await admin.code(sneaky) == "no-such-bundle"
 
@@ -228,6 +232,34 @@ async def test_the_value_of_a_secret_parameter_is_in_nothing_that_leaves(tmp_pat
             )
     assert SECRET not in json.dumps(said)
     assert SECRET not in str(audit)
+
+
+async def test_a_secret_that_stands_in_a_definition_is_not_shown_and_its_mask_is_no_secret(tmp_path):
+    """`job` showed the default of a secret parameter, and what a schedule gives for it, to each viewer."""
+    job = {
+        "format": 2,
+        "name": "use",
+        "params": {"password": {"type": "string", "default": SECRET, "secret": True}, "n": 3},
+        "tasks": {"a": {"task": "Say", "args": {"text": {"$param": "password"}}}},
+        "schedules": {"daily": {"every": 86_400, "params": {"password": SECRET, "n": 4}}},
+    }
+    async with served(tmp_path) as front, front.client("operator") as client:
+        await client.ok("define " + json.dumps(job))
+        shown = (await client.ok("job use"))["definition"]
+        assert SECRET not in json.dumps(shown)
+        assert shown["params"] == {
+            "password": {"type": "string", "default": "***", "secret": True},
+            "n": 3,
+        }
+        assert shown["schedules"]["daily"]["params"] == {"password": "***", "n": 4}
+        error = (await client.ask("define replace=true " + json.dumps(shown)))["error"]
+        places = [problem["path"] for problem in error["problems"]]
+        assert places == ["params.password.default", "schedules.daily.params.password"]
+        run = await front.server.start("use")
+        await run.wait()
+        assert run.results["a"] == SECRET  # the definition itself is as it was
+        wrong = {"job": "use", "params": {"password": {SECRET: [1]}}}
+        assert SECRET not in json.dumps(await client.ask(json.dumps({"cmd": "start", "args": wrong})))
 
 
 async def test_a_user_has_so_many_sessions_and_others_still_come_in(tmp_path):

@@ -296,6 +296,19 @@ async def test_what_is_seen_waits_for_names_nothing_that_is_hidden():
         assert "Zzcode" in (await all_of_it.get("/jobs/nightly")).text
 
 
+async def test_a_secret_that_stands_in_a_definition_is_on_no_page():
+    secret = Parameter(type="string", default="hunter2-topsecret", secret=True)
+    job = JobDefinition.build("use", params={"password": secret}).task("a", "Work").done()
+    async with Server() as server:
+        furnish(server, job)
+        await (await server.start("use")).wait()
+        for path in ("/", "/jobs/use", "/define?job=use", "/runs/1", "/api/v1/jobs/use", "/api/v1/runs/1"):
+            page = await browser(server).get(path)
+            assert page.status_code == 200, path
+            assert "hunter2" not in page.text, path
+        assert "***" in (await browser(server).get("/jobs/use")).text
+
+
 async def test_no_text_of_a_user_or_a_task_becomes_part_of_a_page():
     job = JobDefinition(
         name="evil",

@@ -86,7 +86,7 @@ async def register(
     gateway = context.gateway
     name = name or bundle_name(file)
     place = bundle_file(file, gateway.bundle_roots)
-    gateway.check_load(context.principal, file, name)
+    gateway.check_load(context.principal, file, name, place)
     try:
         refuse_untrusted(place, gateway.bundle_roots)
         bundle = await gateway.server.register(place, name=name)
@@ -128,6 +128,6 @@ async def reload(context: Context, *, name: BundleName) -> Reply:
     gateway, principal = context.gateway, context.principal
     known = gateway.bundle(principal, name)
     if known.path is not None:
-        gateway.check_load(principal, known.path.name, name)
+        gateway.check_load(principal, known.path.name, name, known.path)
     bundle = await gateway.server.reload(name)
     return {"bundle": bundle.name} | views.bundle_view(bundle, gateway.sees_run_number(principal))

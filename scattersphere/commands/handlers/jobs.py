@@ -17,6 +17,7 @@ from scattersphere.commands.access import Principal, Role
 from scattersphere.commands.arguments import Arg, Definition
 from scattersphere.commands.errors import RequestError, wire_problems
 from scattersphere.commands.gateway import Context, Gateway
+from scattersphere.commands.masking import refuse_masks, without_secrets
 from scattersphere.commands.paging import LIMIT, Cursor, Limit, page
 from scattersphere.commands.paths import job_file
 from scattersphere.commands.table import Reply, command
@@ -60,7 +61,7 @@ async def jobs(context: Context, *, limit: Limit = LIMIT, cursor: Cursor = None)
 async def job(context: Context, *, name: JobName) -> Reply:
     """Show a job's definition."""
     definition = context.gateway.job(context.principal, name, "name")
-    text = await _apart(len(definition.tasks) > views.MANY_TASKS, definition.dumps)
+    text = await _apart(len(definition.tasks) > views.MANY_TASKS, without_secrets(definition).dumps)
     if len(text) > context.gateway.limits.output:
         message = f"the definition has {len(text)} characters, more than {context.gateway.limits.output}"
         raise RequestError("too-large", f"{message}; `save` it, and look at the file")
@@ -84,6 +85,7 @@ async def _define(context: Context, definition: Definition, *, replace: bool) ->
     gateway, principal = context.gateway, context.principal
     read = await _apart(is_long(definition.text), _read, definition)
     _refuse_uncovered(gateway, principal, read)
+    refuse_masks(read)
     if read.name in gateway.server.definitions and not replace:
         raise RequestError(
             "exists", f"job {read.name!r} is defined already; pass replace=true", field="replace"
