@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import attrs
 
 from scattersphere import _json
-from scattersphere._turns import STEP
+from scattersphere._turns import STEP, give_way
 from scattersphere.commands.arguments import ArgumentKind, CommandArgument, Definition, from_word, read
 from scattersphere.commands.errors import RequestError
 from scattersphere.commands.table import COMMANDS, CommandSpec, find_command, unknown_command
@@ -458,6 +458,7 @@ def _end_of(text: str, at: int) -> int:
         return at if scalar is None else scalar.end()
     level = 0
     while (mark := _MARK.search(text, at)) is not None:
+        give_way()
         at = mark.end()
         if (letter := mark[0]) == '"':
             _, at = _scan_string(text, at)
