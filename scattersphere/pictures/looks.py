@@ -264,8 +264,8 @@ def _frame(p: Palette) -> Iterator[str]:
     yield f".name{{font:500 13px system-ui,sans-serif;fill:{p.ink}}}"
     yield f".meta{{{small};fill:{p.quiet}}}"
     yield f".axis{{{small};fill:{p.quiet}}}"
-    # Above a bar, whatever its colour and hatch: a rim of the surface around dark letters.
-    yield f".inside{{fill:{p.ink};stroke:{p.surface};stroke-width:4;stroke-linejoin:round;paint-order:stroke}}"
+    # Above a bar, whatever its colour and hatch.
+    yield f".plate{{fill:{p.surface}}}"
     yield f".tick{{stroke:{p.line}}}"
     yield f".track{{fill:{p.line}}}"
     yield f".between{{stroke:{p.border};stroke-dasharray:2 3;stroke-width:1.5}}"

@@ -24,6 +24,8 @@ HEAD = 28
 """Pixels above the first row, for the axis."""
 NARROW = 0.35
 """Percent of the width below which a bar is drawn 3 px wide, so that attempts of milliseconds are seen."""
+LETTER = 6.5
+"""Pixels of a letter of a label, the widest of fonts taken."""
 SHORTEST = 0.001
 """Seconds of a timeline at least: below, no axis could be read."""
 _STEPS = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
@@ -193,6 +195,9 @@ class _Plot:
         if first > 14:  # noqa: PLR2004
             return f'<text class="axis" x="{first:.2f}%" dx="-7" y="{y + 17}" text-anchor="end">{said}</text>'
         place = min(self.at(last), 100.0)
+        wide = round(LETTER * len(said)) + 8  # on a ground of its own: the bar is below it
         return (
-            f'<text class="axis inside" x="{place:.2f}%" dx="-7" y="{y + 17}" text-anchor="end">{said}</text>'
+            f'<rect class="plate" x="{place:.2f}%" y="{y + 7}" width="{wide}" height="12" rx="2" '
+            f'transform="translate(-{wide + 3})"/>'
+            f'<text class="axis" x="{place:.2f}%" dx="-7" y="{y + 17}" text-anchor="end">{said}</text>'
         )

@@ -208,6 +208,14 @@ def test_an_attempt_of_a_millisecond_is_seen():
     assert "attempt 1: failed, 1 ms" in svg
 
 
+def test_how_long_a_task_executed_stands_on_a_ground_of_its_own_where_it_stands_on_the_bar():
+    svg = timeline([Band("a", "running", (AttemptBar(0, None, "running"),))], Lasted(100, ended=False))
+    assert re.search(r'<rect class="plate" [^>]*/><text class="axis" [^>]*text-anchor="end">', svg)
+    assert ".plate{fill:" in stylesheet()
+    beside = timeline([Band("a", "running", (AttemptBar(0, 50, "running"),))], Lasted(100, ended=False))
+    assert "plate" not in beside
+
+
 # ---- notebooks
 
 

@@ -113,6 +113,8 @@ def read(page, status=200):
     reader.feed(page.text)
     assert not reader.open
     assert reader.found in ([], ["script"])  # our own one
+    crumbs = re.findall(r'<p class="crumbs">(.*?)</p>', page.text)
+    assert all(re.sub("<[^>]*>", "", path).strip()[-1:] not in {"", "/"} for path in crumbs)
     return reader
 
 
