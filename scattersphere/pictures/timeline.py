@@ -130,12 +130,13 @@ class _Plot:
         return f'<line class="{kind}" x1="{place}" x2="{place}" y1="22" y2="{self.high + HEAD}"/>'
 
     def axis(self) -> Iterator[str]:
-        for seconds in ticks(self.begin, self.end):
+        for number, seconds in enumerate(ticks(self.begin, self.end)):
+            odd = " odd" if number % 2 else ""  # left out where there is little room
             place = self.at(seconds)
             if place < 99:  # noqa: PLR2004 - its text would stand outside
                 middle = ' text-anchor="middle"' if 2 < place < 97 else ""  # noqa: PLR2004
                 yield self.line("tick", seconds)
-                yield f'<text class="axis" x="{place:.2f}%" y="15"{middle}>{self.clock(seconds)}</text>'
+                yield f'<text class="axis{odd}" x="{place:.2f}%" y="15"{middle}>{self.clock(seconds)}</text>'
 
     def pause(self, pause: Span) -> str:
         begin, end = max(pause.begin, self.begin), min(self.now if pause.end is None else pause.end, self.end)
