@@ -28,7 +28,7 @@ from scattersphere.commands.table import COMMANDS, CommandSpec
 from scattersphere.model.events import read_event_id
 from scattersphere.web.calls import LARGE, CallError, Calls
 from scattersphere.web.feed import FeedEvent, Feeds, lagged
-from scattersphere.web.guard import API, BODY_TIME
+from scattersphere.web.guard import API, BODY_TIME, base_of
 from scattersphere.web.paths import NUMBER, REST
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class Api:
         """Reply; 201 for what is new, and it is nothing new where a key gave the run that there was."""
         if row.name not in _STARTS:
             return tagged(request, JSONResponse(result, made_by(row)[0]))
-        location = f"{request.scope.get('root_path', '')}{API}/runs/{result['run']}"
+        location = f"{base_of(request.scope)}{API}/runs/{result['run']}"
         return JSONResponse(result, 201 if result["run"] > newest else 200, headers={"location": location})
 
     # ---- events

@@ -12,7 +12,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import anyio
 import attrs
@@ -243,9 +243,18 @@ def _bearer(headers: Mapping[str, str]) -> str | None:
     return token.strip() if kind.lower() == "bearer" else None
 
 
+def base_of(scope: Mapping[str, Any]) -> str:
+    """Return the prefix below which a request came, as it stands in addresses and headers.
+
+    A host may mount the pages below a name that a stranger chooses, and ASGI gives the prefix decoded: with blanks,
+    semicolons, line ends and letters that no header holds.
+    """
+    return quote(scope.get("root_path", ""), safe="/!$()*+,:=@~")
+
+
 def cookie_header(scope: Scope, secret: str) -> str:
     """Return a `Set-Cookie` for the pages alone: no script reads it, no other site's request carries it."""
-    path = scope.get("root_path", "") or "/"
+    path = base_of(scope) or "/"
     secure = "; Secure" if scope.get("scheme") == "https" else ""
     return f"{COOKIE}={secret}; Path={path}; HttpOnly; SameSite=Strict{secure}"
 

@@ -25,7 +25,7 @@ from scattersphere.pictures.svg import graph
 from scattersphere.web import content, fields, forms, runpage
 from scattersphere.web.api import STATUS, Api, refusal, tagged
 from scattersphere.web.calls import CallError, Calls
-from scattersphere.web.guard import API, Guard, RefusedError, cookie_header, cookies_of, read_form
+from scattersphere.web.guard import API, Guard, RefusedError, base_of, cookie_header, cookies_of, read_form
 from scattersphere.web.live import write_run, write_table
 from scattersphere.web.openapi import openapi
 from scattersphere.web.paths import NUMBER
@@ -185,7 +185,7 @@ class Pages:
     def _lone(
         self, request: Request, status: int, title: str, message: str, *, problems: Any = ()
     ) -> Response:
-        base = request.scope.get("root_path", "")
+        base = base_of(request.scope)
         page = templates().get_template("lone.html")
         link = f"{base}/" if getattr(request.state, "principal", None) else ""
         text = page.render(
@@ -207,7 +207,7 @@ class Pages:
 
     def _common(self, request: Request, look: content.VisibleServer) -> dict[str, Any]:
         return {
-            "base": request.scope.get("root_path", ""),
+            "base": base_of(request.scope),
             "theme": _theme(request),
             "principal": look.principal,
             "token": request.state.csrf,
@@ -230,11 +230,11 @@ class Pages:
     async def openapi(self, request: Request, look: content.VisibleServer) -> Response:
         """Give the description of the API, for programs that make clients of it."""
         del look
-        return tagged(request, JSONResponse(openapi(request.scope.get("root_path", ""))))
+        return tagged(request, JSONResponse(openapi(base_of(request.scope))))
 
     async def api_page(self, request: Request, look: content.VisibleServer) -> Response:
         """Show the description of the API to people."""
-        document = openapi(request.scope.get("root_path", ""))
+        document = openapi(base_of(request.scope))
         operations = [
             {"method": method.upper(), "path": path, **operation, "arguments": _arguments(operation)}
             for path, methods in document["paths"].items()
@@ -253,7 +253,7 @@ class Pages:
 
     async def login(self, request: Request) -> Response:
         """Take the code of a one-time link. A preview of the link (HEAD) does not use it up."""
-        base = request.scope.get("root_path", "")
+        base = base_of(request.scope)
         if self._links is None:
             return await self._not_found(request, Exception())
         if request.method != "GET":
@@ -280,14 +280,14 @@ class Pages:
         del look
         chosen = (await read_form(request.receive, request.state.csrf)).get("theme", "")
         answer = _back(request)
-        path = request.scope.get("root_path", "") or "/"
+        path = base_of(request.scope) or "/"
         if chosen in {"light", "dark", ""}:
             answer.set_cookie("theme", chosen, max_age=365 * 86400, path=path, samesite="strict")
         return answer
 
     async def go(self, request: Request, look: content.VisibleServer) -> Response:
         """Go to a run by its number, or to a job by its name."""
-        base, find = request.scope.get("root_path", ""), request.query_params.get("q", "").strip().lstrip("#")
+        base, find = base_of(request.scope), request.query_params.get("q", "").strip().lstrip("#")
         if find.isdecimal() and find.isascii() and len(find) < 19:  # noqa: PLR2004 - no run has more digits
             return RedirectResponse(f"{base}/runs/{find}", 303)
         if find in look.take().jobs:
@@ -298,7 +298,7 @@ class Pages:
 
     async def overview(self, request: Request, look: content.VisibleServer) -> Response:
         """Show what runs, what failed last, what needs a look."""
-        base = request.scope.get("root_path", "")
+        base = base_of(request.scope)
         found = await anyio.to_thread.run_sync(content.overview, look.take())
         return await self._show(request, look, "overview.html", "Overview", live=f"{base}/live", **found)
 
@@ -381,7 +381,7 @@ class Pages:
                 for problem in error.document.get("problems", ())
             }
             return await self._job(request, look, typed=typed, wrong=wrong, refused=str(error))
-        return RedirectResponse(f"{request.scope.get('root_path', '')}/runs/{reply['run']}", 303)
+        return RedirectResponse(f"{base_of(request.scope)}/runs/{reply['run']}", 303)
 
     async def define(
         self,
@@ -420,7 +420,7 @@ class Pages:
                 raise
             told = error.document.get("problems", ())
             return await self.define(request, look, typed=typed, problems=told, refused=str(error))
-        return RedirectResponse(f"{request.scope.get('root_path', '')}/jobs/{quote(reply['job'])}", 303)
+        return RedirectResponse(f"{base_of(request.scope)}/jobs/{quote(reply['job'])}", 303)
 
     async def runs(self, request: Request, look: content.VisibleServer) -> Response:
         """Show the runs, filtered and by pages; the address says which. `before` shows those of the journal, too."""
@@ -438,7 +438,7 @@ class Pages:
     async def run(self, request: Request, look: content.VisibleServer) -> Response:
         """Show a run: what went wrong first, then its graph, timeline and log, which are drawn meanwhile."""
         run, query = await self._run(request, look), runpage.Query.of(request.query_params)
-        base = request.scope.get("root_path", "")
+        base = base_of(request.scope)
         live = "" if run.state.ended else f"{base}/runs/{run.id}/live?{request.query_params}"
         common = self._common(request, look) | {"here": "Runs", "live": live}
         common["events"] = await runpage.last_events(run)
@@ -498,11 +498,11 @@ class Pages:
             return self._lone(
                 request, 200, f"{len(reply['times'])} runs would start", ", ".join(reply["times"][:200])
             )
-        return RedirectResponse(request.scope.get("root_path", "") + form.leads_to({**path, **reply}), 303)
+        return RedirectResponse(base_of(request.scope) + form.leads_to({**path, **reply}), 303)
 
     async def bundles(self, request: Request, look: content.VisibleServer) -> Response:
         """Show the bundles: their versions, who holds them, what is wrong."""
-        taken, base = look.take(), request.scope.get("root_path", "")
+        taken, base = look.take(), base_of(request.scope)
         found = await anyio.to_thread.run_sync(content.bundles_page, look, taken, request.query_params)
         live = f"{base}/bundles/live?{request.query_params}"
         return await self._show(request, look, "bundles.html", "Bundles", live=live, **found)
@@ -536,7 +536,7 @@ def _theme(request: Request) -> str:
 
 def _back(request: Request) -> Response:
     """Go back to the page that sent the form, as long as it is one of ours."""
-    base = request.scope.get("root_path", "")
+    base = base_of(request.scope)
     came = request.headers.get("referer", "")
     own = f"{request.scope.get('scheme', 'http')}://{request.headers.get('host', '')}{base}/"
     return RedirectResponse(came if came.startswith(own) else f"{base}/", 303)

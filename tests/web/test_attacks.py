@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import html.parser
 import json
+from urllib.parse import quote, unquote
 
 import anyio
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from scattersphere import JobDefinition, Parameter, RunnableTask, Server, web
 from scattersphere.commands.access import Principal, Role
@@ -217,3 +220,37 @@ async def test_a_name_in_an_address_stays_one_part_of_it():
             answer = await client.post(f"/bundles/{name}/reload", data={"csrf": token})
             assert answer.status_code in {404, 405, 403, 422}, name
             assert "location" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "team", ["a; Domain=evil.example", "a\r\nSet-Cookie: b=c", "日本", 'a b"><script>', "a%2Fb;c"]
+)
+async def test_below_a_prefix_that_a_stranger_chooses_it_stays_a_prefix(team):
+    """`Mount("/{team}", app)`: what stood in the prefix became attributes of the cookie, or an error of a header."""
+    async with Server() as server:
+        server.register_tasks("app", [Give])
+        server.define(JobDefinition.build("j").task("a", "Give").done())
+
+        async def authorize(scope):
+            return Principal(user="ada", role=Role.ADMIN)
+
+        host = Starlette(routes=[Mount("/{team}", web.app(server, authorize=authorize))])
+        prefix = "/" + quote(team, safe="")
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(host), base_url=ORIGIN) as client:
+            page = await client.get(prefix + "/")
+            assert page.status_code == 200
+            is_clean(page.text, scripts=1)
+            cookie = page.headers["set-cookie"]
+            path = cookie.partition("; Path=")[2].partition(";")[0]
+            assert unquote(path) == "/" + team
+            assert cookie.partition("; Path=")[2] == f"{path}; HttpOnly; SameSite=Strict"
+            csrf = page.text.split('name="csrf" value="')[1].split('"')[0]
+            assert f'href="{path}/runs"' in page.text
+            headers = {"Origin": ORIGIN, "Cookie": cookie.partition(";")[0]}
+            started = await client.post(f"{path}/jobs/j/runs", data={"csrf": csrf}, headers=headers)
+            assert (started.status_code, started.headers["location"]) == (303, f"{path}/runs/1")
+            assert (await client.get(started.headers["location"], headers=headers)).status_code == 200
+            again = await client.post(f"{path}/api/v1/jobs/j/runs", headers={"Origin": ORIGIN})
+            assert (again.status_code, again.headers["location"]) == (201, f"{path}/api/v1/runs/2")
+            schema = (await client.get(f"{path}/api/openapi.json")).json()
+            assert schema["servers"][0]["url"].startswith(path)
