@@ -24,6 +24,7 @@ from scattersphere import _json
 from scattersphere._threads import in_thread
 from scattersphere.commands.arguments import ArgumentKind, Definition, from_word
 from scattersphere.commands.errors import RequestError
+from scattersphere.commands.handlers.events import run_kinds, server_kinds
 from scattersphere.commands.table import COMMANDS, CommandSpec
 from scattersphere.model.events import read_event_id
 from scattersphere.web.calls import LARGE, CallError, Calls
@@ -220,11 +221,11 @@ class Api:
 
     async def server_events(self, request: Request, principal: Principal) -> Response:
         """Stream what happens to bundles, jobs and runs, from now on or after `Last-Event-ID`."""
-        server, kinds = self._gateway.server, _kinds(request)
+        server, kinds = self._gateway.server, server_kinds(_words(request, "kinds"))
         last = server.last_event
 
         def wanted(entry: FeedEvent) -> bool:
-            return (_of(kinds, entry) or lagged(entry)) and self._gateway.sees_event(principal, entry.event)
+            return (entry.kind in kinds or lagged(entry)) and self._gateway.sees_event(principal, entry.event)
 
         since = _since(request, last)
         produce = self._feeds.stream("server", server.events, last, since, wanted, server.life)
@@ -232,19 +233,16 @@ class Api:
 
     async def run_events(self, request: Request, principal: Principal) -> Response:
         """Stream what happens to a run, from its first event on or after `Last-Event-ID`, to its end."""
-        run, kinds = await self._gateway.run(principal, request.path_params["run"]), _kinds(request)
+        run = await self._gateway.run(principal, request.path_params["run"])
+        kinds = run_kinds(_words(request, "kinds"))
         since = _since(request, 0)
 
         def wanted(entry: FeedEvent) -> bool:
-            return _of(kinds, entry) or lagged(entry)
+            return entry.kind in kinds or lagged(entry)
 
         life = self._gateway.server.life
         produce = self._feeds.stream(run.id, run.events, run.last_event, since, wanted, life)
         return self._calls.stream(principal, produce)
-
-
-def _of(kinds: frozenset[str] | None, entry: FeedEvent) -> bool:
-    return kinds is None or entry.kind in kinds
 
 
 def _typed(address: Address) -> str:
@@ -416,6 +414,5 @@ def _since(request: Request, otherwise: int) -> int | str:
     return word
 
 
-def _kinds(request: Request) -> frozenset[str] | None:
-    words = request.query_params.get("kinds")
-    return frozenset(words.split(",")) if words else None
+def _words(request: Request, name: str) -> list[str]:
+    return [word for word in request.query_params.get(name, "").split(",") if word]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from scattersphere._version import own_version
 from scattersphere.commands.arguments import ArgumentKind
 from scattersphere.commands.errors import CODES
+from scattersphere.commands.handlers.events import RUN_KINDS, SERVER_KINDS
 from scattersphere.commands.table import COMMANDS
 from scattersphere.model.states import RunState
 from scattersphere.web.api import KEY, PROBLEM, STATUS, addresses, made_by
@@ -51,10 +52,12 @@ def openapi(root: str) -> dict[str, Any]:
             method.lower(): _operation(row, address) for method, row in address.methods.items()
         }
     paths[f"{API}/events"] = {
-        "get": _stream("server-events", "Be told what happens to bundles, jobs and runs", [])
+        "get": _stream("server-events", "Be told what happens to bundles, jobs and runs", SERVER_KINDS, [])
     }
     run = [{"name": "run", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 1}}]
-    paths[f"{API}/runs/{{run}}/events"] = {"get": _stream("run-events", "Be told what happens to a run", run)}
+    paths[f"{API}/runs/{{run}}/events"] = {
+        "get": _stream("run-events", "Be told what happens to a run", RUN_KINDS, run)
+    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -220,7 +223,9 @@ def _responses(row: CommandSpec) -> dict[str, Any]:
     }
 
 
-def _stream(name: str, words: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
+def _stream(
+    name: str, words: str, kinds: tuple[str, ...], parameters: list[dict[str, Any]]
+) -> dict[str, Any]:
     place = {"type": "string", "pattern": r"^([0-9]{1,9}\.)?[0-9]{1,18}$"}
     return {
         "operationId": name,
@@ -239,7 +244,9 @@ def _stream(name: str, words: str, parameters: list[dict[str, Any]]) -> dict[str
                 "name": "kinds",
                 "in": "query",
                 "description": "Only these, with commas between",
-                "schema": {"type": "string"},
+                "style": "form",
+                "explode": False,
+                "schema": {"type": "array", "items": {"type": "string", "enum": list(kinds)}},
             },
             {"name": "Last-Event-ID", "in": "header", "description": "As `since`", "schema": place},
         ],

@@ -8,6 +8,7 @@ import re
 import anyio
 import httpx
 import pytest
+from patience import PATIENCE
 
 from scattersphere import JobDefinition, RunnableTask, Server, web
 from scattersphere.commands.access import Principal, Role
@@ -264,6 +265,41 @@ async def test_events_of_a_run_go_on_where_a_reader_left_off():
         states = (await api.get("/runs/1/events?kinds=log")).text
         assert "event: log" in states
         assert "task-started" not in states
+        wrong = await api.get("/runs/1/events?kinds=log,lgo")
+        assert (wrong.status_code, wrong.json()["field"]) == (422, "kinds")
+        assert "a run has the kinds state, log, progress, not 'lgo'" in wrong.json()["detail"]
+
+
+async def test_the_kinds_of_the_servers_stream_are_those_of_the_line_protocol():
+    """`kinds=runs` was taken, and gave nothing: only the line protocol knew what it means."""
+    async with Server() as server:
+        furnish(server)
+        begun = server.last_event
+        run = await (await server.start("night")).wait()
+        seen = []
+
+        async def send(message):
+            seen.append(message.get("body", b""))
+            if b"run-ended" in seen[-1]:
+                enough.cancel()
+
+        async def receive():
+            await anyio.sleep_forever()
+
+        async def asked(query):
+            scope = {
+                "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1",
+                "method": "GET", "path": "/api/v1/events", "raw_path": b"/api/v1/events", "root_path": "",
+                "query_string": query.encode(), "scheme": "http", "client": ("127.0.0.1", 1),
+                "server": ("127.0.0.1", 2), "headers": [(b"host", b"localhost")],
+            }  # fmt: skip
+            await client(server)._transport.app(scope, receive, send)
+
+        with anyio.fail_after(PATIENCE), anyio.CancelScope() as enough:
+            await asked(f"kinds=runs&since={begun}")
+        assert f'"run": {run.id}'.encode() in b"".join(seen)
+        wrong = await client(server).get("/events?kinds=log")
+        assert (wrong.status_code, wrong.json()["field"]) == (422, "kinds")
 
 
 async def test_a_form_of_another_site_cannot_use_the_api_with_a_browsers_cookie():

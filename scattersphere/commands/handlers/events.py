@@ -40,15 +40,12 @@ async def follow(
     gateway, follower = context.gateway, context.follower
     if run is None:
         server = gateway.server
-        # In this stream the moves are those of runs.
-        wanted = frozenset(
-            "state" if kind == "runs" else kind for kind in _kinds(kinds, SERVER_KINDS, "the server")
-        )
+        wanted = server_kinds(kinds)
         place = server.last_event if since is None else since
         number = follower.follow(server.events(place), wanted, gateway.sees_event)
         return {"subscription": number, **_next(place, server.life)}
     found = await context.run(run)
-    wanted = _kinds(kinds, RUN_KINDS, "a run")
+    wanted = run_kinds(kinds)
     place = found.last_event if since is None else since
     number = follower.follow(found.events(place), wanted, lambda _, __: True)
     told = {"subscription": number, "run": found.id, "state": str(found.state)}
@@ -61,10 +58,23 @@ def _next(place: int | str, life: int) -> Reply:
     return {"next": number + 1} | ({"life": life} if life else {})
 
 
+def server_kinds(asked: Sequence[str] | None) -> frozenset[str]:
+    """Return the kinds of events that somebody wants of the server's own stream. Raises `RequestError`."""
+    # In this stream the moves are those of runs.
+    return frozenset(
+        "state" if kind == "runs" else kind for kind in _kinds(asked, SERVER_KINDS, "the server")
+    )
+
+
+def run_kinds(asked: Sequence[str] | None) -> frozenset[str]:
+    """Return the kinds of events that somebody wants of a run. Raises `RequestError`."""
+    return _kinds(asked, RUN_KINDS, "a run")
+
+
 def _kinds(asked: Sequence[str] | None, offered: tuple[str, ...], what: str) -> frozenset[str]:
     wrong = [kind for kind in asked or () if kind not in offered]
     if wrong:
-        message = f"{what} has the kinds {', '.join(offered)}, not {wrong[0]!r}"
+        message = f"{what} has the kinds {', '.join(offered)}, not {wrong[0][:64]!r}"
         raise RequestError("bad-args", message, field="kinds")
     return frozenset(asked or offered)
 
