@@ -267,23 +267,8 @@ class AttemptRunner:
         self.starting = None
         return handle
 
-    def _first_step(self, attempt: Attempt) -> bool:
-        """Note that an attempt begins now; False if it may not any more, or needs not be executed."""
-        execution, unit = attempt.execution, attempt.unit
-        if not execution.machine.begin(unit):
-            return False
-        if attempt.handle is None and unit < execution.size and not execution.borrowed:
-            execution.started[unit] = now = self._now
-            journal = execution.journal
-            if now < journal.same_until:  # `stamp`, inlined; what the body does comes later
-                journal.stamped = len(journal.moves)
-            else:
-                journal.stamp(now)
-            return True
-        return self._unusual_first_step(attempt)
-
-    def _unusual_first_step(self, attempt: Attempt) -> bool:
-        """Do so for instances, and where the loop starts tasks a turn later."""
+    def _note_beginning(self, attempt: Attempt) -> bool:
+        """Note when an attempt has begun; False if it needs not be executed."""
         execution = attempt.execution
         late = attempt.handle is not None
         now = self._clock() if late else self._now
@@ -322,7 +307,7 @@ class AttemptRunner:
 
     def _hand_over(self, attempt: Attempt) -> None:
         try:
-            if self._first_step(attempt):
+            if attempt.execution.machine.begin(attempt.unit) and self._note_beginning(attempt):
                 self._start_elsewhere(attempt)
         except BaseException as exc:  # noqa: BLE001 - what comes here is a defect of ours
             self._crash_with(attempt, exc)
@@ -354,17 +339,27 @@ class AttemptRunner:
         except BaseException as exc:  # noqa: BLE001 - a bad argument fails the attempt; its class may raise anything
             self._done(attempt, outcome_of(exc, attempt))
 
-    async def _body(self, attempt: Attempt) -> None:
+    async def _body(self, attempt: Attempt) -> None:  # noqa: C901, PLR0912 - the hot path, inlined
         """What the loop runs for one attempt: never raises, but for being closed."""
         try:
-            if not self._first_step(attempt):
+            execution, unit = attempt.execution, attempt.unit
+            if not execution.machine.begin(unit):
+                return
+            if attempt.handle is None and unit < execution.size and not execution.borrowed:
+                execution.started[unit] = now = self._now
+                journal = execution.journal
+                if now < journal.same_until:  # `stamp`, inlined; what the body does comes later
+                    journal.stamped = len(journal.moves)
+                else:
+                    journal.stamp(now)
+            elif not self._note_beginning(attempt):  # an instance, or the loop starts tasks a turn later
                 return
             try:
                 planned = attempt.planned
                 if planned.plain and self._runs_plain:
                     task = planned.cls(**planned.fixed) if planned.same_for_all else attempt.make()
                     value = await task.run(attempt)
-                    if type(value) not in PLAIN_RESULTS:
+                    if value is not None and type(value) not in PLAIN_RESULTS:
                         value = await finished(value)
                 else:
                     value = await run_on_loop(attempt, self._surroundings)
@@ -388,6 +383,7 @@ class AttemptRunner:
         host = self._host
         host.crash_run(execution, exc)
         host.guard(execution, self._forget, attempt)
+        host.guard(execution, attempt.fall_silent)
         if not begun:
             host.guard(execution, machine.ready.free, unit)
         elif unit in machine.record.stuck:
@@ -437,10 +433,8 @@ class AttemptRunner:
             self._forget(attempt)
             if attempt.left_at is not None and unit not in machine.record.stuck:
                 execution.mark(execution.ended, unit, attempt.left_at)
-        if attempt.own_log is not None:
-            attempt.own_log = None
-        if attempt.gauge is not None:
-            attempt.gauge.close()
+        if execution.talks:
+            attempt.fall_silent()
         commands = machine.ok(unit, value)
         host, journal = self._host, execution.journal
         if commands:  # an event carries the time at which it happened, and no later one
@@ -573,10 +567,8 @@ class AttemptRunner:
             return
         self._note_end(attempt, kind, failure, words)
         self._forget(attempt)
-        if attempt.own_log is not None:
-            attempt.own_log = None
-        if attempt.gauge is not None:
-            attempt.gauge.close()
+        if execution.talks:
+            attempt.fall_silent()
         machine, record = execution.machine, execution.machine.record
         is_late = attempt.unit in record.stuck
         if kind == LOST:
@@ -604,8 +596,6 @@ class AttemptRunner:
     def _forget(self, attempt: Attempt) -> None:
         execution = attempt.execution
         execution.live.pop(attempt.unit, None)
-        if attempt.callbacks is not None:
-            attempt.callbacks.close()
         left = self._host.suspension.attempt_left
         if left is not None:
             left.set()

@@ -51,6 +51,7 @@ class BodyCallbacks:
         """Return what an attempt has registered, up to date with what was asked of it."""
         made = attempt.callbacks
         if made is None:
+            attempt.execution.talks = True
             made = vars(attempt).setdefault("callbacks", self._make(attempt))
         # What is asked now finds it; what was asked before is made up for here.
         if attempt.asked is not None:

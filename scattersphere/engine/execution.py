@@ -219,6 +219,14 @@ class Attempt(TaskContext):
         suffix = "" if index is None else f"[{index}]"
         return f"{self.job}#{self.run_id}/{self.task}{suffix}"
 
+    def fall_silent(self) -> None:
+        """It has ended: tell the last of its progress, and let go of what it has registered."""
+        self.own_log = None
+        if self.gauge is not None:
+            self.gauge.close()
+        if self.callbacks is not None:
+            self.callbacks.close()
+
     def is_of(self, execution: Execution, unit: int) -> bool:
         """Whether this is the live attempt of that unit."""
         return self.execution is execution and self.unit == unit
@@ -247,6 +255,7 @@ class Attempt(TaskContext):
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         if self.own_log is None:
+            self.execution.talks = True
             name = f"{TASKS}.{self.execution.plan.job}.{self.planned.name}"
             self.own_log = task_logger(self, self.execution.log, pass_on, name)
         return self.own_log
@@ -358,7 +367,7 @@ class Execution:
         "given_secrets", "grace", "id", "is_child", "is_end_held", "is_suspended", "journal", "key",
         "known_log", "lines_due", "live", "machine", "obeying", "params", "parent", "plan", "recording",
         "recovered", "remaining", "retries", "retry_waits", "reused", "scheduled", "secrets", "size",
-        "started", "started_at", "started_by", "state", "timer", "timer_from", "unkept", "user",
+        "started", "started_at", "started_by", "state", "talks", "timer", "timer_from", "unkept", "user",
         "waited_by", "waiters", "waits_for", "watchers",
     )  # fmt: skip
 
@@ -418,6 +427,8 @@ class Execution:
         """Where results come from that were taken over, by the name of the task."""
         self.borrowed: dict[tuple[int, int], Any] = {}
         """Results of instances that were taken over, by mapped task and index, until they are used."""
+        self.talks: bool = False
+        """Whether a body has logged, reported its progress, or registered callbacks: each is let go of at its end."""
         self.children: set[Execution] = set()
         self.started_by: Attempt | None = None
         """The attempt of the parent whose body has started this run; None of a run that has ended."""

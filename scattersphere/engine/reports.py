@@ -81,6 +81,7 @@ class Reports:
         """Take a report of progress; may be called from any thread. Raises `TypeError`, `ValueError`."""
         latest, gauge = checked(done, total, message), attempt.gauge
         if gauge is None:
+            attempt.execution.talks = True
             made = Gauge(self._host, attempt.execution, partial(self._tell_progress, attempt))
             gauge = vars(attempt).setdefault("gauge", made)
         gauge.report(latest)
