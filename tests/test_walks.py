@@ -25,6 +25,20 @@ JOB = (
 )
 
 
+class Quiet(RunnableTask):
+    async def run(self, context):
+        return 1
+
+
+class Greet(RunnableTask):
+    name: str
+
+    async def run(self, context):
+        context.log.info("greeting %s", self.name)
+        await anyio.sleep(0.01)
+        return self.name
+
+
 class Say(RunnableTask):
     name: str
 
@@ -120,3 +134,29 @@ async def test_a_definition_is_read_and_taken_up_on_a_short_way(tmp_path):
             ("define", walked(server.define, JobDefinition.load(tmp_path / "hi.json")), (11, 29, 17)),
         ):
             assert all(one <= limit for one, limit in zip(walk, most, strict=True)), (name, walk)
+
+
+async def shortest(start):
+    """Return the files and the moves of a run: the shortest of three, for the wall may have been set meanwhile."""
+    walks = []
+    for _ in range(3):
+        with observed() as calls:
+            await (await start()).wait()
+        walk = calls[threading.get_ident()]
+        walks.append((sum(one != other for one, other in pairwise(walk)), len(set(walk))))
+    moves, files = min(walks)
+    return files, moves
+
+
+@pytest.mark.anyio
+async def test_a_task_is_on_a_short_way_from_its_start_to_its_end(anyio_backend_name):
+    more = 0 if anyio_backend_name == "asyncio" else 15  # trio starts each body in a turn of its own
+    async with Server(watch=False) as server:
+        server.register_tasks("app", [Quiet, Greet])
+        server.define(JobDefinition.loads(JOB.replace("Say", "Greet")))
+        files, moves = await shortest(lambda: server.start_task("Quiet"))
+        assert files <= 28
+        assert moves <= 100 + more
+        files, moves = await shortest(lambda: server.start("hi"))
+        assert files <= 38
+        assert moves <= 165 + more
