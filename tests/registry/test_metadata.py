@@ -62,3 +62,40 @@ async def test_own_distributions_come_first(registry, tmp_path):
         "elsewhere": [],
     }
     assert importlib.metadata.version("attrs") != "1.0"  # the host's own view is as ever
+
+
+BACKPORT = """
+import importlib.metadata, sys
+from importlib.machinery import PathFinder
+if hasattr(PathFinder, "find_distributions"):  # as `importlib_metadata` does, to find distributions by itself
+    del PathFinder.find_distributions
+def names(context):
+    resolvers = [finder.find_distributions for finder in sys.meta_path if hasattr(finder, "find_distributions")]
+    return [found.metadata["Name"] for resolve in resolvers for found in resolve(context)]
+"""
+
+
+async def test_a_backport_that_a_bundle_brings_finds_its_distributions_and_the_host_goes_on_finding_its_own(
+    registry, tmp_path
+):
+    ask = (
+        "import backport\nfrom importlib.metadata import DistributionFinder\n"
+        "from scattersphere.runnable import RunnableTask\nclass Job(RunnableTask):\n    def run(self, context):\n"
+        "        return backport.names(DistributionFinder.Context(name='My.Lib')), "
+        "'my-lib' in backport.names(DistributionFinder.Context()), "
+        "backport.names(DistributionFinder.Context(name='my-lib', path=[]))\n"
+    )
+    files = {
+        "b/job.py": ask,
+        "b/backport.py": BACKPORT,
+        "b/my_lib-1.5.dist-info/METADATA": METADATA.replace("{name}", "my-lib").replace("{version}", "1.5"),
+        "b/my_lib-1.5.dist-info/RECORD": "",
+    }
+    before = importlib.metadata.version("anyio")
+    await registry.register(write(tmp_path, files) / "b")
+    assert registry.find("job.Job").cls().run(None) == (["my-lib"], True, [])
+    assert importlib.metadata.version("anyio") == before
+    with pytest.raises(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.version("my-lib")
+    await registry.deregister("b")
+    assert importlib.metadata.version("anyio") == before

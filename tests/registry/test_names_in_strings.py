@@ -50,6 +50,16 @@ RESOLVERS = {
     "a loop over sys.modules": (
         "import etl.util, sys\nreturn {n: m.VALUE for n, m in sys.modules.copy().items() if n == 'etl.util'}['etl.util']"
     ),
+    "pickle.loads": "import pickle\nreturn pickle.loads(b'cetl.util\\nget\\n.')()",
+    "pickle.load": "import io, pickle\nreturn pickle.load(io.BytesIO(b'cetl.util\\nget\\n.'), encoding='utf-8')()",
+    "a pickle.Unpickler": (
+        "import io\nfrom pickle import Unpickler\nclass Own(Unpickler): pass\n"
+        "return Own(io.BytesIO(b'cetl.util\\nget\\n.')).load()()"
+    ),
+    "an entry point that it makes": (
+        "from importlib.metadata import EntryPoint\nmade = EntryPoint('a', 'etl.util:get', 'b')\n"
+        "return made == EntryPoint(name='a', value='etl.util:get', group='b') and made.load()()"
+    ),
     "pkgutil.resolve_name": "import pkgutil\nreturn pkgutil.resolve_name('etl.util:get')()",
     "pkgutil.get_data": "import pkgutil\nreturn int(pkgutil.get_data('etl', 'data/words.txt').split()[1])",
     "pydoc.locate": "import pydoc\nreturn pydoc.locate('etl.util.VALUE')",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.machinery
 import importlib.util
+import pickle
 from functools import cached_property
+from io import BytesIO
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,6 +17,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableSequence
     from importlib.abc import InspectLoader
     from importlib.machinery import ModuleSpec
+
+
+class PickleShim(Shim):
+    """`pickle`, where data that names `etl.Item` means the bundle's own, as code of the bundle means it."""
+
+    @cached_property
+    def Unpickler(self) -> type[pickle.Unpickler]:  # noqa: N802 - as it is called there
+        """A reader of this version's own."""
+        namespace = self._namespace
+
+        class Unpickler(pickle.Unpickler):
+            """Reads what was pickled."""
+
+            def find_class(self, module: str, name: str) -> Any:
+                if not namespace.owns(module):
+                    return super().find_class(module, name)
+                return namespace.guarded(super().find_class, namespace.full(module), name)
+
+        return Unpickler
+
+    def load(self, file: Any, **kwargs: Any) -> Any:
+        """Read one object from a file."""
+        return self.Unpickler(file, **kwargs).load()
+
+    def loads(self, data: Any, /, **kwargs: Any) -> Any:
+        """Read one object from bytes."""
+        return self.Unpickler(BytesIO(data), **kwargs).load()
 
 
 def _with_top_replaced(name: str, slug: str) -> str:

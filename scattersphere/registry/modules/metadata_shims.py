@@ -7,7 +7,7 @@ import importlib.metadata
 import importlib.resources
 import re
 import sys
-from functools import reduce, wraps
+from functools import cached_property, reduce, wraps
 from importlib.metadata import Distribution, EntryPoint, EntryPoints, PathDistribution
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,21 @@ _METADATA = re.compile(r"([^/]+)\.dist-info/METADATA")
 class MetadataShim(Shim):
     """`importlib.metadata`, where `version("mylib")` means the copy of `mylib` that the bundle brings."""
 
+    @cached_property
+    def EntryPoint(self) -> type[EntryPoint]:  # noqa: N802 - as it is called there
+        """An entry point that code of the bundle makes, of what it has cached: it loads what the bundle has."""
+        namespace = self._namespace
+
+        class Own(BundleEntryPoint):
+            def __init__(self, name: str, value: str, group: str) -> None:
+                super().__init__(EntryPoint(name, value, group), namespace)
+
+        return Own
+
     def distribution(self, distribution_name: str) -> Distribution:
         """Return the bundle's distribution of this name, else the host's."""
         wanted = normal_name(distribution_name)
-        own = next((found for name, found in self._own() if name == wanted), None)
+        own = next((found for name, found in own_distributions(self._namespace) if name == wanted), None)
         return own or importlib.metadata.distribution(distribution_name)
 
     def distributions(self, **kwargs: Any) -> Iterator[Distribution]:
@@ -34,7 +45,7 @@ class MetadataShim(Shim):
         if kwargs:  # a search of one's own: `path=[...]`
             yield from importlib.metadata.distributions(**kwargs)
             return
-        own = dict(self._own())
+        own = dict(own_distributions(self._namespace))
         yield from own.values()
         for found in importlib.metadata.distributions():
             if normal_name(found.metadata["Name"] or "") not in own:
@@ -61,15 +72,15 @@ class MetadataShim(Shim):
         entries = [entry for found in self.distributions() for entry in found.entry_points]
         return EntryPoints(entries).select(**params)
 
-    def _own(self) -> Iterator[tuple[str, Distribution]]:
-        """Yield the distributions that the bundle brings and that really run: one with C code comes from the host."""
-        namespace = self._namespace
-        for file in namespace.digests:
-            match = _METADATA.fullmatch(file)
-            if match is not None:
-                found = BundleDistribution(namespace, match[1])
-                if found.runs():
-                    yield normal_name(match[1].partition("-")[0]), found
+
+def own_distributions(namespace: VersionNames) -> Iterator[tuple[str, Distribution]]:
+    """Yield by name the distributions that a bundle brings and that really run: one with C code is the host's."""
+    for file in namespace.digests:
+        match = _METADATA.fullmatch(file)
+        if match is not None:
+            found = BundleDistribution(namespace, match[1])
+            if found.runs():
+                yield normal_name(match[1].partition("-")[0]), found
 
 
 class BundleDistribution(PathDistribution):

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from scattersphere.registry.loader import undisturbed
 from scattersphere.registry.modules.code_cache import compiled
+from scattersphere.registry.modules.metadata_shims import own_distributions
 from scattersphere.registry.modules.registrations import (
     CANARY,
     Canary,
@@ -30,11 +31,12 @@ from scattersphere.registry.modules.registrations import (
     Registrations,
 )
 from scattersphere.registry.modules.shims import SHIMMED, Shims
-from scattersphere.registry.snapshots.layout import ModuleFile
+from scattersphere.registry.snapshots.layout import ModuleFile, normal_name
 from scattersphere.undo import replace_item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
+    from importlib.metadata import Distribution, DistributionFinder
     from types import CodeType
 
     from scattersphere.registry.modules.code_cache import CodeCache
@@ -464,6 +466,15 @@ class BundleFinder:
             if namespace is not None:
                 self._namespaces[slug] = namespace
         return None if namespace is None else namespace.find_spec(fullname, path)
+
+    def find_distributions(self, context: DistributionFinder.Context) -> list[Distribution]:
+        """Give a version's own code that asks, as the backport `importlib_metadata` does, what its bundle brings."""
+        canary = sys._getframe(1).f_builtins.get(CANARY)  # noqa: SLF001 - nothing else tells who asks
+        namespace = self._namespaces.get(canary.slug) if isinstance(canary, Canary) else None
+        if namespace is None or "path" in vars(context):
+            return []
+        wanted = None if context.name is None else normal_name(context.name)
+        return [found for name, found in own_distributions(namespace) if wanted in {None, name}]
 
 
 FINDER = BundleFinder()

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, MutableMapping
 from contextlib import contextmanager
 from functools import partial
+from importlib.machinery import PathFinder
 from operator import is_
 from typing import TYPE_CHECKING, Any, ForwardRef
 
@@ -117,6 +118,10 @@ AT_IMPORT = (
 )
 """Tables in which libraries enter themselves when they are imported: six, bottle, sympy."""
 
+FIND_DISTRIBUTIONS = "find_distributions"
+"""What the backport `importlib_metadata` takes from the standard library's finder, to do it itself. Its own finder goes
+with its version, and the program would find no distribution any more."""
+
 CACHES = (
     (
         "typing",
@@ -139,11 +144,14 @@ class Registrations:
     def noted(self) -> Iterator[None]:
         """Note what comes into the tables while modules are executed inside; nor does `typing` tie them to others."""
         clear_typing_caches()
+        finds = vars(PathFinder).get(FIND_DISTRIBUTIONS)
         before = [(table, list(table)) for table in _tables(AT_IMPORT)]
         try:
             yield
         finally:
             clear_typing_caches()
+            if finds is not None and FIND_DISTRIBUTIONS not in vars(PathFinder):
+                setattr(PathFinder, FIND_DISTRIBUTIONS, finds)
             for table, known in before:
                 entries = list(table)  # by one C call: other threads may enter something meanwhile
                 if len(entries) != len(known) or not all(map(is_, entries, known)):

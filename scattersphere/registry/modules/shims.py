@@ -9,6 +9,7 @@ from scattersphere.registry.modules.import_shims import (
     ImportlibShim,
     MachineryShim,
     NamesShim,
+    PickleShim,
     RunpyShim,
     UtilShim,
 )
@@ -29,6 +30,7 @@ SHIMMED: dict[str, Callable[[VersionNames, ModuleType], ModuleType]] = {
     "importlib.metadata": MetadataShim,
     "importlib.resources": ResourcesShim,
     "importlib.util": UtilShim,
+    "pickle": PickleShim,
     "pkgutil": NamesShim,
     "pydoc": NamesShim,
     "runpy": RunpyShim,
