@@ -81,7 +81,7 @@ def _refuse(cls: type, name: str, why: str) -> TaskDeclarationError:
 # ---- the class itself
 
 
-def _check_own(cls: type, annotations: dict[str, Any]) -> None:
+def _check_own(cls: type, annotations: dict[str, object]) -> None:
     """Refuse what would change its meaning in silence, and make ClassVars plain to attrs."""
     for name, why in _NEVER_CALLED.items():
         if name in cls.__dict__:
@@ -96,7 +96,7 @@ def _check_own(cls: type, annotations: dict[str, Any]) -> None:
             raise _refuse(cls, name, words)
 
 
-def _check_unannotated(cls: type, annotations: dict[str, Any], inherited: dict[str, str]) -> None:
+def _check_unannotated(cls: type, annotations: dict[str, object], inherited: dict[str, str]) -> None:
     """Refuse what was probably meant to be a parameter, and what would hide one."""
     for name, value in list(cls.__dict__.items()):
         if name.startswith("_") or name in annotations or name in HOOKS:
@@ -111,7 +111,7 @@ def _check_unannotated(cls: type, annotations: dict[str, Any], inherited: dict[s
             )
 
 
-def _odd_field(name: str, form: Any, value: Any) -> str | None:
+def _odd_field(name: str, form: object, value: object) -> str | None:
     if form is Final and not name.startswith("_"):
         shown = f"{value!r}"[:40]
         return (
@@ -127,7 +127,7 @@ def _odd_field(name: str, form: Any, value: Any) -> str | None:
     return None
 
 
-def _is_property(value: Any) -> bool:
+def _is_property(value: object) -> bool:
     """Whether something in a class decides itself what is set at an instance; what `__slots__` makes does not."""
     return hasattr(type(value), "__set__") and not isinstance(value, types.MemberDescriptorType)
 
@@ -142,7 +142,7 @@ def _parameters_of_bases(cls: type) -> dict[str, str]:
     return found
 
 
-def _special_form(annotation: Any, module: str) -> Any:
+def _special_form(annotation: object, module: str) -> object:
     """Return ClassVar, Final, InitVar if that is what an annotation is, whatever it is called there."""
     while True:
         if isinstance(annotation, dataclasses.InitVar):
@@ -161,7 +161,7 @@ def _special_form(annotation: Any, module: str) -> Any:
         annotation = annotation[annotation.index("[") + 1 :]
 
 
-def _named(name: str, module: str) -> Any:
+def _named(name: str, module: str) -> object:
     """Return what a dotted name means in a module, or None."""
     first, *rest = name.split(".")
     found = vars(sys.modules[module]).get(first) if module in sys.modules else None
@@ -215,7 +215,7 @@ def _is_protocol(base: type) -> bool:
     return bool(base.__dict__.get("_is_protocol", False))
 
 
-def _adopt(cls: type, base: type, annotations: dict[str, Any]) -> None:
+def _adopt(cls: type, base: type, annotations: dict[str, object]) -> None:
     """Take the annotated attributes of a mixin as if they stood in the class."""
     if "__attrs_attrs__" in base.__dict__:
         return  # attrs does it
@@ -239,7 +239,7 @@ def _adopt(cls: type, base: type, annotations: dict[str, Any]) -> None:
             setattr(cls, name, value)
 
 
-def _like(field: dataclasses.Field[Any]) -> Any:
+def _like(field: dataclasses.Field[object]) -> object:
     """Return what says to attrs what a field of a dataclass says."""
     if field.default_factory is not dataclasses.MISSING:
         return attrs.field(init=field.init, factory=field.default_factory)
@@ -251,7 +251,7 @@ def _like(field: dataclasses.Field[Any]) -> Any:
 # ---- fields
 
 
-def _shape_fields(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+def _shape_fields(cls: type, fields: list[attrs.Attribute[object]]) -> list[attrs.Attribute[object]]:
     """Make state of `_name`, and a copy of its own for each attempt of every default that could be shared."""
     return [
         field.evolve(
@@ -262,7 +262,7 @@ def _shape_fields(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.A
     ]
 
 
-def _unshared(cls: type, name: str, default: Any) -> Any:
+def _unshared(cls: type, name: str, default: object) -> object:
     if default is attrs.NOTHING or isinstance(default, (*_ATOMIC, attrs.Factory)):  # type: ignore[arg-type]
         return default
     try:

@@ -8,7 +8,7 @@ import functools
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
 import anyio
@@ -59,7 +59,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
 def _refusing(cls: type) -> type:
     """Return the class of a forked copy: as `cls`, but all public names refuse."""
 
-    def refuse(self: ForkGuard, name: str) -> Any:
+    def refuse(self: ForkGuard, name: str) -> object:
         if name.startswith("_") or name == "home" or not hasattr(cls, name):
             return object.__getattribute__(self, name)
         raise ForkedError(
@@ -99,7 +99,7 @@ class LoopHome:
         )
 
 
-def _current_loop() -> Any:
+def _current_loop() -> object:
     """Return what identifies the event loop that runs in this thread; None where none does."""
     trio = sys.modules.get("trio")  # a program that never imported it cannot be inside it, and is not made to
     if trio is not None and trio.lowlevel.in_trio_task():
@@ -110,7 +110,7 @@ def _current_loop() -> Any:
         return None
 
 
-def _describe(loop: Any) -> str:
+def _describe(loop: object) -> str:
     thread = f"thread {threading.current_thread().name!r}"
     if loop is None:
         return f"{thread}, in no event loop"

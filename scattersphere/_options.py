@@ -15,7 +15,7 @@ Check = Callable[[Any, str], None]
 
 
 def option(
-    default: Any,
+    default: object,
     meaning: str,
     *,
     unit: str = "",
@@ -24,7 +24,7 @@ def option(
 ) -> Any:
     """Return an attribute of an attrs class. The value is checked as it was given, and converted then."""
 
-    def checked(value: Any, field: attrs.Attribute[Any]) -> Any:
+    def checked(value: object, field: attrs.Attribute[object]) -> object:
         if check is not None:
             check(value, field.name)
         return value if convert is None else convert(value)

@@ -52,7 +52,7 @@ def thread_door() -> Callable[[Callable[[], object]], object]:
     return call
 
 
-async def whole(work: Coroutine[Any, Any, T], name: str) -> T:
+async def whole(work: Coroutine[object, object, T], name: str) -> T:
     """Return what `work` returns, done in a task of its own; a cancellation comes to the caller when it is done."""
     return await OwnTask(work, name).wait()
 
@@ -65,7 +65,7 @@ class OwnTask(Generic[T]):
     """
 
     def __init__(
-        self, work: Coroutine[Any, Any, T], name: str, on_cancel: Callable[[], object] = bool
+        self, work: Coroutine[object, object, T], name: str, on_cancel: Callable[[], object] = bool
     ) -> None:
         self._work = work
         self._on_cancel = on_cancel
@@ -136,11 +136,13 @@ class OwnTask(Generic[T]):
 class _AsyncioTask(asyncio.Task[None]):
     """Obeys the scopes and time limits that its own work has entered, and nobody else."""
 
-    def __init__(self, work: Coroutine[Any, Any, None], name: str, on_cancel: Callable[[], object]) -> None:
+    def __init__(
+        self, work: Coroutine[object, object, None], name: str, on_cancel: Callable[[], object]
+    ) -> None:
         self._on_cancel = on_cancel
         super().__init__(work, loop=asyncio.get_running_loop(), name=name)
 
-    def cancel(self, msg: Any | None = None) -> bool:
+    def cancel(self, msg: object | None = None) -> bool:
         if isinstance(msg, str) and msg.startswith(_BY_ANYIO):
             return super().cancel(msg)
         self.get_loop().call_soon(self._on_cancel)  # at the end of `asyncio.run` nothing runs at this moment

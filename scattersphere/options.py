@@ -131,7 +131,7 @@ def _path(value: Any) -> Path | None:
     return None if value is None else Path(value)
 
 
-def _factories(values: Iterable[Any]) -> tuple[Any, ...]:
+def _factories(values: Iterable[object]) -> tuple[object, ...]:
     found = tuple(values)
     for factory in found:
         if not callable(factory):

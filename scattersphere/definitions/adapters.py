@@ -51,7 +51,7 @@ class TypeAdapter:
 AdapterOf = Callable[[Any], TypeAdapter]
 
 
-def type_name(annotation: Any) -> str:
+def type_name(annotation: object) -> str:
     """Write an annotation for people: `list[int]`, `str | None`, without module names."""
     if annotation is None or annotation is type(None):
         return "None"
@@ -73,7 +73,7 @@ def type_name(annotation: Any) -> str:
 # ---- single values
 
 
-def _same(value: Any) -> Any:
+def _same(value: object) -> object:
     return value
 
 
@@ -83,18 +83,18 @@ def or_reference(adapter: TypeAdapter, levels: int) -> Schema:
     return own if own == VALUE_SCHEMA else {"anyOf": [own, REFERENCE_SCHEMA]}
 
 
-def _check_anything(value: Any, pointer: str, faults: Faults) -> None:
+def _check_anything(value: object, pointer: str, faults: Faults) -> None:
     del value, pointer, faults  # Any and object take what comes
 
 
 ANYTHING = TypeAdapter(_check_anything, copy_json, "any JSON", lambda _: VALUE_SCHEMA)
 
 
-def no_json(annotation: Any) -> TypeAdapter:
+def no_json(annotation: object) -> TypeAdapter:
     """Return the adapter of what only the whole result of a task can be."""
     words = f"no JSON can stand for {type_name(annotation)}; give it the whole $result of a task"
 
-    def check(_value: Any, pointer: str, faults: Faults) -> None:
+    def check(_value: object, pointer: str, faults: Faults) -> None:
         faults.append((pointer, words))
 
     schema = {"description": f"{type_name(annotation)}: the whole $result of a task.", **REFERENCE_SCHEMA}
@@ -102,7 +102,7 @@ def no_json(annotation: Any) -> TypeAdapter:
 
 
 def _exact(kind: type, words: str, schema: str) -> TypeAdapter:
-    def check(value: Any, pointer: str, faults: Faults) -> None:
+    def check(value: object, pointer: str, faults: Faults) -> None:
         if type(value) is not kind:
             faults.append((pointer, f"must be {words}, not {describe(value)}"))
 
@@ -121,10 +121,10 @@ def _check_float(value: Any, pointer: str, faults: Faults) -> None:
         faults.append((pointer, f"{describe(value)} is no finite number of Python's float"))
 
 
-def text(cls: type, words: str, build: Callable[[str], Any], shown: str) -> TypeAdapter:
+def text(cls: type, words: str, build: Callable[[str], object], shown: str) -> TypeAdapter:
     """Return the adapter of what is written as a string and read by `build`, which raises on a wrong one."""
 
-    def check(value: Any, pointer: str, faults: Faults) -> None:
+    def check(value: object, pointer: str, faults: Faults) -> None:
         if type(value) is not str:
             faults.append((pointer, f"must be {words}, not {describe(value)}"))
             return
@@ -190,24 +190,24 @@ SIMPLE: Mapping[Any, TypeAdapter] = {
 }
 
 
-def json_of(value: Any) -> Any:
+def json_of(value: object) -> object:
     """Return what stands for a member of a Literal or an enum."""
     return value.value if isinstance(value, enum.Enum) else value
 
 
-def choice(members: Sequence[Any], written: Mapping[Any, Any]) -> TypeAdapter:
+def choice(members: Sequence[object], written: Mapping[object, object]) -> TypeAdapter:
     """Return the adapter of a Literal or an enum, whose members are `written` so in JSON."""
     pairs = [(written[member], member) for member in members if _is_scalar(written[member])]
     if not pairs and members:
         return no_json(type(members[0]))
 
-    def member_of(value: Any) -> tuple[Any, ...]:
+    def member_of(value: object) -> tuple[object, ...]:
         # By type too: true == 1 in Python, and is no 1 in JSON.
         return next(
             ((member,) for known, member in pairs if type(value) is type(known) and value == known), ()
         )
 
-    def check(value: Any, pointer: str, faults: Faults) -> None:
+    def check(value: object, pointer: str, faults: Faults) -> None:
         if not member_of(value):
             faults.append((pointer, _one_of([known for known, _ in pairs], value)))
 
@@ -216,11 +216,11 @@ def choice(members: Sequence[Any], written: Mapping[Any, Any]) -> TypeAdapter:
     return TypeAdapter(check, lambda value: member_of(value)[0], words, lambda _: {"enum": known})
 
 
-def _is_scalar(value: Any) -> bool:
+def _is_scalar(value: object) -> bool:
     return value is None or type(value) in (bool, int, float, str)
 
 
-def _one_of(values: list[Any], value: Any) -> str:
+def _one_of(values: list[object], value: object) -> str:
     shown = ", ".join(repr(known) for known in values[:20])
     near = (
         Suggester([known for known in values if type(known) is str]).nearest(value)
@@ -236,7 +236,7 @@ def flag(cls: type[enum.Flag]) -> TypeAdapter:
     shown = " + ".join(f"{member.value} ({member.name})" for member in cls)
     words = f"a sum of {shown}"
 
-    def check(value: Any, pointer: str, faults: Faults) -> None:
+    def check(value: object, pointer: str, faults: Faults) -> None:
         if type(value) is int and value >= 0:
             try:
                 cls(value)
@@ -249,10 +249,10 @@ def flag(cls: type[enum.Flag]) -> TypeAdapter:
     return TypeAdapter(check, cls, words, lambda _: {"type": "integer", "minimum": 0})
 
 
-def union(annotation: Any, args: tuple[Any, ...], members: list[TypeAdapter]) -> TypeAdapter:
+def union(annotation: object, args: tuple[object, ...], members: list[TypeAdapter]) -> TypeAdapter:
     """Return the adapter of a union: the first member that takes a value and can be built of it."""
 
-    def fitting(value: Any) -> TypeAdapter | None:
+    def fitting(value: object) -> TypeAdapter | None:
         if type(value) is int and int in args:  # `float | int` takes 5 as it is
             return members[args.index(int)]
         right = None
@@ -264,13 +264,13 @@ def union(annotation: Any, args: tuple[Any, ...], members: list[TypeAdapter]) ->
             right = member if not found and right is None else right
         return right
 
-    def check(value: Any, pointer: str, faults: Faults) -> None:
+    def check(value: object, pointer: str, faults: Faults) -> None:
         if fitting(value) is not None:
             return
         inside = _inside(members, value, pointer) if type(value) in (dict, list) else []
         faults.extend(inside or [(pointer, f"must be {type_name(annotation)}, not {describe(value)}")])
 
-    def build(value: Any) -> Any:
+    def build(value: object) -> object:
         member = fitting(value)
         return value if member is None else member.build(value)
 
@@ -283,7 +283,7 @@ def union(annotation: Any, args: tuple[Any, ...], members: list[TypeAdapter]) ->
     )
 
 
-def _builds(member: TypeAdapter, value: Any) -> bool:
+def _builds(member: TypeAdapter, value: object) -> bool:
     """Whether a class, which may have validators of its own, takes what is right for its annotations."""
     try:
         member.build(value)
@@ -296,7 +296,7 @@ def _own(member: TypeAdapter, levels: int) -> Schema:
     return member.schema(levels) if levels > 0 else VALUE_SCHEMA
 
 
-def _inside(members: list[TypeAdapter], value: Any, pointer: str) -> Faults:
+def _inside(members: list[TypeAdapter], value: object, pointer: str) -> Faults:
     """Return what is wrong deeper inside, for the first member that takes such a container at all."""
     for member in members:
         found: Faults = []
@@ -326,11 +326,11 @@ BARE = frozenset(SEQUENCES) | MAPPINGS
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,18})")
 
 
-def sequence(item: TypeAdapter, make: Callable[[list[Any]], Any]) -> TypeAdapter:
+def sequence(item: TypeAdapter, make: Callable[[list[object]], object]) -> TypeAdapter:
     """Return the adapter of lists, sets and tuples of any length: a list."""
     hashed = make is set or make is frozenset
 
-    def check(value: Any, pointer: str, faults: Faults) -> None:
+    def check(value: object, pointer: str, faults: Faults) -> None:
         if type(value) is not list:
             faults.append((pointer, f"must be a list, not {describe(value)}"))
             return
@@ -349,7 +349,7 @@ def sequence(item: TypeAdapter, make: Callable[[list[Any]], Any]) -> TypeAdapter
     )
 
 
-def _hashable(value: Any) -> bool:
+def _hashable(value: object) -> bool:
     try:
         hash(value)
     except TypeError:
@@ -361,7 +361,7 @@ def fixed_tuple(items: list[TypeAdapter], least: int, make: Callable[[list[Any]]
     """Return the adapter of tuples of a fixed length, and of NamedTuples: a list of `least` items or more."""
     count = str(len(items)) if least == len(items) else f"{least} to {len(items)}"
 
-    def check(value: Any, pointer: str, faults: Faults) -> None:
+    def check(value: object, pointer: str, faults: Faults) -> None:
         if type(value) is not list or not least <= len(value) <= len(items):
             faults.append((pointer, f"must be a list of {count}, not {describe(value)}"))
             return
@@ -381,7 +381,7 @@ def fixed_tuple(items: list[TypeAdapter], least: int, make: Callable[[list[Any]]
     )
 
 
-def _check_int_key(value: Any, pointer: str, faults: Faults) -> None:
+def _check_int_key(value: object, pointer: str, faults: Faults) -> None:
     if type(value) is not str or not _WHOLE.fullmatch(value):
         faults.append((pointer, f"must be a whole number in quotes, not {describe(value)}"))
 
@@ -393,7 +393,7 @@ INT_KEY = TypeAdapter(_check_int_key, int, "a whole number in quotes", lambda _:
 def mapping(key: TypeAdapter, item: TypeAdapter) -> TypeAdapter:
     """Return the adapter of dicts: an object."""
 
-    def check(value: Any, pointer: str, faults: Faults) -> None:
+    def check(value: object, pointer: str, faults: Faults) -> None:
         if type(value) is not dict:
             faults.append((pointer, f"must be an object, not {describe(value)}"))
             return
@@ -402,7 +402,7 @@ def mapping(key: TypeAdapter, item: TypeAdapter) -> TypeAdapter:
             key.check(name, inside, faults)
             item.check(child, inside, faults)
 
-    def build(value: Any) -> Any:
+    def build(value: Any) -> object:
         return {key.build(name): item.build(child) for name, child in value.items()}
 
     return TypeAdapter(
@@ -416,14 +416,14 @@ def mapping(key: TypeAdapter, item: TypeAdapter) -> TypeAdapter:
 
 def record(
     cls: type,
-    fields: Mapping[str, tuple[Any, bool]],
+    fields: Mapping[str, tuple[object, bool]],
     adapter: AdapterOf,
-    make: Callable[[dict[str, Any]], Any],
+    make: Callable[[dict[str, object]], object],
 ) -> TypeAdapter:
     """Return the adapter of a class with fields: an object. `make` builds it of what the fields hold."""
 
     # The adapters inside are looked up at the first value: a class may refer to itself.
-    def check(value: Any, pointer: str, faults: Faults) -> None:
+    def check(value: object, pointer: str, faults: Faults) -> None:
         if type(value) is not dict:
             words = f"must be an object with the fields of {cls.__qualname__}, not {describe(value)}"
             faults.append((pointer, words))
@@ -441,7 +441,7 @@ def record(
             elif required:
                 faults.append((pointer, f"{cls.__qualname__} needs {name!r}"))
 
-    def build(value: Any) -> Any:
+    def build(value: Any) -> object:
         return make({name: adapter(fields[name][0]).build(child) for name, child in value.items()})
 
     def schema(levels: int) -> Schema:
@@ -470,10 +470,10 @@ def pydantic_model(cls: Any) -> TypeAdapter:
     """Return the adapter of a pydantic model, which judges JSON itself, strictly."""
     name = cls.__qualname__
 
-    def build(value: Any) -> Any:
+    def build(value: object) -> object:
         return cls.model_validate_json(json.dumps(value), strict=True)
 
-    def check(value: Any, pointer: str, faults: Faults) -> None:
+    def check(value: object, pointer: str, faults: Faults) -> None:
         try:
             build(value)
         except BaseException as error:  # noqa: BLE001 - a user's validator may raise anything (promise 7)
@@ -488,5 +488,5 @@ def pydantic_model(cls: Any) -> TypeAdapter:
     return TypeAdapter(check, build, f"an object that {name} takes", lambda _: schema)
 
 
-def _escape(name: Any) -> str:
+def _escape(name: object) -> str:
     return str(name).replace("~", "~0").replace("/", "~1")

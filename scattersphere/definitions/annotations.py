@@ -35,7 +35,7 @@ class Structurer:
     """
 
     def __init__(self) -> None:
-        self._adapters: dict[Any, TypeAdapter] = {}
+        self._adapters: dict[object, TypeAdapter] = {}
 
     def parameters(self, cls: type[RunnableTask]) -> dict[str, TaskParameter]:
         """Return the parameters of `cls` by name. Raises NameError where an annotation means nothing."""
@@ -47,7 +47,7 @@ class Structurer:
             if field.init
         }
 
-    def _parameter(self, field: attrs.Attribute[Any], annotation: Any) -> TaskParameter:
+    def _parameter(self, field: attrs.Attribute[object], annotation: object) -> TaskParameter:
         adapter = self.adapter(annotation)
         required = field.default is attrs.NOTHING
         return TaskParameter(
@@ -61,7 +61,7 @@ class Structurer:
             structure=adapter.build,
         )
 
-    def _later(self, annotation: Any) -> TypeAdapter:
+    def _later(self, annotation: object) -> TypeAdapter:
         def inner() -> TypeAdapter:
             return self._adapters[annotation]
 
@@ -72,7 +72,7 @@ class Structurer:
             schema=lambda levels: inner().schema(levels),
         )
 
-    def adapter(self, annotation: Any) -> TypeAdapter:
+    def adapter(self, annotation: object) -> TypeAdapter:
         """Return how values of an annotation are treated; looked up once for each."""
         try:
             known = self._adapters.get(annotation)
@@ -95,12 +95,12 @@ def make_structurer() -> Structurer:
     return Structurer()
 
 
-def annotation_schema(annotation: Any) -> Schema:
+def annotation_schema(annotation: object) -> Schema:
     """Return the JSON Schema of a value for an annotation: itself, or a reference in its place."""
     return adapters.or_reference(Structurer().adapter(annotation), LEVELS)
 
 
-def _default(field: attrs.Attribute[Any]) -> Any:
+def _default(field: attrs.Attribute[object]) -> object:
     default: Any = field.default
     factory = getattr(default, "factory", None)
     if factory is None:
@@ -108,8 +108,8 @@ def _default(field: attrs.Attribute[Any]) -> Any:
     return None if default.takes_self else factory()
 
 
-def _checker(adapter: TypeAdapter) -> Callable[[Any], Faults]:
-    def check(value: Any) -> Faults:
+def _checker(adapter: TypeAdapter) -> Callable[[object], Faults]:
+    def check(value: object) -> Faults:
         faults: Faults = []
         adapter.check(value, "", faults)
         return faults
@@ -120,7 +120,7 @@ def _checker(adapter: TypeAdapter) -> Callable[[Any], Faults]:
 # ---- annotations
 
 
-def adapter_of(annotation: Any, adapter: AdapterOf) -> TypeAdapter:
+def adapter_of(annotation: object, adapter: AdapterOf) -> TypeAdapter:
     """Return the adapter of an annotation; `adapter` is asked for those inside it."""
     if isinstance(annotation, typing.TypeVar):
         return adapter(annotation.__bound__ or Any)
@@ -146,7 +146,7 @@ def adapter_of(annotation: Any, adapter: AdapterOf) -> TypeAdapter:
     return adapters.no_json(annotation)
 
 
-def _generic(annotation: Any, origin: Any, args: tuple[Any, ...], adapter: AdapterOf) -> TypeAdapter:
+def _generic(annotation: object, origin: object, args: tuple[object, ...], adapter: AdapterOf) -> TypeAdapter:
     if origin is typing.Annotated:
         return adapter(args[0])
     if origin in (typing.Union, types.UnionType):
@@ -166,7 +166,7 @@ def _generic(annotation: Any, origin: Any, args: tuple[Any, ...], adapter: Adapt
     return adapters.no_json(annotation)
 
 
-def _class(cls: type, known: Mapping[Any, Any], adapter: AdapterOf) -> TypeAdapter:
+def _class(cls: type, known: Mapping[object, object], adapter: AdapterOf) -> TypeAdapter:
     if issubclass(cls, enum.Flag):
         return adapters.flag(cls)
     if issubclass(cls, enum.Enum):
@@ -188,7 +188,7 @@ def _class(cls: type, known: Mapping[Any, Any], adapter: AdapterOf) -> TypeAdapt
     return adapters.no_json(cls)
 
 
-def class_fields(cls: Any, known: Mapping[Any, Any]) -> dict[str, tuple[Any, bool]]:
+def class_fields(cls: object, known: Mapping[object, object]) -> dict[str, tuple[object, bool]]:
     """Return the fields of a class by name: annotation, required. `known` says what its type variables are."""
     known = {**type_arguments(cls), **known}
     if typing.is_typeddict(cls):
@@ -212,12 +212,12 @@ def _required(cls: Any) -> dict[str, bool]:
     }
 
 
-def _keys(cls: Any) -> dict[str, tuple[Any, bool]]:
+def _keys(cls: Any) -> dict[str, tuple[object, bool]]:
     """Return the keys of a TypedDict: annotation, required.
 
     `__required_keys__` cannot see NotRequired in annotations that are strings, so the hints decide.
     """
-    found: dict[str, tuple[Any, bool]] = {}
+    found: dict[str, tuple[object, bool]] = {}
     for name, hint in typing.get_type_hints(cls, include_extras=True).items():
         required, inner = name in cls.__required_keys__, hint
         while (origin := typing.get_origin(inner)) in (typing.Required, typing.NotRequired):
@@ -226,9 +226,9 @@ def _keys(cls: Any) -> dict[str, tuple[Any, bool]]:
     return found
 
 
-def type_arguments(cls: Any) -> dict[Any, Any]:
+def type_arguments(cls: object) -> dict[object, object]:
     """Return what the type variables of the bases of a class are: `class Ints(Of[int])`."""
-    known: dict[Any, Any] = {}
+    known: dict[object, object] = {}
     for base in getattr(cls, "__mro__", ()):
         for written in base.__dict__.get("__orig_bases__", ()):
             origin = typing.get_origin(written)
@@ -239,7 +239,7 @@ def type_arguments(cls: Any) -> dict[Any, Any]:
     return known
 
 
-def _substitute(hint: Any, known: Mapping[Any, Any]) -> Any:
+def _substitute(hint: object, known: Mapping[object, object]) -> object:
     if isinstance(hint, typing.TypeVar):
         return known.get(hint, hint)
     names = () if isinstance(hint, type) else getattr(hint, "__parameters__", ())

@@ -76,7 +76,7 @@ COMMON_SLIPS = {
 
 
 def read_record(
-    value: Mapping[str, Any], cls: type, form: int, needed: Mapping[str, str]
+    value: Mapping[str, object], cls: type, form: int, needed: Mapping[str, str]
 ) -> tuple[Any, list[RawProblem]]:
     """Make an instance of a JSON object; where something is wrong with it, of what is left without that.
 
@@ -112,7 +112,7 @@ def _too_new(path: Path, row: Row, form: int) -> RawProblem:
     return RawProblem(path, words)
 
 
-def _without(value: Mapping[str, Any], paths: Collection[Path]) -> dict[str, Any]:
+def _without(value: Mapping[str, object], paths: Collection[Path]) -> dict[str, object]:
     """Return a copy of `value` without what stands at `paths`."""
     left, own = dict(value), set[Path]()
     for path in paths:
@@ -206,13 +206,13 @@ def _make_readers(form: int, *, exact: bool = False) -> Mapping[type, _Reader]:
     return readers
 
 
-def _read_object(read: _Reader, value: Any, _: Any) -> Any:
+def _read_object(read: _Reader, value: object, _: object) -> object:
     return read(require_object(value))
 
 
-def _read_records(form: Records, read: _Reader, value: Any, _: Any) -> dict[str, Any]:
+def _read_records(form: Records, read: _Reader, value: object, _: object) -> dict[str, object]:
     """Read an object of objects by name. Raises `WrongPartsError` with all problems of all of them."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     problems: list[RawProblem] = []
     for name, item in require_object(value).items():
         give_way()

@@ -40,8 +40,8 @@ def to_value(definition: JobDefinition) -> dict[str, Any]:
 
 
 def _with_comments(
-    value: dict[str, Any], comments: Mapping[str, Any], places: Sequence[str]
-) -> dict[str, Any]:
+    value: dict[str, Any], comments: Mapping[str, object], places: Sequence[str]
+) -> dict[str, object]:
     """Put comments back, first in their objects; in one order, so that equal definitions give equal text."""
     for key in sorted(places):
         if key in comments and isinstance(value.get(key, {}), dict):

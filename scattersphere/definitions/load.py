@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 # ---- a JSON value
 
 
-def read(value: Any) -> tuple[JobDefinition | None, list[RawProblem]]:
+def read(value: object) -> tuple[JobDefinition | None, list[RawProblem]]:
     """Make a definition of a JSON value, which belongs to it from then on.
 
     Returns it with what is wrong: form and references together. It is None where nothing of it can be
@@ -79,7 +79,7 @@ def read(value: Any) -> tuple[JobDefinition | None, list[RawProblem]]:
     return job, problems
 
 
-def _format_problem(form: Any) -> RawProblem:
+def _format_problem(form: object) -> RawProblem:
     known = " or ".join(map(str, range(1, FORMAT + 1)))
     if type(form) is not int or form < 1:
         return RawProblem(("format",), f"must be {known}, not {describe(form)}")
@@ -89,10 +89,12 @@ def _format_problem(form: Any) -> RawProblem:
     return RawProblem(("format",), words)
 
 
-def _without_comments(value: dict[str, Any], keys: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _without_comments(
+    value: dict[str, object], keys: Sequence[str]
+) -> tuple[dict[str, object], dict[str, object]]:
     """Take the comments out of the objects under `keys`, so that nobody takes "//" for a name."""
     rest = value
-    comments: dict[str, Any] = {}
+    comments: dict[str, object] = {}
     for key in keys:
         inner = value.get(key)
         if type(inner) is dict and COMMENT in inner:
@@ -103,7 +105,7 @@ def _without_comments(value: dict[str, Any], keys: Sequence[str]) -> tuple[dict[
 
 
 def _read_tasks(
-    items: Any, form: int, unread: Unread, problems: list[RawProblem]
+    items: object, form: int, unread: Unread, problems: list[RawProblem]
 ) -> dict[str, TaskDefinition]:
     if type(items) is not dict:
         words = f'must be an object {{"name": {{"task": ..}}}}, not {describe(items)}'

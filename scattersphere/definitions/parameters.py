@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scattersphere._json import SHOWN, copy_json, describe
 from scattersphere._text import Suggester
@@ -29,7 +29,7 @@ JSON_KINDS: Mapping[str, tuple[type, ...]] = {
 _NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
 
 
-def resolve_params(definition: JobDefinition, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def resolve_params(definition: JobDefinition, overrides: Mapping[str, object]) -> dict[str, object]:
     """Return the value of each parameter for a run. Raises `DefinitionError` with all problems."""
     problems: list[Problem] = []
     for name in overrides.keys() - definition.params.keys():
@@ -37,7 +37,7 @@ def resolve_params(definition: JobDefinition, overrides: Mapping[str, Any]) -> d
         problems.append(
             Problem(f"params.{name}", f"job {definition.name!r} has no such parameter", suggestion=near)
         )
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for name, declared in definition.params.items():
         is_plain = not isinstance(declared, Parameter)
         if name not in overrides:
@@ -61,7 +61,7 @@ def resolve_params(definition: JobDefinition, overrides: Mapping[str, Any]) -> d
     return values
 
 
-def _as_json(name: str, value: Any, kinds: tuple[type, ...]) -> str:
+def _as_json(name: str, value: object, kinds: tuple[type, ...]) -> str:
     """Return what to write where a text would be right as JSON: shells and word commands give texts."""
     if type(value) is not str or len(value) > SHOWN:
         return ""

@@ -41,7 +41,7 @@ _DEFS = {
 }
 
 
-def definition_schema(task_classes: Iterable[TaskClass] = ()) -> dict[str, Any]:
+def definition_schema(task_classes: Iterable[TaskClass] = ()) -> dict[str, object]:
     """Return the schema as a new JSON value; with task classes it knows their arguments too."""
     job = record_schema(JobDefinition)
     properties = {
@@ -75,7 +75,7 @@ def definition_schema(task_classes: Iterable[TaskClass] = ()) -> dict[str, Any]:
     }
 
 
-def _parameter_rules() -> Iterable[dict[str, Any]]:
+def _parameter_rules() -> Iterable[dict[str, object]]:
     """Yield what the fields of a parameter ask of each other."""
     for name in JSON_KINDS:
         yield {
@@ -88,10 +88,10 @@ def _parameter_rules() -> Iterable[dict[str, Any]]:
     }
 
 
-def _without_newer(cls: type, form: int) -> dict[str, Any]:
+def _without_newer(cls: type, form: int) -> dict[str, object]:
     """Return a schema that refuses the keys of a class, and of those inside it, that a format does not have."""
 
-    def refuse(row: Row) -> Any:
+    def refuse(row: Row) -> object:
         if row.since > form:
             return False
         if isinstance(row.json, Records):
@@ -101,7 +101,7 @@ def _without_newer(cls: type, form: int) -> dict[str, Any]:
     return {"properties": {row.key: refuse(row) for row in newer_rows(cls, form)}}
 
 
-def _task(schema: dict[str, Any], known: list[TaskClass]) -> dict[str, Any]:
+def _task(schema: dict[str, Any], known: list[TaskClass]) -> dict[str, object]:
     if not known:
         return schema
     paths: dict[str, list[TaskClass]] = {}
@@ -130,7 +130,7 @@ def _task(schema: dict[str, Any], known: list[TaskClass]) -> dict[str, Any]:
     }
 
 
-def _arguments(found: TaskClass) -> dict[str, Any]:
+def _arguments(found: TaskClass) -> dict[str, object]:
     return {
         "additionalProperties": False,
         "properties": {

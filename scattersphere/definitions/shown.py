@@ -22,7 +22,7 @@ class _TooLargeError(Exception):
     """The value does not fit."""
 
 
-def shown(value: Any, limit: int = LIMIT) -> Any:
+def shown(value: object, limit: int = LIMIT) -> object:
     """Return `value` as JSON data of at most about `limit` characters.
 
     What has no JSON form, or stands too deep, shows as `{"repr": text}` in its place. A value that is
@@ -40,7 +40,7 @@ class _Copying:
     def __init__(self, limit: int) -> None:
         self._left = limit
 
-    def copy(self, value: Any, depth: int) -> Any:
+    def copy(self, value: Any, depth: int) -> object:
         kind = type(value)
         if value is None or kind is bool:
             return self._spent(value, 5)
@@ -61,17 +61,17 @@ class _Copying:
             return [self.copy(inner, depth - 1) for inner in base.__iter__(value)]
         return self._as_repr(value)
 
-    def _copy_dict(self, value: dict[Any, Any], depth: int) -> Any:
+    def _copy_dict(self, value: dict[Any, Any], depth: int) -> object:
         self._spent(None, 2 + 4 * dict.__len__(value))
         if not all(type(key) is str for key in dict.__iter__(value)):
             return self._as_repr(value)
         return {self._spent(key, len(key)): self.copy(inner, depth - 1) for key, inner in dict.items(value)}
 
-    def _as_repr(self, value: Any) -> dict[str, str]:
+    def _as_repr(self, value: object) -> dict[str, str]:
         text = _short(value)
         return {"repr": self._spent(text, len(text) + 10)}
 
-    def _spent(self, value: Any, characters: int) -> Any:
+    def _spent(self, value: object, characters: int) -> Any:
         self._left -= characters
         if self._left < 0:
             raise _TooLargeError
@@ -86,7 +86,7 @@ class _Repr(reprlib.Repr):
         self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxfrozenset = self.maxdeque = 20
         self.maxstring = self.maxother = self.maxlong = TEXT_LIMIT
 
-    def repr_instance(self, x: Any, level: int) -> str:
+    def repr_instance(self, x: object, level: int) -> str:
         del level
         try:
             return repr(x)
@@ -94,7 +94,7 @@ class _Repr(reprlib.Repr):
             return f"<{type(x).__qualname__}: its repr failed>"
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     """Return the beginning of a value's `repr`."""
     try:
         text = _Repr().repr(value)

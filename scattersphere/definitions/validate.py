@@ -226,7 +226,12 @@ class _TaskChecks:
         return found
 
     def _values(
-        self, name: str, task: TaskDefinition, where: str, values: Mapping[str, Any], waits: dict[str, Any]
+        self,
+        name: str,
+        task: TaskDefinition,
+        where: str,
+        values: Mapping[str, object],
+        waits: dict[str, Any],
     ) -> None:
         """Check the references in arguments; add those that are results to `waits`."""
         for key, value in values.items():
@@ -246,7 +251,12 @@ class _TaskChecks:
                     self._reference(name, task, reference, ("tasks", name, where, key, *inside), waits)
 
     def _reference(
-        self, name: str, task: TaskDefinition, reference: Mapping[str, Any], path: Path, waits: dict[str, Any]
+        self,
+        name: str,
+        task: TaskDefinition,
+        reference: Mapping[str, Any],
+        path: Path,
+        waits: dict[str, Any],
     ) -> None:
         other = reference.get("$result")
         if type(other) is str:
@@ -325,7 +335,7 @@ class _TaskChecks:
             self._note(path, words)
 
 
-def _is_reference(value: Any) -> bool:
+def _is_reference(value: object) -> bool:
     """Whether it means to be a reference; one of the wrong form is told of as such elsewhere."""
     return type(value) is dict and any(key.startswith("$") for key in value)
 

@@ -48,15 +48,15 @@ DURABILITY = {
 class ResultCodec(Protocol):
     """Writes the values of results: exactly, or not at all."""
 
-    def is_quick(self, value: Any) -> bool:
+    def is_quick(self, value: object) -> bool:
         """Whether `encode` runs no code of users for it, and takes next to no time."""
         ...
 
-    def encode(self, value: Any, versions: Iterable[BundleVersion]) -> tuple[int, bytes]:
+    def encode(self, value: object, versions: Iterable[BundleVersion]) -> tuple[int, bytes]:
         """Return the form and the bytes of a value. Raises whatever it likes where it cannot be kept."""
         ...
 
-    def decode(self, form: int, data: bytes, versions: Iterable[BundleVersion]) -> Any:
+    def decode(self, form: int, data: bytes, versions: Iterable[BundleVersion]) -> object:
         """Return the value again, equal and of the same types. Raises where it cannot be read."""
         ...
 
@@ -72,7 +72,7 @@ class RecorderHost(Protocol):
         """The loop that bodies live on."""
         ...
 
-    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+    def soon(self, callback: Callable[..., object], *args: object) -> None:
         """Call back on the loop's thread; for any thread."""
 
     def wake(self) -> None:
@@ -81,7 +81,7 @@ class RecorderHost(Protocol):
     def turn_now(self) -> None:
         """Have the pump called now, or soon where it is at work."""
 
-    def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None:
+    def guard(self, execution: Execution, action: Callable[..., object], *args: object) -> None:
         """Do something on behalf of a run."""
 
 
@@ -141,7 +141,7 @@ class Recorder:
 
     # ---- what the journal says (`JournalHost`)
 
-    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+    def soon(self, callback: Callable[..., object], *args: object) -> None:
         """Call back on the loop's thread; from any thread."""
         self.host.soon(callback, *args)
 
@@ -384,5 +384,5 @@ def definition_digest(text: str) -> str:
     return sha256(text.encode()).hexdigest()[:32]
 
 
-async def _in_thread(work: Callable[[], Any]) -> Any:
+async def _in_thread(work: Callable[[], object]) -> Any:
     return await anyio.to_thread.run_sync(work, abandon_on_cancel=False)

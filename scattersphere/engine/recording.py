@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
@@ -109,7 +109,7 @@ class Recording:
 
     # ---- the gate
 
-    def note(self, attempt: Attempt, value: Any, now: float) -> bool:
+    def note(self, attempt: Attempt, value: object, now: float) -> bool:
         """Note that a task has succeeded, where the machine may be told at once. False: `hold` is to be asked.
 
         The hot path of `relaxed`: all that is done for a task before its turn is written.
@@ -139,7 +139,7 @@ class Recording:
         self,
         attempt: Attempt,
         kind: int,
-        value: Any,
+        value: object,
         failure: Failure | None,
         release: Callable[[], object],
         *,
@@ -191,7 +191,7 @@ class Recording:
         del self._given_up[attempt]
         return False
 
-    async def _encode(self, attempt: Attempt, value: Any, release: Callable[[], object]) -> None:
+    async def _encode(self, attempt: Attempt, value: object, release: Callable[[], object]) -> None:
         """Encode in a thread: it may run code of users, and take its time."""
         current_attempt.set(None)
         form, data, text = await anyio.to_thread.run_sync(self.rows.encoded, value)

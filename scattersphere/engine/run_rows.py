@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scattersphere.abc.journal import (
     AttemptRow,
@@ -58,9 +58,9 @@ _TO_RUNNING, _TO_SUCCEEDED = (
 _USUAL = _TO_RUNNING + _TO_SUCCEEDED
 
 
-def failure_text(failure: Failure | None, **more: Any) -> str | None:
+def failure_text(failure: Failure | None, **more: object) -> str | None:
     """Return a failure as the journal keeps it."""
-    said: dict[str, Any] = {}
+    said: dict[str, object] = {}
     if failure is not None:
         said = {"type": failure.type, "message": failure.message, "traceback": failure.traceback}
     said |= {name: value for name, value in more.items() if value}
@@ -126,7 +126,7 @@ class RunRows:
         self._outcomes.append(self.step(unit, state, form, data, text, ended=ended, due=due))
         self._told[unit] = state
 
-    def small_text(self, value: Any) -> str | None:
+    def small_text(self, value: object) -> str | None:
         """Return the JSON of a value that is small and exact; None for others."""
         codec = self._recorder.codec
         if value is None:
@@ -136,7 +136,7 @@ class RunRows:
         form, data = codec.encode(value, self._execution.plan.versions)
         return data.decode() if form == ValueForm.JSON else None
 
-    def encoded(self, value: Any) -> tuple[int, bytes | None, str | None]:
+    def encoded(self, value: object) -> tuple[int, bytes | None, str | None]:
         """Return form, bytes, and why it could not be kept."""
         try:
             if self._durability is DurabilityLevel.NONE and not self._recorder.codec.is_quick(value):

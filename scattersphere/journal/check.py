@@ -10,7 +10,7 @@ import io
 import json
 import zipfile
 from array import array
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -497,9 +497,9 @@ _EXAMINATIONS: tuple[Callable[[_Run], Iterator[str]], ...] = (
 )
 
 
-def _word(state: int) -> Any:
+def _word(state: int) -> object:
     return TASK_STATES[state] if 0 <= state < len(TASK_STATES) else f"no state ({state})"
 
 
-def _run_word(state: int) -> Any:
+def _run_word(state: int) -> object:
     return RUN_STATES[state] if 0 <= state < len(RUN_STATES) else f"no state ({state})"

@@ -7,7 +7,7 @@ import importlib
 import sys
 import types
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
@@ -41,7 +41,7 @@ class ClassNames(Protocol):
         """Pickle a value."""
         ...
 
-    def loads(self, data: bytes) -> Any:
+    def loads(self, data: bytes) -> object:
         """Return what `dumps` was given."""
         ...
 
@@ -84,7 +84,7 @@ class Classes:
         """Pickle a value, classes of bundles by their logical names."""
         return pickling.dumps(value)
 
-    def loads(self, data: bytes) -> Any:
+    def loads(self, data: bytes) -> object:
         """Return what `dumps` was given."""
         return pickling.loads(data, self._find_namespace)
 
@@ -149,7 +149,7 @@ def _slots_of(cls: type) -> Iterator[tuple[str, types.MemberDescriptorType]]:
                 yield name, member
 
 
-def state_of(value: Any) -> dict[str, Any]:
+def state_of(value: object) -> dict[str, object]:
     """Return all attributes of an object, read past whatever its class does to reading."""
     try:
         state = dict(object.__getattribute__(value, "__dict__"))
@@ -169,9 +169,9 @@ def state_of(value: Any) -> dict[str, Any]:
     return state
 
 
-def made_of(cls: type, name: str, state: dict[str, Any]) -> Any:
+def made_of(cls: type, name: str, state: dict[str, object]) -> object:
     """Return an object of a class, which bears a name, with attributes that `state_of` gave. Raises `LookupError`."""
-    made: Any = object.__new__(cls)
+    made: object = object.__new__(cls)
     for slot, member in _slots_of(cls):
         if slot in state:
             member.__set__(made, state.pop(slot))

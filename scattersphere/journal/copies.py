@@ -8,7 +8,7 @@ import os
 import shutil
 import sqlite3
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scattersphere.errors import ArgumentError, JournalError
 from scattersphere.journal.files import ValueFiles
@@ -227,7 +227,7 @@ def _count(connection: sqlite3.Connection) -> int:
 # ---- export
 
 
-def export(path: str | os.PathLike[str], ids: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:
+def export(path: str | os.PathLike[str], ids: Iterable[int] | None = None) -> Iterator[dict[str, object]]:
     """Yield each run with all that is known of it, as JSON data, by number. Raises `JournalError`.
 
     Values in JSON and tagged JSON are data; of pickles only the size is told, since reading one executes code.

@@ -155,7 +155,7 @@ def _add_moves(batch: Batch, row: MovesRow) -> None:
     chains.append([row])
 
 
-def _set(name: str, key: Callable[[_R], Any]) -> Callable[[Batch, _R], None]:
+def _set(name: str, key: Callable[[_R], object]) -> Callable[[Batch, _R], None]:
     def add(batch: Batch, row: _R) -> None:
         getattr(batch, name)[key(row)] = row
 
@@ -221,7 +221,7 @@ def printable(row: Row) -> Row:
     return type(row)(*(_printable(value) for value in row))
 
 
-def _printable(value: Any) -> Any:
+def _printable(value: object) -> Any:
     if isinstance(value, tuple):
         return tuple(_printable(inner) for inner in value)
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
@@ -231,11 +231,11 @@ def _joined(chain: list[MovesRow]) -> MovesRow:
     return chain[0] if len(chain) == 1 else chain[0]._replace(moves=b"".join([row.moves for row in chain]))
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _run_values(row: RunRow) -> tuple[Any, ...]:
+def _run_values(row: RunRow) -> tuple[object, ...]:
     row = row._replace(secrets=_json(row.secrets))  # type: ignore[arg-type]
     return (*row[:3], *row[4:])
 

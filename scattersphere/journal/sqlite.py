@@ -54,7 +54,7 @@ class JournalReader:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = connect_reader(files.database, seconds=seconds)
 
-    def all(self, statement: str, *values: Any) -> list[Any]:
+    def all(self, statement: str, *values: object) -> list[Any]:
         """Return the rows of a statement."""
         with self._lock:
             if self._connection is None:
@@ -145,7 +145,7 @@ class JournalReader:
             last -= SPAN
         return found
 
-    def _heads(self, where: str, *values: Any) -> list[tuple[RunRow, RunStateRow]]:
+    def _heads(self, where: str, *values: object) -> list[tuple[RunRow, RunStateRow]]:
         columns = ", ".join([f"run.{name}" for name in RUN_COLUMNS] + [f"s.{name}" for name in STATE_COLUMNS])
         rows = self.all(
             f"SELECT {columns} FROM run JOIN run_state AS s ON s.id = run.id WHERE {where}",  # noqa: S608 - our own names

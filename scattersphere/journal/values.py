@@ -72,7 +72,7 @@ class ValueCodec:
             raise UnkeptError(reason)
         return form, data
 
-    def decode(self, form: int, data: bytes, versions: Iterable[BundleVersion]) -> Any:
+    def decode(self, form: int, data: bytes, versions: Iterable[BundleVersion]) -> object:
         """Return what `encode` was given; raises as the function `decode` does."""
         return decode(form, data, classes_of(versions))
 
@@ -209,10 +209,10 @@ class _Tagger:
 
     def __init__(self, classes: ClassNames) -> None:
         self._classes = classes
-        self._seen: dict[int, Any] = {}
+        self._seen: dict[int, object] = {}
         """What can be changed, by identity; held, so that no other object gets the same number."""
 
-    def tagged(self, value: Any, depth: int) -> Any:
+    def tagged(self, value: object, depth: int) -> object:
         if _is_plain(value):
             return value
         if depth > DEPTH:
@@ -238,12 +238,12 @@ class _Tagger:
             raise UnkeptError(f"the class {cls.__module__}.{cls.__qualname__} cannot be found by its name")
         return name
 
-    def _see(self, value: Any) -> None:
+    def _see(self, value: object) -> None:
         if id(value) in self._seen:
             raise UnkeptError(f"the same {type(value).__qualname__} stands in it twice, or in itself")
         self._seen[id(value)] = value
 
-    def _write_object(self, value: Any, depth: int) -> Any:
+    def _write_object(self, value: object, depth: int) -> object:
         cls = type(value)
         if not is_frozen(cls):
             self._see(value)
@@ -253,7 +253,7 @@ class _Tagger:
         return {"$object": [self.name_of(cls), _escaped(content), *([unset] if unset else [])]}
 
 
-def _write_dict(tagger: _Tagger, value: dict[Any, Any], depth: int) -> Any:
+def _write_dict(tagger: _Tagger, value: dict[Any, Any], depth: int) -> object:
     if all(type(key) is str and _is_text(key) for key in value):
         return _escaped({key: tagger.tagged(inner, depth) for key, inner in value.items()})
     return {
@@ -261,25 +261,25 @@ def _write_dict(tagger: _Tagger, value: dict[Any, Any], depth: int) -> Any:
     }
 
 
-def _escaped(content: dict[str, Any]) -> dict[str, Any]:
+def _escaped(content: dict[str, object]) -> dict[str, object]:
     """Return a dict that is not taken for a tag."""
     if len(content) == 1 and next(iter(content)).startswith("$"):
         return {"$dict": [list(item) for item in content.items()]}
     return content
 
 
-def _write_set(tagger: _Tagger, value: Any, depth: int) -> list[Any]:
+def _write_set(tagger: _Tagger, value: object, depth: int) -> list[object]:
     # Sorted, so that the same set gives the same bytes in every process.
     return sorted(tagger.several(value, depth), key=_dumps)
 
 
-def _write_datetime(tagger: _Tagger, value: dt.datetime, depth: int) -> Any:
+def _write_datetime(tagger: _Tagger, value: dt.datetime, depth: int) -> object:
     del tagger, depth
     plain = value.replace(tzinfo=None, fold=0).isoformat()
     return {"$datetime": [plain, value.fold, _zone(value.tzinfo)]}
 
 
-def _zone(zone: dt.tzinfo | None) -> Any:
+def _zone(zone: dt.tzinfo | None) -> object:
     if zone is None:
         return None
     if type(zone) is dt.timezone:
@@ -294,7 +294,7 @@ def _seconds(value: dt.timedelta) -> list[int]:
     return [value.days, value.seconds, value.microseconds]
 
 
-def _write_uuid(tagger: _Tagger, value: uuid.UUID, depth: int) -> Any:
+def _write_uuid(tagger: _Tagger, value: uuid.UUID, depth: int) -> object:
     del tagger, depth
     known = value.is_safe
     return {"$uuid": [value.hex, *([] if known is uuid.SafeUUID.unknown else [known.name])]}
@@ -309,7 +309,7 @@ def _write_enum(tagger: _Tagger, value: Any) -> Any:
     return {"$enum": [tagger.name_of(cls), name]}
 
 
-def _simple(tag: str, write: Callable[[Any], Any]) -> Callable[[_Tagger, Any, int], Any]:
+def _simple(tag: str, write: Callable[[Any], Any]) -> Callable[[_Tagger, object, int], object]:
     return lambda _, value, __: {tag: write(value)}
 
 
@@ -350,7 +350,7 @@ KEPT = frozenset(_WRITE) | _PLAIN
 # ---- reading
 
 
-def decode(form: int, data: bytes | None, classes: ClassNames) -> Any:
+def decode(form: int, data: bytes | None, classes: ClassNames) -> object:
     """Return what `encode` was given; `form` and `data` are those of `Journal.read_value`.
 
     Raises `LookupError` where a class, a zone or the value itself is not there, and `ValueError` where the bytes are
@@ -373,7 +373,7 @@ class _TagReader:
     def __init__(self, classes: ClassNames) -> None:
         self._classes = classes
 
-    def read(self, value: Any) -> Any:
+    def read(self, value: object) -> Any:
         if type(value) is list:
             return [self.read(inner) for inner in value]
         if type(value) is not dict:
@@ -390,7 +390,7 @@ class _TagReader:
         return self._classes.class_of(name)
 
 
-def _read_object(reader: _TagReader, content: Any) -> Any:
+def _read_object(reader: _TagReader, content: Any) -> object:
     name, fields, *unset = content
     cls = reader.class_of(name)
     if not is_data_class(cls):
@@ -408,7 +408,7 @@ def _read_flag(reader: _TagReader, content: Any) -> Any:
     return cls(value)
 
 
-def _read_enum(reader: _TagReader, content: Any) -> Any:
+def _read_enum(reader: _TagReader, content: Any) -> object:
     cls, name = reader.class_of(content[0]), content[1]
     try:
         return cls[name]

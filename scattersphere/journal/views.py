@@ -33,10 +33,10 @@ def seconds(started: int | None, ended: int | None) -> float | None:
     return None if started is None or ended is None else (ended - started) / MICRO
 
 
-def run_row(stored: StoredRun) -> dict[str, Any]:
+def run_row(stored: StoredRun) -> dict[str, object]:
     """Return a run in a line."""
     run, state = stored.run, stored.state
-    row = {
+    row: dict[str, object] = {
         "run": run.id,
         "job": run.job,
         "state": str(RUN_STATES[state.state]),
@@ -53,10 +53,10 @@ class RunViews:
         self._reader = reader
         self._names: dict[str, tuple[str, ...]] = {}
 
-    def whole(self, stored: StoredRun, *, everything: bool = False) -> dict[str, Any]:
+    def whole(self, stored: StoredRun, *, everything: bool = False) -> dict[str, object]:
         """Return a run with its tasks; with everything also its moves, its log, and large values."""
         run, state = stored.run, stored.state
-        shown: dict[str, Any] = {
+        shown: dict[str, object] = {
             **run_row(stored),
             "started": stamp(state.started),
             "ended": stamp(state.ended),
@@ -80,7 +80,7 @@ class RunViews:
             shown["log"] = [*self.lines(run.id)]
         return shown
 
-    def task(self, stored: StoredRun, step: StepRow, *, everything: bool = False) -> dict[str, Any]:
+    def task(self, stored: StoredRun, step: StepRow, *, everything: bool = False) -> dict[str, object]:
         """Return a task or an instance of a map."""
         row = {
             "task": self._name(stored, step.task),
@@ -97,7 +97,7 @@ class RunViews:
         shown = {key: value for key, value in row.items() if value is not None}
         return shown | self._result(step, everything=everything)
 
-    def _result(self, step: StepRow, *, everything: bool) -> dict[str, Any]:
+    def _result(self, step: StepRow, *, everything: bool) -> dict[str, object]:
         if step.form == ValueForm.NONE:
             return {}
         if step.form in {ValueForm.UNKEPT, ValueForm.DROPPED}:
@@ -127,7 +127,7 @@ class RunViews:
         names = self._names[digest]
         return names[task] if task < len(names) else f"task {task}"
 
-    def _attempt(self, stored: StoredRun, row: AttemptRow) -> dict[str, Any]:
+    def _attempt(self, stored: StoredRun, row: AttemptRow) -> dict[str, object]:
         step = next((step for step in stored.steps if step.unit == row.unit), None)
         how = "interrupted" if row.how == TASK_STATES.index(TaskState.RUNNING) else str(TASK_STATES[row.how])
         return {
@@ -140,11 +140,11 @@ class RunViews:
         }
 
 
-def _failure(text: str | None) -> Any:
+def _failure(text: str | None) -> object:
     return None if text is None else json.loads(text)
 
 
-def _moves(row: MovesRow) -> Iterator[dict[str, Any]]:
+def _moves(row: MovesRow) -> Iterator[dict[str, object]]:
     entries = array("q")
     entries.frombytes(row.moves[: len(row.moves) // 8 * 8])
     for place, entry in enumerate(entries, row.first):

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from scattersphere.journal.prune import prune
 from scattersphere.journal.rows import Batch, count_of, printable
@@ -275,7 +275,7 @@ class JournalWriter:
 def _may_pass(error: Exception) -> bool:
     """Whether what could not be written may be written later, and surely has not been."""
     if isinstance(error, sqlite3.Error):
-        code: Any = getattr(error, "sqlite_errorcode", None)
+        code: object = getattr(error, "sqlite_errorcode", None)
         return code in _LATER_IO or (isinstance(code, int) and code & 0xFF in _LATER)
     return isinstance(error, OSError) and error.errno in _LATER_ERRNO
 

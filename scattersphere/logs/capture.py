@@ -249,7 +249,7 @@ class _RoutedOutput:
     def close(self) -> None:
         """Stay open: the real one is not ours to close."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self.real, name)  # flush, encoding, buffer, isatty and what else there may be
 
 

@@ -6,7 +6,7 @@ import concurrent.futures
 import itertools
 import sysconfig
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -103,7 +103,7 @@ DEEPEST_CHAIN = 1_000
 """Links of an await chain that are followed; a deeper one is named by what was seen of it."""
 
 
-def line_of(coroutine: Any) -> str:
+def line_of(coroutine: object) -> str:
     """Follow the await chain of a suspended coroutine; name the user's innermost line."""
     frames: list[FrameType] = []
     while coroutine is not None and len(frames) < DEEPEST_CHAIN:

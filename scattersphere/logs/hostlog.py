@@ -56,7 +56,7 @@ def tell(
         logger.handle(record)
 
 
-def fields_of(attempt: LoggedAttempt, **more: Any) -> dict[str, Any]:
+def fields_of(attempt: LoggedAttempt, **more: object) -> dict[str, object]:
     """Return the attributes of the records of an attempt."""
     known: Any = attempt
     return {

@@ -7,7 +7,7 @@ travels is its description, and a stand-in is made of it that has the same name,
 from __future__ import annotations
 
 import builtins
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -104,7 +104,7 @@ def _derive(
 
 def _stand_in(bases: tuple[type[BaseException], ...], module: str, name: str) -> type[BaseException]:
     # __init__ and __str__ of a base may want arguments that nobody has kept (UnicodeDecodeError, OSError).
-    body: dict[str, Any] = {
+    body: dict[str, object] = {
         "__module__": module,
         "__qualname__": name,
         "__init__": lambda self, *args: None,  # noqa: ARG005 - it takes whatever its base takes

@@ -416,7 +416,9 @@ def task_logger(
 class _AttemptAdapter(logging.LoggerAdapter[logging.Logger]):
     """Hands on what a task gives as `extra`; the inherited one drops it."""
 
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+    def process(
+        self, msg: object, kwargs: MutableMapping[str, object]
+    ) -> tuple[object, MutableMapping[str, object]]:
         return msg, kwargs
 
 
@@ -471,7 +473,7 @@ def format_record(record: logging.LogRecord) -> str:
 
 
 def _with_traceback(message: str, record: logging.LogRecord) -> str:
-    error: Any = record.exc_info[1] if record.exc_info else None
+    error: object = record.exc_info[1] if record.exc_info else None
     if isinstance(error, BaseException):
         message = f"{message}\n{format_failure(error)}"
     elif record.exc_text:

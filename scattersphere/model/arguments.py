@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from scattersphere.errors import ArgumentError
 
@@ -62,7 +61,7 @@ def check_mapping(value: object, what: str, *, optional: bool = True) -> None:
         raise TypeError(f"{what} is a mapping from names to values, not {describe(value)}")
 
 
-def check_pools(pools: Mapping[Any, Any] | None) -> None:
+def check_pools(pools: Mapping[object, object] | None) -> None:
     """Raise `TypeError` or `ArgumentError` unless `pools` is a mapping from names to sizes."""
     check_mapping(pools, "pools")
     for name, size in (pools or {}).items():

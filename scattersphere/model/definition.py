@@ -384,7 +384,7 @@ class JobDefinition:
         return definition_schema()
 
     @classmethod
-    def build(cls, name: str, **fields: Any) -> JobBuilder:
+    def build(cls, name: str, **fields: object) -> JobBuilder:
         """Start a builder: `JobDefinition.build("nightly").task("load", "etl.Load").done()`."""
         from scattersphere.model.builder import JobBuilder  # noqa: PLC0415 - it imports this class
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt  # noqa: TC003 - who asks for the types of the fields finds it here
 import re
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from scattersphere.model.logs import LEVEL_NAMES, make_printable
 from scattersphere.model.states import RunState, TaskState
@@ -141,7 +141,7 @@ class Event(NamedTuple):
 
     def as_dict(self) -> EventDict:
         """Return it as plain data; what it does not say is left out."""
-        said: dict[str, Any] = {
+        said: dict[str, object] = {
             name: value for name, value in self._asdict().items() if value not in (None, "", 0)
         }
         said |= {"seq": self.seq, "time": self.time.isoformat(), "kind": str(self.kind)}

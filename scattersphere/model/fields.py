@@ -65,7 +65,7 @@ class Row:
         """Whether the file must give it."""
         return self.default is _MISSING
 
-    def is_default(self, value: Any) -> bool:
+    def is_default(self, value: object) -> bool:
         """Whether a value need not be written. By type too: `run_if: 1` must not be taken for true."""
         default = self.default
         return value is default or (
@@ -81,7 +81,7 @@ def says(
     since: int = 1,
     shapes_plan: bool = False,
     awaits: str | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the metadata of a field of the definition file.
 
     `key` is its name there if Python cannot use it. `since` is the first `format` that has it. `shapes_plan` says
@@ -91,7 +91,7 @@ def says(
     return {_ROW: (json, help, key, since, shapes_plan, awaits)}
 
 
-def python_only(why: str) -> dict[str, Any]:
+def python_only(why: str) -> dict[str, object]:
     """Return the metadata of an attribute that is no key of the file."""
     return {_PYTHON_ONLY: why}
 
@@ -129,14 +129,14 @@ class Record(JsonType):
 
     cls: type
 
-    def write(self, value: Any) -> Any:
+    def write(self, value: object) -> object:
         return write_record(value, self.cls) if isinstance(value, self.cls) else value
 
     @property
     def words(self) -> str:  # type: ignore[override]
         return "an object: " + ", ".join(f"`{key}`" for key in rows(self.cls) if key != COMMENT)
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         return record_schema(self.cls)
 
 
@@ -153,7 +153,7 @@ class Records(JsonType):
 
     holds_names = True
 
-    def write(self, value: Any) -> Any:
+    def write(self, value: object) -> object:
         if not isinstance(value, Mapping):
             return value
         write = Record(self.cls).write
@@ -163,9 +163,9 @@ class Records(JsonType):
     def words(self) -> str:  # type: ignore[override]
         return f"an object of {self.noun}"
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         item = record_schema(self.cls)
-        schema: dict[str, Any] = {"type": "object", "properties": {COMMENT: COMMENT_SCHEMA}}
+        schema: dict[str, object] = {"type": "object", "properties": {COMMENT: COMMENT_SCHEMA}}
         if self.named:
             schema["propertyNames"] = {"pattern": f"^({COMMENT}$|{NAME_SCHEMA})"}
         if self.most is not None:
@@ -176,9 +176,9 @@ class Records(JsonType):
         }
 
 
-def write_record(item: Any, cls: type) -> dict[str, Any]:
+def write_record(item: object, cls: type) -> dict[str, Any]:
     """Return the JSON object of an instance: what differs from the defaults."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for row in rows(cls).values():
         content = getattr(item, row.name)
         if content is row.default or row.is_default(content):
@@ -194,7 +194,7 @@ FORMAT: Final = 2
 """The newest format of the definition file: what `says(since=..)` counts up to."""
 
 
-def newer_keys(value: Any, cls: type, form: int, path: Path = ()) -> Iterator[tuple[Path, Row]]:
+def newer_keys(value: object, cls: type, form: int, path: Path = ()) -> Iterator[tuple[Path, Row]]:
     """Yield the keys in the JSON object of a class, and inside it, that format `form` does not have yet."""
     if type(value) is not dict:
         return
@@ -222,7 +222,7 @@ def newer_rows(cls: type, form: int) -> Sequence[Row]:
     ]
 
 
-def format_of(value: Any, cls: type) -> int:
+def format_of(value: object, cls: type) -> int:
     """Return the first format that has all that the JSON object of a class holds."""
     return next(
         form
@@ -231,9 +231,9 @@ def format_of(value: Any, cls: type) -> int:
     )
 
 
-def awaiting(item: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+def awaiting(item: object, path: Path = ()) -> Iterator[tuple[Path, str]]:
     """Yield what a definition, and all inside it, asks for that does not exist yet: where, and in words."""
-    cls: Any = type(item)
+    cls: object = type(item)
     for row in _awaiting_rows(cls):
         content = getattr(item, row.name)
         if row.is_default(content):
@@ -251,7 +251,7 @@ def awaiting(item: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
 
 
 @cache
-def _awaited_values(cls: type) -> tuple[Callable[[Any], Any], Any]:
+def _awaited_values(cls: type) -> tuple[Callable[[object], object], object]:
     """Return what gives the values of a class that await something, and their defaults: most instances have those."""
     found = _awaiting_rows(cls)
     get = attrgetter(*[row.name for row in found])

@@ -58,7 +58,7 @@ class JsonType(abc.ABC):
     def schema(self) -> dict[str, Any]:
         """Return the JSON Schema of what is taken."""
 
-    def write(self, value: Any) -> Any:
+    def write(self, value: object) -> object:
         """Return the JSON value of a Python value; a wrong one as it is, for the checks to find."""
         return value
 
@@ -67,11 +67,11 @@ class Simple(JsonType):
     """What is read without knowing of classes; `Record` and `Records` are read by the converter."""
 
     @abc.abstractmethod
-    def read(self, value: Any, _: Any = None) -> Any:
+    def read(self, value: object, _: object = None) -> object:
         """Return the Python value of a JSON value. Raises `WrongValueError`, `WrongPartsError`."""
 
 
-def require_object(value: Any) -> dict[str, Any]:
+def require_object(value: object) -> dict[str, object]:
     """Return a JSON object. Raises `WrongValueError` for anything else."""
     if type(value) is not dict:
         raise WrongValueError(f"must be an object, not {describe(value)}")
@@ -85,12 +85,12 @@ class Text(Simple):
     least: int = 0
     words: str = "a string"
 
-    def read(self, value: Any, _: Any = None) -> str:
+    def read(self, value: object, _: object = None) -> str:
         if type(value) is not str:
             raise WrongValueError(f"must be {self.words}, not {describe(value)}")
         return value
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         return {"type": "string", **({"minLength": self.least} if self.least else {})}
 
 
@@ -100,14 +100,14 @@ class Variable(Simple):
 
     words: str = "the name of an environment variable"
 
-    def read(self, value: Any, _: Any = None) -> str:
+    def read(self, value: object, _: object = None) -> str:
         if type(value) is not str:
             raise WrongValueError(f"must be a string, not {describe(value)}")
         if not _VARIABLE.fullmatch(value):
             raise WrongValueError(f"must be {self.words} (letters, digits and _), not {describe(value)}")
         return value
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         return {"type": "string", "pattern": rf"^{_VARIABLE.pattern}$(?!\n)"}
 
 
@@ -117,10 +117,10 @@ class Name(Text):
 
     words: str = "letters, digits, `_`, `.`, `-`; at most 128"
 
-    def read(self, value: Any, _: Any = None) -> str:
+    def read(self, value: object, _: object = None) -> str:
         return Text().read(value)
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         return {"type": "string", "pattern": f"^{NAME_SCHEMA}"}
 
 
@@ -130,12 +130,12 @@ class Flag(Simple):
 
     words: str = "true or false"
 
-    def read(self, value: Any, _: Any = None) -> bool:
+    def read(self, value: object, _: object = None) -> bool:
         if type(value) is not bool:
             raise WrongValueError(f"must be true or false, not {describe(value)}")
         return value
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         return {"type": "boolean"}
 
 
@@ -180,7 +180,7 @@ class Number(Simple):
             return noun
         return f"{noun}, {'more than' if self.above else 'at least'} {self.least:,}"
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         return {
             "type": "integer" if self.whole else "number",
             "exclusiveMinimum" if self.above else "minimum": self.least,
@@ -201,10 +201,10 @@ class OrNull(Simple):
 
     of: Simple
 
-    def read(self, value: Any, _: Any = None) -> Any:
+    def read(self, value: object, _: object = None) -> object:
         return None if value is None else self.of.read(value)
 
-    def write(self, value: Any) -> Any:
+    def write(self, value: object) -> object:
         return None if value is None else self.of.write(value)
 
     @property
@@ -215,7 +215,7 @@ class OrNull(Simple):
     def holds_names(self) -> bool:  # type: ignore[override]
         return self.of.holds_names
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         schema = self.of.schema()
         if "enum" in schema:
             return {**schema, "enum": [None, *schema["enum"]]}
@@ -228,21 +228,21 @@ class OneOf(Simple):
 
     kind: type[StrEnum]
 
-    def read(self, value: Any, _: Any = None) -> StrEnum:
+    def read(self, value: object, _: object = None) -> StrEnum:
         names = [member.value for member in self.kind]
         if type(value) is not str or value not in names:
             near = nearest(value, names) if type(value) is str else None
             raise WrongValueError(f"must be one of {', '.join(names)}, not {describe(value)}", near)
         return self.kind(value)
 
-    def write(self, value: Any) -> Any:
+    def write(self, value: object) -> object:
         return str(value) if isinstance(value, self.kind) else value
 
     @property
     def words(self) -> str:  # type: ignore[override]
         return " | ".join(f'"{member.value}"' for member in self.kind)
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         return {"enum": [member.value for member in self.kind]}
 
 
@@ -252,7 +252,7 @@ class TypeName(Simple):
 
     names: tuple[str, ...]
 
-    def read(self, value: Any, _: Any = None) -> str:
+    def read(self, value: object, _: object = None) -> str:
         if type(value) is not str:
             raise WrongValueError(f"must be a string, not {describe(value)}")
         if value not in self.names:
@@ -263,7 +263,7 @@ class TypeName(Simple):
     def words(self) -> str:  # type: ignore[override]
         return " | ".join(f'"{name}"' for name in self.names)
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         return {"enum": list(self.names)}
 
 
@@ -277,7 +277,7 @@ class Names(Simple):
     noun: str = "name"
     unique: bool = False
 
-    def read(self, value: Any, _: Any = None) -> tuple[str, ...]:
+    def read(self, value: object, _: object = None) -> tuple[str, ...]:
         if type(value) is not list:
             hint = f"; write [{describe(value).removeprefix('the string ')}]" if type(value) is str else ""
             raise WrongValueError(f"must be a list of {self.noun}s, not {describe(value)}{hint}")
@@ -296,14 +296,14 @@ class Names(Simple):
             )
         return tuple(value)
 
-    def write(self, value: Any) -> Any:
+    def write(self, value: object) -> object:
         return list(value) if type(value) is tuple else value
 
     @property
     def words(self) -> str:  # type: ignore[override]
         return f"a list of {self.noun}s"
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         return {
             "type": "array",
             "items": {"type": "string"},
@@ -319,7 +319,7 @@ class Paths(Simple):
 
     holds_names = True
 
-    def read(self, value: Any, _: Any = None) -> dict[str, str]:
+    def read(self, value: Any, _: object = None) -> dict[str, str]:
         require_object(value)
         parts = [
             RawProblem((name,), f"must be a path in quotes, not {describe(item)}")
@@ -331,10 +331,10 @@ class Paths(Simple):
         found: dict[str, str] = value
         return found
 
-    def write(self, value: Any) -> Any:
+    def write(self, value: object) -> object:
         return dict(value) if isinstance(value, dict) else value
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         return {
             "type": "object",
             "properties": {COMMENT: COMMENT_SCHEMA},
@@ -354,7 +354,7 @@ _NAMED_VALUES: Final[dict[str, Any]] = {
 }
 
 
-def reference_schema(literal: Any, default: Any) -> dict[str, Any]:
+def reference_schema(literal: object, default: object) -> dict[str, object]:
     """Return the schema of a reference whose value must be of some form, as far as it stands in the file."""
     text = {"type": "string"}
     param = {"$param": {**text, "description": "The name of a run parameter."}}
@@ -380,7 +380,7 @@ def reference_schema(literal: Any, default: Any) -> dict[str, Any]:
     }
 
 
-def _or_reference(form: dict[str, Any]) -> dict[str, Any]:
+def _or_reference(form: dict[str, object]) -> dict[str, object]:
     return {"anyOf": [form, reference_schema(form, {"anyOf": [form, REFERENCE_SCHEMA]})]}
 
 
@@ -390,10 +390,10 @@ class Anything(Simple):
 
     words: str = "any JSON"
 
-    def read(self, value: Any, _: Any = None) -> Any:
+    def read(self, value: object, _: object = None) -> object:
         return value
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         return {}
 
 
@@ -403,10 +403,10 @@ class Condition(Simple):
 
     words: str = "true, false or a reference"
 
-    def read(self, value: Any, _: Any = None) -> Any:
+    def read(self, value: object, _: object = None) -> object:
         return value
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         return _or_reference({"type": "boolean"})
 
 
@@ -416,10 +416,10 @@ class Object(Simple):
 
     words: str = "an object"
 
-    def read(self, value: Any, _: Any = None) -> dict[str, Any]:
+    def read(self, value: object, _: object = None) -> dict[str, object]:
         return require_object(value)
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         return {"type": "object"}
 
 
@@ -431,7 +431,7 @@ class Arguments(Object):
 
     holds_names = True
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         return {
             **_NAMED_VALUES,
             "additionalProperties": VALUE_SCHEMA,
@@ -446,7 +446,7 @@ class Lists(Object):
 
     holds_names = True
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         return {
             **_NAMED_VALUES,
             "additionalProperties": _or_reference({"type": "array", "items": VALUE_SCHEMA}),

@@ -18,7 +18,7 @@ COPY_DEPTH = 256
 """Levels that `plain_copy` follows: more than the reader of definitions takes, so that it is that which refuses."""
 
 
-def _refuse(*_args: Any, **_more: Any) -> NoReturn:
+def _refuse(*_args: object, **_more: object) -> NoReturn:
     raise TypeError("a definition is not changed; make a copy with evolve()")
 
 
@@ -42,7 +42,7 @@ class FrozenDict(dict[K, V]):
     setdefault: Any = _REFUSE
     update: Any = _REFUSE
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """Pickle and copy as a whole: they would else set item by item."""
         return type(self), (dict(self),)
 
@@ -79,14 +79,14 @@ def plain_copy(value: Any, depth: int = COPY_DEPTH) -> Any:
     return copy
 
 
-def copies(value: Any) -> Any:
+def copies(value: object) -> Any:
     """Return a mapping of what looks like JSON as a `FrozenDict` of copies; anything else as it is."""
     if not isinstance(value, Mapping):
         return value
     return FrozenDict(plain_copy(dict(value))) if value else EMPTY
 
 
-def names(value: Any) -> Any:
+def names(value: object) -> Any:
     """Return a collection as a tuple; anything else as it is."""
     if type(value) is tuple:
         return value
@@ -98,12 +98,12 @@ _MEMBERS: Mapping[str, Any] = {
 }
 
 
-def member(value: Any) -> Any:
+def member(value: object) -> Any:
     """Return the member of an enumeration that a string names; anything else as it is."""
     return _MEMBERS.get(value, value) if type(value) is str else value
 
 
-def changed(item: T, **values: Any) -> T:
+def changed(item: T, **values: object) -> T:
     """Return a copy of a frozen instance with other values, which are right already: none is converted or copied."""
     copy = object.__new__(type(item))
     vars(copy).update(vars(item), **values)

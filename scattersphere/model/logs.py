@@ -82,12 +82,12 @@ _QUICKLY = 1
 """The level of compression: lines are written while runs go on."""
 
 
-def pack_lines(lines: Sequence[Mapping[str, Any]]) -> bytes:
+def pack_lines(lines: Sequence[Mapping[str, object]]) -> bytes:
     """Return lines, as `LogLine.as_dict` gives them, as the bytes of one row of a journal."""
     return zlib.compress("\n".join(map(json.dumps, lines)).encode(), _QUICKLY)
 
 
-def unpack_lines(data: bytes) -> list[dict[str, Any]]:
+def unpack_lines(data: bytes) -> list[dict[str, object]]:
     """Return what `pack_lines` was given. Raises `ValueError` for damaged bytes."""
     try:
         return [json.loads(line) for line in zlib.decompress(data).decode().split("\n")]

@@ -46,7 +46,7 @@ class Template:
     fill: Fill
 
 
-def reference_kind(value: Any) -> str | None:
+def reference_kind(value: object) -> str | None:
     """Return which reference an object is ("$param", "$result", "$literal"), or None."""
     if type(value) is dict:
         for key in value:
@@ -55,7 +55,7 @@ def reference_kind(value: Any) -> str | None:
     return None
 
 
-def reference_fault(value: Mapping[str, Any]) -> str | None:
+def reference_fault(value: Mapping[str, object]) -> str | None:
     """Return what is wrong with the form of an object that has a key with a dollar sign, or None."""
     kind = reference_kind(value)
     if kind is None:
@@ -75,14 +75,14 @@ def reference_fault(value: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _has_dollar(item: Mapping[Any, Any]) -> bool:
+def _has_dollar(item: Mapping[object, object]) -> bool:
     for key in item:  # noqa: SIM110 - `any` of a generator takes three times as long, and this is asked of each object
         if type(key) is str and key.startswith("$"):
             return True
     return False
 
 
-def references(value: Any) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, Any]]]:
+def references(value: object) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, object]]]:
     """Yield (path, object) for each reference in a JSON-like value, and each object with a `$` key."""
     stack: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
     while stack:
@@ -128,7 +128,7 @@ def compile_argument(value: Any) -> Template:
     return Template(True, False, False, lambda _params, _result_of: value)
 
 
-def _compile_dict(value: dict[str, Any]) -> Template:
+def _compile_dict(value: dict[str, object]) -> Template:
     parts = {key: compile_argument(child) for key, child in value.items()}
     return _compound(
         list(parts.values()),
@@ -136,7 +136,7 @@ def _compile_dict(value: dict[str, Any]) -> Template:
     )
 
 
-def _compile_list(value: list[Any] | tuple[Any, ...]) -> Template:
+def _compile_list(value: list[object] | tuple[object, ...]) -> Template:
     parts = [compile_argument(child) for child in value]
     return _compound(parts, lambda params, result_of: [part.fill(params, result_of) for part in parts])
 
@@ -147,7 +147,7 @@ def _compound(parts: list[Template], fill: Fill) -> Template:
 
 
 def _param(name: str) -> Fill:
-    def fill(params: Mapping[str, Any], _result_of: Callable[[str], Any]) -> Any:
+    def fill(params: Mapping[str, object], _result_of: Callable[[str], object]) -> object:
         try:
             return plain_copy(params[name])  # what a body changes is its own
         except KeyError:
@@ -160,7 +160,7 @@ def _result(reference: Mapping[str, Any]) -> Fill:
     name, pointer = reference["$result"], reference.get("pointer")
     default = compile_argument(reference["default"]) if "default" in reference else None
 
-    def fill(params: Mapping[str, Any], result_of: Callable[[str], Any]) -> Any:
+    def fill(params: Mapping[str, object], result_of: Callable[[str], object]) -> object:
         try:
             value = result_of(name)
             return value if pointer is None else follow_pointer(value, pointer)
@@ -172,7 +172,7 @@ def _result(reference: Mapping[str, Any]) -> Fill:
     return fill
 
 
-def follow_pointer(value: Any, pointer: str) -> Any:
+def follow_pointer(value: Any, pointer: str) -> object:
     """Follow an RFC 6901 pointer into a JSON-like value. Raises `MissingValueError`."""
     for token in pointer.split("/")[1:]:
         key = token.replace("~1", "/").replace("~0", "~")

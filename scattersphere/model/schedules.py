@@ -31,25 +31,25 @@ class MissedPolicy(StrEnum):
 # Converters leave what they cannot convert as it is: the checks say what is wrong with it, and where.
 
 
-def _policy(value: Any) -> Any:
+def _policy(value: object) -> Any:
     return MissedPolicy(value) if value in _POLICIES else value
 
 
 _POLICIES = [str(policy) for policy in MissedPolicy]
 
 
-def _instant(value: Any) -> Any:
+def _instant(value: object) -> Any:
     """Write a datetime as JSON has it. One without an offset stays without: the checks ask for it."""
     return value.isoformat() if isinstance(value, dt.datetime) else value
 
 
-def _instants(value: Any) -> Any:
+def _instants(value: object) -> Any:
     if isinstance(value, dt.datetime | str):
         value = [value]
     return tuple(map(_instant, value)) if isinstance(value, list | tuple) else value
 
 
-def _seconds(value: Any) -> Any:
+def _seconds(value: object) -> Any:
     if not isinstance(value, dt.timedelta):
         return value
     seconds = value.total_seconds()

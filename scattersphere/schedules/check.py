@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import zoneinfo
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scattersphere._json import quote
 from scattersphere._text import nearest
@@ -142,7 +142,7 @@ def _number_faults(schedule: ScheduleDefinition) -> Iterator[Fault]:
         yield ("jitter",), f"must not be longer than the period, {every} seconds", None
 
 
-def _param_faults(params: Any) -> Iterator[Fault]:
+def _param_faults(params: object) -> Iterator[Fault]:
     for path, value in _objects(params, ("params",)):
         word = value[SCHEDULED]
         if len(value) > 1:
@@ -153,8 +153,8 @@ def _param_faults(params: Any) -> Iterator[Fault]:
 
 
 def _objects(
-    value: Any, path: tuple[str | int, ...]
-) -> Iterator[tuple[tuple[str | int, ...], dict[str, Any]]]:
+    value: object, path: tuple[str | int, ...]
+) -> Iterator[tuple[tuple[str | int, ...], dict[str, object]]]:
     """Yield the objects with "$scheduled" inside a value. What stands in a "$literal" is not looked at."""
     if isinstance(value, dict):
         if SCHEDULED in value:
@@ -176,10 +176,10 @@ def _empty_window(job: str, name: str, schedule: ScheduleDefinition) -> Iterator
         yield ("schedules", name, "stop"), "no time of this schedule lies between start and stop", None
 
 
-def example_params(params: Mapping[str, Any]) -> dict[str, Any]:
+def example_params(params: Mapping[str, object]) -> dict[str, object]:
     """Return the parameters of a schedule with texts in place of `$scheduled`, to see whether their types fit."""
 
-    def shown(value: Any) -> Any:
+    def shown(value: object) -> object:
         if isinstance(value, dict):
             if SCHEDULED in value:
                 return "2026-11-30"

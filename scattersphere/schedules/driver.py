@@ -12,7 +12,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
@@ -63,7 +63,7 @@ class Start(Protocol):
     def __call__(
         self,
         job: str,
-        params: Mapping[str, Any],
+        params: Mapping[str, object],
         key: str | None,
         scheduled: ScheduledFor,
         state: ScheduleState | None,

@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import attrs
@@ -370,7 +370,7 @@ class ScheduledFor:
         return f"schedule {self.schedule} for {shown}" + (", backfill" if self.backfill else "")
 
 
-def fill_scheduled(params: Mapping[str, Any], table: Timetable, nominal: dt.datetime) -> dict[str, Any]:
+def fill_scheduled(params: Mapping[str, object], table: Timetable, nominal: dt.datetime) -> dict[str, object]:
     """Return the parameters of the run for a nominal time."""
     values: dict[str, Callable[[], str | None]] = {
         Scheduled.TIME: lambda: _local(table, nominal),
@@ -379,7 +379,7 @@ def fill_scheduled(params: Mapping[str, Any], table: Timetable, nominal: dt.date
         Scheduled.NEXT: lambda: _local(table, table.next(nominal)),
     }
 
-    def filled(value: Any) -> Any:
+    def filled(value: object) -> object:
         if isinstance(value, dict):
             if SCHEDULED in value:
                 return values[value[SCHEDULED]]()

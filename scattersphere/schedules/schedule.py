@@ -33,7 +33,7 @@ class Requests(Protocol):
     def resume(self, schedule: Schedule) -> None:
         """Fire it again."""
 
-    async def run_now(self, schedule: Schedule, params: Mapping[str, Any]) -> Run:
+    async def run_now(self, schedule: Schedule, params: Mapping[str, object]) -> Run:
         """Start a run of it."""
         ...
 
@@ -130,7 +130,7 @@ class Schedule:
         """Fire again. For times that passed meanwhile at most one run is started, unless `missed` is "all"."""
         self._scheduler.resume(self)
 
-    async def run_now(self, params: Mapping[str, Any] | None = None) -> Run:
+    async def run_now(self, params: Mapping[str, object] | None = None) -> Run:
         """Start a run at once, with the schedule's parameters and `params` over them; also while it is paused.
 
         `{"$scheduled": ..}` means now. Raises what `Server.start` raises.

@@ -327,7 +327,7 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         self.driver.push(schedule, at=0.0)
         self.driver.arm()
 
-    async def run_now(self, schedule: Schedule, params: Mapping[str, Any]) -> Run:
+    async def run_now(self, schedule: Schedule, params: Mapping[str, object]) -> Run:
         """See `Schedule.run_now`."""
         self._defined(schedule)
         now = self.now().replace(microsecond=0)

@@ -118,7 +118,7 @@ class CheckContext(TaskContext):
         return {}
 
     @property
-    def results(self) -> Mapping[str, Any]:
+    def results(self) -> Mapping[str, object]:
         return {"upstream": self._number}
 
     @property
@@ -214,7 +214,7 @@ class Stage:
         self._loop = current_loop()
         self._count = 0
 
-    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+    def soon(self, callback: Callable[..., object], *args: object) -> None:
         """Call back on the loop's thread (`BackendHost`)."""
         self._loop.soon(callback, *args)
 
@@ -238,7 +238,7 @@ class Stage:
             await self.backend.aclose()
             await self._loop.aclose()
 
-    def start(self, cls: type[RunnableTask], **arguments: Any) -> Started:
+    def start(self, cls: type[RunnableTask], **arguments: object) -> Started:
         """Start a call."""
         context = self.make_context(cls, arguments)
         started = Started(context)
@@ -254,7 +254,7 @@ class Stage:
         started.handle = self.backend.start(call, started.done)
         return started
 
-    def make_context(self, cls: type[RunnableTask], arguments: Mapping[str, Any]) -> CheckContext:
+    def make_context(self, cls: type[RunnableTask], arguments: Mapping[str, object]) -> CheckContext:
         """Make the context of one more call."""
         self._count += 1
         context = CheckContext(self, cls.__name__, self._count)
@@ -262,7 +262,7 @@ class Stage:
         context.make = lambda: cls(**arguments)
         return context
 
-    async def run(self, cls: type[RunnableTask], **arguments: Any) -> Outcome:
+    async def run(self, cls: type[RunnableTask], **arguments: object) -> Outcome:
         """Start a call and wait for its outcome."""
         return await self.start(cls, **arguments).outcome()
 

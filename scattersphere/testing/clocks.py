@@ -124,8 +124,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Let time jump again."""
         self._clock.release()
 
-    def run_in_executor(  # type: ignore[override]
-        self, executor: Executor | None, func: Callable[..., Any], *args: Any
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[..., object], *args: object
     ) -> asyncio.Future[Any]:
         """Call `func` in a thread, as every loop does, and hold the clock meanwhile."""
         self.hold()  # first: the thread may be at work before this line ends
@@ -137,7 +137,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(lambda _: self.release())
         return future
 
-    async def shutdown_default_executor(self, *args: Any) -> None:
+    async def shutdown_default_executor(self, *args: object) -> None:
         """Wait for the threads of the executor, in real time: the wait has a limit, from Python 3.12 on."""
         self.hold()
         try:
