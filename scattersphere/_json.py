@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere._turns import STEP, count, give_way, gives_way, holds, pieces
+from scattersphere._turns import STEP, WAY, count, give_way, holds, pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -274,7 +274,7 @@ def parse(text: str, *, depth: int = DEPTH) -> Parsed:
     where the text is no JSON.
     """
     try:
-        value = _decode_in_steps(text) if gives_way() and len(text) > STEP else _decode(text)
+        value = _decode_in_steps(text) if len(text) > STEP and WAY.get() else _decode(text)
         keys = _count_keys(value, depth)
         if keys is not None and not _has_odd_scalar(text, value):
             if not _has_unique_keys(text, keys):
@@ -328,13 +328,15 @@ def _decode_in_steps(text: str) -> Any:
 
 def _count_keys(value: Any, depth: int) -> int | None:
     """Return the keys of all objects in a value, or None if it nests deeper than `depth`. No recursion."""
+    way = WAY.get()
     keys, level = 0, [value] if type(value) in _CONTAINERS else []
     for _ in range(depth):
         if not level:
             return keys
         below: list[Any] = []
         for parent in level:
-            give_way()
+            if way:
+                way()
             if type(parent) is dict:
                 keys += len(parent)
                 below += parent.values()
@@ -344,7 +346,8 @@ def _count_keys(value: Any, depth: int) -> int | None:
         for at in range(0, len(below), SLICE):
             some = below[at : at + SLICE]
             level += compress(some, map(_CONTAINERS.__contains__, map(type, some)))
-            give_way()
+            if way:
+                way()
     return None if level else keys
 
 
@@ -354,15 +357,18 @@ def _has_unique_keys(text: str, keys: int) -> bool:
     Each key is followed by a colon, so as many colons as keys left mean that none stands twice. Strings
     may hold colons too; but seldom after a quote, where those of keys stand if no blank comes before.
     """
-    if count(text, ":") == keys:
+    counted, held = (count, holds) if len(text) > STEP else (str.count, str.__contains__)
+    if counted(text, ":") == keys:
         return True
-    return count(text, '":') == keys and not any(holds(text, blank) for blank in (" :", "\t:", "\n:", "\r:"))
+    return counted(text, '":') == keys and not any(held(text, blank) for blank in (" :", "\t:", "\n:", "\r:"))
 
 
 def _has_odd_scalar(text: str, value: Any) -> bool:
     """Whether a string may hold half of a surrogate pair or is too long, or a number may have too many digits."""
     # One character is found many times quicker than two, and most texts have no backslash at all.
-    if holds(text, "\\") and any(
+    way = WAY.get()
+    held = holds if len(text) > STEP else str.__contains__
+    if held(text, "\\") and any(
         _SURROGATE_ESCAPE.search(text, start, end + _ESCAPE) for start, end in pieces(len(text))
     ):
         return True
@@ -374,7 +380,8 @@ def _has_odd_scalar(text: str, value: Any) -> bool:
             text[at : at + half].isdigit() or text[max(0, at - half) : at + 1].isdigit()
         ):
             return True
-        give_way()
+        if way:
+            way()
     return len(text) > STRING_CHARACTERS and _has_long_string(value)
 
 

@@ -14,12 +14,7 @@ if TYPE_CHECKING:
 STEP = 1 << 18
 """Characters of a text that one call looks at: some tenths of a millisecond."""
 WAY: ContextVar[Callable[[], None] | None] = ContextVar("scattersphere_give_way", default=None)
-"""What `give_way` calls."""
-
-
-def gives_way() -> bool:
-    """Whether somebody waits for turns beside this work."""
-    return WAY.get() is not None
+"""What `give_way` calls. A loop that is on everybody's short way asks for it once, before it begins."""
 
 
 def give_way() -> None:

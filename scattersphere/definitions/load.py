@@ -23,7 +23,7 @@ from scattersphere._json import (
     unwritable,
 )
 from scattersphere._text import suggestion_budget
-from scattersphere._turns import give_way
+from scattersphere._turns import WAY, give_way
 from scattersphere.definitions.converter import UNREAD, read_record
 from scattersphere.definitions.dump import JOB_COMMENTS, SCHEMA_KEY, TASK_COMMENTS, dumps_definition, to_value
 from scattersphere.definitions.validate import Unread, validate
@@ -112,8 +112,10 @@ def _read_tasks(
         problems.append(RawProblem(("tasks",), words))
         return {}
     tasks: dict[str, TaskDefinition] = {}
+    way = WAY.get()
     for name in list(items):
-        give_way()
+        if way:
+            way()
         item = items.pop(name)  # it is freed task by task, not all of it at once
         if type(item) is dict:
             rest, comments = _without_comments(item, TASK_COMMENTS)

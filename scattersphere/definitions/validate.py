@@ -11,7 +11,7 @@ import attrs
 from scattersphere._graphs import find_cycle
 from scattersphere._json import MOST_PROBLEMS, Path, RawProblem, describe, quote
 from scattersphere._text import Suggester
-from scattersphere._turns import give_way
+from scattersphere._turns import WAY
 from scattersphere.definitions.converter import UNREAD
 from scattersphere.definitions.parameters import JSON_KINDS, resolve_params
 from scattersphere.errors import DefinitionError
@@ -72,9 +72,11 @@ def validate(job: JobDefinition, unread: Unread) -> Findings:
     problems = list(_job_problems(job, unread))
     checks = _TaskChecks(job, unread, problems)
     upstreams = {}
+    way = WAY.get()
     try:
         for name, task in job.tasks.items():
-            give_way()
+            if way:
+                way()
             upstreams[name] = checks.task(name, task)
     except _EnoughError:
         return Findings(problems)
@@ -149,6 +151,7 @@ class _TaskChecks:
     def __init__(self, job: JobDefinition, unread: Unread, problems: list[RawProblem]) -> None:
         self._job = job
         self._unread = unread
+        self._way = WAY.get()
         self._problems = problems
         self._usual = {name for name, task in job.tasks.items() if not task.finally_}
         """What a task may wait for without a closer look."""
@@ -247,7 +250,8 @@ class _TaskChecks:
                 continue  # by far the most references are such a one, and right
             if type(value) is dict or type(value) is list:
                 for inside, reference in references(value):
-                    give_way()
+                    if self._way:
+                        self._way()
                     self._reference(name, task, reference, ("tasks", name, where, key, *inside), waits)
 
     def _reference(
