@@ -62,7 +62,7 @@ async def main_of_far_workers(port: int, workers: int, folder: Path) -> None:
             each.wait()
 
 
-def main(port: int, workers: int, folder: str, resources: str) -> None:
+def main(port: int, workers: int, folder: str, resources: str, preload: str) -> None:
     import dask
     from distributed import LocalCluster
 
@@ -81,6 +81,7 @@ def main(port: int, workers: int, folder: str, resources: str) -> None:
         local_directory=folder,
         silence_logs=50,
         resources=given or None,
+        preload=[preload] if preload else None,
     ) as cluster:
         sys.stdout.write(f"{cluster.scheduler_address}\n")
         sys.stdout.flush()
@@ -91,8 +92,10 @@ def main(port: int, workers: int, folder: str, resources: str) -> None:
 class Cluster:
     """Such a process, seen from a test."""
 
-    def __init__(self, folder: Path, *, port: int = 0, workers: int = 2, resources: str = "") -> None:
-        arguments = [str(port), str(workers), str(folder), resources]
+    def __init__(
+        self, folder: Path, *, port: int = 0, workers: int = 2, resources: str = "", preload: str = ""
+    ) -> None:
+        arguments = [str(port), str(workers), str(folder), resources, preload]
         path = os.pathsep.join([str(Path(__file__).parent), str(ROOT)])
         self._process = subprocess.Popen(
             [sys.executable, __file__, *arguments],
@@ -169,4 +172,4 @@ if __name__ == "__main__":
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")  # a worker gets values from another one
         asyncio.run(main_of_far_workers(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])))
     else:
-        main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
+        main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

@@ -430,6 +430,37 @@ async def test_values_that_cannot_be_sent_are_named(server):
     assert "its result (a function) cannot be sent" in str(run.tasks["t"].failure)
 
 
+async def test_an_argument_that_cannot_be_sent_is_named(server):
+    job = (
+        JobDefinition.build("odd")
+        .task("a", "work.Odd", backend="thread")
+        .task("b", "work.Echo", backend="dask", args={"value": result("a")})
+        .done()
+    )
+    server.define(job)
+    run = await (await server.start("odd")).wait(PATIENCE)
+    assert "the argument 'value' (a function) cannot be sent to a worker process" in str(
+        run.tasks["b"].failure
+    )
+
+
+@pytest.fixture
+def lacking(tmp_path_factory):
+    """Give a cluster whose worker has no scattersphere to import."""
+    preload = "import sys\nsys.modules['scattersphere'] = None\n"
+    with cluster(tmp_path_factory.mktemp("dask"), workers=1, preload=preload) as made:
+        yield made
+
+
+async def test_a_worker_without_the_library_is_refused_in_words(bundle, lacking):
+    async with Server(grace=0.5, backends={"dask": DaskBackend(lacking.address)}) as server:
+        await server.register(bundle)
+        run = await (await start(server, "Echo")).wait(PATIENCE)
+    failure = str(run.tasks["t"].failure)
+    assert "a Dask worker could not begin it: ModuleNotFoundError" in failure
+    assert "it needs the same scattersphere as here (with the extra dask)" in failure
+
+
 async def test_large_values_arrive(server):
     value = "x" * 3_000_000
     job = (
@@ -487,7 +518,7 @@ async def test_a_large_result_is_one_file_that_who_takes_it_reads_where_it_is(bu
             server.define(job)
             run = await (await server.start("passes")).wait(PATIENCE)
             assert run.succeeded, run.explain()
-            there = await anyio.to_thread.run_sync(lambda: client.run(values_of, "passes/"))
+            there = await anyio.to_thread.run_sync(lambda: client.run(values_of, "passes/a"))
             ((kind, file, size),) = [value for values in there.values() for value in values]
             assert (kind, size) == ("LongValue", run.results["a"].size)
             assert run.results["b"] == [file], "it was copied for who took it"
@@ -564,9 +595,44 @@ async def test_a_value_is_released_with_the_last_run_that_names_it(bundle, addre
         await anyio.to_thread.run_sync(client.close)
 
 
+async def test_a_value_whose_results_are_not_kept_is_released_after_its_last_reader(bundle, own):
+    job = (
+        JobDefinition.build("brief")
+        .task("a", "work.Bytes", backend="dask", args={"size": 3_000_000}, keep_results=False)
+        .task("b", "work.Size", backend="dask", args={"value": result("a")})
+        .task("c", "work.Loop", backend="dask", depends_on=["b"])
+        .done()
+    )
+    client = await anyio.to_thread.run_sync(lambda: distributed.Client(own.address, set_as_default=False))
+    try:
+        async with keeping(bundle, own.address) as server:
+            await server.register(bundle)
+            server.define(job)
+            run = await server.start("brief")
+            await begun(run)
+            with anyio.fail_after(PATIENCE):
+                while any((await anyio.to_thread.run_sync(held_of, client, "brief/a")).values()):  # noqa: ASYNC110
+                    await anyio.sleep(0.02)
+            run.cancel()
+            await run.wait(PATIENCE)
+    finally:
+        await anyio.to_thread.run_sync(client.close)
+
+
+def held_of(client, label):
+    return client.run(values_of, label)
+
+
 async def test_a_task_gets_the_resources_of_dask_that_it_needs(server):
     run = await (await start(server, "Echo", args={"value": 5}, needs={"gpu": 1})).wait(PATIENCE)
     assert run.results["t"] == 5, run.explain()
+
+
+async def test_a_task_that_no_worker_can_have_says_what_it_waits_for_and_ends_by_a_cancel(server):
+    run = await start(server, "Echo", needs={"fpga": 1})
+    await until(lambda: "on the Dask cluster, where it waits for a worker with fpga: 1" in run.explain())
+    run.cancel()
+    assert (await run.wait(PATIENCE)).state is RunState.CANCELLED
 
 
 async def test_what_the_engine_leaves_behind_ends(bundle, address):

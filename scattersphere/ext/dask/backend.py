@@ -28,7 +28,7 @@ from scattersphere.ext.dask import lease
 from scattersphere.ext.dask.handle import DaskHandle, died, lost
 from scattersphere.ext.dask.messages import ASK, NEWS, Fence, Signal, Terms, client_of, key_of
 from scattersphere.ext.dask.scheduler import SchedulerSide
-from scattersphere.ext.dask.site import carry_out
+from scattersphere.ext.dask.site import carry_out, packed
 from scattersphere.ext.dask.values import DaskValue
 from scattersphere.logs.failures import text_of
 from scattersphere.worker.messages import CallMessage, refused
@@ -420,13 +420,16 @@ class DaskBackend:
             handle.future = client.submit(carry_out, tuple(order), ahead, *values, key=handle.key, **options)
         elif len(handles) == 1:
             (handle,) = handles
-            handle.future = client.submit(carry_out, tuple(handle.order), key=handle.key, **options)
+            handle.future = client.submit(pickle.loads, packed(handle.order), key=handle.key, **options)
         else:
-            orders = [tuple(handle.order) for handle in handles]
-            futures = client.map(carry_out, orders, key=[handle.key for handle in handles], **options)
+            orders = [packed(handle.order) for handle in handles]
+            futures = client.map(pickle.loads, orders, key=[handle.key for handle in handles], **options)
             for handle, future in zip(handles, futures, strict=True):
                 handle.future = future
+        needs = ", ".join(f"{name}: {amount}" for name, amount in handles[0].needs.items())
+        where = f"the Dask cluster, where it waits for a worker{needs and f' with {needs}'}"
         for handle in handles:
+            self.note_where(handle.call, where)
             if handle.to_end is not None:  # asked while it was on its way
                 self.tell(handle, handle.to_end)
             elif handle.paused:

@@ -8,7 +8,7 @@ import threading
 from contextlib import suppress
 from queue import SimpleQueue
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from scattersphere.ext.dask.messages import SHORT, WINDOW, Signal
 from scattersphere.ext.dask.values import LongValue, laid_out
@@ -18,8 +18,8 @@ from scattersphere.worker.messages import dumps
 from scattersphere.worker.pipes import Kind
 
 if TYPE_CHECKING:
+    from scattersphere.ext.dask.guest import Guest
     from scattersphere.ext.dask.messages import CallOrder
-    from scattersphere.ext.dask.site import Guest, Site
     from scattersphere.ext.dask.values import Stored
     from scattersphere.worker.process import WorkerProcess
 
@@ -33,11 +33,21 @@ class _EndedError(Exception):
     """The call is to end while it waits for an answer."""
 
 
+class Speaker(Protocol):
+    """Who tells the engine what a call has to say: the `Site`."""
+
+    def say(self, key: str, word: Signal, payload: bytes = b"", *, at_once: bool = True) -> None:
+        """Say it `at_once`, or with what is said next."""
+
+    def flush(self) -> None:
+        """Send what is to be said."""
+
+
 class SiteCall:
     """A call that has come to a Dask worker. `run` is for the thread that Dask gives it, `hear` for any."""
 
     def __init__(
-        self, site: Site, guest: Guest, order: CallOrder, values: tuple[Stored | None, ...], *, held: bool
+        self, site: Speaker, guest: Guest, order: CallOrder, values: tuple[Stored | None, ...], *, held: bool
     ) -> None:
         self._site = site
         self._guest = guest
@@ -118,7 +128,7 @@ class SiteCall:
     def run(self) -> Stored | None:
         """Have a process carry it out; a new one if it had died while it was idle. Return a long result."""
         try:
-            self._guest.have(self, self._order.code)
+            self._guest.have(self.fetch, self._order.code)
             with laid_out(self._guest.store, self._order.number, self._values):
                 told = (
                     self._attempt(again=True) or self._attempt(again=False) or _died("lost its process twice")
