@@ -17,8 +17,8 @@ from scattersphere.engine.backends.threads import ThreadBackend
 from scattersphere.engine.events.streams import EventFeed
 from scattersphere.engine.execution import Execution
 from scattersphere.engine.executor import JobExecutor
-from scattersphere.engine.instruments import Instruments
 from scattersphere.engine.observer import RunObserver
+from scattersphere.engine.processhooks import ProcessHooks
 from scattersphere.engine.views.historylog import RunHistoryLog
 from scattersphere.engine.views.news import (
     BundleNews,
@@ -96,7 +96,7 @@ class ServerParts:
         self._told = BundleNews()
         self.registry: TaskRegistry = self._make_registry()
         self.executor: JobExecutor = self._make_executor()
-        self.instruments: Instruments = Instruments(
+        self.process_hooks: ProcessHooks = ProcessHooks(
             self.executor,
             owns=self.registry.owns,
             capture_print=options.capture_print,
@@ -190,7 +190,7 @@ class ServerParts:
             self._log_folder.open(self.executor.instance)
         await self.executor.open()
         self.feed.open(self.executor.wall_clock.now)
-        self.instruments.open()
+        self.process_hooks.open()
         if self.options.journal is not None:
             await self._open_journal()
         await self.bundles.open(self.executor.loop.start)
@@ -239,7 +239,7 @@ class ServerParts:
         """Let go of everything."""
         async with AsyncExitStack() as stack:  # an error in one part keeps no other from being let go of
             stack.callback(self.feed.close)
-            stack.callback(self.instruments.close)
+            stack.callback(self.process_hooks.close)
             stack.push_async_callback(self.registry.aclose)
             stack.push_async_callback(self.executor.aclose)
             if self.durable is not None:
@@ -324,7 +324,7 @@ class ServerParts:
         tell_failed_file(file, message)
 
     def _late_line(self, level: int, message: str, logger: str, ago: float) -> None:
-        self.instruments.late_line(level, message, logger, ago)
+        self.process_hooks.late_line(level, message, logger, ago)
 
     def _task_blocked(self, attempt: Attempt, words: str) -> None:
         self.feed.add(

@@ -473,7 +473,7 @@ class Server(AsyncResource):
 
     def bundle_logs(self, tail: int | None = None) -> list[LogLine]:
         """Return what bundles logged outside any run: while they were imported, or in threads of their own."""
-        return self._parts.instruments.strays.lines(tail=tail)
+        return self._parts.process_hooks.strays.lines(tail=tail)
 
     def stats(self) -> dict[str, float]:
         """Return how many runs live, wait and are kept, how many bundles, jobs and schedules there are.
@@ -491,7 +491,7 @@ class Server(AsyncResource):
         self._history_log.moved(execution, kind, when)
         if kind in {EventKind.RUN_STARTED, EventKind.RUN_RECOVERED}:
             if self._options.capture_loggers:
-                self._parts.instruments.look()
+                self._parts.process_hooks.look()
         elif kind is EventKind.RUN_ENDED:
             if execution.state in {RunState.FAILED, RunState.CRASHED}:
                 tell_failed_run(execution)

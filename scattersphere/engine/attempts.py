@@ -28,7 +28,7 @@ from scattersphere.errors import ClosedError, JournalError, TaskCrashedError
 from scattersphere.logs.failures import Failure, format_failure
 from scattersphere.logs.remotefailure import kept_error
 from scattersphere.logs.runlog import current_attempt
-from scattersphere.worker.body import finished, outcome_of, retryable, run_on_loop
+from scattersphere.worker.body import fully_awaited, outcome_of, retryable, run_on_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -228,7 +228,7 @@ class AttemptRunner:
                 self.starts_left -= 1
                 if states[unit] == RUNNING or states[unit] not in NOT_BEGUN:
                     execution.live[unit] = attempt
-                    if planned.definition.timeout is not None or attempt.asked is not None:
+                    if planned.definition.timeout is not None or attempt.cancel_reason is not None:
                         self._suspended(attempt, now)
             self._now = now = clock()
             if now > end and units:
@@ -291,7 +291,9 @@ class AttemptRunner:
             self._timers.expire(attempt, now, timeout)
             if self._timers.changed and not self._host.pumping:
                 self._deadlines.set_alarm()
-        if attempt.asked is not None:  # asked while in its first step: there was nothing to cancel yet
+        if (
+            attempt.cancel_reason is not None
+        ):  # asked while in its first step: there was nothing to cancel yet
             self._host.canceller.interrupt(attempt)
 
     def _ended_with_taken_result(self, attempt: Attempt) -> bool:
@@ -360,7 +362,7 @@ class AttemptRunner:
                     task = planned.cls(**planned.fixed) if planned.same_for_all else attempt.make()
                     value = await task.run(attempt)
                     if value is not None and type(value) not in PLAIN_RESULTS:
-                        value = await finished(value)
+                        value = await fully_awaited(value)
                 else:
                     value = await run_on_loop(attempt, self._surroundings)
             except GeneratorExit as exc:
@@ -458,8 +460,8 @@ class AttemptRunner:
 
     def _raised(self, attempt: Attempt, exc: BaseException) -> None:
         # By `type`, here and below: `isinstance` asks `__class__`, which may be a user's property.
-        if issubclass(type(exc), self._cancelled) and attempt.asked is not None:
-            self.over(attempt, CANCELLED, None)
+        if issubclass(type(exc), self._cancelled) and attempt.cancel_reason is not None:
+            self.finished(attempt, CANCELLED, None)
             return
         if not issubclass(type(exc), Exception):
             self._host.loop.pass_on(exc)
@@ -488,11 +490,11 @@ class AttemptRunner:
         match outcome.kind:
             case OutcomeKind.VALUE:
                 self._returned(attempt, outcome.value)
-            case OutcomeKind.CANCELLED if attempt.asked is not None:
-                self.over(attempt, CANCELLED, None)
+            case OutcomeKind.CANCELLED if attempt.cancel_reason is not None:
+                self.finished(attempt, CANCELLED, None)
             case OutcomeKind.CANCELLED if attempt.began_at is None and not attempt.may_begin:
                 execution.machine.call_off(unit)
-                self.over(attempt, CANCELLED, None)
+                self.finished(attempt, CANCELLED, None)
             case OutcomeKind.DIED:
                 self._died(attempt, outcome)
             case OutcomeKind.LOST:
@@ -502,21 +504,21 @@ class AttemptRunner:
 
     def _died(self, attempt: Attempt, outcome: Outcome) -> None:
         if attempt.killed:
-            self.over(attempt, CANCELLED, None)
+            self.finished(attempt, CANCELLED, None)
             return
         text = str(outcome.error or "its process ended")
         failure = Failure("Crashed", text)
-        self.over(attempt, CRASHED, None, failure=failure, words=f"crashed: {text}")
+        self.finished(attempt, CRASHED, None, failure=failure, words=f"crashed: {text}")
 
     def _lost(self, attempt: Attempt, outcome: Outcome) -> None:
         """The place is gone, with whatever was there: the attempt does not count."""
-        if attempt.asked is not None:
-            self.over(attempt, CANCELLED, None)
+        if attempt.cancel_reason is not None:
+            self.finished(attempt, CANCELLED, None)
             return
         text = f"lost: {outcome.error or 'the place where it ran is gone'}"
         attempt.execution.failures[attempt.unit] = Failure("Crashed", text)  # of the third in a row
         attempt.run_log.append_for(attempt, logging.WARNING, text)
-        self.over(attempt, LOST, None)
+        self.finished(attempt, LOST, None)
 
     def fail(self, attempt: Attempt, exc: BaseException, text: str) -> None:
         """An attempt raised: keep type, message and traceback as text, and tell the machine."""
@@ -524,7 +526,7 @@ class AttemptRunner:
             self._died(attempt, Outcome(OutcomeKind.DIED, error=exc))
             return
         if attempt.execution.is_suspended and issubclass(type(exc), (ClosedError, JournalError)):
-            self.over(
+            self.finished(
                 attempt, LOST, None
             )  # it asked for something that the next start of the Server has for it
             return
@@ -532,10 +534,10 @@ class AttemptRunner:
         failure = Failure(type(exc).__qualname__, _message(exc), text, error)
         may_retry = retryable(exc, attempt.planned.definition.retry)
         words = text.rstrip() or str(failure)
-        self.over(attempt, FAILED, None, retryable=may_retry, failure=failure, words=words)
+        self.finished(attempt, FAILED, None, retryable=may_retry, failure=failure, words=words)
         clear_frames(error.__traceback__)  # what the locals of the body hold is not kept with the run
 
-    def over(
+    def finished(
         self,
         attempt: Attempt,
         kind: int,
@@ -548,9 +550,9 @@ class AttemptRunner:
         """Tell the machine how an attempt ended, and the log of the run in `words` why it failed."""
         execution = attempt.execution
         self._host.reports.tell_blocked()
-        if attempt.asked == "suspend":  # whatever it made of that, it is to be tried again
+        if attempt.cancel_reason == "suspend":  # whatever it made of that, it is to be tried again
             kind, failure = LOST, None
-        elif kind == CANCELLED and attempt.asked == "timeout" and failure is None:
+        elif kind == CANCELLED and attempt.cancel_reason == "timeout" and failure is None:
             limit = attempt.planned.definition.timeout
             words = (
                 f"took longer than {limit:g} s" if limit is not None else "the finally-tasks took too long"
@@ -561,7 +563,7 @@ class AttemptRunner:
             kind,
             value,
             failure,
-            lambda: self.over(attempt, kind, value, retryable=retryable, failure=failure, words=words),
+            lambda: self.finished(attempt, kind, value, retryable=retryable, failure=failure, words=words),
             retryable=retryable,
         ):
             return
@@ -602,7 +604,7 @@ class AttemptRunner:
         stuck = self._host.stuck
         if stuck and stuck.pop(attempt, None) is not None and execution.state.ended:
             self._unstuck(execution)
-        if attempt.asked is not None or attempt.planned.definition.timeout is not None:
+        if attempt.cancel_reason is not None or attempt.planned.definition.timeout is not None:
             self._forget_timers(attempt)
 
     def _forget_timers(self, attempt: Attempt) -> None:

@@ -54,7 +54,7 @@ class BodyCallbacks:
             attempt.execution.talks = True
             made = vars(attempt).setdefault("callbacks", self._make(attempt))
         # What is asked now finds it; what was asked before is made up for here.
-        if attempt.asked is not None:
+        if attempt.cancel_reason is not None:
             made.cancel()
         if attempt.execution.pausing:
             made.pause()

@@ -76,14 +76,14 @@ class Canceller:
         if attempt is None and starting is not None and starting.is_of(execution, unit):
             # In its first step: nothing to cancel yet, and it may end in that step. If it does not,
             # `_suspended` interrupts it.
-            starting.asked = execution.machine.asked_of(unit)
+            starting.cancel_reason = execution.machine.asked_of(unit)
             starting.killed = starting.killed or kill
             return
         if (
             attempt is None or attempt.left_at is not None
         ):  # it has ended, and waits for its outcome to be durable
             return
-        attempt.asked = execution.machine.asked_of(unit)
+        attempt.cancel_reason = execution.machine.asked_of(unit)
         attempt.killed = attempt.killed or kill
         self.interrupt(attempt)
 
@@ -92,9 +92,9 @@ class Canceller:
 
         Nothing is asked of the runs that it has started: they are suspended too.
         """
-        if attempt.left_at is not None or (attempt.asked not in {None, "suspend"} and not kill):
+        if attempt.left_at is not None or (attempt.cancel_reason not in {None, "suspend"} and not kill):
             return  # it has ended, or is being ended for a reason of its own, with a grace
-        attempt.asked = attempt.asked or "suspend"
+        attempt.cancel_reason = attempt.cancel_reason or "suspend"
         attempt.killed = attempt.killed or kill
         self._interrupt(attempt, kill=kill)
         if kill and attempt.planned.on_loop:
@@ -139,7 +139,7 @@ class Canceller:
         if attempt.killed and attempt.planned.on_loop and self.abandon(attempt):
             return
         limit, failure = attempt.planned.definition.timeout, None
-        if attempt.asked == "timeout" and limit is not None:
+        if attempt.cancel_reason == "timeout" and limit is not None:
             words = f"took longer than {limit:g} s, and does not end; so it is not tried again"
             failure = Failure("TimeoutError", words)
         recording, give_up = execution.recording, partial(self._give_up, attempt, failure)
@@ -163,7 +163,7 @@ class Canceller:
         attempt.killed = True
         if attempt.handle is None or not self._host.loop.abandon(attempt.handle):
             return False
-        self._attempts.over(attempt, CANCELLED, None)
+        self._attempts.finished(attempt, CANCELLED, None)
         return True
 
     def _again(self, attempt: Attempt, gap: float) -> None:

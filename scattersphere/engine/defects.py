@@ -131,6 +131,6 @@ class Defects:
 
     def _kill_all(self, execution: Execution) -> None:
         for attempt in list(execution.live.values()):
-            attempt.asked, attempt.killed = "cancel", True
+            attempt.cancel_reason, attempt.killed = "cancel", True
             with contextlib.suppress(Exception):  # the engine is broken: what can be killed is killed
                 self._host.canceller.interrupt(attempt)

@@ -169,7 +169,7 @@ class Attempt(TaskContext):
     """What has the loop await something for a body that is no coroutine."""
     began_at: float | None = None
     """When its backend has begun it; None on the loop, where the machine knows at once."""
-    asked: str | None = None
+    cancel_reason: str | None = None
     """None, or why it was asked to end: "cancel", "timeout", or "suspend" when the Server is closed with a journal."""
     killed: bool = False
     is_committed: bool = False
@@ -311,7 +311,7 @@ class Attempt(TaskContext):
     @property
     def may_begin(self) -> bool:
         """Whether nothing has come that keeps it from its first step; may be read from any thread."""
-        return self.asked is None and self.execution.machine.may_still_begin(self.unit)
+        return self.cancel_reason is None and self.execution.machine.may_still_begin(self.unit)
 
     def begins(self) -> bool:
         """Take the first step, in the thread in which the body is to run: False if it may not be taken any more.
@@ -640,13 +640,13 @@ class Execution:
         if self.known_log is not None:
             self.journal.take_lines()
 
-    def settle(self) -> None:
+    def compact(self) -> None:
         """The run has ended: give back what is not needed to look at it, or to run it again."""
-        for _ in self.settling():
+        for _ in self.compacting():
             pass
 
-    def settling(self) -> Iterator[None]:
-        """Do what `settle` does, in pieces of less than a millisecond."""
+    def compacting(self) -> Iterator[None]:
+        """Do what `compact` does, in pieces of less than a millisecond."""
         if self.known_log is not None:
             self.known_log.listener = None
             self.known_log.close()
@@ -673,11 +673,11 @@ class Execution:
             watchers.set()
 
     def conclude(self) -> None:
-        """The run has ended: tell it, and settle."""
+        """The run has ended: tell it, and compact the record."""
         try:
             self.tell_end()
         finally:
-            self.settle()
+            self.compact()
 
     def tell_end(self) -> None:
         """Wake those who wait for the end, and for the last events."""

@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("scattersphere.engine")
 MANY = 10_000
-"""Tasks and instances of a run that is settled in a turn of its own."""
+"""Tasks and instances of a run that is compacted in a turn of its own."""
 DEEPEST = 16
 """How deep child runs may be nested (design, section 8): a job that starts itself would else fill the memory."""
 CHUNK = 32
@@ -510,15 +510,15 @@ class JobExecutor:
             starter.execution.children.remove(execution)
         if len(execution.machine.record.task_states) < MANY:
             self.guard(execution, execution.conclude)
-        else:  # to settle takes some milliseconds, to which this turn's share is not to be added
+        else:  # to compact it takes some milliseconds, to which this turn's share is not to be added
             self.guard(execution, execution.tell_end)
-            self.budget.in_pieces(self._settling(execution))
+            self.budget.in_pieces(self._compacting(execution))
             self.wake()
         self.admit()
 
-    def _settling(self, execution: Execution) -> Iterator[None]:
+    def _compacting(self, execution: Execution) -> Iterator[None]:
         try:
-            yield from execution.settling()
+            yield from execution.compacting()
         except Exception as exc:  # noqa: BLE001 - a defect of ours
             self.crash_run(execution, exc)
 

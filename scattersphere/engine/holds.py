@@ -108,12 +108,12 @@ class Holds:
         if host.on_loop():
             raise RuntimeError(CHECK_ON_LOOP)
         attempt.threads = attempt.threads | {ident} if ident not in attempt.threads else attempt.threads
-        while attempt.asked is None and attempt.execution.pausing:
+        while attempt.cancel_reason is None and attempt.execution.pausing:
             gate = threading.Event()
             host.soon(host.guard, attempt.execution, self._hold_thread, attempt, gate, ident)
             gate.wait()
-        if attempt.asked is not None:
-            raise TaskCancelled(f"{attempt.label}: {attempt.asked}")
+        if attempt.cancel_reason is not None:
+            raise TaskCancelled(f"{attempt.label}: {attempt.cancel_reason}")
 
     def _hold_thread(self, attempt: Attempt, gate: threading.Event, ident: int) -> None:
         """On the loop's thread: let the machine decide whether the thread must wait."""

@@ -63,7 +63,7 @@ class Invocation:
 
     def _start(self, awaitable: Awaitable[Any], answer: concurrent.futures.Future[Any]) -> None:
         self._handle = self._loop.start(self._await(awaitable, answer), self._attempt.label)
-        if self._attempt.asked is not None:
+        if self._attempt.cancel_reason is not None:
             self.interrupt()
 
     async def _await(self, awaitable: Awaitable[Any], answer: concurrent.futures.Future[Any]) -> None:
@@ -71,7 +71,7 @@ class Invocation:
         try:
             value = await awaitable
         except anyio.get_cancelled_exc_class():
-            asked = self._attempt.asked
+            asked = self._attempt.cancel_reason
             words = "cancelled itself" if asked is None else f"{self._attempt.label}: {asked}"
             answer.set_exception(RuntimeError(words) if asked is None else TaskCancelled(words))
         except BaseException as exc:  # noqa: BLE001 - promise 7: it is raised in the body's thread

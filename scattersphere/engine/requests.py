@@ -152,7 +152,7 @@ class RunRequests:
         final = starter.planned.definition.finally_
         if machine.record.level == KILL or starter.killed:
             self._ask_child(child, "kill")
-        elif starter.asked is not None or (machine.record.level == CANCEL and not final):
+        elif starter.cancel_reason is not None or (machine.record.level == CANCEL and not final):
             self._ask_child(child, "cancel")
         elif machine.record.level == STOP and not final:
             self._ask_child(child, "stop")

@@ -275,7 +275,7 @@ class StoredRuns:
         if stored.state.ended is not None:
             execution.ended_at = clock_of(execution, stored.state.ended)
         execution.crash_words = stored.state.failure or ""
-        execution.settle()
+        execution.compact()
         execution.journal.replay(
             [(clock_of(execution, row.at), array("q", row.moves)) for row in stored.moves]
         )

@@ -71,7 +71,7 @@ class CheckContext(TaskContext):
         self._number = number
 
     @property
-    def asked(self) -> str | None:
+    def cancel_reason(self) -> str | None:
         """Why it should end, for `body`."""
         return "cancel" if self.cancelled else None
 

@@ -76,7 +76,7 @@ class WorkerAttempt(TaskContext):
         self._cls = cls
         self._arguments = arguments
         self._params = params
-        self.asked: str | None = None
+        self.cancel_reason: str | None = None
         self.hooks: Collection[str] = message.hooks
         self.run_log: RemoteLog = RemoteLog(channel, message.level, takes_prints=message.captures_print)
         self._results: Mapping[str, Any] | None = None
@@ -139,16 +139,16 @@ class WorkerAttempt(TaskContext):
     def check(self) -> None:
         if self._message.is_async and threading.get_ident() == self._thread:
             raise RuntimeError(CHECK_ON_LOOP)
-        if self.asked is None:
+        if self.cancel_reason is None:
             self._ask()
-        if self.asked is not None:
-            raise TaskCancelled(f"{self._message.name}: {self.asked}")
+        if self.cancel_reason is not None:
+            raise TaskCancelled(f"{self._message.name}: {self.cancel_reason}")
 
     async def checkpoint(self) -> None:
         await anyio.lowlevel.checkpoint()
         # In a thread: while the run is paused the answer stays out, and the body's other tasks go on.
         await anyio.to_thread.run_sync(self._ask, abandon_on_cancel=False)
-        if self.asked is not None and self._scope is not None:
+        if self.cancel_reason is not None and self._scope is not None:
             self._scope.cancel()
             await anyio.lowlevel.checkpoint()
 
@@ -174,7 +174,7 @@ class WorkerAttempt(TaskContext):
 
     def _ask(self) -> None:
         if self._channel.check() is not None:
-            self.asked = self.asked or "cancel"
+            self.cancel_reason = self.cancel_reason or "cancel"
 
     # -- what carrying it out asks of it
 
@@ -191,7 +191,7 @@ class WorkerAttempt(TaskContext):
 
     def cancel(self) -> None:
         """Ask the body to end; called from the control thread, perhaps again and again."""
-        self.asked = "cancel"
+        self.cancel_reason = "cancel"
         door, scope = self._door, self._scope
         self._callbacks.cancel()
         if door is not None and scope is not None:
@@ -233,7 +233,7 @@ class WorkerAttempt(TaskContext):
         """Await what a body that is no coroutine has returned."""
         outcome = self._run_loop(lambda: awaitable)
         if outcome.kind is OutcomeKind.CANCELLED:
-            raise TaskCancelled(f"{self._message.name}: {self.asked}")
+            raise TaskCancelled(f"{self._message.name}: {self.cancel_reason}")
         if outcome.error is not None:
             raise outcome.error
         return outcome.value
@@ -256,13 +256,13 @@ class WorkerAttempt(TaskContext):
     async def _await(self, start: Callable[[], Awaitable[Any]]) -> Outcome:
         with anyio.CancelScope() as self._scope:
             self._door = thread_door()
-            if self.asked is not None:  # it came before there was a scope
+            if self.cancel_reason is not None:  # it came before there was a scope
                 self._scope.cancel()
             self._coroutine = start()
             try:
                 return Outcome(OutcomeKind.VALUE, await self._coroutine)
             except anyio.get_cancelled_exc_class() as exc:
-                if self.asked is None:  # its own, and so a failure
+                if self.cancel_reason is None:  # its own, and so a failure
                     return failed(exc)
                 raise
             except BaseException as exc:  # noqa: BLE001 - promise 7

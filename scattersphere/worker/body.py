@@ -44,7 +44,7 @@ class BodyContext(SurroundedAttempt, Protocol):
         ...
 
     @property
-    def asked(self) -> str | None:
+    def cancel_reason(self) -> str | None:
         """None, or why it was asked to end: "cancel" or "timeout"."""
         ...
 
@@ -71,7 +71,7 @@ async def run_on_loop(attempt: BodyContext, surroundings: Surroundings | None = 
                 return await run_on_loop(attempt)
         if attempt.hooks:
             return await _run_with_hooks(attempt)
-        return await finished(await attempt.make().run(attempt))
+        return await fully_awaited(await attempt.make().run(attempt))
     finally:
         end_prints(attempt)
 
@@ -82,7 +82,7 @@ async def _run_with_hooks(attempt: BodyContext) -> Any:
     try:
         await _hook(attempt, instance, hooks, "on_status_change", _before(attempt), TaskState.RUNNING)
         try:
-            value = await finished(await instance.run(attempt))
+            value = await fully_awaited(await instance.run(attempt))
         except BaseException as exc:
             await _hook(attempt, instance, hooks, "on_exception", exc)
             await _hook(attempt, instance, hooks, "on_status_change", TaskState.RUNNING, _after(attempt, exc))
@@ -131,7 +131,7 @@ async def _clean_up(
         attempt.log.exception("error in clean_up")
 
 
-async def finished(value: Any) -> Any:
+async def fully_awaited(value: Any) -> Any:
     """Await what a body has returned, where it is to be awaited. Raises `TypeError` for a generator."""
     while hasattr(type(value), "__await__"):
         value = await value
@@ -232,7 +232,7 @@ def failed(exc: BaseException) -> Outcome:
 
 def outcome_of(exc: BaseException, attempt: BodyContext) -> Outcome:
     """Return the outcome of a plain body that raised."""
-    if issubclass(type(exc), TaskCancelled) and attempt.asked is not None:
+    if issubclass(type(exc), TaskCancelled) and attempt.cancel_reason is not None:
         return Outcome(OutcomeKind.CANCELLED)
     return failed(exc)
 
@@ -255,7 +255,7 @@ def _before(attempt: BodyContext) -> TaskState:
 def _after(attempt: BodyContext, exc: BaseException) -> TaskState:
     """Return the state that the attempt is heading for, as far as it can know it."""
     policy = attempt.retry
-    if attempt.asked == "cancel":
+    if attempt.cancel_reason == "cancel":
         return TaskState.CANCELLED
     if attempt.attempt < policy.max_attempts and retryable(exc, policy):
         return TaskState.UP_FOR_RETRY

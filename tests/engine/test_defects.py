@@ -82,14 +82,14 @@ PLACES = [
     (Execution, "mark"),
     (Execution, "note_failure"),
     (Execution, "note_lines"),
-    (Execution, "settle"),
+    (Execution, "compact"),
     (Execution, "tell"),
     (Execution, "tell_end"),
     (JobExecutor, "run_moved"),
     (CommandQueue, "apply"),
     (AttemptRunner, "schedule_retry"),
     (AttemptRunner, "fail"),
-    (AttemptRunner, "over"),
+    (AttemptRunner, "finished"),
     (Canceller, "interrupt"),
     (AttemptRunner, "_suspended"),
     (AttemptRunner, "_start_elsewhere"),
@@ -97,7 +97,7 @@ PLACES = [
     (JobExecutor, "_run_ended"),
 ]
 
-AFTERWARDS = {"settle", "compacting", "tell_end", "_run_ended", "note_lines"}
+AFTERWARDS = {"compact", "compacting", "tell_end", "_run_ended", "note_lines"}
 
 
 def belongs_to(thing, run_id):

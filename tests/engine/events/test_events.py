@@ -288,12 +288,12 @@ async def test_the_quick_way_of_making_events_makes_the_same_as_the_general_one(
 async def test_events_can_be_read_while_a_large_run_is_settled_piece_by_piece(server, monkeypatch):
     for module in (record, execution):
         monkeypatch.setattr(module, "PIECE", 3)
-    monkeypatch.setattr(Execution, "settle", lambda _: None)
+    monkeypatch.setattr(Execution, "compact", lambda _: None)
     server.define(_job("a map"))
     run = await (await server.start("j")).wait(PATIENCE)
     told = await read(run)
     pieces = 0
-    for _ in run._execution.settling():
+    for _ in run._execution.compacting():
         pieces += 1
         assert await read(run) == told
     assert pieces > 1

@@ -27,7 +27,7 @@ NO_RUN = 0
 """The run that lines outside any attempt bear; real ones count from 1."""
 
 
-class Instruments:
+class ProcessHooks:
     """Of one Server. Constructing assigns; `open` attaches; `close` takes off, and may be repeated.
 
     `owns` says whether a version of that name (`etl_g7`) was loaded by this Server. `blocked_after` is
