@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
+import json
 import sys
 import typing
 import uuid
@@ -20,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scattersphere import RunnableTask
-from scattersphere.definitions.annotations import make_structurer
+from scattersphere.definitions.annotations import LEVELS, annotation_schema, make_structurer
 
 
 class Colour(enum.Enum):
@@ -334,3 +335,35 @@ def test_the_parameters_of_a_class_are_named_with_type_and_default():
         ("tags", "list[str]", False, []),
     ]
     assert found["times"].check("5") == [("", 'must be a whole number, not the string "5"')]
+
+
+@pytest.mark.parametrize(
+    ("wrap", "word", "told"),
+    [
+        (lambda inner: list[inner], "array", LEVELS),
+        (lambda inner: dict[str, inner], "additionalProperties", LEVELS),
+        (lambda inner: tuple[inner, int], "prefixItems", LEVELS),
+        (lambda inner: list[inner] | None, "array", LEVELS // 2),  # a choice is a level, too
+    ],
+)
+def test_a_schema_tells_of_so_many_levels_whatever_they_are_made_of(wrap, word, told):
+    annotation = int
+    for _ in range(2 * LEVELS):
+        annotation = wrap(annotation)
+    assert json.dumps(annotation_schema(annotation)).count(f'"{word}"') == told
+
+
+def test_the_schema_of_a_choice_tells_of_each_of_them():
+    schema = annotation_schema(int | list[str])
+    assert [member["type"] for member in schema["anyOf"][0]["anyOf"]] == ["integer", "array"]
+
+
+def test_what_is_wrong_inside_one_of_a_choice_is_told_with_what_it_lacks():
+    @attrs.frozen
+    class Pair:
+        first: int
+        second: int
+
+    lacks = f"{Pair.__qualname__} needs 'second'"
+    found = [("/first", 'must be a whole number, not the string "x"'), ("", lacks)]
+    assert faults(Pair | int, {"first": "x"}) == found

@@ -222,3 +222,10 @@ def test_what_python_builds_is_refused_in_the_same_words(tmp_path):
     with pytest.raises(DefinitionError, match=r"tasks\.t\.args\.k  nan is no JSON number"):
         unwritable.save(tmp_path / "x.json")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [0, -1, "2"])
+def test_a_format_that_never_was_hides_nothing_else_that_is_wrong(number):
+    with pytest.raises(DefinitionError) as caught:
+        JobDefinition.loads(json.dumps({"format": number, "name": "job", "tasks": {"a": {"task": 5}}}))
+    assert [problem.path for problem in caught.value.problems] == ["format", "tasks.a.task"]

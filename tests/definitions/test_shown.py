@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scattersphere.definitions.shown import TEXT_LIMIT, shown
+from scattersphere.definitions.shown import DEPTH, TEXT_LIMIT, shown
 
 JSON = st.recursive(
     st.none()
@@ -105,3 +105,22 @@ def test_a_long_repr_is_cut():
             return "z" * 10**6
 
     assert len(shown(Long())["repr"]) <= TEXT_LIMIT + 3
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"a": inner}])
+def test_of_containers_inside_one_another_so_many_are_shown(wrap):
+    value = None
+    for _ in range(DEPTH + 1):
+        value = wrap(value)
+    found, depth = shown(value), 0
+    while isinstance(found, list) or "a" in found:
+        (found,) = found.values() if isinstance(found, dict) else found
+        depth += 1
+    assert (depth, found) == (DEPTH, {"repr": repr(wrap(None))})
+
+
+def test_many_short_entries_are_as_large_as_their_json():
+    entries = {str(number): None for number in range(1_000)}
+    size = len(json.dumps(entries, separators=(",", ":")))
+    assert shown(entries, size + size // 5) == entries
+    assert shown(entries, size - size // 5)["cut"] is True
