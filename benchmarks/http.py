@@ -140,12 +140,21 @@ async def burst(count, path, workers=50):
         writer.close()
     await asyncio.gather(*(one(count // workers) for _ in range(workers)))
     return statuses
-async def body(size):
+def definition(size, kind):
+    if kind == "string":
+        return b'{"name": "' + b"x" * (size - 12) + b'"}'
+    tasks, made = {}, 0
+    while made < size - 200:
+        name = f"task_{len(tasks)}"
+        waits = [f"task_{len(tasks) - 1}"] if tasks else []
+        tasks[name] = {"task": "Nothing", "depends_on": waits, "description": "x" * 40}
+        made += len(name) * 2 + 130
+    return json.dumps({"name": "large", "tasks": tasks}).encode()
+async def body(text):
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
     head = f"POST /api/v1/validate HTTP/1.1\\r\\n{HEAD}Content-Type: application/json\\r\\n"
-    writer.write(f"{head}Content-Length: {size}\\r\\n\\r\\n".encode())
-    text = b'{"name": "' + b"x" * (size - 12) + b'"}'
-    for at in range(0, size, 1 << 16):
+    writer.write(f"{head}Content-Length: {len(text)}\\r\\n\\r\\n".encode())
+    for at in range(0, len(text), 1 << 16):
         writer.write(text[at:at + (1 << 16)])
         await writer.drain()
     status = await answer(reader)
@@ -172,7 +181,9 @@ async def main():
         elif words[0] == "burst":
             told = await burst(int(words[1]), words[2])
         elif words[0] == "bodies":
-            told = await asyncio.gather(*(body(int(words[2])) for _ in range(int(words[1]))))
+            text = definition(int(words[2]), words[3])
+            begun = time.perf_counter()
+            told = await asyncio.gather(*(body(text) for _ in range(int(words[1]))))
         elif words[0] == "leave":
             for writer in kept:
                 writer.close()
@@ -233,10 +244,11 @@ def main() -> None:
         rate, _ = phase("they listen, a tenth reads nothing", "listen 3")
         phase("200 silent clients", "silent 200")
         phase(f"{requests:,} requests beside all these", f"burst {requests} /api/v1/runs/{run}")
-        bodies, _ = phase(f"{BODIES} bodies of 10 MiB", f"bodies {BODIES} {10 << 20}")
+        bodies, _ = phase(f"{BODIES} bodies of 10 MiB", f"bodies {BODIES} {10 << 20} string")
+        tasks, _ = phase("2 of 10 MiB that are real tasks", f"bodies 2 {10 << 20} tasks")
         phase("all leave", "leave")
         print(f"\nevents a second to all readers   {rate:,.0f}")
-        print(f"answers of the burst             {statuses}, of the bodies {sorted(set(bodies))}")
+        print(f"answers of the burst             {statuses}, of the bodies {sorted({*bodies, *tasks})}")
         ratio = statistics.median(ratios)
         print(
             f"GET /runs/N against a bare route {ratio:.2f} x   goal <= {GOAL_RATIO:g} x: {told(ratio, GOAL_RATIO)}"

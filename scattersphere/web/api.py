@@ -185,7 +185,11 @@ class Api:
             limits = self._gateway.limits
             most = limits.line if row.whole is None else limits.definition
             try:
-                result = await self._calls.make(request, row, lambda: _values(row, address, request, most))
+                result = await self._calls.make(
+                    request,
+                    row,
+                    lambda: _values(row, address, request, most, self._gateway.large_definitions),
+                )
             except CallError as error:
                 return problem(error.document)
             answer = self._answer(row, request, result, newest)
@@ -258,8 +262,13 @@ def _typed(address: Address) -> str:
 # ---- reading
 
 
-async def _values(row: CommandSpec, address: Address, request: Request, most: int) -> dict[str, Any]:
-    """Return the arguments of a request: from its path, its query and its body. Raises `RequestError`."""
+async def _values(
+    row: CommandSpec, address: Address, request: Request, most: int, turn: anyio.Lock
+) -> dict[str, Any]:
+    """Return the arguments of a request: from its path, its query and its body. Raises `RequestError`.
+
+    `turn` is held while a large definition is decoded, too.
+    """
     named = address.arguments(row)
     values = {named[name]: value for name, value in request.path_params.items()}
     for name, word in _query(request):
@@ -272,7 +281,11 @@ async def _values(row: CommandSpec, address: Address, request: Request, most: in
     if row.whole is not None:
         if not body:
             raise RequestError("bad-request", "the body is empty: send a definition")
-        text = _text(body) if len(body) <= LARGE else await in_thread(lambda: _text(body))
+        if len(body) <= LARGE:
+            text = _text(body)
+        else:
+            async with turn:  # two threads beside the loop would take twice as much of each of its turns
+                text = await in_thread(lambda: _text(body))
         values[row.whole] = Definition(text, 1)
     elif body:
         values |= _object(body, values)
