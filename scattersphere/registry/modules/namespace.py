@@ -15,7 +15,6 @@ import os
 import re
 import sys
 import threading
-from functools import cached_property
 from importlib.readers import FileReader
 from pathlib import Path
 from types import ModuleType
@@ -94,15 +93,18 @@ class ModuleNamespace:
             "__import__": self._import,
             CANARY: self.canary,
         }
+        self._shims: Shims | None = None
         self.taken: list[Replacement[object]] = []
         """Entries of the process's tables that the version's code has made or replaced."""
         self.warnings: list[str] = []
         """What the code was seen to do, at import or since, that reaches out of the version."""
 
-    @cached_property
+    @property
     def shims(self) -> Shims:
-        """What its code gets in place of some modules of the standard library."""
-        return Shims(self)
+        """What its code gets in place of some modules of the standard library; made when it first needs one."""
+        if self._shims is None:
+            self._shims = Shims(self)
+        return self._shims
 
     def owns(self, name: str) -> bool:
         """Whether an absolute import of `name` by the bundle's code means a module of the bundle."""
