@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from scattersphere.engine.recorder import Recorder
 from scattersphere.jobs.runwriter import RunWriter
 from scattersphere.jobs.schedulerows import schedule_of
-from scattersphere.jobs.storedruns import StoredRuns
+from scattersphere.jobs.storedruns import KnownRuns, StoredRuns
 from scattersphere.jobs.unfinished import UnfinishedRuns
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from scattersphere.engine.executor import JobExecutor
     from scattersphere.engine.recorder import ResultCodec
     from scattersphere.jobs.jobs import Jobs
-    from scattersphere.jobs.runs import RunFactory
     from scattersphere.registry.registry import TaskRegistry
     from scattersphere.schedules.occurrences import ScheduleState
 
@@ -35,7 +34,7 @@ class DurableRuns:
         jobs: Jobs,
         registry: TaskRegistry,
         executor: JobExecutor,
-        factory: RunFactory,
+        factory: KnownRuns,
         version: str,
         on_failed: Callable[[str], None],
         on_mended: Callable[[], None],

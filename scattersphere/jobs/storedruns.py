@@ -10,7 +10,7 @@ from array import array
 from collections import OrderedDict
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import anyio.to_thread
 import attrs
@@ -40,7 +40,7 @@ from scattersphere.model.states import RunState
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from scattersphere.abc.journal import StoredRun
     from scattersphere.engine.execution import Execution
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from scattersphere.engine.recorder import Recorder, ResultCodec
     from scattersphere.jobs.jobs import Jobs
     from scattersphere.jobs.recovery import Restored
-    from scattersphere.jobs.runs import RunFactory
     from scattersphere.model.definition import JobDefinition
     from scattersphere.model.logs import LogLine
     from scattersphere.model.taskclass import TaskClass
@@ -71,6 +70,18 @@ Adopted: TypeAlias = dict[str, "BundleVersion"]
 """Versions of code that were loaded out of the journal, by digest."""
 
 
+class KnownRuns(Protocol):
+    """Where runs of earlier lives are taken up: the factory of runs."""
+
+    @property
+    def runs(self) -> Mapping[int, Run]:
+        """The runs that are kept in memory, by number."""
+        ...
+
+    def take_back(self, run: Run) -> None:
+        """Take up a run of an earlier life of the Server."""
+
+
 class StoredRuns:
     """Reads runs of one Server out of its journal: those that have ended to be looked at, the others to go on."""
 
@@ -83,7 +94,7 @@ class StoredRuns:
         jobs: Jobs,
         registry: TaskRegistry,
         executor: JobExecutor,
-        factory: RunFactory,
+        factory: KnownRuns,
     ) -> None:
         self._journal = journal
         self._recorder = recorder

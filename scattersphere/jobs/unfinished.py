@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     from scattersphere.engine.plan import Plan
     from scattersphere.engine.recorder import Recorder
     from scattersphere.jobs.recovery import Restored
-    from scattersphere.jobs.runs import RunFactory
-    from scattersphere.jobs.storedruns import StoredRuns
+    from scattersphere.jobs.storedruns import KnownRuns, StoredRuns
     from scattersphere.model.definition import JobDefinition
     from scattersphere.registry.registry import TaskRegistry
 
@@ -70,7 +69,7 @@ class UnfinishedRuns:
         *,
         registry: TaskRegistry,
         executor: JobExecutor,
-        factory: RunFactory,
+        factory: KnownRuns,
         on_crashed: Callable[[StoredRun], None],
     ) -> None:
         self._journal = journal
