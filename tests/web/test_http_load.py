@@ -207,8 +207,9 @@ async def test_large_definitions_are_carried_out_one_after_the_other_and_small_o
         async with anyio.create_task_group() as group:
             for request in large:
                 group.start_soon(request.go)
-            await first.wait()
-            await small.go()
+            with anyio.fail_after(PATIENCE):
+                await first.wait()
+                await small.go()
             assert small.status == 200
             reading.release(3)
         assert {request.status for request in large} == {200}
