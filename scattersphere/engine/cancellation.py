@@ -163,8 +163,9 @@ class Canceller:
         attempt.killed = True
         if attempt.handle is None or not self._host.loop.abandon(attempt.handle):
             return False
-        self._attempts.finished(attempt, CANCELLED, None)
-        return True
+        if attempt.left_at is None and attempt.execution.live.get(attempt.unit) is attempt:
+            self._attempts.finished(attempt, CANCELLED, None)
+        return True  # else it has ended with what it raised when it was closed
 
     def _again(self, attempt: Attempt, gap: float) -> None:
         """Cancel a refuser again, with growing gaps: in a loop it would take the whole processor."""
