@@ -467,7 +467,7 @@ def test_a_loop_that_the_host_ended_from_inside_was_closed_and_that_is_said():
         deadline = time.monotonic() + PATIENCE
         while not run.state.ended and time.monotonic() < deadline:
             time.sleep(0.01)
-        with pytest.raises(ClosedError, match="has ended"):
+        with pytest.raises(ClosedError, match=r"has ended|is closing"):  # the run ends before all is closed
             server.start_task("Wait")
     assert run.state.ended  # how, hangs on which of the loop's tasks asyncio cancelled first
 
