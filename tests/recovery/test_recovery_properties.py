@@ -108,3 +108,8 @@ def test_whatever_is_asked_and_however_often_it_is_cut_each_run_ends_and_nothing
 
     with nothing_logged():
         run_virtually(backend, main)
+
+
+def test_an_instance_of_a_map_that_has_started_a_child_keeps_its_number_without_a_row() -> None:
+    """Another one got it in the next life, and its child the place of that child: no journal takes two there."""
+    check_seeds("trio", range(3193, 3194))
