@@ -21,7 +21,7 @@ from scattersphere.web.connections import BoundedProtocol
 from scattersphere.web.serving import bind, serve_pages
 
 pytestmark = pytest.mark.anyio
-SHORT = 0.1
+LINE_TIME = 60.0
 
 
 @pytest.fixture
@@ -32,6 +32,52 @@ def anyio_backend():
 class Wait(RunnableTask):
     async def run(self, context):
         await anyio.sleep_forever()
+
+
+class Clock:
+    """Has the timers of connections, which go off when a test lets time go by; for all else it is the loop."""
+
+    def __init__(self):
+        self.now, self.timers, self.connections = 0.0, [], []
+
+    def __getattr__(self, name):
+        return getattr(asyncio.get_running_loop(), name)
+
+    def call_later(self, delay, call, *args):
+        timer = asyncio.TimerHandle(self.now + delay, call, args, asyncio.get_running_loop())
+        self.timers.append(timer)
+        return timer
+
+    def go_by(self, seconds):
+        self.now += seconds
+        due = [timer for timer in self.timers if timer.when() <= self.now]
+        self.timers = [timer for timer in self.timers if timer.when() > self.now]
+        for timer in due:
+            if not timer.cancelled():
+                timer._run()
+
+    async def until(self, holds):
+        """Wait until it holds for the connection that was made last."""
+        with anyio.fail_after(PATIENCE):
+            while not (self.connections and holds(self.connections[-1])):  # noqa: ASYNC110
+                await anyio.sleep(0.001)
+
+    async def until_begun(self, size=1):
+        """Wait until so many bytes of a head have come."""
+        await self.until(lambda connection: len(connection.conn.trailing_data[0]) >= size)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock, begin = Clock(), BoundedProtocol.__init__
+
+    def made(self, *args, **kwargs):
+        begin(self, *args, **kwargs)
+        self.loop = clock
+        clock.connections.append(self)
+
+    monkeypatch.setattr(BoundedProtocol, "__init__", made)
+    return clock
 
 
 @asynccontextmanager
@@ -74,53 +120,52 @@ async def answer(stream):
     return head.split(b"\r\n")[0]
 
 
-async def test_who_sends_a_head_byte_by_byte_is_told_that_it_is_late_and_closed(tmp_path):
-    async with serving(tmp_path, line_time=SHORT) as (_, port, _header):
-        async with await anyio.connect_tcp("127.0.0.1", port) as slow:
-            await slow.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
-
-            async def trickle():
-                with anyio.move_on_after(PATIENCE):
-                    while True:
-                        await slow.send(b"a")
-                        await anyio.sleep(SHORT / 10)
-
-            async with anyio.create_task_group() as group:
-                group.start_soon(trickle)
-                said = await closed(slow)
-                group.cancel_scope.cancel()
-        assert said.startswith(b"HTTP/1.1 408 ")
-
-
-async def test_who_says_nothing_is_closed_without_a_word(tmp_path):
+async def test_who_sends_a_head_byte_by_byte_is_told_that_it_is_late_and_closed(tmp_path, clock):
+    head = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
     async with (
-        serving(tmp_path, line_time=SHORT) as (_, port, _header),
+        serving(tmp_path, line_time=LINE_TIME) as (_, port, _header),
+        await anyio.connect_tcp("127.0.0.1", port) as slow,
+    ):
+        await slow.send(head)
+        for more in range(10):
+            await clock.until_begun(len(head) + more)
+            clock.go_by(LINE_TIME / 10)
+            await slow.send(b"a")
+        assert (await closed(slow)).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_who_says_nothing_is_closed_without_a_word(tmp_path, clock):
+    async with (
+        serving(tmp_path, line_time=LINE_TIME) as (_, port, _header),
         await anyio.connect_tcp("127.0.0.1", port) as silent,
     ):
+        await clock.until(lambda connection: clock.timers)
+        clock.go_by(LINE_TIME)
         assert await closed(silent) == b""
 
 
-async def test_a_second_head_has_no_more_time_than_the_first(tmp_path):
+async def test_a_second_head_has_no_more_time_than_the_first(tmp_path, clock):
     async with (
-        serving(tmp_path, line_time=SHORT) as (_, port, header),
+        serving(tmp_path, line_time=LINE_TIME) as (_, port, header),
         await anyio.connect_tcp("127.0.0.1", port) as slow,
     ):
         await slow.send(f"GET /api/v1/ping HTTP/1.1\r\n{header}\r\n".encode())
         assert await answer(slow) == b"HTTP/1.1 200 OK"
         await slow.send(b"GET /api/v1/ping HTTP/1.1\r\nHost: lo")
+        await clock.until_begun()
+        clock.go_by(LINE_TIME)
         assert (await closed(slow)).startswith(b"HTTP/1.1 408 ")
 
 
-async def test_a_request_that_waits_is_not_late_however_long_it_waits(tmp_path):
+async def test_a_request_that_waits_is_not_late_however_long_it_waits(tmp_path, clock):
     async with (
-        serving(tmp_path, line_time=SHORT) as (server, port, header),
+        serving(tmp_path, line_time=LINE_TIME) as (server, port, header),
         await anyio.connect_tcp("127.0.0.1", port) as waits,
     ):
         run = await server.start("wait")
         await waits.send(f"GET /api/v1/runs/{run.id}/wait HTTP/1.1\r\n{header}\r\n".encode())
-        for _ in range(2):  # so much time has gone by, twice, that a head would have been late
-            async with await anyio.connect_tcp("127.0.0.1", port) as silent:
-                await closed(silent)
+        await clock.until(lambda connection: connection.cycle)
+        clock.go_by(10 * LINE_TIME)
         run.cancel()
         assert await answer(waits) == b"HTTP/1.1 200 OK"
 
