@@ -3,7 +3,7 @@
 A turn is judged by two numbers, and neither is the speed of one machine:
 
 * for how long it *slept*, in seconds: the wall's time less what it computed, what it waited for a processor, and what
-  it may have waited for the interpreter's lock. The engine itself would warn after a second (promise 11 of the design).
+  it may have waited for the interpreter's lock; longer, where it waited for a disk. The engine itself would warn after a second (promise 11 of the design).
 * how much it *computed*: the processor time of the loop's own thread, divided by that of a piece of reference work
   which is done then and there.
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 SLEEP = 1.0
 """Seconds that a turn may sleep."""
+
+AT_DISK = 30.0
+"""Seconds that a turn may sleep in which a disk was waited for: others may keep it busy, and nobody tells how long."""
 
 WORK = 80
 """How many times the reference work a turn may do: that is a second or more of processor on machines of 2026."""
@@ -59,6 +62,8 @@ class Reading(NamedTuple):
     """How often it has waited for anything."""
     process: float
     """What all threads of the process have computed together."""
+    disk: int = 0
+    """How often it has read from a disk, or written to one."""
 
 
 class Clocks:
@@ -78,11 +83,12 @@ class Clocks:
         return time.perf_counter()
 
     def read(self) -> Reading:
-        queued, switches = float("nan"), 0
+        queued, switches, disk = float("nan"), 0, 0
         if self._schedstat is not None:
             queued = int(os.pread(self._schedstat, 100, 0).split()[1]) / 1e9
-            switches = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
-        return Reading(self.wall(), time.thread_time(), queued, switches, time.process_time())
+            used = resource.getrusage(resource.RUSAGE_THREAD)
+            switches, disk = used.ru_nvcsw, used.ru_majflt + used.ru_inblock + used.ru_oublock
+        return Reading(self.wall(), time.thread_time(), queued, switches, time.process_time(), disk)
 
     def reference(self) -> float:
         return reference()
@@ -129,8 +135,9 @@ class LoopWatch:
         computed = min(held, now.computed - since.computed)
         slept = held - computed - (now.queued - since.queued) - _locked(since, now)
         work = computed / self._clocks.reference() if computed > WORTH_A_LOOK else 0.0
-        if slept / SLEEP > self.worst:
-            self.worst, self.verdict = slept / SLEEP, f"slept for {slept:.1f} s: {culprit!r}"
+        most = SLEEP if now.disk == since.disk else AT_DISK
+        if slept / most > self.worst:
+            self.worst, self.verdict = slept / most, f"slept for {slept:.1f} s: {culprit!r}"
         if work / WORK > self.worst:
             self.worst = work / WORK
             self.verdict = f"computed {work:.0f} times the reference work ({computed:.1f} s): {culprit!r}"

@@ -40,8 +40,8 @@ class FakeClocks:
     def close(self):
         pass
 
-    def go_on(self, wall, *, computed=0.0, queued=0.0, switches=0, others=0.0):
-        steps = (wall, computed, queued, switches, computed + others)
+    def go_on(self, wall, *, computed=0.0, queued=0.0, switches=0, others=0.0, disk=0):
+        steps = (wall, computed, queued, switches, computed + others, disk)
         self.now = Reading(*(before + step for before, step in zip(self.now, steps, strict=True)))
 
 
@@ -74,8 +74,14 @@ def test_a_turn_that_computes_is_judged_by_what_the_same_machine_needs_for_the_r
         {"wall": 30.0, "computed": 0.5, "queued": 29.0},
         {"wall": 30.0, "computed": 0.2, "queued": 2.0, "switches": 6000, "others": 9.0},
         {"wall": 0.2},
+        {"wall": 15.0, "disk": 1},
     ],
-    ids=["the machine was busy elsewhere", "another thread had the interpreter's lock", "it was short"],
+    ids=[
+        "the machine was busy elsewhere",
+        "another thread had the interpreter's lock",
+        "it was short",
+        "others kept the disk busy",
+    ],
 )
 def test_what_the_turn_had_to_wait_for_is_not_its_own(turn):
     assert judged(**turn).worst < 0.6
