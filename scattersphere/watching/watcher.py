@@ -16,7 +16,6 @@ import anyio
 import anyio.to_thread
 import attrs
 
-from scattersphere._threads import in_thread
 from scattersphere.watching.debounce import Debounce, Step, WatchDelays
 from scattersphere.watching.notify import (
     GATHER,
@@ -230,7 +229,8 @@ class Watcher:
         now = anyio.current_time()
         polling = now >= self._polled_at + self._poll_pause
         entries, expected, stale = self._due(now, polling=polling)
-        targets, seen, cost = await in_thread(lambda: _look_at(stale, entries))
+        own = anyio.CapacityLimiter(1)  # not a place among the host's worker threads
+        targets, seen, cost = await anyio.to_thread.run_sync(_look_at, stale, entries, limiter=own)
         now = anyio.current_time()
         if polling:
             self._polled_at = now
@@ -323,7 +323,8 @@ class Watcher:
             return False
         self._renewal_due = False
         try:
-            notifier = await in_thread(lambda: self._listen(folders))
+            own = anyio.CapacityLimiter(1)
+            notifier = await anyio.to_thread.run_sync(self._listen, folders, limiter=own)
         except FileNotFoundError:  # a folder went meanwhile: find the targets anew
             await anyio.sleep(GATHER / 1000)
             self._renewal_due = True
