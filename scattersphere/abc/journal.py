@@ -109,6 +109,7 @@ class RunRow(NamedTuple):
     """Digest of the parameters without secrets, to tell a repeat of a key from a misuse."""
     parent: int | None = None
     parent_unit: int | None = None
+    """Which task of the parent has started it, by its place; of an instance of a map, `index + 1 << 32 | task`."""
     parent_try: int | None = None
     child: int | None = None
     """The child-th run that this try of the parent's unit has started; None of a rerun."""

@@ -77,6 +77,15 @@ def new_life(stored: StoredRun, definition: JobDefinition, now: int) -> tuple[St
     return attrs.evolve(stored, state=state, steps=steps), [*changed, state]
 
 
+def unit_of_parent(task: int, index: int | None) -> int:
+    """Return the `parent_unit` of runs that a task, or an instance of a map, has started.
+
+    Not its number in the machine: an instance without a row may get another one in the next life, and then two
+    children would be in one place.
+    """
+    return task if index is None else (index + 1) << 32 | task
+
+
 def crashed(state: RunStateRow, words: str, now: int) -> RunStateRow:
     """Return the state of a run that cannot go on."""
     return state._replace(state=RUN_CRASHED, ended=now, failure=words)
@@ -139,13 +148,8 @@ def restored(
     graph: CompiledGraph,
     value_of: Callable[[StepRow], Any],
     now: int,
-    parents: Mapping[int, tuple[int, int]] | None = None,
 ) -> Restored:
-    """Return what the machine of a run goes on with; `value_of` reads a result, and may raise where it cannot.
-
-    `parents`: the instances of maps, (task, index) by number, that have started children: such a one keeps its number
-    though it may have no row, for its children are known by that.
-    """
+    """Return what the machine of a run goes on with; `value_of` reads a result, and may raise where it cannot."""
     state = stored.state
     widths = {int(task): width for task, width in json.loads(state.widths).items()}
     failures: dict[int, Failure] = {}
@@ -166,7 +170,6 @@ def restored(
                 unkept[step.unit] = f"the journal does not have its result: {said.get('unkept') or LOST}"
         elif step.state == UP_FOR_RETRY:
             waits[step.unit] = 0.0 if step.due is None else max(0.0, (step.due - now) / MICRO)
-    _add_parents(units, parents or {})
     _fill_gaps(units, widths, graph.size)
     instances = _instances(units)
     written = {number for number, unit in units.items() if unit.state >= TASK_ENDED_FROM}
@@ -229,19 +232,11 @@ def _value(step: StepRow, value_of: Callable[[StepRow], Any]) -> Any:
         return DROPPED
 
 
-def _add_parents(units: dict[int, _Unit], parents: Mapping[int, tuple[int, int]]) -> None:
-    """Add the instances that have no row, and have begun: they have started children."""
-    known = {(unit.task, unit.index) for unit in units.values()}
-    for number, (task, index) in sorted(parents.items()):
-        if number not in units and (task, index) not in known:
-            units[number] = _Unit(task, index, PENDING)
-
-
 def _fill_gaps(units: dict[int, _Unit], widths: Mapping[int, int], size: int) -> None:
     """Add the instances of which no row is known: they have begun, perhaps, and had no outcome.
 
-    An instance keeps its number over all lives: its rows and its children are known by it. Which of those that have
-    neither had which number does not matter.
+    An instance keeps its number over all lives: rows are known by it. Which of those without rows had which number
+    does not matter.
     """
     known: dict[int, set[int]] = defaultdict(set)
     for unit in units.values():

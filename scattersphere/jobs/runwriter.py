@@ -15,6 +15,7 @@ from scattersphere.abc.journal import DurabilityLevel, RunRow, ScheduleRow
 from scattersphere.engine.recorder import DURABILITY
 from scattersphere.engine.recording import Recording
 from scattersphere.errors import DefinitionError
+from scattersphere.jobs.recovery import unit_of_parent
 from scattersphere.jobs.schedulerows import micros_of, schedule_row, scheduled_text
 from scattersphere.logs.runlog import current_attempt
 from scattersphere.model.states import Durability
@@ -91,7 +92,7 @@ class RunWriter:
         child: ChildKey | None,
         again: int | None,
     ) -> RunRow:
-        plan = execution.plan
+        plan, by = execution.plan, execution.started_by
         shown = {name: value for name, value in execution.params.items() if name not in execution.secrets}
         params = json.dumps(shown, allow_nan=False)
         if json.loads(params) != shown:
@@ -114,7 +115,9 @@ class RunWriter:
             user=execution.user,
             request=None if execution.key is None else request_digest(shown, args),
             parent=None if child is None else child[0],
-            parent_unit=None if child is None or execution.started_by is None else execution.started_by.unit,
+            parent_unit=None
+            if child is None or by is None
+            else unit_of_parent(by.execution.plan.index[by.task], by.index),
             parent_try=None if child is None else child[3],
             child=None if child is None else child[4],
             again=again,

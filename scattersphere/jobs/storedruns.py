@@ -197,13 +197,7 @@ class StoredRuns:
             self._registry.disown(version)
 
     async def restored(
-        self,
-        stored: StoredRun,
-        definition: JobDefinition,
-        plan: Plan,
-        parents: Mapping[int, tuple[int, int]] | None = None,
-        *,
-        results: bool = True,
+        self, stored: StoredRun, definition: JobDefinition, plan: Plan, *, results: bool = True
     ) -> Restored:
         """Read what a run has made, and say how it goes on."""
         steps = [step for step in stored.steps if results and step.form in _VALUES]
@@ -222,8 +216,7 @@ class StoredRuns:
             read()
         else:
             await anyio.to_thread.run_sync(read)
-        now = self._recorder.now()
-        return restored(stored, definition, plan.graph, lambda step: values[step.unit], now, parents)
+        return restored(stored, definition, plan.graph, lambda step: values[step.unit], self._recorder.now())
 
     # ---- runs that have ended
 

@@ -24,7 +24,7 @@ from scattersphere.engine.run import Run
 from scattersphere.engine.timers import within
 from scattersphere.engine.values import width_of
 from scattersphere.errors import ScattersphereError
-from scattersphere.jobs.recovery import crashed, new_life, restored
+from scattersphere.jobs.recovery import crashed, new_life, restored, unit_of_parent
 from scattersphere.jobs.storedruns import Adopted, note
 from scattersphere.logs.runlog import current_attempt
 from scattersphere.model.events import EventKind
@@ -86,8 +86,6 @@ class UnfinishedRuns:
         self._children: dict[ChildKey, int] = {}
         self._offspring: dict[int, list[tuple[Execution, str, int | None]]] = defaultdict(list)
         """By parent the unfinished runs that its bodies have started: by which task, and instance."""
-        self._instances: dict[int, dict[int, tuple[str, int]]] = defaultdict(dict)
-        """By run which of its instances of maps have started children: (task, index) by number."""
         self._orphans: set[int] = set()
         """Runs that are to be cancelled when their code is there."""
         self._ended_here: dict[int, StoredRun] = {}
@@ -181,9 +179,7 @@ class UnfinishedRuns:
         execution = waiting.execution
         try:
             plan = await self._stored.plan(waiting.stored, waiting.definition, adopted)
-            found = await self._stored.restored(
-                waiting.stored, waiting.definition, plan, self._parents_of(waiting)
-            )
+            found = await self._stored.restored(waiting.stored, waiting.definition, plan)
         except Exception as error:  # noqa: BLE001 - also a full disk: others go on, and it is tried again
             execution.waits_for = f"its code: {error}"[:2000]
             return
@@ -257,22 +253,11 @@ class UnfinishedRuns:
                 return f"task {name!r} has mapped over {width} elements, and now finds {found}"
         return ""
 
-    def _parents_of(self, waiting: Waiting) -> dict[int, tuple[int, int]]:
-        """Return the instances of maps of a run that have started children."""
-        tasks = {name: task for task, name in enumerate(waiting.definition.tasks)}
-        found = self._instances.get(waiting.execution.id, {})
-        return {number: (tasks[name], index) for number, (name, index) in found.items() if name in tasks}
-
     def cancel_waiting(self, execution: Execution, verb: str, reason: str | None) -> None:
         """End a run whose code is not there: without finally-tasks, for those are code too."""
         waiting = self.waiting.pop(execution.id)
         found = restored(
-            waiting.stored,
-            waiting.definition,
-            execution.plan.graph,
-            _no_value,
-            self._recorder.now(),
-            self._parents_of(waiting),
+            waiting.stored, waiting.definition, execution.plan.graph, _no_value, self._recorder.now()
         )
         causes = (*found.facts.causes, reason or verb)
         facts = attrs.evolve(found.facts, level=KILL, causes=causes, state=_CANCELLING, started=True)
@@ -287,8 +272,6 @@ class UnfinishedRuns:
             if row.parent is not None and row.child is not None:
                 by = json.loads(row.extra)["by"]
                 self._children[row.parent, by["task"], by["index"], row.parent_try or 0, row.child] = row.id
-                if by["index"] is not None and row.parent_unit is not None:
-                    self._instances[row.parent][row.parent_unit] = by["task"], by["index"]
         for waiting in known:
             run = waiting.stored.run
             if run.child is not None and run.parent in self.waiting:
@@ -375,7 +358,10 @@ def _is_orphaned(run: RunRow, parents: Mapping[int, StoredRun]) -> bool:
     parent = parents[run.parent]
     if parent.state.state == RUN_CRASHED:
         return True
-    return any(step.unit == run.parent_unit and step.state in (CRASHED, CANCELLED) for step in parent.steps)
+    return any(
+        unit_of_parent(step.task, step.place) == run.parent_unit and step.state in (CRASHED, CANCELLED)
+        for step in parent.steps
+    )
 
 
 def _no_value(step: StepRow) -> Any:

@@ -26,7 +26,8 @@ CREATE TABLE run(                 -- what never changes of a run
   durability INTEGER NOT NULL,    -- 0 none 1 relaxed 2 strict
   created INTEGER NOT NULL,
   key TEXT, user TEXT NOT NULL, request BLOB,    -- request: digest of params without secrets
-  parent INTEGER, parent_unit INTEGER, parent_try INTEGER, child INTEGER, -- the child-th start of that try of the parent
+  parent INTEGER, parent_unit INTEGER, parent_try INTEGER, child INTEGER, -- the child-th start of that try of the parent;
+                                  -- parent_unit: a task by its place in the definition, or index + 1 << 32 | task
   again INTEGER,                  -- the run that it runs again
   scheduled TEXT,                 -- JSON: the schedule that fired it, and the time it was due
   extra TEXT NOT NULL             -- JSON
