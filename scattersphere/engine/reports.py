@@ -7,6 +7,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from scattersphere.engine.machine.codes import RUNNING
 from scattersphere.engine.progress import Gauge, ProgressHost
 from scattersphere.logs.runlog import RunLog
 from scattersphere.model.events import EventKind
@@ -81,6 +82,8 @@ class Reports:
         """Take a report of progress; may be called from any thread. Raises `TypeError`, `ValueError`."""
         latest, gauge = checked(done, total, message), attempt.gauge
         if gauge is None:
+            if not _executes(attempt):
+                return
             attempt.execution.talks = True
             made = Gauge(self._host, attempt.execution, partial(self._tell_progress, attempt))
             gauge = vars(attempt).setdefault("gauge", made)
@@ -88,7 +91,7 @@ class Reports:
 
     def _tell_progress(self, attempt: Attempt, latest: Report, now: float) -> None:
         execution = attempt.execution
-        if not execution.state.ended:
+        if _executes(attempt):
             execution.journal.add((EventKind.TASK_PROGRESS, attempt.unit, attempt.attempt, *latest), now)
             execution.tell()
 
@@ -107,3 +110,9 @@ class Reports:
             execution.journal.add(extra, self._host.clock())
             execution.tell()
         self._host.observer.task_blocked(attempt, words)
+
+
+def _executes(attempt: Attempt) -> bool:
+    """Whether an attempt has not ended: a thread of its body may report when it has, or when the next one executes."""
+    record = attempt.execution.machine.record
+    return record.task_states[attempt.unit] == RUNNING and record.attempts[attempt.unit] == attempt.attempt

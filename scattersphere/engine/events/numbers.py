@@ -183,11 +183,16 @@ class EventNumbers:
         return self._mark_starts[mark] if mark < len(self._mark_starts) else self.stamped
 
     def replay(self, slices: Iterable[tuple[float, array[int]]]) -> None:
-        """Have the moves of a run that has ended in an earlier life: (clock, moves) as they were written."""
+        """Have the moves of a run that has ended in an earlier life: (clock, moves) as they were written.
+
+        The clock may have been put back between two lives, so each time stands for itself.
+        """
         self.moves = moves = array("q")
         for clock, slice_ in slices:
+            self._mark_starts.append(len(moves))
+            self._mark_clocks.append(clock)
             moves.extend(slice_)
-            self.stamp(clock)
+        self.stamped = len(moves)
 
     # ---- reading
 

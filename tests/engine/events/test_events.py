@@ -3,6 +3,7 @@
 import itertools
 import threading
 from array import array
+from typing import ClassVar
 
 import anyio
 import pytest
@@ -13,6 +14,7 @@ from scattersphere import (
     JobDefinition,
     RunnableTask,
     Server,
+    TaskState,
     result,
 )
 from scattersphere.engine import execution
@@ -363,6 +365,38 @@ async def test_a_thread_that_reports_all_the_time_does_not_flood_the_loop(server
 async def test_progress_that_is_no_number_is_an_error_where_it_is_made(server, done, words):
     run = await (await server.start_task("Wrong", {"done": done})).wait(PATIENCE)
     assert words in run.explain()
+
+
+class ReportsLater(RunnableTask):
+    """Leave its context to somebody who reports when it has ended; report before, or not."""
+
+    before: bool = False
+    contexts: ClassVar[list] = []
+
+    async def run(self, context):
+        self.contexts.append(context)
+        if self.before:
+            context.progress(1, 3)
+        if context.attempt == 1:
+            raise OSError("again")
+
+
+@pytest.mark.parametrize("before", [False, True])
+async def test_what_is_reported_by_an_attempt_that_has_ended_is_not_told(server, before):
+    ReportsLater.contexts.clear()
+    server.register_tasks("late", [ReportsLater])
+    job = JobDefinition.build("j").task(
+        "late", "ReportsLater", args={"before": before}, retry={"max_attempts": 2}
+    )
+    server.define(job.task("other", "Silent").done())
+    run = await server.start("j")
+    while len(ReportsLater.contexts) < 2 or run.tasks["late"].state is not TaskState.SUCCEEDED:
+        await anyio.lowlevel.checkpoint()
+    for context in ReportsLater.contexts:
+        await anyio.to_thread.run_sync(context.progress, 2, 3)
+    run.cancel()
+    told = [event.done for event in await read(run) if event.kind is EventKind.TASK_PROGRESS]
+    assert told == ([1, 1] if before else [])
 
 
 async def test_an_event_is_shown_in_one_line(server):

@@ -103,3 +103,10 @@ def test_a_compacted_journal_reads_the_same():
     journal.add("x", 1.0)
     journal.moves = array("q", moves)
     assert flat(journal, 0, 4) == [(1, 4), (2, 5), (3, 6), (4, "x")]
+
+
+def test_each_move_of_a_run_of_earlier_lives_has_its_own_time_though_the_clock_was_put_back_between_them():
+    journal = EventNumbers([], 9)
+    journal.replay([(100.0, array("q", [1, 2])), (50.0, array("q", [3])), (50.001, array("q", [4]))])
+    assert [journal.time_of(place) for place in range(4)] == [100.0, 100.0, 50.0, 50.001]
+    assert journal.last == 4
