@@ -23,7 +23,7 @@ import time
 from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import attrs
 
@@ -142,13 +142,16 @@ def target(program: str, tree: Path = TREE) -> Iterator[Target]:
                 raise RuntimeError("no output")
             port, *token = process.stdout.readline().split()
             os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
-            yield Target(process.pid, int(port), token[0] if token else None, tree != TREE)
-            process.kill()
+            try:
+                yield Target(process.pid, int(port), token[0] if token else None, tree != TREE)
+            finally:
+                process.kill()
 
 
 def one_by_one(found: Target, request: bytes, seconds: float, in_flight: int = 1) -> int:
-    done, end = 0, time.perf_counter() + seconds
+    done = 0
     with found.connect() as connection:
+        end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             connection.sendall(request * in_flight)
             lines = 0
@@ -163,15 +166,16 @@ def pipelined(found: Target, request: bytes, seconds: float) -> int:
 
 
 def side_by_side(found: Target, request: bytes, seconds: float, clients: int = CLIENTS) -> int:
-    done, end = 0, time.perf_counter() + seconds
+    done = 0
     with selectors.DefaultSelector() as selector:
         connections = [found.connect() for _ in range(clients)]
         for connection in connections:
             selector.register(connection, selectors.EVENT_READ)
             connection.sendall(request)
+        end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             for key, _ in selector.select(1):
-                connection = key.fileobj
+                connection = cast("socket.socket", key.fileobj)
                 done += connection.recv(65_536).count(b"\n")
                 connection.sendall(request)
         for connection in connections:
