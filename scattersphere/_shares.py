@@ -34,6 +34,18 @@ class FairShares(Generic[K]):
         if not share.size:
             del self._owners[owner]
 
+    def replace(self, owner: str, group: str, key: K) -> K:
+        """Add a key, and take out the oldest of who has the most then; return that one."""
+        share = self._owners.get(owner)
+        if share is not None and self._sizes.largest() == owner:
+            oldest = share.replace(group, key)
+            if oldest is not None:  # as mostly: the sizes stay as they are
+                return oldest
+        self.add(owner, group, key)
+        most, of_group, oldest = self.largest()
+        self.remove(most, of_group, oldest)
+        return oldest
+
     def largest(self) -> tuple[str, str, K]:
         """Return the owner that has the most keys, his group that has the most, its oldest key. There must be one."""
         owner = self._sizes.largest()
@@ -61,6 +73,16 @@ class _Share(Generic[K]):
         self._sizes.moved(group, len(keys) + 1, len(keys))
         if not keys:
             del self._groups[group]
+
+    def replace(self, group: str, key: K) -> K | None:
+        """Add a key in place of the oldest one of its group, if that has the most; return that one."""
+        if self._sizes.largest() != group:
+            return None
+        keys = self._groups[group]
+        oldest = next(iter(keys))
+        del keys[oldest]
+        keys[key] = None
+        return oldest
 
     def largest(self) -> tuple[str, K]:
         group = self._sizes.largest()

@@ -34,6 +34,26 @@ def test_the_owner_with_the_most_and_the_oldest_key_of_his_largest_group_are_kno
             assert key == model[whose][found][0]
 
 
+@given(MOVES)
+def test_to_replace_takes_the_oldest_of_one_that_has_the_most_with_the_new_key(moves) -> None:
+    shares, model = FairShares[int](), {}
+    for number, (owner, group, more) in enumerate(moves):
+        model.setdefault((owner, group), []).append(number)
+        if more == 1 or number == 0:
+            shares.add(owner, group, number)
+            continue
+        key = shares.replace(owner, group, number)
+        sizes: dict[str, int] = {}
+        for (whose, _), keys in model.items():
+            sizes[whose] = sizes.get(whose, 0) + len(keys)
+        (taken,) = [place for place, keys in model.items() if key in keys]
+        assert sizes[taken[0]] == max(sizes.values())
+        assert len(model[taken]) == max(len(keys) for place, keys in model.items() if place[0] == taken[0])
+        assert key == model[taken].pop(0)
+        whose, found, oldest = shares.largest()
+        assert model[whose, found][0] == oldest
+
+
 class Say(RunnableTask):
     async def run(self, context):
         return 1

@@ -97,14 +97,17 @@ class RunHistory(LiveMapping[int, "Run"]):
 
     def ended(self, number: int, user: str, job: str, now: float) -> None:
         """A run that a user has started has ended at `now`; evict what is too much or too old."""
+        self._evict_old(now)
         self._ended[number] = now
-        self._shares.add(user, job, number)
+        if len(self._ended) > self._keep:
+            self._let_go(self._shares.replace(user, job, number))
+        else:
+            self._shares.add(user, job, number)
         self.evict(now)
 
     def evict(self, now: float) -> None:
         """Let go of ended runs beyond the limits, and look again when the next one is too old."""
-        while self._ended and now - self._oldest() >= self._keep_for:
-            self._evict(next(iter(self._ended)))
+        self._evict_old(now)
         while len(self._ended) > self._keep:
             *_, number = self._shares.largest()
             self._evict(number)
@@ -112,15 +115,22 @@ class RunHistory(LiveMapping[int, "Run"]):
             self._reminded = True
             self._remind(self._oldest() + self._keep_for, self._look_again)
 
+    def _evict_old(self, now: float) -> None:
+        while self._ended and now - self._oldest() >= self._keep_for:
+            self._evict(next(iter(self._ended)))
+
     def _oldest(self) -> float:
         return next(iter(self._ended.values()))
 
     def _evict(self, number: int) -> None:
-        del self._ended[number]
-        run = self._runs.pop(number)
+        run = self._runs[number]
         self._shares.remove(run.user, run.job, number)
+        self._let_go(number)
+
+    def _let_go(self, number: int) -> None:
+        del self._ended[number]
         self.evicted += 1
-        self._on_evict(run)
+        self._on_evict(self._runs.pop(number))
 
     def _look_again(self, now: float) -> None:
         self._reminded = False

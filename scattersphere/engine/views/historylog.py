@@ -77,11 +77,10 @@ class RunHistoryLog:
         job = execution.plan.job
         self._last += 1
         self._entries[self._last] = (when, execution.id, job, level, words)
-        self._shares.add(execution.user, job, self._last)
         if len(self._entries) > self._keep:
-            user, group, number = self._shares.largest()
-            self._shares.remove(user, group, number)
-            del self._entries[number]
+            del self._entries[self._shares.replace(execution.user, job, self._last)]
+        else:
+            self._shares.add(execution.user, job, self._last)
 
     def lines(
         self,
