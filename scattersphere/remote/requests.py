@@ -144,7 +144,7 @@ def _find_definition(text: str) -> Definition | None:
         end = _end_of(text, start)
     except ValueError:
         return None  # there is none, or the rest is no JSON, and whoever reads it tells where
-    return Definition(text[start:end], start + 1) if text[start] == "{" else None
+    return Definition(text[start:end], start + 1) if text.startswith("{", start) else None
 
 
 def _without(text: str, definition: Definition, *, blanks: int = 0) -> str:

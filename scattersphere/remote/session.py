@@ -9,7 +9,9 @@ last words) is tested without a loop, and at any cut of the input.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +46,7 @@ class CommandCall:
     in_words: bool = False
 
 
+log: logging.Logger = logging.getLogger("scattersphere.remote")
 LONG = 64 * 1024
 """Characters of a line above which it is not read on the loop: a definition of 10 MB takes a second."""
 
@@ -64,21 +67,38 @@ def _read(frame: Line, limits: Limits) -> Request | NamedRequestError:
     """Read a line, its arguments too where it is a long one; return what is wrong with it where something is."""
     try:
         request = read_request(frame.text, depth=limits.depth, limit=limits.line, partial=frame.partial)
+        if len(frame.text) > LONG:
+            request.prepare()
     except NamedRequestError as exc:
         return exc
-    if len(frame.text) > LONG:
-        request.prepare()
+    except Exception as exc:  # noqa: BLE001 - whatever a stranger has sent, there is a reply, and the session lives
+        return NamedRequestError(_defect(exc), None)
     return request
+
+
+def _arguments(request: Request) -> dict[str, Any]:
+    """Return the arguments of a request. Raises `RequestError`, and nothing else."""
+    try:
+        return request.arguments()
+    except RequestError:
+        raise
+    except Exception as exc:  # noqa: BLE001 - as above
+        raise _defect(exc) from None
+
+
+def _defect(exc: Exception) -> RequestError:
+    """Log what no line should bring about, and return the error that tells nothing of it."""
+    log.error("a request could not be read", exc_info=exc)
+    return RequestError("internal", "the server failed to read the request; its log has the details")
 
 
 def _named(request: Request | None) -> dict[str, Any] | None:
     """Return the arguments of a request that was refused, for the audit: what it was about is named there."""
     if request is None or any(taken.secret for taken in request.command.arguments.values()):
         return None
-    try:
+    with suppress(Exception):
         return request.arguments()
-    except RequestError:
-        return None
+    return None
 
 
 def _nobody(_name: str, _arguments: Any, _outcome: str, _result: Any) -> None:
@@ -269,10 +289,7 @@ class Session:
         """Read the id of a request that is not going to be carried out, if that costs little."""
         if isinstance(frame, Fault) or len(frame.text) > self.limits.line_before_auth:
             return None
-        try:
-            return read_request(frame.text, depth=self.limits.depth).id
-        except NamedRequestError as exc:
-            return exc.id
+        return _read(frame, self.limits).id
 
     def _request(
         self, frame: Line | Fault, read: Request | NamedRequestError | None = None
@@ -321,7 +338,7 @@ class Session:
         self._check_right(command)
         if command.whole is None:
             check_size(len(frame.text), self.limits.line)  # where a definition is that it does not take
-        return request.arguments()
+        return _arguments(request)
 
     def _check_right(self, command: CommandSpec) -> None:
         if command.before_auth:

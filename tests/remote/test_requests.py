@@ -1,6 +1,7 @@
 """JSON requests and word commands: strict, equal in meaning, nothing expanded."""
 
 import json
+import math
 
 import pytest
 from hypothesis import given
@@ -209,6 +210,29 @@ def test_every_example_of_the_table_is_a_request():
         request = read_request(command.example, depth=32)
         assert request.command.name == name
         request.arguments()
+
+
+def lines_of(command):
+    """The example of a command as it stands in the table, and as JSON with the definition in its own characters."""
+    args = {
+        name: "@" if isinstance(value, Definition) else value
+        for name, value in arguments(command.example).items()
+    }
+    text = json.dumps({"args": args, "cmd": command.name, "id": 1})
+    return command.example, text.replace('"@"', '{"format": 1, "name": "a\\u0062", "x": [1, {}]}')
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_each_beginning_of_a_line_is_a_request_or_answered_with_words(name):
+    for line in lines_of(COMMANDS[name]):
+        for end in range(1, len(line) + 1):
+            for limit in (math.inf, 8):
+                try:
+                    read_request(line[:end], depth=32, limit=limit).arguments()
+                except RequestError as exc:
+                    assert str(exc)
+                else:
+                    assert limit == math.inf or end <= limit or COMMANDS[name].whole
 
 
 DEFINE = '{"cmd":"define","id":"a1","args":{"definition":%s,"replace":true}}'

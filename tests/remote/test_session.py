@@ -219,6 +219,43 @@ def test_lines_above_the_rate_are_refused_with_their_id_and_comments_count():
     assert codes(driver.say("ping")) == ["n"]
 
 
+@pytest.mark.parametrize("principal", [None, "admin"])
+@pytest.mark.parametrize(
+    "line",
+    ['{"args":{"definition":', '{"id":1,"cmd":"define","args":{"definition":', '{"args":{"definition": '],
+)
+def test_a_line_that_ends_where_a_definition_should_begin_is_answered(principal, line):
+    driver = Driver(principal)
+    assert codes(driver.say(line, "ping")) == ["bad-request", "n"]
+    driver = Driver("admin", FEW)
+    assert codes(driver.say(*["ping"] * FEW.burst, line))[-1] == "rate-limited"
+
+
+@pytest.mark.parametrize(
+    "line", ["ping", '{"cmd":"define","args":{"definition":{' + " " * session_module.LONG + "}}}"]
+)
+@pytest.mark.parametrize("where", ["line", "arguments"])
+def test_a_defect_of_reading_is_told_as_one_and_the_session_lives(monkeypatch, caplog, line, where):
+    def fails(*_args, **_options):
+        raise IndexError("sekrit")
+
+    if where == "line":
+        monkeypatch.setattr(session_module, "read_request", fails)
+    else:
+        monkeypatch.setattr(session_module.Request, "arguments", fails)
+        monkeypatch.setattr(session_module.Request, "prepare", fails)
+    driver = Driver("admin", FEW)
+    said = driver.say(line)
+    said += driver.say(*["ping"] * FEW.burst)
+    assert codes(said)[:2] == ["internal", "internal"]
+    assert codes(said)[-1] == "rate-limited"
+    assert "sekrit" not in json.dumps(said)
+    assert "could not be read" in caplog.text
+    monkeypatch.undo()
+    driver.now += 1
+    assert codes(driver.say("ping")) == ["n"]
+
+
 def test_a_flood_ends_the_session():
     said = Driver("admin", FEW).say(*["#"] * 20)
     assert said == [{"bye": {"code": "rate-limited"}}]
