@@ -69,6 +69,7 @@ class Connection:
             now=clock(),
             principal=peer.principal,
             observe=self._observe,
+            incident=gateway.incident,
         )
         self._broken = False
         self._sending = self._flush_due = False

@@ -9,7 +9,6 @@ last words) is tested without a loop, and at any cut of the input.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -46,7 +45,6 @@ class CommandCall:
     in_words: bool = False
 
 
-log: logging.Logger = logging.getLogger("scattersphere.remote")
 LONG = 64 * 1024
 """Characters of a line above which it is not read on the loop: a definition of 10 MB takes a second."""
 
@@ -63,7 +61,20 @@ Observer = Callable[[str, Any, str, Any], None]
 """Told of each command: its name, arguments (None where they cannot be read), outcome, result."""
 
 
-def _read(frame: Line, limits: Limits) -> Request | NamedRequestError:
+Incident = Callable[[Exception], dict[str, Any]]
+"""Takes note of a defect of ours; returns the error that tells the client nothing of it."""
+
+
+def _unnoted(_exc: Exception) -> dict[str, Any]:
+    return {"code": "internal", "message": "the server failed to read the request"}
+
+
+def _defect(exc: Exception, incident: Incident) -> RequestError:
+    error = incident(exc)
+    return RequestError(error.pop("code"), error.pop("message"), **error)
+
+
+def _read(frame: Line, limits: Limits, incident: Incident) -> Request | NamedRequestError:
     """Read a line, its arguments too where it is a long one; return what is wrong with it where something is."""
     try:
         request = read_request(frame.text, depth=limits.depth, limit=limits.line, partial=frame.partial)
@@ -72,24 +83,8 @@ def _read(frame: Line, limits: Limits) -> Request | NamedRequestError:
     except NamedRequestError as exc:
         return exc
     except Exception as exc:  # noqa: BLE001 - whatever a stranger has sent, there is a reply, and the session lives
-        return NamedRequestError(_defect(exc), None)
+        return NamedRequestError(_defect(exc, incident), None)
     return request
-
-
-def _arguments(request: Request) -> dict[str, Any]:
-    """Return the arguments of a request. Raises `RequestError`, and nothing else."""
-    try:
-        return request.arguments()
-    except RequestError:
-        raise
-    except Exception as exc:  # noqa: BLE001 - as above
-        raise _defect(exc) from None
-
-
-def _defect(exc: Exception) -> RequestError:
-    """Log what no line should bring about, and return the error that tells nothing of it."""
-    log.error("a request could not be read", exc_info=exc)
-    return RequestError("internal", "the server failed to read the request; its log has the details")
 
 
 def _named(request: Request | None) -> dict[str, Any] | None:
@@ -123,12 +118,14 @@ class Session:
         now: float,
         principal: Principal | None,
         observe: Observer = _nobody,
+        incident: Incident = _unnoted,
         journal: str = "",
     ) -> None:
         self.name = name
         self.requests: int = 0
         self.gate = gate
         self._observe = observe
+        self._incident = incident
         self.limits = limits
         self.act_for(principal)
         self._framer = Framer()
@@ -254,7 +251,7 @@ class Session:
 
     def _looked_at(self, frame: Line | Fault) -> CommandCall | LongLine | None:
         if type(frame) is Line and len(frame.text) > LONG:
-            self._reading = LongLine(partial(_read, frame, self.limits), frame)
+            self._reading = LongLine(partial(_read, frame, self.limits, self._incident), frame)
             return self._reading
         call = self._request(frame)
         return None if call is None else self._under_way(call)
@@ -289,7 +286,7 @@ class Session:
         """Read the id of a request that is not going to be carried out, if that costs little."""
         if isinstance(frame, Fault) or len(frame.text) > self.limits.line_before_auth:
             return None
-        return _read(frame, self.limits).id
+        return _read(frame, self.limits, self._incident).id
 
     def _request(
         self, frame: Line | Fault, read: Request | NamedRequestError | None = None
@@ -303,7 +300,7 @@ class Session:
             return None
         request: Request | None = None
         try:
-            read = read or _read(frame, self.limits)
+            read = read or _read(frame, self.limits, self._incident)
             if isinstance(read, NamedRequestError):
                 raise read
             request, id_ = read, read.id
@@ -338,7 +335,12 @@ class Session:
         self._check_right(command)
         if command.whole is None:
             check_size(len(frame.text), self.limits.line)  # where a definition is that it does not take
-        return _arguments(request)
+        try:
+            return request.arguments()
+        except RequestError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - as where the line is read
+            raise _defect(exc, self._incident) from None
 
     def _check_right(self, command: CommandSpec) -> None:
         if command.before_auth:
