@@ -69,8 +69,8 @@ class Connection:
             now=clock(),
             principal=peer.principal,
             observe=self._observe,
-            incident=gateway.incident,
         )
+        self.session.incident = gateway.incident
         self._broken = False
         self._sending = self._flush_due = False
         self._room: anyio.Event | None = None

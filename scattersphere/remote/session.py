@@ -118,14 +118,13 @@ class Session:
         now: float,
         principal: Principal | None,
         observe: Observer = _nobody,
-        incident: Incident = _unnoted,
         journal: str = "",
     ) -> None:
         self.name = name
         self.requests: int = 0
         self.gate = gate
         self._observe = observe
-        self._incident = incident
+        self.incident: Incident = _unnoted
         self.limits = limits
         self.act_for(principal)
         self._framer = Framer()
@@ -251,7 +250,7 @@ class Session:
 
     def _looked_at(self, frame: Line | Fault) -> CommandCall | LongLine | None:
         if type(frame) is Line and len(frame.text) > LONG:
-            self._reading = LongLine(partial(_read, frame, self.limits, self._incident), frame)
+            self._reading = LongLine(partial(_read, frame, self.limits, self.incident), frame)
             return self._reading
         call = self._request(frame)
         return None if call is None else self._under_way(call)
@@ -286,7 +285,7 @@ class Session:
         """Read the id of a request that is not going to be carried out, if that costs little."""
         if isinstance(frame, Fault) or len(frame.text) > self.limits.line_before_auth:
             return None
-        return _read(frame, self.limits, self._incident).id
+        return _read(frame, self.limits, self.incident).id
 
     def _request(
         self, frame: Line | Fault, read: Request | NamedRequestError | None = None
@@ -300,7 +299,7 @@ class Session:
             return None
         request: Request | None = None
         try:
-            read = read or _read(frame, self.limits, self._incident)
+            read = read or _read(frame, self.limits, self.incident)
             if isinstance(read, NamedRequestError):
                 raise read
             request, id_ = read, read.id
@@ -340,7 +339,7 @@ class Session:
         except RequestError:
             raise
         except Exception as exc:  # noqa: BLE001 - as where the line is read
-            raise _defect(exc, self._incident) from None
+            raise _defect(exc, self.incident) from None
 
     def _check_right(self, command: CommandSpec) -> None:
         if command.before_auth:
