@@ -7,6 +7,9 @@ by itself, after each few milliseconds, until the loop has had a turn, however l
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,6 +17,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 
+from scattersphere._owntask import in_trio
 from scattersphere._turns import WAY
 
 if TYPE_CHECKING:
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SLICE = 0.002
 """Seconds of work between two turns of the loop."""
+LOOK = 1.0
+"""Seconds after which work that waits for a turn looks whether the loop is still there to have one."""
 
 
 async def in_thread(work: Callable[[], T]) -> T:
@@ -29,7 +35,8 @@ async def in_thread(work: Callable[[], T]) -> T:
     # An error holds the frames through which it came, and those that called them. If one of these held the error, they
     # would stay, with all that the work has made, until Python collects garbage. So it is handed over in a list.
     ended: list[tuple[T | None, BaseException | None]] = []
-    await anyio.to_thread.run_sync(_carry_out, work, ended, limiter=anyio.CapacityLimiter(1))
+    slices = _Slices(None if in_trio() else asyncio.get_running_loop())
+    await anyio.to_thread.run_sync(_carry_out, work, slices, ended, limiter=anyio.CapacityLimiter(1))
     result, error = ended.pop()
     if error is None:
         return result  # type: ignore[return-value] # there is one
@@ -39,8 +46,10 @@ async def in_thread(work: Callable[[], T]) -> T:
         del error
 
 
-def _carry_out(work: Callable[[], T], ended: list[tuple[T | None, BaseException | None]]) -> None:
-    WAY.set(_Slices().give_way)  # in this call's own context
+def _carry_out(
+    work: Callable[[], T], slices: _Slices, ended: list[tuple[T | None, BaseException | None]]
+) -> None:
+    WAY.set(slices.give_way)  # in this call's own context
     try:
         ended.append((work(), None))
     except BaseException as error:  # noqa: BLE001 - it is raised where the work is awaited
@@ -48,13 +57,26 @@ def _carry_out(work: Callable[[], T], ended: list[tuple[T | None, BaseException 
 
 
 class _Slices:
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._loop = loop
         self._end = time.perf_counter() + SLICE
 
     def give_way(self) -> None:
         if time.perf_counter() > self._end:
-            anyio.from_thread.run_sync(_nothing)
+            self._have_turn()
             self._end = time.perf_counter() + SLICE
+
+    def _have_turn(self) -> None:
+        if self._loop is None:  # trio does not end while it waits for a thread
+            anyio.from_thread.run_sync(_nothing)
+            return
+        # asyncio does, where the task that waits is cancelled with the program (`asyncio.run`) or is just left, and
+        # what was to be called then is dropped. A thread that waited for that would keep the process from ending.
+        had = threading.Event()
+        with contextlib.suppress(RuntimeError):  # it is closed
+            self._loop.call_soon_threadsafe(had.set)
+        while self._loop.is_running() and not had.wait(LOOK):
+            pass
 
 
 def _nothing() -> None:

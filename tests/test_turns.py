@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import sys
 import threading
 import weakref
 
 import anyio
 import pytest
 from patience import PATIENCE
+from programs import run_program
 
 from scattersphere import _threads, _turns
 
@@ -45,7 +48,7 @@ async def test_the_loop_has_a_turn_wherever_work_in_a_thread_gives_way(monkeypat
 
 async def test_short_work_asks_for_no_turn_and_work_elsewhere_never_does(monkeypatch):
     monkeypatch.setattr(_threads, "SLICE", PATIENCE)
-    monkeypatch.setattr(_threads, "_nothing", None)
+    monkeypatch.setattr(_threads._Slices, "_have_turn", None)
 
     def work():
         _turns.give_way()
@@ -93,3 +96,71 @@ async def test_work_goes_on_where_its_caller_is_cancelled_and_the_loop_still_has
             await begun.wait()
             group.cancel_scope.cancel()
     assert len(rounds) == 10
+
+
+LEFT_ALONE = """
+import asyncio, threading
+from scattersphere import _threads, _turns
+
+_threads.SLICE = -1.0  # each time it is asked
+begun, end, asked = asyncio.Event(), threading.Event(), threading.Event()
+
+class Loop(asyncio.SelectorEventLoop):
+    def call_soon_threadsafe(self, *args, **kwargs):
+        handle = super().call_soon_threadsafe(*args, **kwargs)
+        if end.is_set():
+            asked.set()
+        return handle
+
+    def close(self):
+        end.set()
+        asked.wait({patience})  # for a turn that it will not have
+        super().close()
+
+def work():
+    loop.call_soon_threadsafe(begun.set)
+    assert end.wait({patience})
+    _turns.give_way()
+    _turns.give_way()  # nobody is there any more
+    print("done")
+
+async def main():
+    global loop, waiting
+    loop = asyncio.get_running_loop()
+    waiting = asyncio.create_task(_threads.in_thread(work))
+    await begun.wait()
+
+with asyncio.Runner(loop_factory=Loop) as runner:
+    runner.run(main())
+    waiting.cancel()  # as `asyncio.run` does
+"""
+
+
+def test_a_program_ends_though_its_loop_ended_while_work_in_a_thread_waited_for_a_turn():
+    ended = run_program([sys.executable, "-c", LEFT_ALONE.format(patience=PATIENCE)])
+    assert (ended.returncode, ended.stdout) == (0, "done\n"), ended.stderr
+
+
+def test_work_goes_on_where_its_loop_stops_before_the_turn_for_which_it_waits(monkeypatch):
+    monkeypatch.setattr(_threads, "SLICE", -1.0)
+    monkeypatch.setattr(_threads, "LOOK", 0.001)
+    loop, asked = asyncio.new_event_loop(), threading.Event()
+    slices = _threads._Slices(loop)
+    thread = threading.Thread(target=slices.give_way, daemon=True)
+    ask = loop.call_soon_threadsafe
+
+    def call_soon_threadsafe(*args):
+        ask(*args)
+        asked.set()
+
+    def last_turn():
+        thread.start()
+        assert asked.wait(PATIENCE)
+        loop.stop()
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", call_soon_threadsafe)
+    loop.call_soon(last_turn)
+    loop.run_forever()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    loop.close()
