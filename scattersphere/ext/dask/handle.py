@@ -8,6 +8,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from distributed import KilledWorker
 
 from scattersphere.abc import Handle, Outcome, OutcomeKind
@@ -193,6 +194,12 @@ class DaskHandle(Handle):
             return
         self.ended = True
         self._backend.forget(self)
+        if self.values:
+            # The attempt and its handle know each other, so they would hold what they took until somebody collects
+            # garbage: an engine that waits makes none for long, and the cluster could not let go of it.
+            self.values = []
+            self.call = attrs.evolve(self.call, arguments={})
+            self.channel = CallChannel(self.call)
         if self.future is not None:
             with suppress(Exception):  # without a scheduler there is nothing to release
                 self.future.release()
