@@ -41,6 +41,7 @@ from scattersphere.engine.machine.codes import (
 from scattersphere.engine.machine.rules import DECIDE
 from scattersphere.errors import DefinitionError, JournalError
 from scattersphere.journal.place import JournalFiles
+from scattersphere.journal.schema import RESTORED
 from scattersphere.journal.sqlite import JournalReader
 from scattersphere.model.definition import JobDefinition
 from scattersphere.registry.snapshots.store import digest_of, digest_of_all
@@ -153,9 +154,10 @@ def _whole(reader: JournalReader) -> Iterator[Finding]:
         for (number,) in reader.all(query):
             yield Finding(words, number)
     lives = reader.state().lives
-    for place, life in enumerate(lives, 1):
-        if life.number != place:
-            yield Finding(f"life {place} is missing")
+    for place, life in enumerate(lives):
+        before = lives[place - 1].number if place else 0
+        if life.number != before + 1 and life.version != RESTORED:  # a restore leaves numbers out
+            yield Finding(f"life {before + 1} is missing")
             break
     for life in lives:
         if life.suspended is not None and life.suspended < life.opened:

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import shutil
 import sqlite3
 import time
 from typing import TYPE_CHECKING
 
 from scattersphere.errors import ArgumentError, JournalError
-from scattersphere.journal.files import ValueFiles
-from scattersphere.journal.place import JournalFiles, JournalLock, refuse_foreign_files, refuse_unsafe_folder
+from scattersphere.journal.files import ValueFiles, copy_file, sync_folder
+from scattersphere.journal.place import (
+    JournalFiles,
+    JournalLock,
+    free_place,
+    refuse_foreign_files,
+    refuse_unsafe_folder,
+    remove,
+)
 from scattersphere.journal.prune import prune as prune_pieces
-from scattersphere.journal.schema import connect, connect_reader, copy_database, words_of
+from scattersphere.journal.schema import (
+    RESTORED,
+    connect,
+    connect_reader,
+    copy_database,
+    words_of,
+    words_of_failure,
+)
 from scattersphere.journal.sqlite import JournalReader
 from scattersphere.journal.views import RunViews
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
@@ -27,7 +40,7 @@ _ATTEMPTS = 3
 """Times that a backup is begun anew because a Server has given up a value meanwhile."""
 _AT_ONCE = 50
 RUNS_LEFT_OUT, LIVES_LEFT_OUT = 1_000_000, 1_000
-"""Numbers that a restore leaves out where the journal that it replaces is gone: more than are given between backups."""
+"""Numbers that a restore leaves out where the journal that it replaces is gone and the clock says nothing better."""
 
 
 def backup(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
@@ -44,17 +57,10 @@ def backup(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
             if _copied(files, copy):
                 return
         except (sqlite3.Error, OSError, JournalError) as error:
-            _remove(copy)
-            raise JournalError(f"the backup failed: {_words(error)}") from None
-        _remove(copy)
+            remove(copy)
+            raise JournalError(f"the backup failed: {words_of_failure(error)}") from None
+        remove(copy)
     raise JournalError("large values were given up while they were copied, three times; try again")
-
-
-def _words(error: Exception) -> str:
-    """Say an error of the system without its number."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
 
 
 def _copied(files: JournalFiles, copy: JournalFiles) -> bool:
@@ -74,38 +80,14 @@ def _copied(files: JournalFiles, copy: JournalFiles) -> bool:
         (copy.values / name).unlink()
     for unused in copy.sqlite_files:
         unused.unlink(missing_ok=True)
-    _sync(copy.values)
-    _sync(copy.database.parent)
+    sync_folder(copy.values)
+    sync_folder(copy.database.parent)
     return named <= copied.names()
 
 
 def _copy_value(values: ValueFiles, copied: ValueFiles, name: str) -> None:
     with contextlib.suppress(FileNotFoundError):
-        _copy_file(values.folder / name, copied.folder / name)
-
-
-def _copy_file(source: Path, target: Path) -> None:
-    with (
-        source.open("rb") as content,
-        os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
-    ):
-        shutil.copyfileobj(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _remove(copy: JournalFiles) -> None:
-    shutil.rmtree(copy.values, ignore_errors=True)
-    for file in (copy.database, *copy.sqlite_files):
-        file.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        copy_file(values.folder / name, copied.folder / name)
 
 
 def restore(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> Path | None:
@@ -121,12 +103,12 @@ def restore(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> Pat
     lock = JournalLock(files)
     try:
         fresh = JournalFiles(files.database.with_name(f"{files.database.name}.restored"))
-        _remove(fresh)
+        remove(fresh)
         backup(old.database, fresh.database)
         _go_past(fresh.database, _counters(files.database))
         return _put_in_place(fresh, files)
     except (OSError, sqlite3.Error) as error:
-        raise JournalError(f"the backup could not be put in its place: {_words(error)}") from None
+        raise JournalError(f"the backup could not be put in its place: {words_of_failure(error)}") from None
     finally:
         lock.close()
 
@@ -156,24 +138,26 @@ def _go_past(path: Path, replaced: tuple[str, int, int] | None) -> None:
     """Let no number of a run, and of a life, come again that was given since the backup was made.
 
     Idempotency keys and ids of events are made of them: one payment would be taken for another. Where the journal
-    that is replaced cannot say how far it had come, as many are left out as nobody gives in between.
+    that is replaced cannot say how far it had come, numbers go on from the microseconds since 1970: of two restores
+    of one backup the second one begins above all that was given after the first, since nobody gives a million a second.
     """
     known = _counters(path)
     if known is None:
         raise JournalError(f"the backup {path} cannot be read")
     journal, next_run, life = known
+    now = int(time.time() * 1e6)
     if replaced is not None and replaced[0] == journal:
         next_run, newest = max(next_run, replaced[1]), max(life, replaced[2])
     else:
-        next_run, newest = next_run + RUNS_LEFT_OUT, life + LIVES_LEFT_OUT
-    now = int(time.time() * 1e6)
+        next_run, newest = max(next_run + RUNS_LEFT_OUT, now), max(life + LIVES_LEFT_OUT, now)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("UPDATE meta SET value = ? WHERE name = 'next_run'", (next_run,))
-        connection.executemany(
-            "INSERT INTO life(number, opened, pid, version, suspended) VALUES(?, ?, 0, 'restored', ?)",
-            [(number, now, now) for number in range(life + 1, newest + 1)],
-        )
+        if newest > life:
+            connection.execute(
+                "INSERT INTO life(number, opened, pid, version, suspended) VALUES(?, ?, 0, ?, ?)",
+                (newest, now, RESTORED, now),
+            )
         connection.execute("COMMIT")
 
 
@@ -182,7 +166,7 @@ def _put_in_place(fresh: JournalFiles, files: JournalFiles) -> Path | None:
     replaced = None
     if files.database.exists() or files.values.exists():
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        aside = JournalFiles(files.database.with_name(f"{files.database.name}.replaced-{stamp}"))
+        aside = free_place(files.database.with_name(f"{files.database.name}.replaced-{stamp}"))
         replaced = aside.database
         pairs = zip(files.all, aside.all, strict=True)
         for place, other in pairs:
@@ -190,7 +174,7 @@ def _put_in_place(fresh: JournalFiles, files: JournalFiles) -> Path | None:
                 place.rename(other)
     fresh.values.rename(files.values)
     fresh.database.rename(files.database)
-    _sync(files.database.parent)
+    sync_folder(files.database.parent)
     return replaced
 
 

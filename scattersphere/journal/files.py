@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 from scattersphere.abc.journal import StepRow, ValueForm
@@ -48,7 +49,7 @@ class ValueFiles:
             name = self._write(row.value or b"", ValueForm(row.form))
             batch.steps[key] = row._replace(form=ValueForm.FILE, value=name.encode())
         if large:
-            _sync(self.folder, os.O_RDONLY)
+            sync_folder(self.folder)
 
     def _write(self, value: bytes, form: ValueForm) -> str:
         name = f"{hashlib.sha256(value).hexdigest()}.{_ENDINGS[form]}"
@@ -113,9 +114,31 @@ class ValueFiles:
         """Return the names of the files that are there."""
         return {name for name in os.listdir(self.folder) if _NAME.fullmatch(name)}  # noqa: PTH208
 
+    def link(self, name: str, other: ValueFiles) -> None:
+        """Give a file a second name in the folder of `other`; copy it where the file system has no such links."""
+        source, target = self.folder / name, other.folder / name
+        try:
+            target.hardlink_to(source)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            copy_file(source, target)
 
-def _sync(path: Path, flags: int) -> None:
-    handle = os.open(path, flags)
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy to a file that is not there, and have it on disk; only the owner may read it. Raises `OSError`."""
+    with (
+        source.open("rb") as content,
+        os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
+    ):
+        shutil.copyfileobj(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on disk. Raises `OSError`."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

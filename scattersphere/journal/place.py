@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
+from itertools import chain, count
 from pathlib import Path
 
 import attrs
@@ -67,6 +69,19 @@ class JournalFiles:
 
     def _beside(self, ending: str) -> Path:
         return self.database.with_name(self.database.name + ending)
+
+
+def free_place(path: Path) -> JournalFiles:
+    """Return where a journal can be put aside: at `path`, or, since nothing is overwritten, at `path`-2, -3, ..."""
+    paths = chain([path], (path.with_name(f"{path.name}-{number}") for number in count(2)))
+    return next(place for place in map(JournalFiles, paths) if not any(map(os.path.lexists, place.all)))
+
+
+def remove(files: JournalFiles) -> None:
+    """Delete what is there of a journal, or of a copy that was begun."""
+    for file in (files.database, *files.sqlite_files):
+        file.unlink(missing_ok=True)
+    shutil.rmtree(files.values, ignore_errors=True)
 
 
 def refuse_unsafe_folder(folder: Path) -> None:

@@ -12,6 +12,8 @@ from importlib.resources import files as package_files
 from typing import TYPE_CHECKING
 
 from scattersphere.errors import JournalError
+from scattersphere.journal.files import ValueFiles, sync_folder
+from scattersphere.journal.place import JournalFiles, free_place, remove
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +24,9 @@ OLDEST_SQLITE = (3, 38)
 """The first with STRICT tables and the operators that look into JSON."""
 BUSY_SECONDS = 5.0
 """How long a statement waits for the lock of another connection: only people's own programs take one."""
+RESTORED = "restored"
+"""The version of a life that nobody has lived: `journal restore` has left numbers out up to it."""
+_PART = ".part"
 _LOOKS = 1_000
 """Steps of SQLite's machine between two looks at the clock."""
 
@@ -172,14 +177,51 @@ def _create(connection: sqlite3.Connection) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
-    """Bring an older schema up to date in one transaction, after a copy of the file as it was."""
-    copy = path.with_name(f"{path.name}.schema{version}")
-    with contextlib.suppress(FileNotFoundError):
-        copy.unlink()  # of an attempt that was killed: the file itself is still old, and is copied again
-    copy_database(connection, copy)
-    _bring_up(connection, version)
-    _refuse_other_tables(connection, path)
-    connection.execute("COMMIT")  # else the file stays as it was
+    """Bring an older schema up to date in one transaction, after a copy of the journal as it was."""
+    begun = JournalFiles(path.with_name(f"{path.name}.schema{version}{_PART}"))
+    try:
+        remove(begun)  # of an attempt that failed: the journal itself is still old, and is copied again
+        _copy_all(connection, JournalFiles(path), begun)
+        _bring_up(connection, version)
+        _refuse_other_tables(connection, path)
+        copy = free_place(path.with_name(f"{path.name}.schema{version}"))
+        _move(begun, copy)
+    except OSError as error:
+        raise JournalError(_no_copy(path, version, begun, words_of_failure(error))) from None
+    try:
+        connection.execute("COMMIT")  # else the journal stays as it was
+    except sqlite3.Error:
+        with contextlib.suppress(OSError):
+            _move(copy, begun)  # else each attempt that fails would leave one more
+        raise
+
+
+def _copy_all(connection: sqlite3.Connection, files: JournalFiles, copy: JournalFiles) -> None:
+    """Make a copy of a journal that nobody writes. Raises `OSError`."""
+    values, copied = ValueFiles(files.values), ValueFiles(copy.values)
+    copy.values.mkdir(0o700)
+    for (name,) in connection.execute("SELECT DISTINCT value FROM step WHERE form = 4").fetchall():
+        with contextlib.suppress(FileNotFoundError):  # `journal check` tells of it
+            values.link(name.decode("ascii", "replace"), copied)
+    try:
+        copy_database(connection, copy.database)
+    except sqlite3.OperationalError as error:  # the disk is full, or fails
+        raise OSError(str(error)) from None
+    sync_folder(copy.values)
+
+
+def _move(files: JournalFiles, place: JournalFiles) -> None:
+    files.values.rename(place.values)
+    files.database.rename(place.database)
+    sync_folder(place.database.parent)
+
+
+def _no_copy(path: Path, version: int, copy: JournalFiles, words: str) -> str:
+    return (
+        f"{path} was written by an older Scattersphere (schema {version}), and the copy {copy.database} that is made "
+        f"before it is brought up to date could not be written: {words}. The journal was not changed. Make room, or "
+        f"let its owner write in {path.parent}, and start again"
+    )
 
 
 def _bring_up(connection: sqlite3.Connection, version: int) -> None:
@@ -277,3 +319,10 @@ def words_of(error: sqlite3.Error, path: Path) -> str:
         f"`scattersphere journal check {path}` says what is lost; "
         f"`scattersphere journal restore BACKUP {path}` puts a backup in its place"
     )
+
+
+def words_of_failure(error: Exception) -> str:
+    """Say an error of the system without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)

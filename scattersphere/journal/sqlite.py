@@ -41,6 +41,8 @@ KEEP: Final = (100_000, math.inf)
 """How many ended runs are kept, and for how many seconds, where nothing is said."""
 SPAN = 10_000
 """Numbers of runs among which one statement looks for some: some milliseconds where it finds none."""
+_HIGHEST = 2**63 - 1
+"""The highest number that SQLite knows."""
 _READ_AT_ONCE = 500
 """Runs that one statement reads: SQLite has a limit of variables."""
 
@@ -136,10 +138,12 @@ class JournalReader:
             where.append("run.created >= ?")
             values.append(since)
         condition = f"{' AND '.join(where)} AND run.id BETWEEN ? AND ? ORDER BY run.id DESC LIMIT ?"
-        ((first, last),) = self.all("SELECT ifnull(min(id), 0), ifnull(max(id), 0) FROM run")
-        last = last if before is None else min(last, before - 1)
         found: list[StoredRun] = []
-        while last >= first and len(found) < limit:  # in pieces: a look that finds nothing is not a long one
+        last: int | None = _HIGHEST if before is None else min(_HIGHEST, before - 1)
+        while len(found) < limit:  # in pieces: a look that finds nothing is not a long one
+            ((last,),) = self.all("SELECT max(id) FROM run WHERE id <= ?", last)  # a restore leaves many out
+            if last is None:
+                break
             heads = self._heads(condition, *values, last - SPAN + 1, last, limit - len(found))
             found += [StoredRun(run=run, state=state) for run, state in heads]
             last -= SPAN

@@ -74,7 +74,9 @@ _TASK_EVENTS = {
 }
 
 
-_ID = re.compile(r"(?:([0-9]{1,9})\.)?([0-9]{1,18})", re.ASCII)
+EVENT_ID = r"^(?:([0-9]{1,16})\.)?([0-9]{1,18})$"
+"""What an `Event.id` looks like; after a restore the number of its life may be made of the clock."""
+_ID = re.compile(EVENT_ID, re.ASCII)
 
 
 def read_event_id(text: str) -> tuple[int | None, int] | None:

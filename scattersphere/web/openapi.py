@@ -9,6 +9,7 @@ from scattersphere.commands.arguments import ArgumentKind
 from scattersphere.commands.errors import CODES
 from scattersphere.commands.handlers.events import RUN_KINDS, SERVER_KINDS
 from scattersphere.commands.table import COMMANDS
+from scattersphere.model.events import EVENT_ID
 from scattersphere.model.states import RunState
 from scattersphere.web.api import KEY, PROBLEM, STATUS, addresses, made_by
 from scattersphere.web.guard import API
@@ -226,7 +227,7 @@ def _responses(row: CommandSpec) -> dict[str, Any]:
 def _stream(
     name: str, words: str, kinds: tuple[str, ...], parameters: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    place = {"type": "string", "pattern": r"^([0-9]{1,9}\.)?[0-9]{1,18}$"}
+    place = {"type": "string", "pattern": EVENT_ID}
     return {
         "operationId": name,
         "summary": words,

@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 import shutil
 
+import anyio
 import pytest
 from journalrows import SUCCEEDED, Loop, begin, life_row, state_row, step_row
+from patience import PATIENCE
 
+from scattersphere import Server, task
 from scattersphere.abc.journal import DroppedRow, MetaRow, ValueForm
 from scattersphere.errors import ArgumentError, JournalBusyError, JournalError
 from scattersphere.journal import SqliteJournal, copies
 from scattersphere.journal.check import check
 from scattersphere.journal.files import LARGEST_IN_ROW, ValueFiles
 from scattersphere.journal.place import JournalFiles
+from scattersphere.model.events import read_event_id
 
 LARGE = b"x" * (LARGEST_IN_ROW + 1)
 
@@ -124,12 +128,103 @@ def test_no_number_that_was_given_since_the_backup_comes_again_after_a_restore(o
     if old == "there":
         assert (state.next_run, state.lives[-1].number) == (3_001, 3)
     else:
-        assert state.next_run == 1_001 + copies.RUNS_LEFT_OUT
-        assert state.lives[-1].number == 1 + copies.LIVES_LEFT_OUT
+        assert state.next_run >= 1_001 + copies.RUNS_LEFT_OUT
+        assert state.lives[-1].number >= 1 + copies.LIVES_LEFT_OUT
     journal.close()
     assert {found.words for found in check(path)} == {
         "its definition cannot be read"
     }  # it is none: else it is sound
+
+
+def given(opened, path, count):
+    """Give numbers to runs, as an opening does that reserves them; return those, and the life's."""
+    loop, journal, state = opened()
+    life, first = state.lives[-1].number + 1 if state.lives else 1, state.next_run
+    loop.commit(journal, MetaRow(first + count, 1), life_row(life))
+    journal.close()
+    return {*range(first, first + count)}, {life}
+
+
+@pytest.mark.parametrize("old", ["damaged", "gone", "another"])
+def test_no_number_comes_again_though_one_backup_is_restored_again_and_again(
+    opened, path, tmp_path, old, monkeypatch
+):
+    clock = [1_800_000_000.0]
+    monkeypatch.setattr(copies.time, "time", lambda: clock[0])
+    runs, lives = given(opened, path, 1_000)
+    copies.backup(path, tmp_path / "backup.db")
+    for _ in range(3):
+        if old == "damaged":
+            path.write_bytes(b"\xff" * 8192)
+        else:
+            path.unlink()
+        if old == "another":
+            opened()[1].close()
+        copies.restore(tmp_path / "backup.db", path)
+        more_runs, more_lives = given(opened, path, 1_000)
+        assert not runs & more_runs
+        assert not lives & more_lives
+        assert max(more_runs | more_lives) < 2**53  # the largest that all readers of JSON take
+        runs |= more_runs
+        lives |= more_lives
+        clock[0] += 0.002  # no more time is needed
+    assert check(path) == []
+
+
+@task
+async def done() -> None:
+    """Say nothing."""
+
+
+@pytest.mark.anyio
+async def test_events_go_on_after_a_restore_by_the_id_of_one_though_its_life_has_a_large_number(
+    path, tmp_path
+):
+    async with Server(journal=path):
+        pass
+    copies.backup(path, tmp_path / "backup.db")
+    path.unlink()
+    copies.restore(tmp_path / "backup.db", path)
+    async with Server(journal=path) as server:
+        server.register_tasks("app", [done])
+        run = await server.start_task("done")
+        with anyio.fail_after(PATIENCE):
+            first, *others = [event async for event in run.events()]
+            assert [event async for event in run.events(since=first.id)] == others
+        assert read_event_id(first.id) == (server.life, first.seq)
+
+
+def test_a_restore_in_the_same_second_overwrites_nothing_that_was_moved_aside(
+    opened, path, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(copies.time, "strftime", lambda _: "20261130-141500")
+    loop, journal, _ = opened()
+    loop.commit(journal, *begin(1))
+    copies.backup(path, tmp_path / "backup.db")
+    loop.commit(journal, *begin(2))
+    journal.close()
+    aside = [copies.restore(tmp_path / "backup.db", path) for _ in range(2)]
+    assert [[*kept(place)] for place in aside] == [[1, 2], [1]]
+
+
+def test_runs_are_found_on_both_sides_of_the_numbers_that_a_restore_has_left_out(opened, path, tmp_path):
+    loop, journal, _ = opened()
+    loop.commit(journal, *begin(1), *begin(2))
+    copies.backup(path, tmp_path / "backup.db")
+    journal.close()
+    path.unlink()
+    copies.restore(tmp_path / "backup.db", path)
+    loop, journal, state = opened()
+    loop.commit(journal, MetaRow(state.next_run + 1, 1), *begin(state.next_run)[1:])
+
+    def found(**asked):
+        return [stored.run.id for stored in journal.find_runs(**asked)]
+
+    assert found() == [state.next_run, 2, 1]
+    assert found(before=2**80) == [state.next_run, 2, 1]
+    assert found(before=state.next_run) == [2, 1]
+    assert found(before=2) == [1]
+    assert found(before=1) == []
 
 
 def test_a_damaged_backup_is_not_restored(opened, path, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from journalrows import SUCCEEDED, Loop, begin, state_row, step_row
 from patience import PATIENCE
 
+from scattersphere import Server
 from scattersphere.abc.journal import SuccessesRow
 from scattersphere.errors import ForkedError, JournalBusyError, JournalError
 from scattersphere.journal import SqliteJournal, place, schema
@@ -402,6 +404,114 @@ def test_an_older_journal_is_not_looked_into_but_backed_up_and_restored(path, op
     restore(tmp_path / "copy.db", path)
     _, _, state = opened()
     assert state.unfinished == (1,)
+
+
+def contents(path):
+    journal = SqliteJournal(path)
+    journal.open(Loop())
+    try:
+        return {
+            stored.run.id: [journal.read_value(step)[1] for step in stored.steps]
+            for stored in journal.read_runs([1, 2])
+        }
+    finally:
+        journal.close()
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_copy_that_a_migration_makes_can_be_restored_with_its_large_values(path, monkeypatch, links):
+    journal_of_version_1(path)
+    if not links:
+
+        def refused(*_):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(Path, "hardlink_to", refused)
+    before = contents(path)
+    assert len(before[2][1]) > LARGEST_IN_ROW
+    shutil.rmtree(JournalFiles.at(path).values)
+    restore(path.with_name("runs.db.schema1"), path)
+    assert contents(path) == before
+    assert not [*path.parent.glob("*.part*")]
+
+
+def test_a_second_migration_of_one_path_keeps_the_copy_of_the_first(path, tmp_path):
+    journal_of_version_1(path)
+    backup(path, tmp_path / "early.db")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("INSERT INTO life VALUES(77, 1, 1, 'x', 2)")
+        connection.commit()
+    for _ in range(3):
+        contents(path)  # brings it up to date
+        restore(tmp_path / "early.db", path)
+
+    def lives(name):
+        with closing(sqlite3.connect(path.with_name(name))) as connection:
+            return connection.execute("SELECT number FROM life").fetchall()
+
+    assert (77,) in lives("runs.db.schema1")
+    assert {place.name for place in path.parent.glob("runs.db.schema1*") if place.is_file()} == {
+        "runs.db.schema1",
+        "runs.db.schema1-2",
+        "runs.db.schema1-3",
+    }
+
+
+def test_a_copy_that_cannot_be_made_is_said_in_words_and_the_journal_is_not_changed(
+    path, monkeypatch, opened
+):
+    journal_of_version_1(path)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def full_for_sqlite(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    for what, words in ((full, "No space left on device"), (full_for_sqlite, "database or disk is full")):
+        with monkeypatch.context() as patch:
+            patch.setattr(schema, "copy_database", what)
+            with pytest.raises(JournalError, match=f"schema1.*{words}.*was not changed.*Make room"):
+                SqliteJournal(path).open(Loop())
+    part = path.with_name("runs.db.schema1.part")
+    part.mkdir()
+    with pytest.raises(JournalError, match=r"schema1\.part: .*was not changed"):
+        SqliteJournal(path).open(Loop())
+    part.rmdir()
+    assert path.read_bytes() == before
+    _, _, state = opened()
+    assert state.unfinished == (1,)
+
+
+def test_attempts_of_a_migration_that_cannot_be_committed_leave_one_copy_at_most(path, monkeypatch):
+    journal_of_version_1(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            schema,
+            "MIGRATIONS",
+            (
+                *schema.MIGRATIONS,
+                "PRAGMA defer_foreign_keys = on; INSERT INTO run_bundle VALUES(1, 'none', 'none');",
+            ),
+        )
+        for _ in range(3):
+            with pytest.raises(JournalError, match="FOREIGN KEY"):
+                SqliteJournal(path).open(Loop())
+    copies = {place.name for place in path.parent.glob("runs.db.schema1*")}
+    assert copies == {"runs.db.schema1.part", "runs.db.schema1.part.values"}
+    assert [*contents(path)] == [1, 2]
+    copies = {place.name for place in path.parent.glob("runs.db.schema1*")}
+    assert copies == {"runs.db.schema1", "runs.db.schema1.values"}
+
+
+@pytest.mark.anyio
+async def test_a_server_says_that_the_copy_of_a_migration_cannot_be_made(path):
+    journal_of_version_1(path)
+    path.with_name("runs.db.schema1.part").mkdir()
+    with pytest.raises(JournalError, match="was not changed"):
+        async with Server(journal=path):
+            pass
 
 
 def test_a_migration_that_fails_leaves_the_journal_as_it_was(path, monkeypatch, opened):
