@@ -64,6 +64,46 @@ async def test_own_distributions_come_first(registry, tmp_path):
     assert importlib.metadata.version("attrs") != "1.0"  # the host's own view is as ever
 
 
+ENTRY_POINTS = """
+import copy, importlib, pickle
+import importlib.metadata as metadata
+from importlib.metadata import EntryPoint, entry_points
+from scattersphere.runnable import RunnableTask
+def main(): return "the bundle's"
+class Special(EntryPoint):
+    pass
+class Job(RunnableTask):
+    def run(self, context):
+        own, special = EntryPoint("a", "job:main", "b"), Special("a", "job:main", "b")
+        mine, = entry_points(group="plugins")
+        return {
+            "all": all(isinstance(entry, metadata.EntryPoint) for entry in [own, special, mine, *entry_points()]),
+            "class": issubclass(type(mine), EntryPoint),
+            "others": [isinstance(other, EntryPoint) for other in ("a", ("a", "job:main", "b"), None)],
+            "special": [isinstance(entry, Special) for entry in (special, own, mine)],
+            "pickled": [pickle.loads(pickle.dumps(entry, 2)) == entry for entry in (own, special, mine)],
+            "copied": [copy.deepcopy(copy.copy(entry)).load()() for entry in (own, special, mine)],
+        }
+"""
+
+
+async def test_what_a_bundle_knows_as_an_entry_point_is_any_and_can_be_pickled_and_copied(registry, tmp_path):
+    files = {
+        "b/job.py": ENTRY_POINTS,
+        "b/mine-1.dist-info/METADATA": METADATA.replace("{name}", "mine").replace("{version}", "1"),
+        "b/mine-1.dist-info/entry_points.txt": "[plugins]\nmine = job:main\n",
+    }
+    await registry.register(write(tmp_path, files) / "b")
+    assert registry.find("job.Job").cls().run(None) == {
+        "all": True,
+        "class": True,
+        "others": [False] * 3,
+        "special": [True, False, False],
+        "pickled": [True] * 3,
+        "copied": ["the bundle's"] * 3,
+    }
+
+
 BACKPORT = """
 import importlib.metadata, sys
 from importlib.machinery import PathFinder

@@ -16,6 +16,7 @@ from scattersphere.registry.snapshots.layout import EXTENSION_SUFFIXES, normal_n
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Self
 
 _METADATA = re.compile(r"([^/]+)\.dist-info/METADATA")
 
@@ -28,7 +29,7 @@ class MetadataShim(Shim):
         """An entry point that code of the bundle makes, of what it has cached: it loads what the bundle has."""
         namespace = self._namespace
 
-        class Own(BundleEntryPoint):
+        class Own(BundleEntryPoint, metaclass=AnyEntryPoint):
             def __init__(self, name: str, value: str, group: str) -> None:
                 super().__init__(EntryPoint(name, value, group), namespace)
 
@@ -122,6 +123,30 @@ class BundleEntryPoint(EntryPoint):
             raise ValueError(f"the entry point {self.name} = {self.value!r} names nothing that can be loaded")
         module = self._namespace.shims.instead_of(importlib).import_module(match["module"])
         return reduce(getattr, filter(None, (match["attr"] or "").split(".")), module)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Give to pickle what any process can read."""
+        return EntryPoint, (self.name, self.value, self.group)
+
+    def __copy__(self) -> Self:
+        return self  # it cannot be changed
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
+class AnyEntryPoint(type):
+    """The type of the class that a bundle knows as `EntryPoint`: those that others have made are instances too."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, EntryPoint) if cls._is_that() else super().__instancecheck__(instance)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, EntryPoint) if cls._is_that() else super().__subclasscheck__(subclass)
+
+    def _is_that(cls) -> bool:
+        """Whether it is that class itself: a subclass of the bundle has its own instances only."""
+        return BundleEntryPoint in cls.__bases__
 
 
 RESOURCE_FUNCTIONS = frozenset(
