@@ -86,6 +86,31 @@ async def test_a_name_means_the_bundles_own_module_in_each_version(registry, tmp
     assert await results(registry, tmp_path, RESOLVERS[way]) == [1, 2]
 
 
+async def test_what_code_has_pickled_every_version_of_it_reads_as_its_own(registry, tmp_path):
+    before = "import pickle\nclass Row: pass\nclass Table:\n    class Cell: pass\n"
+    file = tmp_path / "rows"
+    body = (
+        f"from pathlib import Path\nfile = Path({str(file)!r})\n"
+        "if not file.exists(): file.write_bytes(pickle.dumps([Row(), Table.Cell()]))\n"
+        "found = pickle.loads(file.read_bytes())\n"
+        "return [type(one) for one in found] == [Row, Table.Cell]"
+    )
+    assert await results(registry, tmp_path, body, before=before) == [True, True]
+    await registry.deregister("etl")
+    for run in (2, 1):
+        registry.unpin(run)
+    assert await results(registry, tmp_path, body, before=before, versions=(3,)) == [True]
+
+
+async def test_what_another_bundle_has_pickled_is_none_of_its_own(registry, tmp_path):
+    body = "import pickle\nreturn pickle.loads(b'cscattersphere.bundles.{name}.etl.util\\nget\\n.')"
+    for name in ("etl_g", "other_g1", "etl_g1_g1", "xetl_g1"):
+        with pytest.raises(ImportError, match=r"No module named|lacks it"):
+            await results(registry, tmp_path, body.replace("{name}", name), versions=(1,))
+        registry.unpin(1)
+        await registry.deregister("etl")
+
+
 async def test_walk_packages_tells_the_names_that_the_author_knows(registry, tmp_path):
     body = "import etl, pkgutil\nreturn sorted(i.name for i in pkgutil.walk_packages(etl.__path__, 'etl.'))"
     assert await results(registry, tmp_path, body, versions=(1,)) == [["etl.main", "etl.tool", "etl.util"]]

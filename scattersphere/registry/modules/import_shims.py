@@ -6,6 +6,7 @@ import importlib
 import importlib.machinery
 import importlib.util
 import pickle
+import re
 from functools import cached_property
 from io import BytesIO
 from types import ModuleType
@@ -20,20 +21,24 @@ if TYPE_CHECKING:
 
 
 class PickleShim(Shim):
-    """`pickle`, where data that names `etl.Item` means the bundle's own, as code of the bundle means it."""
+    """`pickle`, where data that names `etl.Item`, in any version of the bundle, means the one that reads."""
 
     @cached_property
     def Unpickler(self) -> type[pickle.Unpickler]:  # noqa: N802 - as it is called there
         """A reader of this version's own."""
         namespace = self._namespace
+        # What the bundle has pickled itself names the version that did it, of this process or another.
+        bundle = re.escape(namespace.slug.rpartition("_g")[0])
+        version = re.compile(rf"\Ascattersphere\.bundles\.{bundle}_g\d+\.")
 
         class Unpickler(pickle.Unpickler):
             """Reads what was pickled."""
 
             def find_class(self, module: str, name: str) -> Any:
-                if not namespace.owns(module):
+                logical = version.sub("", module)
+                if not namespace.owns(logical):
                     return super().find_class(module, name)
-                return namespace.guarded(super().find_class, namespace.full(module), name)
+                return namespace.guarded(super().find_class, namespace.full(logical), name)
 
         return Unpickler
 
