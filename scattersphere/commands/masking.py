@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere.definitions import secret_names
+from scattersphere.definitions import MASK, secret_names
 from scattersphere.errors import DefinitionError, ScattersphereError, UnresolvedError
 from scattersphere.model.problem import Problem
 
@@ -21,30 +21,6 @@ BARE = 4
 """Characters of a secret that is also masked where it stands without quotes: shorter ones are in many words."""
 QUOTED = 200
 """Characters of a value that messages quote."""
-MASK = "***"
-
-
-def without_secrets(definition: JobDefinition) -> JobDefinition:
-    """Return a definition with `***` in place of the secrets that stand in it: defaults, and what schedules give."""
-    names = secret_names(definition)
-    if not names:
-        return definition
-    return attrs.evolve(
-        definition,
-        params={
-            name: attrs.evolve(declared, default=MASK)
-            if name in names and declared.default is not None
-            else declared
-            for name, declared in definition.params.items()
-        },
-        schedules={
-            name: attrs.evolve(
-                schedule,
-                params={key: MASK if key in names else value for key, value in schedule.params.items()},
-            )
-            for name, schedule in definition.schedules.items()
-        },
-    )
 
 
 def refuse_masks(definition: JobDefinition) -> None:

@@ -163,7 +163,7 @@ def run_view_now(run: Run) -> dict[str, Any]:
         stuck=run.stuck or None,
         recovered=run.recovered or None,
         waits_for=run.waits_for,
-        definition=run.definition.digest,
+        definition=run.definition.shown_digest,
         scheduled=None if scheduled is None else str(scheduled),
     )
     shown_counts = {str(state): number for state, number in counts.items()}
@@ -171,10 +171,10 @@ def run_view_now(run: Run) -> dict[str, Any]:
 
 
 async def digest_of(definition: JobDefinition) -> str:
-    """Return the digest of a definition; it takes as long as to write it, so it is made in a thread if it is large."""
-    if len(definition.tasks) > MANY_TASKS and "digest" not in vars(definition):
-        return await to_thread.run_sync(lambda: definition.digest)
-    return definition.digest
+    """Return the digest of what is shown of a definition; it takes as long as to write that: if large, in a thread."""
+    if len(definition.tasks) > MANY_TASKS and "shown_digest" not in vars(definition):
+        return await to_thread.run_sync(lambda: definition.shown_digest)
+    return definition.shown_digest
 
 
 _rows: WeakKeyDictionary[Run, dict[str, dict[str, Any]]] = WeakKeyDictionary()

@@ -12,10 +12,11 @@ from scattersphere.definitions.load import (
     save_definition,
     untold,
 )
-from scattersphere.definitions.parameters import resolve_params, secret_names
+from scattersphere.definitions.parameters import MASK, resolve_params, secret_names, without_secrets
 from scattersphere.definitions.schema import definition_schema
 
 __all__ = [
+    "MASK",
     "check_definition",
     "checked",
     "definition_schema",
@@ -30,4 +31,5 @@ __all__ = [
     "save_definition",
     "secret_names",
     "untold",
+    "without_secrets",
 ]

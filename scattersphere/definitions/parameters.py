@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import attrs
+
 from scattersphere._json import SHOWN, copy_json, describe
 from scattersphere._text import Suggester
 from scattersphere.errors import DefinitionError
@@ -78,4 +80,31 @@ def secret_names(definition: JobDefinition) -> frozenset[str]:
         name
         for name, declared in definition.params.items()
         if isinstance(declared, Parameter) and declared.secret
+    )
+
+
+MASK = "***"
+"""What is shown in place of a secret."""
+
+
+def without_secrets(definition: JobDefinition) -> JobDefinition:
+    """Return a definition with `***` in place of the secrets that stand in it: defaults, and what schedules give."""
+    names = secret_names(definition)
+    if not names:
+        return definition
+    return attrs.evolve(
+        definition,
+        params={
+            name: attrs.evolve(declared, default=MASK)
+            if name in names and declared.default is not None
+            else declared
+            for name, declared in definition.params.items()
+        },
+        schedules={
+            name: attrs.evolve(
+                schedule,
+                params={key: MASK if key in names else value for key, value in schedule.params.items()},
+            )
+            for name, schedule in definition.schedules.items()
+        },
     )

@@ -285,7 +285,8 @@ class Jobs(LiveMapping[str, JobDefinition]):
                     if task_class is not None:
                         tasks[name] = changed(task, task=task_class.path, bundle=task_class.bundle)
             resolved = changed(definition, tasks=FrozenDict(tasks))  # it differs in nothing that was checked
-        vars(resolved).pop("digest", None)
+        for of_the_other in ("digest", "shown_digest"):
+            vars(resolved).pop(of_the_other, None)
         return resolved
 
     def undefine(self, name: str) -> None:

@@ -347,6 +347,15 @@ class JobDefinition:
 
         return digest_definition(self)
 
+    @cached_property
+    def shown_digest(self) -> str:
+        """The `digest` of what others may see, without secrets: from one with them a short secret could be guessed."""
+        if not any(isinstance(declared, Parameter) and declared.secret for declared in self.params.values()):
+            return self.digest  # with nobody else's help
+        from scattersphere.definitions import without_secrets  # noqa: PLC0415 - see below
+
+        return without_secrets(self).digest
+
     # The model does not know how it is written down; these doors lead to the reader, which is
     # imported when one is opened (the one upward import that the import rules allow).
 

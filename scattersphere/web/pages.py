@@ -18,7 +18,7 @@ from starlette.routing import Route
 from scattersphere.commands.arguments import Definition
 from scattersphere.commands.errors import wire_error
 from scattersphere.commands.gateway import SourceAuthenticator
-from scattersphere.commands.masking import without_secrets
+from scattersphere.definitions import without_secrets
 from scattersphere.errors import BundleLoadError, ScattersphereError
 from scattersphere.pictures.nodes import nodes_of
 from scattersphere.pictures.svg import graph

@@ -363,3 +363,34 @@ async def test_whoever_starts_runs_without_end_takes_nobody_elses_history(tmp_pa
         kept = {run.id: run.user for run in front.server.runs.values()}
         assert {mine, again} <= kept.keys()
         assert sorted(kept.values()) == ["a-operator"] * 4 + ["a-runner"] * 2
+
+
+async def test_nothing_that_is_shown_of_a_definition_depends_on_the_values_of_its_secrets(front):
+    """A digest of them would do: a short one is found by trying."""
+    shown = []
+    async with front.client() as admin, front.client("viewer") as viewer:
+        for default, given, description in [
+            ("4711", "s-1", "a"),
+            ("4712", "s-1", "a"),
+            ("4712", "s-2", "a"),
+            ("4712", "s-2", "b"),
+        ]:
+            definition = job("j") | {
+                "format": 2,
+                "description": description,
+                "params": {
+                    "pin": {"secret": True, "default": default},
+                    "key": {"secret": True, "default": "k"},
+                },
+                "schedules": {"late": {"every": 1_000_000, "params": {"key": given}}},
+            }
+            asked = {"definition": definition, "replace": True}
+            await admin.ok(json.dumps({"cmd": "define", "args": asked}))
+            run = (await admin.ok("start j"))["run"]
+            await admin.ok(f"wait {run}")
+            status = await viewer.ok(f"status {run}")
+            shown.append((await viewer.ok("job j"), status["definition"]))
+            assert shown[-1][0]["digest"] == status["definition"]
+    first, second, third, other = shown
+    assert first == second == third
+    assert first[1] != other[1]

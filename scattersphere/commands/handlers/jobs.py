@@ -17,11 +17,11 @@ from scattersphere.commands.access import Principal, Role
 from scattersphere.commands.arguments import Arg, Definition
 from scattersphere.commands.errors import RequestError, wire_problems
 from scattersphere.commands.gateway import Context, Gateway
-from scattersphere.commands.masking import refuse_masks, without_secrets
+from scattersphere.commands.masking import refuse_masks
 from scattersphere.commands.paging import LIMIT, Cursor, Limit, page
 from scattersphere.commands.paths import job_file
 from scattersphere.commands.table import Reply, command
-from scattersphere.definitions import loads_definition
+from scattersphere.definitions import loads_definition, without_secrets
 from scattersphere.errors import DefinitionError
 from scattersphere.jobs.jobs import is_long
 from scattersphere.model.definition import JobDefinition
