@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere._json import Path, RawProblem, locate, show_path
 from scattersphere.definitions import MASK, secret_names
 from scattersphere.errors import DefinitionError, ScattersphereError, UnresolvedError
 from scattersphere.model.problem import Problem
@@ -23,19 +24,25 @@ QUOTED = 200
 """Characters of a value that messages quote."""
 
 
-def refuse_masks(definition: JobDefinition) -> None:
-    """Raise `DefinitionError` for a definition that was taken from what is shown: its secrets would be lost."""
+MASK_HINTS = (MASK, "\\u")
+"""What stands in a text that may hold the mask: it may be written with escapes."""
+
+
+def masks(definition: JobDefinition, text: str) -> list[Problem]:
+    """Find `***` for secrets, with the places in the text: taken up from what is shown, a definition loses them."""
     names = secret_names(definition)
-    places = [f"params.{name}.default" for name in names if definition.params[name].default == MASK]
+    places: list[Path] = [
+        ("params", name, "default") for name in sorted(names) if definition.params[name].default == MASK
+    ]
     places += [
-        f"schedules.{name}.params.{key}"
+        ("schedules", name, "params", key)
         for name, schedule in definition.schedules.items()
         for key in sorted(names & schedule.params.keys())
         if schedule.params[key] == MASK
     ]
-    if places:
-        words = f'"{MASK}" is shown in place of a secret; write the secret itself, or "env" beside "secret"'
-        raise DefinitionError([Problem(place, words) for place in places], source=definition.name)
+    words = f'"{MASK}" is shown in place of a secret; write the secret itself, or "env" beside "secret"'
+    found = locate(text, [RawProblem(place, words) for place in places])
+    return [Problem(show_path(raw.path), raw.message, line, column) for raw, line, column in found]
 
 
 @contextmanager

@@ -394,3 +394,42 @@ async def test_nothing_that_is_shown_of_a_definition_depends_on_the_values_of_it
     first, second, third, other = shown
     assert first == second == third
     assert first[1] != other[1]
+
+
+SECRET = {"secret": True, "default": "***"}
+
+
+@pytest.mark.parametrize(
+    ("params", "schedules", "paths"),
+    [
+        ({"pin": SECRET}, {}, ["params.pin.default"]),
+        (
+            {"pin": {"secret": True, "default": "a"}},
+            {"s": {"every": 1_000_000, "params": {"pin": "***"}}},
+            ["schedules.s.params.pin"],
+        ),
+        ({"pin": SECRET, "b": {"nonsense": 1}}, {}, ["params.pin.default", "params.b.nonsense"]),
+        ({"pin": SECRET}, {"s": []}, ["params.pin.default", "schedules.s"]),
+        ({"pin": SECRET}, 7, ["params.pin.default", "schedules"]),
+        ({"pin": {"default": "***"}}, {}, []),
+    ],
+)
+async def test_a_mask_in_place_of_a_secret_is_told_by_what_checks_and_by_what_defines(
+    front, params, schedules, paths
+):
+    definition = {"format": 2, "name": "j", "params": params, "schedules": schedules} | job("j")
+    definition["format"] = 2
+    for text in (json.dumps(definition), json.dumps(definition).replace("***", "\\u002a**")):
+        line = '{"cmd":"%s","args":{"definition":' + text + "}}"
+        async with front.client() as client:
+            problems = (await client.ok(line % "validate"))["problems"]
+            assert [each["path"] for each in problems] == paths
+            for each in problems:
+                assert (each["line"], (line % "validate")[each["column"] - 1] in '"{[7') == (1, True)
+            refused = await client.ask(line % "define")
+            if len(paths) == 1:
+                moved = [each | {"column": each["column"] - 2} for each in problems]
+                assert refused["error"]["problems"] == moved
+            assert ("error" in refused) == bool(paths)
+            if "result" in refused:
+                await client.ok("undefine j")

@@ -11,17 +11,17 @@ import attrs
 from anyio import to_thread
 
 from scattersphere._threads import in_thread
-from scattersphere._turns import count
+from scattersphere._turns import count, holds
 from scattersphere.commands import views
 from scattersphere.commands.access import Principal, Role
 from scattersphere.commands.arguments import Arg, Definition
 from scattersphere.commands.errors import RequestError, wire_problems
 from scattersphere.commands.gateway import Context, Gateway
-from scattersphere.commands.masking import refuse_masks
+from scattersphere.commands.masking import MASK_HINTS, masks
 from scattersphere.commands.paging import LIMIT, Cursor, Limit, page
 from scattersphere.commands.paths import job_file
 from scattersphere.commands.table import Reply, command
-from scattersphere.definitions import loads_definition, without_secrets
+from scattersphere.definitions import loads_definition, read_definition, without_secrets
 from scattersphere.errors import DefinitionError
 from scattersphere.jobs.jobs import is_long
 from scattersphere.model.definition import JobDefinition
@@ -85,7 +85,8 @@ async def _define(context: Context, definition: Definition, *, replace: bool) ->
     gateway, principal = context.gateway, context.principal
     read = await _apart(is_long(definition.text), _read, definition)
     _refuse_uncovered(gateway, principal, read)
-    refuse_masks(read)
+    if problems := await _apart(is_long(definition.text), masks, read, definition.text):
+        raise DefinitionError(_moved(problems, definition), source=read.name)
     if read.name in gateway.server.definitions and not replace:
         raise RequestError(
             "exists", f"job {read.name!r} is defined already; pass replace=true", field="replace"
@@ -124,7 +125,23 @@ async def _validate(context: Context, definition: Definition) -> Reply:
         uncovered = context.gateway.uncovered(principal, read)
         if uncovered is not None:
             return {"problems": wire_problems([_uncovered(uncovered, read)])}
-    return {"problems": wire_problems(_moved(await server.avalidate(definition.text), definition))}
+    problems = await server.avalidate(definition.text)
+    if found := await _apart(is_long(definition.text), _masks, definition.text):
+        problems = sorted([*problems, *found], key=lambda problem: (problem.line or 0, problem.column or 0))
+    return {"problems": wire_problems(_moved(problems, definition))}
+
+
+def _masks(text: str) -> list[Problem]:
+    """Find `***` for secrets in a text, which may be no right definition yet."""
+    if not any(holds(text, hint) for hint in MASK_HINTS):
+        return []
+    try:
+        reading = read_definition(text)
+    except DefinitionError:
+        return []  # no JSON
+    found = [] if reading.definition is None else masks(reading.definition, text)
+    reading.discard()
+    return found
 
 
 @asynccontextmanager
