@@ -6,6 +6,7 @@ import sys
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere import BundleRefusedError, NoSuchBundleError, Server, SourceLimits
 
@@ -66,7 +67,7 @@ async def test_a_file_that_code_writes_beside_itself_is_warned_of_while_it_is_st
         bundle = await server.register(tmp_path / "a.py", watch=False)
         version = bundle.current
         await (await server.start_task("a.Job")).wait()
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE):
             while not bundle.warnings:  # noqa: ASYNC110 - the loader's thread notes it when idle
                 await anyio.sleep(0.01)
         (warning,) = bundle.warnings

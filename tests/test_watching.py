@@ -38,7 +38,7 @@ async def at(tmp_path):
 
 
 async def in_thread(function, *args):
-    await anyio.to_thread.run_sync(function, *args)
+    return await anyio.to_thread.run_sync(function, *args)
 
 
 # ---- how files are written
@@ -359,9 +359,9 @@ async def test_a_broken_edit_keeps_the_last_good_version_and_is_tried_once(at, t
 async def test_an_edit_while_the_last_one_is_loading_is_not_lost(at, tmp_path, monkeypatch):
     loading, go_on = threading.Event(), threading.Event()
     monkeypatch.setattr(threading, "_scattersphere_test", (loading, go_on), raising=False)
-    wait = "import threading\nloading, go_on = threading._scattersphere_test\nloading.set()\ngo_on.wait(30)\n"
+    wait = f"import threading\nloading, go_on = threading._scattersphere_test\nloading.set()\ngo_on.wait({PATIENCE})\n"
     (tmp_path / "a.py").write_text(task(2, wait))
-    await in_thread(loading.wait, 30)
+    assert await in_thread(loading.wait, PATIENCE)
     (tmp_path / "a.py").write_text(task(3))
     go_on.set()
     await at.until_value(3)
@@ -431,7 +431,8 @@ async def test_what_a_cancelled_reload_has_not_taken_up_is_still_news(at, tmp_pa
         (tmp_path / "a.py").write_text(task(2))
         async with anyio.create_task_group() as group:
             group.start_soon(at.server.reload, "a")
-            await began.wait()
+            with anyio.fail_after(PATIENCE):
+                await began.wait()
             patch.setattr(at.server.registry, "reload", reload)
             group.cancel_scope.cancel()
     await at.until_value(2)
@@ -597,7 +598,7 @@ async def test_data_that_is_written_all_the_time_is_a_problem_that_names_it_and_
         thread = threading.Thread(target=write)
         thread.start()
         try:
-            with anyio.fail_after(60):
+            with anyio.fail_after(PATIENCE):
                 while folder not in at.server.problems:  # noqa: ASYNC110 - no event tells of a problem
                     await anyio.sleep(0.02)
             assert "state.dat" in at.server.problems[folder]
@@ -607,7 +608,7 @@ async def test_data_that_is_written_all_the_time_is_a_problem_that_names_it_and_
         finally:
             stop.set()
             thread.join()
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE):
             while folder in at.server.problems:  # noqa: ASYNC110 - the same
                 await anyio.sleep(0.02)
 
@@ -638,7 +639,7 @@ async def test_a_file_name_that_is_no_utf8_ends_no_notification(tmp_path):
             watcher._failed_at = -math.inf  # as if the last one were long ago
             with open(odd, "a") as stream:  # noqa: ASYNC230, PTH123 - no path of ours can name it
                 stream.write("x")
-            with anyio.fail_after(60):
+            with anyio.fail_after(PATIENCE):
                 while watcher._notifier in {first, None}:  # noqa: ASYNC110 - nothing tells of it
                     await anyio.sleep(0.01)
             assert watcher.polling_reason is None
@@ -667,7 +668,7 @@ async def test_a_notification_that_fails_again_and_again_waits_for_the_poll(tmp_
     async with anyio.create_task_group() as group:
         await watcher.open(lambda main, name: group.start_soon(lambda: main))
         watcher.add(thing)
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE):
             while watcher.polling_reason is None or len(made) < 2:  # noqa: ASYNC110 - nothing tells of it
                 await anyio.sleep(0.01)
         for _ in range(20):

@@ -6,6 +6,7 @@ import threading
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere import JobDefinition, RunnableTask, Server, WrongLoopError
 
@@ -92,7 +93,7 @@ async def test_in_another_thread_every_door_names_both_threads(anyio_backend):
         target=lambda: anyio.run(try_all, found, backend=anyio_backend), name="elsewhere"
     )
     thread.start()
-    await anyio.to_thread.run_sync(thread.join)
+    await anyio.to_thread.run_sync(thread.join, PATIENCE)
     assert threading.current_thread().name in found["aclose"]
     assert "elsewhere" in found["aclose"]
     await found["server"].aclose()

@@ -199,7 +199,7 @@ async def test_what_a_thread_has_awaited_ends_with_its_attempt_and_is_named(how)
         job = JobDefinition.build("j").task("t", "AwaitsForever", timeout=0.2 if how == "timeout" else None)
         server.define(job.done())
         run = await server.start("j")
-        await anyio.to_thread.run_sync(AWAITING.wait)
+        assert await anyio.to_thread.run_sync(AWAITING.wait, PATIENCE)
         if how != "timeout":
             assert "test_bodies.py" in run.explain()
             getattr(run, how)()

@@ -268,12 +268,18 @@ def test_without_the_extra_it_says_how_to_get_it(monkeypatch) -> None:
 @pytest.fixture
 def worker_of_a_lease(monkeypatch):
     """A worker that is only cut off, and a clock; both are the test's."""
-    made = SimpleNamespace(now=100.0, ended=False, looked=anyio.Event())
+    looked = anyio.Event()
+
+    async def until_looked_at():
+        with anyio.fail_after(PATIENCE):
+            await looked.wait()
+
+    made = SimpleNamespace(now=100.0, ended=False, until_looked_at=until_looked_at)
 
     async def refuses(address):
         assert address == "w1"
         await anyio.lowlevel.checkpoint()
-        made.looked.set()
+        looked.set()
         return made.ended
 
     monkeypatch.setattr(lease, "LOOK", 0.0)
@@ -302,7 +308,7 @@ def cut_off(side):
 @pytest.mark.parametrize("end", ["its lease is up", "its port is closed"])
 async def test_a_call_is_lost_when_it_has_certainly_ended_and_not_before(side, worker_of_a_lease, end):
     cut_off(side)
-    await worker_of_a_lease.looked.wait()
+    await worker_of_a_lease.until_looked_at()
     side.ask(CLIENT, KEY, Signal.KILL)  # who asks meanwhile is told the same, and nothing else
     for _ in range(10):
         await anyio.lowlevel.checkpoint()
@@ -325,7 +331,7 @@ async def test_a_call_that_dask_has_moved_is_lost_no_sooner(side, worker_of_a_le
     side.dask.tasks[KEY].processing_on.address = "w1"  # without a transition
     del side.dask.workers["w1"]
     side.transition(KEY, "processing", "released")
-    await worker_of_a_lease.looked.wait()
+    await worker_of_a_lease.until_looked_at()
     assert not side.dask.told
     worker_of_a_lease.ended = True
     await told(side, (KEY, Signal.LOST))
@@ -359,7 +365,7 @@ async def test_an_engine_is_greeted_when_nothing_executes_of_those_that_have_gon
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(greet)
-        await worker_of_a_lease.looked.wait()
+        await worker_of_a_lease.until_looked_at()
         assert not greeted
         side.say("w2", [(CLIENT, int(Signal.LEFT), b"")])
         for _ in range(10):

@@ -125,4 +125,4 @@ async def test_its_nodes_end_with_the_server(outside):
         await server.run(job(Echo), timeout=PATIENCE)
         processes = [node.process for node in nodes.nodes]
     for process in processes:
-        assert await anyio.to_thread.run_sync(process.wait) is not None
+        assert await anyio.to_thread.run_sync(process.wait, PATIENCE) is not None

@@ -4,6 +4,7 @@ import math
 
 import anyio
 import pytest
+from patience import PATIENCE
 from recoveryworld import WORLD, Life, World
 
 from scattersphere import JobDefinition, RunState, TaskDefinition
@@ -79,13 +80,13 @@ def etl(tmp_path):
 
 
 async def until(condition):
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE):
         while not condition():  # noqa: ASYNC110 - what a loader's thread brings about
             await anyio.sleep(0.005)
 
 
 async def ended(run):
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE):
         await run.wait()
     return run
 

@@ -4,6 +4,7 @@ import logging
 
 import anyio
 import pytest
+from patience import PATIENCE
 from recoveryworld import WORLD, Life, World
 
 from scattersphere import JobDefinition, RunnableTask, TaskDefinition
@@ -80,7 +81,7 @@ async def test_each_life_adds_its_lines_and_takes_none_away(world):
         run.resume()
         await settle()
     world.gate("life 3").set()
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE):
         await run.wait()
     assert said(run.logs(tail=1)) == ["life 3, line 0"]
     assert said(run.logs("talk", tail=2)) == ["life 2, line 0", "life 3, line 0"]
@@ -108,7 +109,7 @@ async def test_who_follows_gets_the_lines_of_earlier_lives_first_and_events_coun
             tasks.start_soon(follow)
             await settle()
             world.gate("life 2").set()
-            with anyio.fail_after(60):
+            with anyio.fail_after(PATIENCE):
                 await run.wait()
         assert said(lines) == ["life 1, line 0", "life 2, line 0"]
         events = [event async for event in run.events()]
@@ -144,7 +145,7 @@ async def test_who_follows_the_log_of_a_run_that_is_suspended_comes_to_an_end(wo
 
             tasks.start_soon(follow)
             await settle()
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE):
             while not lines:
                 await anyio.lowlevel.checkpoint()
     assert said(lines) == ["life 1, line 0"]

@@ -2,6 +2,7 @@
 
 import anyio
 import pytest
+from patience import PATIENCE
 from recoveryworld import WORLD, Life, Note, World
 
 from scattersphere import (
@@ -115,7 +116,7 @@ async def test_a_crash_takes_what_was_not_committed_and_nothing_else(world):
     world.gate("b").set()
     async with Life(after) as life:
         run = life.server.runs[run.id]
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE):
             await run.wait()
         assert run.state is RunState.SUCCEEDED
         assert dict(run.results) == {"a": [1], "b": "x", "c": None}
@@ -581,7 +582,7 @@ async def test_children_of_what_a_failing_run_does_not_begin_again_are_cancelled
     async with Life(await life.crash(), jobs=jobs) as life:
         child = life.server.runs[run.id + 1]
         run = life.server.runs[run.id]
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE):
             assert (await child.wait()).state is RunState.CANCELLED
         assert "could not go on" in child.reason
         await run.wait()
@@ -662,7 +663,7 @@ async def test_who_hurries_a_close_kills_what_executes_and_its_run_goes_on_all_t
             tasks.start_soon(life.server.aclose)
             await settle()
             life.server.hurry()
-            with anyio.fail_after(60):
+            with anyio.fail_after(PATIENCE):
                 await life.server.aclose()
     async with Life(journal.again(), classes=[Stubborn]) as life:
         await settle()
@@ -807,7 +808,7 @@ async def test_drain_waits_for_no_run_that_is_paused_or_has_no_code(world):
         assert {str(lost.state), str(other.state)} == {"paused"}
     async with Life(life.journal.again(), classes=()) as life:
         assert all(run.waits_for.startswith("its code") for run in life.server.runs.values())
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE):
             await life.server.drain()
 
 
@@ -818,7 +819,7 @@ async def test_a_run_that_is_cancelled_before_its_code_is_there_is_recovered_fir
     async with Life(await life.crash(), classes=()) as life:
         run = life.server.runs[1]
         run.cancel()
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE):
             await run.wait()
         kinds = [str(event.kind) async for event in run.events()]
         assert (kinds[0], kinds[-1]) == ("run-recovered", "run-ended")

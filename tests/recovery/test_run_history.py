@@ -5,6 +5,7 @@ import math
 
 import anyio
 import pytest
+from patience import PATIENCE
 from recoveryworld import WORLD, Life, Note, World
 
 from scattersphere import (
@@ -48,7 +49,7 @@ async def settle():
 
 async def ended(life, name="etl"):
     run = await life.server.start(name)
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE):
         await run.wait()
     return run
 
@@ -123,7 +124,7 @@ async def test_lists_have_runs_of_memory_and_of_the_journal_newest_first(world):
             "ended_at": "", "parent": None, "key": None, "recovered": 0, "is_in_memory": False,
         }  # fmt: skip
         world.gate("g").set()
-        await long.wait()
+        await long.wait(PATIENCE)
 
 
 async def test_without_a_journal_history_is_what_memory_has(world):
@@ -156,7 +157,7 @@ async def test_a_run_of_an_earlier_life_is_run_again_from_what_failed(world):
     async with Life(await life.crash(), jobs=jobs) as life:
         assert first.id not in life.server.runs
         again = await life.server.rerun(first.id)
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE):
             await again.wait()
         assert again.state is RunState.SUCCEEDED
         assert (again.parent, again.results["a"]) == (first.id, [1])

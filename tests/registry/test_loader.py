@@ -46,7 +46,7 @@ class Gate:
         self.open.wait(PATIENCE)
 
     async def until_reached(self):
-        await anyio.to_thread.run_sync(self.reached.wait, 30)
+        assert await anyio.to_thread.run_sync(self.reached.wait, PATIENCE)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def gate(monkeypatch):
 
 async def stuck_threads_end(registry):
     for thread in list(registry._versions._loader._given_up):
-        await anyio.to_thread.run_sync(thread.join, 30)
+        await anyio.to_thread.run_sync(thread.join, PATIENCE)
     assert registry.stuck == ()
 
 
@@ -227,7 +227,7 @@ async def test_loading_does_not_deadlock_with_imports_of_the_host_and_of_running
         with anyio.fail_after(PATIENCE):
             await registry.reload("etl")
             for thread in threads:
-                await anyio.to_thread.run_sync(thread.join)
+                await anyio.to_thread.run_sync(thread.join, PATIENCE)
         assert task().run(None) == [number - 1] * 20
         registry.unpin(number)
 
@@ -326,7 +326,7 @@ async def test_the_loaders_thread_collects_and_warns_of_what_is_left(tmp_path, c
     await registry.register(tmp_path / "a.py")
     held = registry.find("a.Job").cls
     await registry.deregister("a")
-    await anyio.to_thread.run_sync(collected.wait, 30)
+    assert await anyio.to_thread.run_sync(collected.wait, PATIENCE)
     assert "was released but is still in memory" in caplog.text
     assert held is not None
     await registry.aclose()
@@ -393,7 +393,7 @@ async def test_a_load_that_reads_is_not_cut_short_by_closing_which_waits_for_it(
                 await loader.call("a", work, discard=lambda: steps.append("undone"), stuck=stuck)
 
         group.start_soon(load)
-        await anyio.to_thread.run_sync(reading.wait, 30)
+        assert await anyio.to_thread.run_sync(reading.wait, PATIENCE)
         group.start_soon(loader.aclose)
         await anyio.wait_all_tasks_blocked()
         go_on.set()
@@ -457,7 +457,7 @@ async def test_a_load_that_was_reading_when_it_was_given_up_by_closing_and_catch
                 await loader.call("a", work, discard=undone.set, stuck=lambda *_: AssertionError("stuck"))
 
         group.start_soon(load)
-        await anyio.to_thread.run_sync(reading.wait, PATIENCE)
+        assert await anyio.to_thread.run_sync(reading.wait, PATIENCE)
         group.start_soon(loader.aclose)
         await anyio.wait_all_tasks_blocked()
         go_on.set()

@@ -157,7 +157,7 @@ async def test_a_hook_that_does_not_return_is_given_up_and_named(
     await registry.register(tmp_path / "b.py")  # others go on
     diary.gate.set()
     for thread in list(registry._versions._loader._given_up):
-        await anyio.to_thread.run_sync(thread.join, 30)
+        await anyio.to_thread.run_sync(thread.join, PATIENCE)
     assert registry.stuck == ()
 
 

@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote
 import anyio
 import httpx
 import pytest
+from patience import PATIENCE
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -129,7 +130,7 @@ async def test_no_text_of_a_user_a_task_a_file_or_an_address_becomes_part_of_a_p
             assert answer.status_code == 422
             is_clean(answer.text, scripts=1)
         assert (await client.post("/runs/2/cancel", data={"csrf": token, "reason": EVIL})).status_code == 303
-        await live.wait()
+        await live.wait(PATIENCE)
         is_clean((await client.get("/runs/2")).text, scripts=1)
         is_clean((await client.get("/runs?q=script")).text, scripts=1)
         for number in (1, 2):  # what a live page puts into itself

@@ -6,6 +6,7 @@ import time
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere import EventKind, JobDefinition, RunnableTask, Server, TaskState
 
@@ -132,7 +133,7 @@ class Talks(RunnableTask):
             logged.set()
 
         threading.Thread(target=talk).start()
-        await anyio.to_thread.run_sync(logged.wait)
+        assert await anyio.to_thread.run_sync(logged.wait, PATIENCE)
 
 
 class Nothing(RunnableTask):
