@@ -297,7 +297,15 @@ _scan: Any = vars(json.JSONDecoder(parse_float=_finite, parse_constant=_constant
 # Python's own half of the scanner: it asks `scan` for each value of a list or an object.
 _read_object: Any = vars(json.decoder)["JSONObject"]
 _read_array: Any = vars(json.decoder)["JSONArray"]
-_blanks: Any = vars(json.decoder)["WHITESPACE"].match
+_whitespace: Any = vars(json.decoder)["WHITESPACE"].match
+
+
+def _blanks(text: str, at: int) -> Any:
+    """Match blanks, of megabytes of them the last piece: `end()` is all that anybody asks for."""
+    while (found := _whitespace(text, at, at + STEP)).end() == at + STEP:
+        at += STEP
+        give_way()
+    return found
 
 
 def _decode_in_steps(text: str) -> Any:
@@ -312,9 +320,9 @@ def _decode_in_steps(text: str) -> Any:
         give_way()
         first = text[at : at + 1]
         if first == "{":
-            return _read_object((text, at + 1), True, scan, None, None, memo)
+            return _read_object((text, at + 1), True, scan, None, None, memo, _blanks)
         if first == "[":
-            return _read_array((text, at + 1), scan)
+            return _read_array((text, at + 1), scan, _blanks)
         return _scan(text, at)
 
     try:

@@ -25,6 +25,7 @@ from scattersphere.commands.errors import RequestError
 from scattersphere.commands.table import COMMANDS, CommandSpec, find_command, unknown_command
 
 _MEMBERS = frozenset({"cmd", "args", "id"})
+_MARGIN = re.compile(r"[ \t]*")
 _VERB = re.compile(r"[ \t]*([a-z][a-z0-9_-]{0,31})(?:[ \t]+|$)", re.ASCII)
 ALIASES = {"exit": "quit", "bye": "quit", "logout": "quit"}
 """What people type in other programs; `?` is `help`."""
@@ -76,12 +77,13 @@ def read_request(text: str, *, depth: int, limit: float = math.inf, partial: boo
 
     `limit` bounds the characters of a JSON request without its definition: nothing larger is parsed.
     """
-    start = text.lstrip(" \t")
-    if start.startswith("{"):
+    at = _over(_MARGIN, text, 0)
+    first = text[at : at + 1]
+    if first == "{":
         return _from_json(text, depth, limit, partial=partial)
-    if start.startswith("?"):
-        return _from_words(f"help {start[1:]}", depth, limit)
-    if "a" <= start[:1] <= "z":
+    if first == "?":
+        return _from_words(f"help {text[at + 1 :]}", depth, limit)
+    if "a" <= first <= "z":
         return _from_words(text, depth, limit)
     error = RequestError("bad-request", "a request begins with { or a lower-case letter; type: help")
     raise NamedRequestError(error, None)
@@ -112,7 +114,7 @@ def check_size(characters: int, limit: float) -> None:
 def _from_json(text: str, depth: int, limit: float, *, partial: bool) -> Request:
     id_: str | int | None = None
     try:
-        definition = _find_definition(text) if _HINTS.search(text) or len(text) > limit else None
+        definition = _find_definition(text) if len(text) > min(limit, STEP) or _HINTS.search(text) else None
         # A definition is read once, by whoever carries the command out: here it is left out.
         rest = text if definition is None else _without(text, definition)
         if len(rest) > limit:
@@ -429,8 +431,14 @@ def _check_surrogates(value: Any) -> None:
 
 
 _MARK = re.compile(r'["{}\[\]]')
-_SCALAR = re.compile(r"[^\s,}\]]+")
+_SCALAR = re.compile(r"[^\s,}\]]*")
+_ESCAPE = 6
+"""Characters of the longest escape."""
+_INSIDE = re.compile(r'(?:[^"\\\x00-\x1f]+|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+')
+"""What the stdlib takes inside a string, up to the quote that ends it."""
 _scan_string: Callable[[str, int], tuple[str, int]] = vars(json.decoder)["scanstring"]
+
+# One call of these over megabytes would hold up every loop of the process: they look at a text piece by piece.
 
 
 def _find_member(text: str, start: int, name: str) -> int:
@@ -438,30 +446,34 @@ def _find_member(text: str, start: int, name: str) -> int:
 
     What is valid JSON is judged by whoever reads them. Raises `ValueError` where there is no such member.
     """
-    at = _skip(text, start)
-    at = _skip(text, at + 1) if text[at : at + 1] == "{" else len(text)
+    at = _over(_SPACE, text, start)
+    at = _over(_SPACE, text, at + 1) if text[at : at + 1] == "{" else len(text)
     while text[at : at + 1] == '"':
-        found, at = _scan_string(text, at + 1)
-        at = _skip(text, _skip(text, at) + 1)
-        if found == name:
+        begin, at = at + 1, _end_of_string(text, at + 1)
+        found = at - begin <= _ESCAPE * len(name) + 1 and _scan_string(text, begin)[0] == name
+        at = _over(_SPACE, text, _over(_SPACE, text, at) + 1)
+        if found:
             return at
-        at = _skip(text, _end_of(text, at))
+        at = _over(_SPACE, text, _end_of(text, at))
         if text[at : at + 1] == ",":
-            at = _skip(text, at + 1)
+            at = _over(_SPACE, text, at + 1)
     raise ValueError(f"there is no {name}")
 
 
 def _end_of(text: str, at: int) -> int:
-    """Return where the value that begins at `at` ends, in many short steps: megabytes hold up no other thread."""
+    """Return where the value that begins at `at` ends. Raises `ValueError` where it does not."""
     if text[at : at + 1] not in {"{", "[", '"'}:
-        scalar = _SCALAR.match(text, at)
-        return at if scalar is None else scalar.end()
+        return _over(_SCALAR, text, at)
     level = 0
-    while (mark := _MARK.search(text, at)) is not None:
+    while at < len(text):
         give_way()
+        mark = _MARK.search(text, at, at + STEP)
+        if mark is None:
+            at += STEP
+            continue
         at = mark.end()
         if (letter := mark[0]) == '"':
-            _, at = _scan_string(text, at)
+            at = _end_of_string(text, at)
         else:
             level += 1 if letter in "{[" else -1
         if level <= 0:
@@ -469,6 +481,21 @@ def _end_of(text: str, at: int) -> int:
     raise ValueError("it does not end")
 
 
-def _skip(text: str, at: int) -> int:
-    space = _SPACE.match(text, at)
-    return at if space is None else space.end()
+def _end_of_string(text: str, at: int) -> int:
+    """Return where the string ends whose quote stands before `at`. Raises `ValueError` where the stdlib does."""
+    while (inside := _INSIDE.match(text, at, at + STEP + _ESCAPE)) is not None and inside.end() > at:
+        at = inside.end()
+        if text.startswith('"', at):
+            break
+        give_way()
+    if not text.startswith('"', at):
+        raise ValueError("it is no string")
+    return at + 1
+
+
+def _over(pattern: re.Pattern[str], text: str, at: int) -> int:
+    """Return where a run of characters ends that begins at `at`."""
+    while (run := pattern.match(text, at, at + STEP)) is not None and run.end() == at + STEP:
+        at += STEP
+        give_way()
+    return at if run is None else run.end()

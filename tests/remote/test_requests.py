@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scattersphere import _json
+from scattersphere._turns import WAY
 from scattersphere.commands.arguments import Definition
 from scattersphere.commands.errors import RequestError
 from scattersphere.commands.table import COMMANDS
@@ -200,6 +202,107 @@ def test_a_definition_is_found_wherever_it_stands_and_read_by_nobody_else(
     found = _find_definition(text)
     assert json.loads(found.text) == definition
     assert text[found.column - 1 :].startswith(found.text)
+
+
+def as_asked(text):
+    """What a line asks, or None where it is refused."""
+    try:
+        request = read_request(text, depth=32)
+        return request.command.name, request.id, request.arguments()
+    except RequestError:
+        return None
+
+
+PIECE = 8
+TOKENS = st.sampled_from(
+    [
+        '"args"',
+        '"defin\\u0069tion"',
+        '"definition"',
+        '"a\\"b"',
+        '"\\ud83d\\ude00"',
+        '"\\x"',
+        '"\x01"',
+        '"',
+        "\\",
+        *"{}[]:,01",
+        " " * 20,
+        '"' + "\\n" * 20 + '"',
+        '"' + "\\u00e9" * 9 + '"',
+        "1" * 20,
+        "é" * 9,
+        "null",
+        "\t",
+        "\x0b",
+        "\u00a0",
+    ]
+)
+
+
+@given(
+    st.lists(TOKENS, max_size=12).map("".join), st.sampled_from(["", "}", "}}", ',"x":1}}']), st.booleans()
+)
+def test_what_is_read_piece_by_piece_is_read_as_it_is_in_one(text, end, inside):
+    line = '{"cmd":"define","args":{"definition":' * inside + text + end
+    whole = as_asked(line)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(requests, "STEP", PIECE)
+        patched.setattr(_json, "STEP", PIECE)
+        assert as_asked(line) == whole
+
+
+@given(st.lists(TOKENS, max_size=12).map("".join))
+def test_a_string_ends_where_the_stdlib_says(text):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(requests, "STEP", PIECE)
+        try:
+            end = requests._scan_string(text, 0)[1]
+        except ValueError:
+            with pytest.raises(ValueError, match="no string"):
+                requests._end_of_string(text, 0)
+        else:
+            assert requests._end_of_string(text, 0) == end
+
+
+PIECES = 40
+MUCH = requests.STEP * PIECES
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"id":"' + "x" * MUCH + '"}',
+        '{"id":"' + "\\n" * (MUCH // 2) + '"}',
+        '{"' + "x" * MUCH + '":1,"id":1}',
+        '{"id":' + "1" * MUCH + "}",
+        '{"id":1' + " " * MUCH + "}",
+        " " * MUCH + '{"id":1}',
+        '{"cmd":"define","args":{"definition":{"a":' + " " * MUCH + "1}}}",
+        '{"cmd":"define","args":{"definition":{"a":"' + "\\u00e9" * (MUCH // 6) + '"}}}',
+        '{"cmd":"define","args":{"definition":{"a":' + "1" * MUCH + "}}}",
+    ],
+    ids=[
+        "text",
+        "escapes",
+        "name",
+        "digits",
+        "blanks",
+        "margin",
+        "blanks inside",
+        "text inside",
+        "digits inside",
+    ],
+)
+def test_no_part_of_a_long_line_is_looked_at_in_one_go(line):
+    """One call over ten megabytes holds the interpreter's lock, and so every loop of the process."""
+    turns = []
+    token = WAY.set(lambda: turns.append(1))
+    try:
+        with suppress(RequestError):
+            read_request(line, depth=32, limit=1 << 16).arguments()
+    finally:
+        WAY.reset(token)
+    assert len(turns) >= PIECES - 1
 
 
 def test_brackets_inside_strings_are_no_depth():
