@@ -117,6 +117,8 @@ def run(
     Parameters of the run are written as KEY=TEXT or KEY:=JSON, with or without -p. With --at or --state FILE is the
     name of a job of that server, which runs it. The first Ctrl-C cancels the run, the second kills it.
     """
+    for name in words.keys() & params.keys():
+        raise click.UsageError(f"{name} is given twice, with -p and without")
     params = {**words, **params}
     if where["address"] is not None or where["state_folder"] is not None:
         from scattersphere.cli.remote_run import run_at  # noqa: PLC0415 - see above

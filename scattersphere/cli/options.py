@@ -38,14 +38,16 @@ def _parameter(context: click.Context, option: click.Parameter, given: tuple[str
         key, equals, value = item.partition("=")
         if not equals or not key.rstrip(":"):
             raise click.BadParameter(f"{item!r}: write key=text, or key:=json for anything else")
-        if key.endswith(":"):
-            key = key[:-1]
+        name = key.removesuffix(":")
+        if name in params:
+            raise click.BadParameter(f"{item!r}: {name} is given twice")
+        if key != name:
             try:
-                params[key] = json.loads(value)
+                params[name] = json.loads(value)
             except (ValueError, RecursionError) as exc:
                 raise click.BadParameter(f"{item!r}: {value!r} is no JSON ({exc})") from None
         else:
-            params[key] = value
+            params[name] = value
     return params
 
 

@@ -84,7 +84,7 @@ def test_a_run_that_succeeds_shows_its_result_and_ends_with_0(folder: Path) -> N
     assert "1 succeeded" in done.stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize("words", [("-p", "n:=42"), ("n:=42",), ("n:=1", "-p", "n:=42")])
+@pytest.mark.parametrize("words", [("-p", "n:=42"), ("n:=42",)])
 def test_a_parameter_in_json_replaces_the_default(folder: Path, words: tuple[str, ...]) -> None:
     assert "one:\n  42\n" in call("run", echo(folder), *words).stdout
 
@@ -102,6 +102,17 @@ def test_a_wrong_parameter_is_a_wrong_command_line_2(folder: Path, option: str, 
     done = call("run", echo(folder), "-p", option)
     assert (done.returncode, done.stdout) == (2, "")
     assert complaint in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("n:=1", "-p", "n:=42"), ("n:=1", "n=42"), ("-p", "n=1", "-p", "n:=1"), ("n:=1", "-p", "n:=1")]
+)
+def test_a_parameter_that_is_given_twice_is_a_wrong_command_line_2(
+    folder: Path, words: tuple[str, ...]
+) -> None:
+    done = call("run", echo(folder), *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "n is given twice" in done.stderr
 
 
 def test_a_run_that_fails_ends_with_1_and_shows_the_traceback_of_the_task_alone(folder: Path) -> None:
