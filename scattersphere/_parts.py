@@ -143,7 +143,7 @@ class ServerParts:
 
     def _make_registry(self) -> TaskRegistry:
         options = self.options
-        return TaskRegistry(
+        registry = TaskRegistry(
             shared=options.shared,
             limits=options.bundle_limits,
             roots=options.bundle_roots,
@@ -151,6 +151,11 @@ class ServerParts:
             on_event=self._bundle_event,
             snapshot_folder=options.snapshot_folder,
         )
+        if options.journal is not None and options.results != "pickle":
+            from scattersphere.journal.annotations import why_not_kept  # noqa: PLC0415 - sqlite3 is loaded with it
+
+            registry.judge_results(why_not_kept)
+        return registry
 
     def _make_executor(self) -> JobExecutor:
         options, registry = self.options, self.registry
@@ -206,7 +211,6 @@ class ServerParts:
         """Take the journal; raises `JournalBusyError` where another Server holds it, `JournalError`."""
         journal = self.options.journal
         from scattersphere.journal import SqliteJournal  # noqa: PLC0415 - sqlite3 is loaded where there is a journal
-        from scattersphere.journal.annotations import why_not_kept  # noqa: PLC0415 - as above
         from scattersphere.journal.values import ValueCodec  # noqa: PLC0415 - as above
 
         if isinstance(journal, str | os.PathLike):
@@ -223,8 +227,6 @@ class ServerParts:
             on_mended=self._journal_mended,
             on_crashed=self._crashed_by_restart,
         )
-        if self.options.results != "pickle":
-            self.jobs.why_not_kept = why_not_kept
         await self.durable.open()
         self.feed.life = self.executor.life
         self.history._open(self.durable.stored)  # noqa: SLF001 - nobody else may

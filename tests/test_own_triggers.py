@@ -177,18 +177,23 @@ async def test_what_is_no_trigger_is_refused_with_words() -> None:
 class Fragile(Tide):
     """Fails from its first time on."""
 
+    kind: type[BaseException] = attrs.field(kw_only=True)
+
     def next(self, after: dt.datetime) -> dt.datetime | None:
         if after >= self.high:
-            raise LookupError("the moon is gone")
+            raise self.kind("the moon is gone")
         return super().next(after)
 
 
 @both_loops
-def test_one_that_fails_later_stops_nothing_else(backend: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("kind", [LookupError, SystemExit, GeneratorExit])
+def test_one_that_fails_later_stops_nothing_else(
+    backend: str, kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
     async def main() -> None:
         async with Rehearsal() as rehearsal:
             await opened(rehearsal)
-            rehearsal.server.schedule("harbour", "fragile", trigger=Fragile())
+            rehearsal.server.schedule("harbour", "fragile", trigger=Fragile(kind=kind))
             rehearsal.server.schedule("harbour", "hourly", every=3600)
             await anyio.sleep(5.5 * 3600)
             assert rehearsal.server.schedules["harbour", "hourly"].state.fired == 5

@@ -22,6 +22,7 @@ from scattersphere._text import did_you_mean
 from scattersphere.commands.access import Principal, Role
 from scattersphere.commands.audit import Audit
 from scattersphere.commands.errors import ListenError, RequestError
+from scattersphere.commands.exits import CONTAINED
 from scattersphere.commands.limits import AuthBackoff, Limits
 from scattersphere.commands.paths import bundle_name, name_in_roots, no_such_file
 from scattersphere.commands.tokens import TokenFile
@@ -359,10 +360,12 @@ class Context:
     async def carry_out(self, row: CommandSpec, arguments: Mapping[str, Any]) -> Reply:
         """Call the handler of a command; what it has changed is durable when the reply is there.
 
-        Raises what the handler does, `JournalError` where the journal commits nothing.
+        Raises what the handler does (`CodeExitError` for what would end the program), `JournalError` where the
+        journal commits nothing.
         """
-        with self.gateway.telling(self.principal):
-            reply: Reply = await row.handler(self, **arguments)
-        if row.changes:
-            await self.gateway.server.committed()
-        return reply
+        with CONTAINED:
+            with self.gateway.telling(self.principal):
+                reply: Reply = await row.handler(self, **arguments)
+            if row.changes:
+                await self.gateway.server.committed()
+            return reply

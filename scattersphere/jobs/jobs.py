@@ -82,9 +82,6 @@ class Jobs(LiveMapping[str, JobDefinition]):
     stand_in: StandIn | None = None
     """Where tests put their fakes: it may answer differently each time, so no plan is kept while it is there."""
 
-    why_not_kept: Callable[[type], str | None] | None = None
-    """Says why the journal cannot keep the results of a task class, where there is a journal."""
-
     on_change: Callable[[str, JobDefinition | None], None] | None = None
     """Told of each definition that is taken up, replaced, or (None) forgotten, whoever asked for it."""
 
@@ -388,8 +385,8 @@ class Jobs(LiveMapping[str, JobDefinition]):
         self, find: Find, definition: JobDefinition, told: list[RawProblem], *, warn: bool
     ) -> list[RawProblem]:
         found = self._pool_problems(definition) + code_problems(definition, find, self._backends)
-        if warn and self.why_not_kept is not None:
-            found += _unkept(definition, find, self.why_not_kept)
+        if warn:
+            found += _unkept(definition, find)
         return untold(found, told)
 
     def plan(self, definition: JobDefinition) -> Plan:
@@ -507,7 +504,7 @@ def definition_of(given: object) -> JobDefinition:
     return given
 
 
-def _unkept(definition: JobDefinition, find: Find, why: Callable[[type], str | None]) -> list[RawProblem]:
+def _unkept(definition: JobDefinition, find: Find) -> list[RawProblem]:
     """Return warnings of results that no journal keeps: one for each task class, at the first task that has it."""
     if definition.durability is Durability.NONE:
         return []
@@ -518,10 +515,10 @@ def _unkept(definition: JobDefinition, find: Find, why: Callable[[type], str | N
             continue
         looked_at.add((task.task, task.bundle))
         try:
-            cls = find(task.task, task.bundle).cls
+            reason = find(task.task, task.bundle).unkept
         except ScattersphereError:  # which is said already
             continue
-        if (reason := why(cls)) is not None:
+        if reason is not None:
             words = (
                 f"the journal cannot keep its results ({reason}): after a restart they are made again where something "
                 'still reads them; return what has an exact form, or open the Server with results="pickle"'

@@ -37,7 +37,8 @@ _BASES: Final = frozenset({object, pathlib.Path, pathlib.PurePath})
 def why_not_kept(cls: type) -> str | None:
     """Return why the results of a task class cannot be kept, as far as the annotation of its `run` tells; else None.
 
-    It evaluates annotations: code of the user's.
+    It evaluates annotations, and asks classes and metaclasses of the user's, which may raise anything: who calls it
+    expects that.
     """
     function = vars(cls).get("func") or getattr(cls, "run", None)  # `func`: what `@task` was given
     function = getattr(function, "__func__", function)

@@ -30,6 +30,9 @@ class TaskParameter:
     structure: Callable[[Any], Any] = attrs.field(eq=False, repr=False)
 
 
+WhyNotKept = Callable[[type], str | None]
+"""Says why no journal keeps the results of a task class; None: it does, or that cannot be told."""
+
 LOOP = "loop"
 """The name of the event loop itself among the places where tasks run."""
 
@@ -46,6 +49,8 @@ class TaskClass:
     is_async: bool
     hooks: frozenset[str]
     digest: str
+    unkept: str | None = None
+    """Why a journal cannot keep its results, where there is one and the annotation of `run` tells."""
     version: Any = attrs.field(default=None, repr=False)
     """The `BundleVersion` it comes from; None for a class of the host."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +13,14 @@ from scattersphere._declarations import check_declared
 from scattersphere.definitions.annotations import Structurer, make_structurer
 from scattersphere.errors import BundleLoadError, BundleRefusedError, ConflictError, TaskDeclarationError
 from scattersphere.model.taskclass import TaskClass
+from scattersphere.registry.loader import LoadAbandonedError
 from scattersphere.registry.records import BundleVersion
 from scattersphere.runnable import RunnableTask, is_async, overridden_hooks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from scattersphere.model.taskclass import TaskParameter
+    from scattersphere.model.taskclass import TaskParameter, WhyNotKept
 
 
 __all__ = ["Structurer", "describe", "make_structurer", "task_class"]
@@ -34,7 +36,14 @@ def describe(cls: type[RunnableTask], structurer: Structurer) -> Mapping[str, Ta
 
 
 def task_class(
-    cls: type[RunnableTask], *, path: str, bundle: str, digest: str, version: object, structurer: Structurer
+    cls: type[RunnableTask],
+    *,
+    path: str,
+    bundle: str,
+    digest: str,
+    version: object,
+    structurer: Structurer,
+    why_not_kept: WhyNotKept | None,
 ) -> TaskClass:
     """Return all that the engine needs to know of `cls`."""
     document = inspect.getdoc(cls) if cls.__doc__ else None
@@ -47,11 +56,25 @@ def task_class(
         is_async=is_async(cls),
         hooks=overridden_hooks(cls),
         digest=digest,
+        unkept=None if why_not_kept is None else _judged(cls, why_not_kept),
         version=version,
     )
 
 
-def host_version(name: str, classes: object, number: int) -> BundleVersion:
+def _judged(cls: type[RunnableTask], why_not_kept: WhyNotKept) -> str | None:
+    """Judge results once, where code is loaded: annotations are code of the author's, slow perhaps, or wrong."""
+    try:
+        return why_not_kept(cls)
+    except BaseException as error:
+        is_ours = threading.current_thread() is threading.main_thread()
+        if isinstance(error, LoadAbandonedError) or (isinstance(error, KeyboardInterrupt) and is_ours):
+            raise  # the load was given up; or somebody has pressed Ctrl-C
+        return None
+
+
+def host_version(
+    name: str, classes: object, number: int, why_not_kept: WhyNotKept | None = None
+) -> BundleVersion:
     """Return a version that offers `classes`, each under its qualified name.
 
     Raises TaskDeclarationError for what is no concrete task class, ConflictError for two of one name.
@@ -64,7 +87,13 @@ def host_version(name: str, classes: object, number: int) -> BundleVersion:
         if path in found and found[path].cls is not cls:
             raise ConflictError(f"bundle {name!r}: two classes are called {path!r}")
         found[path] = task_class(
-            cls, path=path, bundle=name, digest="", version=version, structurer=structurer
+            cls,
+            path=path,
+            bundle=name,
+            digest="",
+            version=version,
+            structurer=structurer,
+            why_not_kept=why_not_kept,
         )
     version.tasks = found
     return version

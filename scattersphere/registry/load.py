@@ -21,6 +21,7 @@ import attrs
 
 from scattersphere.definitions import loads_definition
 from scattersphere.errors import BundleError, BundleLoadError, BundleRefusedError, DefinitionError
+from scattersphere.model.taskclass import WhyNotKept
 from scattersphere.registry.classes import make_structurer, task_class
 from scattersphere.registry.failures import load_error, stack_of
 from scattersphere.registry.loader import undisturbed
@@ -162,6 +163,8 @@ class LoadSettings:
     """Folders out of which no link may lead."""
     exclude: tuple[str, ...]
     """Patterns of modules that are not searched for tasks."""
+    why_not_kept: WhyNotKept | None = None
+    """Judges the results of task classes, where there is a journal."""
 
 
 @attrs.frozen
@@ -373,6 +376,7 @@ class Load:
                     digest=version.digest,
                     version=version,
                     structurer=structurer,
+                    why_not_kept=self.settings.why_not_kept,
                 )
         if not found:
             raise BundleLoadError(

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from scattersphere.functions import TaskFunction
-    from scattersphere.model.taskclass import TaskClass
+    from scattersphere.model.taskclass import TaskClass, WhyNotKept
     from scattersphere.registry.modules.leaks import Leak
     from scattersphere.registry.modules.namespace import ModuleNamespace
     from scattersphere.runnable import RunnableTask
@@ -128,6 +128,13 @@ class TaskRegistry:
         folder = self._versions.store_folder
         return {STORE_VARIABLE: str(folder)} if folder else {}
 
+    def judge_results(self, why_not_kept: WhyNotKept) -> None:
+        """Have the results of each task class judged, once, where it is loaded; see `TaskClass.unkept`.
+
+        To be said before anything is loaded.
+        """
+        self._versions.why_not_kept = why_not_kept
+
     async def register(self, path: str | os.PathLike[str], *, name: str | None = None) -> Bundle:
         """Load the bundle at `path` and return it; its tasks can be found from then on.
 
@@ -180,7 +187,7 @@ class TaskRegistry:
         self._versions.refuse_if_closed()
         check_name(name)
         self._refuse_taken(name)
-        version = host_version(name, classes, self._versions.next_number(name))
+        version = host_version(name, classes, self._versions.next_number(name), self._versions.why_not_kept)
         bundle = self._make_bundle(name, None, BundleKind.HOST)
         self._bundles[name] = bundle
         self._publish(bundle, version)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from pathlib import Path
 
-    from scattersphere.model.taskclass import TaskClass
+    from scattersphere.model.taskclass import TaskClass, WhyNotKept
     from scattersphere.registry.modules.namespace import ModuleNamespace
     from scattersphere.registry.snapshots.scan import SourceLimits
 
@@ -116,6 +116,7 @@ class Versions:
         self._shared = shared
         self._exclude = exclude
         self._roots = roots
+        self.why_not_kept: WhyNotKept | None = None
         self._on_released = on_released
         self._numbers: dict[str, int] = {}
         self._garbage = GarbageSchedule(enabled=collect_garbage)
@@ -143,6 +144,7 @@ class Versions:
                 shared=self._shared,
                 exclude=self._exclude,
                 roots=self._roots,
+                why_not_kept=self.why_not_kept,
             )
         return self._settings_made
 

@@ -16,6 +16,7 @@ from anyio.streams.tls import TLSStream
 from scattersphere._owntask import whole
 from scattersphere.commands.access import Principal, Role
 from scattersphere.commands.errors import ListenError
+from scattersphere.commands.exits import CONTAINED
 from scattersphere.commands.gateway import PEER, Gateway, log
 from scattersphere.engine.loops import current_loop
 from scattersphere.remote import addresses
@@ -234,7 +235,8 @@ class Listening:
                 stream = await _stream_of(accepted)
             except GONE:
                 return  # it went before it was served: no news
-            await self._serve(stream, peer, tls=tls)
+            with CONTAINED:
+                await self._serve(stream, peer, tls=tls)
         except Exception as exc:  # noqa: BLE001 - one connection's defect is its own
             self.gateway.incident(exc)
         finally:

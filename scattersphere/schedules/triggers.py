@@ -17,7 +17,7 @@ from scattersphere.abc.ports import Trigger
 from scattersphere.schedules.cron import CronExpression
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 SECOND = dt.timedelta(seconds=1)
@@ -106,21 +106,21 @@ class CheckedTrigger:
 
     def next(self, after: dt.datetime) -> dt.datetime | None:
         """Return the first time after `after`. Raises `ValueError` where that is none."""
-        found = self._instant(f"next({after})", self.trigger.next(after))
+        found = self._instant(f"next({after})", _answer(self.trigger.next, after))
         if found is not None and found <= after:
             raise ValueError(f"{self.trigger!r}: next({after}) is {found}, which does not lie after it")
         return found
 
     def previous(self, before: dt.datetime) -> dt.datetime | None:
         """Return the last time before `before`. Raises `ValueError` where that is none."""
-        found = self._instant(f"previous({before})", self.trigger.previous(before))
+        found = self._instant(f"previous({before})", _answer(self.trigger.previous, before))
         if found is not None and found >= before:
             raise ValueError(f"{self.trigger!r}: previous({before}) is {found}, which does not lie before it")
         return found
 
     def words(self) -> str:
         """Say in words when it fires."""
-        return " ".join(str(self.trigger.words()).split())
+        return " ".join(str(_answer(self.trigger.words)).split())
 
     def _instant(self, question: str, found: object) -> dt.datetime | None:
         if found is None:
@@ -130,6 +130,14 @@ class CheckedTrigger:
                 f"{self.trigger!r}: {question} is {found!r}; it must be an aware datetime to the second, or None"
             )
         return found.astimezone(dt.UTC)
+
+
+def _answer(question: Callable[..., object], *asked: dt.datetime) -> object:
+    """Ask a trigger of the host's. What would end the program, raised in the clock of all schedules, is an error."""
+    try:
+        return question(*asked)
+    except (SystemExit, GeneratorExit) as exc:
+        raise RuntimeError(f"a trigger raised {type(exc).__name__}") from exc
 
 
 # ---- cron

@@ -24,6 +24,7 @@ from scattersphere import _json
 from scattersphere._threads import in_thread
 from scattersphere.commands.arguments import ArgumentKind, Definition, from_word
 from scattersphere.commands.errors import RequestError
+from scattersphere.commands.exits import CONTAINED
 from scattersphere.commands.handlers.events import run_kinds, server_kinds
 from scattersphere.commands.table import COMMANDS, CommandSpec
 from scattersphere.model.events import read_event_id
@@ -216,7 +217,8 @@ class Api:
             if request.method not in {"GET", "HEAD"}:
                 return not_allowed(["GET"])
             try:
-                answer: Response = await handler(request, self._calls.admit(request, follow))
+                with CONTAINED:
+                    answer: Response = await handler(request, self._calls.admit(request, follow))
             except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a document
                 return problem(self._calls.refused(request, "follow", request.path_params, error).document)
             return answer

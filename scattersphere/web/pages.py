@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from scattersphere.commands.arguments import Definition
 from scattersphere.commands.errors import wire_error
+from scattersphere.commands.exits import CONTAINED
 from scattersphere.commands.gateway import SourceAuthenticator
 from scattersphere.definitions import without_secrets
 from scattersphere.errors import BundleLoadError, ScattersphereError
@@ -147,8 +148,9 @@ class Pages:
                 )
             if request.method != "POST":  # a form counts as the command that it is
                 self._calls.spend(principal)
-            answer: Response = await handler(request, content.VisibleServer(self._gateway, principal))
-            return answer
+            with CONTAINED:
+                answer: Response = await handler(request, content.VisibleServer(self._gateway, principal))
+                return answer
 
         return handle
 

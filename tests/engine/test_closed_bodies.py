@@ -31,8 +31,9 @@ async def test_what_a_body_raises_when_it_is_closed_is_why_it_failed_and_is_told
     async with Server(watch=False) as server:
         server.register_tasks("app", [Sulks])
         run = await server.start_task("Sulks")
-        while not run.execution.live:
-            await anyio.lowlevel.checkpoint()
+        with anyio.fail_after(PATIENCE):
+            while not run.execution.live:
+                await anyio.lowlevel.checkpoint()
         with caplog.at_level(logging.ERROR, logger="scattersphere"):
             run.kill()
             await run.wait(PATIENCE)

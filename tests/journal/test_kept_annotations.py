@@ -15,7 +15,7 @@ import uuid
 import attrs
 import pytest
 
-from scattersphere import JobDefinition, RunnableTask, Server, TaskDefinition, task
+from scattersphere import BundleLoadError, JobDefinition, RunnableTask, Server, TaskDefinition, task
 from scattersphere.abc import RemoteValue
 from scattersphere.journal.annotations import why_not_kept
 from scattersphere.testing import MemoryJournal
@@ -152,3 +152,109 @@ async def test_nothing_is_said_where_nothing_is_to_be_kept():
     assert await warned(a_job()) == []
     assert await warned(a_job(), journal=MemoryJournal(), results="pickle") == []
     assert await warned(a_job(durability="none"), journal=MemoryJournal()) == []
+
+
+JUDGED = """
+from __future__ import annotations
+import sys, threading
+from typing import ClassVar
+from scattersphere import RunnableTask
+
+WHERE = []
+
+class Meta(type):
+    __hash__ = None
+    def __subclasscheck__(cls, other): raise ValueError("asked")
+    def __instancecheck__(cls, other): raise ValueError("asked")
+
+class Unlike(metaclass=Meta):
+    pass
+
+class Asked:
+    def __getattr__(self, name): raise RuntimeError(name)
+    def __eq__(self, other): raise RuntimeError("compared")
+    __hash__ = None
+
+def seen():
+    WHERE.append(threading.current_thread().name)
+    return complex
+
+def raised(error):
+    raise error
+
+def for_ever():
+    while True:
+        pass
+
+class T(RunnableTask):
+    where: ClassVar[list] = WHERE
+    async def run(self, context) -> ANNOTATION:
+        return 1
+"""
+ONE = JobDefinition(name="one", tasks={"a": TaskDefinition(task="judged.T")})
+
+
+def judged(folder, annotation):
+    (folder / "judged").mkdir(mode=0o755)
+    (folder / "judged" / "__init__.py").write_text(JUDGED.replace("ANNOTATION", annotation))
+    return folder / "judged"
+
+
+async def test_the_results_of_a_version_are_judged_once_where_it_is_loaded(tmp_path):
+    async with Server(watch=False, journal=MemoryJournal()) as server:
+        await server.register(judged(tmp_path, "seen()"))
+        for _ in range(2):
+            (asked,), (told,) = await server.avalidate(ONE.dumps()), server.validate(ONE)
+            assert asked.is_warning
+            assert told.is_warning
+        assert server.registry.find("judged.T").cls.where == ["scattersphere-loader"]
+
+
+async def test_no_annotation_is_looked_at_where_there_is_no_journal(tmp_path):
+    async with Server(watch=False) as server:
+        await server.register(judged(tmp_path, "seen()"))
+        assert await server.avalidate(ONE) == []
+        assert server.registry.find("judged.T").cls.where == []
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        "sys.exit(3)", "raised(KeyboardInterrupt)", "raised(GeneratorExit)", "raised(BaseException)", "Unlike",
+        "list[Unlike]", "Asked()",
+    ],
+)  # fmt: skip
+async def test_whatever_an_annotation_does_its_code_loads_and_validate_has_nothing_to_say(
+    tmp_path, annotation
+):
+    async with Server(watch=False, journal=MemoryJournal()) as server:
+        await server.register(judged(tmp_path, annotation))
+        assert await server.avalidate(ONE.dumps()) == []
+        assert (await server.run(server.define(ONE))).succeeded
+
+
+async def test_an_annotation_that_never_ends_ends_with_the_time_for_loading(tmp_path):
+    async with Server(watch=False, journal=MemoryJournal(), load_timeout=0.2) as server:
+        with pytest.raises(BundleLoadError, match="not ready after"):
+            await server.register(judged(tmp_path, "for_ever()"))
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), RuntimeError()], ids=repr)
+async def test_a_class_of_the_host_is_judged_once_when_it_is_registered(error):
+    asked = []
+
+    class Meta(type):
+        def __hash__(cls):
+            asked.append(cls)
+            raise error
+
+    class Odd(metaclass=Meta):
+        pass
+
+    async with Server(watch=False, journal=MemoryJournal()) as server:
+        server.register_tasks("app", [named := returning(Odd)])
+        before = len(asked)
+        of = TaskDefinition(task=named.__qualname__)
+        definition = JobDefinition(name="one", tasks={"a": of})
+        assert await server.avalidate(definition) == server.validate(definition) == []
+        assert len(asked) == before > 0

@@ -101,6 +101,19 @@ def test_every_command_with_an_address_is_a_route_and_each_code_has_a_status():
     assert all(400 <= status < 600 for status in STATUS.values())
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()], ids=repr)
+async def test_what_would_end_the_program_is_an_incident_of_one_request(monkeypatch, error):
+    async def raises(self, given):
+        raise error
+
+    monkeypatch.setattr(Server, "avalidate", raises)
+    async with Server() as server:
+        furnish(server)
+        api = client(server)
+        assert told(await api.post("/validate", content=JOB.dumps()))[:2] == (500, "internal")
+        assert (await api.get("/jobs")).status_code == 200
+
+
 async def test_a_job_is_defined_started_watched_and_forgotten():
     async with Server() as server:
         furnish(server)
