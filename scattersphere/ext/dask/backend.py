@@ -25,7 +25,7 @@ from scattersphere.abc import Outcome, OutcomeKind
 from scattersphere.engine.backends.workerlane import is_small
 from scattersphere.engine.loops import TrioLoop, current_loop
 from scattersphere.ext.dask import lease
-from scattersphere.ext.dask.handle import DaskHandle, died, lost
+from scattersphere.ext.dask.handle import DaskHandle, Grip, died, lost
 from scattersphere.ext.dask.messages import ASK, NEWS, Fence, Signal, Terms, client_of, key_of
 from scattersphere.ext.dask.scheduler import SchedulerSide
 from scattersphere.ext.dask.site import carry_out, packed
@@ -146,7 +146,7 @@ class DaskBackend:
             self._io.call_soon_threadsafe(self._stop.set)
             await anyio.to_thread.run_sync(self._thread.join, CLOSE_SECONDS)
 
-    def start(self, call: Call, done: Callable[[Outcome], None]) -> DaskHandle:
+    def start(self, call: Call, done: Callable[[Outcome], None]) -> Grip:
         """Hand `call` to Dask.
 
         Raises TypeError if no other process could find its class, RuntimeError if the backend is not open.
@@ -158,7 +158,7 @@ class DaskBackend:
         self._outbox.append(handle)
         if len(self._outbox) == 1:
             self._io.call_soon_threadsafe(self._submit)
-        return handle
+        return handle.grip
 
     # ---- the loop on which Dask lives
 

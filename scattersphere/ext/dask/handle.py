@@ -8,7 +8,6 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import attrs
 from distributed import KilledWorker
 
 from scattersphere.abc import Handle, Outcome, OutcomeKind
@@ -37,12 +36,55 @@ _KINDS = {
 }
 
 
-class DaskHandle(Handle):
-    """A call on a Dask cluster. What the Server calls is for its loop's thread, the rest for Dask's loop."""
+class Grip(Handle):
+    """What the Server has of a call: it reaches the call until that ends.
+
+    An attempt has this, and a call has the attempt. If that were a circle, an engine that waits, and so collects no
+    garbage, would hold all that a run has taken and come to, and the cluster could not let go of its values.
+    """
+
+    __slots__ = ("_handle",)
+
+    def __init__(self, handle: DaskHandle) -> None:
+        self._handle: DaskHandle | None = handle
+
+    def let_go(self) -> None:
+        """Reach nothing any more."""
+        self._handle = None
+
+    def cancel(self) -> None:
+        """Ask it to end; one that waits in Dask does not begin."""
+        if (handle := self._handle) is not None:
+            handle.cancel()
+
+    def kill(self) -> None:
+        """Kill its process, and what that has started."""
+        if (handle := self._handle) is not None:
+            handle.kill()
+
+    def pause(self) -> None:
+        """Hold it at its first step, or at its next checkpoint."""
+        if (handle := self._handle) is not None:
+            handle.pause()
+
+    def resume(self) -> None:
+        """Hold it no longer."""
+        if (handle := self._handle) is not None:
+            handle.resume()
+
+    def where(self) -> str:
+        """Ask the process which line it executes."""
+        handle = self._handle
+        return "" if handle is None else handle.where()
+
+
+class DaskHandle:
+    """A call on a Dask cluster. What `Grip` calls is for the thread of the Server's loop, the rest for Dask's loop."""
 
     def __init__(
         self, backend: DaskBackend, call: Call, done: Callable[[Outcome], None], message: CallMessage
     ) -> None:
+        self.grip: Grip = Grip(self)
         self.call: Call = call
         self.message: CallMessage = message._replace(file=str(message.number))
         self.number: int = message.number
@@ -194,12 +236,7 @@ class DaskHandle(Handle):
             return
         self.ended = True
         self._backend.forget(self)
-        if self.values:
-            # The attempt and its handle know each other, so they would hold what they took until somebody collects
-            # garbage: an engine that waits makes none for long, and the cluster could not let go of it.
-            self.values = []
-            self.call = attrs.evolve(self.call, arguments={})
-            self.channel = CallChannel(self.call)
+        self.grip.let_go()
         if self.future is not None:
             with suppress(Exception):  # without a scheduler there is nothing to release
                 self.future.release()
