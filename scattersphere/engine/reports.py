@@ -7,7 +7,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from scattersphere.engine.machine.codes import RUNNING
+from scattersphere.engine.machine.codes import CANCELLING, RUNNING
 from scattersphere.engine.progress import Gauge, ProgressHost
 from scattersphere.logs.runlog import RunLog
 from scattersphere.model.events import EventKind
@@ -82,18 +82,18 @@ class Reports:
         """Take a report of progress; may be called from any thread. Raises `TypeError`, `ValueError`."""
         latest, gauge = checked(done, total, message), attempt.gauge
         if gauge is None:
-            if not _executes(attempt):
-                return
             attempt.execution.talks = True
             made = Gauge(self._host, attempt.execution, partial(self._tell_progress, attempt))
             gauge = vars(attempt).setdefault("gauge", made)
         gauge.report(latest)
 
     def _tell_progress(self, attempt: Attempt, latest: Report, now: float) -> None:
-        execution = attempt.execution
-        if _executes(attempt):
-            execution.journal.add((EventKind.TASK_PROGRESS, attempt.unit, attempt.attempt, *latest), now)
+        execution, unit, record = attempt.execution, attempt.unit, attempt.execution.machine.record
+        if record.task_states[unit] in (RUNNING, CANCELLING) and record.attempts[unit] == attempt.attempt:
+            execution.journal.add((EventKind.TASK_PROGRESS, unit, attempt.attempt, *latest), now)
             execution.tell()
+        else:  # a thread of its body reports when it has ended, or while the next one executes
+            vars(attempt).pop("gauge", None)
 
     # ---- the loop is blocked
 
@@ -110,9 +110,3 @@ class Reports:
             execution.journal.add(extra, self._host.clock())
             execution.tell()
         self._host.observer.task_blocked(attempt, words)
-
-
-def _executes(attempt: Attempt) -> bool:
-    """Whether an attempt has not ended: a thread of its body may report when it has, or when the next one executes."""
-    record = attempt.execution.machine.record
-    return record.task_states[attempt.unit] == RUNNING and record.attempts[attempt.unit] == attempt.attempt

@@ -95,7 +95,14 @@ def test_validate_in_json_is_one_object_for_each_file(folder):
     good, bad, none = map(json.loads, done.stdout.splitlines())
     assert good == {"file": "good.json", "tasks": 2, "problems": []}
     assert bad["problems"] == [
-        {"path": "odd", "message": "unknown key", "line": 1, "column": 17, "suggestion": None}
+        {
+            "path": "odd",
+            "message": "unknown key",
+            "line": 1,
+            "column": 17,
+            "suggestion": None,
+            "is_warning": False,
+        }
     ]
     assert none["problems"][0]["message"] == "No such file or directory"
     assert call(folder, "validate", "good.json").returncode == 0
