@@ -33,6 +33,7 @@ from scattersphere.jobs.files import JobFiles
 from scattersphere.jobs.history import History
 from scattersphere.jobs.jobs import Jobs
 from scattersphere.jobs.runs import RequireOpen, RunFactory
+from scattersphere.jobs.secrets import Secrets
 from scattersphere.logs.spill import LogFolder
 from scattersphere.model.definition import JobDefinition
 from scattersphere.model.events import EventKind
@@ -128,7 +129,12 @@ class ServerParts:
             failed=self._job_failed,
         )
         self.factory: RunFactory = RunFactory(
-            self.jobs, self.registry, self.executor, options.history, server.require_open
+            self.jobs,
+            self.registry,
+            self.executor,
+            options.history,
+            server.require_open,
+            Secrets(options.secret_env, options.secrets),
         )
         self.executor.child_starter = self.factory.start_child
         self.history: History = History(self.factory.runs, server.check_loop)
@@ -139,6 +145,8 @@ class ServerParts:
             check=server.check_loop,
             missed=MissedPolicy.SKIP if options.journal is None else MissedPolicy.LAST,
         )
+        self.scheduler.ready = self.factory.read_early
+        self.factory.on_read = self.scheduler.driver.try_again
         self.jobs.on_change = server.job_changed
 
     def _make_registry(self) -> TaskRegistry:
@@ -222,6 +230,7 @@ class ServerParts:
             registry=self.registry,
             executor=self.executor,
             factory=self.factory,
+            secrets=self.factory.secrets,
             version=own_version(),
             on_failed=self._journal_failed,
             on_mended=self._journal_mended,

@@ -6,7 +6,7 @@ A new one is an attribute of `ServerOptions` and a line of `ServerKeywords`, whi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
@@ -65,6 +65,8 @@ class ServerKeywords(TypedDict, total=False):
     capture_print: bool
     capture_loggers: Iterable[str]
     around: Iterable[Around]
+    secret_env: Mapping[str, Iterable[str]] | None
+    secrets: Callable[[str, str], Any] | None
 
 
 # ---- what a value may be
@@ -127,6 +129,20 @@ def _backends(backends: Any, name: str) -> None:
             raise TypeError(f"{name}: {key!r} is no Backend but {describe(backend)}; it lacks {lacks}")
 
 
+def _patterns(value: Any, name: str) -> None:
+    check_mapping(value, name)
+    for job, variables in dict(value or {}).items():
+        check_text(job, f"{name}: the pattern of jobs")
+        _several(variables, f"{name}: what {job!r} may read")
+        for variable in variables:
+            check_text(variable, f"{name}: what {job!r} may read")
+
+
+def _function(value: object, name: str) -> None:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} is a function of job and name, or None, not {describe(value)}")
+
+
 def _path(value: Any) -> Path | None:
     return None if value is None else Path(value)
 
@@ -143,6 +159,10 @@ def _paths(values: Iterable[Any]) -> tuple[Path, ...]:
     return tuple(map(Path, values))
 
 
+def _tuples(value: Any) -> dict[str, tuple[str, ...]]:
+    return {key: tuple(each) for key, each in dict(value or {}).items()}
+
+
 def _dict(value: Any) -> dict[str, Any]:
     return dict(value or {})
 
@@ -157,6 +177,7 @@ _NOT_IN_FILES = {
     "watch_jobs": "is the option watch-jobs",
     "backends": "holds objects; a program of your own gives them",
     "around": "holds objects; a program of your own gives them",
+    "secrets": "is a function; a program of your own gives it",
 }
 """What the table of a file cannot say, and why."""
 _CLASSES: Mapping[str, Any] = {"watch": WatchDelays, "bundle_limits": SourceLimits}
@@ -301,6 +322,18 @@ class ServerOptions:
         "Factories of context managers that are entered around each attempt, in worker processes too.",
         check=_several,
         convert=_factories,
+    )
+    secret_env: Mapping[str, tuple[str, ...]] = option(
+        None,
+        'Which jobs may read which variables as the `env` of a secret, by patterns: {"etl_*": ["DB_*"]}.',
+        check=_patterns,
+        convert=_tuples,
+    )
+    secrets: Callable[[str, str], Any] | None = option(
+        None,
+        "Called in a thread with the job and the `env` of a secret, for its value: for what `secret_env` does not "
+        "allow. None, or LookupError: there is none.",
+        check=_function,
     )
 
     @classmethod

@@ -22,10 +22,7 @@ def rows(cls: type) -> list[tuple[str, str, str, str]]:
     for row in rows_of(cls).values():
         if row.key != COMMENT:
             since = f" Since format {row.since}." if row.since > 1 else ""
-            missing = (
-                f" Kept, but not acted on yet: a job with it waits for {row.awaits}." if row.awaits else ""
-            )
-            found.append((row.key, row.json.words, default_of(row), f"{row.help}{since}{missing}"))
+            found.append((row.key, row.json.words, default_of(row), f"{row.help}{since}"))
     return found
 
 

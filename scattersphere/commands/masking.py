@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from scattersphere._json import Path, RawProblem, locate, show_path
 from scattersphere.definitions import MASK, secret_names
-from scattersphere.errors import DefinitionError, ScattersphereError, UnresolvedError
+from scattersphere.errors import ScattersphereError
+from scattersphere.jobs.secrets import hide_in_error
 from scattersphere.model.problem import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from scattersphere.model.definition import JobDefinition
-
-BARE = 4
-"""Characters of a secret that is also masked where it stands without quotes: shorter ones are in many words."""
-QUOTED = 200
-"""Characters of a value that messages quote."""
 
 
 MASK_HINTS = (MASK, "\\u")
@@ -52,38 +45,5 @@ def masked(definition: JobDefinition, params: Mapping[str, Any]) -> Iterator[Non
         yield
     except ScattersphereError as exc:
         names = secret_names(definition) & params.keys()
-        texts = sorted({text for name in names for text in _texts(params[name])}, key=len, reverse=True)
-        if texts:
-            exc.args = tuple(_mask(each, texts) if isinstance(each, str) else each for each in exc.args)
-            if isinstance(exc, DefinitionError | UnresolvedError):
-                exc.problems = tuple(
-                    attrs.evolve(
-                        problem,
-                        path=_mask(problem.path, texts),
-                        message=_mask(problem.message, texts),
-                        suggestion=None,
-                    )
-                    for problem in exc.problems
-                )
+        hide_in_error(exc, [params[name] for name in names])
         raise
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Yield how a value, and what is inside it, may stand in a message."""
-    if isinstance(value, dict):
-        for inner in (*value, *value.values()):
-            yield from _texts(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _texts(inner)
-    elif isinstance(value, str | int | float) and not isinstance(value, bool) and value != "":
-        text = str(value)
-        yield from (repr(value), json.dumps(value), *([text] if len(text) >= BARE else []))
-        if len(text) > QUOTED:
-            yield text[:QUOTED]
-
-
-def _mask(text: str, secrets: list[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, MASK)
-    return text

@@ -12,8 +12,9 @@ from scattersphere.definitions.load import (
     save_definition,
     untold,
 )
-from scattersphere.definitions.parameters import MASK, resolve_params, secret_names, without_secrets
+from scattersphere.definitions.parameters import resolve_params, secret_names, without_secrets
 from scattersphere.definitions.schema import definition_schema
+from scattersphere.model.logs import MASK
 
 __all__ = [
     "MASK",

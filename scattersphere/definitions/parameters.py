@@ -12,6 +12,7 @@ from scattersphere._text import Suggester
 from scattersphere.errors import DefinitionError
 from scattersphere.model.definition import Parameter
 from scattersphere.model.frozen import plain_copy
+from scattersphere.model.logs import MASK
 from scattersphere.model.problem import Problem
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def resolve_params(definition: JobDefinition, overrides: Mapping[str, object]) -
     for name, declared in definition.params.items():
         is_plain = not isinstance(declared, Parameter)
         if name not in overrides:
-            if not is_plain and declared.required:
+            if not is_plain and declared.required and declared.env is None:  # else it is read at the start
                 problems.append(Problem(f"params.{name}", "is required"))
             values[name] = plain_copy(declared if is_plain else declared.default)
             continue
@@ -55,8 +56,10 @@ def resolve_params(definition: JobDefinition, overrides: Mapping[str, object]) -
             continue
         kinds = JSON_KINDS.get(parameter.type or "")
         if kinds is not None and type(value) not in kinds:
-            shown = "the value" if parameter.secret else describe(value)
-            words = f"must be of type {parameter.type}; {shown} is not{_as_json(name, value, kinds)}"
+            shown, hint = describe(value), _as_json(name, value, kinds)
+            if parameter.secret:
+                shown, hint = "the value", ""
+            words = f"must be of type {parameter.type}; {shown} is not{hint}"
             problems.append(Problem(f"params.{name}", words))
     if problems:
         raise DefinitionError(problems, source=f"parameters of {definition.name}")
@@ -81,10 +84,6 @@ def secret_names(definition: JobDefinition) -> frozenset[str]:
         for name, declared in definition.params.items()
         if isinstance(declared, Parameter) and declared.secret
     )
-
-
-MASK = "***"
-"""What is shown in place of a secret."""
 
 
 def without_secrets(definition: JobDefinition) -> JobDefinition:

@@ -26,6 +26,7 @@ from scattersphere.engine.machine.codes import (
 from scattersphere.engine.timers import within
 from scattersphere.errors import ClosedError, JournalError, TaskCrashedError
 from scattersphere.logs.failures import Failure, format_failure
+from scattersphere.logs.masking import hide
 from scattersphere.logs.remotefailure import kept_error
 from scattersphere.logs.runlog import current_attempt
 from scattersphere.worker.body import fully_awaited, outcome_of, retryable, run_on_loop
@@ -471,7 +472,7 @@ class AttemptRunner:
 
     def _fail_with_traceback(self, attempt: Attempt, exc: BaseException) -> None:
         try:
-            self.fail(attempt, exc, format_failure(exc, of_body=True))
+            self.fail(attempt, exc, format_failure(exc, of_body=True, hidden=attempt.execution.hidden))
         except BaseException as defect:  # noqa: BLE001 - what comes here is a defect of ours
             self._crash_with(attempt, defect)
 
@@ -506,7 +507,7 @@ class AttemptRunner:
         if attempt.killed:
             self.finished(attempt, CANCELLED, None)
             return
-        text = str(outcome.error or "its process ended")
+        text = hide(str(outcome.error or "its process ended"), attempt.execution.hidden)
         failure = Failure("Crashed", text)
         self.finished(attempt, CRASHED, None, failure=failure, words=f"crashed: {text}")
 
@@ -516,6 +517,7 @@ class AttemptRunner:
             self.finished(attempt, CANCELLED, None)
             return
         text = f"lost: {outcome.error or 'the place where it ran is gone'}"
+        text = hide(text, attempt.execution.hidden)
         attempt.execution.failures[attempt.unit] = Failure("Crashed", text)  # of the third in a row
         attempt.run_log.append_for(attempt, logging.WARNING, text)
         self.finished(attempt, LOST, None)
@@ -530,8 +532,11 @@ class AttemptRunner:
                 attempt, LOST, None
             )  # it asked for something that the next start of the Server has for it
             return
-        error = kept_error(exc, text, is_freed=attempt.planned.task_class.is_freed)
-        failure = Failure(type(exc).__qualname__, _message(exc), text, error)
+        hidden, message = attempt.execution.hidden, _message(exc)
+        if hidden:
+            text, message = hide(text, hidden), hide(message, hidden)
+        error = kept_error(exc, text, is_freed=attempt.planned.task_class.is_freed, hidden=hidden)
+        failure = Failure(type(exc).__qualname__, message, text, error)
         may_retry = retryable(exc, attempt.planned.definition.retry)
         words = text.rstrip() or str(failure)
         self.finished(attempt, FAILED, None, retryable=may_retry, failure=failure, words=words)

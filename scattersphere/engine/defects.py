@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from scattersphere.engine.machine.codes import RUN_CRASHED
 from scattersphere.logs.failures import format_failure
+from scattersphere.logs.masking import hide
 from scattersphere.model.states import RunState
 
 if TYPE_CHECKING:
@@ -100,7 +101,9 @@ class Defects:
                 lambda: host.stuck.update(dict.fromkeys(execution.live.values(), execution)),
                 lambda: self._kill_all(execution),
                 lambda: execution.log.append(logging.ERROR, f"the engine failed: {format_failure(exc)}"),
-                lambda: setattr(execution, "crash_words", f"the engine failed: {exc!r}"),
+                lambda: setattr(
+                    execution, "crash_words", hide(f"the engine failed: {exc!r}", execution.hidden)
+                ),
                 execution.commands.clear,
                 lambda: host.requests.reach_children(execution, "cancel"),
                 lambda: host.commands.waiting.pop(execution, None),

@@ -27,6 +27,7 @@ from scattersphere.engine.timers import within
 from scattersphere.errors import SuspendedError, TaskCancelled
 from scattersphere.logs.failures import shorten
 from scattersphere.logs.hostlog import TASKS, pass_on
+from scattersphere.logs.masking import hidden_texts
 from scattersphere.logs.runlog import task_logger
 from scattersphere.model.frozen import plain_copy
 from scattersphere.model.states import RunState, TaskState
@@ -364,7 +365,7 @@ class Execution:
     __slots__ = (
         "__weakref__", "borrowed", "children", "commands", "context", "crash_words", "created_at", "depth",
         "earlier", "elements", "ended", "ended_at", "engine", "epoch", "failures", "finals_timer",
-        "given_secrets", "grace", "id", "is_child", "is_end_held", "is_suspended", "journal", "key",
+        "given_secrets", "grace", "hidden", "id", "is_child", "is_end_held", "is_suspended", "journal", "key",
         "known_log", "lines_due", "live", "machine", "obeying", "params", "parent", "plan", "recording",
         "recovered", "remaining", "retries", "retry_waits", "reused", "scheduled", "secrets", "size",
         "started", "started_at", "started_by", "state", "talks", "timer", "timer_from", "unkept", "user",
@@ -413,6 +414,9 @@ class Execution:
         """Whether the loop was told that a thread has written lines."""
         self.waiters: set[anyio.Event] = set()
         self.secrets: frozenset[str] = frozenset()
+        """Names of the parameters that nobody is to see."""
+        self.hidden: tuple[str, ...] = ()
+        """How their values may stand in a text."""
         self.key: str | None = None
         self.user: str = ""
         """Who has asked for it, or for the run that has started it; "" for the host and schedules."""
@@ -472,6 +476,14 @@ class Execution:
         if self.known_log is None:
             self.engine.reports.make_log(self)
         return cast("RunLog", self.known_log)
+
+    def keep_secret(self, names: frozenset[str]) -> None:
+        """Show `***` for parameters from now on, and for their values in the log and in failures."""
+        self.secrets = names
+        if names:
+            self.hidden = hidden_texts(self.params[name] for name in names if name in self.params)
+            if self.known_log is not None:
+                self.log.hidden = self.hidden
 
     def take_log(self, log: RunLog) -> None:
         """Have `log` from now on, unless there is one already."""

@@ -253,7 +253,9 @@ class JobExecutor:
         execution = self.make(self._last_id, plan, params)
         execution.context = self._context_of_caller()
         execution.created_at = loop.clock()
-        execution.secrets, execution.key, execution.user = secrets, key, user
+        execution.key, execution.user = key, user
+        if secrets:
+            execution.keep_secret(secrets)
         if child_of is not None:
             execution.parent, execution.is_child = child_of.run_id, True
             execution.user = child_of.execution.user

@@ -27,8 +27,7 @@ from scattersphere.engine.plan import (
 from scattersphere.errors import AmbiguousTaskError, NotFoundError, UnresolvedError, listing
 from scattersphere.logs.failures import describe
 from scattersphere.model.amounts import places_of
-from scattersphere.model.definition import Parameter, RetryPolicy
-from scattersphere.model.fields import awaiting
+from scattersphere.model.definition import RetryPolicy
 from scattersphere.model.references import Template, compile_argument
 from scattersphere.model.states import TriggerRule
 from scattersphere.model.taskclass import LOOP, TaskClass
@@ -157,10 +156,6 @@ class _Planner:
 
         Return whether there is none.
         """
-        # Nothing but the long form of a parameter awaits anything: tests/test_every_row.py holds it.
-        if definition.params and Parameter in map(type, definition.params.values()):
-            for path, missing in awaiting(definition):
-                self.problems.append(RawProblem(path, f"this version of Scattersphere has no {missing} yet"))
         way = WAY.get()
         for name, task in definition.tasks.items():
             if way:

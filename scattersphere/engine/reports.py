@@ -53,6 +53,7 @@ class Reports:
                 clock=host.clock,
                 epoch=execution.epoch,
             )
+            log.hidden = execution.hidden
             if execution.state.ended:
                 log.close()
             else:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from scattersphere.engine.executor import JobExecutor
     from scattersphere.engine.recorder import ResultCodec
     from scattersphere.jobs.jobs import Jobs
+    from scattersphere.jobs.secrets import Secrets
     from scattersphere.registry.registry import TaskRegistry
     from scattersphere.schedules.occurrences import ScheduleState
 
@@ -35,6 +36,7 @@ class DurableRuns:
         registry: TaskRegistry,
         executor: JobExecutor,
         factory: KnownRuns,
+        secrets: Secrets,
         version: str,
         on_failed: Callable[[str], None],
         on_mended: Callable[[], None],
@@ -55,6 +57,7 @@ class DurableRuns:
             registry=registry,
             executor=executor,
             factory=factory,
+            secrets=secrets,
             on_crashed=on_crashed,
         )
         self.schedules: tuple[list[ScheduleState], list[ScheduleState]] = ([], [])

@@ -37,7 +37,7 @@ class Takeover:
     def apply(self, earlier: Execution, execution: Execution) -> None:
         """Give the results to `execution`, which has not started, and note where they come from."""
         execution.parent = earlier.id
-        execution.secrets = earlier.secrets
+        execution.keep_secret(earlier.secrets)
         for task, value in self.tasks.items():
             execution.machine.reuse(task, value)
         execution.borrowed = dict(self.instances)

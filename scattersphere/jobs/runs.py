@@ -13,9 +13,11 @@ from scattersphere._mapping import LiveMapping
 from scattersphere._shares import FairShares
 from scattersphere.definitions import resolve_params, secret_names
 from scattersphere.engine.run import Run
-from scattersphere.errors import ConflictError, NoSuchRunError
+from scattersphere.errors import BusyError, ConflictError, DefinitionError, NoSuchRunError
 from scattersphere.jobs.jobs import job_of_task
 from scattersphere.jobs.reruns import check_again, plan_again, take_over
+from scattersphere.jobs.secrets import NOTHING_READ, hide_in_error
+from scattersphere.logs.runlog import current_attempt
 from scattersphere.model.arguments import check_mapping, check_text
 from scattersphere.model.builder import path_of
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from scattersphere.functions import TaskFunction
     from scattersphere.jobs.durable import DurableRuns
     from scattersphere.jobs.jobs import Jobs
+    from scattersphere.jobs.secrets import Secrets, SecretsRead
     from scattersphere.jobs.unfinished import ChildKey
     from scattersphere.model.builder import JobBuilder
     from scattersphere.model.definition import JobDefinition
@@ -203,7 +206,13 @@ class RunFactory:
         executor: JobExecutor,
         history: tuple[int, float],
         require_open: RequireOpen,
+        secrets: Secrets,
     ) -> None:
+        self.secrets: Secrets = secrets
+        self._early: dict[tuple[str, frozenset[tuple[str, str]]], SecretsRead] = {}
+        """What the provider has said for runs of schedules that are about to be started."""
+        self.on_read: Callable[[str], None] | None = None
+        """Called with the job when that is there."""
         self._jobs = jobs
         self._registry = registry
         self._executor = executor
@@ -232,7 +241,10 @@ class RunFactory:
         earlier = None if key is None else await self._earlier(definition, key, user)
         if plan is not None or not isinstance(job, str):  # perhaps it was judged in a thread
             self._require_open()
-        run = self.start(definition, params, key, plan=plan, earlier=earlier, user=user)
+        read = await self._secrets_of(definition, params)
+        if read is not NOTHING_READ:  # perhaps the provider was asked in a thread
+            self._require_open()
+        run = self.start(definition, params, key, plan=plan, earlier=earlier, user=user, read=read)
         return run if self.durable is None else await self._started(run)
 
     async def start_task(
@@ -266,6 +278,14 @@ class RunFactory:
         self._require_open()
         return found
 
+    async def _secrets_of(self, definition: JobDefinition, params: Mapping[str, Any] | None) -> SecretsRead:
+        """Read the secrets of a new run that are not given by value."""
+        if not definition.params:
+            return NOTHING_READ
+        if params is not None:
+            check_mapping(params, "params")
+        return await self.secrets.read(definition, params or {})
+
     async def _started(self, run: Run) -> Run:
         """Return a new run when it is durable, where there is a journal."""
         if self.durable is not None:
@@ -280,13 +300,16 @@ class RunFactory:
         definition, plan = await self._jobs.ready(job)
         self._require_open(draining=True)
         if self.durable is None:
-            return self.start(definition, params, child_of=attempt, plan=plan)
+            read = await self._secrets_of(definition, params)
+            self._require_open(draining=True)
+            return self.start(definition, params, child_of=attempt, plan=plan, read=read)
         key = self.durable.unfinished.child_key(attempt)
         known, key = await self.durable.unfinished.known_child(key, definition, params, attempt)
         if known is not None:
             return known
+        read = await self._secrets_of(definition, params)
         self._require_open(draining=True)
-        run = self.start(definition, params, child_of=attempt, child_key=key, plan=plan)
+        run = self.start(definition, params, child_of=attempt, child_key=key, plan=plan, read=read)
         return await self._started(run)
 
     def start_scheduled(
@@ -297,13 +320,40 @@ class RunFactory:
         scheduled: ScheduledFor,
         state: ScheduleState | None,
     ) -> Run:
-        """Start a run for a schedule: it waits for no commit."""
+        """Start a run for a schedule: it waits for no commit.
+
+        Raises `BusyError` where the provider of secrets is asked first; `on_read` says when to start it.
+        """
         self._require_open()
-        return self.start(self._jobs.named(job), params, key, scheduled=scheduled, schedule=state)
+        definition = self._jobs.named(job)
+        read = self.secrets.read_now(definition, params)
+        if read is None:
+            read = self._early.pop(self.secrets.wanted_by(definition, params), None)
+        if read is None:
+            self._executor.loop.start(self._read_for_schedule(definition, params), "scattersphere secrets")
+            raise BusyError("its secrets are being read")
+        return self.start(definition, params, key, scheduled=scheduled, schedule=state, read=read)
+
+    async def read_early(self, job: str, params: Mapping[str, Any]) -> None:
+        """Ask the provider for the secrets of a run that a schedule is about to start, if it is to be asked."""
+        await self._read_early(self._jobs.named(job), params)
+
+    async def _read_early(self, definition: JobDefinition, params: Mapping[str, Any]) -> None:
+        if self.secrets.read_now(definition, params) is None:
+            found = await self.secrets.read(definition, params)
+            self._early[self.secrets.wanted_by(definition, params)] = found
+
+    async def _read_for_schedule(self, definition: JobDefinition, params: Mapping[str, Any]) -> None:
+        current_attempt.set(None)
+        await self._read_early(definition, params)
+        if self.on_read is not None:
+            self.on_read(definition.name)
 
     async def rerun(self, earlier: Execution, *, from_failed: bool, code: str, user: str) -> Run:
         """Start a run of the plan of an ended one; return it when it is durable. See `Server.rerun`."""
         check_again(earlier, code)
+        read = await self.secrets.read(earlier.plan.definition, earlier.given_secrets)
+        read.check(earlier.plan.job)
         async with plan_again(earlier, code, self._registry, self._jobs) as plan:
             self._require_open()
             taken = take_over(earlier, from_failed=from_failed)
@@ -312,7 +362,8 @@ class RunFactory:
                 taken.apply(earlier, execution)
                 self._record(execution, given=earlier.given_secrets, again=earlier.id)
 
-            run = self._take_up(self._executor.submit(plan, earlier.params, user=user, prepare=prepare))
+            params = {**earlier.params, **read.values}
+            run = self._take_up(self._executor.submit(plan, params, user=user, prepare=prepare))
         return await self._started(run)
 
     # ---- how it comes to be
@@ -331,35 +382,45 @@ class RunFactory:
         schedule: ScheduleState | None = None,
         earlier: Run | None = None,
         user: str = "",
+        read: SecretsRead = NOTHING_READ,
     ) -> Run:
         """Start a run, or return the one that `key` stands for; `args` are those of a run of one task.
 
         `plan` is that of the definition, where it was compiled already; `scheduled` says by which schedule, if by one,
         and `schedule` what is remembered of that from then on. `earlier` is the run that the journal has for the key.
-        `user` is who asks for it; a child run is of who asked for its parent.
+        `user` is who asks for it; a child run is of who asked for its parent. `read` are the secrets that were not
+        given by value.
 
         Raises `DefinitionError`, `UnresolvedError`, `BusyError`, `ConflictError`.
         """
-        params, secrets = _parameters(definition, overrides)
-        request = None
+        if read is not NOTHING_READ:
+            params, secrets = _parameters_with(read, definition, overrides)
+        else:
+            params, secrets = _parameters(definition, overrides)
+        given, request = secrets & (overrides or {}).keys(), None
         if key is not None:
             check_text(key, "key")
-            request = StartRequest(self._jobs.identity(definition), dict(params))
+            request = StartRequest(self._jobs.identity(definition), _compared(params, secrets - given))
             # It may not be among the runs that are kept in memory, and its key not among theirs.
             known = self._keys.find(user, key, request, earlier, lambda run: self._request_of(run.execution))
             if known is not None:
                 return known
+        read.check(definition.name)
         plan = plan or self._jobs.plan(definition)
         if plan.fed:
-            plan.check_params(params)
+            try:
+                plan.check_params(params)
+            except DefinitionError as exc:
+                hide_in_error(exc, read.values.values())
+                raise
 
         def prepare(execution: Execution) -> None:
             if scheduled is not None:
                 _note_schedule(scheduled, execution)
-            given = secrets & (overrides or {}).keys()
-            self._record(execution, args=args, given=given, child=child_key, schedule=schedule)
+            execution.given_secrets = frozenset(given)
+            self._record(execution, args=args, given=frozenset(given), child=child_key, schedule=schedule)
 
-        prepares = prepare if scheduled is not None or self.durable is not None else None
+        prepares = prepare if scheduled is not None or given or self.durable is not None else None
         run = self._take_up(
             self._executor.submit(
                 plan, params, secrets=secrets, key=key, child_of=child_of, user=user, prepare=prepares
@@ -396,7 +457,10 @@ class RunFactory:
 
     def _request_of(self, execution: Execution) -> StartRequest:
         """Return what a run of an earlier life was asked with."""
-        return StartRequest(self._jobs.identity_of(execution.plan.definition), dict(execution.params))
+        return StartRequest(
+            self._jobs.identity_of(execution.plan.definition),
+            _compared(execution.params, execution.secrets - execution.given_secrets),
+        )
 
     def _take_up(self, execution: Execution) -> Run:
         """Make a run of what was submitted, and pin its code."""
@@ -434,6 +498,20 @@ class RunFactory:
 def _note_schedule(scheduled: ScheduledFor, execution: Execution) -> None:
     execution.scheduled = scheduled
     execution.log.append(logging.INFO, f"started by {scheduled}")
+
+
+def _compared(params: Mapping[str, Any], read: frozenset[str]) -> dict[str, Any]:
+    """Return what tells a repeat of a key from a misuse: secrets that were read may be others by now."""
+    return {name: value for name, value in params.items() if name not in read}
+
+
+def _parameters_with(
+    read: SecretsRead, definition: JobDefinition, overrides: Mapping[str, Any] | None
+) -> tuple[Mapping[str, Any], frozenset[str]]:
+    """Return what `_parameters` does, with secrets that were read."""
+    if overrides is not None:
+        check_mapping(overrides, "params")
+    return _parameters(definition, {**read.values, **(overrides or {})})
 
 
 def _parameters(

@@ -139,7 +139,7 @@ class StoredRuns:
         execution = executor.make(run.id, bare_plan(definition), _params_of(stored, definition, given))
         execution.given_secrets = given
         execution.created_at = clock_of(execution, run.created)
-        execution.secrets = frozenset(run.secrets)
+        execution.keep_secret(frozenset(run.secrets))
         execution.key, execution.user = run.key, run.user
         execution.parent = run.parent if run.parent is not None else run.again
         execution.is_child = run.child is not None

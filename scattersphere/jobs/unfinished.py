@@ -26,6 +26,7 @@ from scattersphere.engine.values import width_of
 from scattersphere.errors import ScattersphereError
 from scattersphere.jobs.recovery import crashed, new_life, restored, unit_of_parent
 from scattersphere.jobs.storedruns import Adopted, note
+from scattersphere.logs.masking import hide
 from scattersphere.logs.runlog import current_attempt
 from scattersphere.model.events import EventKind
 from scattersphere.model.states import RunState
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from scattersphere.engine.plan import Plan
     from scattersphere.engine.recorder import Recorder
     from scattersphere.jobs.recovery import Restored
+    from scattersphere.jobs.secrets import Secrets
     from scattersphere.jobs.storedruns import KnownRuns, StoredRuns
     from scattersphere.model.definition import JobDefinition
     from scattersphere.registry.registry import TaskRegistry
@@ -70,6 +72,7 @@ class UnfinishedRuns:
         registry: TaskRegistry,
         executor: JobExecutor,
         factory: KnownRuns,
+        secrets: Secrets,
         on_crashed: Callable[[StoredRun], None],
     ) -> None:
         self._journal = journal
@@ -78,6 +81,7 @@ class UnfinishedRuns:
         self._registry = registry
         self._executor = executor
         self._factory = factory
+        self._secrets = secrets
         self._on_crashed = on_crashed
         self._found: list[tuple[StoredRun, JobDefinition]] = []
         """Those that were found at the opening."""
@@ -183,6 +187,12 @@ class UnfinishedRuns:
         except Exception as error:  # noqa: BLE001 - also a full disk: others go on, and it is tried again
             execution.waits_for = f"its code: {error}"[:2000]
             return
+        read = await self._secrets.read(waiting.definition, execution.given_secrets)
+        execution.params = {**execution.params, **read.values}
+        execution.keep_secret(execution.secrets)
+        if read.problems:
+            facts = attrs.evolve(found.facts, started=True)
+            found = attrs.evolve(found, facts=facts, crash=f"a secret that it needs is gone: {read.words}")
         if self.waiting.pop(execution.id, None) is not None:  # else it was cancelled meanwhile
             self._executor.guard(execution, self._go_on, waiting, plan, found)
 
@@ -231,7 +241,7 @@ class UnfinishedRuns:
                 execution.retry_waits[unit] = min(wait, within(policy.max_delay))
         words = found.crash or self._changed_map(execution, found.facts.widths)
         if words:
-            execution.crash_words = words
+            execution.crash_words = hide(words, execution.hidden)
             commands = machine.crash()
         elif execution.state is not RunState.PAUSED:
             executor.requests.arm_run_timeout(execution)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 import attrs
 
 from scattersphere.logs.frames import logical_names, without_engine
+from scattersphere.logs.masking import hide
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 FAILURE_LIMIT = 16_000
 """Characters of a formatted failure: a little less than a line of the log may hold."""
@@ -43,24 +44,24 @@ class Failure:
         return f"{self.type}: {self.message}" if self.message else self.type
 
 
-def format_failure(exc: BaseException, *, of_body: bool = False) -> str:
+def format_failure(exc: BaseException, *, of_body: bool = False, hidden: Sequence[str] = ()) -> str:
     """Return the traceback of `exc` as text, for the log of a run; no newline at its end.
 
     The engine's own frames are left out, unless there are no others; of a body's failure even then: the
     interpreter has raised it at the line that calls the body. Source lines come through
     linecache, and so from the snapshot of the version that ran. Module names are logical ones.
     Causes, notes and exception groups are shown as Python shows them. Never raises, whatever the
-    exception's methods do, and never returns more than `FAILURE_LIMIT` characters.
+    exception's methods do, and never returns more than `FAILURE_LIMIT` characters. `***` stands for what is `hidden`.
     """
     try:
         shown = traceback.TracebackException.from_exception(exc)
         _keep_user_frames(shown, of_body=of_body)
-        parts = [shorten(_LEFT_OUT.sub(r"... \1", part), PART_LIMIT) for part in shown.format()]
+        parts = [shorten(_LEFT_OUT.sub(r"... \1", hide(part, hidden)), PART_LIMIT) for part in shown.format()]
         text = "".join(parts).rstrip("\n")
     except BaseException:  # noqa: BLE001 - it may be raised by a user's code
         # What a user's class does in __dir__, __cause__ or __class__ is beyond guessing; a real Ctrl-C
         # does not come here, because asyncio and trio turn it into a cancellation of their main task.
-        text = f"{_name_type(exc)}: {text_of(exc)}\n(its traceback cannot be formatted)"
+        text = f"{_name_type(exc)}: {hide(text_of(exc), hidden)}\n(its traceback cannot be formatted)"
     return shorten(logical_names(text), FAILURE_LIMIT)
 
 

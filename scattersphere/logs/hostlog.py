@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from scattersphere.logs.failures import format_failure
+from scattersphere.logs.masking import hide
 from scattersphere.logs.runlog import (
     TASK_LOGGER,
     current_attempt,
@@ -76,9 +77,13 @@ def pass_on(attempt: LoggedAttempt, record: logging.LogRecord, message: str) -> 
     What the host's handlers would fail at is written out before: a `__str__` of a user's may raise anything, and half
     of a surrogate pair can be written to no file.
     """
-    error = record.exc_info[1] if record.exc_info else None
+    error, hidden = record.exc_info[1] if record.exc_info else None, getattr(attempt.run_log, "hidden", ())
     if error is not None and not record.exc_text:
-        record.exc_text = _writable(format_failure(error))
+        record.exc_text = _writable(format_failure(error, hidden=hidden))
+    if hidden:  # what could say it in another form goes nowhere either
+        message = record.msg = hide(message, hidden)
+        record.exc_text = hide(record.exc_text, hidden) if record.exc_text else None
+        record.args = record.exc_info = record.stack_info = None
     writable = _writable(message)
     if writable is not message or (record.args and not _formats(record)):
         record.msg, record.args = writable, None

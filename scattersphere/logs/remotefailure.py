@@ -14,8 +14,10 @@ import attrs
 from scattersphere import errors
 from scattersphere.logs.failures import FAILURE_LIMIT, format_failure, shorten, text_of
 from scattersphere.logs.frames import is_between, is_engine_file
+from scattersphere.logs.masking import hide
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
 _KNOWN = {
@@ -63,16 +65,25 @@ class RemoteFailure:
         return failure
 
 
-def kept_error(exc: BaseException, text: str, *, is_freed: bool) -> BaseException:
-    """Return what may be kept of an exception as long as its run: itself, or a stand-in where it would hold a version.
+def kept_error(exc: BaseException, text: str, *, is_freed: bool, hidden: Sequence[str] = ()) -> BaseException:
+    """Return what may be kept of an exception as long as its run: itself, or a stand-in.
+
+    A stand-in is kept where it would hold a version, or where what it says, or one that it came of, is `hidden`.
 
     The engine's frames are taken off the traceback of the host's own.
     """
-    if not is_freed:
+    if not is_freed and not (hidden and _says(exc, hidden)):
         return exc.with_traceback(_user_traceback(exc.__traceback__))
-    stand_in = RemoteFailure.of(exc, text).rebuild()
+    described = RemoteFailure.of(exc, text)
+    stand_in = attrs.evolve(described, message=hide(described.message, hidden)).rebuild()
     stand_in.add_note(text)
     return stand_in
+
+
+def _says(exc: BaseException, hidden: Sequence[str]) -> bool:
+    """Whether an exception, or one that it came of, says what is hidden: it is shown with all of them."""
+    whole = text_of(exc) + format_failure(exc)
+    return hide(whole, hidden) != whole
 
 
 def _user_traceback(trace: TracebackType | None) -> TracebackType | None:

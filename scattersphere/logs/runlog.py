@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from scattersphere.logs.failures import format_failure, shorten
 from scattersphere.logs.frames import logical_names
+from scattersphere.logs.masking import hide
 from scattersphere.logs.spill import Entry, Spill
 from scattersphere.model.logs import LogLine
 
@@ -136,7 +137,8 @@ class RunLog:
 
     __slots__ = (
         "__weakref__", "_clock", "_dropped", "_entries", "_epoch", "_first_number", "_guard", "_newest", "_size",
-        "_spill", "earlier", "last_number", "level", "limit_bytes", "line_limit", "listener", "run", "takes_prints",
+        "_spill", "earlier", "hidden", "last_number", "level", "limit_bytes", "line_limit", "listener", "run",
+        "takes_prints",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - options
@@ -164,6 +166,8 @@ class RunLog:
         self.listener: Callable[[float], object] | None = listener
         self.earlier: EarlierLines | None = None
         """Lines of earlier lives of the run: `lines` shows them first; numbers count those of this life alone."""
+        self.hidden: tuple[str, ...] = ()
+        """Texts in whose place lines have `***`: the values of secrets of the run."""
         self._entries: deque[Entry] = deque()
         self._size = 0
         self._dropped: datetime | None = None
@@ -194,6 +198,8 @@ class RunLog:
         ago: float = 0.0,
     ) -> None:
         """Add a line that was written `ago` seconds before now. Levels are not filtered here."""
+        if self.hidden:
+            message = hide(message, self.hidden)
         if len(message) > self.line_limit:
             message = shorten(message, self.line_limit)
         with self._guard:

@@ -103,7 +103,6 @@ class Parameter:
             OrNull(Variable()),
             "The environment variable that a secret is read from when a run starts.",
             since=2,
-            awaits="reading secrets from the environment",
         ),
     )
     description: str = attrs.field(default="", metadata=says(Text(), "What it is for."))

@@ -7,9 +7,8 @@ Schema and the tables of the reference are made from these rows; `rows` raises w
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -56,7 +55,6 @@ class Row:
     default: Any
     since: int
     shapes_plan: bool
-    awaits: str | None
     written_as_it_is: bool
     """Whether its JSON value is the Python value: that of most fields is."""
 
@@ -80,15 +78,13 @@ def says(
     key: str | None = None,
     since: int = 1,
     shapes_plan: bool = False,
-    awaits: str | None = None,
 ) -> dict[str, object]:
     """Return the metadata of a field of the definition file.
 
     `key` is its name there if Python cannot use it. `since` is the first `format` that has it. `shapes_plan` says
-    that the engine's plan of a task depends on it. `awaits` says what is missing until it does something: a job
-    that uses it is not started.
+    that the engine's plan of a task depends on it.
     """
-    return {_ROW: (json, help, key, since, shapes_plan, awaits)}
+    return {_ROW: (json, help, key, since, shapes_plan)}
 
 
 def python_only(why: str) -> dict[str, object]:
@@ -107,14 +103,12 @@ def rows(cls: type) -> Mapping[str, Row]:
             raise TypeError(
                 f"{cls.__name__}.{field.name} does not say what JSON it takes: add metadata=says(..) or python_only(..)"
             )
-        json, words, key, since, shapes_plan, awaits = field.metadata[_ROW]
+        json, words, key, since, shapes_plan = field.metadata[_ROW]
         default: Any = field.default
         if getattr(default, "factory", None) is not None:
             default = default.factory()
         key = key or field.name
-        found[key] = Row(
-            field.name, key, json, words, default, since, shapes_plan, awaits, is_written_as_it_is(json)
-        )
+        found[key] = Row(field.name, key, json, words, default, since, shapes_plan, is_written_as_it_is(json))
     return found
 
 
@@ -229,46 +223,6 @@ def format_of(value: object, cls: type) -> int:
         for form in range(1, FORMAT + 1)
         if form == FORMAT or next(newer_keys(value, cls, form), None) is None
     )
-
-
-def awaiting(item: object, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Yield what a definition, and all inside it, asks for that does not exist yet: where, and in words."""
-    cls: object = type(item)
-    for row in _awaiting_rows(cls):
-        content = getattr(item, row.name)
-        if row.is_default(content):
-            continue
-        here = (*path, row.key)
-        if row.awaits is not None:
-            yield here, row.awaits
-        elif isinstance(row.json, Record):
-            yield from awaiting(content, here)
-        elif isinstance(row.json, Records):
-            asked, defaults = _awaited_values(row.json.cls)
-            for name, inside in content.items():
-                if isinstance(inside, row.json.cls) and asked(inside) != defaults:
-                    yield from awaiting(inside, (*here, name))
-
-
-@cache
-def _awaited_values(cls: type) -> tuple[Callable[[object], object], object]:
-    """Return what gives the values of a class that await something, and their defaults: most instances have those."""
-    found = _awaiting_rows(cls)
-    get = attrgetter(*[row.name for row in found])
-    return get, found[0].default if len(found) == 1 else tuple([row.default for row in found])
-
-
-@cache
-def _awaiting_rows(cls: type) -> Sequence[Row]:
-    """Return the rows of a class that await something, or may have something inside them that does."""
-    if not attrs.has(cls):
-        return []
-    return [
-        row
-        for row in rows(cls).values()
-        if row.awaits is not None
-        or (isinstance(row.json, Record | Records) and len(_awaiting_rows(row.json.cls)) > 0)
-    ]
 
 
 def record_schema(cls: type) -> dict[str, Any]:

@@ -21,6 +21,9 @@ LEVEL_NAMES = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICA
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """What would steer a terminal, hide or reorder text, break a line or not encode. Tab and newline are kept."""
 
+MASK = "***"
+"""What is shown in place of a secret, in logs and everywhere."""
+
 
 def make_printable(text: str) -> str:
     """Return `text` with the characters that could disturb a terminal written as escapes."""

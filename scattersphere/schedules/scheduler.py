@@ -76,6 +76,8 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         """Where starts are stored: returns which keys of a job stand for runs, also for such as are kept no more."""
         self.durable: Callable[[Run], Awaitable[None]] | None = None
         """Waits until a run is stored."""
+        self.ready: Callable[[str, Mapping[str, object]], Awaitable[None]] | None = None
+        """Waits until the secrets are read of a run of a job with parameters."""
         self._parked: OrderedDict[Key, ScheduleState] = OrderedDict()
         self._restored: dict[Key, ScheduleState] = {}
         self._live: dict[str, dict[str, set[int]]] = {}
@@ -334,6 +336,8 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
         filled = fill_scheduled(schedule.definition.params, schedule.table, now)
         zone = schedule.definition.zone
         scheduled = ScheduledFor(schedule.name, None, zone)
+        if self.ready is not None:
+            await self.ready(schedule.job, {**filled, **params})
         run = self.driver.start(schedule.job, {**filled, **params}, None, scheduled, None)
         schedule.last_run = run.id
         if self.durable is not None:

@@ -71,7 +71,7 @@ def fields_of(
             Field(
                 name=name,
                 type=kind,
-                required=parameter.required,
+                required=parameter.required and parameter.env is None,
                 secret=parameter.secret,
                 hint=" · ".join(hints),
                 value="" if parameter.secret else value,

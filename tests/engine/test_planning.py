@@ -108,8 +108,7 @@ def compiled(find, **fields):
 def test_each_field_that_shapes_the_plan_does_and_no_other_does(key, find):
     """One that says so in its row and is forgotten in the plan would be ignored in silence."""
     shaped = compiled(find, **{key: OTHERS[key]}) != compiled(find)
-    awaits = rows(TaskDefinition)[key].awaits
-    assert shaped == (rows(TaskDefinition)[key].shapes_plan and awaits is None)
+    assert shaped == rows(TaskDefinition)[key].shapes_plan
 
 
 def test_each_field_of_a_policy_that_shapes_the_plan_does(find):
@@ -124,25 +123,6 @@ def test_each_field_of_a_policy_that_shapes_the_plan_does(find):
     }
     for key, row in rows(RetryPolicy).items():
         assert (compiled(find, retry={key: others[key]}) != compiled(find)) == row.shapes_plan
-
-
-@pytest.mark.parametrize(
-    ("fields", "path", "missing"),
-    [
-        (
-            {"params": {"p": {"secret": True, "env": "P"}}},
-            "params.p.env",
-            "reading secrets from the environment",
-        ),
-    ],
-)
-def test_a_job_that_asks_for_what_does_not_exist_yet_is_not_started(fields, path, missing, find):
-    definition = JobDefinition.loads(json.dumps({"name": "x", "tasks": {"t": {"task": "Count"}}, **fields}))
-    assert JobDefinition.loads(definition.dumps()) == definition
-    with pytest.raises(UnresolvedError) as caught:
-        compile_plan(definition, find, BACKENDS)
-    (problem,) = caught.value.problems
-    assert str(problem) == f"{path}  this version of Scattersphere has no {missing} yet"
 
 
 def test_what_is_wrong_is_told_in_the_order_of_the_tasks(find):

@@ -24,7 +24,7 @@ from scattersphere.commands.table import Reply, command
 from scattersphere.definitions import loads_definition, read_definition, without_secrets
 from scattersphere.errors import DefinitionError
 from scattersphere.jobs.jobs import is_long
-from scattersphere.model.definition import JobDefinition
+from scattersphere.model.definition import JobDefinition, Parameter
 from scattersphere.model.problem import Problem
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ async def _define(context: Context, definition: Definition, *, replace: bool) ->
     gateway, principal = context.gateway, context.principal
     read = await _apart(is_long(definition.text), _read, definition)
     _refuse_uncovered(gateway, principal, read)
+    _refuse_env(principal, read)
     if problems := await _apart(is_long(definition.text), masks, read, definition.text):
         raise DefinitionError(_moved(problems, definition), source=read.name)
     if read.name in gateway.server.definitions and not replace:
@@ -205,6 +206,16 @@ def _refuse_uncovered(gateway: Gateway, principal: Principal, definition: JobDef
     if uncovered is not None:
         raise DefinitionError([_uncovered(uncovered, definition)], source=definition.name)
     return brings_code
+
+
+def _refuse_env(principal: Principal, definition: JobDefinition) -> None:
+    """Let nobody but an admin say what is read from the environment: a task could tell it to who wrote the job."""
+    if principal.role.covers(Role.ADMIN):
+        return
+    for name, declared in definition.params.items():
+        if isinstance(declared, Parameter) and declared.env is not None:
+            message = f"params.{name}.env: to name a variable of the environment needs the role {Role.ADMIN}"
+            raise RequestError("forbidden", message, field="definition")
 
 
 @command("undefine", role=Role.OPERATOR, example="undefine nightly", method="DELETE", path="/jobs/{job}")
