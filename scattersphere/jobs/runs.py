@@ -405,7 +405,8 @@ class RunFactory:
             known = self._keys.find(user, key, request, earlier, lambda run: self._request_of(run.execution))
             if known is not None:
                 return known
-        read.check(definition.name)
+        if read.problems:
+            read.check(definition.name)
         plan = plan or self._jobs.plan(definition)
         if plan.fed:
             try:
