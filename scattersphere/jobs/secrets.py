@@ -127,7 +127,7 @@ class Secrets:
             return self._provider(job, variable), ""
         except LookupError:
             return None, ""
-        except Exception as error:  # noqa: BLE001 - the host's code
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the host's code: it ends no program from here
             # Its message may hold anything: it is for the host's own log.
             _log.exception("the provider of secrets has failed for %s of job %s", variable, job)
             return None, f"the provider of secrets has failed for {variable} ({type(error).__name__})"

@@ -170,14 +170,15 @@ async def test_the_provider_is_asked_in_a_thread_for_what_the_environment_may_no
         assert "the provider (secrets=) does not have OTHER" in await refusal(server, "lost")
 
 
-async def test_a_provider_that_fails_refuses_the_start_without_its_words(caplog):
+@pytest.mark.parametrize("error", [OSError, SystemExit])
+async def test_a_provider_that_fails_refuses_the_start_without_its_words(error):
     def provider(name, variable):
-        raise OSError(f"{VALUE} was not taken")
+        raise error(f"{VALUE} was not taken")
 
     async with Server(secrets=provider) as server:
         server.register_tasks("app", [Use])
         server.define(job())
-        assert "the provider of secrets has failed for DB_PASSWORD (OSError)" in await refusal(
+        assert f"the provider of secrets has failed for DB_PASSWORD ({error.__name__})" in await refusal(
             server, "etl_load"
         )
 
