@@ -13,8 +13,8 @@ import attrs
 
 from scattersphere._threads import in_thread
 from scattersphere.errors import DefinitionError, UnresolvedError
+from scattersphere.logs.masking import hide
 from scattersphere.model.definition import Parameter
-from scattersphere.model.logs import MASK
 from scattersphere.model.problem import Problem
 
 if TYPE_CHECKING:
@@ -160,13 +160,13 @@ def hide_in_error(exc: ScattersphereError, values: Iterable[Any]) -> None:
     texts = sorted({text for value in values for text in _texts(value)}, key=len, reverse=True)
     if not texts:
         return
-    exc.args = tuple(_mask(each, texts) if isinstance(each, str) else each for each in exc.args)
+    exc.args = tuple(hide(each, texts) if isinstance(each, str) else each for each in exc.args)
     if isinstance(exc, DefinitionError | UnresolvedError):
         exc.problems = tuple(
             attrs.evolve(
                 problem,
-                path=_mask(problem.path, texts),
-                message=_mask(problem.message, texts),
+                path=hide(problem.path, texts),
+                message=hide(problem.message, texts),
                 suggestion=None,
             )
             for problem in exc.problems
@@ -186,9 +186,3 @@ def _texts(value: Any) -> Iterator[str]:
         yield from (repr(value), json.dumps(value), *([text] if len(text) >= BARE else []))
         if len(text) > QUOTED:
             yield text[:QUOTED]
-
-
-def _mask(text: str, secrets: list[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, MASK)
-    return text
