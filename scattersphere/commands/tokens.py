@@ -99,7 +99,10 @@ class TokenFile:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as exc:
             self._tokens, self._seen = {}, None
-            raise ListenError(f"the token file {self.path} cannot be read: {exc.strerror}") from None
+            words = f"the token file {self.path} cannot be read: {exc.strerror}"
+            if isinstance(exc, FileNotFoundError):
+                words += f"; make one with: scattersphere token create NAME --role admin --tokens {self.path}"
+            raise ListenError(words) from None
         try:
             status = os.fstat(descriptor)
             seen = _version(status)

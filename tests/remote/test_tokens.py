@@ -291,3 +291,8 @@ def test_a_file_of_another_user_is_refused_and_one_of_roots_is_not(file, monkeyp
         with pytest.raises(ListenError, match="belongs to user 12345, not to this one"):
             file.refresh()
         assert file.find(token) is None
+
+
+def test_who_has_no_token_file_yet_is_told_how_to_make_it(tmp_path):
+    with pytest.raises(ListenError, match=r"token create NAME --role admin --tokens .*/none\.json"):
+        TokenFile(tmp_path / "none.json").refresh()
