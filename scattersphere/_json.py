@@ -1,4 +1,4 @@
-"""Strict JSON text to values, with what is wrong and where; and JSON values in plain words.
+"""Strict JSON text to values, with what is wrong and where; and which Python values JSON can say.
 
 The stdlib's scanner does the work at full speed. Where it stumbles, or lets something through that
 RFC 8259 or our limits forbid, `_json_scan.py` reads the text again and says exactly what and where.
@@ -10,46 +10,30 @@ import json
 import json.decoder
 import math
 import re
-from bisect import bisect_right
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere._json_words import (
+    DEPTH,
+    FILE_BYTES,
+    INTEGER_DIGITS,
+    STRING_CHARACTERS,
+    LineIndex,
+    RawProblem,
+    describe,
+    quote,
+)
 from scattersphere._turns import STEP, WAY, count, give_way, holds, pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-FILE_BYTES = 64 * 1024 * 1024
-"""The largest text that is read at all."""
-DEPTH = 64
-"""Containers inside one another: far below any recursion limit, far above what people write."""
-STRING_CHARACTERS = 16 * 1024 * 1024
-"""Characters of one string; a larger value belongs in a file whose path is the argument."""
-INTEGER_DIGITS = 640
-"""Digits of an integer. Python promises to convert so many, whatever its own limit is set to
-(`sys.int_info.str_digits_check_threshold`)."""
+    from scattersphere._json_words import Path
+
 SLICE = 1 << 14
 """Values that are looked at in one go: some tenths of a millisecond."""
-MOST_PROBLEMS = 1_000
-"""Problems after which no more are looked for: a text that is wrong so often is wrong as a whole."""
-SHOWN = 200
-"""Characters of a value or name that a message quotes."""
-
-Path = tuple[str | int, ...]
-"""Keys and indexes from the document's root: only this, and no text, tells the task `a.b` from `b` in `a`."""
-
-
-@attrs.frozen
-class RawProblem:
-    """Something wrong at `path`, before it has its line; `offset` (characters) where that is known already."""
-
-    path: Path
-    message: str
-    suggestion: str | None = None
-    offset: int | None = None
-    is_warning: bool = False
 
 
 class JsonTextError(ValueError):
@@ -63,52 +47,6 @@ class JsonTextError(ValueError):
     def located(self) -> list[tuple[RawProblem, int, int]]:
         """Return the problems with their lines and columns, in the text's order."""
         return locate(self.text, self.problems)
-
-
-# ---- values in words
-
-
-def quote(text: str) -> str:
-    """Return `text` in double quotes, printable (lone surrogates too) and not longer than a line."""
-    if len(text) > SHOWN:
-        text = text[:SHOWN] + "..."
-    return json.dumps(text, ensure_ascii=not text.isprintable())
-
-
-def describe(value: Any) -> str:
-    """Name a JSON value in plain words, for the end of a sentence: `the string "5"`."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        # Writing a huge int in decimal is slow, and an error above the interpreter's own limit.
-        return f"the number {value}" if value.bit_length() <= SHOWN else "a very large number"
-    if isinstance(value, float):
-        return f"the number {value!r}"
-    if isinstance(value, str):
-        return f"the string {quote(value)}"
-    if isinstance(value, list):
-        return "a list" if value else "an empty list"
-    if isinstance(value, dict):
-        return "an object" if value else "an empty object"
-    return f"a Python {type(value).__name__}"
-
-
-_PLAIN_KEY = re.compile(r"[A-Za-z0-9_$/-]+")
-
-
-def show_path(path: Path) -> str:
-    """Write a path for people: `tasks.mail.depends_on[0]`, and `tasks["a.b"]` for an odd key."""
-    parts: list[str] = []
-    for step in path:
-        if isinstance(step, int):
-            parts.append(f"[{step}]")
-        elif _PLAIN_KEY.fullmatch(step):
-            parts.append(f".{step}" if parts else step)
-        else:
-            parts.append(f"[{quote(step)}]")
-    return "".join(parts)
 
 
 def copy_json(value: Any) -> Any:
@@ -423,25 +361,6 @@ def _undecodable(text: bytes, error: UnicodeDecodeError) -> JsonTextError:
 
 
 # ---- places
-
-
-_NEWLINE = re.compile("\n")
-
-
-class LineIndex:
-    """Turns offsets into lines and columns, both from 1, in characters."""
-
-    __slots__ = ("_starts",)
-
-    def __init__(self, text: str) -> None:
-        self._starts = [0]
-        for start, end in pieces(len(text)):
-            self._starts += [match.end() for match in _NEWLINE.finditer(text, start, end)]
-
-    def place(self, offset: int) -> tuple[int, int]:
-        """Return the line and column of the character at `offset`."""
-        line = bisect_right(self._starts, offset)
-        return line, offset - self._starts[line - 1] + 1
 
 
 def locate(text: str, problems: Iterable[RawProblem]) -> list[tuple[RawProblem, int, int]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from scattersphere._json import (
+from scattersphere._json_words import (
     DEPTH,
     INTEGER_DIGITS,
     MOST_PROBLEMS,

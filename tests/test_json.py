@@ -8,8 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scattersphere import DefinitionError, JobDefinition, _json, _json_scan, _turns
-from scattersphere._json import DEPTH, INTEGER_DIGITS, JsonTextError, loads
+from scattersphere._json import JsonTextError, loads
 from scattersphere._json_scan import scan
+from scattersphere._json_words import DEPTH, INTEGER_DIGITS, LineIndex
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -72,7 +73,7 @@ def test_what_is_counted_piece_by_piece_is_what_is_counted_at_once(text, mark, s
         patch.setattr(_turns, "STEP", step)
         assert _turns.count(text, mark) == text.count(mark)
         assert _turns.holds(text, mark) == (mark in text)
-        lines = _json.LineIndex(text)
+        lines = LineIndex(text)
         for offset in range(len(text)):
             before = text[:offset]
             assert lines.place(offset) == (before.count("\n") + 1, offset - before.rfind("\n"))

@@ -10,7 +10,8 @@ import pytest
 from livebundles import QUICK
 from patience import PATIENCE
 
-from scattersphere import DefinitionError, JobDefinition, RunnableTask, Server, UnresolvedError, _json
+from scattersphere import DefinitionError, JobDefinition, RunnableTask, Server, UnresolvedError
+from scattersphere._json_words import MOST_PROBLEMS
 from scattersphere.jobs import jobs as jobs_module
 
 pytestmark = pytest.mark.anyio
@@ -155,7 +156,7 @@ async def test_one_job_is_judged_and_not_all_when_one_is_asked_for(monkeypatch):
 
 
 async def test_a_definition_that_is_wrong_a_thousand_times_is_looked_at_no_further():
-    most = _json.MOST_PROBLEMS
+    most = MOST_PROBLEMS
     wrong = json.dumps({"name": "big", "tasks": tasks(2 * most, pool=5)})
     absent = json.dumps(
         {"name": "big", "tasks": {"a": {"task": "Say", "depends_on": list(map(str, range(2 * most)))}}}

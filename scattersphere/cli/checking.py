@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import attrs
 
-from scattersphere._json import FILE_BYTES, RawProblem
+from scattersphere._json_words import FILE_BYTES, RawProblem
 from scattersphere.abc.backend import LOOP_TRAITS, BackendTraits
 from scattersphere.definitions import definition_schema, read_definition, read_definition_file, untold
 from scattersphere.engine.backends.processes import ProcessBackend

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from scattersphere._json import Path, RawProblem, locate, show_path
+from scattersphere._json import locate
+from scattersphere._json_words import Path, RawProblem, show_path
 from scattersphere.definitions import MASK, secret_names
 from scattersphere.errors import ScattersphereError
 from scattersphere.jobs.secrets import hide_in_error

@@ -23,7 +23,8 @@ from typing import Any
 
 import attrs
 
-from scattersphere._json import copy_json, describe
+from scattersphere._json import copy_json
+from scattersphere._json_words import describe
 from scattersphere._text import Suggester, did_you_mean
 from scattersphere.model.forms import REFERENCE_SCHEMA, VALUE_SCHEMA
 

@@ -22,7 +22,7 @@ from cattrs import Converter
 from cattrs.errors import AttributeValidationNote, BaseValidationError, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
-from scattersphere._json import MOST_PROBLEMS, Path, RawProblem, quote
+from scattersphere._json_words import MOST_PROBLEMS, Path, RawProblem, quote
 from scattersphere._text import Suggester
 from scattersphere._turns import WAY
 from scattersphere.model.definition import JobDefinition

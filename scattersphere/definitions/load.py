@@ -10,18 +10,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from scattersphere._gc import gc_paused
-from scattersphere._json import (
-    FILE_BYTES,
-    MOST_PROBLEMS,
-    JsonTextError,
-    RawProblem,
-    decode,
-    describe,
-    locate,
-    parse,
-    show_path,
-    unwritable,
-)
+from scattersphere._json import JsonTextError, decode, locate, parse, unwritable
+from scattersphere._json_words import FILE_BYTES, MOST_PROBLEMS, RawProblem, describe, show_path
 from scattersphere._text import suggestion_budget
 from scattersphere._turns import WAY, give_way
 from scattersphere.definitions.converter import UNREAD, read_record

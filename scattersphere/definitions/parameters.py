@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from scattersphere._json import SHOWN, copy_json, describe
+from scattersphere._json import copy_json
+from scattersphere._json_words import SHOWN, describe
 from scattersphere._text import Suggester
 from scattersphere.errors import DefinitionError
 from scattersphere.model.definition import Parameter

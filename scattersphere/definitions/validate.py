@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from scattersphere._graphs import find_cycle
-from scattersphere._json import MOST_PROBLEMS, Path, RawProblem, describe, quote
+from scattersphere._json_words import MOST_PROBLEMS, Path, RawProblem, describe, quote
 from scattersphere._text import Suggester
 from scattersphere._turns import WAY
 from scattersphere.definitions.converter import UNREAD

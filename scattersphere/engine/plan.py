@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere._json import Path, RawProblem, describe
+from scattersphere._json_words import Path, RawProblem, describe
 from scattersphere.abc.backend import NO_NEEDS
 from scattersphere.definitions import placed
 from scattersphere.engine.machine.graph import CompiledGraph

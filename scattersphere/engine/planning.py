@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from scattersphere._gc import MANY, gc_paused
-from scattersphere._json import MOST_PROBLEMS, Path, RawProblem
+from scattersphere._json_words import MOST_PROBLEMS, Path, RawProblem
 from scattersphere._text import Suggester, suggestion_budget
 from scattersphere._turns import WAY
 from scattersphere.abc.backend import NO_NEEDS

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from weakref import WeakSet
 
 from scattersphere._gc import gc_paused
-from scattersphere._json import RawProblem, quote
+from scattersphere._json_words import RawProblem, quote
 from scattersphere._mapping import LiveMapping
 from scattersphere._text import Suggester, did_you_mean, suggestion_budget
 from scattersphere._threads import in_thread

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import attrs
 
-from scattersphere._json import RawProblem, describe
+from scattersphere._json_words import RawProblem, describe
 from scattersphere.model.forms import COMMENT, COMMENT_SCHEMA, MOST, Simple, WrongPartsError, WrongValueError
 
 _SIZE = re.compile(r"([1-9][0-9]{0,8})(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)")

@@ -23,7 +23,7 @@ from scattersphere.model.forms import (
 )
 
 if TYPE_CHECKING:
-    from scattersphere._json import Path
+    from scattersphere._json_words import Path
 
 _ROW: Final = "scattersphere.field"
 _PYTHON_ONLY: Final = "scattersphere.python-only"

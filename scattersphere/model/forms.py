@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import attrs
 
-from scattersphere._json import MOST_PROBLEMS, RawProblem, describe
+from scattersphere._json_words import MOST_PROBLEMS, RawProblem, describe
 from scattersphere._text import nearest
 
 NAME_CHARACTERS: Final = 128

@@ -7,7 +7,7 @@ import functools
 import zoneinfo
 from typing import TYPE_CHECKING
 
-from scattersphere._json import quote
+from scattersphere._json_words import quote
 from scattersphere._text import nearest
 from scattersphere._version import installing
 from scattersphere.model.forms import NAME
