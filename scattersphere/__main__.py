@@ -1,4 +1,4 @@
-"""`python -m scattersphere`."""
+"""`python -m scattersphere`: the command line."""
 
 from scattersphere.cli import main
 

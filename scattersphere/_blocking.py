@@ -1,4 +1,4 @@
-"""Blocking twins of asynchronous methods, made from them: types, signatures and docstrings are kept.
+"""Blocking (synchronous) twins of asynchronous methods, made from them: types, signatures, docstrings are kept.
 
 A class of twins holds an object that lives on an event loop (`_original`) and the way to the thread of that loop
 (`_door`). Each of its members names the member of the original that it stands for; nothing is written twice.

@@ -1,4 +1,4 @@
-"""Declarations of task classes: what becomes a parameter, what is state, and what is refused where it stands.
+"""Declarations of task classes: which attributes become parameters, which are state, which are refused.
 
 Annotated public attributes are parameters, those of mixins and Protocols too; a leading underscore means state of the
 attempt. No default is shared between attempts.

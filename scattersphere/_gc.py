@@ -1,4 +1,4 @@
-"""Garbage collection while many objects are made that are meant to stay: definitions and plans.
+"""Garbage collection paused while many long-lived objects are made: definitions and plans.
 
 A collection looks at every object of its generation in one go, in whatever turn of the loop it falls due, or in a
 thread that keeps the interpreter's lock meanwhile. Of what is being read nothing is garbage.

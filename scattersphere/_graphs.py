@@ -1,4 +1,4 @@
-"""Directed graphs over the numbers 0, 1, 2, ...: an order for them, or a cycle that forbids one.
+"""Topological order of a directed graph over the numbers 0, 1, 2, ..., or a cycle that forbids one.
 
 Kahn, "Topological sorting of large networks", CACM 5/11, 1962.
 """

@@ -1,4 +1,4 @@
-"""The second reading of a JSON text: slow, without recursion, and exact about places.
+"""The second reading of a JSON text, where something is wrong: slow, not recursive, with exact positions of errors.
 
 It is only done when something is wrong. Problems that allow it (a duplicate key, a number out of
 range) do not end the reading, so that they are all reported at once; broken syntax does.

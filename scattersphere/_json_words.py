@@ -1,4 +1,4 @@
-"""Limits of JSON texts; values, places and problems of them in plain words."""
+"""Limits of JSON texts; JSON values, paths and problems in plain words; offsets to lines and columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects with a life: entered once, closed whole, and at home in one process, thread and event loop."""
+"""Lifecycle of objects: async context managers entered once and closed whole, bound to one process, thread and loop."""
 
 from __future__ import annotations
 

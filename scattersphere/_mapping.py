@@ -1,4 +1,4 @@
-"""Mappings that change while somebody goes through them: the runs of a Server, its jobs, bundles, tasks."""
+"""Live read-only mappings that may change during an iteration: the runs of a Server, its jobs, bundles, tasks."""
 
 from __future__ import annotations
 

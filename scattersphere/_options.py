@@ -1,4 +1,4 @@
-"""Options as classes: each attribute with its default, its unit, what it means, and what it may be.
+"""Options as classes: each attribute with its default, unit, meaning and check.
 
 The documentation's tables, and what files of options may hold, are made from the same rows.
 """

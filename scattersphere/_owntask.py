@@ -1,4 +1,4 @@
-"""A task that nobody who waits for it can cancel, for what must be done whole: opening, closing, binding a socket.
+"""Work shielded from every cancellation of its caller, in a task of its own: opening, closing, binding a socket.
 
 `anyio.CancelScope(shield=True)` alone does not do that. It keeps off the cancellation of anyio's own scopes; what
 asyncio itself sends (`Task.cancel()`, `asyncio.timeout`, a `TaskGroup`, the end of `asyncio.run`) goes through it, once

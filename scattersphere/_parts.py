@@ -1,4 +1,4 @@
-"""The parts of a Server: put together, what each is told of the others, opened and closed in order. No algorithm."""
+"""The parts of a Server: constructed, connected by callbacks, opened and closed in order. No algorithm."""
 
 from __future__ import annotations
 

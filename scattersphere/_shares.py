@@ -1,4 +1,4 @@
-"""Fair shares of what is kept: where there is no room, who has the most gives up the oldest of what he has most of."""
+"""Fair eviction from a bounded store: who has the most gives up the oldest of what he has most of."""
 
 from __future__ import annotations
 

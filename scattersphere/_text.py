@@ -1,4 +1,4 @@
-"""The nearest name to a mistyped one, within a budget, and the words that suggest it.
+"""The nearest name to a mistyped one ("did you mean"), within a budget of work.
 
 Names come from strangers, in any number and of any length, and are compared on the event loop. `difflib` takes
 milliseconds for one pair of names that are built for it; the longest common subsequence, computed with one bit for

@@ -1,4 +1,4 @@
-"""Work in a thread beside an event loop, which has its turns meanwhile.
+"""Work in a thread beside an event loop, which keeps its turns: the thread gives the interpreter's lock back.
 
 Whenever the loop has made a system call it wants the interpreter's lock back, and a thread that computes lets it have
 it only after 5 ms: a turn with a hundred sockets would take half a second. So work that calls `_turns.give_way` waits

@@ -1,4 +1,4 @@
-"""Long work that lets others have their turns: `give_way` is called inside each loop over what a stranger has sent.
+"""Cooperative yielding in long computations: `give_way` is called inside each loop over a stranger's input.
 
 It does nothing but in work that is done for `_threads.in_thread`, which says what it does there.
 """

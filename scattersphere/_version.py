@@ -1,4 +1,4 @@
-"""The version of this package and what its extras need: what the installed distribution says, where there is one.
+"""The version of this package and what its extras need, from the metadata of the installed distribution.
 
 A program may carry the package without installing it (a folder on `sys.path`, a zip, a frozen program).
 """

@@ -1,4 +1,4 @@
-"""The options of a Server: what each is, where nothing is said, and what it may be.
+"""ServerOptions: the options of a Server, each with its default, unit, meaning and check.
 
 A new one is an attribute of `ServerOptions` and a line of `ServerKeywords`, which gives type checkers its name.
 """

@@ -1,4 +1,4 @@
-"""What users write: a task is a class, its parameters are annotated attributes.
+"""RunnableTask and TaskContext, what users write: a task is a class, its parameters are annotated attributes.
 
 `RunnableTask.__init_subclass__` turns each subclass into a keyword-only attrs class, so that type
 checkers see the constructor and a wrong declaration is refused where it stands.

@@ -1,4 +1,4 @@
-"""Replace an attribute or an entry of something that others use too, and undo only what is still one's own.
+"""Monkey-patching that can be undone in any order: replace an attribute or an entry, give back only what is one's own.
 
 Several versions of one bundle may have replaced the same thing, and are released in any order. Each replacement
 knows what lies below it: the value that was there, or that of an older version which has not been released yet.

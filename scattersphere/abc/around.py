@@ -1,4 +1,4 @@
-"""The contract of what a host puts around each attempt: a span, a database session, a request's id."""
+"""The contract of context managers around each attempt: a span, a database session, a request's id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract between the engine and a place where attempts run.
+"""The contract of a backend: a place where attempts run, and what the engine gives and asks.
 
 A backend runs *calls*. It reports each one exactly once through `done`, on the loop's thread, never
 from inside `start`, and only when nothing of it executes any more. It knows nothing of runs, retries or states; the

@@ -1,4 +1,4 @@
-"""The journal port: where a Server writes what has to survive it.
+"""The contract of a journal: where a Server writes what has to survive it.
 
 A journal keeps rows. It is told of them in transactions, commits those in the order in which they were written, and
 knows nothing of what they mean: which row is written when, and how runs are made of rows again, is decided by the

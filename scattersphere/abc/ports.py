@@ -1,4 +1,4 @@
-"""The small contracts: a trigger of schedules, a bundle on its way, a result that stays where it was made."""
+"""Small contracts: a trigger of schedules, a bundle on its way to a worker, a result that stays where it was made."""
 
 from __future__ import annotations
 

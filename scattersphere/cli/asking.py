@@ -1,4 +1,4 @@
-"""`scattersphere -c HOST:PORT runs`: one command of the line protocol, from a shell."""
+"""One command of the line protocol from a shell: `scattersphere -c HOST:PORT runs`."""
 
 from __future__ import annotations
 

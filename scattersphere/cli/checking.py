@@ -1,4 +1,4 @@
-"""Definition files against their code, without running a job."""
+"""Checking definition files against their code, without running a job."""
 
 from __future__ import annotations
 

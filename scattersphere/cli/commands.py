@@ -1,4 +1,4 @@
-"""The commands and their options. What they do is imported when one is called: `--help` stays quick."""
+"""The commands of the command line and their options. What they do is imported when one is called."""
 
 from __future__ import annotations
 

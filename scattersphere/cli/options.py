@@ -1,4 +1,4 @@
-"""What several commands share: the options `--json` and `-p`, and how a command ends with an error."""
+"""Options that several commands share, `--json` and `-p`, and how a command ends with an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""With which code a command ends, and why nothing was run."""
+"""Exit codes of the command line, and refusals before anything runs."""
 
 from __future__ import annotations
 

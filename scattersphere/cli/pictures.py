@@ -1,4 +1,4 @@
-"""The files that `run` draws when a run has ended: its timeline, and its tasks with their states and times."""
+"""Pictures that `run --trace` and `--picture` write when a run has ended."""
 
 from __future__ import annotations
 

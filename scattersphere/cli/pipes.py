@@ -1,4 +1,4 @@
-"""Whoever reads our output may go before we are done: `scattersphere run job.json | head -1`."""
+"""Broken pipes: a quiet end where the reader of our output is gone, as in `scattersphere run job.json | head -1`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How `run` shows a run: on a terminal a display that is refreshed a few times a second, elsewhere a line an event.
+"""Progress of a run on the screen: on a terminal a display that is refreshed, elsewhere a line for each event.
 
 The loop that carries the run out only takes note of events (`Board`, pure); a thread of the display draws them, so
 that a terminal, however slow, never holds up a task.

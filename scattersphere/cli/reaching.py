@@ -1,4 +1,4 @@
-"""Where a server is: the options `--at`, `--state`, `--token-file`, `--cafile`, and what stands for them."""
+"""The address of a server, and the proof of who asks: `--at`, `--state`, `--token-file`, `--cafile`, and defaults."""
 
 from __future__ import annotations
 

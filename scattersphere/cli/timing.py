@@ -1,4 +1,4 @@
-"""What `scattersphere next` prints: when the schedules of a file or a job fire, on the wall and in UTC."""
+"""The times at which the schedules of a file or a job fire, as `scattersphere next` prints them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may do what: four roles in a row, and patterns over jobs and bundles.
+"""Access policy: four roles, each with the rights of those below it, and patterns over jobs and bundles.
 
 What is not allowed is denied. A role is a ceiling, never a sum; `drop` lowers it for good.
 """

@@ -1,4 +1,4 @@
-"""Who did what: JSON lines, one for each session's begin and end, proof of identity and command.
+"""Audit log: JSON lines, one for each session's begin and end, proof of identity and command.
 
 A line holds the time, session, peer, principal, command, object and outcome. Arguments are never in
 it: only the names of the objects concerned, so that no secret parameter and no token can be.

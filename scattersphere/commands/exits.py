@@ -1,4 +1,4 @@
-"""What would end the program, raised by code that a command calls: it ends that request, and nothing else."""
+"""`SystemExit` and `KeyboardInterrupt` of code that a command calls: they end that request, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all sessions share: the Server behind them, what the operator allows, and the one door for each rule.
+"""The gateway that all sessions share: the Server behind them, access policy, limits and audit.
 
 What a principal may see is asked here and nowhere else, for runs, their events and log lines, jobs, bundles and
 tasks; what is hidden is answered exactly as what is absent. So is whether it may have code loaded, whichever way

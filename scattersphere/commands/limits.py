@@ -1,4 +1,4 @@
-"""The limits of a front-end, and what counts against them. Each is there because a comparable server lacked it."""
+"""Limits of a front-end, and what counts against them: rates, sizes, numbers."""
 
 from __future__ import annotations
 

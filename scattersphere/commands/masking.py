@@ -1,4 +1,4 @@
-"""Masking: the values of secret parameters in errors and definitions that leave: who reads them may not know them."""
+"""Masking of secret parameters in errors and definitions that leave the Server."""
 
 from __future__ import annotations
 

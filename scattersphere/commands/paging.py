@@ -1,4 +1,4 @@
-"""Long lists by pages: a reply that leaves rows out has a `cursor`, with which the next request goes on.
+"""Pagination: a reply that leaves rows out has a `cursor`, with which the next request goes on.
 
 A cursor is the key of the last row that was shown, so that rows that come or go meanwhile neither repeat nor skip one.
 """

@@ -1,4 +1,4 @@
-"""Tokens: who may come in over the wire, kept in a file of which nobody can make a token again.
+"""Access tokens, kept in a file as digests, from which nobody can make a token again.
 
 A token is 256 random bits, shown once. The file holds its SHA-256: of a random secret of that size a
 plain digest is enough, a slow hash protects only guessable ones (OWASP, Password Storage; NIST SP

@@ -1,4 +1,4 @@
-"""JSON and the model: strict, located, with suggestions."""
+"""Reading and writing job definitions as JSON: strict, with places and suggestions."""
 
 from scattersphere.definitions.dump import digest_definition, dumps_definition
 from scattersphere.definitions.load import (

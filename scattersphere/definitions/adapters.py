@@ -1,4 +1,4 @@
-"""What JSON may stand for a kind of value: how it is checked and built, what editors and people are told of it.
+"""Type adapters: which JSON stands for a kind of value, how it is checked and built, and its JSON Schema.
 
 Strict, as section 4 of the design says: 5 is no "5" and true is no 1; but a whole number may stand for
 a float, ISO strings for dates and times, strings for UUID, Decimal and Path, seconds for a timedelta,

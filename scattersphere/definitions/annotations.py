@@ -1,4 +1,4 @@
-"""Which JSON an annotation takes: the adapter of each, and the parameters of task classes that come of it."""
+"""Type annotations to adapters: which JSON a parameter takes, and the parameters of task classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Definitions to JSON: order kept, defaults omitted, the least format that has what is used, a newline at the end."""
+"""Writing definitions as JSON: order kept, defaults omitted, the least format that has what is used."""
 
 from __future__ import annotations
 

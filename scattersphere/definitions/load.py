@@ -1,4 +1,4 @@
-"""Job definitions from texts, files and Python: read, checked, with everything that is wrong at once."""
+"""Loading job definitions from texts, files and Python: read, checked, with everything that is wrong at once."""
 
 from __future__ import annotations
 

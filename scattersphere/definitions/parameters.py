@@ -1,4 +1,4 @@
-"""The parameters of a run: defaults, overrides, and what a wrong one is told."""
+"""The parameters of a run: defaults, overrides, and what is wrong with them in words."""
 
 from __future__ import annotations
 

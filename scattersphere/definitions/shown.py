@@ -1,4 +1,4 @@
-"""A user's value for other eyes: JSON where it has that form and is small enough, else a short `repr`.
+"""Displaying users' values: as JSON where they have that form and are small enough, else as a short `repr`.
 
 The value may be anything: a list that holds itself, an object whose methods lie, raise or are slow, a
 structure of a gigabyte. So the walk reads the containers of JSON directly, never through methods of a

@@ -1,4 +1,4 @@
-"""What is wrong inside a definition that has the right form: names, references, conditions, order, limits."""
+"""Validation of a definition that has the right form: names, references, conditions, order, limits."""
 
 from __future__ import annotations
 

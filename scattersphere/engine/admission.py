@@ -1,4 +1,4 @@
-"""Which runs may run: the Server's slots, a job's `max_runs` and `overlap`, the queue between them. Pure."""
+"""Admission of runs: the Server's slots, a job's `max_runs` and `overlap`, the queue between them. Pure."""
 
 from __future__ import annotations
 

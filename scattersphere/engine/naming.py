@@ -1,4 +1,4 @@
-"""Which other runs may be named in what is told of a run: who holds the place, the slot that it waits for.
+"""Whether other runs may be named in what is told of a run: who holds the place or the slot that it waits for.
 
 The Server has no users; whoever tells somebody who does not see all runs says so with `naming_only`.
 """

@@ -1,1 +1,1 @@
-"""See the modules."""
+"""Extensions: each package needs one extra, and works with one other library."""

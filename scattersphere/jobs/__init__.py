@@ -1,1 +1,1 @@
-"""What a Server knows of jobs: the definitions, their files, and the runs that are started from them."""
+"""Jobs and runs of a Server: the definitions, their files, and the runs that are started from them."""

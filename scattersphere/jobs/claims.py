@@ -1,4 +1,4 @@
-"""Who defines a job where several would: the host, a bundle that carries it, a file of the job folder.
+"""Precedence among sources that define one job: the host, a bundle that carries it, a file of the job folder.
 
 What counts is what there is, and not the order in which it came: each source puts its claims, and whenever one of
 them changes the name is settled anew. So a refusal ends with its cause, and a running Server ends where a new one

@@ -1,4 +1,4 @@
-"""Definitions as files: loaded with the bundles that they name, saved, and a folder of them, perhaps watched."""
+"""Job files: definitions loaded with the bundles that they name, saved, and a folder of them, perhaps watched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Doing a run again: which results of the earlier run are taken over, and which code is run. No I/O of its own."""
+"""Rerunning a run: which results of the earlier run are reused, and which code is run. No I/O of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runs of a Server: how one comes to be, by name, by key or again; which are kept, and what goes with others."""
+"""RunFactory: how runs are started, by name, by idempotency key or again; which are kept, and which go first."""
 
 from __future__ import annotations
 

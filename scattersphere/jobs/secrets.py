@@ -1,4 +1,4 @@
-"""Secrets of runs: read from the environment, or asked of the host's provider, when a run starts or goes on."""
+"""Secret parameters of runs: read from the environment, or asked of the host's provider, when a run starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work on many small things, in slices of the event loop."""
+"""Slices: work on many small things that lets the event loop have its turns."""
 
 from __future__ import annotations
 

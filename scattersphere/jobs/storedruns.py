@@ -1,4 +1,4 @@
-"""StoredRuns: runs out of the journal, as they are looked at, and as they go on: definition, code, results, record.
+"""StoredRuns: runs read from the journal, to be looked at or resumed: definition, code, results, record.
 
 `recovery.py` says what the rows of a run come to; here is what is awaited for that: the journal, code, values.
 """

@@ -1,4 +1,4 @@
-"""UnfinishedRuns: runs that have not ended when the Server is opened go on, each when its code is there.
+"""UnfinishedRuns: recovery of the runs that had not ended, each when its code is there.
 
 `recovery.py` says what their rows come to, `storedruns.py` reads what they need.
 """

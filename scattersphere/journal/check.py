@@ -1,4 +1,4 @@
-"""Whether a journal is sound: everything that must be true of its rows, looked at one run after the other.
+"""Integrity check of a journal: everything that must be true of its rows, looked at one run after the other.
 
 It finds what no crash can leave behind: a gap in the moves of a run, a run that has ended while a task of it lives, a
 task that began before what it reads was committed. It reads one snapshot of the journal, also beside its Server.

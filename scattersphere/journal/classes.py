@@ -1,4 +1,4 @@
-"""Classes whose objects outlive the process: by which name one is found again, and what its objects are made of."""
+"""Classes whose objects a journal keeps: their names there, and what their objects are made of."""
 
 from __future__ import annotations
 

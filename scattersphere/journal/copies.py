@@ -1,4 +1,4 @@
-"""Backing a journal up beside its Server, putting a backup in its place, giving up old runs by hand, and export."""
+"""Backup, restore, prune by hand and export of a journal, beside its Server or without one."""
 
 from __future__ import annotations
 

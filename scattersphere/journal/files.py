@@ -1,4 +1,4 @@
-"""Values that are too large for a row: files beside the journal, named by the digest of what they hold.
+"""Large values of a journal: files beside it, named by the digest of what they hold.
 
 A file is whole and on disk before the row that names it is committed, and deleted after the last such row is gone: a
 crash between leaves a file too many, which is swept at the next opening, and never one too few.

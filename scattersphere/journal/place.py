@@ -1,4 +1,4 @@
-"""Where a journal lies: the files that belong to it, whether the place can be trusted, and the lock of its owner.
+"""The files of a journal, their permissions, and the lock that keeps a second owner out.
 
 The lock is the kernel's (`flock` on a file beside), so it is let go of when its holder's process ends, however that
 ends, and never before: a holder that is stopped keeps it.

@@ -1,4 +1,4 @@
-"""Giving up old runs, in pieces so short that the commits between them hardly wait."""
+"""Retention: old runs are deleted in pieces so short that the commits between them hardly wait."""
 
 from __future__ import annotations
 

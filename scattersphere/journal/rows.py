@@ -1,4 +1,4 @@
-"""Rows of the journal's port as rows of tables: the statement for each kind, and many transactions folded into one.
+"""Rows of the journal's contract as rows of tables: the SQL of each kind, many transactions folded into one.
 
 What is committed together needs each row only once, as it stands at the end. So a batch keeps the newest row of each
 key, and every kind is written by one statement.

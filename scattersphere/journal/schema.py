@@ -1,4 +1,4 @@
-"""Opening the database: what it is, how it is set, and bringing an older schema up to date."""
+"""Opening the SQLite database: its pragmas, its version, and migrations of an older schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of tasks as bytes that outlive the process: exact, or not at all.
+"""Serialization of results for a journal: bytes that outlive the process, exact or not at all.
 
 What is read back equals what was written, in value and in type, at every depth. Three forms, tried in this order: JSON
 for what JSON holds exactly; tagged JSON for tuples, sets, bytes, dates, enums, attrs classes and dataclasses and the

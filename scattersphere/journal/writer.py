@@ -1,4 +1,4 @@
-"""The one thread that writes a journal: commits what waits, all at once and in order, and says so on the loop.
+"""The thread that writes a journal: group commit of what waits, in order, reported to the loop.
 
 A transaction that cannot be committed now (disk full, read-only, busy) stays the first one and is tried again each
 second. After an I/O error or a failed fsync nobody knows what is on disk, and asking again may be answered with a lie:

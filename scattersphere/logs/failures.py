@@ -1,4 +1,4 @@
-"""The text of a failure: kept instead of the exception, which would keep the code's version alive."""
+"""The text of a failure, with its traceback: kept instead of the exception, which would keep old code alive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which frames of a stack belong to the user, and how a place in the code is named for people."""
+"""Stack frames: which belong to the user, and how a place in the code is named for people."""
 
 from __future__ import annotations
 

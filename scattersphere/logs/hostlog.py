@@ -1,4 +1,4 @@
-"""What the host's own `logging` is told: failures of runs, tasks, bundles and job files, and what tasks log.
+"""Records for the host's own `logging`: failures of runs, tasks, bundles and job files, and what tasks log.
 
 One record each, on loggers below `scattersphere`, with what a log pipeline asks for as attributes of the record
 (`extra`). The library sets no level and adds no handler, and what the host sets (levels, `logging.disable`, filters)

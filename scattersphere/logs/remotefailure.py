@@ -1,4 +1,4 @@
-"""An exception on its way between processes.
+"""Exceptions of tasks pickled between processes, with their text where they cannot be.
 
 The exception itself does not travel: many cannot be unpickled, and unpickling one runs code of the user. What
 travels is its description, and a stand-in is made of it that has the same name, message and bases.

@@ -1,4 +1,4 @@
-"""The whole log of a run in a file, beside the part of it that memory holds.
+"""The log file of a run: all its lines on disk, beside the part that memory holds.
 
 A line is an object of JSON, so that it can be read back exactly, and so that programs which collect logs
 understand it. It bears its number: others may cut, empty or remove the file meanwhile (logrotate, a cleaner of

@@ -1,1 +1,1 @@
-"""What the words of the glossary mean: frozen classes and tables, no clock, no loop."""
+"""The data model: definitions, states, events, log lines. Frozen classes and tables, no clock, no loop."""

@@ -1,4 +1,4 @@
-"""Amounts of a pool that a task needs: `2`, `"4GiB"`; what they mean in places, and how the field of them is read."""
+"""Amounts of a pool that a task needs, `2` or `"4GiB"`: their meaning in places, and how their field is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What callers pass, looked at before it is used: a wrong value is named where it was written.
+"""Checks of what callers pass to public functions: a wrong type is a TypeError, a wrong value an ArgumentError.
 
 A wrong type is a TypeError, as everywhere in Python; a value of the right type that cannot be meant is
 an `ArgumentError`.

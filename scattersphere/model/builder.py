@@ -1,4 +1,4 @@
-"""A definition made in Python, step by step; what comes out equals what the same JSON gives."""
+"""JobBuilder: a definition made in Python step by step, equal to what the same JSON gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job, as a person writes it: a DAG of named tasks, their arguments and their policies.
+"""JobDefinition, TaskDefinition, Parameter, RetryPolicy: a DAG of named tasks, their arguments and policies.
 
 References inside `args`, `map` and `run_if` stay JSON-like (`{"$param": "day"}`), so that what
 Python builds and what a file says is the same object. `references.py` reads them.

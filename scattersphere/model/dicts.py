@@ -1,4 +1,4 @@
-"""The shapes of what `as_dict()` returns: plain data, as `json`, pydantic and web frameworks take it.
+"""TypedDicts: the shapes of what `as_dict()` returns, as `json`, pydantic and web frameworks take it.
 
 Times are ISO 8601 in UTC, states and kinds are their words, durations are seconds. Annotations are not postponed here:
 `NotRequired` is only seen by `typing`, and by pydantic, where it is evaluated.

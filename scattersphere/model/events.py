@@ -1,4 +1,4 @@
-"""Facts about runs and bundles, numbered, in the past tense."""
+"""Events: facts about runs and bundles, numbered, in the past tense."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What JSON a field may take: how it is read and written, and what editors and people are told of it.
+"""JSON forms of fields: how each kind is read and written, its JSON Schema, and its problems in words.
 
 All are strict: 5 is no "5", true is no 1. Those that need a class (`Record`, `Records`) are in `fields.py`.
 """

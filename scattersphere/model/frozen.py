@@ -1,4 +1,4 @@
-"""Values that a definition keeps: objects that nobody can change, and copies that nobody else holds.
+"""Immutable dicts, and deep copies of JSON values: what a definition keeps nobody else can change.
 
 Converters leave what they cannot convert as it is: the checks say what is wrong with it, and where.
 """

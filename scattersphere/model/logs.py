@@ -1,4 +1,4 @@
-"""A line of the log of a run, and many of them as a journal keeps them: JSON lines, compressed."""
+"""LogLine: a line of the log of a run; many of them as JSON lines, compressed, for a journal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One thing that is wrong with a definition, said so that a person can mend it."""
+"""Problem: one thing that is wrong with a definition, where, and what to write instead."""
 
 from __future__ import annotations
 

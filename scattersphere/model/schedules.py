@@ -1,4 +1,4 @@
-"""A schedule of a job, as a person writes it: when it fires, with which parameters, and what becomes of a missed time.
+"""ScheduleDefinition: when a job starts by itself, with which parameters, and what becomes of a missed time.
 
 Times and expressions stay as they are written (`"30 2 * * *"`, ISO strings); `schedules/triggers.py` reads them.
 """

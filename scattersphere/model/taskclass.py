@@ -1,4 +1,4 @@
-"""What the registry knows of a task class, and all that the rest of the engine needs to know of it."""
+"""TaskClass: what the registry knows of a task class, and the rest of the engine needs to know of it."""
 
 from __future__ import annotations
 

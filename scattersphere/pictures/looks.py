@@ -1,4 +1,4 @@
-"""How each state looks: its colours by day and by night, its icon, its square. Nothing is said by colour alone.
+"""The look of each state: its colours by day and by night, its icon, its square. Nothing is said by colour alone.
 
 What went well is calm and what failed is loud: green is lighter and less saturated than red, so that one failed square
 among ten thousand is seen. Ink has a contrast of 4.5:1 on every ground where it stands, fill of 3:1 (WCAG 2.2 AA; a

@@ -1,4 +1,4 @@
-"""What a picture shows of a task: its name, what runs, and in the picture of a run how that went."""
+"""The content of a task's node in a picture: its name, what runs, and in the picture of a run how that went."""
 
 from __future__ import annotations
 

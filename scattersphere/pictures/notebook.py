@@ -1,4 +1,4 @@
-"""Jobs, runs and servers as HTML, which notebooks show: the pictures of the page, without a page around them."""
+"""Jobs, runs and servers as HTML in Jupyter notebooks (`_repr_html_`): the pictures of the page, without a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which versions of which bundles are needed, and by whom; whose files stay beyond that. Pure: it decides, others act.
+"""Reference counts of bundle versions: which are needed, by whom, and whose files stay beyond that. Pure.
 
 A version is *needed* while it is the current one of its bundle or while a run pins it. Each move
 returns the versions that it made superfluous; the caller frees exactly those.

@@ -1,4 +1,4 @@
-"""What went wrong while a bundle was loaded, as text.
+"""The text of a failed load of a bundle: its traceback, cut to the bundle's own code.
 
 An exception object holds its traceback, that the frames, and those the whole version: so no exception of a
 bundle's code outlives the load.

@@ -1,4 +1,4 @@
-"""Bundles that are watched, and folders whose bundles are adopted as they come and go."""
+"""Watched bundles, and folders whose bundles are adopted as they come and go."""
 
 from __future__ import annotations
 

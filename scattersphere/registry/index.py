@@ -1,4 +1,4 @@
-"""Task classes by path, over all bundles. Pure."""
+"""Index of task classes by path, over all bundles. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Making one version of a bundle: snapshot, modules, task classes. Runs in the loader's thread."""
+"""Loading one version of a bundle: snapshot, modules, task classes. Runs in the loader's thread."""
 
 from __future__ import annotations
 

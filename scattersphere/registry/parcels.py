@@ -1,4 +1,4 @@
-"""Loaded versions on their way to another machine: their files, and what a worker process there needs to import them.
+"""Loaded versions sent to another machine: their files, and what a worker process there needs to import them.
 
 A version keeps its private name, so that a pickle that names one of its classes means the same here and there. The
 files are checked against the digest where they arrive.

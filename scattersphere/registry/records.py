@@ -1,4 +1,4 @@
-"""What the registry shows: bundles, their versions, and the events of their lives."""
+"""Bundle, BundleVersion, BundleEvent: what the registry shows of bundles, their versions and their lives."""
 
 from __future__ import annotations
 

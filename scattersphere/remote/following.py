@@ -1,4 +1,4 @@
-"""Events over connections that break: an async iterator that goes on where it was.
+"""Events over connections that break: an async iterator that reconnects and goes on where it was.
 
 `since` makes that exact: after a break the client asks for what came after the last number it saw.
 """

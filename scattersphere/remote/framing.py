@@ -1,4 +1,4 @@
-"""Bytes to lines: the only place that decides where a request begins and ends.
+"""Framing: bytes to lines, the only place that decides where a request begins and ends.
 
 Pure: it is fed bytes and asked for frames, and yields the same frames however the bytes were cut.
 A line that is too long is reported once and dropped to its end, so that its tail is never read as

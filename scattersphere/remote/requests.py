@@ -1,4 +1,4 @@
-"""A line to a request: strict JSON, or words, which are compiled to the same request.
+"""Parsing a line to a request: strict JSON, or words, which are compiled to the same request.
 
 JSON: what Python's parser lets through in silence is an error here: duplicate members, NaN and infinities (also those
 that `1e400` becomes), lone surrogates, integers of thousands of digits, nesting beyond a limit.

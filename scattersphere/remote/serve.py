@@ -1,4 +1,4 @@
-"""A server from a shell: what `scattersphere serve` and `scattersphere token` do.
+"""A server process from a shell: what `scattersphere serve` and `scattersphere token` do.
 
 Only here are flags read and signals heeded: a library leaves both to the program that embeds it.
 """

@@ -1,4 +1,4 @@
-"""A session, pure: bytes and the time go in, bytes and calls to be made come out.
+"""A session of the line protocol without I/O (sans-io): bytes and the time go in, bytes and calls come out.
 
 It knows no socket, no clock and no server. The driver (`connection.py`) feeds what it received,
 carries out each `CommandCall`, and sends what `take` returns. Calls are made one at a time and answered in order,

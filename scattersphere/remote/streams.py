@@ -1,4 +1,4 @@
-"""Byte streams: how they say that they are of no use any more, how they end, and one over a unix socket.
+"""Byte streams: broken ones told from those that ended, closing, and a stream over a unix socket.
 
 The latter is ours since a cancelled `receive` of anyio's leaves an error behind in the host's log.
 

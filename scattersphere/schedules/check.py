@@ -1,4 +1,4 @@
-"""What is wrong with the schedules of a definition, each with its place, in words, with what to write instead."""
+"""Validation of schedules of a definition: each problem with its place, and what to write instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cron expressions: their check in words, and their times on a clock on the wall that is never set.
+"""Cron expressions: their check in words, and their times by a wall clock that is never set.
 
 The one file that knows cronsim, which is an extra: it is imported when an expression is first used. cronsim is asked
 about naive times only. What a zone does to them is the business of `triggers.py`: cronsim's own way of walking a

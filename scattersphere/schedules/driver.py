@@ -1,4 +1,4 @@
-"""The driver of schedules: one heap for all of them, one timer, and the clock on the wall.
+"""The driver of schedules: one heap for all of them, one timer, and the wall clock.
 
 It sleeps on the monotonic clock, half a minute at most, and then looks at the wall anew: so a laptop that slept and a
 clock that was set are noticed. What is due when is decided by `occurrences`, in UTC.

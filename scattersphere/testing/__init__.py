@@ -1,4 +1,4 @@
-"""For those who test what they build on Scattersphere.
+"""Testing tools for what is built on Scattersphere: rehearsals, fakes, clocks, checks of contracts.
 
 `Rehearsal` is a real Server for one test, with fakes and injected failures; the pytest fixture `scattersphere` is
 one. `VirtualTimeLoop` is an asyncio loop on which waiting takes no time. `scattersphere.testing.backends` holds

@@ -1,4 +1,4 @@
-"""The contract of a `Backend`, as checks that any backend can be put through.
+"""Contract tests for a `Backend`: checks that any backend can be put through.
 
 In a test suite of one's own::
 

@@ -1,4 +1,4 @@
-"""The contract of a bundle's content on its way, `BundleContent` and `BundleAdopter`, as checks.
+"""Contract tests for a bundle's content on its way, `BundleContent` and `BundleAdopter`.
 
 In a test suite of one's own::
 

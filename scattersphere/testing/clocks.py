@@ -1,4 +1,4 @@
-"""Virtual time: a loop of asyncio's whose clock jumps, and how the clocks of both loops are held.
+"""Virtual time: an asyncio loop whose clock jumps, and how the clocks of both loops are held.
 
 A clock that jumps to the next timer whenever the loop has nothing to do is right as long as all work is done on the
 loop. While a thread or a process works, the loop has nothing to do either, and a jump would let its

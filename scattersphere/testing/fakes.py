@@ -1,4 +1,4 @@
-"""Fakes: functions that stand in for task classes, and are kept honest by the real ones' parameters."""
+"""Fakes (test doubles) of task classes: functions, kept honest by the real ones' parameters."""
 
 from __future__ import annotations
 

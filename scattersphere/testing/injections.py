@@ -1,4 +1,4 @@
-"""Injections: a failure, a delay or a death, for one task by its name and for one attempt by its number."""
+"""Fault injection: a failure, a delay or a death, for one task by its name and for one attempt by its number."""
 
 from __future__ import annotations
 

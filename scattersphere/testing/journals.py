@@ -1,4 +1,4 @@
-"""The contract of every journal as checks, `CHECKS`; `MemoryJournal` fulfils it too.
+"""Contract tests for a journal, `CHECKS`; `MemoryJournal` fulfils them too.
 
 In a test suite of one's own::
 

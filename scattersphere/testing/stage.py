@@ -1,4 +1,4 @@
-"""The Server of a rehearsal: the real one, with fakes and injections at the two places where attempts come from.
+"""The Server of a rehearsal: a real one, with fakes and injections at the two places where attempts come from.
 
 Plans are where fakes and injections on the loop are put in (`Jobs.stand_in`); backends are wrapped, so that an
 injection meets threads and processes too, and so that a virtual clock is held while they work.

@@ -1,4 +1,4 @@
-"""What happened in a rehearsal, told to the person whose test failed; and the assertions that tell it."""
+"""Assertions on runs of a rehearsal, and the story of runs that a failed test shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a `Trigger`, as checks that any trigger can be put through.
+"""Contract tests for a `Trigger`: checks that any trigger can be put through.
 
 In a test suite of one's own::
 

@@ -1,4 +1,4 @@
-"""When a change on disk has held still for long enough to be acted on. Pure: it gets what was seen, and the time.
+"""Debouncing: when a change on disk has held still for long enough to be acted on. Pure: time is passed in.
 
 It is level-triggered: what counts is what is there, not what was notified. So a lost notification delays a
 change and never loses it, and ten thousand of them are one change.

@@ -1,4 +1,4 @@
-"""Watching paths on disk: notifications and a slow poll lead to a look, and what has held still is acted on.
+"""Watcher of paths on disk: notifications and a slow poll lead to a look, and what has held still is acted on.
 
 Looks at files happen in worker threads; everything else on the loop's thread. What is decided, and when, is
 `debounce`'s matter.

@@ -1,4 +1,4 @@
-"""Connections of uvicorn, bounded by time: a request's head must come, and what is sent must be taken.
+"""Timeouts for connections of uvicorn: a request's head must come, and what is sent must be taken.
 
 Uvicorn waits for both as long as it takes (slowloris: https://en.wikipedia.org/wiki/Slowloris_(cyber_attack)); it has
 a time only for what is idle after a reply. Bodies have theirs where they are read.

@@ -1,4 +1,4 @@
-"""What the pages show of a Server, for one principal: plain values for the templates, nothing of HTML."""
+"""Content of the pages, for one principal: plain values for the templates, no HTML."""
 
 from __future__ import annotations
 

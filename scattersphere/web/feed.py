@@ -1,4 +1,4 @@
-"""Events of one source for many readers: read once, written once, and handed on a few readers at a time.
+"""Fan-out of the events of one source: read once, written once, and handed on a few readers at a time.
 
 A thousand readers that each followed by themselves would wake in one turn of the loop, and whoever else lives on the
 loop would wait for all of them. Here one task reads (that of a reader; another takes over when it leaves), and wakes

@@ -1,4 +1,4 @@
-"""Forms that start jobs: a field for each parameter, made from its type; what people typed, read strictly."""
+"""Form fields of parameters, made from their types; what people typed, read strictly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who comes in, and from where: one-time links, cookies, the Host and Origin of requests, headers against misuse.
+"""Authentication and hardening of requests: one-time links, cookies, Host, Origin, security headers.
 
 Every request goes through `Guard` first. It knows no page and no run; a page that changes something asks
 `read_form`, which checks the token of the form.

@@ -1,4 +1,4 @@
-"""Numbers and rests in the paths of requests: convertors of Starlette, which has one table for the whole program."""
+"""Path convertors for Starlette routes: numbers and rests, without its table for the whole program."""
 
 from __future__ import annotations
 

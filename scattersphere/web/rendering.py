@@ -1,4 +1,4 @@
-"""Pages as bytes: the templates and what they use, the static files, and HTML as it goes over the wire."""
+"""Rendering of pages to bytes: the templates and what they use, the static files, and HTML as it is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Responses that go on: counted, so that there are not too many, and given up where nobody reads them."""
+"""Streaming responses: counted and bounded, and given up where nobody reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fairness among requests: only a few begin in one turn of the loop, so that nobody else on it waits for a crowd."""
+"""Fairness among requests: only a few begin in one turn of the loop, so that a crowd delays nobody else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Carrying out one attempt: make the instance, run it, call its hooks, say how it ended.
+"""Executing one attempt: make the instance, run it, call its hooks, return its outcome.
 
 What a body or a hook returns may be something that is yet to be awaited: a `def run` that returns a coroutine, by a
 decorator or without one. It is awaited where async bodies run.

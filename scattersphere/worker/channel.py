@@ -1,4 +1,4 @@
-"""What a call in a worker says to the engine, and what the engine says to it: whatever carries it there.
+"""The channel of a call in a worker: what it says to the engine and is told, whatever carries that.
 
 A transport has two ends. In the worker it is a `Channel` that sends; on the engine's side it hands what it receives to
 a `CallChannel`, which is a `Channel` too and answers out of the call. What the engine asks of a call that executes

@@ -1,4 +1,4 @@
-"""Values in files: a pickle is laid into one when it is long, and read from there by the process that takes it.
+"""Long pickles handed over in temporary files, to be read by the process that takes them.
 
 A long result that others below the same place take is written once and read once: it goes through no pipe, and no
 process in between has a copy of it. The files are in the store from which the process has its code.

@@ -1,4 +1,4 @@
-"""What crosses from the engine to a worker and back: a call, and what it came to.
+"""Messages between the engine and a worker: a call, and what it came to.
 
 Plain values and pickles: both ends are the same program of the same user, and trust each other.
 """

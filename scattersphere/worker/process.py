@@ -1,4 +1,4 @@
-"""A worker process, seen from who has started it: told, killed, reaped."""
+"""A worker process from outside: started, told, killed, reaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bundles and the task classes in them."""
+"""Commands about bundles and the task classes in them."""
 
 from __future__ import annotations
 

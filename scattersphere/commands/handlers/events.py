@@ -1,4 +1,4 @@
-"""Subscriptions to what happens."""
+"""Commands about subscriptions to events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server as a whole."""
+"""Commands about the server as a whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Definitions: shown, checked, taken up, forgotten, saved and loaded."""
+"""Commands about job definitions: shown, checked, defined, undefined, saved and loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs: started, controlled, looked at."""
+"""Commands about runs: started, controlled, looked at."""
 
 from __future__ import annotations
 

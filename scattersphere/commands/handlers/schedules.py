@@ -1,4 +1,4 @@
-"""Schedules: listed, asked for their next times, paused, resumed, made up for."""
+"""Commands about schedules: listed, their next times, paused, resumed, backfilled."""
 
 from __future__ import annotations
 

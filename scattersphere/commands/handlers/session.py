@@ -1,4 +1,4 @@
-"""The commands that a session answers by itself: who you are, how you are answered, what there is to ask."""
+"""Commands that a session answers by itself: identity, form of replies, help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which released versions are still alive, and what holds them. It is reported, never repaired."""
+"""Leak detection: which released versions are still alive, and what holds them. Reported, never repaired."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The world of modules of one bundle version: its names, its own `import`, and how modules are found.
+"""The module namespace of one bundle version: its names, its own `import`, and how modules are found.
 
 The full name of a module is `scattersphere.bundles.<slug>.<logical name>`. Code of the bundle says
 `import etl.util`; its own `__import__`, which Python takes from the module's `__builtins__`, turns that into

@@ -1,4 +1,4 @@
-"""Letting go of a version: its hooks, then everything in the interpreter that names it or holds it.
+"""Releasing a version: its hooks, then everything in the interpreter that names it or holds it.
 
 Hooks are functions of its modules that give back what only one version can have. `on_supersede` is called before a
 newer version is imported, `on_release` when the version is let go. Over a reload: the new files are read, and compiled;

@@ -1,4 +1,4 @@
-"""Unpacking a `.zip` or `.whl` that somebody else made, without believing what it says of itself."""
+"""Safe extraction of a `.zip` or `.whl` that somebody else made, without believing what it says of itself."""
 
 from __future__ import annotations
 

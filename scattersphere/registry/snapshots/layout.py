@@ -1,4 +1,4 @@
-"""Which modules a bundle holds, told from the list of its files alone. Pure."""
+"""The modules and packages that a bundle holds, told from the list of its files alone. Pure."""
 
 from __future__ import annotations
 

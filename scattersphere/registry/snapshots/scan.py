@@ -1,4 +1,4 @@
-"""Looking at a bundle's files without reading them: what counts, what is left out or refused, what changed.
+"""Scanning a bundle's files without reading them: what counts, what is left out or refused, what changed.
 
 The truth about a change is a scan like this one; a watcher only says when to look again.
 """
