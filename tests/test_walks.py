@@ -17,6 +17,7 @@ from patience import PATIENCE
 import scattersphere
 from scattersphere import EventKind, JobDefinition, RunnableTask, Server, WatchDelays
 from scattersphere.registry import loader
+from scattersphere.remote import connect
 
 ROOT = str(Path(scattersphere.__file__).parent) + os.sep
 JOB = (
@@ -83,6 +84,12 @@ def observed():
         threading.setprofile(None)
 
 
+def files_and_moves(calls):
+    """Return the files and the moves between them of what this thread did."""
+    walk = calls[threading.get_ident()]
+    return len(set(walk)), sum(one != other for one, other in pairwise(walk))
+
+
 def code(number):
     return (
         "from scattersphere import RunnableTask\n"
@@ -131,7 +138,8 @@ async def test_a_definition_is_read_and_taken_up_on_a_short_way(tmp_path):
         server.register_tasks("app", [Say])
         for name, walk, most in (
             ("load", walked(JobDefinition.load, tmp_path / "hi.json"), (11, 55, 31)),
-            ("define", walked(server.define, JobDefinition.load(tmp_path / "hi.json")), (11, 29, 17)),
+            # With the digest, which each `status` shows.
+            ("define", walked(server.define, JobDefinition.load(tmp_path / "hi.json")), (14, 46, 24)),
         ):
             assert all(one <= limit for one, limit in zip(walk, most, strict=True)), (name, walk)
 
@@ -142,10 +150,8 @@ async def shortest(start):
     for _ in range(3):
         with observed() as calls:
             await (await start()).wait()
-        walk = calls[threading.get_ident()]
-        walks.append((sum(one != other for one, other in pairwise(walk)), len(set(walk))))
-    moves, files = min(walks)
-    return files, moves
+        walks.append(files_and_moves(calls))
+    return min(walks, key=lambda walk: walk[1])
 
 
 @pytest.mark.anyio
@@ -160,3 +166,22 @@ async def test_a_task_is_on_a_short_way_from_its_start_to_its_end(anyio_backend_
         files, moves = await shortest(lambda: server.start("hi"))
         assert files <= 38
         assert moves <= 165 + more
+
+
+@pytest.mark.anyio
+async def test_a_status_is_on_a_short_way_from_the_socket_to_the_reply_the_first_one_too(tmp_path):
+    tmp_path.chmod(0o700)
+    async with Server(watch=False) as server:
+        server.register_tasks("app", [Greet])
+        server.define(JobDefinition.loads(JOB.replace("Say", "Greet")))
+        run = await server.start("hi")
+        await run.wait()
+        place = tmp_path / "socket"
+        async with server.listen(unix=place), connect(f"unix:{place}") as client:
+            await client.call("ping")
+            with observed() as calls:
+                reply = await client.call("status", run=run.id)
+            assert reply["definition"] == run.definition.shown_digest
+            files, moves = files_and_moves(calls)
+            assert files <= 22, sorted(set(calls[threading.get_ident()]))
+            assert moves <= 70, calls[threading.get_ident()]

@@ -47,6 +47,9 @@ Known = Callable[[str, str | None], "TaskClass | None"]
 LARGE, LONG = 1_000, 4 << 10
 """Tasks of a definition, and characters of its text, above which it is judged in a thread where the caller can wait: on
 the loop it would take 10 ms and more; a text in which every line is wrong takes ten times as long as a right one."""
+DIGESTED = 100
+"""Tasks of a job up to which its digest, which every `status` of its runs shows, is made when it is taken up: some
+milliseconds more would be paid by those who never ask."""
 _BUNDLE = attrgetter("bundle")
 TRIES = 3
 """How often a large definition is judged again because the code has changed meanwhile."""
@@ -218,6 +221,8 @@ class Jobs(LiveMapping[str, JobDefinition]):
     def _keep(self, resolved: JobDefinition) -> None:
         self._definitions[resolved.name] = resolved
         self._plans.pop(resolved.name, None)
+        if len(resolved.tasks) <= DIGESTED:
+            _ = resolved.shown_digest
         if None in map(_BUNDLE, resolved.tasks.values()):
             self._open.add(resolved.name)
         else:
