@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import socket
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import attrs
+from anyio.abc import SocketAttribute
 
 from scattersphere.errors import ConflictError, RunFailedError, ScattersphereError
 from scattersphere.model.logs import make_printable
 from scattersphere.model.states import RunState
 from scattersphere.remote.addresses import split_address
-from scattersphere.remote.streams import GONE, UnixStream
+from scattersphere.remote.streams import GONE, RawSocketStream
 
 if TYPE_CHECKING:
     import ssl
@@ -411,7 +413,11 @@ def find_token(path: str | os.PathLike[str] | None = None) -> str | None:
 
 async def _dial(address: str, tls: ssl.SSLContext | None) -> ByteStream:
     if address.startswith("unix:"):
-        return UnixStream(await anyio.connect_unix(address.removeprefix("unix:").removeprefix("//")))
+        stream = await anyio.connect_unix(address.removeprefix("unix:").removeprefix("//"))
+        # The socket is ours from now on: nothing of anyio's has begun to read it.
+        connected = socket.socket(fileno=stream.extra(SocketAttribute.raw_socket).detach())  # noqa: S610 - anyio's, not Django's
+        connected.setblocking(False)
+        return RawSocketStream(connected)
     host, port = split_address(address)
     if tls is None:
         return await anyio.connect_tcp(host, port)

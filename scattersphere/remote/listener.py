@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
-from anyio.abc import SocketStream, UNIXSocketStream
 from anyio.streams.tls import TLSStream
 
 from scattersphere._owntask import whole
@@ -22,7 +21,7 @@ from scattersphere.engine.loops import current_loop
 from scattersphere.remote import addresses
 from scattersphere.remote.connection import Connection, Peer
 from scattersphere.remote.render import as_json
-from scattersphere.remote.streams import GONE, UnixStream, close
+from scattersphere.remote.streams import GONE, RawSocketStream, close
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -221,7 +220,7 @@ class Listening:
 
     async def _guarded(self, accepted: socket.socket, tls: bool) -> None:  # noqa: FBT001 - start_soon takes no keywords
         """Serve one connection; no error of it reaches the others or the accept loop."""
-        stream: ByteStream | None = None
+        stream = RawSocketStream(accepted, self._loop)
         source: str | None = None
         try:
             try:
@@ -232,7 +231,6 @@ class Listening:
                     return
                 source = peer.source
                 self._sources[source] = self._sources.get(source, 0) + 1
-                stream = await _stream_of(accepted)
             except GONE:
                 return  # it went before it was served: no news
             with CONTAINED:
@@ -242,11 +240,8 @@ class Listening:
         finally:
             if source is not None:
                 self._leave(source)
-            if stream is None:
-                accepted.close()
-            else:
-                with anyio.move_on_after(1, shield=True):
-                    await close(stream)
+            with anyio.move_on_after(1, shield=True):
+                await close(stream)
 
     def _full(self, source: str) -> str | None:
         limits = self.gateway.limits
@@ -361,12 +356,6 @@ def accept_one(listening: socket.socket) -> socket.socket:
     accepted, _ = listening.accept()
     accepted.setblocking(False)
     return accepted
-
-
-async def _stream_of(accepted: socket.socket) -> ByteStream:
-    if accepted.family == socket.AF_UNIX:
-        return UnixStream(await UNIXSocketStream.from_socket(accepted))
-    return await SocketStream.from_socket(accepted)
 
 
 def _source(host: str) -> str:

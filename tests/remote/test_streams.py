@@ -1,25 +1,34 @@
-"""The stream over unix sockets: as anyio's own, but that a cancelled `receive` reports nothing."""
+"""The stream over a socket: as anyio's own, but that a cancelled `receive` reports nothing."""
 
 import asyncio
+import contextlib
 import socket
+import struct
 
 import anyio
 import pytest
-from anyio.abc import SocketAttribute, UNIXSocketStream
+from anyio.abc import SocketAttribute
 
-from scattersphere.remote.streams import UnixStream
+from scattersphere.engine.loops import current_loop
+from scattersphere.remote.streams import CHUNK, RawSocketStream
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-async def ends():
+@pytest.fixture(params=["waiting", "watching"])
+async def ends(request, anyio_backend):
+    """A stream and the other end of its socket. On asyncio a loop can watch the socket."""
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     ours.setblocking(False)
     theirs.setblocking(False)
-    async with UnixStream(await UNIXSocketStream.from_socket(ours)) as stream:
+    loop = current_loop() if request.param == "watching" else None
+    if loop is not None:
+        await loop.open(lambda _: False, lambda: None, lambda _: None)
+    async with RawSocketStream(ours, loop) as stream:
         yield stream, theirs
         theirs.close()
+    if loop is not None:
+        await loop.aclose()
 
 
 async def test_bytes_come_and_go_and_the_end_is_told(ends):
@@ -36,7 +45,55 @@ async def test_bytes_come_and_go_and_the_end_is_told(ends):
         await stream.receive()
     with pytest.raises(anyio.BrokenResourceError):
         await stream.send(b"x")
-    assert stream.extra(SocketAttribute.family) == socket.AF_UNIX
+    assert stream.extra(SocketAttribute.raw_socket).family == socket.AF_UNIX
+
+
+async def test_what_comes_while_nobody_waits_is_kept_up_to_a_bound_and_in_order(ends):
+    stream, theirs = ends
+    theirs.send(b"first")
+    assert await stream.receive(2) == b"fi"
+    sent = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            theirs.send(bytes(CHUNK // 64))
+            sent += CHUNK // 64
+            await anyio.lowlevel.checkpoint()  # the loop may have read it, were it to read without end
+            assert sent < 100 * CHUNK
+    theirs.shutdown(socket.SHUT_WR)
+    assert await stream.receive() == b"rst"
+    while sent:
+        sent -= len(await stream.receive(1 << 20))
+    for _ in range(2):  # the end stays the end
+        with pytest.raises(anyio.EndOfStream):
+            await stream.receive()
+
+
+async def test_a_receive_that_was_cancelled_loses_nothing(ends):
+    stream, theirs = ends
+    for number in range(3):
+        with anyio.move_on_after(0):
+            await stream.receive()
+        theirs.send(b"%d" % number)
+        await anyio.wait_all_tasks_blocked()
+        assert await stream.receive() == b"%d" % number
+
+
+async def test_a_connection_that_was_reset_is_broken_after_what_had_come():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        theirs = socket.create_connection(listening.getsockname())
+        ours, _ = listening.accept()
+    ours.setblocking(False)
+    loop = current_loop()
+    await loop.open(lambda _: False, lambda: None, lambda _: None)
+    async with RawSocketStream(ours, loop) as stream:
+        theirs.send(b"last words")
+        assert await stream.receive() == b"last words"
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()
+        for _ in range(2):
+            with pytest.raises(anyio.BrokenResourceError):
+                await stream.receive()
+    await loop.aclose()
 
 
 async def test_a_send_that_does_not_fit_waits_until_it_is_read(ends):
