@@ -20,15 +20,17 @@ from scattersphere.model.states import RunState
 from scattersphere.worker.body import CHECK_ON_LOOP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from scattersphere.engine.execution import Attempt, Execution
     from scattersphere.engine.loops import Loop
     from scattersphere.engine.machine import Command
-    from scattersphere.engine.timers import Deadlines
+    from scattersphere.engine.timers import WorkBudget
 
 GAP, GAP_MOST = 0.01, 1.0
-"""Seconds until an attempt is looked at again of which something still executes; doubled each time."""
+"""Seconds until attempts are looked at again of which something still executes; doubled each time."""
+DECIDED_AT_ONCE = 32
+"""Attempts about which is decided between two looks at the clock."""
 SHARE = 0.1
 """The part of the loop's time that looking may take: there may be ten thousand tasks to look through."""
 
@@ -57,7 +59,8 @@ class Timeouts(Protocol):
 class HoldsHost(Protocol):
     """What holding attempts needs of the executor."""
 
-    deadlines: Deadlines
+    budget: WorkBudget
+    clock: Callable[[], float]
 
     @property
     def loop(self) -> Loop:
@@ -76,8 +79,18 @@ class HoldsHost(Protocol):
     def soon(self, callback: Callable[..., object], *args: Any) -> None:
         """Call back in a turn of the loop to come."""
 
+    def call_at(self, when: float, callback: Callable[[], None]) -> object:
+        """Have `callback` called at `when`."""
+        ...
+
+    def wake(self) -> None:
+        """Have the pump called soon, which does what waits in `budget`."""
+
     def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None:
         """Do something on behalf of a run."""
+
+    def crash_run(self, execution: Execution, exc: BaseException) -> None:
+        """End a run because of a defect of ours that came up while it was served."""
 
 
 class Holds:
@@ -87,7 +100,12 @@ class Holds:
         self._host = host
         self._new: dict[Attempt, None] = {}
         """Attempts that have come to a checkpoint and were not looked at since."""
+        self._busy: dict[Attempt, None] = {}
+        """Attempts of which something still executed when they were looked at."""
         self._due = False
+        """Whether a look is to come, or under way."""
+        self._gap = GAP
+        """Seconds until the next look at those that were busy."""
         self._took = 0.0
         """Seconds of processor that the last look has taken."""
 
@@ -151,41 +169,73 @@ class Holds:
     def _look_soon(self, attempt: Attempt) -> None:
         self._new[attempt] = None
         if not self._due:
-            self._due = True
-            wait = self._took * (1 - SHARE) / SHARE
-            if wait < GAP:
-                self._host.soon(self._look)
-            else:
-                self._host.deadlines.call_later(attempt.execution, wait, self._look)
+            self._due, self._gap = True, GAP
+            self._look_in(0.0)
+
+    def _look_in(self, gap: float) -> None:
+        """Look in so many seconds, or when looking has not taken more than its share of the time."""
+        wait = max(gap, self._took * (1 - SHARE) / SHARE)
+        if wait < GAP:
+            self._host.soon(self._look)
+        else:
+            self._host.call_at(self._host.clock() + wait, self._look)
 
     def _look(self) -> None:
-        begun = thread_time()  # what others make it wait for is no reason to look more rarely
-        self._due = False
         new, self._new = self._new, {}
-        waiting = [attempt for attempt in new if _waits(attempt)]
-        busy = self._host.loop.at_work({attempt: set(attempt.gates.values()) for attempt in waiting})
-        for attempt in waiting:
-            self._host.guard(attempt.execution, self._decide, attempt, attempt in busy, GAP)
-        self._took = thread_time() - begun
+        waiting = {attempt: attempt.gates for attempt in new if _waits(attempt)}
+        self._took = 0.0
+        self._host.budget.in_pieces(self._timed(self._looking(waiting), waiting))
+        self._host.wake()
 
-    def _decide(self, attempt: Attempt, busy: bool, gap: float) -> None:  # noqa: FBT001 - said once, above
-        """Count the attempt as held, or look at it again."""
+    def _timed(self, pieces: Iterator[None], waiting: Iterable[Attempt]) -> Iterator[None]:
+        """Look, and note how much of the processor's time it takes; then look again, if there is a reason."""
+        while True:
+            begun = thread_time()  # what others make it wait for is no reason to look more rarely
+            try:
+                next(pieces)
+            except StopIteration:
+                break
+            except BaseException as exc:  # noqa: BLE001 - a defect of ours
+                for execution in dict.fromkeys(attempt.execution for attempt in waiting):
+                    self._host.crash_run(execution, exc)
+                break
+            finally:
+                self._took += thread_time() - begun
+            yield
+        self._due = bool(self._new or self._busy)
+        if self._due:
+            gap, self._gap = (GAP if self._new else self._gap), min(self._gap * 2, GAP_MOST)
+            busy, self._busy = self._busy, {}
+            self._new.update(busy)
+            self._look_in(gap)
+
+    def _looking(self, waiting: Mapping[Attempt, Mapping[Any, Any]]) -> Iterator[None]:
+        """Decide about attempts, in pieces of less than a millisecond; one whose gates change meanwhile is new again.
+
+        What was seen of the others stays true: nothing of them executes that could change it.
+        """
+        is_at_work = yield from self._host.loop.survey(
+            {attempt: set(gates.values()) for attempt, gates in waiting.items()}
+        )
+        for number, (attempt, gates) in enumerate(waiting.items(), 1):
+            if attempt.gates is gates and _waits(attempt):
+                self._host.guard(attempt.execution, self._decide, attempt, is_at_work)
+            if not number % DECIDED_AT_ONCE:
+                yield
+
+    def _decide(self, attempt: Attempt, is_at_work: Callable[[Attempt], bool]) -> None:
+        """Count the attempt as held, or have it looked at again."""
         machine = attempt.execution.machine
-        if not _waits(attempt) or attempt.unit in machine.record.held:
+        if attempt.unit in machine.record.held:
             return
-        if not busy and not threads_at_work(attempt):
-            commands = machine.checkpoint(attempt.unit)
-            if commands is None:
-                self.release(attempt)
-            else:
-                self._host.canceller.stand_still(attempt, commands)
+        if is_at_work(attempt) or threads_at_work(attempt):
+            self._busy[attempt] = None
             return
-
-        def again() -> None:
-            held = {attempt: set(attempt.gates.values())}
-            self._decide(attempt, bool(self._host.loop.at_work(held)), min(gap * 2, GAP_MOST))
-
-        self._host.deadlines.call_later(attempt.execution, gap, again)
+        commands = machine.checkpoint(attempt.unit)
+        if commands is None:
+            self.release(attempt)
+        else:
+            self._host.canceller.stand_still(attempt, commands)
 
 
 def _waits(attempt: Attempt) -> bool:

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import anyio
 import pytest
 from patience import PATIENCE
+from virtualtime import virtually
 
-from scattersphere import JobDefinition, RunnableTask, RunState, Server, TaskState
+from scattersphere import JobDefinition, RunnableTask, RunState, Server, TaskDefinition, TaskState
 
 pytestmark = pytest.mark.anyio
 
@@ -106,9 +107,51 @@ class OneThreadWorks(RunnableTask):
         thread.join()
 
 
+class Relay(RunnableTask):
+    """Have a child that comes to a checkpoint, and one at a time that works on: each is followed by a new one."""
+
+    async def run(self, context):
+        async def work():
+            for _ in range(3):
+                TURNS.append(1)
+                await anyio.lowlevel.checkpoint()
+            if not DONE.is_set():
+                group.start_soon(work)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(work)
+            await context.checkpoint()
+            while not DONE.is_set():
+                await anyio.lowlevel.checkpoint()
+                await context.checkpoint()
+
+
+class BusyChild(RunnableTask):
+    """Come to a checkpoint when a door is open, with a child that works on until all is done."""
+
+    async def run(self, context):
+        async def work():
+            await END[0].wait()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(work)
+            await OPEN[0].wait()
+            await context.checkpoint()
+
+
+class AtOnce(RunnableTask):
+    """Come to a checkpoint when a door is open."""
+
+    async def run(self, context):
+        await OPEN[0].wait()
+        await context.checkpoint()
+
+
+OPEN: list[anyio.Event] = []
+END: list[anyio.Event] = []
 DONE = threading.Event()
 TURNS: list[int] = []
-CLASSES = [Group, NativeGroup, Gathered, OneWorks, ManyThreads, OneThreadWorks]
+CLASSES = [Group, NativeGroup, Gathered, OneWorks, ManyThreads, OneThreadWorks, Relay, BusyChild, AtOnce]
 
 
 async def reach(run, state):
@@ -187,3 +230,106 @@ async def test_the_timeout_reaches_them_after_a_pause_in_which_it_stood_still(na
         await run.wait(PATIENCE)
         assert run.tasks["t"].state is TaskState.FAILED
         assert run.tasks["t"].failure.type == "TimeoutError"
+
+
+MANY = 500
+"""Attempts that come to their checkpoints in one turn."""
+
+
+async def crowd(server, name):
+    """Have a run paused of which many attempts come to their checkpoints at once."""
+    OPEN[:], END[:] = [anyio.Event()], [anyio.Event()]
+    server.register_tasks("app", CLASSES)
+    tasks = {f"t{number}": TaskDefinition(task=name) for number in range(MANY)}
+    run = await server.start(JobDefinition(name="crowd", tasks=tasks))
+    while len(run._execution.live) < MANY:
+        await anyio.lowlevel.checkpoint()
+    await anyio.wait_all_tasks_blocked()
+    run.pause()
+    OPEN[0].set()
+    return run
+
+
+async def test_of_many_attempts_that_come_to_their_checkpoints_at_once_a_few_are_looked_at_in_a_turn():
+    async with Server() as server:
+        server._executor.budget._share = 0.0  # one piece a turn, however quick the machine
+        run = await crowd(server, "AtOnce")
+        held, most = 0, 0
+        with anyio.fail_after(PATIENCE):
+            while run.state is not RunState.PAUSED:
+                await anyio.lowlevel.checkpoint()
+                now = len(run._execution.machine.record.held)
+                held, most = now, max(most, now - held)
+        assert held == MANY
+        assert most <= MANY // 5
+        run.resume()
+        assert (await run.wait(PATIENCE)).succeeded
+
+
+async def test_a_resume_in_the_middle_of_a_look_lets_everything_go_on():
+    async with Server() as server:
+        server._executor.budget._share = 0.0
+        run = await crowd(server, "AtOnce")
+        with anyio.fail_after(PATIENCE):
+            while not run._execution.machine.record.held:
+                await anyio.lowlevel.checkpoint()
+        assert run.state is RunState.PAUSING
+        run.resume()
+        assert (await run.wait(PATIENCE)).succeeded
+
+
+async def test_a_run_is_not_paused_while_tasks_of_a_body_work_that_follow_one_another():
+    async with Server() as server:
+        server._executor.budget._share = 0.0  # a look takes longer than each of them lives
+        run = await started(server, "Relay")
+        while not TURNS:
+            await anyio.lowlevel.checkpoint()
+        run.pause()
+        begun = len(TURNS)
+        with anyio.fail_after(PATIENCE):
+            while len(TURNS) < begun + 1_000:
+                await anyio.lowlevel.checkpoint()
+                assert run.state is RunState.PAUSING
+        DONE.set()
+        await reach(run, RunState.PAUSED)
+        run.resume()
+        assert (await run.wait(PATIENCE)).succeeded
+
+
+@virtually
+async def test_many_attempts_of_which_something_works_on_are_looked_at_together_and_seldom():
+    async with Server() as server:
+        loop, looks = server._executor.loop, []
+        survey = loop.survey
+        loop.survey = lambda held: looks.append(len(held)) or survey(held)
+        run = await crowd(server, "BusyChild")
+        await anyio.sleep(60)
+        assert run.state is RunState.PAUSING
+        assert MANY in looks
+        assert len(looks) < 100
+        END[0].set()
+        await reach(run, RunState.PAUSED)
+        run.resume()
+        assert (await run.wait(PATIENCE)).succeeded
+
+
+async def test_a_defect_while_attempts_are_looked_at_ends_their_runs_and_nothing_else():
+    async with Server() as server:
+        run = await started(server, "Group")
+        survey = server._executor.loop.survey
+
+        def defect(held):
+            server._executor.loop.survey = survey
+            raise AssertionError("a defect")
+            yield
+
+        server._executor.loop.survey = defect
+        await anyio.sleep(0.002)
+        run.pause()
+        assert (await run.wait(PATIENCE)).state is RunState.CRASHED
+        other = await server.start("j")
+        await anyio.sleep(0.002)
+        other.pause()
+        await reach(other, RunState.PAUSED)
+        other.resume()
+        assert (await other.wait(PATIENCE)).succeeded

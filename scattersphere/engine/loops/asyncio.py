@@ -25,10 +25,12 @@ from scattersphere.logs.frames import line_of
 from scattersphere.logs.runlog import current_attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Mapping
+    from collections.abc import Callable, Collection, Coroutine, Generator, Mapping
 
     from scattersphere.engine.loops.protocol import BodyT
 
+LOOKED_AT_ONCE = 256
+"""Tasks that are looked at between two looks at the clock, at most half a millisecond."""
 _OTHERS: tuple[type, ...] = (asyncio.Task, vars(asyncio.tasks)["_GatheringFuture"])
 """What a task awaits that waits for other tasks."""
 
@@ -141,15 +143,37 @@ class AsyncioLoop:
     def current(self) -> asyncio.Task[Any] | None:
         return asyncio.current_task(self._loop)
 
-    def at_work(self, held: Mapping[BodyT, Collection[Any]]) -> set[BodyT]:
+    def survey(self, held: Mapping[BodyT, Collection[Any]]) -> Generator[None, None, Callable[[BodyT], bool]]:
+        known = asyncio.all_tasks(self._loop)
+        yield
+        others, is_met = known.difference(*held.values()), False
         busy: set[BodyT] = set()
-        for task in asyncio.all_tasks(self._loop):
+        joining: dict[BodyT, list[tuple[asyncio.Task[Any], object]]] = {}
+        for number, task in enumerate(others):
+            if not number % LOOKED_AT_ONCE:
+                yield
             attempt: Any = _context_of(task).get(current_attempt)
-            if attempt not in held or attempt in busy or task in held[attempt]:
+            if attempt not in held:
                 continue
-            if not (joins(task.get_coro()) or isinstance(getattr(task, "_fut_waiter", None), _OTHERS)):
+            is_met, awaited = True, _awaited(task)
+            if awaited is not None and (isinstance(awaited, _OTHERS) or joins(task.get_coro())):
+                joining.setdefault(attempt, []).append((task, awaited))
+            elif not task.done():
                 busy.add(attempt)
-        return busy
+        if is_met:  # what is not held may have made others since; what is held cannot
+            for number, task in enumerate(asyncio.all_tasks(self._loop).difference(known)):
+                if not number % LOOKED_AT_ONCE:
+                    yield
+                attempt = _context_of(task).get(current_attempt)
+                busy.add(attempt)
+
+        def is_at_work(attempt: BodyT) -> bool:
+            # A task that has taken a step since then awaits something else, or nothing.
+            return attempt in busy or any(
+                _awaited(task) is not awaited for task, awaited in joining.get(attempt, ())
+            )
+
+        return is_at_work
 
     def pass_on(self, exc: BaseException) -> None:
         pass  # `asyncio.run` cancels the host's main task first, and only a second Ctrl-C can end up in a body
@@ -164,6 +188,11 @@ def _retrieve(task: asyncio.Task[None]) -> None:
     """Look at the exception of an abandoned task, so that asyncio does not report it."""
     if not task.cancelled():
         task.exception()
+
+
+def _awaited(task: asyncio.Task[Any]) -> object:
+    """Return the future that a suspended task awaits; None of one that has ended, or has its next step before it."""
+    return getattr(task, "_fut_waiter", None)
 
 
 def _context_of(task: asyncio.Task[Any]) -> contextvars.Context:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from scattersphere.logs.frames import DEEPEST_CHAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Mapping
+    from collections.abc import Callable, Collection, Coroutine, Generator, Mapping
 
 
 class RunningBody(Protocol):
@@ -95,10 +95,11 @@ class Loop(Protocol):
         """Return the task that executes now, of whatever library made it."""
         ...
 
-    def at_work(self, held: Mapping[BodyT, Collection[Any]]) -> set[BodyT]:
-        """Return which of these attempts have a task that is neither held nor waits for its own children.
+    def survey(self, held: Mapping[BodyT, Collection[Any]]) -> Generator[None, None, Callable[[BodyT], bool]]:
+        """Look, in pieces of less than a millisecond, at the tasks of these attempts.
 
-        `held` says which of their tasks wait at a checkpoint.
+        `held` says which of their tasks wait at a checkpoint. Returned is what says of one of them, as long as these do
+        wait, whether it has a task besides that neither is held nor waits for its own children.
         """
         ...
 

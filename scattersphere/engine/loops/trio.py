@@ -23,7 +23,7 @@ from scattersphere.logs.failures import is_from_file
 from scattersphere.logs.frames import line_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
+    from collections.abc import Callable, Collection, Coroutine, Generator, Iterator, Mapping
 
     import trio
 
@@ -183,14 +183,20 @@ class TrioLoop:
     def current(self) -> trio.lowlevel.Task:
         return self._trio.lowlevel.current_task()
 
-    def at_work(self, held: Mapping[BodyT, Collection[Any]]) -> set[BodyT]:
-        return {
-            attempt
-            for attempt, waiting in held.items()
-            if attempt.on_loop
-            and attempt.handle is not None
-            and any(task not in waiting and not joins(task.coro) for task in tasks_below(attempt.handle.task))
-        }
+    def survey(self, held: Mapping[BodyT, Collection[Any]]) -> Generator[None, None, Callable[[BodyT], bool]]:
+        yield  # nothing to look through: a body knows its tasks
+
+        def is_at_work(attempt: BodyT) -> bool:
+            waiting = held[attempt]
+            return (
+                attempt.on_loop
+                and attempt.handle is not None
+                and any(
+                    task not in waiting and not joins(task.coro) for task in tasks_below(attempt.handle.task)
+                )
+            )
+
+        return is_at_work
 
     def pass_on(self, exc: BaseException) -> None:
         if is_from_file(exc, _TRIOS_HANDLER):
