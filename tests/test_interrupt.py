@@ -56,8 +56,8 @@ async def main():
         server.register_tasks("app", [Await, Compute, ComputeInChild, InThread])
         run = await server.start_task(sys.argv[2])
         try:
-            await run.wait(30)
-            await anyio.sleep(30)
+            await run.wait(600)
+            await anyio.sleep(600)
         finally:
             print("interrupted in the host", flush=True)
     print(run.state, flush=True)

@@ -111,7 +111,7 @@ async def test_in_a_plain_thread_it_is_said_that_there_is_no_loop():
 
         await anyio.to_thread.run_sync(cancel)
         run.cancel()
-        await run.wait(10)
+        await run.wait(PATIENCE)
 
 
 @pytest.mark.anyio

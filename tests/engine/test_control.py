@@ -452,7 +452,7 @@ async def test_a_killed_coroutine_that_swallows_cancellation_is_closed_on_asynci
         run = await server.start_task("Refuse", {"seconds": 1e9})
         await anyio.wait_all_tasks_blocked()
         run.kill()
-        await run.wait(10)
+        await run.wait(PATIENCE)
         assert run.state is RunState.CANCELLED
         assert not server.stuck
 
@@ -595,7 +595,7 @@ async def test_a_version_stays_until_its_last_refuser_has_ended(tmp_path):
             await anyio.lowlevel.checkpoint()
         await anyio.wait_all_tasks_blocked()
         run.cancel(grace=0.001)
-        await run.wait(20)
+        await run.wait(PATIENCE)
         assert f"j#{run.id}/work" in server.stuck
         source.write_text(REFUSER + "# edited\n")
         await server.reload("work")
@@ -627,7 +627,7 @@ async def test_a_body_that_cancels_its_own_run_ends_it_and_all_that_was_about_to
             tasks = tasks.task(f"t{number}", "Culprit")
         server.define(tasks.done())
         SERVERS[1] = server
-        run = await (await server.start("j")).wait(20)
+        run = await (await server.start("j")).wait(PATIENCE)
         del SERVERS[1]
         assert run.state is RunState.CANCELLED
         assert {status.state for status in run.tasks.values()} == {TaskState.CANCELLED}
@@ -642,7 +642,7 @@ async def test_leaving_closes_a_coroutine_that_was_given_up_before(anyio_backend
         run = await server.start_task("Refuse", {"seconds": 1e9})
         await anyio.wait_all_tasks_blocked()
         run.cancel(grace=0.001)
-        await run.wait(20)
+        await run.wait(PATIENCE)
         assert server.stuck
     assert not server.stuck
     assert run.state is RunState.CANCELLED
@@ -661,7 +661,7 @@ async def test_a_body_that_is_asked_to_end_and_ends_in_its_first_step_is_never_c
     async with Server() as server:
         server.register_tasks("app", [CancelsItself])
         SERVERS[1] = server
-        run = await (await server.start_task("CancelsItself")).wait(20)
+        run = await (await server.start_task("CancelsItself")).wait(PATIENCE)
         del SERVERS[1]
         await anyio.sleep(0.01)  # ten times its grace
         assert not server.stuck
@@ -697,7 +697,7 @@ async def test_no_body_begins_after_its_attempt_was_asked_to_end():
             job = job.task(f"t{number}", "Begins", args={"seen": result("seen")})
         server.define(job.done())
         SERVERS[1] = server
-        run = await (await server.start("j")).wait(20)
+        run = await (await server.start("j")).wait(PATIENCE)
         del SERVERS[1]
         assert len(run.results["seen"]) == 1
         assert not server.stuck
@@ -733,7 +733,7 @@ class ChecksOnTheLoop(RunnableTask):
 async def test_check_on_the_thread_of_the_loop_is_an_error_that_names_checkpoint():
     async with Server() as server:
         server.register_tasks("app", [ChecksOnTheLoop, Sleep])
-        run = await (await server.start_task("ChecksOnTheLoop")).wait(20)
+        run = await (await server.start_task("ChecksOnTheLoop")).wait(PATIENCE)
         failure = run.tasks["ChecksOnTheLoop"].failure
         assert failure.type == "RuntimeError"
         assert "await context.checkpoint()" in failure.message
@@ -745,7 +745,7 @@ async def test_check_on_the_loop_of_a_worker_process_is_an_error_too():
         server.register_tasks("app", [ChecksOnTheLoop])
         job = JobDefinition.build("j").task("t", "ChecksOnTheLoop", backend="process")
         server.define(job.done())
-        run = await (await server.start("j")).wait(60)
+        run = await (await server.start("j")).wait(PATIENCE)
         assert "await context.checkpoint()" in run.tasks["t"].failure.message
 
 
@@ -800,11 +800,11 @@ async def test_nothing_begins_after_a_request_has_returned_and_what_has_not_begu
         assert set(BEGUN) == begun
         if verb == "pause":
             run.resume()
-            await run.wait(20)
+            await run.wait(PATIENCE)
             assert run.succeeded
             assert sorted(BEGUN) == sorted(run.tasks)
         else:
-            await run.wait(20)
+            await run.wait(PATIENCE)
             withheld = {name for name, task in run.tasks.items() if task.state is TaskState.CANCELLED}
             assert withheld >= set(run.tasks) - begun
 

@@ -1,10 +1,8 @@
-# ruff: noqa: ASYNC110, ASYNC251 - to block the loop, and to watch it from inside, is what is tested
 """A task that blocks the loop is named with its line; nobody else is."""
 
 from __future__ import annotations
 
 import threading
-import time
 
 import anyio
 import pytest
@@ -14,13 +12,42 @@ from scattersphere.engine.loops import current_loop
 from scattersphere.engine.watchdog import Blocked, LoopWatchdog, warn
 from scattersphere.logs.runlog import RunLog
 
-LIMIT = 0.1
+LIMIT = 0.125
 
 
 class Attempt:
     def __init__(self) -> None:
         self.run_log = RunLog(1)
         self.run_id, self.task, self.index, self.attempt = 1, "load", 3, 1
+
+
+class Ticks:
+    """Time for a watchdog, which passes when the test says so: `tick` ends when the thread has looked once more."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._allowed, self._passes = threading.Semaphore(0), 0.0
+        self._looked = threading.Semaphore(0)
+        self._ended = False
+
+    def wait(self, pause: float) -> bool:
+        """Stand for the event by which the watchdog's thread ends, and on which it waits between two looks."""
+        self._looked.release()
+        assert self._allowed.acquire(timeout=PATIENCE)
+        self.now += self._passes or pause
+        return self._ended
+
+    def set(self) -> None:
+        self._ended = True
+        self._allowed.release()
+
+    def tick(self, seconds: float = 0.0) -> None:
+        """Let the thread look after its pause, or after `seconds`."""
+        assert self._looked.acquire(timeout=PATIENCE)  # it waits
+        self._passes = seconds
+        self._allowed.release()
+        assert self._looked.acquire(timeout=PATIENCE)  # it has looked, and waits again
+        self._looked.release()
 
 
 class Watched:
@@ -83,33 +110,69 @@ async def test_the_attempt_is_found_on_the_stack(monkeypatch):
     assert watched.said[0].attempt is attempt
 
 
+@pytest.fixture
+def ticks(monkeypatch):
+    import scattersphere.engine.watchdog as module
+
+    ticks = Ticks()
+    monkeypatch.setattr(module, "monotonic", lambda: ticks.now)
+    return ticks
+
+
+def watched_in(ticks: Ticks, *, busy: bool = True) -> Watched:
+    watched = Watched(busy=busy)
+    watched.dog._ended = ticks
+    return watched
+
+
+async def answer(watched: Watched) -> None:
+    """Let the loop get on until it has given its sign of life."""
+    while not watched.dog._answered:
+        await anyio.lowlevel.checkpoint()
+
+
 @pytest.mark.anyio
 @pytest.mark.blocks_loop
-async def test_it_is_said_once_for_each_time():
-    with Watched() as watched:
+async def test_it_is_said_once_for_each_time(ticks):
+    with watched_in(ticks) as watched:
         for count in (1, 2):
-            block_until(watched.told)
-            time.sleep(LIMIT * 3)
+            for _ in range(10):  # the loop's thread is here: it gives no sign
+                ticks.tick()
             assert len(watched.said) == count
-            watched.told.clear()
-            asked = watched.asked
-            while watched.asked < asked + 2:  # the loop has answered, and is asked again
-                await anyio.sleep(LIMIT / 10)
+            assert watched.said[-1].seconds == LIMIT
+            await answer(watched)
+            ticks.tick()
+            await answer(watched)
+    assert len(watched.said) == 2
 
 
 @pytest.mark.anyio
-async def test_a_loop_that_answers_is_never_accused():
-    with Watched() as watched:
-        while watched.asked < 5:
-            await anyio.sleep(LIMIT / 10)
+async def test_a_loop_that_answers_is_never_accused(ticks):
+    with watched_in(ticks) as watched:
+        for _ in range(10):
+            ticks.tick()
+            ticks.tick()  # as late as it may be
+            await answer(watched)
+    assert watched.asked == 10
     assert watched.said == []
 
 
 @pytest.mark.anyio
-@pytest.mark.blocks_loop
-async def test_an_idle_loop_is_not_even_asked():
-    with Watched(busy=False) as watched:
-        time.sleep(LIMIT * 3)
+async def test_nobody_is_accused_of_the_time_in_which_the_whole_process_stood_still(ticks):
+    with watched_in(ticks) as watched:
+        ticks.tick()
+        ticks.tick(1000 * LIMIT)
+        ticks.tick()
+        assert watched.said == []
+        ticks.tick()
+        assert len(watched.said) == 1, "after that the loop itself did not get on"
+
+
+@pytest.mark.anyio
+async def test_an_idle_loop_is_not_even_asked(ticks):
+    with watched_in(ticks, busy=False) as watched:
+        for _ in range(10):
+            ticks.tick()
     assert watched.asked == 0
     assert watched.said == []
 

@@ -57,6 +57,22 @@ def gate(monkeypatch):
     gate.open.set()
 
 
+@pytest.fixture
+def ends(monkeypatch):
+    """The time for a load ends when its code has come so far, not when it has passed: an event by its bundle's name."""
+    ends = {}
+
+    def wait(job, limit):
+        job.started.wait()
+        while not job.settled.wait(0.005):
+            if job.name in ends and ends[job.name].is_set():
+                return False
+        return True
+
+    monkeypatch.setattr(_Job, "wait", wait)
+    return ends
+
+
 async def stuck_threads_end(registry):
     for thread in list(registry._versions._loader._given_up):
         await anyio.to_thread.run_sync(thread.join, PATIENCE)
@@ -74,15 +90,17 @@ async def impatient():
     await registry.aclose()
 
 
-async def test_an_endless_loop_is_given_up_and_its_line_named(impatient, tmp_path):
+async def test_an_endless_loop_is_given_up_and_its_line_named(impatient, tmp_path, gate, ends):
     file = tmp_path / "a.py"
     file.write_text(task_module(1))
     bundle = await impatient.register(file)
-    file.write_text("x = 1\nwhile True:\n    x += 1\n")
+    file.write_text(f"import {GATE}\nx = 1\n{GATE}.reached.set()\nwhile True:\n    x += 1\n")
+    ends["a"] = gate.reached
     with pytest.raises(
-        BundleLoadError, match=r"not ready after 0\.3 s; it stands at .*a\.py., line [23]"
+        BundleLoadError, match=r"not ready after 0\.3 s; it stands at .*a\.py., line [345]"
     ) as caught:
         await impatient.reload("a")
+    del ends["a"]
     assert "scattersphere.bundles" not in caught.value.details
     assert impatient.find("a.Job").cls().run(None) == 1
     assert "not ready" in bundle.error
@@ -92,7 +110,8 @@ async def test_an_endless_loop_is_given_up_and_its_line_named(impatient, tmp_pat
     await stuck_threads_end(impatient)  # the loop was interrupted: its thread ends by itself
 
 
-async def test_a_load_that_waits_in_c_code_is_given_up_and_others_go_on(impatient, tmp_path, gate):
+async def test_a_load_that_waits_in_c_code_is_given_up_and_others_go_on(impatient, tmp_path, gate, ends):
+    ends["stuck"] = gate.reached
     (tmp_path / "stuck.py").write_text(waiting(1))
     (tmp_path / "good.py").write_text(task_module(2))
     before = set(sys.modules)
@@ -107,21 +126,28 @@ async def test_a_load_that_waits_in_c_code_is_given_up_and_others_go_on(impatien
     assert set(sys.modules) - before == set(), "what the late load did is undone"
 
 
-async def test_the_time_limit_counts_from_the_start_of_the_load_not_from_the_request(tmp_path, gate):
-    registry = TaskRegistry(load_timeout=0.5, collect_garbage=False)
+async def test_the_time_limit_counts_from_the_start_of_the_load_not_from_the_request(
+    impatient, tmp_path, gate, ends
+):
+    ends["slow"] = threading.Event()
     (tmp_path / "slow.py").write_text(waiting(1))
     (tmp_path / "next.py").write_text(task_module(2))
     async with anyio.create_task_group() as group:
 
         async def slow():
             with pytest.raises(BundleLoadError):
-                await registry.register(tmp_path / "slow.py")
+                await impatient.register(tmp_path / "slow.py")
 
         group.start_soon(slow)
         await gate.until_reached()
-        await registry.register(tmp_path / "next.py")  # waited as long as the other took
+        begun = [*impatient._versions._loader._waiting]
+        group.start_soon(impatient.register, tmp_path / "next.py")
+        await anyio.wait_all_tasks_blocked()
+        (waits,) = impatient._versions._loader._waiting - {*begun}
+        assert not waits.started.is_set(), "of what waits for another load no time has passed"
+        ends["slow"].set()
+    assert impatient.find("next.Job").cls().run(None) == 2
     gate.open.set()
-    await registry.aclose()
 
 
 async def test_a_cancelled_registration_comes_to_nothing(registry, tmp_path, gate):
@@ -418,8 +444,9 @@ def catching(gate, times, steps):
     return work
 
 
-async def test_code_that_catches_its_interruption_is_interrupted_again(gate):
-    loader = Loader(0.0, GarbageSchedule(enabled=False), lambda _: None)
+async def test_code_that_catches_its_interruption_is_interrupted_again(gate, ends):
+    ends["a"] = gate.reached
+    loader = Loader(60, GarbageSchedule(enabled=False), lambda _: None)
     caught, undone = [], threading.Event()
     with pytest.raises(BundleLoadError, match="stuck"):
         await loader.call(

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import anyio
 import pytest
 from bundlefiles import task_module
+from patience import PATIENCE
 
 from scattersphere import EventKind, Server
 from scattersphere.errors import BundleRefusedError
@@ -185,7 +186,7 @@ async def test_what_is_closed_to_others_again_is_loaded_without_a_word_more(root
     open_to_all(path, "file inside")
     async with Server(bundle_roots=[root]) as server:
         assert server.registry.bundles["pkg"].error
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE):
             (path / "job.py").chmod(0o644)
             async for event in server.events():
                 if event.kind is EventKind.BUNDLE_LOADED and event.bundle == "pkg":

@@ -4,6 +4,7 @@ import re
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from scattersphere import JobDefinition, Parameter, RunnableTask, Server, param, result
 from scattersphere.engine.views.explain import duration
@@ -251,7 +252,7 @@ def test_durations_are_said_as_people_say_them(seconds, words):
 async def test_reprs_fit_in_a_line():
     async with Server() as server:
         server.register_tasks("app", CLASSES)
-        run = await (await server.start_task("Div")).wait(10)
+        run = await (await server.start_task("Div")).wait(PATIENCE)
         for thing in (run, run.tasks, run.results, server.runs, server, run.tasks["Div"], run.logs()[0]):
             assert "\n" not in repr(thing) or thing is run.logs()[0]
             assert " object at 0x" not in repr(thing)
