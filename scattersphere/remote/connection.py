@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 CHUNK = 65_536
 TURN = 64
 """Events of one subscription that are made before the others have a turn."""
+TURN_TIME = 0.005
+"""Seconds after which requests of a session that came together let the others have a turn."""
+ANSWERS = 16
+"""Lines after which that time is looked at, where the session answers them by itself."""
 LINGER_BYTES = 1 << 20
 _UNREMARKABLE = frozenset({"ping", "hello", "help", "commands", "schema", "output", "whoami", "quit"})
 """Commands that are only audited where they fail."""
@@ -177,10 +181,13 @@ class Connection:
 
     async def _advance(self, now: float | None = None) -> None:
         """Carry out what can be carried out `now`, and send what there is to say."""
-        now = self._clock() if now is None else now
+        now = began = self._clock() if now is None else now
         while not self._broken:
-            call = self.session.next_call(now)
+            call = self.session.next_call(now, ANSWERS)
             if call is None:
+                if self.session.has_more:
+                    now = began = await self._give_way(began)
+                    continue
                 withheld = self.session.backlog > self.session.limits.output
                 await self.flush()
                 if not withheld or self.session.backlog:
@@ -199,6 +206,18 @@ class Connection:
                 await self.flush()
                 return
             await self._carry_out(call, now)
+            now = began = await self._give_way(began)
+
+    async def _give_way(self, began: float) -> float:
+        """Let the others have a turn, where this one has `began` so long ago; return when the one that goes on began.
+
+        A hundred requests may come at once, and each take milliseconds.
+        """
+        if self._clock() - began < TURN_TIME:
+            return began
+        await self.flush()
+        await anyio.lowlevel.cancel_shielded_checkpoint()
+        return self._clock()
 
     async def _read_elsewhere(self, line: LongLine) -> None:
         """Read a long line in a thread: other sessions have their turns."""

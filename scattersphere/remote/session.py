@@ -9,6 +9,7 @@ last words) is tested without a loop, and at any cut of the input.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -143,6 +144,8 @@ class Session:
         self._out: list[bytes] = []
         self._size = 0
         self.closed: str | None = None
+        self.has_more: bool = False
+        """Whether `next_call` has stopped at as many lines as it may look at."""
         self._greet(instance, journal)
 
     def _greet(self, instance: str, journal: str) -> None:
@@ -223,8 +226,12 @@ class Session:
         """Take note that the peer will send no more; what it sent is still carried out."""
         self._framer.end()
 
-    def next_call(self, now: float) -> CommandCall | LongLine | None:
-        """Answer what can be answered here; return the next call to be made, or the long line to be read."""
+    def next_call(self, now: float, most: float = math.inf) -> CommandCall | LongLine | None:
+        """Answer what can be answered here; return the next call to be made, or the long line to be read.
+
+        It looks at `most` lines; `has_more` says then that it has not come to the end.
+        """
+        self.has_more = False
         if self._call is not None or self._reading is not None:
             return None  # it is under way; calls are made one at a time
         made: CommandCall | LongLine | None = None
@@ -233,6 +240,10 @@ class Session:
             call = self._request(*read)
             made = None if call is None else self._under_way(call)
         while made is None and self.closed is None and self._size <= self.limits.output:
+            if most <= 0:
+                self.has_more = True
+                break
+            most -= 1
             frame = self._framer.next(self.line_limit)
             if answers := self._framer.telnet_answers():
                 self._put(answers)
