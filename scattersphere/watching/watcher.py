@@ -229,6 +229,8 @@ class Watcher:
         now = anyio.current_time()
         polling = now >= self._polled_at + self._poll_pause
         entries, expected, stale = self._due(now, polling=polling)
+        if not (entries or polling or self._renewal_due):
+            return  # it was woken to find out anew when something is due
         own = anyio.CapacityLimiter(1)  # not a place among the host's worker threads
         targets, seen, cost = await anyio.to_thread.run_sync(_look_at, stale, entries, limiter=own)
         now = anyio.current_time()

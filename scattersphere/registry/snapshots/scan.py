@@ -205,6 +205,7 @@ class Found:
 class Scan:
     """The files of a bundle, in a fixed order."""
 
+    real_path: str
     files: list[Found]
     left_out: list[str]
     """What lies there and is no part of the bundle, and why; but for what is_ignored."""
@@ -212,17 +213,17 @@ class Scan:
 
 def signature(path: Path, limits: SourceLimits | None = None) -> Signature:
     """Scan the bundle at `path`; FileNotFoundError if it is gone, BundleRefusedError if unsafe."""
-    return signature_of(path, scan(path, limits or SourceLimits()).files)
+    return signature_of(scan(path, limits or SourceLimits()))
 
 
-def signature_of(path: Path, found: Iterable[Found]) -> Signature:
-    """Return the signature of what a scan of `path` found."""
+def signature_of(found: Scan) -> Signature:
+    """Return the signature of what a scan found."""
     files, newest = [], 0
-    for file in found:
+    for file in found.files:
         status = file.status
         files.append((file.name, status.st_mtime_ns, status.st_size, status.st_ino))
         newest = max(newest, status.st_ctime_ns)
-    return Signature(os.path.realpath(path), tuple(files), newest)
+    return Signature(found.real_path, tuple(files), newest)
 
 
 def changed_files(before: Signature, after: Signature) -> list[str]:
@@ -246,10 +247,11 @@ def scan(path: Path, limits: SourceLimits) -> Scan:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise BundleRefusedError(f"{path.name}: not a regular file (a device, a pipe or a socket)")
-        return Scan([Found("", os.fspath(path), status)], [])
-    root = source_root(os.path.realpath(path))
+        return Scan(os.path.realpath(path), [Found("", os.fspath(path), status)], [])
+    real = os.path.realpath(path)
+    root = source_root(real)
     walk = _FolderWalk(root, limits)
-    return Scan(list(walk.folder(root, "", ())), walk.left_out)
+    return Scan(real, list(walk.folder(root, "", ())), walk.left_out)
 
 
 PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")

@@ -122,7 +122,7 @@ def take_snapshot(
             found = scan(path, limits)
             target = folder / f"root{attempt}"
             snapshot = _read(path, found, target, name, limits, pool or SourcePool())
-            before, after = signature_of(path, found.files), signature(path, limits)
+            before, after = signature_of(found), signature(path, limits)
             if before == after:
                 return snapshot
             if attempt == READ_ATTEMPTS - 1 and before.code == after.code != ():
@@ -160,7 +160,7 @@ def _snapshot_of(
     records = {
         Path(file).parts[0]: (folder / file).read_text("utf-8", "replace")
         for file in files
-        if re.fullmatch(r"[^/]+\.dist-info/RECORD", file)
+        if file.endswith(".dist-info/RECORD") and file.count("/") == 1
     }
     return Snapshot(
         kind=kind,
