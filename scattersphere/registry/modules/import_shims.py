@@ -82,7 +82,9 @@ class ImportlibShim(Shim):
         if name.startswith("."):
             package = namespace.full(package) if package else package
         elif not namespace.owns(name):
-            return namespace.shims.instead_of(namespace.host_import(importlib.import_module, name))
+            found = namespace.host_import(importlib.import_module, name)
+            namespace.host_gave(name)
+            return namespace.shims.instead_of(found)
         else:
             name = namespace.prefix + name
         module: ModuleType = namespace.guarded(importlib.import_module, name, package)

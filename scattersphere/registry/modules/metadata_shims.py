@@ -5,20 +5,25 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.resources
+import json
+import os
 import re
 import sys
 from functools import cached_property, reduce, wraps
 from importlib.metadata import Distribution, EntryPoint, EntryPoints, PathDistribution
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from scattersphere.registry.modules.shim import Shim, VersionNames
 from scattersphere.registry.snapshots.layout import EXTENSION_SUFFIXES, normal_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Self
 
-_METADATA = re.compile(r"([^/]+)\.dist-info/METADATA")
+_METADATA = re.compile(r"(([^/]+)\.(?:dist-info|egg-info))/(?:METADATA|PKG-INFO)")
 
 
 class MetadataShim(Shim):
@@ -39,7 +44,26 @@ class MetadataShim(Shim):
         """Return the bundle's distribution of this name, else the host's."""
         wanted = normal_name(distribution_name)
         own = next((found for name, found in own_distributions(self._namespace) if name == wanted), None)
-        return own or importlib.metadata.distribution(distribution_name)
+        return own or self._of_host(importlib.metadata.distribution(distribution_name))
+
+    def _of_host(self, found: Distribution) -> Distribution:
+        """Return a distribution of the host; one whose modules the bundle has itself is warned of.
+
+        Not if the bundle is the very project of which it is an editable install.
+        """
+        title = found.metadata["Name"] or ""
+        names = _tops(found) or {
+            name for name in self._namespace.own if normal_name(name) == normal_name(title)
+        }
+        own = sorted(names & self._namespace.own)
+        if not own:
+            return found
+        if not _is_project_of(found, self._namespace.shown_as):
+            self._namespace.warn(
+                f"importlib.metadata tells of {title} {found.version}, which is the host's, and what runs is the "
+                f"bundle's own {', '.join(own)}: put its *.dist-info or *.egg-info folder into the bundle"
+            )
+        return HostDistribution(found, self._namespace)
 
     def distributions(self, **kwargs: Any) -> Iterator[Distribution]:
         """Yield the bundle's distributions and those of the host that it does not bring itself."""
@@ -50,7 +74,7 @@ class MetadataShim(Shim):
         yield from own.values()
         for found in importlib.metadata.distributions():
             if normal_name(found.metadata["Name"] or "") not in own:
-                yield found
+                yield HostDistribution(found, self._namespace)
 
     def version(self, distribution_name: str) -> str:
         """Return the version of a distribution."""
@@ -81,14 +105,68 @@ def own_distributions(namespace: VersionNames) -> Iterator[tuple[str, Distributi
         if match is not None:
             found = BundleDistribution(namespace, match[1])
             if found.runs():
-                yield normal_name(match[1].partition("-")[0]), found
+                yield normal_name(match[2].partition("-")[0]), found
+
+
+def _tops(found: Distribution) -> set[str]:
+    """Return the top-level names of its modules, as far as its record tells; of an editable install it does not."""
+    names = [line.split(",")[0].strip('"') for line in (found.read_text("RECORD") or "").splitlines()]
+    tops = {
+        name.partition("/")[0].partition(".")[0]
+        for name in names
+        if name.endswith((".py", *EXTENSION_SUFFIXES)) and not name.startswith(("..", "__editable__"))
+    }
+    return tops or set((found.read_text("top_level.txt") or "").split())
+
+
+def _is_project_of(found: Distribution, place: str) -> bool:
+    """Whether it is an editable install of the project in which `place` lies."""
+    try:
+        told = json.loads(found.read_text("direct_url.json") or "{}")
+        url, editable = urlsplit(told.get("url", "")), told.get("dir_info", {}).get("editable", False)
+    except (ValueError, AttributeError):  # not what PEP 610 says
+        return False
+    folder = Path(os.path.realpath(url2pathname(url.path)))
+    return bool(editable) and url.scheme == "file" and Path(os.path.realpath(place)).is_relative_to(folder)
+
+
+def _own_entry_points(entries: Iterable[EntryPoint], namespace: VersionNames) -> Iterator[EntryPoint]:
+    """Give those whose modules the bundle has itself as ones that load these, whoever has installed them."""
+    for entry in entries:
+        match = entry.pattern.match(entry.value)
+        own = match is not None and namespace.owns(match["module"])
+        yield BundleEntryPoint(entry, namespace) if own else entry
+
+
+class HostDistribution(Distribution):
+    """A distribution of the host, as a bundle sees it: what names modules of the bundle loads the bundle's."""
+
+    def __init__(self, found: Distribution, namespace: VersionNames) -> None:
+        self._found = found
+        self._namespace = namespace
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._found, name)
+
+    def read_text(self, filename: str) -> str | None:
+        """Return the text of a file of its metadata."""
+        return self._found.read_text(filename)
+
+    def locate_file(self, path: Any) -> Any:
+        """Return where a file of it lies."""
+        return self._found.locate_file(path)
+
+    @property
+    def entry_points(self) -> EntryPoints:
+        """The entry points."""
+        return EntryPoints(_own_entry_points(self._found.entry_points, self._namespace))
 
 
 class BundleDistribution(PathDistribution):
     """A distribution that a bundle brings; its entry points load the bundle's modules."""
 
-    def __init__(self, namespace: VersionNames, stem: str) -> None:
-        super().__init__(namespace.folder / f"{stem}.dist-info")
+    def __init__(self, namespace: VersionNames, folder: str) -> None:
+        super().__init__(namespace.folder / folder)
         self._namespace = namespace
 
     @property
@@ -98,12 +176,7 @@ class BundleDistribution(PathDistribution):
 
     def runs(self) -> bool:
         """Whether its modules are those that an import in the bundle gives; so too if it has none."""
-        names = [line.split(",")[0].strip('"') for line in (self.read_text("RECORD") or "").splitlines()]
-        tops = {
-            name.partition("/")[0].partition(".")[0]
-            for name in names
-            if name.endswith((".py", *EXTENSION_SUFFIXES))
-        }
+        tops = _tops(self)
         return not tops or not tops.isdisjoint(self._namespace.own)
 
 

@@ -81,6 +81,8 @@ class ModuleNamespace:
         self.code = code
         self.released: bool = False
         self.loading = False
+        self._host_gave: set[str] = set()
+        """Top-level names of the host's modules that were imported, and looked at."""
         self._path: list[str] = []
         self._path_folders: list[str] = []
         """Folders of its own in `sys.path` when that was `_path`, as packages."""
@@ -133,6 +135,29 @@ class ModuleNamespace:
         """Let code of the version change an entry of a table of the process: with a warning, undone at release."""
         self.taken.append(replace_item(table, key, value))
         self.warnings.append(f"the code sets {what}: all of the program gets it")
+
+    def warn(self, text: str) -> None:
+        """Add to the warnings of the version, once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    def host_gave(self, name: str) -> None:
+        """Warn if an import of `name` gave the host's module of a file of the bundle, by an editable install of it."""
+        top = name.partition(".")[0]
+        if top in self._host_gave:  # each import comes here
+            return
+        self._host_gave.add(top)
+        file = getattr(sys.modules.get(top), "__file__", None)
+        if not isinstance(file, str):
+            return
+        below, real = f"{os.path.realpath(self.shown_as)}{os.sep}", os.path.realpath(file)
+        if real.startswith(below) and real[len(below) :].replace(os.sep, "/") in self.digests:
+            folder = Path(real).parent
+            place = folder.parent if Path(real).stem == "__init__" else folder
+            self.warn(
+                f"`import {top}` gives the host's module, which it has loaded once from {place}: edits of it are not "
+                f"taken up. Register {place}, where that is its name"
+            )
 
     def guarded(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function that imports; an ImportError then speaks of logical names."""
@@ -194,6 +219,7 @@ class ModuleNamespace:
         except ImportError as error:
             self.say_who_lacks(error)
             raise
+        self.host_gave(name)
         if type(module) is ModuleType and getattr(module, "__name__", None) in SHIMMED:
             return self.shims.instead_of(module)
         return module

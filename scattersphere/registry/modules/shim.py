@@ -38,6 +38,7 @@ class VersionNames(Protocol):
     own: frozenset[str]
     digests: Mapping[str, bytes]
     builtins: dict[str, Any]
+    shown_as: str
 
     @property
     def shims(self) -> ShimTable:
@@ -57,6 +58,12 @@ class VersionNames(Protocol):
 
     def host_import(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function that imports from the host."""
+
+    def host_gave(self, name: str) -> None:
+        """Note that an import of `name` gave the host's module."""
+
+    def warn(self, text: str) -> None:
+        """Add to the warnings of the version, once."""
 
     def loader_of(self, fullname: str, path: object) -> SourceFileLoader | None:
         """Return a loader for a file of the snapshot; None for any other file."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
 EXTENSION_SUFFIXES = (".so", ".pyd")
 """Endings of compiled modules, of this platform or another one."""
@@ -23,6 +23,12 @@ UNSCANNED = ("__main__", "setup", "conftest", "tests", "test_*")
 """Names of modules and packages that are never imported to look for tasks."""
 
 _UNSCANNED = re.compile("|".join(translate(pattern) for pattern in UNSCANNED))
+
+PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
+"""What makes a project of a folder."""
+
+BESIDE_A_PROJECT = frozenset({"docs", "doc", "noxfile"})
+"""Top-level names in the folder of a project that are not searched for tasks: Sphinx runs `docs/conf.py`, we do not."""
 
 
 @attrs.frozen
@@ -46,6 +52,8 @@ class ModuleLayout:
     `__init__.py`, which many distributions may share, those below it (`acme.fast`)."""
     dependencies: frozenset[str]
     """Top-level names of vendored distributions: importable, never searched for tasks."""
+    beside: frozenset[str] = frozenset()
+    """Top-level names that lie beside the code of a project: importable, not searched for tasks."""
 
     own: frozenset[str] = attrs.field(
         default=attrs.Factory(
@@ -74,7 +82,7 @@ class ModuleLayout:
         the host (`shared`, C extensions, a copy of this library) is not looked at.
         """
         patterns = tuple(exclude)
-        passed_over = self.dependencies | self.compiled.keys() | {"scattersphere", *shared}
+        passed_over = self.dependencies | self.beside | self.compiled.keys() | {"scattersphere", *shared}
         for name in sorted(self.modules):
             parts = name.split(".")
             if parts[0] in passed_over or not self.modules[name].file or self.is_compiled(name):
@@ -90,7 +98,7 @@ class ModuleLayout:
 
 
 def lay_out(
-    files: Iterable[str], records: Mapping[str, str] | None = None, *, bundle: str = ""
+    files: Collection[str], records: Mapping[str, str] | None = None, *, bundle: str = ""
 ) -> ModuleLayout:
     """Find the modules among `files` (relative, with slashes).
 
@@ -116,7 +124,10 @@ def lay_out(
         compiled.setdefault(_distributed_as(name, reachable), file)
     tops = frozenset(name.partition(".")[0] for name in (*reachable, *compiled))
     dependencies = _dependencies(records or {}, bundle, tops) & tops
-    return ModuleLayout(modules=reachable, tops=tops, compiled=compiled, dependencies=dependencies)
+    beside = BESIDE_A_PROJECT if not set(PROJECT_FILES).isdisjoint(files) else frozenset[str]()
+    return ModuleLayout(
+        modules=reachable, tops=tops, compiled=compiled, dependencies=dependencies, beside=beside
+    )
 
 
 def _distributed_as(name: str, modules: Mapping[str, ModuleFile]) -> str:

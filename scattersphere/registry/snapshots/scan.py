@@ -18,6 +18,7 @@ import attrs
 from scattersphere._options import option
 from scattersphere.errors import BundleRefusedError
 from scattersphere.model.arguments import check_count
+from scattersphere.registry.snapshots.layout import PROJECT_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -254,9 +255,10 @@ def scan(path: Path, limits: SourceLimits) -> Scan:
     return Scan(real, list(walk.folder(root, "", ())), walk.left_out)
 
 
-PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
-
 SOURCES = "src"
+
+BUILT = ("build", "dist")
+"""Folders at the top of a project in which build tools leave copies of its modules, and archives of them."""
 
 
 def source_root(folder: str) -> str:
@@ -264,8 +266,11 @@ def source_root(folder: str) -> str:
     sources = os.path.join(folder, SOURCES)  # noqa: PTH118 - plain strings, as in the walk
     if not os.path.isdir(sources) or os.path.exists(os.path.join(sources, "__init__.py")):  # noqa: PTH110, PTH112, PTH118
         return folder
-    is_project = any(os.path.isfile(os.path.join(folder, name)) for name in PROJECT_FILES)  # noqa: PTH113, PTH118
-    return sources if is_project else folder
+    return sources if _is_project(folder) else folder
+
+
+def _is_project(folder: str) -> bool:
+    return any(os.path.isfile(os.path.join(folder, name)) for name in PROJECT_FILES)  # noqa: PTH113, PTH118
 
 
 class _FolderWalk:
@@ -280,6 +285,7 @@ class _FolderWalk:
         self.entries = 0
         self.left_out: list[str] = []
         self.patterns = IgnorePatterns(_ignore_file(root))
+        self.built = BUILT if _is_project(root) else ()
 
     def folder(self, real: str, prefix: str, above: tuple[str, ...]) -> Iterator[Found]:
         if real in above:
@@ -319,6 +325,8 @@ class _FolderWalk:
             return f"written data; !{entry.name} in {IGNORE_FILE} takes it in"
         if _ODD.search(entry.name):
             return "a name that is not plain UTF-8"
+        if folder and name in self.built and not taken_in and not Path(entry.path, "__init__.py").exists():
+            return f"what a build has left; !{name} in {IGNORE_FILE} takes it in"
         if folder:
             return "a virtual environment" if Path(entry.path, VENV_MARK).is_file() else ""
         if entry.is_file():
