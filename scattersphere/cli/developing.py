@@ -146,11 +146,11 @@ class JsonTeller(Teller):
 
     def show(self, event: Event) -> None:
         """Write the event."""
-        self._write(event)
+        self._write([event])
 
     def line(self, event: Event) -> None:
         """Write the line of a log as the event that it is."""
-        self._write(event)
+        self._write([event])
 
     def story(self, run: Run) -> None:
         """Write nothing: a program asks for what it wants to know."""

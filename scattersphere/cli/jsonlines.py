@@ -12,17 +12,22 @@ from scattersphere.commands.views import event_view, run_view_now
 from scattersphere.remote.render import as_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from scattersphere.engine.run import Run
     from scattersphere.model.events import Event
 
 
-def write_line(out: TextIO, message: Mapping[str, Any]) -> None:
-    """Write one line of JSON, and let it be read at once."""
-    out.write(as_json(message).decode("ascii"))
+def write_lines(out: TextIO, messages: Iterable[Mapping[str, Any]]) -> None:
+    """Write lines of JSON in one, to be read at once."""
+    out.write(b"".join(map(as_json, messages)).decode("ascii"))
     out.flush()
+
+
+def write_line(out: TextIO, message: Mapping[str, Any]) -> None:
+    """Write one line of JSON, to be read at once."""
+    write_lines(out, [message])
 
 
 @contextmanager
@@ -66,11 +71,12 @@ class JsonLines:
     ) -> None:
         pass
 
-    def show(self, event: Event) -> None:
-        """Write the event; `sub` is left out, for there is no subscription."""
-        view = event_view(event, 0)
-        del view["sub"]
-        write_line(self._out, view)
+    def show(self, events: Sequence[Event]) -> None:
+        """Write the events; `sub` is left out, for there is no subscription."""
+        views = [event_view(event, 0) for event in events]
+        for view in views:
+            del view["sub"]
+        write_lines(self._out, views)
 
     def say(self, notice: str) -> None:
         """Write a notice where no program reads."""

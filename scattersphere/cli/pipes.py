@@ -8,32 +8,32 @@ import sys
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from scattersphere.model.events import Event
 
 
 def shown_while_read(
-    show: Callable[[Event], None], when_gone: Callable[[], object], out: TextIO | None = None
-) -> Callable[[Event], None]:
+    show: Callable[[Sequence[Event]], None], when_gone: Callable[[], object], out: TextIO | None = None
+) -> Callable[[Sequence[Event]], None]:
     """Return a function that shows events until nobody reads them, which is told to `when_gone` once.
 
     `out` is what they read: the standard output, unless something else is given.
     """
     gone = False
 
-    def show_event(event: Event) -> None:
+    def show_events(events: Sequence[Event]) -> None:
         nonlocal gone
         if gone:
             return
         try:
-            show(event)
+            show(events)
         except (BrokenPipeError, SystemExit):  # rich makes an exit of it
             gone = True
             write_to_nowhere(out)
             when_gone()
 
-    return show_event
+    return show_events
 
 
 def write_to_nowhere(out: TextIO | None = None) -> None:

@@ -25,7 +25,7 @@ from scattersphere.model.logs import LEVEL_NAMES, make_printable
 from scattersphere.model.states import RunState, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
     from types import TracebackType
 
@@ -44,8 +44,8 @@ NAME = 32
 class Display(Protocol):
     """Something that shows events, and notices of our own."""
 
-    def show(self, event: Event) -> None:
-        """Take note of an event."""
+    def show(self, events: Sequence[Event]) -> None:
+        """Take note of events that came together."""
 
     def say(self, notice: str) -> None:
         """Show a line that is no event."""
@@ -73,15 +73,17 @@ class PlainLines:
         with suppress(BrokenPipeError):
             self._out.flush()
 
-    def show(self, event: Event) -> None:
-        """Write a line, and what follows the first line of a message set in."""
-        if event.kind is EventKind.TASK_PROGRESS:
-            return
-        if event.index is not None and event.kind is not EventKind.LOG:
-            return
-        self._out.write(f"{event}\n")
-        if event.kind is not EventKind.LOG:
-            # Thousands of lines are written as they fill a block; whoever reads sees each step of a task at once.
+    def show(self, events: Sequence[Event]) -> None:
+        """Write the lines in one, to be read at once; what follows the first line of a message is set in."""
+        lines = [
+            str(event)
+            for event in events
+            if event.kind is EventKind.LOG
+            or (event.index is None and event.kind is not EventKind.TASK_PROGRESS)
+        ]
+        if lines:
+            lines.append("")
+            self._out.write("\n".join(lines))
             self._out.flush()
 
     def say(self, notice: str) -> None:
@@ -216,7 +218,8 @@ class Screen:
         self._title = f"run {run.id} of {run.job}"
         self._board = Board(len(run.tasks), run.tasks.width)
         self._console = console
-        self._lines: list[Text] = []
+        self._lines: list[Event | str] = []
+        """Lines of the log, and notices, since the last drawing: what they look like is the drawing thread's work."""
         self._lock = threading.Lock()
         """Guards the board and the lines: the loop writes them, the drawing thread reads them."""
         self._begun = time.monotonic()
@@ -240,19 +243,21 @@ class Screen:
             self._paint()
             self._live.stop()
 
-    def show(self, event: Event) -> None:
+    def show(self, events: Sequence[Event]) -> None:
         """Take note; raises BrokenPipeError once the terminal has gone."""
         if self._broken is not None:
             raise BrokenPipeError
+        now = time.monotonic()
         with self._lock:
-            self._board.note(event, time.monotonic())
-            if event.kind is EventKind.LOG:
-                self._lines.append(_log_line(event))
+            for event in events:
+                self._board.note(event, now)
+                if event.kind is EventKind.LOG:
+                    self._lines.append(event)
 
     def say(self, notice: str) -> None:
         """Put a notice above the bars."""
         with self._lock:
-            self._lines.append(Text(notice, style="yellow"))
+            self._lines.append(notice)
 
     def _refresh(self) -> None:
         try:
@@ -266,7 +271,10 @@ class Screen:
         with self._lock:
             lines, self._lines = self._lines, []
         if lines:
-            self._live.console.print(Text("\n").join(lines), soft_wrap=True)
+            shown = (
+                Text(each, style="yellow") if isinstance(each, str) else _log_line(each) for each in lines
+            )
+            self._live.console.print(Text("\n").join(shown), soft_wrap=True)
         self._live.refresh()
 
     def _draw(self) -> RenderableType:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
@@ -118,7 +118,7 @@ async def _run(address: str, token: str | None, tls: ssl.SSLContext | None, aske
                 group.start_soon(interrupts.heed, signals)
                 async with following(address, number, since=0, token=token, tls=tls) as events:
                     async for event in events:
-                        display.show(event if asked.as_lines else event_of(event))
+                        display.show([event if asked.as_lines else event_of(event)])
                 group.cancel_scope.cancel()
         ended = await client.call("wait", run=number)
         await _show_end(client, number, ended, asked)
@@ -136,9 +136,9 @@ class _Lines:
     def __exit__(self, *_: object) -> None:
         sys.stdout.flush()
 
-    def show(self, event: Any) -> None:
-        """Write the line."""
-        show(as_json(event).decode("ascii"))
+    def show(self, events: Sequence[Any]) -> None:
+        """Write the lines."""
+        show("".join(as_json(event).decode("ascii") for event in events))
 
     def say(self, notice: str) -> None:
         """Write a notice."""

@@ -173,8 +173,8 @@ async def _watch(run: Run, shown: AbstractContextManager[Display], out: TextIO |
                 show = shown_while_read(
                     display.show, lambda: run.cancel("nobody reads the output any more"), out
                 )
-                async for event in run.events():
-                    show(event)
+                async for events in run.events().batches():
+                    show(events)
             tasks.cancel_scope.cancel()
     return interrupted
 

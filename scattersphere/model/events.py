@@ -7,7 +7,7 @@ import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from scattersphere.model.logs import LEVEL_NAMES, make_printable
+from scattersphere.model.logs import LEVEL_NAMES, make_block
 from scattersphere.model.states import RunState, TaskState
 
 if TYPE_CHECKING:
@@ -135,8 +135,8 @@ class Event(NamedTuple):
 
     def __str__(self) -> str:
         """Return one line for a terminal."""
-        # isoformat takes a third of the time that a format takes, and a log may have a million lines.
-        return f"{self.time.isoformat(timespec='milliseconds')[11:23]} {self._words()}"
+        # The time without its date and zone is written three times as quickly, and a log may have a million lines.
+        return f"{self.time.time().isoformat('milliseconds')} {self._words()}"
 
     def __repr__(self) -> str:
         return f"<Event {self.seq} {self._words()}>"
@@ -154,22 +154,41 @@ class Event(NamedTuple):
         return cast("EventDict", said)
 
     def _words(self) -> str:
-        parts = [str(self.kind)]
-        if self.run is not None:
-            parts.append(f"{self.job or 'run'}#{self.run}")
-        if self.task:
-            again = f"/{self.attempt}" if self.attempt is not None and self.attempt > 1 else ""
-            parts.append(f"{self.task}{'' if self.index is None else f'[{self.index}]'}{again}")
-        if self.schedule is not None:
-            parts.append(f"{self.job}/{self.schedule}")
-        if self.bundle is not None:
-            parts.append(self.bundle)
-        if self.state is not None:
-            parts.append(self.state)
-        if self.level is not None:
-            parts.append(LEVEL_NAMES.get(self.level, str(self.level)))
-        if self.done is not None:
-            parts.append(f"{self.done:g}" + (f"/{self.total:g}" if self.total is not None else ""))
-        if self.message:
-            parts.append(make_printable(self.message).replace("\n", "\n    "))
-        return " ".join(parts)
+        (
+            _,
+            _,
+            kind,
+            run,
+            job,
+            task,
+            index,
+            attempt,
+            state,
+            message,
+            done,
+            total,
+            level,
+            bundle,
+            _,
+            schedule,
+            _,
+        ) = self
+        words: list[str] = [kind]
+        if run is not None:
+            words.append(f"{job or 'run'}#{run}")
+        if task:
+            again = f"/{attempt}" if attempt is not None and attempt > 1 else ""
+            words.append(f"{task}{'' if index is None else f'[{index}]'}{again}")
+        if schedule is not None:
+            words.append(f"{job}/{schedule}")
+        if bundle is not None:
+            words.append(bundle)
+        if state is not None:
+            words.append(state)
+        if level is not None:
+            words.append(LEVEL_NAMES.get(level) or str(level))
+        if done is not None:
+            words.append(f"{done:g}" + (f"/{total:g}" if total is not None else ""))
+        if message:
+            words.append(make_block(message))
+        return " ".join(words)

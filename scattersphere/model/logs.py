@@ -27,6 +27,8 @@ MASK = "***"
 
 def make_printable(text: str) -> str:
     """Return `text` with the characters that could disturb a terminal written as escapes."""
+    if text.isprintable():  # most are, and the answer costs a quarter of a search
+        return text
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from patience import PATIENCE
 from rich.console import Console
 
+from scattersphere.cli.jsonlines import JsonLines
 from scattersphere.cli.progress import Board, PlainLines, Screen
 from scattersphere.model.events import Event, EventKind
 from scattersphere.model.states import RunState, TaskState
@@ -144,12 +145,11 @@ def test_a_terminal_that_takes_nothing_holds_up_no_event():
     out.open.set()
     with screen(out) as display:
         out.open.clear()
-        display.show(started("t0"))
+        display.show([started("t0")])
         out.tried.clear()
         assert out.tried.wait(60)  # the display is drawing, and stuck
         for at in range(1, 300):
-            display.show(started(f"t{at}"))
-            display.show(event(EventKind.LOG, f"t{at}", message=f"line {at}", level=20))
+            display.show([started(f"t{at}"), event(EventKind.LOG, f"t{at}", message=f"line {at}", level=20)])
         out.open.set()
     assert "line 299" in out.getvalue()
 
@@ -158,8 +158,8 @@ def test_lines_of_the_log_stand_above_the_bars_with_nothing_that_steers_a_termin
     out = SlowFile()
     out.open.set()
     with screen(out) as display:
-        display.show(started("t0"))
-        display.show(event(EventKind.LOG, "t0", message="evil \x1b[2J \u202e\nnext", level=40))
+        display.show([started("t0")])
+        display.show([event(EventKind.LOG, "t0", message="evil \x1b[2J \u202e\nnext", level=40)])
         display.say("a notice")
     text = out.getvalue()
     assert "ERROR: evil" in text
@@ -171,16 +171,52 @@ def test_lines_of_the_log_stand_above_the_bars_with_nothing_that_steers_a_termin
 def test_in_a_pipe_each_event_is_a_plain_line_but_progress_and_instances():
     out, err = io.StringIO(), io.StringIO()
     with PlainLines(out, err) as display:
-        display.show(started("a"))
-        display.show(started("m", index=3))
-        display.show(event(EventKind.TASK_PROGRESS, "a", done=1.0, total=2.0))
-        display.show(event(EventKind.LOG, "m", index=3, message="hello", level=20))
+        display.show(
+            [
+                started("a"),
+                started("m", index=3),
+                event(EventKind.TASK_PROGRESS, "a", done=1.0, total=2.0),
+                event(EventKind.LOG, "m", index=3, message="hello", level=20),
+            ]
+        )
         display.say("a notice")
     assert out.getvalue().splitlines() == [
         "12:00:00.000 task-started night#7 a running",
         "12:00:00.000 log night#7 m[3] INFO hello",
     ]
     assert err.getvalue() == "a notice\n"
+
+
+class CountingFile(io.TextIOWrapper):
+    """A file that counts what it is asked to do, and shows what a reader has of it."""
+
+    def __init__(self):
+        self.raw_file = io.BytesIO()
+        super().__init__(self.raw_file, encoding="utf-8")
+        self.writes = 0
+
+    def write(self, text):
+        self.writes += 1
+        return super().write(text)
+
+    @property
+    def read(self):
+        return self.raw_file.getvalue().decode().splitlines()
+
+
+@pytest.mark.parametrize("display_of", [PlainLines, JsonLines])
+def test_in_a_pipe_what_comes_together_is_written_in_one_and_a_single_line_of_a_log_at_once(display_of):
+    """A line a minute once stood in a buffer until a task ended."""
+    out, lines = (
+        CountingFile(),
+        [event(EventKind.LOG, "a", message=f"line {at}", level=20) for at in range(200)],
+    )
+    with display_of(out, io.StringIO()) as display:
+        display.show(lines)
+        assert (out.writes, len(out.read)) == (1, 200)
+        display.show([event(EventKind.LOG, "a", message="the next one", level=20)])
+        assert (out.writes, len(out.read)) == (2, 201)
+        assert "the next one" in out.read[-1]
 
 
 # ---- as a shell sees it

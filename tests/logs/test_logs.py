@@ -8,6 +8,7 @@ import datetime as dt
 import gc
 import json
 import logging
+import sys
 import threading
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scattersphere.logs.runlog import LINE_LIMIT, RunLog, current_attempt, task_logger, write_record
-from scattersphere.model.logs import LogLine, make_printable
+from scattersphere.model.logs import _UNSAFE, LogLine, make_printable
 
 
 class Attempt:
@@ -74,6 +75,13 @@ def test_what_is_printable_can_be_encoded_and_holds_no_control_characters(text):
     shown = make_printable(text)
     shown.encode()
     assert all(char in "\n\t" or char.isprintable() or ord(char) >= 0xA0 for char in shown)
+
+
+def test_whatever_would_steer_a_terminal_alone_is_written_out():
+    """Most texts are not searched: what Python takes for printable may hold none of it."""
+    assert not [
+        char for char in map(chr, range(sys.maxunicode + 1)) if _UNSAFE.match(char) and char.isprintable()
+    ]
 
 
 def test_a_long_line_loses_its_middle():

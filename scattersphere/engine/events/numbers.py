@@ -255,7 +255,11 @@ class EventNumbers:
             return []
         first = bisect.bisect_right(extras, after, key=_number)
         last = bisect.bisect_right(extras, upto, lo=first, key=_number)
-        return list(itertools.islice(extras, first, last))
+        if first <= len(extras) // 2:
+            return list(itertools.islice(extras, first, last))
+        # Readers are mostly near the end, to which a deque is walked as quickly as from its beginning.
+        newest = itertools.islice(reversed(extras), len(extras) - last, len(extras) - first)
+        return list(newest)[::-1]
 
 
 def _number(entry: Entry) -> int:

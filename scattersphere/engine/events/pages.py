@@ -39,6 +39,7 @@ _STATES = tuple(state for _, state, _ in _MOVES)
 _UP_FOR_RETRY = TASK_STATES.index(TaskState.UP_FOR_RETRY)
 _OTHERS = tuple(Event._field_defaults[name] for name in Event._fields[Event._fields.index("message") + 1 :])
 """The fields that moves have no use for."""
+_AFTER_LEVEL = Event._fields.index("bundle") - len(Event._fields)
 _new = tuple.__new__  # a named tuple's own constructor takes twice as long
 
 
@@ -215,19 +216,12 @@ class EventPages:
         if entry is None:
             return None
         when, task, index, attempt, level, _, message = entry
-        return Event(
-            seq=number,
-            time=dt.datetime.fromtimestamp(when, dt.UTC),
-            kind=EventKind.LOG,
-            run=execution.id,
-            job=execution.plan.job,
-            life=execution.engine.life,
-            task=task or None,
-            index=index,
-            attempt=attempt or None,
-            message=message,
-            level=level,
-        )
+        time: dt.datetime = dt.datetime.fromtimestamp(when, dt.UTC)
+        # The fields in their order, without state, done and total: a run may log as many lines as it makes moves.
+        return _new(Event, (
+            number, time, EventKind.LOG, execution.id, execution.plan.job, task or None, index, attempt or None,
+            None, message, None, None, level, *self._others[_AFTER_LEVEL:],
+        ))  # fmt: skip
 
     def _report(self, number: int, clock: float, extra: Report) -> Event:
         execution, (kind, unit, attempt, done, total, message) = self._execution, extra

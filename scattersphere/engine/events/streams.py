@@ -96,6 +96,11 @@ class EventStream(Stream[Event]):
         await self._get_more()
         return next(self._ready)
 
+    async def batches(self) -> AsyncIterator[list[Event]]:
+        """Yield the events that are there in lists, as they come: for one who writes many of them at once."""
+        async for event in self:
+            yield [event, *self._ready]
+
     async def _get_more(self) -> None:
         execution = self._execution
         if self._told >= TURN:  # much is there already: others are to have a turn all the same

@@ -399,6 +399,27 @@ async def test_what_is_reported_by_an_attempt_that_has_ended_is_not_told(server,
     assert told == ([1, 1] if before else [])
 
 
+@pytest.mark.parametrize("since", [0, PAGE - 10, 2 * PAGE])
+async def test_events_that_are_there_together_are_read_together(server, since):
+    run = await server.run_task("Talk", {"times": PAGE})
+    batches = [events async for events in run.events(since).batches()]
+    assert [event for events in batches for event in events] == await read(run, since)
+    assert len(batches) <= run.last_event // PAGE + 1
+
+
+async def test_an_event_that_comes_alone_is_a_batch_by_itself(server):
+    gate, seen = anyio.Event(), []
+    run = await server.start_task("Wait", {"gate": gate})
+    with anyio.fail_after(PATIENCE):
+        async for events in run.events().batches():
+            seen += kinds(events)
+            if seen[-1] == "log":
+                assert not gate.is_set()  # the line was not kept back until more came
+                gate.set()
+    assert seen == kinds(await read(run))
+    assert gate.is_set()
+
+
 async def test_an_event_is_shown_in_one_line(server):
     run = await server.start_task("Talk")
     events = await read(run)
