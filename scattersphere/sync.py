@@ -22,6 +22,7 @@ from anyio.from_thread import start_blocking_portal
 from scattersphere._blocking import Value, blocking, calling, reading, same_as, streaming
 from scattersphere._lifecycle import ForkGuard
 from scattersphere.errors import ClosedError, ConflictError, ScattersphereError
+from scattersphere.model.arguments import check_seconds
 from scattersphere.server import Server
 from scattersphere.syncrun import SyncHistory, SyncRun, SyncRuns
 from scattersphere.syncschedules import SyncSchedule, SyncSchedules
@@ -135,6 +136,8 @@ class SyncServer(ForkGuard):
         self._leave = anyio.Event()
         self._thread = 0
         self._closed = False
+        self._cancel = False
+        self._finish: float | None = None
 
     @property
     def _door(self) -> SyncServer:
@@ -163,6 +166,7 @@ class SyncServer(ForkGuard):
         async with self._original:
             task_status.started()
             await self._leave.wait()
+            await self._original.aclose(cancel=self._cancel, finish=self._finish)
 
     def __exit__(
         self,
@@ -172,12 +176,16 @@ class SyncServer(ForkGuard):
     ) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Cancel all runs, give them the grace, kill the rest, let go of everything. May be repeated."""
+    def close(self, *, cancel: bool = False, finish: float | None = None) -> None:
+        """Let go of everything, as `Server.aclose` does. May be repeated; what the first call says counts.
+
+        Raises `ArgumentError` where `finish` is no number of seconds.
+        """
+        check_seconds(finish, "finish", optional=True)
         portal, hosting = self._portal, self._hosting
         if portal is None or hosting is None or self._closed:
             return
-        self._closed = True
+        self._closed, self._cancel, self._finish = True, cancel, finish
         try:
             with self._stack:
                 try:
@@ -193,6 +201,11 @@ class SyncServer(ForkGuard):
         finally:
             self._portal = None
             _entered.discard(self)
+
+    def hurry(self) -> None:
+        """See `Server.hurry`: for another thread than the one that waits in `close`. Does nothing when it is closed."""
+        with suppress(ClosedError):
+            self.follow(self._original.hurry)
 
     @staticmethod
     def _soon(portal: BlockingPortal, function: Callable[[], object]) -> None:

@@ -42,6 +42,7 @@ class SyncSchedule(ForkGuard):
     state: Final = _of_schedule(lambda schedule: schedule.state, at_once=True)
     enabled: Final = _of_schedule(lambda schedule: schedule.enabled, at_once=True)
     paused: Final = _of_schedule(lambda schedule: schedule.paused, at_once=True)
+    fires: Final = _of_schedule(lambda schedule: schedule.fires, at_once=True)
     previous: Final = _of_schedule(lambda schedule: schedule.previous)
     words: Final = reading(Schedule.words)
     next: Final = reading(Schedule.next)

@@ -2,11 +2,13 @@
 
 import asyncio
 import gc
+import inspect
 import pickle
 import traceback
 import weakref
 
 import anyio
+import click
 import pytest
 from patience import PATIENCE
 
@@ -15,16 +17,22 @@ from scattersphere import (
     DefinitionError,
     JobDefinition,
     NoSuchJobError,
+    Run,
     RunFailedError,
     RunnableTask,
     RunState,
     RunStateError,
     Server,
+    SyncRun,
     SyncServer,
     TaskCrashedError,
     UnresolvedError,
     result,
 )
+from scattersphere._blocking import Value
+from scattersphere.cli.commands import cli
+from scattersphere.commands.table import COMMANDS
+from scattersphere.remote.client import RemoteClient
 from scattersphere.testing import Rehearsal
 
 pytestmark = pytest.mark.anyio
@@ -337,6 +345,53 @@ async def test_the_verbs_of_a_rehearsal_are_the_same():
         with pytest.raises(RunFailedError):
             await rehearsal.run_task("Fail")
         assert (await (await rehearsal.start_task("Fail"))).state is RunState.FAILED
+
+
+VERBS = ("start", "run", "start_task", "run_task")
+"""What starts runs: the same words everywhere. Without `run` it returns at once; with it, it waits and raises."""
+OF_A_RUN = ("wait", "pause", "resume", "stop", "cancel", "kill", "explain")
+PARAMETERS = {
+    "start": ("job", "params"),
+    "run": ("job", "params"),
+    "start_task": (1, "args"),
+    "run_task": (1, "args"),
+}
+"""What all of them take, in this order; a number stands for one whose name says what is taken: a path, a class."""
+
+
+@pytest.mark.parametrize("front", [Server, SyncServer, Rehearsal, RemoteClient, "http"])
+def test_the_verbs_are_the_same_in_code_and_over_the_network(front):
+    if front == "http":
+        front = pytest.importorskip("scattersphere.web.client").HttpClient
+    for verb in VERBS:
+        names = [name for name in inspect.signature(getattr(front, verb)).parameters if name != "self"]
+        assert all(name in {1, names[at]} for at, name in enumerate(PARAMETERS[verb])), (verb, names)
+        if (
+            front is not Rehearsal
+        ):  # each of its lives is new: nothing that was started in it is started again
+            assert "key" in names
+
+
+@pytest.mark.parametrize("verb", [*VERBS, *OF_A_RUN])
+def test_each_verb_is_a_command_of_the_wire_of_http_and_of_the_command_line(verb):
+    row = COMMANDS[verb.replace("_", "-")]
+    assert row.path is not None, "HTTP has it"
+    command = click.Context(cli).command.get_command(click.Context(cli), row.name)
+    assert command is not None
+    assert "--at" in [option for parameter in command.params for option in parameter.opts]
+
+
+def test_what_is_done_to_a_run_has_the_same_words_where_there_is_a_run():
+    for kind in (Run, SyncRun):
+        assert all(callable(getattr(kind, verb)) for verb in (*OF_A_RUN, "raise_if_failed"))
+        assert isinstance(inspect.getattr_static(kind, "result"), property | Value)
+    for kind in (
+        RemoteClient,
+        "http",
+    ):  # they have numbers: `call(verb, run=number)` does what is no method of theirs
+        assert callable(
+            (pytest.importorskip("scattersphere.web.client").HttpClient if kind == "http" else kind).wait
+        )
 
 
 def test_the_error_can_be_pickled_without_its_run():

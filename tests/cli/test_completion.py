@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pty
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from textwrap import dedent
 
@@ -60,6 +63,96 @@ def test_bash_completes_commands_options_and_values():
 def test_fish_completes_commands_options_and_values(words, found):
     script = f"scattersphere completion fish | source; complete -C 'scattersphere {words}' | cut -f 1"
     assert set().union(*asked("fish", script)) == found
+
+
+INTERACTIVE = {
+    "bash": (["bash", "--norc", "--noprofile", "-i"], 'eval "$(scattersphere completion bash)"'),
+    "zsh": (
+        ["zsh", "-f", "-i"],
+        'autoload -Uz compinit; compinit -D -u; eval "$(scattersphere completion zsh)"',
+    ),
+    "fish": (["fish", "--no-config", "-i"], "scattersphere completion fish | source"),
+}
+
+
+# A shell that is to complete has its terminal to itself, as a window gives it one.
+ON_A_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+class TypedShell:
+    """A shell on a terminal of its own, which completes as somebody types."""
+
+    def __init__(self, shell: str, folder: Path) -> None:
+        words, setup = INTERACTIVE[shell]
+        if shutil.which(shell) is None:
+            pytest.skip(f"there is no {shell}")
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        env = {
+            **os.environ,
+            "PATH": path,
+            "TERM": "xterm",
+            "COLUMNS": "120",
+            "LINES": "40",
+            "HOME": str(folder),
+            "XDG_RUNTIME_DIR": str(folder),
+        }
+        self._terminal, inside = pty.openpty()
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", ON_A_TERMINAL, *words],
+            cwd=folder,
+            env=env,
+            stdin=inside,
+            stdout=inside,
+            stderr=inside,
+            start_new_session=True,
+        )
+        os.close(inside)
+        self._limit = threading.Timer(PATIENCE, self._process.kill)
+        self._limit.start()
+        self.text = ""
+        self.type(f"{setup}\necho set''up done\n")
+        try:
+            self.read_to("setup done")
+        except BaseException:
+            self.close()
+            raise
+
+    def type(self, keys: str) -> None:
+        os.write(self._terminal, keys.encode())
+
+    def read_to(self, words: str) -> None:
+        """Read on until the words stand there."""
+        seen = len(self.text)
+        while words not in self.text[seen:]:
+            try:
+                self.text += os.read(self._terminal, 4096).decode(errors="replace")
+            except OSError:  # Linux says so when the shell has gone
+                pytest.fail(f"{words!r} did not come: {self.text!r}")
+
+    def close(self) -> None:
+        self._limit.cancel()
+        self._process.kill()
+        self._process.wait()
+        os.close(self._terminal)
+
+
+@pytest.mark.parametrize("shell", sorted(INTERACTIVE))
+def test_a_command_a_file_an_option_and_its_value_are_completed_by_tab(shell, tmp_path):
+    job = {
+        "name": "wide",
+        "tasks": {"first": {"task": "b.A"}, "second_one": {"task": "b.A", "depends_on": ["first"]}},
+    }
+    (tmp_path / "wide.json").write_text(json.dumps(job))
+    typed = TypedShell(shell, tmp_path)
+    try:
+        typed.type("scattersphere gra\twi\t--fo\ttr\t\n")
+        typed.read_to("second_one")  # the command was carried out: what was typed were halves of words
+    finally:
+        typed.close()
 
 
 def test_each_shell_is_told_how_to_take_it():
