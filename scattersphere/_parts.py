@@ -255,6 +255,7 @@ class ServerParts:
             stack.push_async_callback(self.executor.aclose)
             if self.durable is not None:
                 stack.push_async_callback(self.durable.close)
+            stack.callback(self.factory.close_secrets)
             stack.push_async_callback(self._end_runs)
             stack.push_async_callback(self.bundles.aclose)
             for listening in self.listeners:
@@ -326,7 +327,7 @@ class ServerParts:
             if self.scheduler.driver.waiting:
                 self.scheduler.driver.try_again()
             if self.durable is not None and event.kind is BundleEventKind.LOADED:
-                self.durable.unfinished.code_changed()
+                self.durable.unfinished.look_again()
             self._told.bundle(event)
         self.feed.add(EventKind(event.kind), bundle=event.bundle, message=event.error or event.label)
 

@@ -332,7 +332,8 @@ class ServerOptions:
     secrets: Callable[[str, str], Any] | None = option(
         None,
         "Called in a thread with the job and the `env` of a secret, for its value: for what `secret_env` does not "
-        "allow. None, or LookupError: there is none.",
+        "allow. None, or LookupError: there is none. With another error it is down: runs of an earlier life wait, and "
+        "it is asked again.",
         check=_function,
     )
 

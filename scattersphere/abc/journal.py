@@ -274,7 +274,7 @@ class ScheduleRow(NamedTuple):
 
 
 class RollbackRow(NamedTuple):
-    """A bundle that was rolled back to an older version; `digest` None: it is no more."""
+    """A bundle that was rolled back to an older version; `digest` None: it is no more. No Server writes one yet."""
 
     bundle: str
     digest: str | None

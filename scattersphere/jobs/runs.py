@@ -13,7 +13,7 @@ from scattersphere._mapping import LiveMapping
 from scattersphere._shares import FairShares
 from scattersphere.definitions import resolve_params, secret_names
 from scattersphere.engine.run import Run
-from scattersphere.errors import BusyError, ConflictError, DefinitionError, NoSuchRunError
+from scattersphere.errors import BusyError, ClosedError, ConflictError, DefinitionError, NoSuchRunError
 from scattersphere.jobs.jobs import job_of_task
 from scattersphere.jobs.reruns import check_again, plan_again, take_over
 from scattersphere.jobs.secrets import NOTHING_READ, hide_in_error
@@ -30,13 +30,17 @@ if TYPE_CHECKING:
     from scattersphere.functions import TaskFunction
     from scattersphere.jobs.durable import DurableRuns
     from scattersphere.jobs.jobs import Jobs
-    from scattersphere.jobs.secrets import Secrets, SecretsRead
+    from scattersphere.jobs.secrets import Secrets, SecretsRead, Wanted
     from scattersphere.jobs.unfinished import ChildKey
     from scattersphere.model.builder import JobBuilder
     from scattersphere.model.definition import JobDefinition
     from scattersphere.registry.registry import TaskRegistry
     from scattersphere.runnable import RunnableTask
     from scattersphere.schedules.occurrences import ScheduledFor, ScheduleState
+
+
+EARLY_SECONDS = 30.0
+"""How long secrets that were read for a run of a schedule are kept for it: it starts at once, or is refused."""
 
 
 class RequireOpen(Protocol):
@@ -209,8 +213,10 @@ class RunFactory:
         secrets: Secrets,
     ) -> None:
         self.secrets: Secrets = secrets
-        self._early: dict[tuple[str, frozenset[tuple[str, str]]], SecretsRead] = {}
-        """What the provider has said for runs of schedules that are about to be started."""
+        self._early: dict[Wanted, SecretsRead] = {}
+        """What the provider has said for runs of schedules that are about to be started, for `EARLY_SECONDS`."""
+        self._reading: set[Wanted] = set()
+        """What it is asked for them."""
         self.on_read: Callable[[str], None] | None = None
         """Called with the job when that is there."""
         self._jobs = jobs
@@ -322,7 +328,8 @@ class RunFactory:
     ) -> Run:
         """Start a run for a schedule: it waits for no commit.
 
-        Raises `BusyError` where the provider of secrets is asked first; `on_read` says when to start it.
+        Raises `BusyError` where the provider of secrets is asked first, and `on_read` says when to start it, or where
+        it has failed.
         """
         self._require_open()
         definition = self._jobs.named(job)
@@ -330,8 +337,13 @@ class RunFactory:
         if read is None:
             read = self._early.pop(self.secrets.wanted_by(definition, params), None)
         if read is None:
-            self._executor.loop.start(self._read_for_schedule(definition, params), "scattersphere secrets")
+            if self.secrets.wanted_by(definition, params) not in self._reading:
+                self._executor.loop.start(
+                    self._read_for_schedule(definition, params), "scattersphere secrets"
+                )
             raise BusyError("its secrets are being read")
+        if read.is_down:
+            raise BusyError(f"{read.words}; try again")
         return self.start(definition, params, key, scheduled=scheduled, schedule=state, read=read)
 
     async def read_early(self, job: str, params: Mapping[str, Any]) -> None:
@@ -339,15 +351,39 @@ class RunFactory:
         await self._read_early(self._jobs.named(job), params)
 
     async def _read_early(self, definition: JobDefinition, params: Mapping[str, Any]) -> None:
-        if self.secrets.read_now(definition, params) is None:
-            found = await self.secrets.read(definition, params)
-            self._early[self.secrets.wanted_by(definition, params)] = found
+        if self.secrets.read_now(definition, params) is not None:
+            return
+        found, wanted = (
+            await self.secrets.read(definition, params),
+            self.secrets.wanted_by(definition, params),
+        )
+        self._early[wanted] = found
+
+        def forget() -> (
+            None
+        ):  # the run was not started after all: the next one is to have the secrets of then
+            if self._early.get(wanted) is found:
+                del self._early[wanted]
+
+        self._executor.deadlines.call_at(self._executor.clock() + EARLY_SECONDS, forget)
 
     async def _read_for_schedule(self, definition: JobDefinition, params: Mapping[str, Any]) -> None:
         current_attempt.set(None)
-        await self._read_early(definition, params)
+        wanted = self.secrets.wanted_by(definition, params)
+        self._reading.add(wanted)
+        try:
+            await self._read_early(definition, params)
+        except ClosedError:
+            return
+        finally:
+            self._reading.discard(wanted)
         if self.on_read is not None:
             self.on_read(definition.name)
+
+    def close_secrets(self) -> None:
+        """Ask for no secret any more, and forget those that were read for runs of schedules."""
+        self.secrets.close()
+        self._early.clear()
 
     async def rerun(self, earlier: Execution, *, from_failed: bool, code: str, user: str) -> Run:
         """Start a run of the plan of an ended one; return it when it is durable. See `Server.rerun`."""

@@ -7,22 +7,29 @@ import logging
 import os
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import anyio
+import anyio.to_thread
 import attrs
 
-from scattersphere._threads import in_thread
-from scattersphere.errors import DefinitionError, UnresolvedError
+from scattersphere.errors import ClosedError, DefinitionError, UnresolvedError
 from scattersphere.logs.masking import hide
+from scattersphere.logs.runlog import current_attempt
 from scattersphere.model.definition import Parameter
 from scattersphere.model.problem import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
+    from scattersphere.engine.executor import JobExecutor
     from scattersphere.errors import ScattersphereError
     from scattersphere.model.definition import JobDefinition
 
+Wanted: TypeAlias = tuple[str, frozenset[tuple[str, str]]]
+"""What is to be read for a run: the job, with parameters and variables."""
+FIRST_GAP, LONGEST_GAP = 1.0, 60.0
+"""Seconds until a provider that has failed is asked again for runs of an earlier life; twice as many each time."""
 BARE = 4
 """Characters of a secret that is also masked where it stands without quotes: shorter ones are in many words."""
 QUOTED = 200
@@ -36,6 +43,8 @@ class SecretsRead:
 
     values: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     problems: tuple[Problem, ...] = ()
+    is_down: bool = False
+    """Whether the provider has failed: asked again, it may answer."""
 
     def check(self, job: str) -> None:
         """Raise `DefinitionError` where one could not be read."""
@@ -63,6 +72,7 @@ class Secrets:
     ) -> None:
         self._allowed = allowed
         self._provider = provider
+        self._reads: set[anyio.CancelScope] = set()
 
     def read_now(self, definition: JobDefinition, given: Collection[str]) -> SecretsRead | None:
         """Return the secrets of a run; None where the provider must be asked, and so awaited."""
@@ -76,15 +86,30 @@ class Secrets:
         return self._read(definition, wanted)
 
     async def read(self, definition: JobDefinition, given: Collection[str]) -> SecretsRead:
-        """Return the secrets of a run, but for those that are `given`."""
+        """Return the secrets of a run, but for those that are `given`. Raises `ClosedError`."""
         found = self.read_now(definition, given)
-        if found is None:
-            found = await in_thread(lambda: self._read(definition, _wanted(definition, given)))
-        return found
+        if found is not None:
+            return found
+        with anyio.CancelScope() as scope:
+            self._reads.add(scope)
+            try:
+                return await anyio.to_thread.run_sync(
+                    self._read,
+                    definition,
+                    _wanted(definition, given),
+                    abandon_on_cancel=True,  # it may never answer
+                    limiter=anyio.CapacityLimiter(1),  # none of the host's 40 places
+                )
+            finally:
+                self._reads.discard(scope)
+        raise ClosedError("the server was closed while the provider of secrets was asked")
 
-    def wanted_by(
-        self, definition: JobDefinition, given: Collection[str]
-    ) -> tuple[str, frozenset[tuple[str, str]]]:
+    def close(self) -> None:
+        """Wait for no answer of the provider any more."""
+        for scope in self._reads:
+            scope.cancel()
+
+    def wanted_by(self, definition: JobDefinition, given: Collection[str]) -> Wanted:
         """Return what is to be read for a run: the job, with parameters and variables."""
         return definition.name, frozenset(_wanted(definition, given).items())
 
@@ -97,9 +122,11 @@ class Secrets:
     def _read(self, definition: JobDefinition, wanted: Mapping[str, str]) -> SecretsRead:
         values: dict[str, Any] = {}
         problems: list[Problem] = []
+        is_down = False
         for name, variable in wanted.items():
-            value, words = self._look_up(definition.name, variable)
+            value, words, has_failed = self._look_up(definition.name, variable)
             declared = definition.params[name]
+            is_down = is_down or has_failed
             if words:
                 problems.append(Problem(f"params.{name}", words))
             elif value is not None:
@@ -112,25 +139,106 @@ class Secrets:
                         f"params.{name}", f"{where} {variable}: set it there, or give the value at the start"
                     )
                 )
-        return SecretsRead(values, tuple(problems))
+        return SecretsRead(values, tuple(problems), is_down)
 
-    def _look_up(self, job: str, variable: str) -> tuple[Any, str]:
-        """Return the value of a secret, None where there is none, and in words why it cannot be asked for."""
+    def _look_up(self, job: str, variable: str) -> tuple[Any, str, bool]:
+        """Return the value of a secret, None where there is none, in words why not, and whether the provider failed."""
         if self._allows(job, variable):
-            return os.environ.get(variable), ""
+            return os.environ.get(variable), "", False
         if self._provider is None:
-            return None, (
+            words = (
                 f"job {job!r} may not read the environment variable {variable}; "
                 f'allow it with Server(secret_env={{"{job}": ["{variable}"]}}), or give the value at the start'
             )
+            return None, words, False
         try:
-            return self._provider(job, variable), ""
+            return self._provider(job, variable), "", False
         except LookupError:
-            return None, ""
+            return None, "", False
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the host's code: it ends no program from here
             # Its message may hold anything: it is for the host's own log.
             _log.exception("the provider of secrets has failed for %s of job %s", variable, job)
-            return None, f"the provider of secrets has failed for {variable} ({type(error).__name__})"
+            return None, f"the provider of secrets has failed for {variable} ({type(error).__name__})", True
+
+
+class _Failure(NamedTuple):
+    words: str
+    gap: float
+    due: float
+    """When it is asked again."""
+
+
+class AwaitedSecrets:
+    """Secrets of runs that wait for them: a provider that fails is asked again, with growing gaps.
+
+    All runs of a job that want the same are one question. Its answer is for the look that follows it and is forgotten
+    then: what goes on later is to have the secrets of that time. `on_news` is called for such a look.
+    """
+
+    def __init__(self, secrets: Secrets, executor: JobExecutor, on_news: Callable[[], None]) -> None:
+        self._secrets = secrets
+        self._executor = executor
+        self._on_news = on_news
+        self._answers: dict[Wanted, SecretsRead] = {}
+        self._failed: dict[Wanted, _Failure] = {}
+        self._asking: dict[Wanted, anyio.Event] = {}
+
+    def take_answers(self) -> Mapping[Wanted, SecretsRead]:
+        """Return what has come since the last look."""
+        answers, self._answers = self._answers, {}
+        return answers
+
+    def read(
+        self, definition: JobDefinition, given: Collection[str], answers: Mapping[Wanted, SecretsRead]
+    ) -> SecretsRead | None:
+        """Return the secrets of a run; None: `why` says why not yet, and there will be news."""
+        found = self._secrets.read_now(definition, given)
+        wanted = self._secrets.wanted_by(definition, given)
+        found = found or answers.get(wanted)
+        if found is None and wanted not in self._asking and wanted not in self._answers:
+            failure = self._failed.get(wanted)
+            if failure is None or failure.due <= self._executor.clock():
+                self._asking[wanted] = anyio.Event()
+                self._executor.loop.start(self._ask(definition, given, wanted), "scattersphere secrets")
+        return found
+
+    def why(self, definition: JobDefinition, given: Collection[str]) -> str:
+        """Say why the secrets of a run are not there yet."""
+        failure = self._failed.get(self._secrets.wanted_by(definition, given))
+        return (
+            "its secrets" if failure is None else f"its secrets: {failure.words}; the provider is asked again"
+        )
+
+    async def _ask(self, definition: JobDefinition, given: Collection[str], wanted: Wanted) -> None:
+        current_attempt.set(None)
+        try:
+            found = await self._secrets.read(definition, given)
+            failure = self._failed.pop(wanted, None)
+            if found.is_down:
+                gap = FIRST_GAP if failure is None else min(2 * failure.gap, LONGEST_GAP)
+                due = self._executor.clock() + gap
+                self._failed[wanted] = _Failure(found.words, gap, due)
+                self._executor.deadlines.call_at(due, self._on_news)
+            else:
+                self._answers[wanted] = found
+        except ClosedError:
+            return
+        finally:
+            event = self._asking.pop(wanted)
+            self._on_news()
+            event.set()
+
+    async def asked(self) -> bool:
+        """Wait until something that is asked is answered, for good or not; False: nothing is."""
+        for event in list(self._asking.values()):
+            await event.wait()
+            return True
+        return False
+
+    def forget(self) -> None:
+        """Nobody waits any more."""
+        self._answers.clear()
+        self._failed.clear()
 
 
 def _wanted(definition: JobDefinition, given: Collection[str]) -> dict[str, str]:

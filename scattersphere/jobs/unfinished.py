@@ -25,6 +25,7 @@ from scattersphere.engine.timers import within
 from scattersphere.engine.values import width_of
 from scattersphere.errors import ScattersphereError
 from scattersphere.jobs.recovery import crashed, new_life, restored, unit_of_parent
+from scattersphere.jobs.secrets import AwaitedSecrets
 from scattersphere.jobs.storedruns import Adopted, note
 from scattersphere.logs.masking import hide
 from scattersphere.logs.runlog import current_attempt
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from scattersphere.engine.plan import Plan
     from scattersphere.engine.recorder import Recorder
     from scattersphere.jobs.recovery import Restored
-    from scattersphere.jobs.secrets import Secrets
+    from scattersphere.jobs.secrets import Secrets, SecretsRead, Wanted
     from scattersphere.jobs.storedruns import KnownRuns, StoredRuns
     from scattersphere.model.definition import JobDefinition
     from scattersphere.registry.registry import TaskRegistry
@@ -53,7 +54,7 @@ _CANCELLING = tuple(RunState).index(RunState.CANCELLING)
 
 
 class Waiting(NamedTuple):
-    """An unfinished run that does not go on yet: its code is not there."""
+    """An unfinished run that does not go on yet: its code, or its secrets, are not there."""
 
     stored: StoredRun
     definition: JobDefinition
@@ -81,12 +82,12 @@ class UnfinishedRuns:
         self._registry = registry
         self._executor = executor
         self._factory = factory
-        self._secrets = secrets
+        self._secrets = AwaitedSecrets(secrets, executor, self.look_again)
         self._on_crashed = on_crashed
         self._found: list[tuple[StoredRun, JobDefinition]] = []
         """Those that were found at the opening."""
         self.waiting: dict[int, Waiting] = {}
-        """Those whose code is not there, by number."""
+        """Those whose code, or whose secrets, are not there, by number."""
         self._children: dict[ChildKey, int] = {}
         self._offspring: dict[int, list[tuple[Execution, str, int | None]]] = defaultdict(list)
         """By parent the unfinished runs that its bodies have started: by which task, and instance."""
@@ -134,25 +135,35 @@ class UnfinishedRuns:
             self._factory.take_back(Run(execution, self._executor))
         known = list(self.waiting.values())
         await self._know_children(known)
-        self.code_changed()
-        with anyio.move_on_after(at_most):  # what takes longer goes on when its code is there
+        self.look_again()
+        with anyio.move_on_after(
+            at_most
+        ):  # what takes longer goes on when its code and its secrets are there
             await self._looked.wait()
+            while await self._secrets.asked():
+                await self._looked.wait()
         parents = await self._parents(known)
         for waiting in known:
             if _is_orphaned(waiting.stored.run, parents):
                 self._end_orphan(waiting.execution)
 
-    # ---- when their code is there
+    # ---- when their code and their secrets are there
 
-    def code_changed(self) -> None:
-        """Other code is there: runs that wait for theirs may go on."""
-        if self.waiting and not self._looking:
+    def look_again(self) -> None:
+        """Other code is there, or other secrets: runs that wait for theirs may go on."""
+        if not self.waiting:
+            self._secrets.forget()
+        elif not self._looking:
             self._looking, self._looked = True, anyio.Event()
             self._executor.soon(self._start_looking)
-        elif self._looking:
+        else:
             self._look_again = True
 
     def _start_looking(self) -> None:
+        if not self._recorder.is_open:  # closed since
+            self._looking = False
+            self._looked.set()
+            return
         self._executor.loop.start(self._look_until_done(), "scattersphere recovery")
 
     async def _look_until_done(self) -> None:
@@ -167,27 +178,30 @@ class UnfinishedRuns:
             self._looked.set()
 
     async def _look(self) -> None:
-        adopted = Adopted()
+        adopted, answers = Adopted(), self._secrets.take_answers()
         try:
             for waiting in list(self.waiting.values()):
                 if self._executor.suspension.has_begun:
                     return
                 if waiting.execution.id in self.waiting:
-                    await self._try(waiting, adopted)
+                    await self._try(waiting, adopted, answers)
         finally:
             self._stored.disown(adopted)
         self._executor.admit()
 
-    async def _try(self, waiting: Waiting, adopted: Adopted) -> None:
-        """Let a run go on if its code is there; else note what it waits for."""
-        execution = waiting.execution
+    async def _try(self, waiting: Waiting, adopted: Adopted, answers: Mapping[Wanted, SecretsRead]) -> None:
+        """Let a run go on if its code and its secrets are there; else note what it waits for."""
+        execution, definition = waiting.execution, waiting.definition
         try:
-            plan = await self._stored.plan(waiting.stored, waiting.definition, adopted)
-            found = await self._stored.restored(waiting.stored, waiting.definition, plan)
+            plan = await self._stored.plan(waiting.stored, definition, adopted)
+            found = await self._stored.restored(waiting.stored, definition, plan)
         except Exception as error:  # noqa: BLE001 - also a full disk: others go on, and it is tried again
             execution.waits_for = f"its code: {error}"[:2000]
             return
-        read = await self._secrets.read(waiting.definition, execution.given_secrets)
+        read = self._secrets.read(definition, execution.given_secrets, answers)
+        if read is None:
+            execution.waits_for = self._secrets.why(definition, execution.given_secrets)
+            return
         execution.params = {**execution.params, **read.values}
         execution.keep_secret(execution.secrets)
         if read.problems:

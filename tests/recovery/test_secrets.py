@@ -1,5 +1,6 @@
 """Secrets that name an `env`: who may read which, that they are written nowhere, and what a restart makes of them."""
 
+import itertools
 import json
 import logging
 import threading
@@ -8,8 +9,11 @@ import anyio
 import pytest
 from patience import PATIENCE
 from recoveryworld import WORLD, Life, World
+from virtualtime import virtually
 
 from scattersphere import (
+    BusyError,
+    ClosedError,
     DefinitionError,
     EventKind,
     JobDefinition,
@@ -358,3 +362,223 @@ async def test_the_provider_is_asked_again_at_a_restart():
         await life.server.runs[run.id].wait()
     assert tokens() == ["second life"]
     await life.server.aclose()
+
+
+# ---- a provider that is down
+
+
+class Vault:
+    """A provider that is down for some questions, and says when it was asked."""
+
+    def __init__(self, *, down):
+        self.down, self.asked = down, []
+
+    def __call__(self, name, variable):
+        self.asked.append((name, variable))
+        if len(self.asked) <= self.down:
+            raise ConnectionError(f"{VALUE} was not taken")
+        return "of the vault"
+
+
+async def crashed_with(*jobs, runs=1, **options):
+    """Return a journal in which runs have not ended whose secrets came from a provider."""
+    journal = MemoryJournal()
+    life = await opened(journal, *jobs, secret_env={}, secrets=lambda *_: VALUE, **options)
+    for _ in range(runs):
+        await life.server.start("etl_load")
+    await settle()
+    after = await life.crash()
+    WORLD["now"] = World()
+    WORLD["now"].gate("go").set()
+    return after
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Have the provider asked without a thread: in virtual time the clock would jump meanwhile."""
+
+    async def run_sync(work, *args, **_):
+        return work(*args)
+
+    monkeypatch.setattr("scattersphere.jobs.secrets.anyio.to_thread.run_sync", run_sync)
+
+
+@virtually
+async def test_a_run_waits_for_its_provider_and_asks_again_after_growing_gaps(at_once):
+    after = await crashed_with(job(gate="go"), runs=3)
+    vault, times = Vault(down=8), []
+
+    def provider(*args):
+        times.append(anyio.current_time())
+        return vault(*args)
+
+    life = await opened(after, job(gate="go"), secret_env={}, secrets=provider)
+    runs = list(life.server.runs.values())
+    await anyio.sleep(0.5)  # their code comes after the opening
+    assert [run.state.ended for run in runs] == [False] * 3
+    words = "its secrets: params.token the provider of secrets has failed for DB_PASSWORD (ConnectionError)"
+    for run in runs:
+        assert run.waits_for.startswith(words)
+        assert words in str(run.explain())
+        assert VALUE not in str(run.explain())
+    for run in runs:
+        await run.wait()
+    assert [run.state for run in runs] == [RunState.SUCCEEDED] * 3
+    assert tokens() == ["of the vault"] * 3
+    gaps = [round(after - before) for before, after in itertools.pairwise(times)]
+    assert gaps == [1, 2, 4, 8, 16, 32, 60, 60]
+    await life.server.aclose()
+
+
+@virtually
+async def test_a_run_that_waits_for_its_provider_can_be_cancelled_and_its_secret_is_not_asked_for_any_more(
+    at_once,
+):
+    after = await crashed_with(job(gate="go"))
+    vault = Vault(down=99)
+    life = await opened(after, job(gate="go"), secret_env={}, secrets=vault)
+    (run,) = life.server.runs.values()
+    run.cancel("not needed")
+    await run.wait()
+    assert run.state is RunState.CANCELLED
+    asked = len(vault.asked)
+    await anyio.sleep(600)
+    assert len(vault.asked) == asked
+    await life.server.aclose()
+
+
+@virtually
+async def test_a_run_that_waits_for_its_provider_survives_the_next_close(at_once):
+    journal = await crashed_with(job(gate="go"))
+    for _ in range(2):
+        life = await opened(journal, job(gate="go"), secret_env={}, secrets=Vault(down=99))
+        await anyio.sleep(100)
+        await life.server.drain()
+        await life.server.aclose()
+    life = await opened(journal, job(gate="go"), secret_env={}, secrets=Vault(down=0))
+    (run,) = life.server.runs.values()
+    await run.wait()
+    assert (run.state, tokens()) == (RunState.SUCCEEDED, ["of the vault"])
+    await life.server.aclose()
+
+
+@pytest.fixture
+def silence():
+    """A provider that does not answer before the end of the test."""
+    may_answer = threading.Event()
+
+    def provider(name, variable):
+        provider.asked.append((name, variable))
+        provider.is_asked.set()
+        may_answer.wait(PATIENCE)
+        return VALUE
+
+    provider.asked, provider.is_asked = [], threading.Event()
+    yield provider
+    may_answer.set()
+
+
+async def test_a_provider_that_never_answers_holds_up_no_other_run_and_no_close(silence):
+    journal = MemoryJournal()
+    other = json.loads(job("other", gate="go").dumps())
+    other = JobDefinition.loads(json.dumps({**other, "params": {"token": "x"}}))
+    life = await opened(journal, job(gate="go"), other, secret_env={}, secrets=lambda *_: VALUE)
+    secret, plain = await life.server.start("etl_load"), await life.server.start("other")
+    await settle()
+    after = await life.crash()
+    WORLD["now"] = World()
+    WORLD["now"].gate("go").set()
+    with anyio.fail_after(PATIENCE):
+        life = await opened(after, job(gate="go"), other, secret_env={}, secrets=silence, load_timeout=0.01)
+        await life.server.runs[plain.id].wait()
+        assert life.server.runs[plain.id].state is RunState.SUCCEEDED
+        await anyio.to_thread.run_sync(silence.is_asked.wait)
+        run = life.server.runs[secret.id]
+        assert run.waits_for == "its secrets"
+        await life.server.aclose()
+    assert run.state is RunState.RUNNING
+    assert tokens() == ["x"]
+
+
+async def test_whoever_starts_a_run_is_told_that_the_server_was_closed_while_the_provider_was_asked(
+    silence,
+):
+    async def start():
+        with pytest.raises(ClosedError, match="while the provider of secrets was asked"):
+            await server.start("etl_load")
+
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as group, Server(secrets=silence) as server:
+            server.register_tasks("app", [Use])
+            server.define(job())
+            group.start_soon(start)
+            await anyio.to_thread.run_sync(silence.is_asked.wait)
+
+
+async def test_a_secret_that_the_provider_does_not_have_any_more_still_ends_the_run():
+    after = await crashed_with(job(gate="go"))
+    life = await opened(after, job(gate="go"), secret_env={}, secrets=lambda *_: None)
+    (run,) = life.server.runs.values()
+    with anyio.fail_after(PATIENCE):
+        await run.wait()
+    assert run.state is RunState.CRASHED
+    assert "a secret that it needs is gone: params.token the provider (secrets=) does not have" in str(
+        run.explain()
+    )
+    await life.server.aclose()
+
+
+# ---- secrets that were read for a run of a schedule
+
+
+def often(name="etl_load"):
+    text = json.loads(job(name, token={**TOKEN, "required": True}).dumps())
+    text["schedules"] = {"often": {"every": 60, "params": {}, "missed": "last", "catch_up_within": 3600}}
+    return JobDefinition.loads(json.dumps(text))
+
+
+@virtually
+async def test_a_secret_that_was_read_for_a_run_that_was_not_started_is_forgotten(at_once):
+    vault = Vault(down=0)
+    async with Server(secrets=vault) as server:
+        server.register_tasks("app", [Use])
+        server.define(often())
+        server.undefine("etl_load")
+        server.define(often().evolve(schedules={}))
+        factory = server._parts.factory
+        await factory.read_early("etl_load", {})
+        assert factory._early
+        await anyio.sleep(120)
+        assert not factory._early
+        await factory.read_early("etl_load", {})
+    assert not factory._early
+
+
+@virtually
+async def test_a_schedule_starts_its_run_when_the_provider_is_there_again(at_once):
+    vault = Vault(down=3)
+    async with Server(secrets=vault) as server:
+        server.register_tasks("app", [Use])
+        server.define(often())
+        async for event in server.events():
+            if event.kind is EventKind.SCHEDULE_FIRED:
+                break
+        run = server.runs[event.run]
+        await run.wait()
+        assert run.state is RunState.SUCCEEDED
+    assert vault.asked[:4] == [("etl_load", "DB_PASSWORD")] * 4
+
+
+async def test_a_provider_that_takes_its_time_is_asked_once_for_a_schedule_and_holds_up_no_close(
+    silence,
+):
+    with anyio.fail_after(PATIENCE):
+        async with Server(secrets=silence) as server:
+            server.register_tasks("app", [Use])
+            server.define(often())
+            for _ in range(5):
+                with pytest.raises(BusyError, match="its secrets are being read"):
+                    server._parts.factory.start_scheduled("etl_load", {}, None, None, None)
+                await settle()
+            await anyio.to_thread.run_sync(silence.is_asked.wait)
+    assert silence.asked == [("etl_load", "DB_PASSWORD")]
