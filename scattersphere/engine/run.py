@@ -152,7 +152,10 @@ class Run(ForkGuard):
 
     @property
     def waits_for(self) -> str:
-        """What the run itself waits for: a slot, and who has it, a resume, its code or secrets after a restart; "" for nothing."""
+        """What the run itself waits for: a slot, and who has it, a resume, after a restart its code or its secrets.
+
+        "" for nothing.
+        """
         if self._execution.state.ended:
             return ""
         return self._execution.engine.waits.of_run(self._execution)
