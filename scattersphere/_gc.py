@@ -1,4 +1,4 @@
-"""Garbage collection paused while many long-lived objects are made: definitions and plans.
+"""Garbage collection paused while many long-lived objects are made: definitions and plans; and the end of large ones.
 
 A collection looks at every object of its generation in one go, in whatever turn of the loop it falls due, or in a
 thread that keeps the interpreter's lock meanwhile. Of what is being read nothing is garbage.
@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import gc
 from contextlib import contextmanager
+from sys import getrefcount
 from typing import TYPE_CHECKING
+
+from scattersphere._turns import WAY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +20,10 @@ MANY = 200
 """Tasks, and _LARGE characters, above which garbage collection is paused: it would look at each new
 object again and again, and find nothing."""
 _LARGE = 50_000
+_WIDE = 1_000
+"""Parts of one object above which they are freed one by one, though they have none themselves."""
+_MINE = 2
+"""References to an object that nobody else has: that of a local variable, and that of the question."""
 PROMOTIONS = 1_000
 """How often in a row young objects are taken for old ones, until a full collection has come: put off it is, but not
 for ever, since the host's garbage waits for it too."""
@@ -55,3 +62,21 @@ def promote_young() -> None:
     _promoted[1] += 1
     gc.freeze()
     gc.unfreeze()
+
+
+def free(things: list[object]) -> None:
+    """Free what only a list holds, object by object, and give way; what others hold as well is left as it is.
+
+    Python frees a tree in one go, in which no loop has a turn.
+    """
+    way = WAY.get()
+    while things:
+        if way is None:
+            things.clear()
+            return
+        thing = things.pop()
+        if getrefcount(thing) <= _MINE:
+            parts = gc.get_referents(thing)
+            things += parts if len(parts) > _WIDE else filter(gc.is_tracked, parts)
+            del parts
+        way()

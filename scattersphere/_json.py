@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere._json_strings import decode_utf8, read_string
 from scattersphere._json_words import (
     DEPTH,
     FILE_BYTES,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 SLICE = 1 << 14
 """Values that are looked at in one go: some tenths of a millisecond."""
+MEMBERS = 1 << 12
+"""Members that an object gets in one go: as long as that."""
 
 
 class JsonTextError(ValueError):
@@ -190,7 +193,7 @@ def decode(text: str | bytes) -> str:
         raise JsonTextError([_too_large()])
     if isinstance(text, bytes):
         try:
-            return text.decode("utf-8").removeprefix(_BOM)
+            return decode_utf8(text).removeprefix(_BOM)
         except UnicodeDecodeError as error:
             raise _undecodable(text, error) from None
     if text.isascii():
@@ -258,18 +261,32 @@ def _decode_in_steps(text: str) -> Any:
         give_way()
         first = text[at : at + 1]
         if first == "{":
-            return _read_object((text, at + 1), True, scan, None, None, memo, _blanks)
+            return _read_object((text, at + 1), True, scan, None, _gather, memo, _blanks)
         if first == "[":
             return _read_array((text, at + 1), scan, _blanks)
+        if first == '"':
+            return read_string(text, at + 1)
         return _scan(text, at)
 
     try:
         value, end = scan(text, _blanks(text, 0).end())
     except StopIteration:
         raise _SuspectError from None
+    finally:
+        memo.clear()  # `scan` holds itself, and this
     if _blanks(text, end).end() != len(text):
         raise _SuspectError
     return value
+
+
+def _gather(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its members, some at a time."""
+    found: dict[str, Any] = {}
+    while pairs:
+        found.update(pairs[:MEMBERS])
+        del pairs[:MEMBERS]
+        give_way()
+    return found
 
 
 def _count_keys(value: Any, depth: int) -> int | None:

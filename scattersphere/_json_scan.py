@@ -7,13 +7,14 @@ range) do not end the reading, so that they are all reported at once; broken syn
 from __future__ import annotations
 
 import contextlib
-import json.decoder
+import json
 import math
 import re
 from typing import TYPE_CHECKING
 
 import attrs
 
+from scattersphere._json_strings import read_string
 from scattersphere._json_words import (
     DEPTH,
     INTEGER_DIGITS,
@@ -24,13 +25,11 @@ from scattersphere._json_words import (
     RawProblem,
     quote,
 )
-from scattersphere._turns import give_way
+from scattersphere._turns import give_way, pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-# The stdlib's own reader of strings; typeshed leaves it out.
-_scan_string: Callable[[str, int, bool], tuple[str, int]] = json.decoder.scanstring  # type: ignore[attr-defined]
 _SPACE = re.compile(r"[ \t\n\r]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _WORD = re.compile(r"-?[A-Za-z_][A-Za-z0-9_]*")
@@ -200,7 +199,7 @@ class _Scanner:
     def _string(self) -> str:
         start = self._at
         try:
-            value, self._at = _scan_string(self._text, start + 1, True)
+            value, self._at = read_string(self._text, start + 1)
         except json.JSONDecodeError as error:
             self._at = error.pos
             for beginning, words in _STRING_PROBLEMS.items():
@@ -208,7 +207,7 @@ class _Scanner:
                     self._stop(words)
             self._stop("this string cannot be read")
             raise
-        if not value.isascii() and _LONE.search(value):
+        if not value.isascii() and any(_LONE.search(value, *piece) for piece in pieces(len(value))):
             self._note_problem("half of a surrogate pair is no character", start)
         if len(value) > STRING_CHARACTERS:
             self._note_problem(f"a string is longer than {STRING_CHARACTERS:,} characters", start)

@@ -6,11 +6,12 @@ It does nothing but in work that is done for `_threads.in_thread`, which says wh
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+T = TypeVar("T")
 STEP = 1 << 18
 """Characters of a text that one call looks at: some tenths of a millisecond."""
 WAY: ContextVar[Callable[[], None] | None] = ContextVar("scattersphere_give_way", default=None)
@@ -21,6 +22,18 @@ def give_way() -> None:
     """Let others have their turns if this work has gone on for long enough."""
     if (way := WAY.get()) is not None:
         way()
+
+
+def giving_way(items: Iterable[T]) -> Iterable[T]:
+    """Give way before each of some items; where nobody waits for turns, it is the items themselves."""
+    way = WAY.get()
+    return items if way is None else _giving_way(items, way)
+
+
+def _giving_way(items: Iterable[T], way: Callable[[], None]) -> Iterator[T]:
+    for item in items:
+        way()
+        yield item
 
 
 def pieces(size: int) -> Iterator[tuple[int, int]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
+from contextvars import copy_context
 
 import pytest
 
-from scattersphere import DefinitionError, JobDefinition
-from scattersphere._gc import PROMOTIONS, gc_paused, promote_young
+from scattersphere import DefinitionError, JobDefinition, _turns
+from scattersphere._gc import PROMOTIONS, free, gc_paused, promote_young
 
 
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"name": "x", "tasks": {}}' + " " * 200_000])
@@ -54,3 +55,47 @@ def test_what_the_host_has_frozen_stays_frozen():
     frozen = gc.get_freeze_count()
     promote_young()
     assert gc.get_freeze_count() == frozen
+
+
+class Leaf:
+    """Notes its end."""
+
+    def __init__(self, ended):
+        self.ended = ended
+
+    def __del__(self):
+        self.ended.append(1)
+
+
+@pytest.mark.parametrize(
+    "grow",
+    [
+        lambda leaves: {"deep": [{"inside": leaves}, "x"]},
+        lambda leaves: {str(number): (leaf,) for number, leaf in enumerate(leaves)},
+    ],
+)
+def test_what_is_freed_beside_a_loop_is_freed_object_by_object_and_what_others_hold_stays(grow):
+    ended, most, before = [], [0], [0]
+
+    def turn():
+        most[0] = max(most[0], len(ended) - before[0])
+        before[0] = len(ended)
+
+    leaves = [Leaf(ended) for _ in range(2_000)]
+    kept = leaves[7]
+    things = [grow(leaves)]
+    del leaves
+    giving = copy_context()
+    giving.run(_turns.WAY.set, turn)
+    giving.run(free, things)
+    assert things == []
+    assert len(ended) == 1_999
+    assert most[0] == 1
+    assert kept.ended is ended
+
+
+def test_where_nobody_waits_for_turns_all_is_freed_at_once():
+    ended = []
+    things = [[Leaf(ended)], Leaf(ended)]
+    free(things)
+    assert (things, len(ended)) == ([], 2)

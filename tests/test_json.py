@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from scattersphere import DefinitionError, JobDefinition, _json, _json_scan, _turns
+from scattersphere import DefinitionError, JobDefinition, _json, _json_scan, _json_strings, _turns
 from scattersphere._json import JsonTextError, loads
 from scattersphere._json_scan import scan
 from scattersphere._json_words import DEPTH, INTEGER_DIGITS, LineIndex
@@ -50,6 +50,78 @@ def test_what_is_read_in_steps_beside_other_threads_is_what_is_read_at_once(text
             return "no JSON"
 
     assert outcome(_json._decode_in_steps) == outcome(_json._decode)
+
+
+TEXTS = st.lists(
+    st.sampled_from(
+        [
+            "x",
+            "\u00e9",
+            "\U0001f600",
+            "\\ud83d\\ude00",
+            "\\ud83d",
+            "\\ude00",
+            "\\n",
+            '\\"',
+            "\\\\",
+            "\\x",
+            "\n",
+        ]
+    )
+).map("".join)
+
+
+@given(TEXTS, st.integers(1, 9), st.sampled_from(['"', '", 1', ""]))
+@example("\\ud83d\\ude00" * 3, 6, '"')
+@example("\\\\" * 5, 3, '"')
+def test_a_string_that_is_read_in_pieces_is_what_the_standard_library_reads_at_once(inside, step, end):
+    def outcome(read):
+        try:
+            return read(f'["{inside}{end}', 2)
+        except json.JSONDecodeError as error:
+            return str(error)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(_json_strings, "STEP", step)
+        assert outcome(_json_strings.read_string) == outcome(json.decoder.scanstring)
+
+
+@given(st.text() | st.binary(), st.integers(1, 9))
+@example(b"ab\xff", 2)
+@example("\U0001f600".encode()[:3], 2)
+def test_bytes_that_are_decoded_in_pieces_give_the_same_text_and_the_same_error(content, step):
+    content = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+
+    def outcome(decode):
+        try:
+            return decode(bytearray(content))
+        except UnicodeDecodeError as error:
+            return str(error)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(_turns, "STEP", step)
+        patched.setattr(_json_strings, "STEP", step)
+        assert outcome(_json_strings.decode_utf8) == outcome(lambda data: data.decode("utf-8"))
+
+
+@pytest.mark.parametrize("read", [_json._decode_in_steps, scan])
+def test_no_step_reads_megabytes_of_a_string_and_none_makes_a_large_object_at_once(monkeypatch, read):
+    asked, turns = [], []
+    real = _json_strings._scan_string
+    monkeypatch.setattr(
+        _json_strings, "_scan_string", lambda text, at: asked.append(len(text)) or real(text, at)
+    )
+    monkeypatch.setattr(_json_strings, "STEP", 1 << 10)
+    giving = copy_context()
+    giving.run(_turns.WAY.set, lambda: turns.append(1))
+    giving.run(read, json.dumps("x\n" * 50_000))
+    assert max(asked) <= (1 << 10) + 10
+    assert len(turns) > 50
+    if read is not scan:
+        turns.clear()
+        pairs = [(str(number), number) for number in range(5 * _json.MEMBERS)]
+        assert giving.run(_json._gather, list(pairs)) == dict(pairs)
+        assert len(turns) == 5
 
 
 def test_long_texts_are_read_in_steps_where_somebody_waits_for_turns(monkeypatch):

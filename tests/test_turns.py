@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import sys
 import threading
@@ -13,7 +14,7 @@ import pytest
 from patience import PATIENCE
 from programs import run_program
 
-from scattersphere import _threads, _turns
+from scattersphere import _graphs, _threads, _turns
 
 pytestmark = pytest.mark.anyio
 
@@ -100,7 +101,7 @@ async def test_work_goes_on_where_its_caller_is_cancelled_and_the_loop_still_has
 
 LEFT_ALONE = """
 import asyncio, threading
-from scattersphere import _threads, _turns
+from scattersphere import _graphs, _threads, _turns
 
 _threads.SLICE = -1.0  # each time it is asked
 begun, end, asked = asyncio.Event(), threading.Event(), threading.Event()
@@ -164,3 +165,23 @@ def test_work_goes_on_where_its_loop_stops_before_the_turn_for_which_it_waits(mo
     thread.join(PATIENCE)
     assert not thread.is_alive()
     loop.close()
+
+
+def test_items_give_way_one_by_one_where_somebody_waits_and_are_themselves_elsewhere():
+    items, turns = [1, 2, 3], []
+    assert _turns.giving_way(items) is items
+    giving = contextvars.copy_context()
+    giving.run(_turns.WAY.set, lambda: turns.append(1))
+    assert list(giving.run(_turns.giving_way, items)) == items
+    assert len(turns) == 3
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_graph_of_many_nodes_is_looked_at_node_by_node(back):
+    waits, turns = [(), *((number,) for number in range(999))], []
+    if back:
+        waits[0] = (999,)
+    giving = contextvars.copy_context()
+    giving.run(_turns.WAY.set, lambda: turns.append(1))
+    assert len(giving.run(_graphs.find_cycle, waits)) == 1_000 * back
+    assert len(turns) >= (2_000 if back else 1_000)

@@ -24,7 +24,7 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from scattersphere._json_words import MOST_PROBLEMS, Path, RawProblem, quote
 from scattersphere._text import Suggester
-from scattersphere._turns import WAY
+from scattersphere._turns import giving_way
 from scattersphere.model.definition import JobDefinition
 from scattersphere.model.fields import FORMAT, Record, Records, newer_keys, rows
 from scattersphere.model.forms import Simple, WrongPartsError, WrongValueError, require_object
@@ -83,12 +83,14 @@ def read_record(
     So a task with a mistyped key still tells that it waits for a task that is not there. `form` is the format that
     the text says; `needed` stands in for the fields that must be given.
     """
-    try:
-        return _READERS[form][cls](value), []
-    except Exception:  # noqa: BLE001 - whatever it is, the others say exactly what and where
-        read = _exact_readers()[cls]
-    if len(value) > MOST_PROBLEMS:  # most of its keys are unknown: some of them are enough
+    if len(value) <= MOST_PROBLEMS:
+        try:
+            return _READERS[form][cls](value), []
+        except Exception:  # noqa: BLE001,S110 - whatever it is, the others say exactly what and where
+            pass
+    else:  # most of its keys are unknown: some of them are enough
         value = {key: value[key] for key in (*islice(value, MOST_PROBLEMS), *needed) if key in value}
+    read = _exact_readers()[cls]
     problems = [_too_new(path, row, form) for path, row in newer_keys(value, cls, form)]
     rest = value
     for turn in range(3):
@@ -214,10 +216,7 @@ def _read_records(form: Records, read: _Reader, value: object, _: object) -> dic
     """Read an object of objects by name. Raises `WrongPartsError` with all problems of all of them."""
     found: dict[str, object] = {}
     problems: list[RawProblem] = []
-    way = WAY.get()
-    for name, item in require_object(value).items():
-        if way:
-            way()
+    for name, item in giving_way(require_object(value).items()):
         if form.plain and type(item) is not dict:
             found[name] = item
             continue

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere._gc import gc_paused
+from scattersphere._gc import free, gc_paused
 from scattersphere._json import JsonTextError, decode, locate, parse, unwritable
 from scattersphere._json_words import FILE_BYTES, MOST_PROBLEMS, RawProblem, describe, show_path
 from scattersphere._text import suggestion_budget
-from scattersphere._turns import WAY, give_way
+from scattersphere._turns import giving_way
 from scattersphere.definitions.converter import UNREAD, read_record
 from scattersphere.definitions.dump import JOB_COMMENTS, SCHEMA_KEY, TASK_COMMENTS, dumps_definition, to_value
 from scattersphere.definitions.validate import Unread, validate
@@ -102,16 +102,16 @@ def _read_tasks(
         problems.append(RawProblem(("tasks",), words))
         return {}
     tasks: dict[str, TaskDefinition] = {}
-    way = WAY.get()
-    for name in list(items):
-        if way:
-            way()
+    for name in giving_way(list(items)):
         item = items.pop(name)  # it is freed task by task, not all of it at once
         if type(item) is dict:
             rest, comments = _without_comments(item, TASK_COMMENTS)
             task, found = read_record(rest, TaskDefinition, form, {"task": UNREAD})
             if comments:
                 task = changed(task, comments=freeze(comments))
+            read_items = list[object]([item])
+            del item, rest
+            free(read_items)
         else:
             task = TaskDefinition(task=UNREAD)
             found = [RawProblem((), f"must be an object, not {describe(item)}")]
@@ -144,11 +144,11 @@ class DefinitionReading:
         return _placed(self.text, [*self.raw_problems, *more])
 
     def discard(self) -> None:
-        """Free the definition, which nobody else has, task by task: at once it would hold the loop."""
+        """Take the definition, which nobody else has, to pieces: at once it would hold the loop."""
         if self.definition is not None:
-            while self.definition.tasks:
-                dict.popitem(self.definition.tasks)  # type: ignore[arg-type] # a FrozenDict, which lets nobody do so
-                give_way()
+            parts = list(vars(self.definition).values())
+            vars(self.definition).clear()
+            free(parts)
 
 
 def read_definition(text: str | bytes, *, source: str | None = None) -> DefinitionReading:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere._gc import MANY, gc_paused
+from scattersphere._gc import MANY, free, gc_paused
 from scattersphere._json_words import MOST_PROBLEMS, Path, RawProblem
 from scattersphere._text import Suggester, suggestion_budget
-from scattersphere._turns import WAY
+from scattersphere._turns import giving_way
 from scattersphere.abc.backend import NO_NEEDS
 from scattersphere.definitions import placed
 from scattersphere.definitions.converter import UNREAD
@@ -85,7 +85,10 @@ def code_problems(
     with gc_paused(tasks=len(definition.tasks)):
         planner = _Planner(find, known_backends)
         planner.add_all(definition, look_on=True)
-        return planner.problems
+        problems, planned = planner.problems, list[object]([planner])
+        del planner
+        free(planned)
+        return problems
 
 
 def _plan(definition: JobDefinition, planner: _Planner) -> Plan:
@@ -156,10 +159,7 @@ class _Planner:
 
         Return whether there is none.
         """
-        way = WAY.get()
-        for name, task in definition.tasks.items():
-            if way:
-                way()
+        for name, task in giving_way(definition.tasks.items()):
             if len(self.problems) >= (MOST_PROBLEMS if look_on else 1):
                 return False
             if task.task != UNREAD:  # that it names no class was told of already

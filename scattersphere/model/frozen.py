@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 
+from scattersphere._turns import giving_way
 from scattersphere.model.states import Durability, Overlap, RunRestart, TaskRestart, TriggerRule
 
 K = TypeVar("K")
@@ -71,9 +72,11 @@ def plain_copy(value: Any, depth: int = COPY_DEPTH) -> Any:
     if kind not in _COPIED or not depth:
         return value
     if kind is list or kind is tuple:
-        return [plain_copy(child, depth - 1) if type(child) in _COPIED else child for child in value]
+        return [
+            plain_copy(child, depth - 1) if type(child) in _COPIED else child for child in giving_way(value)
+        ]
     copy = dict(value)
-    for key, child in value.items():
+    for key, child in giving_way(value.items()):
         if type(child) in _COPIED:
             copy[key] = plain_copy(child, depth - 1)
     return copy

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere._turns import WAY, giving_way
 from scattersphere.model.frozen import plain_copy
 
 if TYPE_CHECKING:
@@ -85,7 +86,10 @@ def _has_dollar(item: Mapping[object, object]) -> bool:
 def references(value: object) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, object]]]:
     """Yield (path, object) for each reference in a JSON-like value, and each object with a `$` key."""
     stack: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
+    way = WAY.get()
     while stack:
+        if way:
+            way()
         path, item = stack.pop()
         if type(item) is dict:
             if _has_dollar(item):
@@ -93,10 +97,14 @@ def references(value: object) -> Iterator[tuple[tuple[str | int, ...], Mapping[s
                 if "$result" not in item:
                     continue
                 item = {"default": item["default"]} if "default" in item else {}
-            stack.extend(((*path, key), child) for key, child in item.items() if type(child) in _CONTAINERS)
+            stack.extend(
+                ((*path, key), child) for key, child in giving_way(item.items()) if type(child) in _CONTAINERS
+            )
         elif type(item) in (list, tuple):
             stack.extend(
-                ((*path, index), child) for index, child in enumerate(item) if type(child) in _CONTAINERS
+                ((*path, index), child)
+                for index, child in enumerate(giving_way(item))
+                if type(child) in _CONTAINERS
             )
 
 

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import attrs
 
 from scattersphere import _json
+from scattersphere._json_strings import pieces_of_string
 from scattersphere._turns import STEP, give_way
 from scattersphere.commands.arguments import ArgumentKind, CommandArgument, Definition, from_word, read
 from scattersphere.commands.errors import RequestError
@@ -434,8 +435,6 @@ _MARK = re.compile(r'["{}\[\]]')
 _SCALAR = re.compile(r"[^\s,}\]]*")
 _ESCAPE = 6
 """Characters of the longest escape."""
-_INSIDE = re.compile(r'(?:[^"\\\x00-\x1f]+|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+')
-"""What the stdlib takes inside a string, up to the quote that ends it."""
 _scan_string: Callable[[str, int], tuple[str, int]] = vars(json.decoder)["scanstring"]
 
 # One call of these over megabytes would hold up every loop of the process: they look at a text piece by piece.
@@ -483,14 +482,10 @@ def _end_of(text: str, at: int) -> int:
 
 def _end_of_string(text: str, at: int) -> int:
     """Return where the string ends whose quote stands before `at`. Raises `ValueError` where the stdlib does."""
-    while (inside := _INSIDE.match(text, at, at + STEP + _ESCAPE)) is not None and inside.end() > at:
-        at = inside.end()
-        if text.startswith('"', at):
-            break
-        give_way()
-    if not text.startswith('"', at):
-        raise ValueError("it is no string")
-    return at + 1
+    end = at
+    for _, end in pieces_of_string(text, at):  # noqa: B007 - the last end is asked for
+        pass
+    return end + 1
 
 
 def _over(pattern: re.Pattern[str], text: str, at: int) -> int:

@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, compile_path
 
 from scattersphere import _json
+from scattersphere._json_strings import decode_utf8
 from scattersphere._threads import in_thread
 from scattersphere.commands.arguments import ArgumentKind, Definition, from_word
 from scattersphere.commands.errors import RequestError
@@ -339,7 +340,7 @@ async def _body(request: Request, most: int) -> bytes | bytearray:
 
 def _text(body: bytes | bytearray) -> str:
     try:
-        return body.decode("utf-8")
+        return decode_utf8(body)
     except UnicodeDecodeError as error:
         raise RequestError("bad-utf8", f"the body is not UTF-8: byte {error.start}") from None
 
