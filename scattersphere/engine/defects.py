@@ -100,7 +100,9 @@ class Defects:
                 # The machine has given them up, and may not be asked any more; they are named until they end.
                 lambda: host.stuck.update(dict.fromkeys(execution.live.values(), execution)),
                 lambda: self._kill_all(execution),
-                lambda: execution.log.append(logging.ERROR, f"the engine failed: {format_failure(exc)}"),
+                lambda: execution.log.append(
+                    logging.ERROR, f"the engine failed: {format_failure(exc, hidden=execution.hidden)}"
+                ),
                 lambda: setattr(
                     execution, "crash_words", hide(f"the engine failed: {exc!r}", execution.hidden)
                 ),

@@ -81,7 +81,7 @@ class Reports:
 
     def progress(self, attempt: Attempt, done: float, total: float | None, message: str) -> None:
         """Take a report of progress; may be called from any thread. Raises `TypeError`, `ValueError`."""
-        latest, gauge = checked(done, total, message), attempt.gauge
+        latest, gauge = checked(done, total, message, attempt.execution.hidden), attempt.gauge
         if gauge is None:
             attempt.execution.talks = True
             made = Gauge(self._host, attempt.execution, partial(self._tell_progress, attempt))

@@ -34,6 +34,7 @@ from scattersphere.engine.machine.facts import facts_of
 from scattersphere.engine.machine.graph import DROPPED
 from scattersphere.engine.timers import within
 from scattersphere.logs.failures import text_of
+from scattersphere.logs.masking import hide
 from scattersphere.model.logs import pack_lines
 
 if TYPE_CHECKING:
@@ -143,7 +144,8 @@ class RunRows:
                 raise ValueError('of a run with "durability": "none" only small values are kept')  # noqa: TRY301 - as others
             form, data = self._recorder.codec.encode(value, self._execution.plan.versions)
         except BaseException as exc:  # noqa: BLE001 - whatever the code of a value raises, it cannot be kept
-            return ValueForm.UNKEPT, None, json.dumps({"unkept": text_of(exc)[:500] or type(exc).__name__})
+            words = hide(text_of(exc), self._execution.hidden)[:500] or type(exc).__name__
+            return ValueForm.UNKEPT, None, json.dumps({"unkept": words})
         return form, data, None
 
     # ---- what is written

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from scattersphere.engine.machine.propagation import StartDecision
 from scattersphere.logs.failures import Failure, text_of
+from scattersphere.logs.masking import hide
 from scattersphere.logs.runlog import current_attempt
 from scattersphere.model.definition import INSTANCES
 
@@ -27,7 +28,7 @@ def decide_start(execution: Execution, task: int) -> StartDecision | int:
                 return StartDecision.SKIP
         return width_of(execution, task) if planned.mapped else StartDecision.GO
     except BaseException as exc:  # noqa: BLE001 - whatever it is, it fails this task and nothing else
-        execution.failures[task] = Failure(type(exc).__name__, text_of(exc))
+        execution.failures[task] = Failure(type(exc).__name__, hide(text_of(exc), execution.hidden))
         return StartDecision.FAIL
     finally:
         current_attempt.reset(token)

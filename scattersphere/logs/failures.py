@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import attrs
 
 from scattersphere.logs.frames import logical_names, without_engine
-from scattersphere.logs.masking import hide
+from scattersphere.logs.masking import CUT, hide
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,6 +19,9 @@ FAILURE_LIMIT = 16_000
 
 PART_LIMIT = 4_000
 """Characters of one frame or one message in it, so that a huge message leaves room for the frames."""
+
+NOTE_LIMIT = 100
+"""Characters of the note of a cut, and more."""
 
 STACK_LIMIT = 40
 """Frames shown of one traceback: the outer and the inner half of them."""
@@ -73,13 +76,26 @@ def describe(exc: BaseException) -> str:
 
 
 def shorten(text: str, limit: int) -> str:
-    """Return `text` with its middle left out if it is longer than `limit` characters."""
+    """Return `text` with its middle left out if it is longer than `limit` characters.
+
+    No cut goes through the note of an earlier one: what is masked at the cuts (`hide`) finds each of them whole.
+    """
     if len(text) <= limit:
         return text
     note = f"\n... more than {len(text) - limit} characters left out ...\n"
     kept = max(0, limit - len(note))
     tail = kept // 2
-    return (text[: kept - tail] + note + text[len(text) - tail :])[:limit]
+    start, _ = _around_cut(text, kept - tail)
+    _, end = _around_cut(text, len(text) - tail)
+    return (text[:start] + note + text[end:])[:limit]
+
+
+def _around_cut(text: str, at: int) -> tuple[int, int]:
+    """Return where the note of an earlier cut begins and ends that stands at a place; else that place."""
+    for cut in CUT.finditer(text, max(0, at - NOTE_LIMIT), at + NOTE_LIMIT):
+        if cut.start() < at < cut.end():
+            return cut.span()
+    return at, at
 
 
 def _name_type(exc: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from scattersphere.model.logs import MASK
@@ -14,6 +15,10 @@ LEAST = 6
 """Characters of a value that is masked in logs and failures: shorter ones are in many words."""
 
 
+CUT = re.compile(r"\s\.\.\. more than \d+ characters left out \.\.\.\s")
+"""What stands in a text, in place of its middle, that was shortened; a worker has no secrets to look for before."""
+
+
 def hidden_texts(values: Iterable[Any]) -> tuple[str, ...]:
     """Return how secret values may stand in a text, those that hold others first."""
     texts = {text for value in values for plain in _plain(value) for text in _written(plain)}
@@ -21,10 +26,37 @@ def hidden_texts(values: Iterable[Any]) -> tuple[str, ...]:
 
 
 def hide(text: str, hidden: Iterable[str]) -> str:
-    """Return a text with `***` in place of what is hidden."""
+    """Return a text with `***` in place of what is hidden, and of the parts of it at which the text was cut."""
     for secret in hidden:
         text = text.replace(secret, MASK)
-    return text
+    return text if "left out" not in text else _hide_at_cuts(text, hidden)
+
+
+def _hide_at_cuts(text: str, hidden: Iterable[str]) -> str:
+    cuts = list(CUT.finditer(text))
+    starts, ends = [0, *(cut.end() for cut in cuts)], [*(cut.start() for cut in cuts), len(text)]
+    shown = list[str]()
+    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        after, before = number > 0, number < len(cuts)
+        piece = text[start:end]
+        if after and before and any(piece in secret for secret in hidden):
+            piece = MASK
+        if before and (length := max((_begun(piece, secret) for secret in hidden), default=0)):
+            piece = piece[:-length] + MASK
+        if after and (length := max((_ended(piece, secret) for secret in hidden), default=0)):
+            piece = MASK + piece[length:]
+        shown += [piece, text[end : starts[number + 1]] if before else ""]
+    return "".join(shown)
+
+
+def _begun(piece: str, secret: str) -> int:
+    """Return how much of the beginning of a secret stands at the end of a piece."""
+    return next((size for size in range(len(secret) - 1, 0, -1) if piece.endswith(secret[:size])), 0)
+
+
+def _ended(piece: str, secret: str) -> int:
+    """Return how much of the end of a secret stands at the beginning of a piece."""
+    return next((size for size in range(len(secret) - 1, 0, -1) if piece.startswith(secret[-size:])), 0)
 
 
 def _plain(value: Any) -> Iterator[str]:

@@ -42,12 +42,14 @@ class RemoteFailure:
     traceback: str
 
     @classmethod
-    def of(cls, exc: BaseException, traceback: str | None = None) -> RemoteFailure:
-        """Describe an exception. Never raises."""
+    def of(
+        cls, exc: BaseException, traceback: str | None = None, hidden: Sequence[str] = ()
+    ) -> RemoteFailure:
+        """Describe an exception; `***` stands for what is `hidden`. Never raises."""
         return cls(
             tuple((str(base.__module__), base.__qualname__) for base in type(exc).__mro__),
-            shorten(text_of(exc), FAILURE_LIMIT),
-            format_failure(exc) if traceback is None else traceback,
+            shorten(hide(text_of(exc), hidden), FAILURE_LIMIT),
+            format_failure(exc, hidden=hidden) if traceback is None else traceback,
         )
 
     def rebuild(self) -> BaseException:
@@ -74,16 +76,17 @@ def kept_error(exc: BaseException, text: str, *, is_freed: bool, hidden: Sequenc
     """
     if not is_freed and not (hidden and _says(exc, hidden)):
         return exc.with_traceback(_user_traceback(exc.__traceback__))
-    described = RemoteFailure.of(exc, text)
-    stand_in = attrs.evolve(described, message=hide(described.message, hidden)).rebuild()
+    stand_in = RemoteFailure.of(exc, text, hidden).rebuild()
     stand_in.add_note(text)
     return stand_in
 
 
 def _says(exc: BaseException, hidden: Sequence[str]) -> bool:
     """Whether an exception, or one that it came of, says what is hidden: it is shown with all of them."""
-    whole = text_of(exc) + format_failure(exc)
-    return hide(whole, hidden) != whole
+    # A text that was cut tells how much was left out: where more is hidden than is shown, the two differ in that.
+    return hide(text_of(exc), hidden) != text_of(exc) or format_failure(exc, hidden=hidden) != format_failure(
+        exc
+    )
 
 
 def _user_traceback(trace: TracebackType | None) -> TracebackType | None:

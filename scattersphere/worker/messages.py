@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scattersphere.abc.backend import Outcome, OutcomeKind
 from scattersphere.logs.failures import shorten, text_of
+from scattersphere.logs.masking import hide
 from scattersphere.logs.remotefailure import RemoteFailure
 from scattersphere.worker.longvalues import dump_to
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from scattersphere.abc.backend import Call
 
@@ -203,8 +204,11 @@ Report = tuple[float, float | None, str]
 """What a body reports of its progress: done, total, message."""
 
 
-def checked(done: float, total: float | None, message: str) -> Report:
-    """Return a report that can be shown and sent. Raises `TypeError` and `ValueError` at who makes it."""
+def checked(done: float, total: float | None, message: str, hidden: Sequence[str] = ()) -> Report:
+    """Return a report that can be shown and sent, with `***` for what is `hidden`.
+
+    Raises `TypeError` and `ValueError` at who makes it.
+    """
     for name, value in (("done", done), ("total", total)):
         if value is None and name == "total":
             continue
@@ -212,4 +216,4 @@ def checked(done: float, total: float | None, message: str) -> Report:
             raise TypeError(f"progress: {name} is a number, not {type(value).__name__}")
         if not abs(value) < MOST:
             raise ValueError(f"progress: {name} is {str(value)[:20]}")
-    return done, total, shorten(str(message), WORDS)
+    return done, total, shorten(hide(str(message), hidden), WORDS)

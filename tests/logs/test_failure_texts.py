@@ -10,6 +10,7 @@ import pytest
 
 from scattersphere.logs import failures
 from scattersphere.logs.failures import FAILURE_LIMIT, describe, format_failure, shorten
+from scattersphere.logs.masking import hide
 from scattersphere.logs.runlog import RunLog
 
 
@@ -199,3 +200,37 @@ def test_what_stays_in_linecache_is_what_python_itself_keeps(tmp_path, monkeypat
 
 def test_the_limits_fit_into_a_line_of_the_log():
     assert failures.PART_LIMIT < failures.FAILURE_LIMIT <= RunLog(1).line_limit
+
+
+# ---- secrets in texts that were shortened
+
+
+SECRET = "QWERTY-UIOP-ASDFGH-JKLM-1029"
+
+
+@pytest.mark.parametrize("at", range(180, 320, 3))
+def test_no_part_of_a_secret_is_left_where_a_text_was_cut(at):
+    """A worker shortens what it sends; half of a password is most of it."""
+    text = shorten("a" * at + SECRET + "z" * 700 + SECRET + "b" * at, 500)
+    for shown in (
+        hide(text, (SECRET,)),
+        hide(shorten(text, 300), (SECRET,)),
+        hide(shorten(text, 496), (SECRET,)),
+    ):
+        assert not any(SECRET[start : start + 3] in shown for start in range(len(SECRET) - 2)), shown
+        assert "left out" in shown
+
+
+def test_what_is_left_of_a_secret_between_two_cuts_is_masked():
+    note = "\n... more than 7 characters left out ...\n"
+    assert hide(f"x{note}ASDF{note}y", (SECRET,)) == f"x{note}***{note}y"
+    assert hide(f"QWERTY-U{note}no", (SECRET,)) == f"***{note}no"
+    assert hide(f"no{note}M-1029, {note}no", (SECRET,)) == f"no{note}***, {note}no"
+
+
+def test_a_text_that_is_cut_again_keeps_the_notes_of_its_cuts_whole():
+    text = shorten("a" * 5_000, 1_000)
+    for limit in range(900, 1_000):
+        assert all(
+            "characters left out ..." in part for part in shorten(text, limit).split("... more than")[1:]
+        )

@@ -257,6 +257,41 @@ async def test_a_process_gets_the_value_and_what_it_says_of_it_is_masked(tmp_pat
         assert "battery" not in repr(lines) + run.tasks["use"].failure.traceback + str(run.failures["use"])
 
 
+CUT = '''
+from scattersphere import RunnableTask, task
+
+@task
+def shout(context, token: str):
+    """Say the token where a text is cut, in whatever way."""
+    for before in range(0, 24):
+        long = "x" * (8_180 + before) + token + "y" * 30_000
+        context.log.info(long)
+        context.progress(1, 2, "x" * (220 + before) + token + "y" * 600)
+    raise RuntimeError("x" * (1_970 + 10) + token + "y" * 30_000) from ValueError("x" * 7_980 + token + "y" * 30_000)
+'''
+
+
+@pytest.mark.parametrize("backend", ["thread", "process"])
+async def test_no_part_of_a_secret_is_said_where_a_text_is_too_long(tmp_path, monkeypatch, backend):
+    """A worker shortened it before the secret was looked for: half of it was left. Progress was not looked through."""
+    value = "QWERTY UIOP\tASDFGH-JK"  # nothing of it is in any other text
+    monkeypatch.setenv("DB_PASSWORD", value)
+    (tmp_path / "work.py").write_text(CUT)
+    tasks = {"use": {"task": "work.shout", "args": {"token": {"$param": "token"}}, "backend": backend}}
+    text = json.dumps({"format": 2, "name": "etl_far", "params": {"token": TOKEN}, "tasks": tasks})
+    async with Server(secret_env=ALLOW, processes=1) as server:
+        await server.register(tmp_path / "work.py")
+        server.define(JobDefinition.loads(text))
+        run = await (await server.start("etl_far")).wait(PATIENCE)
+        told = [line.message for line in run.logs()] + [run.explain(), repr(run.failures)]
+        told += [repr(event) async for event in run.events()]
+        failure = run.tasks["use"].failure
+        told += [failure.message, failure.traceback, str(run.failures["use"]), *run.failures["use"].__notes__]
+    assert "left out" in failure.traceback
+    for said in told:
+        assert not any(value[start : start + 3] in said for start in range(len(value) - 2)), said
+
+
 async def test_a_failure_does_not_say_the_secret_anywhere(tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     place = tmp_path / "journal.db"
