@@ -24,10 +24,10 @@ T = TypeVar("T")
 class Door(Protocol):
     """The way to the thread of the loop: a `SyncServer`."""
 
-    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> Any:
         """Call or await `function` there, and wait. Raises `ClosedError`."""
 
-    def follow(self, function: Callable[[], Any]) -> Any:
+    def follow(self, function: Callable[[], object]) -> Any:
         """Do as `call`, also while the Server is closing. Raises `ClosedError` when that thread has gone."""
 
     def read(self, function: Callable[[], T]) -> T:
@@ -76,7 +76,7 @@ def streaming(
     return same_as(method, twin)
 
 
-def same_as(method: Callable[..., Any], twin: Callable[P, T]) -> Callable[P, T]:
+def same_as(method: Callable[..., object], twin: Callable[P, T]) -> Callable[P, T]:
     """Give a twin the name, the docstring and the signature of the method."""
     functools.update_wrapper(twin, method)
     return twin

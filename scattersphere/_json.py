@@ -52,7 +52,7 @@ class JsonTextError(ValueError):
         return locate(self.text, self.problems)
 
 
-def copy_json(value: Any) -> Any:
+def copy_json(value: object) -> Any:
     """Return `value` with its dicts and lists copied at every depth; anything else is kept as it is."""
     if type(value) is dict:
         return {key: copy_json(child) for key, child in value.items()}
@@ -69,7 +69,7 @@ _ENOUGH = 100
 """Problems after which the search ends: a value that is wrong so often is wrong as a whole."""
 
 
-def unwritable(value: Any) -> list[RawProblem]:
+def unwritable(value: object) -> list[RawProblem]:
     """Return what of a Python value no JSON text within our limits could say, with its paths. No recursion."""
     problems: list[RawProblem] = []
     stack: list[tuple[Path, Any]] = [((), value)]
@@ -93,7 +93,7 @@ def unwritable(value: Any) -> list[RawProblem]:
     return problems
 
 
-def _key_problems(path: Path, item: dict[Any, Any]) -> Iterator[RawProblem]:
+def _key_problems(path: Path, item: dict[object, object]) -> Iterator[RawProblem]:
     for key in item:
         if type(key) is not str:
             yield RawProblem(path, f"a key must be a string, not {describe(key)}")
@@ -161,7 +161,7 @@ def _constant(_: str) -> Any:
     raise _SuspectError
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise _SuspectError
@@ -296,7 +296,7 @@ def _count_keys(value: Any, depth: int) -> int | None:
     for _ in range(depth):
         if not level:
             return keys
-        below: list[Any] = []
+        below: list[object] = []
         for parent in level:
             if way:
                 way()
@@ -326,7 +326,7 @@ def _has_unique_keys(text: str, keys: int) -> bool:
     return counted(text, '":') == keys and not any(held(text, blank) for blank in (" :", "\t:", "\n:", "\r:"))
 
 
-def _has_odd_scalar(text: str, value: Any) -> bool:
+def _has_odd_scalar(text: str, value: object) -> bool:
     """Whether a string may hold half of a surrogate pair or is too long, or a number may have too many digits."""
     # One character is found many times quicker than two, and most texts have no backslash at all.
     way = WAY.get()
@@ -348,7 +348,7 @@ def _has_odd_scalar(text: str, value: Any) -> bool:
     return len(text) > STRING_CHARACTERS and _has_long_string(value)
 
 
-def _has_long_string(value: Any) -> bool:
+def _has_long_string(value: object) -> bool:
     stack = [value]
     while stack:
         give_way()

@@ -349,7 +349,7 @@ class ServerOptions:
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """Return the keyword arguments that a table of a TOML file says, and in words all that is wrong with it."""
-        found: dict[str, Any] = {}
+        found: dict[str, object] = {}
         wrong: list[str] = []
         names = [field.name for field in attrs.fields(cls) if field.name not in _NOT_IN_FILES]
         for name, value in table.items():

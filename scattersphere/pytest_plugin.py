@@ -72,9 +72,11 @@ def _wrap(item: Any, rehearsal: Rehearsal) -> bool:
     return True
 
 
-def _closing(function: Callable[..., Awaitable[Any]], cell: list[Rehearsal]) -> Callable[..., Awaitable[Any]]:
+def _closing(
+    function: Callable[..., Awaitable[object]], cell: list[Rehearsal]
+) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(function)
-    async def rehearsed(*args: Any, **kwargs: Any) -> Any:
+    async def rehearsed(*args: object, **kwargs: object) -> Any:
         __tracebackhide__ = True
         async with cell[0]:
             return await function(*args, **kwargs)

@@ -337,7 +337,7 @@ class Server(AsyncResource):
     async def start(
         self,
         job: str | JobDefinition | JobBuilder,
-        params: Mapping[str, Any] | None = None,
+        params: Mapping[str, object] | None = None,
         *,
         key: str | None = None,
         user: str = "",
@@ -371,7 +371,7 @@ class Server(AsyncResource):
     async def start_task(
         self,
         path: str | type[RunnableTask] | TaskFunction[..., Any],
-        args: Mapping[str, Any] | None = None,
+        args: Mapping[str, object] | None = None,
         *,
         key: str | None = None,
         user: str = "",
@@ -382,7 +382,7 @@ class Server(AsyncResource):
     async def run_task(
         self,
         path: str | type[RunnableTask] | TaskFunction[..., Any],
-        args: Mapping[str, Any] | None = None,
+        args: Mapping[str, object] | None = None,
         *,
         key: str | None = None,
         user: str = "",

@@ -70,7 +70,7 @@ class _Raised:
         self.error = error
 
 
-async def _carried(function: Callable[[], Any], cancelled: type[BaseException]) -> Any:
+async def _carried(function: Callable[[], object], cancelled: type[BaseException]) -> Any:
     try:
         value = function()
         return await value if inspect.isawaitable(value) else value
@@ -227,14 +227,14 @@ class SyncServer(ForkGuard):
         """The Server itself; touch it only through `portal`."""
         return self._original
 
-    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> Any:
         """Call or await `function` on the loop's thread, and wait; an interrupt cancels it there.
 
         What it raises is raised here, SystemExit too, and harms nothing there.
         """
         return self._ask(self.portal, lambda: function(*args, **kwargs))
 
-    def follow(self, function: Callable[[], Any]) -> Any:
+    def follow(self, function: Callable[[], object]) -> Any:
         """Do as `call`, also while the Server is closing. Raises `ClosedError` when the thread has gone."""
         portal = self._portal
         if portal is None:
@@ -254,11 +254,11 @@ class SyncServer(ForkGuard):
             return ClosedError("the SyncServer has ended: this must be done inside its `with` block")
         return ClosedError("the SyncServer is not running: use it inside `with SyncServer() as server`")
 
-    def _ask(self, portal: BlockingPortal, function: Callable[[], Any]) -> Any:
+    def _ask(self, portal: BlockingPortal, function: Callable[[], object]) -> Any:
         if threading.get_ident() == self._thread:
             raise ConflictError("on the SyncServer's own thread nothing may block: use its `server` there")
         try:
-            future: Future[Any] = portal.start_task_soon(_carried, function, self._cancelled)
+            future: Future[object] = portal.start_task_soon(_carried, function, self._cancelled)
         except RuntimeError as error:
             raise self._not_running() from error
         try:
@@ -303,7 +303,9 @@ class SyncServer(ForkGuard):
 
     unschedule: Final = calling(Server.unschedule)
 
-    def schedule(self, job: str, name: str, *, trigger: Trigger | None = None, **fields: Any) -> SyncSchedule:
+    def schedule(
+        self, job: str, name: str, *, trigger: Trigger | None = None, **fields: object
+    ) -> SyncSchedule:
         """See `Server.schedule`."""
         made = self.call(self._original.schedule, job, name, trigger=trigger, **fields)
         return SyncSchedule(made, self)
@@ -342,7 +344,7 @@ class SyncServer(ForkGuard):
     def run_task(
         self,
         path: str | type[RunnableTask] | TaskFunction[..., Any],
-        args: Mapping[str, Any] | None = None,
+        args: Mapping[str, object] | None = None,
         *,
         key: str | None = None,
         user: str = "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from scattersphere._blocking import Value, calling, reading
 from scattersphere._lifecycle import ForkGuard
@@ -50,7 +50,7 @@ class SyncSchedule(ForkGuard):
     resume: Final = calling(Schedule.resume)
     as_dict: Final = reading(Schedule.as_dict)
 
-    def run_now(self, params: Mapping[str, Any] | None = None) -> SyncRun:
+    def run_now(self, params: Mapping[str, object] | None = None) -> SyncRun:
         """See `Schedule.run_now`."""
         return SyncRun(self._door.call(self._original.run_now, params), self._door)
 

@@ -42,7 +42,7 @@ class Replacement(Generic[T]):
             found = get()
             top = stack[-1] if stack else None
             # What somebody else has put over the last one of ours lies below this one, for ever.
-            self._found: Any = _MISSING if top is not None and found is top.value else found
+            self._found: object = _MISSING if top is not None and found is top.value else found
             stack.append(self)
             put(value)
 

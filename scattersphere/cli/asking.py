@@ -173,7 +173,7 @@ def _quoted(word: str) -> str:
     return f"{key}={shlex.quote(value)}" if equals and key.rstrip(":").isidentifier() else shlex.quote(word)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     return parse(value.text, DEPTH) if isinstance(value, Definition) else value
 
 
@@ -195,7 +195,7 @@ _ODD = (TypeError, KeyError, ValueError, AttributeError, IndexError, RecursionEr
 """What comes of showing a reply that no server of ours gives."""
 
 
-async def _ask(work: Asking, address: str, token: str | None, tls: Any, asked: Asked) -> int:
+async def _ask(work: Asking, address: str, token: str | None, tls: object, asked: Asked) -> int:
     try:
         return await work(address, token, tls, asked)
     except OSError:
@@ -250,7 +250,7 @@ def _json(message: Any) -> str:
     return as_json(message).decode("ascii")
 
 
-def show_reply(reply: dict[str, Any]) -> None:
+def show_reply(reply: dict[str, object]) -> None:
     """Show a reply as text, its tables as wide as the terminal, without its head line: there is only one."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     show(to_table(reply, width).partition("\n")[2].removesuffix("\n"))

@@ -104,8 +104,8 @@ def cli() -> None:
 @AS_JSON
 def run(
     file: str,
-    words: dict[str, Any],
-    params: dict[str, Any],
+    words: dict[str, object],
+    params: dict[str, object],
     *,
     trace: Path | None,
     picture: Path | None,

@@ -61,7 +61,7 @@ SERVER = "scattersphere.server"
 """Where a command that has limits finds the options of the Server, too."""
 
 
-def server_of(file: Path, table: Any) -> dict[str, Any]:
+def server_of(file: Path, table: object) -> dict[str, Any]:
     """Return the options that the table `[server]` of a file sets, by their names in `ServerOptions`.
 
     Raises `click.BadParameter`, with all that is wrong at once.
@@ -79,7 +79,7 @@ def server_of(file: Path, table: Any) -> dict[str, Any]:
     return found
 
 
-def limits_of(file: Path, table: Any) -> Limits:
+def limits_of(file: Path, table: object) -> Limits:
     """Return the limits that the table `[limits]` of a file sets, by their names in `Limits`.
 
     Raises `click.BadParameter`, with all that is wrong at once.
@@ -125,7 +125,7 @@ def _unknown(key: str, known: list[str]) -> str:
     return f'unknown key "{key}"' + (hint or f"; there are {', '.join(known)}")
 
 
-def _mistake(key: str, value: Any, option: click.Parameter) -> str:
+def _mistake(key: str, value: object, option: click.Parameter) -> str:
     """TOML has types, so a wrong one is an error here and not a conversion later."""
     if option.multiple:
         fits = isinstance(value, list) and all(isinstance(item, str) for item in value)

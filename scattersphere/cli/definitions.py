@@ -34,7 +34,7 @@ BUNDLES = click.option(
 @BUNDLES
 @reaching
 @AS_JSON
-def validate(files: tuple[str, ...], bundles: tuple[Path, ...], *, as_json: bool, **where: Any) -> None:
+def validate(files: tuple[str, ...], bundles: tuple[Path, ...], *, as_json: bool, **where: object) -> None:
     """Say everything that is wrong with definition FILES (- is standard input), each thing with its line.
 
     The bundles that a file names are loaded (their code is run) to check tasks and arguments; of a file
@@ -86,7 +86,7 @@ def graph(file: str, form: str) -> None:
 @reaching
 @AS_JSON
 def next_times(
-    file: str, count: int, only: str | None, since: str | None, *, as_json: bool, **where: Any
+    file: str, count: int, only: str | None, since: str | None, *, as_json: bool, **where: object
 ) -> None:
     """Show when the schedules of a definition FILE fire next: in their own time zones, and in UTC.
 
@@ -145,7 +145,7 @@ def schema(file: str | None, bundles: tuple[Path, ...], **where: Any) -> None:
     _write(found, file)
 
 
-def _write(schema: dict[str, Any], file: str | None) -> None:
+def _write(schema: dict[str, object], file: str | None) -> None:
     text = json.dumps(schema, indent=2) + "\n"
     try:
         with click.open_file(file or "-", "w", encoding="utf-8") as out:

@@ -42,7 +42,7 @@ _FAILURES = _DULL | {EventKind.BUNDLE_FAILED, EventKind.JOB_FAILED}
 async def develop(
     folder: Path,
     job: str | None,
-    params: dict[str, Any],
+    params: dict[str, object],
     as_json: bool,  # noqa: FBT001 - anyio.run passes by place
     pages: bool,  # noqa: FBT001 - the same
 ) -> None:
@@ -72,7 +72,7 @@ async def develop(
 class ReadConsole(Console):
     """A console without whose reader there is no use in going on: we end as a signal would have us end."""
 
-    def print(self, *objects: Any, **style: Any) -> None:
+    def print(self, *objects: object, **style: Any) -> None:
         """Print, or end the program."""
         try:
             super().print(*objects, **style)
@@ -163,7 +163,7 @@ class JsonTeller(Teller):
 class Developing:
     """What goes on beside the listeners: events are told, and one job is run again when it changes."""
 
-    def __init__(self, teller: Teller, job: str | None, params: dict[str, Any]) -> None:
+    def __init__(self, teller: Teller, job: str | None, params: dict[str, object]) -> None:
         self._teller = teller
         self._job = job
         self._params = params

@@ -200,7 +200,9 @@ def _failing() -> Iterator[None]:
         fail(error)
 
 
-def _print(shown: Mapping[str, Any], *, as_json: bool, each: list[dict[str, Any]] | None = None) -> None:
+def _print(
+    shown: Mapping[str, object], *, as_json: bool, each: list[dict[str, object]] | None = None
+) -> None:
     if as_json:
         for row in [shown] if each is None else each:
             _say(row)
@@ -210,7 +212,7 @@ def _print(shown: Mapping[str, Any], *, as_json: bool, each: list[dict[str, Any]
     click.echo(to_table({"result": shown}).partition("\n")[2], nl=False)
 
 
-def _say(what: str | Mapping[str, Any]) -> None:
+def _say(what: str | Mapping[str, object]) -> None:
     from scattersphere.model.logs import make_block  # noqa: PLC0415 - as above
 
     click.echo(make_block(what) if isinstance(what, str) else json.dumps(what))

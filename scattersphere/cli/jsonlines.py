@@ -25,7 +25,7 @@ def write_lines(out: TextIO, messages: Iterable[Mapping[str, Any]]) -> None:
     out.flush()
 
 
-def write_line(out: TextIO, message: Mapping[str, Any]) -> None:
+def write_line(out: TextIO, message: Mapping[str, object]) -> None:
     """Write one line of JSON, to be read at once."""
     write_lines(out, [message])
 

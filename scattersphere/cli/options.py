@@ -33,7 +33,7 @@ def os_error_words(exc: OSError, name: str) -> str:
 def _parameter(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
     """Read `key=text` and `key:=json`."""
     del context, option
-    params: dict[str, Any] = {}
+    params: dict[str, object] = {}
     for item in given:
         key, equals, value = item.partition("=")
         if not equals or not key.rstrip(":"):

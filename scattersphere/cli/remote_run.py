@@ -79,7 +79,7 @@ def event_of(row: dict[str, Any]) -> Event:
     return Event(seq=row.get("seq", 0), time=time, kind=kind, level=level, **more)
 
 
-def run_at(where: Reached, job: str, params: dict[str, Any], *, as_lines: bool) -> None:
+def run_at(where: Reached, job: str, params: dict[str, object], *, as_lines: bool) -> None:
     """Run a job elsewhere, show how it goes, and end the program with the exit code that fits."""
     asked = Asked(
         "run", {"job": job, **({"params": params} if params else {})}, follow=True, as_lines=as_lines
@@ -145,7 +145,7 @@ class _Lines:
         sys.stderr.write(f"{notice}\n")
 
 
-async def _show_end(client: Any, number: int, ended: dict[str, Any], asked: Asked) -> None:
+async def _show_end(client: Any, number: int, ended: dict[str, object], asked: Asked) -> None:
     """Show the results of a run that succeeded, and the story of one that did not."""
     if asked.as_lines:  # the last line is that of a run from a file
         found = await client.call("result", run=number)

@@ -83,7 +83,7 @@ def _option(name: str, taken: CommandArgument, row: CommandSpec) -> click.Option
     text = taken.help[:1].upper() + taken.help[1:] + "."
     if taken.kind is ArgumentKind.FLAG:
         return click.Option([flag, name], is_flag=True, help=text)
-    kind: Any = click.Choice(taken.choices) if taken.choices and taken.kind is ArgumentKind.TEXT else None
+    kind: object = click.Choice(taken.choices) if taken.choices and taken.kind is ArgumentKind.TEXT else None
     shown = {
         ArgumentKind.INTEGER: "N",
         ArgumentKind.NUMBER: "SECONDS" if taken.help == "seconds" else "NUMBER",
@@ -119,7 +119,7 @@ def _ask(
     ask(where, Asked(row.name, args, follow, as_json))
 
 
-def _arguments(row: CommandSpec, words: tuple[str, ...], given: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(row: CommandSpec, words: tuple[str, ...], given: Mapping[str, object]) -> dict[str, Any]:
     """Return what words and options say. Raises `RequestError`, `click.UsageError`."""
     from scattersphere.cli.asking import compile_words  # noqa: PLC0415 - as above
 
@@ -183,9 +183,9 @@ def schema_at(where: Mapping[str, Any], write: Callable[[Any], None]) -> NoRetur
     ask_with(reaching.reached(**where), Asked("schema", {"command": "definition"}, False, False), get)
 
 
-def _said(row: CommandSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+def _said(row: CommandSpec, given: Mapping[str, object]) -> dict[str, Any]:
     """Return what options say, converted as the words of the protocol are. Raises `RequestError`."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, value in given.items():
         if value in (None, False, {}):
             continue

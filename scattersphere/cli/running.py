@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import anyio
 from rich.console import Console
@@ -37,7 +37,7 @@ SHOWN = 500
 
 def run_file(
     file: str,
-    params: dict[str, Any],
+    params: dict[str, object],
     *,
     as_json: bool = False,
     trace: Path | None = None,
@@ -53,7 +53,9 @@ def run_file(
         return INTERRUPTED
 
 
-async def _run_for_people(file: str, params: dict[str, Any], trace: Path | None, picture: Path | None) -> int:
+async def _run_for_people(
+    file: str, params: dict[str, object], trace: Path | None, picture: Path | None
+) -> int:
     err = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         check_picture(picture)
@@ -72,7 +74,7 @@ async def _run_for_people(file: str, params: dict[str, Any], trace: Path | None,
 
 
 async def _run_for_programs(
-    file: str, params: dict[str, Any], trace: Path | None, picture: Path | None, out: TextIO
+    file: str, params: dict[str, object], trace: Path | None, picture: Path | None, out: TextIO
 ) -> int:
     try:
         check_picture(picture)
@@ -107,7 +109,7 @@ def _exit_code(run: Run, *, interrupted: bool, written: bool) -> int:
     return SUCCEEDED if written else BAD_FILE
 
 
-async def _begin(server: Server, file: str, folder: Path, params: dict[str, Any]) -> Run:
+async def _begin(server: Server, file: str, folder: Path, params: dict[str, object]) -> Run:
     """Load the file and start the run, or raise `Refusal` with the exit code that fits."""
     try:
         definition = await (_piped(server, folder) if file == STDIN else server.load(file))
@@ -216,7 +218,7 @@ def _leaves(run: Run) -> list[str]:
     return [name for name in run.tasks if name in ends or name in before]
 
 
-def _lines_of(value: Any) -> Iterator[str]:
+def _lines_of(value: object) -> Iterator[str]:
     if not isinstance(value, dict):
         yield f"  {_short(value)}"
         return
@@ -228,11 +230,11 @@ def _lines_of(value: Any) -> Iterator[str]:
             yield f"  {key}: {_short(item)}"
 
 
-def _is_pair(item: Any) -> bool:
+def _is_pair(item: object) -> bool:
     return isinstance(item, tuple) and len(item) == 2  # noqa: PLR2004 - a pair has two
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     if isinstance(value, list | tuple | set) and len(value) > 10:  # noqa: PLR2004 - more is no summary
         return f"{len(value)} entries"
     try:

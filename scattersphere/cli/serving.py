@@ -134,7 +134,7 @@ def _pages(address: str, tls: Any, names: tuple[str, ...], *, behind_proxy: bool
 )
 @PARAMS
 @AS_JSON
-def dev(folder: Path, job: str | None, params: dict[str, Any], *, open_: bool, as_json: bool) -> None:
+def dev(folder: Path, job: str | None, params: dict[str, object], *, open_: bool, as_json: bool) -> None:
     """Serve FOLDER while you work in it: watch its bundles and jobs, show reloads, runs and failures.
 
     Bundles lie in FOLDER or in FOLDER/bundles, jobs in FOLDER or in FOLDER/jobs. A unix socket for sessions is

@@ -34,7 +34,7 @@ def print_next(file: str, count: int, since: str | None, only: str | None, *, as
     write_rows(definition.name, rows, begin, as_json=as_json)
 
 
-def write_rows(job: str, rows: Sequence[Mapping[str, Any]], begin: dt.datetime, *, as_json: bool) -> None:
+def write_rows(job: str, rows: Sequence[Mapping[str, object]], begin: dt.datetime, *, as_json: bool) -> None:
     """Print a row for each schedule: `schedule`, `words`, `enabled`, and the times that are `next` after `begin`."""
     for row in rows:
         for line in [json.dumps(row)] if as_json else _as_text(row, begin):

@@ -82,7 +82,7 @@ class CommandArgument:
     secret: bool = False
 
 
-def arguments_of(handler: Callable[..., Any]) -> dict[str, CommandArgument]:
+def arguments_of(handler: Callable[..., object]) -> dict[str, CommandArgument]:
     """Return the arguments that a handler declares: its keyword-only parameters, in their order."""
     hints = get_type_hints(handler, include_extras=True)
     return {
@@ -92,7 +92,7 @@ def arguments_of(handler: Callable[..., Any]) -> dict[str, CommandArgument]:
     }
 
 
-def _declared(hint: Any, default: Any) -> CommandArgument:
+def _declared(hint: object, default: object) -> CommandArgument:
     annotated, said = get_args(hint)[:2]
     wanted = [
         each
@@ -119,7 +119,7 @@ def _declared(hint: Any, default: Any) -> CommandArgument:
     )
 
 
-def _is_union(hint: Any) -> bool:
+def _is_union(hint: object) -> bool:
     return get_origin(hint) in {Union, UnionType}
 
 
@@ -135,7 +135,7 @@ _KINDS: dict[Any, ArgumentKind] = {
 }
 
 
-def read(arguments: Mapping[str, CommandArgument], values: Mapping[str, Any]) -> dict[str, Any]:
+def read(arguments: Mapping[str, CommandArgument], values: Mapping[str, object]) -> dict[str, Any]:
     """Return the keyword arguments for a handler. Raises `RequestError` (`bad-args`) naming the field."""
     if not values and not arguments:
         return {}
@@ -156,19 +156,19 @@ def read(arguments: Mapping[str, CommandArgument], values: Mapping[str, Any]) ->
     return found
 
 
-def _unknown(name: str, arguments: Mapping[str, Any]) -> str:
+def _unknown(name: str, arguments: Mapping[str, object]) -> str:
     if not arguments:
         return f"no argument {name[:64]!r}; the command takes none"
     hint = did_you_mean(name, arguments, quote="'") or f"; it takes {', '.join(arguments)}"
     return f"no argument {name[:64]!r}{hint}"
 
 
-def _fault(taken: CommandArgument, value: Any) -> str:
+def _fault(taken: CommandArgument, value: object) -> str:
     """Return what is wrong with a JSON value, or ""."""
     return _CHECKS[taken.kind](taken, value)
 
 
-def _text(taken: CommandArgument, value: Any) -> str:
+def _text(taken: CommandArgument, value: object) -> str:
     if not isinstance(value, str):
         return "must be a string"
     if len(value) > TEXT_LIMIT:
@@ -178,13 +178,13 @@ def _text(taken: CommandArgument, value: Any) -> str:
     return ""
 
 
-def _integer(taken: CommandArgument, value: Any) -> str:
+def _integer(taken: CommandArgument, value: object) -> str:
     if not isinstance(value, int) or isinstance(value, bool):
         return "must be an integer"
     return _range(taken, value)
 
 
-def _number(taken: CommandArgument, value: Any) -> str:
+def _number(taken: CommandArgument, value: object) -> str:
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         return "must be a number"
     return _range(taken, value)
@@ -198,15 +198,15 @@ def _range(taken: CommandArgument, value: float) -> str:
     return ""
 
 
-def _flag(_: CommandArgument, value: Any) -> str:
+def _flag(_: CommandArgument, value: object) -> str:
     return "" if isinstance(value, bool) else "must be true or false"
 
 
-def _object(_: CommandArgument, value: Any) -> str:
+def _object(_: CommandArgument, value: object) -> str:
     return "" if isinstance(value, dict) else "must be an object"
 
 
-def _words(taken: CommandArgument, value: Any) -> str:
+def _words(taken: CommandArgument, value: object) -> str:
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
         return "must be a list of strings"
     unknown = [word for word in value if taken.choices and word not in taken.choices]
@@ -215,11 +215,11 @@ def _words(taken: CommandArgument, value: Any) -> str:
     return ""
 
 
-def _definition(_: CommandArgument, value: Any) -> str:
+def _definition(_: CommandArgument, value: object) -> str:
     return "" if isinstance(value, Definition) else "must be an object: a job definition"
 
 
-def _place(_: CommandArgument, value: Any) -> str:
+def _place(_: CommandArgument, value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return ""
     if isinstance(value, str) and read_event_id(value) is not None:

@@ -11,7 +11,7 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from scattersphere.commands.errors import ListenError
 
@@ -24,7 +24,7 @@ _MODE = 0o600
 class Audit(Protocol):
     """Where audit records go. `record` may not raise."""
 
-    def record(self, **members: Any) -> None:
+    def record(self, **members: object) -> None:
         """Keep one record."""
         ...
 
@@ -63,7 +63,7 @@ class AuditFile:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def record(self, **members: Any) -> None:
+    def record(self, **members: object) -> None:
         """Append one record; `time` is added."""
         time = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = json.dumps({"time": time, **members}, separators=(",", ":")).encode("ascii") + b"\n"
@@ -83,7 +83,7 @@ _OBJECTS = ("job", "run", "bundle", "task", "name", "path", "file", "subscriptio
 """Members that name what a command was about. None of them can hold a secret."""
 
 
-def named_object(arguments: Mapping[str, Any] | None, result: Any) -> str:
+def named_object(arguments: Mapping[str, object] | None, result: object) -> str:
     """Return what a command was about: a name or a number from its result, else from its arguments."""
     for name in _OBJECTS:
         value = result.get(name) if isinstance(result, dict) else None

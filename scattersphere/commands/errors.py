@@ -54,7 +54,7 @@ SHOWN_MESSAGE = 4_000
 class RequestError(ScattersphereError):
     """A request that is answered with an error. `code` is one of `CODES`; `more` are further members."""
 
-    def __init__(self, code: str, message: str, **more: Any) -> None:
+    def __init__(self, code: str, message: str, **more: object) -> None:
         self.code = code
         self.more = more
         super().__init__(message)

@@ -357,7 +357,7 @@ class Context:
         """Return a run that exists for who asks; see `Gateway.run`."""
         return await self.gateway.run(self.principal, number, results=results)
 
-    async def carry_out(self, row: CommandSpec, arguments: Mapping[str, Any]) -> Reply:
+    async def carry_out(self, row: CommandSpec, arguments: Mapping[str, object]) -> Reply:
         """Call the handler of a command; what it has changed is durable when the reply is there.
 
         Raises what the handler does (`CodeExitError` for what would end the program), `JournalError` where the

@@ -102,7 +102,7 @@ def schema_of(command: CommandSpec) -> dict[str, Any]:
 
 def _property(taken: CommandArgument) -> dict[str, Any]:
     kind = "object" if taken.kind is ArgumentKind.DEFINITION else str(taken.kind)
-    found: dict[str, Any] = {"type": kind, "description": taken.help}
+    found: dict[str, object] = {"type": kind, "description": taken.help}
     if taken.kind is ArgumentKind.PLACE:
         found["type"] = ["integer", "string"]
     elif taken.kind is ArgumentKind.WORDS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scattersphere._json import locate
 from scattersphere._json_words import Path, RawProblem, show_path
@@ -40,7 +40,7 @@ def masks(definition: JobDefinition, text: str) -> list[Problem]:
 
 
 @contextmanager
-def masked(definition: JobDefinition, params: Mapping[str, Any]) -> Iterator[None]:
+def masked(definition: JobDefinition, params: Mapping[str, object]) -> Iterator[None]:
     """Replace the values of secret parameters in the errors of this tree that are raised inside."""
     try:
         yield

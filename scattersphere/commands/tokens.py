@@ -296,7 +296,7 @@ def _read(path: Path, content: bytes) -> dict[str, Token]:
 def _records(document: Any) -> list[dict[str, Any]]:
     if document["format"] != 1:
         raise ValueError("it is not of format 1")
-    records: list[dict[str, Any]] = document["tokens"]
+    records: list[dict[str, object]] = document["tokens"]
     return records
 
 

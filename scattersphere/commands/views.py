@@ -45,7 +45,7 @@ def stamp(time: dt.datetime | None) -> str | None:
     return None if time is None else f"{time.isoformat(timespec='milliseconds')[:-6]}Z"
 
 
-def _present(**members: Any) -> dict[str, Any]:
+def _present(**members: object) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None and value != ""}
 
 
@@ -101,7 +101,7 @@ def task_view(task: TaskClass) -> dict[str, Any]:
     }
 
 
-def _default(value: Any) -> str:
+def _default(value: object) -> str:
     text = shown(value)
     return text["repr"] if isinstance(text, dict) and "repr" in text else json.dumps(text)
 
@@ -115,7 +115,7 @@ def job_row(definition: JobDefinition, registry: TaskRegistry) -> dict[str, Any]
             found[key] = _found(registry, *key)
         if not found[key]:
             lacks.append(name)
-    row: dict[str, Any] = {"name": definition.name, "state": "unresolved" if lacks else "ready"}
+    row: dict[str, object] = {"name": definition.name, "state": "unresolved" if lacks else "ready"}
     row |= {"tasks": len(definition.tasks), "description": definition.description}
     return row | ({"lacks": lacks[:20]} if lacks else {})
 
@@ -198,7 +198,7 @@ def _task_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def _task_status(task: TaskStatus) -> dict[str, Any]:
-    row: dict[str, Any] = {"task": task.name, "state": str(task.state), "attempts": task.attempts}
+    row: dict[str, object] = {"task": task.name, "state": str(task.state), "attempts": task.attempts}
     # One by one: a run has up to a thousand of these rows, and most have little to tell.
     if task.started_at is not None:
         row["started"] = stamp(task.started_at)

@@ -184,7 +184,7 @@ class AttemptRunner:
         """Take up the loop that bodies run on; `cancelled` is what it cancels them with."""
         self._cancelled = cancelled
         self._clock: Callable[[], float] = loop.clock
-        self._start_body: Callable[[Coroutine[Any, Any, None], str], Any] = loop.start
+        self._start_body: Callable[[Coroutine[object, object, None], str], object] = loop.start
         self._surroundings = self._host.surroundings
         self._blocking = self._host.reports.blocking
         self._runs_plain = self._surroundings is None and not self._host.takes_prints
@@ -398,7 +398,7 @@ class AttemptRunner:
         self,
         attempt: Attempt,
         kind: int,
-        value: Any,
+        value: object,
         failure: Failure | None,
         release: Callable[[], object],
         *,
@@ -416,7 +416,7 @@ class AttemptRunner:
         self._forget_timers(attempt)
         return True
 
-    def _returned(self, attempt: Attempt, value: Any) -> None:  # noqa: C901, PLR0912 - the hot path, inlined
+    def _returned(self, attempt: Attempt, value: object) -> None:  # noqa: C901, PLR0912 - the hot path, inlined
         execution, unit = attempt.execution, attempt.unit
         now, recording = self._clock(), execution.recording
         if (
@@ -546,7 +546,7 @@ class AttemptRunner:
         self,
         attempt: Attempt,
         kind: int,
-        value: Any,
+        value: object,
         *,
         retryable: bool = True,
         failure: Failure | None = None,

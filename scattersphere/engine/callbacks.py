@@ -31,7 +31,7 @@ class CallbacksHost(Protocol):
         """Whether this is the loop's own thread."""
         ...
 
-    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+    def soon(self, callback: Callable[..., object], *args: object) -> None:
         """Call back on the loop's thread."""
 
     def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None:

@@ -125,7 +125,7 @@ class OutcomeGate(Protocol):
         self,
         attempt: Attempt,
         kind: int,
-        value: Any,
+        value: object,
         failure: Failure | None,
         release: Callable[[], object],
         *,
@@ -157,7 +157,7 @@ class Engine(Protocol):
     def callbacks(self) -> AttemptCallbacks: ...
 
     def decide_start(self, execution: Execution, task: int) -> StartDecision | int: ...
-    async def start_child(self, attempt: Attempt, job: str, params: Mapping[str, Any] | None) -> Any: ...
+    async def start_child(self, attempt: Attempt, job: str, params: Mapping[str, object] | None) -> Any: ...
 
 
 class Attempt(TaskContext):
@@ -348,11 +348,11 @@ class Attempt(TaskContext):
         timer = self.grace
         return None if timer is None else max(0.0, timer.when - self.execution.engine.clock())
 
-    async def start(self, job: str, params: Mapping[str, Any] | None = None) -> Any:
+    async def start(self, job: str, params: Mapping[str, object] | None = None) -> Any:
         return await self.execution.engine.start_child(self, job, params)
 
 
-def _own_copy(value: Any) -> Any:
+def _own_copy(value: object) -> Any:
     return value if type(value) in _NEVER_CHANGED else copy.deepcopy(value)
 
 
@@ -376,7 +376,7 @@ class Execution:
         self,
         run_id: int,
         plan: Plan,
-        params: Mapping[str, Any],
+        params: Mapping[str, object],
         engine: Engine,
         dispatcher: Dispatcher,
         *,
@@ -386,7 +386,7 @@ class Execution:
         """How many tasks it has: units from here on are instances of maps."""
         self.id: int = run_id
         self.plan: Plan = plan
-        self.params: Mapping[str, Any] = params
+        self.params: Mapping[str, object] = params
         self.engine: Engine = engine
         self.known_log: RunLog | None = None
         """The log of the run, if anybody has written or read it."""
@@ -405,7 +405,7 @@ class Execution:
         self.ended_at: float | None = None
         self.live: dict[int, Attempt] = {}
         self.failures: dict[int, Failure] = {}
-        self.elements: dict[int, dict[str, list[Any]]] = {}
+        self.elements: dict[int, dict[str, list[object]]] = {}
         self.earlier: dict[tuple[int, int], str] = {}
         """Why attempts failed that were not the last: one line for each (unit, attempt), for events."""
         self.watchers: anyio.Event | None = None
@@ -429,7 +429,7 @@ class Execution:
         """Whether a task of the parent has started this run; else it runs the parent again."""
         self.reused: dict[str, Reused] = {}
         """Where results come from that were taken over, by the name of the task."""
-        self.borrowed: dict[tuple[int, int], Any] = {}
+        self.borrowed: dict[tuple[int, int], object] = {}
         """Results of instances that were taken over, by mapped task and index, until they are used."""
         self.talks: bool = False
         """Whether a body has logged, reported its progress, or registered callbacks: each is let go of at its end."""

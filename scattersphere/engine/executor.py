@@ -200,7 +200,7 @@ class JobExecutor:
         if self._loop_home is not None:
             self._loop_home.check("Server")
 
-    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+    def soon(self, callback: Callable[..., object], *args: object) -> None:
         """Call back on the loop's thread; for any thread (`BackendHost` of the backends)."""
         loop = self._loop
         if loop is not None:
@@ -231,7 +231,7 @@ class JobExecutor:
     def submit(
         self,
         plan: Plan,
-        params: Mapping[str, Any],
+        params: Mapping[str, object],
         *,
         secrets: frozenset[str] = frozenset(),
         key: str | None = None,
@@ -295,7 +295,7 @@ class JobExecutor:
         """Say for the machine of a run whether a task is to start, or how many instances it has."""
         return decide_start(execution, task)
 
-    def make(self, number: int, plan: Plan, params: Mapping[str, Any]) -> Execution:
+    def make(self, number: int, plan: Plan, params: Mapping[str, object]) -> Execution:
         """Make the record of a run, and nothing more."""
         execution = Execution(number, plan, params, self, self.dispatcher, keep_events=self.keep_events)
         execution.epoch = self.wall_clock.epoch()
@@ -347,7 +347,7 @@ class JobExecutor:
         """Whether this is the loop's own thread."""
         return threading.get_ident() == self._thread
 
-    async def start_child(self, attempt: Attempt, job: str, params: Mapping[str, Any] | None) -> Any:
+    async def start_child(self, attempt: Attempt, job: str, params: Mapping[str, object] | None) -> Any:
         """Start a child run; the Server says how."""
         return await self.child_starter(attempt, job, params)
 

@@ -76,7 +76,7 @@ class HoldsHost(Protocol):
         """Whether this is the loop's own thread."""
         ...
 
-    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+    def soon(self, callback: Callable[..., object], *args: object) -> None:
         """Call back in a turn of the loop to come."""
 
     def call_at(self, when: float, callback: Callable[[], None]) -> object:
@@ -140,12 +140,12 @@ class Holds:
         else:
             gate.set()
 
-    def hold(self, attempt: Attempt, gate: Any, part: Any) -> None:
+    def hold(self, attempt: Attempt, gate: object, part: object) -> None:
         """Note that `part` of a body, a task or a thread, waits at `gate`."""
         attempt.gates = {**attempt.gates, gate: part}
         self._look_soon(attempt)
 
-    def leave(self, attempt: Attempt, gate: Any) -> None:
+    def leave(self, attempt: Attempt, gate: object) -> None:
         """Note that a part goes on that was not released: its own task group has cancelled it."""
         if gate not in attempt.gates:
             return

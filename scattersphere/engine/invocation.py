@@ -41,7 +41,7 @@ class Invocation:
         self._attempt = attempt
         self._loop = loop
         self._surroundings = surroundings
-        self._handle: Any = None
+        self._handle: object = None
         """What the loop awaits at this moment."""
 
     def __call__(self) -> Outcome:
@@ -50,9 +50,9 @@ class Invocation:
             return Outcome(OutcomeKind.CANCELLED)
         return run_in_thread(self._attempt, self._wait_for, self._surroundings)
 
-    def _wait_for(self, awaitable: Awaitable[Any]) -> Any:
+    def _wait_for(self, awaitable: Awaitable[object]) -> Any:
         """Wait, in a thread, for what the loop awaits, in a copy of this thread's context."""
-        answer: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        answer: concurrent.futures.Future[object] = concurrent.futures.Future()
         context = contextvars.copy_context()
         self._attempt.awaiting = self
         try:
@@ -61,12 +61,12 @@ class Invocation:
         finally:
             self._attempt.awaiting = None
 
-    def _start(self, awaitable: Awaitable[Any], answer: concurrent.futures.Future[Any]) -> None:
+    def _start(self, awaitable: Awaitable[object], answer: concurrent.futures.Future[object]) -> None:
         self._handle = self._loop.start(self._await(awaitable, answer), self._attempt.label)
         if self._attempt.cancel_reason is not None:
             self.interrupt()
 
-    async def _await(self, awaitable: Awaitable[Any], answer: concurrent.futures.Future[Any]) -> None:
+    async def _await(self, awaitable: Awaitable[object], answer: concurrent.futures.Future[object]) -> None:
         """Await something, and say to its thread what it came to. Never raises, like all that the loop starts."""
         try:
             value = await awaitable

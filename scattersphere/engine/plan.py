@@ -29,7 +29,7 @@ class Argument:
     template: Template
     parameter: TaskParameter
 
-    def value(self, params: Mapping[str, Any], result_of: Callable[[str], Any]) -> Any:
+    def value(self, params: Mapping[str, object], result_of: Callable[[str], object]) -> Any:
         """Return the value for one attempt: filled in, and structured unless a result is in it."""
         filled = self.template.fill(params, result_of)
         return filled if self.template.has_result else self.parameter.structure(filled)
@@ -75,7 +75,7 @@ class PlannedTask:
         del self.task_class, self.cls, self.varying
 
     def arguments(
-        self, params: Mapping[str, Any], result_of: Callable[[str], Any], element: Mapping[str, Any]
+        self, params: Mapping[str, object], result_of: Callable[[str], object], element: Mapping[str, object]
     ) -> dict[str, Any]:
         """Return the keyword arguments of one attempt. Raises what filling and structuring raise."""
         arguments = dict(self.fixed)
@@ -118,7 +118,7 @@ class Plan:
         for task in self.tasks:
             task.let_go()
 
-    def check_params(self, params: Mapping[str, Any]) -> None:
+    def check_params(self, params: Mapping[str, object]) -> None:
         """Check the arguments that parameters of the run make. Raises `DefinitionError`."""
         problems: list[RawProblem] = []
         right: set[int] = set()

@@ -150,7 +150,7 @@ class _Planner:
         self.problems: list[RawProblem] = self._binder.problems
         self.classes: dict[tuple[str, str | None], Known | None] = {}
         self._missing: dict[tuple[str, str | None], str] = {}
-        self._specs: dict[tuple[Any, ...], TaskSpec] = {}
+        self._specs: dict[tuple[object, ...], TaskSpec] = {}
         self.tasks: list[PlannedTask] = []
         self.specs: list[TaskSpec] = []
 
@@ -384,7 +384,7 @@ class Binder:
                 varying = (*varying, argument)
         return fixed, varying
 
-    def bind_map(self, name: str, lists: Mapping[str, Any], known: Known) -> Mapped:
+    def bind_map(self, name: str, lists: Mapping[str, object], known: Known) -> Mapped:
         """Check what a task is mapped over."""
         mapped: list[tuple[str, Template]] = []
         for key, value in lists.items():
@@ -414,7 +414,9 @@ class Binder:
         argument = known.shared[key, of] = Argument(key, compile_argument({"$param": of}), parameter)
         return argument
 
-    def _bind_value(self, place: Path, value: Any, parameter: TaskParameter) -> tuple[Argument | None, Any]:
+    def _bind_value(
+        self, place: Path, value: object, parameter: TaskParameter
+    ) -> tuple[Argument | None, Any]:
         """Check one argument. Return it if it is made for each attempt, else None and the value for all of them."""
         template = compile_argument(value)
         if not template.constant:

@@ -23,14 +23,14 @@ class ProgressHost(Protocol):
     clock: Callable[[], float]
     deadlines: Deadlines
 
-    def guard(self, execution: Any, action: Callable[..., object], *args: Any) -> None:
+    def guard(self, execution: Any, action: Callable[..., object], *args: object) -> None:
         """Do something on behalf of a run."""
 
     def on_loop(self) -> bool:
         """Whether this is the loop's own thread."""
         ...
 
-    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+    def soon(self, callback: Callable[..., object], *args: object) -> None:
         """Call back on the loop's thread; for any thread."""
 
 

@@ -118,7 +118,7 @@ class Results(Mapping[str, Any]):
 
         What no longer fits is left out; `shown_of` shows it alone.
         """
-        found: dict[str, Any] = {}
+        found: dict[str, object] = {}
         for name in self:
             if limit <= 0:
                 break

@@ -64,7 +64,7 @@ class Timers:
         self._order = itertools.count()
         self._forgotten = 0
         """Entries of the heap whose timer was cancelled."""
-        self._lanes: dict[float, dict[Any, float]] = {}
+        self._lanes: dict[float, dict[object, float]] = {}
         self.changed: bool = False
         """Whether a deadline was added since the driver last set its alarm."""
 
@@ -94,7 +94,7 @@ class Timers:
         self._forgotten -= callback is None
         return callback
 
-    def expire(self, key: Any, now: float, duration: float) -> None:
+    def expire(self, key: object, now: float, duration: float) -> None:
         """Let `key` expire `duration` seconds from now, unless `forget` comes first."""
         lane = self._lanes.get(duration)
         if lane is None:
@@ -102,7 +102,7 @@ class Timers:
             lane = self._lanes[duration] = {}
         lane[key] = now + within(duration)
 
-    def forget(self, key: Any, duration: float) -> float | None:
+    def forget(self, key: object, duration: float) -> float | None:
         """Drop `key`; return its deadline, or None where it has expired already."""
         lane = self._lanes.get(duration)
         if lane is None:
@@ -133,7 +133,7 @@ class Timers:
             callback = self._pop()
             if callback is not None:
                 callbacks.append(callback)
-        expired: list[Any] = []
+        expired: list[object] = []
         for duration, lane in list(self._lanes.items()):
             while lane and len(expired) != limit:
                 key, when = next(iter(lane.items()))

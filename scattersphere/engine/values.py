@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scattersphere.engine.machine.propagation import StartDecision
 from scattersphere.logs.failures import Failure, text_of
@@ -37,7 +37,7 @@ def decide_start(execution: Execution, task: int) -> StartDecision | int:
 def width_of(execution: Execution, task: int) -> int:
     """Evaluate what a task maps over, and keep it; return how many elements there are. Raises what that raises."""
     planned = execution.plan.tasks[task]
-    lists: dict[str, list[Any]] = {}
+    lists: dict[str, list[object]] = {}
     for key, template in planned.mapped:
         values = template.fill(execution.params, execution.result)
         if type(values) not in (list, tuple):

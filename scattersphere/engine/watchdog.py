@@ -148,7 +148,7 @@ def _attempt_on(frame: FrameType | None) -> LoggedAttempt | None:
 def _context_in(frame: FrameType) -> Context | None:
     """Return the context of what the loop runs at this frame, if the frame is one of asyncio's or trio's steps."""
     module, name = frame.f_globals.get("__name__"), frame.f_code.co_name
-    context: Any = None
+    context: object = None
     if module == "asyncio.events" and name == "_run":
         context = getattr(frame.f_locals.get("self"), "_context", None)
     elif module == "trio._core._run" and name == "unrolled_run":

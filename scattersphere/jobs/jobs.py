@@ -102,7 +102,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
     def get(self, key: str, /) -> JobDefinition | None: ...
     @overload
     def get(self, key: str, /, default: JobDefinition | T) -> JobDefinition | T: ...
-    def get(self, key: str, /, default: Any = None) -> Any:
+    def get(self, key: str, /, default: object = None) -> Any:
         """Return the definition of this name, or `default`, without looking for names that are near."""
         return self._definitions.get(key, default)
 
@@ -487,7 +487,7 @@ def source_of(definition: JobDefinition) -> str:
     return definition.path or str(definition.name)
 
 
-def job_of_task(found: TaskClass, args: Mapping[str, Any]) -> JobDefinition:
+def job_of_task(found: TaskClass, args: Mapping[str, object]) -> JobDefinition:
     """Return a job whose one task is of this class. The arguments are literal: a `$` in them means nothing."""
     name = job_name_of(found.path)
     literals = {key: literal(value) for key, value in args.items()}

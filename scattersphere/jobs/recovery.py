@@ -146,7 +146,7 @@ def restored(
     stored: StoredRun,
     definition: JobDefinition,
     graph: CompiledGraph,
-    value_of: Callable[[StepRow], Any],
+    value_of: Callable[[StepRow], object],
     now: int,
 ) -> Restored:
     """Return what the machine of a run goes on with; `value_of` reads a result, and may raise where it cannot."""
@@ -221,7 +221,7 @@ def _in_short(row: AttemptRow) -> str:
     return shorten(str(Failure(said.get("type", ""), said.get("message", ""))), EARLIER_WORDS)
 
 
-def _value(step: StepRow, value_of: Callable[[StepRow], Any]) -> Any:
+def _value(step: StepRow, value_of: Callable[[StepRow], object]) -> Any:
     if step.form in GONE:
         return DROPPED
     if step.form == ValueForm.NONE:

@@ -107,7 +107,7 @@ def take_over(earlier: Execution, *, from_failed: bool) -> Takeover:
 def _instances(earlier: Execution, stale: frozenset[int]) -> dict[tuple[int, int], Any]:
     """Return the results of instances whose task is done again for no reason but other instances."""
     machine, graph = earlier.machine, earlier.plan.graph
-    found: dict[tuple[int, int], Any] = {}
+    found: dict[tuple[int, int], object] = {}
     for unit in range(graph.size, len(machine.record.task_states)):
         task, index = machine.record.task_of(unit), machine.record.index_of(unit)
         if (

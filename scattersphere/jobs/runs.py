@@ -235,7 +235,7 @@ class RunFactory:
     async def start_job(
         self,
         job: str | JobDefinition | JobBuilder,
-        params: Mapping[str, Any] | None,
+        params: Mapping[str, object] | None,
         *,
         key: str | None,
         user: str,
@@ -255,8 +255,8 @@ class RunFactory:
 
     async def start_task(
         self,
-        path: str | type[RunnableTask] | TaskFunction[..., Any],
-        args: Mapping[str, Any] | None,
+        path: str | type[RunnableTask] | TaskFunction[..., object],
+        args: Mapping[str, object] | None,
         *,
         key: str | None,
         user: str,
@@ -284,7 +284,9 @@ class RunFactory:
         self._require_open()
         return found
 
-    async def _secrets_of(self, definition: JobDefinition, params: Mapping[str, Any] | None) -> SecretsRead:
+    async def _secrets_of(
+        self, definition: JobDefinition, params: Mapping[str, object] | None
+    ) -> SecretsRead:
         """Read the secrets of a new run that are not given by value."""
         if not definition.params:
             return NOTHING_READ
@@ -299,7 +301,7 @@ class RunFactory:
         return run
 
     async def start_child(
-        self, attempt: Attempt, job: str | JobDefinition, params: Mapping[str, Any] | None
+        self, attempt: Attempt, job: str | JobDefinition, params: Mapping[str, object] | None
     ) -> Run:
         """Start a run for the body of a task, or return the one that this attempt's earlier life has started."""
         self._require_open(draining=True)  # a run that may finish may start what it needs for that
@@ -321,7 +323,7 @@ class RunFactory:
     def start_scheduled(
         self,
         job: str,
-        params: Mapping[str, Any],
+        params: Mapping[str, object],
         key: str | None,
         scheduled: ScheduledFor,
         state: ScheduleState | None,
@@ -346,11 +348,11 @@ class RunFactory:
             raise BusyError(f"{read.words}; try again")
         return self.start(definition, params, key, scheduled=scheduled, schedule=state, read=read)
 
-    async def read_early(self, job: str, params: Mapping[str, Any]) -> None:
+    async def read_early(self, job: str, params: Mapping[str, object]) -> None:
         """Ask the provider for the secrets of a run that a schedule is about to start, if it is to be asked."""
         await self._read_early(self._jobs.named(job), params)
 
-    async def _read_early(self, definition: JobDefinition, params: Mapping[str, Any]) -> None:
+    async def _read_early(self, definition: JobDefinition, params: Mapping[str, object]) -> None:
         if self.secrets.read_now(definition, params) is not None:
             return
         found, wanted = (
@@ -367,7 +369,7 @@ class RunFactory:
 
         self._executor.deadlines.call_at(self._executor.clock() + EARLY_SECONDS, forget)
 
-    async def _read_for_schedule(self, definition: JobDefinition, params: Mapping[str, Any]) -> None:
+    async def _read_for_schedule(self, definition: JobDefinition, params: Mapping[str, object]) -> None:
         current_attempt.set(None)
         wanted = self.secrets.wanted_by(definition, params)
         self._reading.add(wanted)
@@ -407,11 +409,11 @@ class RunFactory:
     def start(  # noqa: PLR0913 - by whom, for whom and of what a run may be
         self,
         definition: JobDefinition,
-        overrides: Mapping[str, Any] | None,
+        overrides: Mapping[str, object] | None,
         key: str | None = None,
         *,
         plan: Plan | None = None,
-        args: Mapping[str, Any] | None = None,
+        args: Mapping[str, object] | None = None,
         child_of: Attempt | None = None,
         child_key: ChildKey | None = None,
         scheduled: ScheduledFor | None = None,
@@ -471,7 +473,7 @@ class RunFactory:
         self,
         execution: Execution,
         *,
-        args: Mapping[str, Any] | None = None,
+        args: Mapping[str, object] | None = None,
         given: frozenset[str] = frozenset(),
         child: ChildKey | None = None,
         again: int | None = None,
@@ -537,13 +539,13 @@ def _note_schedule(scheduled: ScheduledFor, execution: Execution) -> None:
     execution.log.append(logging.INFO, f"started by {scheduled}")
 
 
-def _compared(params: Mapping[str, Any], read: frozenset[str]) -> dict[str, Any]:
+def _compared(params: Mapping[str, object], read: frozenset[str]) -> dict[str, Any]:
     """Return what tells a repeat of a key from a misuse: secrets that were read may be others by now."""
     return {name: value for name, value in params.items() if name not in read}
 
 
 def _parameters_with(
-    read: SecretsRead, definition: JobDefinition, overrides: Mapping[str, Any] | None
+    read: SecretsRead, definition: JobDefinition, overrides: Mapping[str, object] | None
 ) -> tuple[Mapping[str, Any], frozenset[str]]:
     """Return what `_parameters` does, with secrets that were read."""
     if overrides is not None:
@@ -552,7 +554,7 @@ def _parameters_with(
 
 
 def _parameters(
-    definition: JobDefinition, overrides: Mapping[str, Any] | None
+    definition: JobDefinition, overrides: Mapping[str, object] | None
 ) -> tuple[Mapping[str, Any], frozenset[str]]:
     """Return the parameters of a run, and the names of those that are secret. Raises `DefinitionError`, `TypeError`."""
     if overrides is None and not definition.params:

@@ -7,7 +7,7 @@ from collections import deque
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -51,7 +51,7 @@ class RunWriter:
         self,
         execution: Execution,
         *,
-        args: Mapping[str, Any] | None,
+        args: Mapping[str, object] | None,
         given: frozenset[str],
         child: ChildKey | None,
         again: int | None,
@@ -87,7 +87,7 @@ class RunWriter:
         self,
         execution: Execution,
         *,
-        args: Mapping[str, Any] | None,
+        args: Mapping[str, object] | None,
         given: Iterable[str],
         child: ChildKey | None,
         again: int | None,
@@ -97,7 +97,7 @@ class RunWriter:
         params = json.dumps(shown, allow_nan=False)
         if json.loads(params) != shown:
             raise ValueError("its parameters have no exact JSON form")
-        extra: dict[str, Any] = {"depth": execution.depth, "given_secrets": sorted(given)}
+        extra: dict[str, object] = {"depth": execution.depth, "given_secrets": sorted(given)}
         if execution.reused:
             extra["reused"] = {name: attrs.asdict(note) for name, note in execution.reused.items()}
         if child is not None:
@@ -223,6 +223,6 @@ class RunWriter:
             del self._behind[key]
 
 
-def request_digest(params: Mapping[str, Any], args: Mapping[str, Any] | None) -> bytes:
+def request_digest(params: Mapping[str, object], args: Mapping[str, object] | None) -> bytes:
     """Return what tells a repeat of a key from a misuse: of the parameters without secrets."""
     return sha256(json.dumps([params, args], sort_keys=True, default=repr).encode()).digest()

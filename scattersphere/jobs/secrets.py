@@ -68,7 +68,7 @@ class Secrets:
     """
 
     def __init__(
-        self, allowed: Mapping[str, Collection[str]], provider: Callable[[str, str], Any] | None
+        self, allowed: Mapping[str, Collection[str]], provider: Callable[[str, str], object] | None
     ) -> None:
         self._allowed = allowed
         self._provider = provider
@@ -120,7 +120,7 @@ class Secrets:
         )
 
     def _read(self, definition: JobDefinition, wanted: Mapping[str, str]) -> SecretsRead:
-        values: dict[str, Any] = {}
+        values: dict[str, object] = {}
         problems: list[Problem] = []
         is_down = False
         for name, variable in wanted.items():
@@ -250,7 +250,7 @@ def _wanted(definition: JobDefinition, given: Collection[str]) -> dict[str, str]
     }
 
 
-def _as_declared(value: Any, kind: str | None) -> Any:
+def _as_declared(value: object, kind: str | None) -> Any:
     """Return what a text means as a value of a type: variables of the environment are texts."""
     if kind in {None, "string"} or not isinstance(value, str):
         return value
@@ -263,7 +263,7 @@ def _as_declared(value: Any, kind: str | None) -> Any:
 # ---- in errors
 
 
-def hide_in_error(exc: ScattersphereError, values: Iterable[Any]) -> None:
+def hide_in_error(exc: ScattersphereError, values: Iterable[object]) -> None:
     """Replace values in an error that leaves for somebody who may not know them."""
     texts = sorted({text for value in values for text in _texts(value)}, key=len, reverse=True)
     if not texts:
@@ -281,7 +281,7 @@ def hide_in_error(exc: ScattersphereError, values: Iterable[Any]) -> None:
         )
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: object) -> Iterator[str]:
     """Yield how a value, and what is inside it, may stand in a message."""
     if isinstance(value, dict):
         for inner in (*value, *value.values()):

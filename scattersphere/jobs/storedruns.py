@@ -105,7 +105,7 @@ class StoredRuns:
         self._factory = factory
         self._definitions: OrderedDict[str, JobDefinition] = OrderedDict()
 
-    async def call(self, method: Callable[..., T], *args: Any) -> T:
+    async def call(self, method: Callable[..., T], *args: object) -> T:
         """Call a method of the journal that blocks: in a thread, unless the journal says that it takes no time."""
         if getattr(self._journal, "is_instant", False):
             return method(*args)
@@ -201,7 +201,7 @@ class StoredRuns:
     ) -> Restored:
         """Read what a run has made, and say how it goes on."""
         steps = [step for step in stored.steps if results and step.form in _VALUES]
-        values: dict[int, Any] = {}
+        values: dict[int, object] = {}
 
         def read() -> None:
             for step in steps:
@@ -350,7 +350,7 @@ def _definition_of(text: str) -> JobDefinition:
 
 def _params_of(stored: StoredRun, definition: JobDefinition, given: frozenset[str]) -> dict[str, Any]:
     """Return the parameters of a run, without the secrets that were given; others have their defaults."""
-    params: dict[str, Any] = json.loads(stored.run.params)
+    params: dict[str, object] = json.loads(stored.run.params)
     for name in set(stored.run.secrets) - given:
         declared = definition.params.get(name)
         params[name] = getattr(declared, "default", declared)

@@ -350,7 +350,7 @@ class UnfinishedRuns:
         return execution.id, attempt.task, attempt.index, tries, attempt.children_started
 
     async def known_child(
-        self, key: ChildKey, definition: JobDefinition, params: Mapping[str, Any] | None, attempt: Attempt
+        self, key: ChildKey, definition: JobDefinition, params: Mapping[str, object] | None, attempt: Attempt
     ) -> tuple[Run | None, ChildKey]:
         """Return the run that an earlier, interrupted attempt has started in this place, if it was the same.
 
@@ -392,7 +392,7 @@ def _no_value(step: StepRow) -> Any:
     raise LookupError(step.unit)
 
 
-def _same_params(execution: Execution, params: Mapping[str, Any] | None) -> bool:
+def _same_params(execution: Execution, params: Mapping[str, object] | None) -> bool:
     return all(
         execution.params.get(name) == value
         for name, value in (params or {}).items()

@@ -46,10 +46,10 @@ def why_not_kept(cls: type) -> str | None:
     return _why(_evaluated({"return": annotation}, function)["return"], frozenset())
 
 
-def _evaluated(annotations: dict[str, Any], owner: Any) -> dict[str, Any]:
+def _evaluated(annotations: dict[str, object], owner: object) -> dict[str, Any]:
     """Return annotations with their texts evaluated; those that mean nothing here are `Any`."""
     scope = getattr(owner, "__globals__", None) or vars(inspect.getmodule(owner) or types.ModuleType(""))
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, annotation in annotations.items():
         holder = types.SimpleNamespace(__annotations__={name: annotation})
         try:

@@ -168,7 +168,7 @@ class JournalReader:
 
     def _parts(self, kind: Any, table: str, key: str, chosen: str) -> dict[int, list[Any]]:
         columns = ", ".join(kind._fields)
-        found: dict[int, list[Any]] = {}
+        found: dict[int, list[object]] = {}
         rows = self.all(f"SELECT {columns} FROM {table} WHERE run IN ({chosen}) ORDER BY run, {key}")  # noqa: S608
         for row in map(kind._make, rows):
             found.setdefault(row.run, []).append(row)

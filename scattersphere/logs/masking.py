@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scattersphere.model.logs import MASK
 
@@ -19,7 +19,7 @@ CUT = re.compile(r"\s\.\.\. more than \d+ characters left out \.\.\.\s")
 """What stands in a text, in place of its middle, that was shortened; a worker has no secrets to look for before."""
 
 
-def hidden_texts(values: Iterable[Any]) -> tuple[str, ...]:
+def hidden_texts(values: Iterable[object]) -> tuple[str, ...]:
     """Return how secret values may stand in a text, those that hold others first."""
     texts = {text for value in values for plain in _plain(value) for text in _written(plain)}
     return tuple(sorted((text for text in texts if len(text) >= LEAST), key=lambda text: (-len(text), text)))
@@ -59,7 +59,7 @@ def _ended(piece: str, secret: str) -> int:
     return next((size for size in range(len(secret) - 1, 0, -1) if piece.startswith(secret[-size:])), 0)
 
 
-def _plain(value: Any) -> Iterator[str]:
+def _plain(value: object) -> Iterator[str]:
     """Yield a value as text, its lines, and what is inside it."""
     if isinstance(value, dict):
         for inner in (*value, *value.values()):

@@ -443,7 +443,7 @@ class _AttemptLogger(logging.Logger):
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 -- the name is the standard library's
         return level >= self.level
 
-    def makeRecord(self, *args: Any, **_: Any) -> logging.LogRecord:  # noqa: N802 -- as above
+    def makeRecord(self, *args: Any, **_: object) -> logging.LogRecord:  # noqa: N802 -- as above
         name, level, path, line, message, arguments, error, function, extra, stack = args
         record = logging.LogRecord(name, level, path, line, message, arguments, error, function, stack)
         for key, value in (extra or {}).items():

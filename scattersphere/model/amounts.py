@@ -36,7 +36,7 @@ class Amounts(Simple):
 
     holds_names = True
 
-    def read(self, value: Any, _: Any = None) -> dict[str, int | str]:
+    def read(self, value: object, _: object = None) -> dict[str, int | str]:
         if type(value) is not dict:
             hint = (
                 '; the tasks that must end before are in "depends_on"' if type(value) in (list, str) else ""
@@ -58,7 +58,7 @@ class Amounts(Simple):
         found: dict[str, int | str] = value
         return found
 
-    def write(self, value: Any) -> Any:
+    def write(self, value: object) -> Any:
         return dict(value) if isinstance(value, dict) else value
 
     def schema(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Amounts(Simple):
         }
 
 
-def _is_amount(item: Any) -> bool:
+def _is_amount(item: object) -> bool:
     if type(item) is str:
         return _SIZE.fullmatch(item) is not None
     return type(item) is int and 1 <= item <= MOST

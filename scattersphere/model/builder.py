@@ -16,9 +16,9 @@ def param(name: str) -> dict[str, Any]:
     return {"$param": name}
 
 
-def result(task: str, pointer: str | None = None, **default: Any) -> dict[str, Any]:
+def result(task: str, pointer: str | None = None, **default: object) -> dict[str, Any]:
     """Refer to the result of another task; `pointer` is RFC 6901, `default=` may follow."""
-    reference: dict[str, Any] = {"$result": task}
+    reference: dict[str, object] = {"$result": task}
     if pointer is not None:
         reference["pointer"] = pointer
     if unknown := default.keys() - {"default"}:
@@ -26,7 +26,7 @@ def result(task: str, pointer: str | None = None, **default: Any) -> dict[str, A
     return reference | default
 
 
-def literal(value: Any) -> dict[str, Any]:
+def literal(value: object) -> dict[str, Any]:
     """Pass `value` unread, even where it looks like a reference."""
     return {"$literal": value}
 
@@ -54,17 +54,17 @@ class JobBuilder:
     def task(
         self,
         name: str,
-        task: str | type[Any] | Callable[..., Any],
+        task: str | type[object] | Callable[..., object],
         /,
         *,
         args: Mapping[str, Any] | None = None,
         depends_on: Sequence[str | TaskResult] = (),
         retry: Mapping[str, Any] | RetryPolicy | None = None,
-        **fields: Any,
+        **fields: object,
     ) -> Self: ...
     @overload
     def task(self, task: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    def task(self, name: Any, task: Any = None, /, *args: Any, **fields: Any) -> Any:
+    def task(self, name: object, task: Any = None, /, *args: Any, **fields: Any) -> Any:
         """Add a task.
 
         `task("first", "app.Greet", args={"name": "Ada"}, retry=...)` takes its name, its class or the path of it, and
@@ -85,7 +85,7 @@ class JobBuilder:
         self._add(name, task, **fields)
         return self
 
-    def options(self, **fields: Any) -> Self:
+    def options(self, **fields: object) -> Self:
         """Set `name` and other fields of the task that is added next: `job.options(timeout=5).task(greet)`."""
         self._next |= fields
         return self
@@ -103,12 +103,12 @@ class JobBuilder:
     def _add(
         self,
         name: str,
-        task: Any,
+        task: object,
         *,
         args: Mapping[str, Any] | None = None,
         depends_on: Sequence[str | TaskResult] = (),
         retry: Mapping[str, Any] | RetryPolicy | None = None,
-        **fields: Any,
+        **fields: object,
     ) -> None:
         if name in self._tasks:
             raise ValueError(f"task {name!r} is there already; names of tasks are unique in a job")
@@ -129,12 +129,12 @@ class JobBuilder:
         return JobDefinition(name=self._name, tasks=dict(self._tasks), **self._fields)
 
 
-def path_of(task: Any) -> Any:
+def path_of(task: object) -> Any:
     """Return the path of a task class; a path as it is."""
     return task.__qualname__ if isinstance(task, type) else task
 
 
-def _with_references(value: Any) -> Any:
+def _with_references(value: object) -> Any:
     """Put references in the place of results of tasks, at any depth."""
     if isinstance(value, TaskResult):
         return result(value.name)

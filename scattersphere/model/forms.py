@@ -152,7 +152,7 @@ class Number(Simple):
     above: bool = False
     unit: str = ""
 
-    def read(self, value: Any, _: Any = None) -> float:
+    def read(self, value: Any, _: object = None) -> float:
         kind = type(value)
         if kind is not int and (self.whole or kind is not float):
             noun = "a whole number" if self.whole else "a number"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -209,7 +209,7 @@ class BundleFolders:
         """What lies in the roots, or should, and could not become a bundle, or never holds still, and why."""
         return {**self._refused, **self.restless}
 
-    async def open(self, spawn: Callable[[Coroutine[Any, Any, None], str], object]) -> None:
+    async def open(self, spawn: Callable[[Coroutine[object, object, None], str], object]) -> None:
         """Register what lies in the roots now, and watch them, in a task that `spawn` starts."""
         if self.watcher is not None:
             await self.watcher.open(spawn)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scattersphere._mapping import LiveMapping
 from scattersphere._text import did_you_mean
@@ -41,7 +41,7 @@ def rows(lines: list[str], what: str) -> str:
     return "\n".join([*lines[:ROWS], f"... and {more} more"] if more > 0 else lines)
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     try:
         return reprlib.repr(value)
     except BaseException:  # noqa: BLE001 - a default may be an object of the user's, and its repr do anything

@@ -49,7 +49,7 @@ def from_bundle(bundle: str, module: str, name: str) -> Any:
 class _Pickler(pickle.Pickler):
     """Writes classes and functions of bundles by their logical names."""
 
-    def reducer_override(self, value: Any) -> Any:
+    def reducer_override(self, value: object) -> Any:
         if not isinstance(value, type | types.FunctionType) or not value.__module__.startswith(f"{PARENT}."):
             return NotImplemented
         slug, _, module = value.__module__.removeprefix(f"{PARENT}.").partition(".")

@@ -57,7 +57,7 @@ EVENTS_KEPT = 10_000
 class RemoteError(ScattersphereError):
     """The server refused a request. `code` is its stable code, `error` the whole error member."""
 
-    def __init__(self, error: dict[str, Any]) -> None:
+    def __init__(self, error: dict[str, object]) -> None:
         self.error = error
         self.code: str = _text(error.get("code"), "internal")
         super().__init__(f"{self.code}: {_text(error.get('message'), '')}")
@@ -74,7 +74,7 @@ class DisconnectedError(ScattersphereError):
         super().__init__(f"the connection has ended: {code}")
 
 
-def _succeeded(reply: dict[str, Any], name: str) -> dict[str, Any]:
+def _succeeded(reply: dict[str, object], name: str) -> dict[str, Any]:
     """Return the reply to a run that succeeded. Raises `RunFailedError`."""
     number, state = whole_number(reply, "run"), _text(reply.get("state"), "")
     if state != RunState.SUCCEEDED:
@@ -82,7 +82,7 @@ def _succeeded(reply: dict[str, Any], name: str) -> dict[str, Any]:
     return reply
 
 
-def _text(value: Any, otherwise: str) -> str:
+def _text(value: object, otherwise: str) -> str:
     """Return a text of a server that may be hostile, fit to be shown, or `otherwise` where it is none."""
     return make_printable(value)[:SHOWN] if isinstance(value, str) else otherwise
 
@@ -102,14 +102,14 @@ class _Waiting:
 class Events(AsyncIterator[dict[str, Any]]):
     """The events of a subscription, up to its end. `next` is the number to go on from (`since`)."""
 
-    def __init__(self, client: RemoteClient, reply: dict[str, Any]) -> None:
+    def __init__(self, client: RemoteClient, reply: dict[str, object]) -> None:
         self.subscription: int = whole_number(reply, "subscription")
         self.reply = reply
         self.last: int = whole_number(reply, "next") - 1
         self.life: int = whole_number(reply, "life") if "life" in reply else 0
         """The life of the server's journal that numbers belong to; 0 where it has none."""
         self._client = client
-        self._ready: deque[dict[str, Any]] = deque()
+        self._ready: deque[dict[str, object]] = deque()
         self._changed = anyio.Event()
 
     @property
@@ -122,7 +122,7 @@ class Events(AsyncIterator[dict[str, Any]]):
         """Whether the reader is so far behind that nothing more is read from the connection."""
         return len(self._ready) >= EVENTS_KEPT
 
-    def take(self, event: dict[str, Any]) -> None:
+    def take(self, event: dict[str, object]) -> None:
         """Take an event from the connection."""
         self._ready.append(event)
         self._changed.set()
@@ -140,7 +140,7 @@ class Events(AsyncIterator[dict[str, Any]]):
         self._advance(event)
         return event
 
-    def _advance(self, event: dict[str, Any]) -> None:
+    def _advance(self, event: dict[str, object]) -> None:
         if "seq" in event:
             self.last = whole_number(event, "seq")
         elif "next" in event:
@@ -162,13 +162,13 @@ class RemoteClient:
         """Requests whose caller was cancelled: their replies are still to come."""
         self._sent = 0
         self._events: dict[int, Events] = {}
-        self._early: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
+        self._early: deque[dict[str, object]] = deque(maxlen=EVENTS_KEPT)
         self._sending = anyio.Lock()
         self._room = anyio.Event()
         self.greeting: dict[str, Any] = {}
         self.closed: str | None = None
 
-    async def call(self, command: str, /, **args: Any) -> dict[str, Any]:
+    async def call(self, command: str, /, **args: object) -> dict[str, Any]:
         """Send a request and return its result; arguments that are None are left out.
 
         Raises `RemoteError` where the server refuses, `DisconnectedError` where the connection ends, is silent for
@@ -205,7 +205,7 @@ class RemoteClient:
             raise DisconnectedError(self.closed or "gone")
         if "error" in waiting.message:
             raise RemoteError(waiting.message["error"])
-        result: dict[str, Any] = waiting.message["result"]
+        result: dict[str, object] = waiting.message["result"]
         return result
 
     async def start(self, job: str, params: dict[str, Any] | None = None, *, key: str | None = None) -> int:
@@ -244,7 +244,7 @@ class RemoteClient:
         """Subscribe to the events of a run, or of the server; `since` is a number, or the `place` of earlier events."""
         return self.subscribed(await self.call("follow", run=run, kinds=kinds, since=since))
 
-    def subscribed(self, reply: dict[str, Any]) -> Events:
+    def subscribed(self, reply: dict[str, object]) -> Events:
         """Return the events of a subscription that was made with `call("follow")`."""
         events = Events(self, reply)
         self._events[events.subscription] = events
@@ -304,7 +304,7 @@ class RemoteClient:
             raise DisconnectedError(code)
         return message
 
-    def _dispatch(self, message: dict[str, Any]) -> None:
+    def _dispatch(self, message: dict[str, object]) -> None:
         if "event" in message:
             self._dispatch_event(message)
         elif "result" in message or "error" in message:
@@ -320,7 +320,7 @@ class RemoteClient:
         else:
             raise _nonsense()
 
-    def _dispatch_event(self, event: dict[str, Any]) -> None:
+    def _dispatch_event(self, event: dict[str, object]) -> None:
         number = whole_number(event, "sub")
         events = self._events.get(number)
         if events is None:
@@ -340,7 +340,7 @@ class RemoteClient:
             events.wake()
 
 
-def patience_for(command: str, given: dict[str, Any]) -> float:
+def patience_for(command: str, given: dict[str, object]) -> float:
     """Return for how many seconds a reply may be waited for."""
     if command not in _LONG:
         return REPLY_TIME
@@ -359,7 +359,7 @@ def read_message(line: bytes) -> dict[str, Any]:
     return message
 
 
-def _is_sound(message: dict[str, Any]) -> bool:
+def _is_sound(message: dict[str, object]) -> bool:
     """Whether what a client relies on has its form; other members may hold anything."""
     if "event" in message:
         return isinstance(message["event"], str)
@@ -387,7 +387,7 @@ def _finite(digits: str) -> float:
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
 
-def whole_number(message: dict[str, Any], name: str) -> int:
+def whole_number(message: dict[str, object], name: str) -> int:
     """Return a member that has to be an integer. Raises `DisconnectedError`."""
     value = message.get(name)
     if isinstance(value, bool) or not isinstance(value, int):

@@ -9,7 +9,7 @@ the send.)
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import attrs
@@ -373,12 +373,14 @@ class Connection:
         """How many subscriptions it has."""
         return self.session.follows
 
-    def _observe(self, name: str, arguments: Mapping[str, Any] | None, outcome: str, result: Any) -> None:
+    def _observe(
+        self, name: str, arguments: Mapping[str, object] | None, outcome: str, result: object
+    ) -> None:
         if outcome != "ok" or name not in _UNREMARKABLE:
             self._audit(name, arguments, outcome, result)
 
     def _audit(
-        self, command: str, arguments: Mapping[str, Any] | None, outcome: str, result: Any = None
+        self, command: str, arguments: Mapping[str, object] | None, outcome: str, result: object = None
     ) -> None:
         audit, principal = self._gateway.audit, self.session.principal
         if audit is None:

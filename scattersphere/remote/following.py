@@ -63,7 +63,7 @@ class _Follower:
     _lost_at: float | None = None
     _wait: float = 0.0
 
-    async def follow(self, sent: MemoryObjectSendStream[dict[str, Any]]) -> None:
+    async def follow(self, sent: MemoryObjectSendStream[dict[str, object]]) -> None:
         while True:
             try:
                 await self._over_one_connection(sent)
@@ -74,7 +74,7 @@ class _Follower:
             await anyio.sleep(self._wait)
             self._wait = min(LONGEST_PAUSE, self._wait * 2)
 
-    async def _over_one_connection(self, sent: MemoryObjectSendStream[dict[str, Any]]) -> None:
+    async def _over_one_connection(self, sent: MemoryObjectSendStream[dict[str, object]]) -> None:
         async with self.connecting() as client:
             instance, journal = client.greeting["instance"], client.greeting.get("journal")
             if self._instance not in {None, instance}:
@@ -132,7 +132,7 @@ def following(
 
 @asynccontextmanager
 async def followed_over(
-    connecting: Callable[[], AbstractAsyncContextManager[Any]],
+    connecting: Callable[[], AbstractAsyncContextManager[object]],
     run: int | None,
     *,
     kinds: list[str] | None,

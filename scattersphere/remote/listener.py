@@ -68,7 +68,7 @@ class Listening:
         self._failure: BaseException | None = None
         self._token_trouble = ""
         self._loop: Any = None
-        self._handle: Any = None
+        self._handle: object = None
         self._closing = anyio.Event()
         self._ended = anyio.Event()
         self._wake = anyio.Event()

@@ -33,7 +33,7 @@ _shown = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=F
 _pretty = json.JSONEncoder(indent=2, allow_nan=False, ensure_ascii=False).encode
 
 
-def as_json(message: Mapping[str, Any]) -> bytes:
+def as_json(message: Mapping[str, object]) -> bytes:
     """Return the message as one line of JSON."""
     text = _encode(message)
     if "\x7f" in text:  # the only control character that JSON leaves as it is
@@ -41,14 +41,14 @@ def as_json(message: Mapping[str, Any]) -> bytes:
     return text.encode("ascii") + b"\n"
 
 
-def as_pretty(message: Mapping[str, Any]) -> bytes:
+def as_pretty(message: Mapping[str, object]) -> bytes:
     """Return the message as indented JSON, with an empty line after it. Raises `RequestError` (`too-large`)."""
     _check_size(message, PRETTY)
     # Inside strings JSON escapes newlines itself; what is left of them lays the text out.
     return _utf8(make_printable(_pretty(message)) + "\n\n")
 
 
-def as_table(message: Mapping[str, Any]) -> bytes:
+def as_table(message: Mapping[str, object]) -> bytes:
     """Return the message as a head line, then tables and `name: value` lines, and an empty line.
 
     Raises `RequestError` (`too-large`).
@@ -61,7 +61,7 @@ def _utf8(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def _check_size(message: Mapping[str, Any], limit: int) -> None:
+def _check_size(message: Mapping[str, object], limit: int) -> None:
     """Judge a reply by its JSON, which is made quickly: what is made for people takes ten times as long."""
     text = _encode(message)
     if (
@@ -98,7 +98,7 @@ def one_line(text: str) -> str:
     return make_printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
-def _event(event: Mapping[str, Any]) -> str:
+def _event(event: Mapping[str, object]) -> str:
     parts = [f"* {event['sub']}"]
     parts += [str(event["seq"])] if "seq" in event else []
     parts += [str(event["ts"])[11:19]] if "ts" in event else []
@@ -114,7 +114,7 @@ def _event(event: Mapping[str, Any]) -> str:
     return " ".join(parts + [first] * bool(first) + ["..."] * bool(more.strip()))
 
 
-def _task(row: Mapping[str, Any]) -> str:
+def _task(row: Mapping[str, object]) -> str:
     """Return a task, or an instance of a mapped one, and the attempt where it is not the first."""
     instance = f"[{row['index']}]" if "index" in row else ""
     attempt = row.get("attempt")
@@ -122,7 +122,7 @@ def _task(row: Mapping[str, Any]) -> str:
     return f"{row.get('task', '-')}{instance}" + (f" #{attempt}" if later else "")
 
 
-def log_lines(row: Mapping[str, Any]) -> list[str]:
+def log_lines(row: Mapping[str, object]) -> list[str]:
     """Return a line of a log, or an event of the kind `log`, as people read logs."""
     time = str(row.get("time") or row.get("ts") or "")[11:23]
     first, *others = str(row.get("message", "")).split("\n")
@@ -131,7 +131,7 @@ def log_lines(row: Mapping[str, Any]) -> list[str]:
     return [f"{time} {row.get('level', '-')!s:<7} {whose}: {first}", *(INDENT + line for line in others)]
 
 
-def to_log(message: Mapping[str, Any]) -> str:
+def to_log(message: Mapping[str, object]) -> str:
     """Return an event of the kind `log` as `logs` shows it; other messages as tables do."""
     if message.get("event") != "log":
         return to_table(message)
@@ -144,14 +144,14 @@ def problem_lines(error: Mapping[str, Any]) -> list[str]:
     return lines + [INDENT + line for line in str(error.get("details", "")).rstrip().splitlines()]
 
 
-def _problem(problem: Mapping[str, Any]) -> str:
+def _problem(problem: Mapping[str, object]) -> str:
     where = f"{problem['line']}:{problem['column']}  " if "line" in problem else ""
     hint = f'; did you mean "{problem["suggestion"]}"?' if "suggestion" in problem else ""
     kind = "warning: " if problem.get("warning") else ""
     return f"  {where}{problem.get('path', '')}  {kind}{problem['message']}{hint}"
 
 
-def _block(value: Any, name: str, width: int | None) -> list[str]:
+def _block(value: object, name: str, width: int | None) -> list[str]:
     """Return the lines of a value, with its name where it has one."""
     if isinstance(value, Mapping):
         lines = []
@@ -171,7 +171,7 @@ def _block(value: Any, name: str, width: int | None) -> list[str]:
     return [f"{name}: {_short(value)}" if name else _short(value)]
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     """Return a value for one line: words as they are, lists of words with commas."""
     if isinstance(value, str):
         return value
@@ -183,7 +183,7 @@ def _short(value: Any) -> str:
     return _shown(value)
 
 
-def _rows(rows: Sequence[Mapping[str, Any]], width: int | None) -> list[str]:
+def _rows(rows: Sequence[Mapping[str, object]], width: int | None) -> list[str]:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     if (
         len(rows) * len(columns) > CELLS
@@ -224,7 +224,7 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
-def _cell(value: Any, *, last: bool) -> str:
+def _cell(value: object, *, last: bool) -> str:
     """Return a cell; only the last one of a row may be long."""
     if value is None:
         return "-"

@@ -167,7 +167,7 @@ def _id_in(text: str) -> str | int | None:
 
 def _members(text: str, depth: int, *, partial: bool) -> dict[str, Any]:
     try:
-        members: dict[str, Any] = parse(text, depth)
+        members: dict[str, object] = parse(text, depth)
     except RequestError as exc:
         if partial and exc.code == "bad-request":
             raise RequestError("truncated", "the input ended inside a request") from None
@@ -175,7 +175,7 @@ def _members(text: str, depth: int, *, partial: bool) -> dict[str, Any]:
     return members
 
 
-def _id(members: dict[str, Any]) -> str | int | None:
+def _id(members: dict[str, object]) -> str | int | None:
     if "id" not in members:
         return None
     id_ = members["id"]
@@ -187,7 +187,7 @@ def _id(members: dict[str, Any]) -> str | int | None:
     raise RequestError("bad-request", message, field="id")
 
 
-def _checked(members: dict[str, Any]) -> tuple[CommandSpec, dict[str, Any]]:
+def _checked(members: dict[str, object]) -> tuple[CommandSpec, dict[str, Any]]:
     if not members.keys() <= _MEMBERS:
         name = next(name for name in members if name not in _MEMBERS)
         raise RequestError("bad-request", f"unknown member {name[:64]!r}; a request has cmd, args and id")
@@ -280,7 +280,7 @@ def _whole(
     command: CommandSpec, rest: str, column: int, arguments: dict[str, CommandArgument]
 ) -> dict[str, Any]:
     """Read a command whose last argument is the rest of the line, after options like `replace=true`."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     while (option := _OPTION.match(rest)) and option[1] in arguments:
         values[option[1]] = option[2] == "true"
         rest = rest[option.end() :]
@@ -298,8 +298,8 @@ class _Reader:
         self._command = command
         self._arguments = arguments
         self._depth = depth
-        self._values: dict[str, Any] = {}
-        self._extra: dict[str, Any] = {}
+        self._values: dict[str, object] = {}
+        self._extra: dict[str, object] = {}
 
     def read(self, words: list[Word]) -> dict[str, Any]:
         for word in words:
@@ -339,7 +339,7 @@ class _Reader:
         usage = f"one word too many: {text[:64]!r}; usage: {self._command.example}"
         raise RequestError("bad-args", usage)
 
-    def _store(self, name: str, value: Any) -> None:
+    def _store(self, name: str, value: object) -> None:
         if name in self._values:
             raise RequestError("bad-args", f"{name} stands there twice", field=name[:64])
         self._values[name] = value
@@ -352,7 +352,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         seen: set[str] = set()
@@ -416,7 +416,7 @@ def _check_depth(text: str, depth: int) -> None:
             raise RequestError("too-deep", f"the JSON is nested more than {depth} deep")
 
 
-def _check_surrogates(value: Any) -> None:
+def _check_surrogates(value: object) -> None:
     """Half of a surrogate pair is no text: it would fail wherever it is encoded."""
     pending = [value]
     while pending:

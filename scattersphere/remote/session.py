@@ -97,7 +97,7 @@ def _named(request: Request | None) -> dict[str, Any] | None:
     return None
 
 
-def _nobody(_name: str, _arguments: Any, _outcome: str, _result: Any) -> None:
+def _nobody(_name: str, _arguments: object, _outcome: str, _result: object) -> None:
     """Observe nothing."""
 
 
@@ -140,7 +140,7 @@ class Session:
         self._late: dict[int, CommandCall] = {}
         self._follows: set[int] = set()
         self._last_follow = 0
-        self.render: Callable[[Mapping[str, Any]], bytes] = as_json
+        self.render: Callable[[Mapping[str, object]], bytes] = as_json
         self._out: list[bytes] = []
         self._size = 0
         self.closed: str | None = None
@@ -321,7 +321,7 @@ class Session:
                     message = f"{self.limits.late} requests that wait are under way; their replies come first"
                     raise RequestError("busy", message)  # noqa: TRY301 - it is answered as the others are
                 return CommandCall(n, id_, command, arguments, self.known(), request.in_words)
-            result: Any = command.handler(self, **arguments)
+            result: object = command.handler(self, **arguments)
             self._reply(n, id_, "result", result)
             self._observe(request.command.name, arguments, "ok", result)
             if request.command.name == "quit":
@@ -418,7 +418,7 @@ class Session:
             raise RequestError("no-such-subscription", f"no subscription {number}", field="subscription")
         self._follows.discard(number)
 
-    def event(self, number: int, event: dict[str, Any], now: float) -> None:
+    def event(self, number: int, event: dict[str, object], now: float) -> None:
         """Send an event of a subscription; `end` ends it."""
         if self.closed is not None or number not in self._follows:
             return
@@ -450,7 +450,7 @@ class Session:
         out, self._out, self._size = b"".join(self._out), [], 0
         return out
 
-    def _reply(self, n: int, id_: str | int | None, outcome: str, value: Any) -> None:
+    def _reply(self, n: int, id_: str | int | None, outcome: str, value: object) -> None:
         message = {"n": n, outcome: value} if id_ is None else {"id": id_, "n": n, outcome: value}
         try:
             line = self.render(message)

@@ -39,7 +39,7 @@ GONE = (
 and is busy where a renegotiation makes a `send` read while we receive."""
 
 
-async def send_eof(stream: Any) -> None:
+async def send_eof(stream: object) -> None:
     """Close our half, where the stream has halves: TLS has none (RFC 8446 has, Python has not)."""
     close_half = getattr(stream, "send_eof", None)
     if close_half is not None:

@@ -149,7 +149,7 @@ class CheckContext(TaskContext):
         """Take note that all of it is held (`Call.held`); for any thread."""
         self._stage.soon(self.held.set)
 
-    async def start(self, job: str, params: Mapping[str, Any] | None = None) -> Any:
+    async def start(self, job: str, params: Mapping[str, object] | None = None) -> Any:
         raise RuntimeError(f"a check has no child runs, and was asked to start {job!r} with {params}")
 
 

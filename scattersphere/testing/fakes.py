@@ -32,9 +32,9 @@ class FakeError(ScattersphereError):
 class Fake:
     """What `Rehearsal.fake` returns: a stand-in for one task class, which keeps what it was called with."""
 
-    def __init__(self, path: str, function: Callable[..., Any]) -> None:
+    def __init__(self, path: str, function: Callable[..., object]) -> None:
         self.path: str = path
-        self.function: Callable[..., Any] = function
+        self.function: Callable[..., object] = function
         self.calls: list[dict[str, Any]] = []
         """The arguments of each call, by name; without the context."""
         self.met: bool = False
@@ -74,7 +74,7 @@ class Fake:
             plain=False,
         )
 
-    async def call(self, arguments: dict[str, Any], context: TaskContext) -> Any:
+    async def call(self, arguments: dict[str, object], context: TaskContext) -> Any:
         """Call the function, and wait for it where it is async."""
         self.calls.append(arguments)
         takes_context = CONTEXT in self._signature.parameters and CONTEXT not in arguments
@@ -119,7 +119,7 @@ def _complaints(signature: inspect.Signature, real: Iterable[str], real_context:
         yield f"the fake lacks {', '.join(map(repr, missing))}; **rest takes whatever comes"
 
 
-def subclass(cls: type[RunnableTask], body: dict[str, Any]) -> type[RunnableTask]:
+def subclass(cls: type[RunnableTask], body: dict[str, object]) -> type[RunnableTask]:
     """Return a subclass of a task class that goes by its name."""
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     return types.new_class(
@@ -134,10 +134,10 @@ def _fake_class(fake: Fake, task_class: TaskClass) -> type[RunnableTask]:
     """
     names = tuple(task_class.parameters)
 
-    async def run(self: Any, context: TaskContext) -> Any:
+    async def run(self: object, context: TaskContext) -> Any:
         return await fake.call({name: getattr(self, name) for name in names}, context)
 
-    def nothing(self: Any) -> None:
+    def nothing(self: object) -> None:
         """Take the place of what a real task might do when it is made."""
 
     return subclass(task_class.cls, {"run": run, "__attrs_post_init__": nothing})

@@ -65,7 +65,7 @@ class CheckHost:
     async def __aexit__(self, *_: object) -> None:
         await self._loop.aclose()
 
-    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+    def soon(self, callback: Callable[..., object], *args: object) -> None:
         """Call back on the loop's thread."""
         self._loop.soon(callback, *args)
 

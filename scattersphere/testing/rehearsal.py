@@ -62,7 +62,7 @@ class Rehearsal:
         self.root: Path = Path(root).absolute()
         self.scratch: Path | None = None if scratch is None else Path(scratch)
         self.seed: int = random.randrange(2**32) if seed is None else seed  # noqa: S311 - no secret
-        self._options: dict[str, Any] = {}
+        self._options: dict[str, object] = {}
         self._host_tasks: list[tuple[str, tuple[type[RunnableTask], ...]]] = []
         self._fakes: dict[str, Fake] = {}
         self._injections = Injections()
@@ -92,7 +92,7 @@ class Rehearsal:
         """Whether the Server is there."""
         return self._server is not None
 
-    def configure(self, **options: Any) -> None:
+    def configure(self, **options: object) -> None:
         """Say with which arguments the Server is made: `configure(pools={"db": 2})`. Raises `ConflictError`."""
         if self._server is not None:
             raise ConflictError("the Server is there already: configure it before it is first needed")
@@ -198,7 +198,7 @@ class Rehearsal:
             self._server.register_tasks(*self._host_tasks[-1])
             self._check_fakes()
 
-    def fake(self, path: str, function: Callable[..., Any]) -> Fake:
+    def fake(self, path: str, function: Callable[..., object]) -> Fake:
         """Let `function` stand in for the task class at `path`, in all runs that are started from now on.
 
         It is called by name with all parameters of the real task, structured and with defaults filled in, and may be
@@ -274,7 +274,7 @@ class Rehearsal:
                 )
         return places
 
-    async def start(self, job: Job, params: Mapping[str, Any] | None = None) -> Run:
+    async def start(self, job: Job, params: Mapping[str, object] | None = None) -> Run:
         """Start a job, and return its run at once. `job` is what `load` takes, or the name of a defined job."""
         server = await self.open()
         name = job if isinstance(job, str) and job in server.definitions else (await self.load(job)).name
@@ -297,14 +297,14 @@ class Rehearsal:
     async def run_task(
         self,
         path: str,
-        args: Mapping[str, Any] | None = None,
+        args: Mapping[str, object] | None = None,
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - as `Run.wait` has it
     ) -> Run:
         """Run one task by its path, wait for its end and return its run. Raises `RunFailedError` as `run` does."""
         return (await (await self.start_task(path, args)).wait(timeout)).raise_if_failed()
 
-    async def start_task(self, path: str, args: Mapping[str, Any] | None = None) -> Run:
+    async def start_task(self, path: str, args: Mapping[str, object] | None = None) -> Run:
         """Start a run of one task, known by its path, and return it at once."""
         server = await self.open()
         return await server.start_task(path, args)

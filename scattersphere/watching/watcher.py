@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 import anyio.to_thread
@@ -169,7 +169,7 @@ class Watcher:
 
     # ---- life
 
-    async def open(self, spawn: Callable[[Coroutine[Any, Any, None], str], object]) -> None:
+    async def open(self, spawn: Callable[[Coroutine[object, object, None], str], object]) -> None:
         """Begin. `spawn` starts a coroutine as a task of its own, which outlives the caller."""
         self._running = True
         spawn(self._main(), "scattersphere.watching")

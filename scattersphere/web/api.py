@@ -345,7 +345,7 @@ def _text(body: bytes | bytearray) -> str:
         raise RequestError("bad-utf8", f"the body is not UTF-8: byte {error.start}") from None
 
 
-def _object(body: bytes | bytearray, values: Mapping[str, Any]) -> dict[str, Any]:
+def _object(body: bytes | bytearray, values: Mapping[str, object]) -> dict[str, Any]:
     try:
         found = _json.loads(_text(body))
     except _json.JsonTextError as error:

@@ -56,13 +56,13 @@ class Calls:
         self._large = anyio.Semaphore(AT_ONCE)
 
     async def make(
-        self, request: Request, row: CommandSpec, values: Callable[[], Awaitable[dict[str, Any]]]
+        self, request: Request, row: CommandSpec, values: Callable[[], Awaitable[dict[str, object]]]
     ) -> Reply:
         """Carry a command out for who sent a request. Raises `CallError`.
 
         `values` reads the arguments, once it is known that the command may be used at all.
         """
-        given: dict[str, Any] = {}
+        given: dict[str, object] = {}
         try:
             principal = self.admit(request, row)
             async with self._large if _is_large(request) else nullcontext():
@@ -73,7 +73,7 @@ class Calls:
         self._record(request, row.name, given, "ok", reply)
         return reply
 
-    async def ask(self, request: Request, command: str, /, **values: Any) -> Reply:
+    async def ask(self, request: Request, command: str, /, **values: object) -> Reply:
         """Carry a command out with arguments that are known already. Raises `CallError`."""
 
         async def given() -> dict[str, Any]:
@@ -109,7 +109,7 @@ class Calls:
         self._streams.check(principal.user, limits)
         return EventStreamResponse(produce, self._streams, principal.user, patience=limits.write_time)
 
-    async def _handle(self, row: CommandSpec, principal: Principal, arguments: dict[str, Any]) -> Reply:
+    async def _handle(self, row: CommandSpec, principal: Principal, arguments: dict[str, object]) -> Reply:
         if row.in_session:
             answer: Reply = row.handler(_Visit(principal), **arguments)
             return answer
@@ -137,7 +137,7 @@ class Calls:
         return CallError(document)
 
     def _record(
-        self, request: Request, name: str, values: Mapping[str, Any], outcome: str, result: Any
+        self, request: Request, name: str, values: Mapping[str, object], outcome: str, result: object
     ) -> None:
         audit, client, principal = self.gateway.audit, request.client, request.state.principal
         if audit is None:
@@ -172,7 +172,7 @@ class _Visit:
 class _NoFollower:
     """There are no subscriptions here: a stream is a request of its own."""
 
-    def follow(self, events: Any, kinds: frozenset[str], shown: Any) -> int:
+    def follow(self, events: object, kinds: frozenset[str], shown: object) -> int:
         del events, kinds, shown
         raise RequestError("unsupported", "follow events at /events or /runs/RUN/events")
 

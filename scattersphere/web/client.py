@@ -112,7 +112,7 @@ class HttpClient:
         self.greeting: dict[str, Any] = {}
         """Who you are for the server, and which one it is: `user`, `role`, `patterns`, `instance`."""
 
-    async def call(self, command: str, /, **args: Any) -> dict[str, Any]:
+    async def call(self, command: str, /, **args: object) -> dict[str, Any]:
         """Carry a command out and return its result; arguments that are None are left out.
 
         Raises `RemoteError` where the server refuses, `DisconnectedError` where the connection breaks, is silent for
@@ -158,7 +158,7 @@ class HttpClient:
         """Run one task and wait for the end of its run, as `run` does. Raises `RunFailedError`."""
         return await self._succeeded(await self.call("run-task", task=task, args=args, key=key))
 
-    async def _succeeded(self, reply: dict[str, Any]) -> dict[str, Any]:
+    async def _succeeded(self, reply: dict[str, object]) -> dict[str, Any]:
         if reply.get("state") != "succeeded":
             told = await self.call("explain", run=whole_number(reply, "run"))
             raise RunFailedError(
@@ -200,9 +200,9 @@ class HttpClient:
             for events in self._streams:
                 await events.aclose()
 
-    def _request(self, row: CommandSpec, given: dict[str, Any]) -> httpx.Request:
+    def _request(self, row: CommandSpec, given: dict[str, object]) -> httpx.Request:
         path, query, body = str(row.path), dict[str, Any](), dict[str, Any]()
-        content: Any = None
+        content: object = None
         for name, value in given.items():
             if f"{{{name}}}" in path:
                 path = path.replace(f"{{{name}}}", quote(str(value), safe=""))
@@ -216,7 +216,7 @@ class HttpClient:
         return self._http.build_request(str(row.method), f"{self._base}{API}{path}", params=query, **sent)
 
 
-def _word(value: Any) -> str:
+def _word(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -156,7 +156,7 @@ class Feeds:
     """The feeds that somebody reads, by what they are about."""
 
     def __init__(self) -> None:
-        self._feeds: dict[Any, Feed] = {}
+        self._feeds: dict[object, Feed] = {}
 
     def stream(
         self,
@@ -183,7 +183,7 @@ class Feeds:
 
     @asynccontextmanager
     async def _joined(
-        self, about: Any, source: Callable[[int], AsyncIterator[Event]], last: int
+        self, about: object, source: Callable[[int], AsyncIterator[Event]], last: int
     ) -> AsyncIterator[Feed]:
         feed = self._feeds.setdefault(about, Feed(source, last))
         feed.readers += 1

@@ -52,7 +52,7 @@ def fields_of(
     job: JobDefinition,
     typed: Mapping[str, str] | None = None,
     wrong: Mapping[str, str] | None = None,
-    given: Mapping[str, Any] | None = None,
+    given: Mapping[str, object] | None = None,
 ) -> list[Field]:
     """Return the fields of a job: with what was `typed`, or the parameters `given` to a run, or the defaults.
 
@@ -97,7 +97,7 @@ def type_of(parameter: Parameter) -> str:
     return _TYPES.get(type(parameter.default), "any")
 
 
-def text_of(value: Any, kind: str) -> str:
+def text_of(value: object, kind: str) -> str:
     """Return a value as one types it."""
     if value is None:
         return ""
@@ -109,7 +109,7 @@ def read(job: JobDefinition, typed: Mapping[str, str]) -> tuple[dict[str, Any], 
 
     An empty field means the default, but for text where the default is not empty: there it is an empty text.
     """
-    params: dict[str, Any] = {}
+    params: dict[str, object] = {}
     wrong: dict[str, str] = {}
     for name, parameter in parameters_of(job).items():
         kind, text = type_of(parameter), typed.get(f"p.{name}", "")

@@ -34,7 +34,7 @@ class Form:
     told: bool = False
     """Whether what went wrong is told by the page that it leads to."""
 
-    def leads_to(self, values: Mapping[str, Any]) -> str:
+    def leads_to(self, values: Mapping[str, object]) -> str:
         """Return the path of the next page."""
         return self.page.format_map({name: quote(str(value), safe="") for name, value in values.items()})
 
@@ -65,7 +65,7 @@ FORMS = (
 
 def arguments(row: CommandSpec, typed: Mapping[str, str]) -> dict[str, Any]:
     """Return the arguments of a command that a form gives. Raises `RequestError` (`bad-args`) naming the field."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, taken in row.arguments.items():
         word = typed.get(name, "").strip()
         if taken.kind is ArgumentKind.FLAG:

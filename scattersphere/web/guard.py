@@ -224,7 +224,7 @@ class Guard:
     def _csrf(self, cookie: str) -> str:
         return hmac.new(self._key, cookie.encode(), "sha256").hexdigest()[:32] if cookie else ""
 
-    def _fresh_cookie(self, scope: Scope, cookie: str, state: dict[str, Any]) -> str | None:
+    def _fresh_cookie(self, scope: Scope, cookie: str, state: dict[str, object]) -> str | None:
         """Return the header of a new cookie for a browser that is let in by its host's rights and has none yet.
 
         It is what the token of its forms hangs on.

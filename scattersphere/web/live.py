@@ -52,8 +52,8 @@ class _Changes:
 async def write_run(
     run: Run,
     query: Query,
-    parts: Callable[[list[Any]], dict[str, str]],
-    lines: Callable[[list[Any]], str],
+    parts: Callable[[list[object]], dict[str, str]],
+    lines: Callable[[list[object]], str],
     write: Write,
 ) -> None:
     """Write the page of a run until it has ended. `parts`, given the last events, and `lines` render in a thread."""

@@ -47,7 +47,7 @@ _SSE = "text/event-stream"
 
 def openapi(root: str) -> dict[str, Any]:
     """Return the document; `root` is the path that the application is mounted below."""
-    paths: dict[str, dict[str, Any]] = {}
+    paths: dict[str, dict[str, object]] = {}
     for address in addresses():
         paths[f"{API}{address.path}"] = {
             method.lower(): _operation(row, address) for method, row in address.methods.items()
@@ -105,7 +105,7 @@ def _operation(row: CommandSpec, address: Address) -> dict[str, Any]:
             if taken.required:
                 required.append(name)
     parameters += _headers(row)
-    operation: dict[str, Any] = {
+    operation: dict[str, object] = {
         "operationId": row.name,
         "summary": row.help,
         "tags": [row.group],
@@ -142,11 +142,11 @@ def _headers(row: CommandSpec) -> list[dict[str, Any]]:
     return found
 
 
-def _header(name: str, words: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _header(name: str, words: str, schema: dict[str, object]) -> dict[str, Any]:
     return {"name": name, "in": "header", "description": words, "schema": schema}
 
 
-def _query(name: str, taken: CommandArgument, schema: dict[str, Any]) -> dict[str, Any]:
+def _query(name: str, taken: CommandArgument, schema: dict[str, object]) -> dict[str, Any]:
     style = {"style": "form", "explode": False} if taken.kind is ArgumentKind.WORDS else {}
     return {
         "name": name,
@@ -160,7 +160,7 @@ def _query(name: str, taken: CommandArgument, schema: dict[str, Any]) -> dict[st
 
 def _schema(taken: CommandArgument) -> dict[str, Any]:
     kind = ArgumentKind.OBJECT if taken.kind is ArgumentKind.DEFINITION else taken.kind
-    schema: dict[str, Any] = {"type": str(kind)}
+    schema: dict[str, object] = {"type": str(kind)}
     if kind is ArgumentKind.OBJECT:
         schema["additionalProperties"] = True
     if kind is ArgumentKind.WORDS:
@@ -225,7 +225,7 @@ def _responses(row: CommandSpec) -> dict[str, Any]:
 
 
 def _stream(
-    name: str, words: str, kinds: tuple[str, ...], parameters: list[dict[str, Any]]
+    name: str, words: str, kinds: tuple[str, ...], parameters: list[dict[str, object]]
 ) -> dict[str, Any]:
     place = {"type": "string", "pattern": EVENT_ID}
     return {

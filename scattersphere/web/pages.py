@@ -95,7 +95,7 @@ class Pages:
     def application(self) -> Starlette:
         """Return the routes. Static files, the log-in and the health of the process need no rights."""
 
-        def page(path: str, handler: Callable[..., Any], method: str = "GET") -> Route:
+        def page(path: str, handler: Callable[..., object], method: str = "GET") -> Route:
             return Route(path, self._with_rights(handler), methods=[method])
 
         return Starlette(
@@ -185,7 +185,7 @@ class Pages:
         return answer
 
     def _lone(
-        self, request: Request, status: int, title: str, message: str, *, problems: Any = ()
+        self, request: Request, status: int, title: str, message: str, *, problems: object = ()
     ) -> Response:
         base = base_of(request.scope)
         page = templates().get_template("lone.html")
@@ -202,7 +202,7 @@ class Pages:
         return HTMLResponse(text, status)
 
     async def _show(
-        self, request: Request, look: content.VisibleServer, template: str, here: str, **values: Any
+        self, request: Request, look: content.VisibleServer, template: str, here: str, **values: object
     ) -> Response:
         common = self._common(request, look) | {"here": here} | values
         return await html(request, partial(templates().get_template(template).render, **common))
@@ -391,7 +391,7 @@ class Pages:
         look: content.VisibleServer,
         *,
         typed: Mapping[str, str] | None = None,
-        **said: Any,
+        **said: object,
     ) -> Response:
         """Show a definition to be edited: that of a job, or a new one."""
         name = request.query_params.get("job", "")
@@ -459,7 +459,7 @@ class Pages:
         run, query = await self._run(request, look), runpage.Query.of(request.query_params)
         common = self._common(request, look)
 
-        def parts(events: list[Any]) -> dict[str, str]:
+        def parts(events: list[object]) -> dict[str, str]:
             values = common | runpage.live_parts(look, run, query) | {"events": events}
             shown = {
                 region: templates().get_template(f"{name}.html").render(**values)

@@ -7,7 +7,7 @@ import hashlib
 import zlib
 from functools import lru_cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import anyio.to_thread
@@ -88,7 +88,7 @@ def templates() -> jinja2.Environment:
     return environment
 
 
-def _query(given: Mapping[str, Any] | None = None, **parts: Any) -> str:
+def _query(given: Mapping[str, object] | None = None, **parts: object) -> str:
     """Return a query of what is given, without what is empty."""
     return urlencode({name: value for name, value in {**(given or {}), **parts}.items() if value})
 

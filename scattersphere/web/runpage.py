@@ -430,7 +430,7 @@ def _attempts(run: Run, name: str, attempts: Sequence[AttemptBar], now: float) -
 
 async def last_events(run: Run) -> list[Any]:
     """Return the newest events that happened already, the last one first."""
-    found: list[Any] = []
+    found: list[object] = []
     last = run.last_event
     if not last:
         return found

@@ -115,7 +115,7 @@ _complained: set[tuple[int, str]] = set()
 """Which factories were complained of, and of what: once in a process."""
 
 
-def _complain(factory: Any, what: str, exc: BaseException) -> None:
+def _complain(factory: object, what: str, exc: BaseException) -> None:
     key = (id(factory), what)
     if key not in _complained:
         _complained.add(key)

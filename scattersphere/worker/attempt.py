@@ -68,8 +68,8 @@ class WorkerAttempt(TaskContext):
         message: CallMessage,
         channel: Channel,
         cls: type[RunnableTask],
-        arguments: Mapping[str, Any],
-        params: Mapping[str, Any],
+        arguments: Mapping[str, object],
+        params: Mapping[str, object],
     ) -> None:
         self._message = message
         self._channel = channel
@@ -79,13 +79,13 @@ class WorkerAttempt(TaskContext):
         self.cancel_reason: str | None = None
         self.hooks: Collection[str] = message.hooks
         self.run_log: RemoteLog = RemoteLog(channel, message.level, takes_prints=message.captures_print)
-        self._results: Mapping[str, Any] | None = None
+        self._results: Mapping[str, object] | None = None
         self._log: logging.LoggerAdapter[logging.Logger] | None = None
         self._thread = threading.get_ident()
         self._door: Callable[[Callable[[], object]], object] | None = None
         """Has a callback called on the loop on which the body is awaited."""
         self._scope: anyio.CancelScope | None = None
-        self._coroutine: Any = None
+        self._coroutine: object = None
         self._calls = LoopCalls()
         self._callbacks = Callbacks(self._start_calls, channel.held)
         self._context = contextvars.copy_context()
@@ -152,7 +152,7 @@ class WorkerAttempt(TaskContext):
             self._scope.cancel()
             await anyio.lowlevel.checkpoint()
 
-    async def start(self, job: str, params: Mapping[str, Any] | None = None) -> NoReturn:  # noqa: ARG002 - nothing starts
+    async def start(self, job: str, params: Mapping[str, object] | None = None) -> NoReturn:  # noqa: ARG002 - nothing starts
         raise RuntimeError(
             f"{self._message.name}: a body in a worker process cannot start a run of {job!r}; "
             'give the task the backend "loop" for that'
@@ -229,7 +229,7 @@ class WorkerAttempt(TaskContext):
         end_prints(self)
         return outcome
 
-    def _wait_for(self, awaitable: Awaitable[Any]) -> Any:
+    def _wait_for(self, awaitable: Awaitable[object]) -> Any:
         """Await what a body that is no coroutine has returned."""
         outcome = self._run_loop(lambda: awaitable)
         if outcome.kind is OutcomeKind.CANCELLED:
@@ -238,7 +238,7 @@ class WorkerAttempt(TaskContext):
             raise outcome.error
         return outcome.value
 
-    def _run_loop(self, start: Callable[[], Awaitable[Any]]) -> Outcome:
+    def _run_loop(self, start: Callable[[], Awaitable[object]]) -> Outcome:
         """Await something in an event loop of this process. Never raises."""
         try:
             return anyio.run(self._run_async, start, backend=self._message.library)
@@ -247,13 +247,13 @@ class WorkerAttempt(TaskContext):
         finally:
             self._door = self._scope = None
 
-    async def _run_async(self, start: Callable[[], Awaitable[Any]]) -> Outcome:
+    async def _run_async(self, start: Callable[[], Awaitable[object]]) -> Outcome:
         outcome = await self._await(start)
         with anyio.CancelScope(shield=True):
             await self._calls.wait()  # their loop ends with the body
         return outcome
 
-    async def _await(self, start: Callable[[], Awaitable[Any]]) -> Outcome:
+    async def _await(self, start: Callable[[], Awaitable[object]]) -> Outcome:
         with anyio.CancelScope() as self._scope:
             self._door = thread_door()
             if self.cancel_reason is not None:  # it came before there was a scope

@@ -97,7 +97,7 @@ async def _run_with_hooks(attempt: BodyContext) -> Any:
 
 
 async def _hook(
-    attempt: BodyContext, instance: RunnableTask, hooks: Collection[str], name: str, *args: Any
+    attempt: BodyContext, instance: RunnableTask, hooks: Collection[str], name: str, *args: object
 ) -> None:
     if name not in hooks:
         return
@@ -139,7 +139,7 @@ async def fully_awaited(value: Any) -> Any:
     return value
 
 
-def refuse_generator(value: Any) -> None:
+def refuse_generator(value: object) -> None:
     """Raise `TypeError` for what looks like a result, and is a body of which nothing was executed."""
     if inspect.isgenerator(value) or inspect.isasyncgen(value):
         if inspect.isgenerator(value):
@@ -152,7 +152,7 @@ def refuse_generator(value: Any) -> None:
 
 def run_in_thread(
     attempt: BodyContext,
-    wait_for: Callable[[Awaitable[Any]], Any],
+    wait_for: Callable[[Awaitable[object]], Any],
     surroundings: Surroundings | None = None,
 ) -> Outcome:
     """Run a body with all its hooks in the current thread. Never raises.
@@ -174,7 +174,7 @@ class _PlainBody:
     """An instance whose body and hooks are called in a thread."""
 
     def __init__(
-        self, attempt: BodyContext, instance: RunnableTask, wait_for: Callable[[Awaitable[Any]], Any]
+        self, attempt: BodyContext, instance: RunnableTask, wait_for: Callable[[Awaitable[object]], Any]
     ) -> None:
         self._attempt = attempt
         self._instance = instance
@@ -211,15 +211,15 @@ class _PlainBody:
                 raise
             self._attempt.log.exception("error in clean_up")
 
-    def _hook(self, name: str, *args: Any) -> None:
+    def _hook(self, name: str, *args: object) -> None:
         if name in self._hooks:
             try:
                 self._call(getattr(self._instance, name), *args)
             except BaseException:
                 self._attempt.log.exception("error in %s", name)
 
-    def _call(self, function: Callable[..., Any], *args: Any) -> Any:
-        value = function(*args)
+    def _call(self, function: Callable[..., Any], *args: object) -> Any:
+        value: Any = function(*args)
         while hasattr(type(value), "__await__"):
             value = self._wait_for(value)
         return value

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -181,7 +181,7 @@ def _drive(steps: Steps, log: logging.LoggerAdapter[logging.Logger]) -> None:
             failure = exc
 
 
-def _discard(made: Any) -> None:
+def _discard(made: object) -> None:
     if isinstance(made, Coroutine):
         made.close()
 

@@ -33,7 +33,7 @@ def _file(name: str) -> Path:
     return Path(os.environ[STORE_VARIABLE], FOLDER, name)
 
 
-def dump_to(name: str, value: Any) -> tuple[bytes, int]:
+def dump_to(name: str, value: object) -> tuple[bytes, int]:
     """Return the pickle of a value; or b"" and its length, when it is in the file of that name.
 
     A file that cannot be written, because the disk is full perhaps, is done without. Raises what the classes of the

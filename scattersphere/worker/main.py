@@ -49,7 +49,7 @@ class Worker:
             frame = self.calls.receive()
         if frame is None:
             _end()
-        answer: tuple[str, Any] = pickle.loads(frame[1])  # noqa: S301 - from the engine that started us
+        answer: tuple[str, object] = pickle.loads(frame[1])  # noqa: S301 - from the engine that started us
         return answer
 
     def serve(self) -> None:
@@ -152,7 +152,7 @@ class PipeChannel:
         word, content = self._worker.ask(Kind.RESULTS)
         if word == "error":
             raise TypeError(content)
-        results: Mapping[str, Any] = content
+        results: Mapping[str, object] = content
         return results
 
 

@@ -6,7 +6,7 @@ Plain values and pickles: both ends are the same program of the same user, and t
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from scattersphere.abc.backend import Outcome, OutcomeKind
 from scattersphere.logs.failures import shorten, text_of
@@ -122,7 +122,7 @@ def _check_importable(name: str, cls: type) -> None:
         )
 
 
-def _culprit(arguments: Mapping[str, Any]) -> str:
+def _culprit(arguments: Mapping[str, object]) -> str:
     for name, value in arguments.items():
         try:
             dumps(value)
@@ -189,7 +189,7 @@ def refused(exc: Exception) -> Outcome:
     return Outcome(OutcomeKind.EXCEPTION, error=exc, traceback=f"{type(exc).__name__}: {text_of(exc)}")
 
 
-def dumps(value: Any) -> bytes:
+def dumps(value: object) -> bytes:
     """Pickle with the newest protocol: both ends are the same interpreter."""
     return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
 

@@ -104,14 +104,14 @@ class EventNumbers:
             self.same_until = now + SAME
         self.stamped = len(self.moves)
 
-    def add(self, extra: Any, now: float) -> int:
+    def add(self, extra: object, now: float) -> int:
         """Keep a progress event; the oldest extra is dropped when the ring is full."""
         self.take_lines()
         self._told = len(self.moves)
         self._stamp_before(now)
         return self._add(extra, now, len(self.moves))
 
-    def _add(self, extra: Any, clock: float, place: int, *, passed_over: int = 0) -> int:
+    def _add(self, extra: object, clock: float, place: int, *, passed_over: int = 0) -> int:
         """Number an extra before the move at `place`; `passed_over` others before it are dropped at once."""
         if not self.extras_seen:
             self._extras = deque(maxlen=self._keep)

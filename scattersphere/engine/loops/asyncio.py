@@ -87,7 +87,7 @@ class AsyncioLoop:
         if not self._scheduled and not self._closed and self._context.run(self._pump, within_turn):
             self.wake()
 
-    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+    def soon(self, callback: Callable[..., object], *args: object) -> None:
         try:
             # A copy: what is called back may have the pump called in our own, which cannot be entered twice.
             self._loop.call_soon_threadsafe(callback, *args, context=self._context.copy())
@@ -108,13 +108,13 @@ class AsyncioLoop:
 
     if sys.version_info >= (3, 12):
 
-        def start(self, body: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None] | None:
+        def start(self, body: Coroutine[object, object, None], name: str) -> asyncio.Task[None] | None:
             task = asyncio.Task(body, loop=self._loop, name=name, eager_start=True)
             return None if task.done() else task
 
     else:
 
-        def start(self, body: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None] | None:
+        def start(self, body: Coroutine[object, object, None], name: str) -> asyncio.Task[None] | None:
             if not self._is_eager:
                 return asyncio.Task(body, loop=self._loop, name=name)
             task = eager_task(self._loop, body, name)
@@ -195,7 +195,7 @@ def _awaited(task: asyncio.Task[Any]) -> object:
     return getattr(task, "_fut_waiter", None)
 
 
-def _context_of(task: asyncio.Task[Any]) -> contextvars.Context:
+def _context_of(task: asyncio.Task[object]) -> contextvars.Context:
     """Return the context of a task. Before 3.12 it is found among what the task refers to, where it comes first."""
     if sys.version_info >= (3, 12):
         return task.get_context()
@@ -213,7 +213,7 @@ def can_start_eagerly(loop: asyncio.AbstractEventLoop) -> bool:
     return isinstance(getattr(loop, "_ready", None), deque)
 
 
-def eager_task(loop: Any, body: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+def eager_task(loop: Any, body: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
     """Make a task and take its first step; it has ended if that was its last one."""
     task = asyncio.Task(body, loop=loop, name=name)
     ready = loop._ready  # noqa: SLF001 - see above

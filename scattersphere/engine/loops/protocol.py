@@ -61,7 +61,7 @@ class Loop(Protocol):
         A chain of bodies that suspend, or wait for the journal, would else cost two turns of the loop for each.
         """
 
-    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+    def soon(self, callback: Callable[..., object], *args: object) -> None:
         """Call back on the loop's thread; for any thread, in silence after the end."""
 
     def watch(self, descriptor: int, callback: Callable[[], object]) -> None:
@@ -73,7 +73,7 @@ class Loop(Protocol):
     def set_alarm(self, when: float | None) -> None:
         """Have `alarm` called at `when` of `clock()`; replaces the last one."""
 
-    def start(self, body: Coroutine[Any, Any, None], name: str) -> Any:
+    def start(self, body: Coroutine[object, object, None], name: str) -> Any:
         """Start `body` in a copy of the current context. Return its handle, or None if it ended."""
 
     def cancel(self, handle: Any) -> None:
@@ -120,7 +120,7 @@ _JOINS = (
 """Where a task waits for others of its body: files and functions of the libraries, and ours of child runs."""
 
 
-def joins(coroutine: Any) -> bool:
+def joins(coroutine: object) -> bool:
     """Whether a suspended task waits for other tasks or threads of its own."""
     links = 0
     while coroutine is not None and links < DEEPEST_CHAIN:

@@ -148,7 +148,7 @@ class TrioLoop:
         if self._context.run(self._pump, within_turn):
             self.wake()
 
-    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+    def soon(self, callback: Callable[..., object], *args: object) -> None:
         with contextlib.suppress(self._trio.RunFinishedError):  # the protocol drops such calls
             self._token.run_sync_soon(callback, *args)
 
@@ -162,7 +162,7 @@ class TrioLoop:
         self._deadline = float("inf") if when is None else when
         self._event.set()  # the main task sleeps until the old deadline
 
-    def start(self, body: Coroutine[Any, Any, None], name: str) -> TrioTask:
+    def start(self, body: Coroutine[object, object, None], name: str) -> TrioTask:
         if self._nursery is None:
             raise RuntimeError("the loop was not opened")
         place = TrioTask(body, self._places, self._failed)
@@ -223,7 +223,7 @@ class TrioTask:
 
     def __init__(
         self,
-        body: Coroutine[Any, Any, None],
+        body: Coroutine[object, object, None],
         places: set[TrioTask],
         failed: Callable[[BaseException], None],
     ) -> None:
@@ -231,7 +231,7 @@ class TrioTask:
 
         self._places, self._failed = places, failed
         places.add(self)
-        self.body: Coroutine[Any, Any, None] | None = body
+        self.body: Coroutine[object, object, None] | None = body
         self._scope: trio.CancelScope = trio.CancelScope(shield=True)
         self.is_cancelled: bool = False
         self.task: trio.lowlevel.Task | None = None

@@ -6,7 +6,7 @@ Signals, rules, queues and requests stand above this file; it knows the tables o
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from scattersphere.engine.machine.codes import (
     CANCELLING,
@@ -118,7 +118,7 @@ class RunRecord:
         """Whether all normal tasks have ended, so that finally-tasks may run."""
         self.task_states: bytearray = bytearray(graph.size)
         self.attempts: list[int] = [0] * graph.size
-        self.results: list[Any] = [None] * graph.size
+        self.results: list[object] = [None] * graph.size
         self.maps: dict[int, MapProgress] = {}
         """How far mapped tasks are, of those whose list has been looked at."""
         self.journal: list[int] | array[int] = []

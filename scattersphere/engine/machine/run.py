@@ -6,7 +6,7 @@ is to do then; while `busy`, it calls `work` in slices.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scattersphere.engine.machine.codes import (
     BY_CANCEL,
@@ -311,7 +311,7 @@ class RunMachine:
             record.ask_to_end(unit, BY_CANCEL)
             record.withheld = record.withheld or record.level != NO_REQUEST
 
-    def reuse(self, task: int, value: Any) -> None:
+    def reuse(self, task: int, value: object) -> None:
         """Take over the result of an earlier run, before `slot`: the task has succeeded."""
         record, waited = self.record, self.propagation.waited
         if record.started or record.task_states[task] != PENDING:
@@ -329,7 +329,7 @@ class RunMachine:
             waited[successor] -= 1
         record.drop_results(task)
 
-    def ok(self, unit: int, value: Any) -> Sequence[Command]:
+    def ok(self, unit: int, value: object) -> Sequence[Command]:
         """Note that an attempt has returned `value` (the fast path; `ended` does the same, step by step)."""
         record = self.record
         graph, states = record.graph, record.task_states
@@ -361,7 +361,7 @@ class RunMachine:
                 dispatcher.enlist(queue)
         return NO_COMMANDS if record.left else self._draw()
 
-    def ended(self, unit: int, kind: int, value: Any = None, retryable: bool = True) -> Sequence[Command]:  # noqa: FBT001, FBT002 - the driver's interface
+    def ended(self, unit: int, kind: int, value: object = None, retryable: bool = True) -> Sequence[Command]:  # noqa: FBT001, FBT002 - the driver's interface
         """Note that an attempt has ended.
 
         `kind` is SUCCEEDED, FAILED, CRASHED (its process died) or CANCELLED (it let a CancelledError
@@ -378,7 +378,7 @@ class RunMachine:
             return self._draw()
         return NO_COMMANDS
 
-    def _conclude(self, unit: int, kind: int, value: Any, *, retryable: bool = True) -> None:
+    def _conclude(self, unit: int, kind: int, value: object, *, retryable: bool = True) -> None:
         """Move a unit on whose attempt has ended, and has no places any more."""
         record = self.record
         kind, asked = self._read_ending(unit, kind)

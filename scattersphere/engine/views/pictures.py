@@ -160,7 +160,7 @@ def trace(execution: Execution, now: float) -> str:
     """
     run_slices, attempts = _slices(execution, now)
     origin = execution.created_at
-    events: list[dict[str, Any]] = [
+    events: list[dict[str, object]] = [
         _meta("process_name", execution, 0, f"run {execution.id} of {execution.plan.job}"),
         _meta("thread_name", execution, 0, "run"),
     ]

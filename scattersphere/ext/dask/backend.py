@@ -74,7 +74,7 @@ class DaskBackend:
         *,
         limit: int | None = None,
         keep_from: int | None = None,
-        security: Any = None,
+        security: object = None,
     ) -> None:
         if limit is not None and limit < 1:
             raise ValueError(
@@ -111,7 +111,7 @@ class DaskBackend:
         """Set when no call is left, while closing."""
         self._late: dict[int, tuple[weakref.ref[Any], dict[str, Any]]] = {}
         """The logs of calls that have ended, and where in them their lines belong; keeps no run alive."""
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._closing = False
 
     def __repr__(self) -> str:
@@ -174,7 +174,7 @@ class DaskBackend:
         ready.set()
         await self._stop.wait()
 
-    async def _there(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    async def _there(self, coroutine: Coroutine[object, object, None]) -> None:
         """Await something on that loop."""
         assert self._io is not None  # noqa: S101 - for type checkers
         if self.is_here():
@@ -183,7 +183,7 @@ class DaskBackend:
         future = asyncio.run_coroutine_threadsafe(coroutine, self._io)
         await anyio.to_thread.run_sync(future.result, abandon_on_cancel=True)
 
-    def post(self, callback: Callable[..., object], *args: Any) -> None:
+    def post(self, callback: Callable[..., object], *args: object) -> None:
         """Do something on that loop; for any thread."""
         with suppress(RuntimeError):  # it has ended
             if self._io is not None:
@@ -195,12 +195,12 @@ class DaskBackend:
             return asyncio.get_running_loop() is self._io
         return False
 
-    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+    def soon(self, callback: Callable[..., object], *args: object) -> None:
         """Do something on the host's loop; for any thread."""
         if self._host is not None:
             self._host.soon(callback, *args)
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, coroutine: Coroutine[object, object, None]) -> None:
         """Have something awaited on Dask's loop; from there."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
@@ -410,7 +410,7 @@ class DaskBackend:
         except Exception as exc:  # noqa: BLE001 - no worker, no scheduler
             handle.end(lost(f"its arguments did not come to the Dask cluster: {text_of(exc)}"))
 
-    def _give(self, client: Any, handles: list[DaskHandle], ahead: Any = None) -> None:
+    def _give(self, client: Any, handles: list[DaskHandle], ahead: object = None) -> None:
         """Have Dask carry out calls that have the same needs."""
         options = {"pure": False, "retries": 0, "resources": dict(handles[0].needs) or None}
         if ahead is not None or handles[0].values:
@@ -467,7 +467,7 @@ class DaskBackend:
         fetched = asyncio.run_coroutine_threadsafe(gather(), self._io)
         return await anyio.to_thread.run_sync(fetched.result, abandon_on_cancel=True)
 
-    def brought(self, results: Mapping[str, Any]) -> dict[str, Any]:
+    def brought(self, results: Mapping[str, object]) -> dict[str, Any]:
         """Bring values among results here; in a thread of its own."""
         return {
             # That of a mapped task is the list of those of its instances.
@@ -527,21 +527,21 @@ class DaskBackend:
             self._idle.set()
 
 
-def _brought(value: Any) -> Any:
+def _brought(value: object) -> Any:
     return anyio.run(value.fetch) if isinstance(value, DaskValue) else value
 
 
 class _Given:
     """What the backend was given to find its cluster."""
 
-    def __init__(self, address: str, client: Any, security: Any) -> None:
+    def __init__(self, address: str, client: Any, security: object) -> None:
         self.address = address
         self.client = client
         """A client of the host's, in whose loop we live; None where we make one."""
         self._security = security
 
     @classmethod
-    def of(cls, cluster: Any, security: Any) -> _Given:
+    def of(cls, cluster: object, security: Any) -> _Given:
         if isinstance(cluster, str):
             return cls(cluster, None, security)
         if isinstance(cluster, Client):

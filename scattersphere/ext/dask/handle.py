@@ -274,7 +274,7 @@ class DaskHandle:
 
     # ---- answers, in threads that may wait
 
-    def _aside(self, work: Callable[..., None], *args: Any) -> None:
+    def _aside(self, work: Callable[..., None], *args: object) -> None:
         name = f"scattersphere-dask-{self.call.name}"
         threading.Thread(target=work, args=args, name=name, daemon=True).start()
 

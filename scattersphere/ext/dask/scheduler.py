@@ -227,7 +227,7 @@ class SchedulerSide(SchedulerPlugin):
 
     # ---- from Dask
 
-    def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002 - Dask's signature
+    def transition(self, key: Any, start: str, finish: str, *args: object, **kwargs: object) -> None:  # noqa: ARG002 - Dask's signature
         """Watch where calls are executed. What is said to a worker here it hears before it is given the task."""
         client = client_of(key)
         if not client:
@@ -250,11 +250,11 @@ class SchedulerSide(SchedulerPlugin):
             words = "the Dask worker that had it is gone, or gave it back"
             self._tell_when_over(key, Signal.LOST, words.encode())
 
-    def add_worker(self, scheduler: Any, worker: str) -> None:  # noqa: ARG002 - Dask's signature
+    def add_worker(self, scheduler: object, worker: str) -> None:  # noqa: ARG002 - Dask's signature
         """Tell the engines that the cluster has grown."""
         self._tell_threads()
 
-    def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:  # noqa: ARG002 - Dask's signature
+    def remove_worker(self, scheduler: object, worker: str, **kwargs: object) -> None:  # noqa: ARG002 - Dask's signature
         """Tell the engines that the cluster has shrunk."""
         self._workers.discard(worker)
         self._end_of(worker)
@@ -295,7 +295,7 @@ class SchedulerSide(SchedulerPlugin):
         for client in list(self._leaving):
             self._has_left(client, worker)
 
-    def _aside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _aside(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

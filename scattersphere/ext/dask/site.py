@@ -274,7 +274,7 @@ class Site(WorkerPlugin):
         """Listen to the scheduler."""
         worker.stream_handlers[HEAR] = self.hear
 
-    async def teardown(self, worker: Any) -> None:  # noqa: ARG002 - Dask's signature
+    async def teardown(self, worker: object) -> None:  # noqa: ARG002 - Dask's signature
         """The Dask worker ends: so do the processes below it."""
         self._over.set()
         with self._guard:
@@ -288,7 +288,7 @@ class Site(WorkerPlugin):
             guest.left = True
             await asyncio.to_thread(guest.close)
 
-    def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:  # noqa: ARG002 - Dask's signature
+    def transition(self, key: Any, start: str, finish: str, **kwargs: object) -> None:  # noqa: ARG002 - Dask's signature
         """Forget a note when Dask takes a task away that had not begun."""
         if finish in ("released", "forgotten") and key in self._notes:
             with self._guard:

@@ -52,7 +52,7 @@ def _serialize(value: LongValue) -> Any:
     return {}, [memoryview(value.read())]
 
 
-def _deserialize(_: Any, frames: list[Any]) -> LongValue:
+def _deserialize(_: object, frames: list[object]) -> LongValue:
     return LongValue(frames[0])
 
 
@@ -86,7 +86,12 @@ class DaskValue:
     """A result that has stayed on a Dask cluster; released there when nobody holds this any more (`RemoteValue`)."""
 
     def __init__(
-        self, future: Any, name: str, kind: str, size: int, fetch: Callable[[Any], Coroutine[Any, Any, Any]]
+        self,
+        future: object,
+        name: str,
+        kind: str,
+        size: int,
+        fetch: Callable[[Any], Coroutine[Any, Any, Any]],
     ) -> None:
         self.future: Any = future
         self.type: str = kind

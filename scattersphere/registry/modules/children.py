@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scattersphere.registry.modules.code_cache import CodeCache
 from scattersphere.registry.modules.namespace import DESCRIPTION, FINDER, ModuleNamespace
@@ -37,7 +37,7 @@ def attach() -> None:
 def _fetch(slug: str) -> ModuleNamespace | None:
     for store in _stores():
         try:
-            content: dict[str, Any] = json.loads((store / slug / DESCRIPTION).read_text(encoding="utf-8"))
+            content: dict[str, object] = json.loads((store / slug / DESCRIPTION).read_text(encoding="utf-8"))
         except OSError:
             continue
         return ModuleNamespace.described(content, _code)

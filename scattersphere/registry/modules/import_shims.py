@@ -164,10 +164,10 @@ class NamesShim(Shim):
         parameter = NAMED[self._module.__name__].get(name)
         return found if parameter is None else self._with_full_name(found, parameter)
 
-    def _with_full_name(self, function: Callable[..., Any], parameter: str) -> Callable[..., Any]:
+    def _with_full_name(self, function: Callable[..., object], parameter: str) -> Callable[..., Any]:
         namespace = self._namespace
 
-        def call(*args: Any, **kwargs: Any) -> Any:
+        def call(*args: object, **kwargs: object) -> Any:
             if parameter in kwargs:
                 args = (kwargs.pop(parameter), *args)
             if args and isinstance(args[0], str):
@@ -177,7 +177,7 @@ class NamesShim(Shim):
         return call
 
     def walk_packages(
-        self, path: Any = None, prefix: str = "", onerror: Callable[[str], object] | None = None
+        self, path: object = None, prefix: str = "", onerror: Callable[[str], object] | None = None
     ) -> Iterator[Any]:
         """Yield what `pkgutil.walk_packages` does, with the names that the author knows."""
         namespace = self._namespace
@@ -195,7 +195,7 @@ class RunpyShim(Shim):
     def run_module(
         self,
         mod_name: str,
-        init_globals: dict[str, Any] | None = None,
+        init_globals: dict[str, object] | None = None,
         run_name: str | None = None,
         alter_sys: bool = False,  # noqa: FBT001, FBT002 - runpy's own signature
     ) -> dict[str, Any]:
@@ -204,10 +204,10 @@ class RunpyShim(Shim):
         if not alter_sys and namespace.owns(mod_name):
             run = self._run, namespace.full(mod_name), init_globals or {}, run_name or mod_name
             return cast("dict[str, Any]", namespace.guarded(*run))
-        found: dict[str, Any] = self._module.run_module(mod_name, init_globals, run_name, alter_sys)
+        found: dict[str, object] = self._module.run_module(mod_name, init_globals, run_name, alter_sys)
         return found
 
-    def _run(self, full: str, given: dict[str, Any], run_name: str) -> dict[str, Any]:
+    def _run(self, full: str, given: dict[str, object], run_name: str) -> dict[str, Any]:
         """Do as runpy does. It would warn that the module is imported already, as all of a bundle's modules are."""
         spec = importlib.util.find_spec(full)
         if spec is not None and spec.submodule_search_locations is not None:
@@ -217,7 +217,7 @@ class RunpyShim(Shim):
         code = cast("InspectLoader", spec.loader).get_code(spec.name)
         if code is None:
             raise ImportError(f"No code object available for {full}", name=full)
-        content: dict[str, Any] = {
+        content: dict[str, object] = {
             **given,
             "__name__": run_name,
             "__file__": spec.origin,
@@ -232,11 +232,11 @@ class RunpyShim(Shim):
         return content
 
     def run_path(
-        self, path_name: Any, init_globals: dict[str, Any] | None = None, run_name: str | None = None
+        self, path_name: object, init_globals: dict[str, object] | None = None, run_name: str | None = None
     ) -> dict[str, Any]:
         """Execute a file; one of the bundle imports as the bundle does."""
         given = dict(init_globals or {})
         if str(path_name).startswith(str(self._namespace.folder)):
             given["__builtins__"] = self._namespace.builtins
-        found: dict[str, Any] = self._module.run_path(path_name, given, run_name)
+        found: dict[str, object] = self._module.run_path(path_name, given, run_name)
         return found

@@ -117,7 +117,7 @@ class _Search:
                 return
             layer = above
 
-    def _tops(self, layer: list[Any], found: int) -> Iterator[tuple[str, str]]:
+    def _tops(self, layer: list[object], found: int) -> Iterator[tuple[str, str]]:
         """Tell where a search has ended that found no root: something in C holds these, gc cannot see what."""
         if found:
             return
@@ -148,7 +148,7 @@ class _Search:
 
     def _own_objects(self) -> list[Any]:
         """Return the version's functions, classes, instances, modules, and the dicts of these."""
-        own: list[Any] = []
+        own: list[object] = []
         for thing in gc.get_objects():
             if type(thing) is dict:
                 # The builtins of this version, not those of all others: each has a canary of its own.
@@ -161,7 +161,7 @@ class _Search:
                 own.append(thing)
         return own
 
-    def _above(self, layer: list[Any]) -> Iterator[tuple[Any, Any]]:
+    def _above(self, layer: list[object]) -> Iterator[tuple[Any, Any]]:
         """Yield (holder, what it holds) for the objects that refer to `layer` and are new."""
         for holder in gc.get_referrers(*layer):
             if holder is layer or holder is self.seen or id(holder) in self.seen:
@@ -174,7 +174,7 @@ class _Search:
             if inner is not None:
                 yield holder, inner
 
-    def _root(self, holder: Any, inner: Any) -> tuple[str, str] | None:
+    def _root(self, holder: Any, inner: object) -> tuple[str, str] | None:
         """Return what to tell of a holder at which the search can end."""
         way = self.seen[id(inner)]
         name = self.globals.get(id(holder))
@@ -185,7 +185,7 @@ class _Search:
             return "frame", f"{self.suspect.line(holder)} -> {way}"
         return None
 
-    def _told(self, thing: Any) -> str:
+    def _told(self, thing: object) -> str:
         if isinstance(thing, types.ModuleType):
             return f"module {self.suspect.logical(thing.__name__)}"
         if isinstance(thing, dict):

@@ -244,11 +244,11 @@ class ResourcesShim(Shim):
         found = getattr(importlib.resources, name)
         return self._wrapped(found) if name in RESOURCE_FUNCTIONS else found
 
-    def _wrapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _wrapped(self, function: Callable[..., object]) -> Callable[..., Any]:
         namespace = self._namespace
 
         @wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
+        def call(*args: object, **kwargs: object) -> Any:
             for key in ("anchor", "package"):  # the first parameter's name differs between versions
                 if key in kwargs:
                     args = (kwargs.pop(key), *args)

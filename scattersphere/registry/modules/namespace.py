@@ -159,7 +159,7 @@ class ModuleNamespace:
                 f"taken up. Register {place}, where that is its name"
             )
 
-    def guarded(self, function: Callable[..., Any], *args: Any) -> Any:
+    def guarded(self, function: Callable[..., object], *args: object) -> Any:
         """Call a function that imports; an ImportError then speaks of logical names."""
         if self.released:
             raise ImportError(
@@ -186,7 +186,7 @@ class ModuleNamespace:
             error.msg = f"{message} (the {lacks}{LACKS}"
             error.args = (error.msg,)
 
-    def host_import(self, function: Callable[..., Any], *args: Any) -> Any:
+    def host_import(self, function: Callable[..., object], *args: object) -> Any:
         """Call a function that imports from the host."""
         try:
             return function(*args)

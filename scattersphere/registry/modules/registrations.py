@@ -58,7 +58,7 @@ class Suspect:
     prefix: str
     logical: Callable[[str], str]
 
-    def owns(self, thing: Any, nesting: int = NESTING) -> bool:
+    def owns(self, thing: object, nesting: int = NESTING) -> bool:
         """Whether `thing` is code of the version, an instance of its classes, or wraps one of them."""
         if thing is None or nesting == 0:
             return False
@@ -67,7 +67,7 @@ class Suspect:
         if isinstance(thing, types.ModuleType):
             return self.named(vars(thing).get("__name__"))
         if isinstance(thing, types.FunctionType):
-            built_in: dict[str, Any] = getattr(thing, "__builtins__", {})  # typeshed does not know it
+            built_in: dict[str, object] = getattr(thing, "__builtins__", {})  # typeshed does not know it
             return self.marked(built_in.get(CANARY))
         if isinstance(thing, tuple):  # a key of several parts
             return any(self.owns(part, nesting - 1) for part in thing)
@@ -138,7 +138,7 @@ class Registrations:
     """What the modules of one version have entered into the tables of AT_IMPORT."""
 
     def __init__(self) -> None:
-        self._entered: list[tuple[Table, Any]] = []
+        self._entered: list[tuple[Table, object]] = []
 
     @contextmanager
     def noted(self) -> Iterator[None]:
@@ -181,7 +181,7 @@ def _tables(names: Iterable[tuple[str, str]]) -> list[Table]:
     return [table for table in found if isinstance(table, list | MutableMapping)]
 
 
-def _remove(table: Table, entry: Any) -> None:
+def _remove(table: Table, entry: object) -> None:
     """Take one entry out. Other threads may do the same meanwhile; what is equal and not the same is left."""
     if isinstance(table, MutableMapping):
         table.pop(entry, None)
@@ -207,19 +207,19 @@ class _Evaluation(threading.local):
 _here = _Evaluation()
 
 
-def _never(_: Any) -> bool:
+def _never(_: object) -> bool:
     return False
 
 
-def _ignore(_: Any, __: bool) -> None:  # noqa: FBT001 - a setter
+def _ignore(_: object, __: bool) -> None:  # noqa: FBT001 - a setter
     pass
 
 
-def _store(reference: Any, value: Any) -> None:
+def _store(reference: object, value: object) -> None:
     _here.last = None if value is None else (reference, value)
 
 
-def _take(reference: Any) -> Any:
+def _take(reference: object) -> Any:
     last, _here.last = _here.last, None
     return last[1] if last is not None and last[0] is reference else None
 
@@ -233,7 +233,7 @@ class Forgetfulness:
     """
 
     def __init__(self) -> None:
-        self._slots: dict[str, Any] = {}
+        self._slots: dict[str, object] = {}
 
     def begin(self) -> None:
         """Let references forget from now on; no error if they do already, or if this Python has no such memory."""

@@ -53,10 +53,10 @@ class VersionNames(Protocol):
         """Turn a name as the bundle's code writes it into the one that `sys.modules` has."""
         ...
 
-    def guarded(self, function: Callable[..., Any], *args: Any) -> Any:
+    def guarded(self, function: Callable[..., object], *args: object) -> Any:
         """Call a function that imports; an ImportError then speaks of logical names."""
 
-    def host_import(self, function: Callable[..., Any], *args: Any) -> Any:
+    def host_import(self, function: Callable[..., object], *args: object) -> Any:
         """Call a function that imports from the host."""
 
     def host_gave(self, name: str) -> None:
