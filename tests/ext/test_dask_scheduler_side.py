@@ -19,7 +19,7 @@ import dask.config
 
 from scattersphere.abc import OutcomeKind
 from scattersphere.errors import MissingExtraError
-from scattersphere.ext.dask import DaskBackend, lease
+from scattersphere.ext.dask import DaskBackend, lease, messages
 from scattersphere.ext.dask.messages import HEAR, WIRE, Signal, Terms, client_of, key_of
 from scattersphere.ext.dask.scheduler import SchedulerSide
 from scattersphere.ext.dask.site import Site
@@ -381,15 +381,45 @@ def test_a_lease_is_written_as_the_other_times_of_dask(written, seconds) -> None
         assert lease.seconds() == seconds
 
 
-def test_an_engine_that_leaves_a_worker_has_lost_its_calls_and_no_attempt() -> None:
-    """A client that finds its scheduler again keeps its id, and hears how its calls have ended."""
-    told, said = [], threading.Event()
-    loop = SimpleNamespace(add_callback=lambda send: (send(), said.set()))
+def site_of(call_soon):
+    """Return what is ours in a Dask worker whose loop is woken by that, and what it has told the scheduler."""
+    told = []
 
     def send(message):
         told.extend((key, Signal(word)) for key, word, _ in message["frames"])
 
-    site = Site(SimpleNamespace(address="w1", loop=loop, batched_send=send))
+    loop = SimpleNamespace(asyncio_loop=SimpleNamespace(call_soon_threadsafe=call_soon))
+    return Site(SimpleNamespace(address="w1", loop=loop, batched_send=send)), told
+
+
+def test_what_a_call_says_at_its_end_goes_with_what_dask_says_of_it() -> None:
+    """The loop of the Dask worker is woken once for both, and the engine hears ours first."""
+    woken = []
+    site, told = site_of(woken.append)
+    site.say(KEY, Signal.VALUE, b"", at_once=False)
+    assert not told
+    site.transition(KEY, "executing", "memory")
+    assert told == [(KEY, Signal.VALUE)]
+    assert not woken
+    site.transition(KEY, "memory", "released")
+    assert len(told) == 1
+
+
+def test_the_release_is_read_once_and_not_for_each_call(monkeypatch) -> None:
+    Terms.here.cache_clear()
+    read = []
+    monkeypatch.setattr(messages, "version", lambda name: read.append(name) or "7")
+    try:
+        assert {Terms.here().library for _ in range(3)} == {"7"}
+    finally:
+        Terms.here.cache_clear()
+    assert read == ["scattersphere"]
+
+
+def test_an_engine_that_leaves_a_worker_has_lost_its_calls_and_no_attempt() -> None:
+    """A client that finds its scheduler again keeps its id, and hears how its calls have ended."""
+    said = threading.Event()
+    site, told = site_of(lambda send: (send(), said.set()))
     lost = []
     site._calls[KEY] = SimpleNamespace(lose=lost.append)
     site.hear([(CLIENT, int(Signal.LEAVE), b"")])

@@ -139,7 +139,7 @@ class SiteCall:
             told = Signal.FAILURE, dumps(RemoteFailure.of(exc, f"{type(exc).__name__}: {exc}"))
         if self._lost_for and told[0] is Signal.DIED:
             told = Signal.LOST, f"the Dask worker {self._guest.place} {self._lost_for}".encode()
-        self._site.say(self._order.key, *told)
+        self._site.say(self._order.key, *told, at_once=False)  # the site sends it when Dask hears of the end
         return self._result
 
     def _attempt(self, *, again: bool) -> tuple[Signal, bytes] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from enum import IntEnum
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
@@ -133,14 +134,15 @@ class Terms(NamedTuple):
     python: tuple[int, int]
     library: str
 
-    @classmethod
-    def here(cls) -> Terms:
-        """Return those of this process."""
+    @staticmethod
+    @cache
+    def here() -> Terms:
+        """Return those of this process; read once, for that takes as long as half of a call."""
         try:
             library = version("scattersphere")
         except PackageNotFoundError:  # not installed, but on the path
             library = "?"
-        return cls(WIRE, sys.version_info[:2], library)
+        return Terms(WIRE, sys.version_info[:2], library)
 
     def unlike(self, there: tuple[int, tuple[int, int], str], who: str) -> str:
         """Say in words how those of `who` differ from these, and what to do; "" where they do not."""

@@ -173,14 +173,15 @@ class Site(WorkerPlugin):
                 return
             self._due = True
         with suppress(RuntimeError):  # the worker's loop has ended
-            self._worker.loop.add_callback(self._send)
+            self._worker.loop.asyncio_loop.call_soon_threadsafe(self._send)
 
     def _send(self) -> None:
         with self._guard:
             frames = list(self._outbox)
             self._outbox.clear()
             self._due = False
-        self._worker.batched_send({"op": SAY, "frames": frames})
+        if frames:
+            self._worker.batched_send({"op": SAY, "frames": frames})
 
     # ---- the lease
 
@@ -289,7 +290,9 @@ class Site(WorkerPlugin):
             await asyncio.to_thread(guest.close)
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: object) -> None:  # noqa: ARG002 - Dask's signature
-        """Forget a note when Dask takes a task away that had not begun."""
+        """Send what a call said at its end; forget a note when Dask takes a task away that had not begun."""
+        if self._outbox and client_of(key):
+            self._send()  # with what Dask says of it: the loop is woken once for both
         if finish in ("released", "forgotten") and key in self._notes:
             with self._guard:
                 self._notes.pop(key, None)

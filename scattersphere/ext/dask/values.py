@@ -138,13 +138,15 @@ def _name(number: int, index: int) -> str:
 @contextmanager
 def laid_out(store: Path, number: int, values: tuple[Stored | None, ...]) -> Iterator[None]:
     """Have the values of a call in files. Raises LookupError if one was lost."""
+    if not values:
+        yield
+        return
     if None in values:
         raise LookupError("a result that it takes was lost with the Dask worker that had it; run again")
     folder = store / FOLDER
     files = [folder / _name(number, index) for index in range(len(values))]
     try:
-        if files:
-            folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         for file, value in zip(files, values, strict=True):
             assert value is not None  # noqa: S101 - for type checkers
             if isinstance(value, LongValue) and value.file is not None:
