@@ -62,7 +62,7 @@ async def main_of_far_workers(port: int, workers: int, folder: Path) -> None:
             each.wait()
 
 
-def main(port: int, workers: int, folder: str, resources: str, preload: str) -> None:
+def main(port: int, workers: int, folder: str, resources: str) -> None:
     import dask
     from distributed import LocalCluster
 
@@ -81,7 +81,6 @@ def main(port: int, workers: int, folder: str, resources: str, preload: str) -> 
         local_directory=folder,
         silence_logs=50,
         resources=given or None,
-        preload=[preload] if preload else None,
     ) as cluster:
         sys.stdout.write(f"{cluster.scheduler_address}\n")
         sys.stdout.flush()
@@ -92,10 +91,8 @@ def main(port: int, workers: int, folder: str, resources: str, preload: str) -> 
 class Cluster:
     """Such a process, seen from a test."""
 
-    def __init__(
-        self, folder: Path, *, port: int = 0, workers: int = 2, resources: str = "", preload: str = ""
-    ) -> None:
-        arguments = [str(port), str(workers), str(folder), resources, preload]
+    def __init__(self, folder: Path, *, port: int = 0, workers: int = 2, resources: str = "") -> None:
+        arguments = [str(port), str(workers), str(folder), resources]
         path = os.pathsep.join([str(Path(__file__).parent), str(ROOT)])
         self._process = subprocess.Popen(
             [sys.executable, __file__, *arguments],
@@ -158,10 +155,12 @@ def cluster(folder: Path, **options: int | str) -> Iterator[Cluster]:
         made.close()
 
 
-def values_of(label: str, dask_worker: Any) -> list[tuple[str, str, int]]:
-    """Say what a Dask worker has of tasks with that label: class, file, size; to be sent there."""
+def values_of(label: str, dask_worker: Any) -> list[tuple[str, str, int, int]]:
+    """Say what a Dask worker has of tasks with that label: class, file, size there and in memory; to be sent there."""
+    from dask.sizeof import sizeof
+
     return [
-        (type(value).__name__, str(value.file), value.file.stat().st_size)
+        (type(value).__name__, str(value.file), value.file.stat().st_size, sizeof(value))
         for key, value in dask_worker.data.items()
         if str(key).startswith(label)
     ]

@@ -8,7 +8,9 @@ import re
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
+import venv
 from pathlib import Path
 
 import anyio
@@ -35,7 +37,9 @@ BUNDLE = '''
 import logging
 import os
 import sys
+import sysconfig
 import time
+import venv
 from pathlib import Path
 
 from scattersphere import RunnableTask
@@ -444,21 +448,43 @@ async def test_an_argument_that_cannot_be_sent_is_named(server):
     )
 
 
-@pytest.fixture
-def lacking(tmp_path_factory):
-    """Give a cluster whose worker has no scattersphere to import."""
-    preload = "import sys\nsys.modules['scattersphere'] = None\n"
-    with cluster(tmp_path_factory.mktemp("dask"), workers=1, preload=preload) as made:
-        yield made
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Give a cluster of two workers: one as here, and one in an environment that has Dask and no scattersphere."""
+    folder = tmp_path_factory.mktemp("dask")
+    environment = folder / "environment"
+    venv.create(environment, with_pip=False)
+    packages = sysconfig.get_path("purelib", vars={"base": str(environment)})
+    Path(packages, "dask.pth").write_text(
+        sysconfig.get_path("purelib")
+    )  # whose own .pth files are not read then
+    with cluster(folder, workers=1, resources="here=1") as made:
+        command = [environment / "bin/python", "-m", "distributed.cli.dask_worker", made.address]
+        command += ["--nthreads", "1", "--resources", "bare=1", "--no-dashboard", "--local-directory", folder]
+        own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        with subprocess.Popen(command, cwd=folder, env=own, stderr=subprocess.DEVNULL) as worker:
+            try:
+                yield made.address
+            finally:
+                worker.terminate()
 
 
-async def test_a_worker_without_the_library_is_refused_in_words(bundle, lacking):
-    async with Server(grace=0.5, backends={"dask": DaskBackend(lacking.address)}) as server:
+@pytest.mark.parametrize("kind", ["small", "large", "by reference"])
+async def test_a_worker_without_the_library_is_refused_in_words(bundle, mixed, kind):
+    job = JobDefinition.build("job").task(
+        "a", "work.Bytes", backend="dask", needs={"here": 1}, args={"size": 3_000_000}
+    )
+    value = {"small": 1, "large": "x" * 3_000_000, "by reference": result("a")}[kind]
+    job.task("t", "work.Echo", backend="dask", needs={"bare": 1}, args={"value": value})
+    async with keeping(bundle, mixed) as server:
         await server.register(bundle)
-        run = await (await start(server, "Echo")).wait(PATIENCE)
-    failure = str(run.tasks["t"].failure)
-    assert "a Dask worker could not begin it: ModuleNotFoundError" in failure
-    assert "it needs the same scattersphere as here (with the extra dask)" in failure
+        server.define(job.done())
+        run = await (await server.start("job")).wait(PATIENCE)
+        assert run.tasks["a"].state is TaskState.SUCCEEDED, run.explain()
+        failure = str(run.tasks["t"].failure)
+        assert "a Dask worker could not begin it: ModuleNotFoundError" in failure
+        assert "it needs the same scattersphere as here (with the extra dask)" in failure
+        assert kind != "by reference" or await run.results["a"].fetch() == bytes(3_000_000)
 
 
 async def test_large_values_arrive(server):
@@ -519,8 +545,11 @@ async def test_a_large_result_is_one_file_that_who_takes_it_reads_where_it_is(bu
             run = await (await server.start("passes")).wait(PATIENCE)
             assert run.succeeded, run.explain()
             there = await anyio.to_thread.run_sync(lambda: client.run(values_of, "passes/a"))
-            ((kind, file, size),) = [value for values in there.values() for value in values]
+            ((kind, file, size, in_memory),) = [value for values in there.values() for value in values]
             assert (kind, size) == ("LongValue", run.results["a"].size)
+            assert in_memory < 1000, "Dask would spill to its disk what is there"
+            known = await anyio.to_thread.run_sync(lambda: client.nbytes(summary=False))
+            assert [nbytes for key, nbytes in known.items() if key.startswith("passes/a")] == [size]
             assert run.results["b"] == [file], "it was copied for who took it"
             assert await run.results["a"].fetch() == bytes(3_000_000)
             run.results["a"].future.release()

@@ -20,6 +20,7 @@ import dask.config
 from scattersphere.abc import OutcomeKind
 from scattersphere.errors import MissingExtraError
 from scattersphere.ext.dask import DaskBackend, lease, messages
+from scattersphere.ext.dask import scheduler as scheduler_module
 from scattersphere.ext.dask.messages import HEAR, WIRE, Signal, Terms, client_of, key_of
 from scattersphere.ext.dask.scheduler import SchedulerSide
 from scattersphere.ext.dask.site import Site
@@ -219,6 +220,44 @@ async def test_one_that_has_left_in_order_is_not_waited_for(side):
     assert not side._expelled
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_clients_of_engines_that_were_superseded_are_known_while_they_are_there(taken):
+    assert taken._expelled == {CLIENT}
+    del taken.dask.clients[CLIENT]
+    taken.remove_client(taken.dask, CLIENT)
+    assert not taken._expelled
+
+
+async def test_one_that_dask_has_let_go_of_is_not_expelled_when_its_journal_is_taken_over(side):
+    await side.greet(CLIENT)
+    assert await side.take_over(CLIENT, "journal", "first")
+    del side.dask.clients[CLIENT]
+    side.remove_client(side.dask, CLIENT)
+    assert await side.take_over(OTHER, "journal", "second")
+    assert not side._expelled
+    assert not await side.take_over(CLIENT, "journal", "first")
+
+
+async def test_only_so_many_journals_and_engines_are_remembered(side, monkeypatch):
+    monkeypatch.setattr(scheduler_module, "REMEMBERED", 3)
+    for number in range(8):
+        assert await side.take_over(CLIENT, f"journal {number}", f"first {number}")
+        assert await side.take_over(CLIENT, f"journal {number}", f"second {number}")
+    assert list(side._superseded) == ["first 5", "first 6", "first 7"]
+    assert list(side._owners) == ["journal 5", "journal 6", "journal 7"]
+
+
+async def test_the_scheduler_knows_how_long_a_value_is_that_stays(side):
+    welcome(side, "w1")
+    place(side, "w1")
+    sizes = []
+    side.dask.tasks[KEY].set_nbytes = sizes.append
+    side.say("w1", [(KEY, int(Signal.STAYS), pickle.dumps(("builtins.bytes", 7_000_000)))])
+    side.transition(KEY, "processing", "memory")
+    side.transition(KEY, "memory", "memory")
+    assert sizes == [7_000_000]
+
+
 class Alone(DaskBackend):
     """A backend that has no scheduler."""
 
@@ -233,6 +272,39 @@ async def test_what_waits_for_a_scheduler_ends_when_it_is_asked_to(end):
         call = stage.start(Echo)
         getattr(call.handle, end)()
         assert (await call.outcome()).kind is OutcomeKind.CANCELLED
+
+
+class Forgetful(Alone):
+    """A backend whose scheduler fails when it is asked whose the journal is, and then says that it is another's."""
+
+    def __init__(self):
+        super().__init__("tcp://nowhere:1")
+        self._client = SimpleNamespace(id="c", scheduler=self)
+        self.asked = 0
+
+    async def scattersphere_take_over(self, **_):
+        self.asked += 1
+        if self.asked == 1:
+            raise ZeroDivisionError("an odd scheduler")
+        return False
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_scheduler_that_does_not_say_whose_the_journal_is_is_named_and_asked_again(caplog):
+    backend = Forgetful()
+    async with Stage(lambda: backend) as stage:
+        backend._host = SimpleNamespace(
+            journal="j", instance="i", soon=stage.soon, limit_changed=lambda *_: None
+        )
+        call = stage.start(Echo)
+        with anyio.fail_after(PATIENCE):
+            while backend.asked < 2:
+                await anyio.lowlevel.checkpoint()
+        call.handle.cancel()
+        assert (await call.outcome()).kind is OutcomeKind.CANCELLED
+    assert "tcp://nowhere:1 did not say whether the runs" in caplog.text
+    assert "an odd scheduler" in caplog.text
+    assert "another Server has taken over the journal" in caplog.text
 
 
 def test_the_key_of_a_call_names_its_client() -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import operator
 import pickle
 import threading
 import weakref
 from collections import deque
 from contextlib import suppress
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -28,7 +29,7 @@ from scattersphere.ext.dask import lease
 from scattersphere.ext.dask.handle import DaskHandle, Grip, died, lost
 from scattersphere.ext.dask.messages import ASK, NEWS, Fence, Signal, Terms, client_of, key_of
 from scattersphere.ext.dask.scheduler import SchedulerSide
-from scattersphere.ext.dask.site import carry_out, packed
+from scattersphere.ext.dask.site import packed, packed_to_call
 from scattersphere.ext.dask.values import DaskValue
 from scattersphere.logs.failures import text_of
 from scattersphere.worker.messages import CallMessage, refused
@@ -254,10 +255,18 @@ class DaskBackend:
         """Before the first call: fence off what another Server has begun with the same journal, and is gone."""
         assert self._host is not None  # noqa: S101 - for type checkers
         owns = None
-        with suppress(Exception):  # the scheduler is gone: it is asked again when there is one
+        try:
             owns = not self._host.journal or await client.scheduler.scattersphere_take_over(
                 client=client.id, journal=self._host.journal, engine=self._host.instance
             )
+        except Exception as exc:  # noqa: BLE001 - whatever Dask says: perhaps the scheduler is gone
+            _log.warning(
+                "the Dask scheduler %s did not say whether the runs of the journal are this Server's: %s; "
+                "it is asked again, and no task begins there before it has answered",
+                self._given.address,
+                text_of(exc),
+            )
+            await asyncio.sleep(RETRY[0])
         self._asks = False
         self._owns = bool(owns) and client is self._client
         if owns is False:
@@ -268,7 +277,7 @@ class DaskBackend:
                 self._given.address,
             )
             self._set_limit(0)
-        elif owns or client is not self._client:
+        else:  # where it was not said: to ask again
             self._submit()
 
     async def _keep_watch(self) -> None:
@@ -357,7 +366,7 @@ class DaskBackend:
 
     def _submit(self) -> None:
         """Hand to Dask what waits; those with equal needs at once, which costs it less."""
-        if self._client is None or self._closing or not self._outbox:
+        if self._client is None or self._closing or self._comes_too_late or not self._outbox:
             return
         if not self._owns:
             if not self._asks:
@@ -416,8 +425,10 @@ class DaskBackend:
         if ahead is not None or handles[0].values:
             (handle,) = handles
             order = handle.order if ahead is None else handle.order._replace(message=b"")
-            values = [value.future for value in handle.values]
-            handle.future = client.submit(carry_out, tuple(order), ahead, *values, key=handle.key, **options)
+            beside = ahead, *(value.future for value in handle.values)
+            # pickle.loads(order)(beside), of nothing but the standard library's functions
+            steps = [pickle.loads, packed_to_call(order), beside]
+            handle.future = client.submit(reduce, operator.call, steps, key=handle.key, **options)
         elif len(handles) == 1:
             (handle,) = handles
             handle.future = client.submit(pickle.loads, packed(handle.order), key=handle.key, **options)

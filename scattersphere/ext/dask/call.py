@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scattersphere.ext.dask.messages import SHORT, WINDOW, Signal
-from scattersphere.ext.dask.values import LongValue, laid_out
+from scattersphere.ext.dask.values import LongValue, laid_out, take_file
 from scattersphere.logs.remotefailure import RemoteFailure
 from scattersphere.worker.longvalues import FOLDER
 from scattersphere.worker.messages import dumps
@@ -229,7 +229,9 @@ class SiteCall:
                 return self._ended(process, kind, payload)
             case Kind.FILED:
                 self._type, size = pickle.loads(payload)  # noqa: S301 - from our process
-                return self._store(LongValue(None, self._file, size))
+                if self._stays(size):
+                    return self._store(LongValue(self._file, size), size)
+                return self._store(take_file(self._file), size)
             case Kind.CHECK:
                 process.calls.send(Kind.ANSWER, self.ask(Signal.CHECK) if self._held else _GO_ON)
             case Kind.RESULTS:
@@ -269,16 +271,16 @@ class SiteCall:
             failure: RemoteFailure = pickle.loads(payload)  # noqa: S301 - as above
             process.exhausted = process.exhausted or ("builtins", "MemoryError") in failure.lineage
         elif kind is Kind.VALUE and len(payload) > SHORT:
-            return self._store(payload)
+            return self._store(payload, len(payload))
         return _RESULT[kind], payload
 
-    def _store(self, result: Stored) -> tuple[Signal, bytes]:
+    def _stays(self, size: int) -> bool:
+        return bool(self._order.keep) and size >= self._order.keep
+
+    def _store(self, result: Stored, size: int) -> tuple[Signal, bytes]:
         """Have the result be that of the Dask task."""
         self._result = result
-        size = result.size if isinstance(result, LongValue) else len(result)
-        if self._order.keep and size >= self._order.keep:
-            return Signal.STAYS, dumps((self._type, size))
-        return Signal.STORED, b""
+        return (Signal.STAYS, dumps((self._type, size))) if self._stays(size) else (Signal.STORED, b"")
 
 
 def _is_readable(descriptor: int, seconds: float) -> bool:

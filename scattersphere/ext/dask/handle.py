@@ -6,7 +6,7 @@ import asyncio
 import pickle
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from distributed import KilledWorker
 
@@ -252,7 +252,7 @@ class DaskHandle:
         if stored is None:
             self.end(lost("its result was lost with the Dask worker that had it"))
             return
-        reply = Reply(OutcomeKind.VALUE, pickle_of(stored))
+        reply = Reply(OutcomeKind.VALUE, cast("bytes", pickle_of(stored)))  # a view serves as well
         self.end(await asyncio.get_running_loop().run_in_executor(None, reply.outcome, self.call.name))
 
     async def _find_out(self) -> None:

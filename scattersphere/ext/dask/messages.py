@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-WIRE = 3
+WIRE = 4
 """Changes with the meaning of anything here."""
 
 NAME = f"scattersphere-{WIRE}"

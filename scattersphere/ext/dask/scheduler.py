@@ -25,6 +25,9 @@ from scattersphere.ext.dask.messages import ASK, HEAR, NAME, NEWS, SAY, Fence, F
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
+REMEMBERED = 10_000
+"""Journals whose engine is known, and engines that come too late: one that was cut off may come back after days."""
+
 
 class SchedulerSide(SchedulerPlugin):
     """Registered once in each scheduler, by the first engine that comes."""
@@ -51,14 +54,16 @@ class SchedulerSide(SchedulerPlugin):
         """By engine that has gone: the workers where something of it may still execute."""
         self._notes: dict[str, Signal] = {}
         """BAN or HOLD, for calls that come to a worker."""
+        self._sizes: dict[str, int] = {}
+        """Of results that stay, until Dask takes note of them."""
         self._watching: dict[str, asyncio.Event] = {}
         """By client: set when it leaves."""
         self._owners: dict[str, tuple[str, set[str]]] = {}
         """By journal: the engine that goes on with its runs, and the clients through which it does."""
-        self._superseded: set[str] = set()
-        """Engines whose journal another one has taken over."""
+        self._superseded: dict[str, None] = {}
+        """Engines whose journal another one has taken over, the last one at the end."""
         self._expelled: set[str] = set()
-        """Their clients: what they still send begins nowhere."""
+        """Their clients, while they are connected: what they still send begins nowhere."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, scheduler: Any) -> None:
@@ -81,7 +86,7 @@ class SchedulerSide(SchedulerPlugin):
         connection broke: what they had begun begins again now, perhaps.
         """
         if formerly:
-            self.remove_client(self._scheduler, formerly)
+            self._part_from(formerly)
         self._watching.setdefault(client, asyncio.Event())
         await self._until_all_left()
         here = Terms.here()
@@ -101,12 +106,17 @@ class SchedulerSide(SchedulerPlugin):
             return False
         owner, clients = self._owners.get(journal, (engine, set()))
         if owner != engine:
-            self._superseded.add(owner)
+            self._superseded[owner] = None
             for other in clients - {client}:
-                self._expelled.add(other)
-                self.remove_client(self._scheduler, other)
+                if other in self._scheduler.clients:
+                    self._expelled.add(other)
+                self._part_from(other)
             clients = set()
+        self._owners.pop(journal, None)
         self._owners[journal] = engine, clients | {client}
+        for known in (self._superseded, self._owners):
+            if len(known) > REMEMBERED:
+                del known[next(iter(known))]
         await self._until_all_left()
         return True
 
@@ -117,7 +127,7 @@ class SchedulerSide(SchedulerPlugin):
     def ask(self, client: str, key: str, word: int, payload: bytes = b"") -> None:
         """Take to the right worker what an engine says about a call."""
         if word == Signal.LEAVE:
-            self.remove_client(self._scheduler, client)
+            self._part_from(client)
             self._owners = {
                 journal: (engine, left)
                 for journal, (engine, clients) in self._owners.items()
@@ -137,17 +147,22 @@ class SchedulerSide(SchedulerPlugin):
         elif self._notes.get(key) == Signal.HOLD and word == Signal.GO:
             del self._notes[key]
 
-    def remove_client(self, scheduler: Any, client: str) -> None:
+    def remove_client(self, scheduler: Any, client: str) -> None:  # noqa: ARG002 - Dask's signature
+        """Dask has let go of an engine, and of its tasks: nothing comes from it any more."""
+        self._part_from(client)
+        self._expelled.discard(client)
+
+    def _part_from(self, client: str) -> None:
         """An engine has gone: what it has in the workers ends."""
         leaves = self._watching.pop(client, None)
         if leaves is not None:
             leaves.set()
-            for worker in self._workers & scheduler.workers.keys():
+            for worker in self._workers & self._scheduler.workers.keys():
                 self._leaving[client][worker] = asyncio.Event()
                 self._hear(worker, [(client, Signal.LEAVE, b"")])
             for worker in self._ends:
                 self._leaving[client][worker] = asyncio.Event()
-            for key, task in scheduler.tasks.items():  # Dask may not know yet that it has gone
+            for key, task in self._scheduler.tasks.items():  # Dask may not know yet that it has gone
                 if client_of(key) == client:
                     self._ban(key, task)
 
@@ -196,6 +211,8 @@ class SchedulerSide(SchedulerPlugin):
             elif word == Signal.UNBEGUN:
                 self._not_begun(worker, key)
             else:
+                if word == Signal.STAYS:
+                    self._sizes[key] = pickle.loads(payload)[1]  # noqa: S301 - as above
                 news[client_of(key)].append((key, word, payload))
         for client, told in news.items():
             self._tell(client, told)
@@ -242,6 +259,10 @@ class SchedulerSide(SchedulerPlugin):
         elif finish == "forgotten":
             self._placed.pop(key, None)
             self._notes.pop(key, None)
+            self._sizes.pop(key, None)
+        elif finish == "memory" and key in self._sizes:
+            # Where the file is, there Dask has those executed that take it; in the worker's memory it is not.
+            self._scheduler.tasks[key].set_nbytes(self._sizes.pop(key))
         elif not self._scheduler.tasks[key].who_wants:  # the engine has let go of it
             return
         elif finish == "erred":

@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from scattersphere.ext.dask.messages import HEAR, NAME, SAY, CallOrder, Signal, 
 
 if TYPE_CHECKING:
     import concurrent.futures
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from scattersphere.ext.dask.messages import Frame
     from scattersphere.ext.dask.values import Stored
@@ -37,36 +38,47 @@ class RefusedByWorkerError(RuntimeError):
     """A Dask worker that cannot carry out calls of this engine."""
 
 
-def carry_out(order: tuple[Any, ...], message: bytes | None = None, *values: Stored | None) -> Stored | None:
-    """Carry out a call; what Dask executes, in a thread of one of its workers.
-
-    `values` are the results of earlier calls that have stayed with Dask. All that is to be said is said through the
-    streams; what is returned is the pickled result, if that is long.
-    """
-    terms, *rest = order
-    worker = get_worker()
-    unlike = Terms(*terms).unlike(Terms.here(), f"the Dask worker {worker.address}")
-    if unlike:
-        raise RefusedByWorkerError(unlike)
-    call = CallOrder(Terms(*terms), *rest)
-    return site_of(worker).carry_out(call if message is None else call._replace(message=message), values)
-
-
 def packed(order: CallOrder) -> bytes:
     """Return a pickle which is read by carrying out the call.
 
     So Dask executes nothing of ours before that: a worker where scattersphere is not installed says so of this task,
     while a function of ours as the task would break the stream between it and the scheduler.
     """
-    return pickle.dumps(_CarriedOut(order), pickle.HIGHEST_PROTOCOL)
+    return pickle.dumps(_Pickled(_carry_out, order), pickle.HIGHEST_PROTOCOL)
 
 
-class _CarriedOut:
-    def __init__(self, order: CallOrder) -> None:
-        self._order = order
+def packed_to_call(order: CallOrder) -> bytes:
+    """Return a pickle of what carries out the call when it is given what comes beside the order."""
+    return pickle.dumps(_Pickled(partial, _carry_out, order), pickle.HIGHEST_PROTOCOL)
+
+
+class _Pickled:
+    """Stands for what a function returns; the order is plain values, so that its terms are looked at first."""
+
+    def __init__(self, made_by: Callable[..., Any], *args: Any) -> None:
+        *first, order = args
+        self._reduced = made_by, (*first, (tuple(order.terms), *order[1:]))
 
     def __reduce__(self) -> Any:
-        return carry_out, ((tuple(self._order.terms), *self._order[1:]),)
+        return self._reduced
+
+
+def _carry_out(order: tuple[Any, ...], beside: tuple[Any, ...] = (None,)) -> Stored | None:
+    """Carry out a call; in a thread that Dask gives to its task in one of its workers.
+
+    `beside` are the message, if it did not come with the order, and the results of earlier calls that have stayed with
+    Dask. All that is to be said is said through the streams; what is returned is the pickled result, if that is long.
+    """
+    terms, *rest = order
+    worker = get_worker()
+    unlike = Terms(*terms).unlike(Terms.here(), f"the Dask worker {worker.address}")
+    if unlike:
+        raise RefusedByWorkerError(unlike)
+    message, *values = beside
+    call = CallOrder(Terms(*terms), *rest)
+    return site_of(worker).carry_out(
+        call if message is None else call._replace(message=message), tuple(values)
+    )
 
 
 _sites: weakref.WeakKeyDictionary[Any, concurrent.futures.Future[Site]] = weakref.WeakKeyDictionary()

@@ -15,8 +15,6 @@ import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from distributed.protocol.serialize import dask_deserialize, dask_serialize
-
 from scattersphere.worker.longvalues import FOLDER, read_value
 
 if TYPE_CHECKING:
@@ -25,50 +23,53 @@ if TYPE_CHECKING:
 
 
 class LongValue:
-    """A pickled result, as Dask has it: in a file where it was made, in memory where Dask has brought it.
+    """A pickled result in a file at the Dask worker where it was made; elsewhere it is a view of its bytes.
 
-    The file lives as long as this does, which is as long as Dask keeps the result.
+    The file lives as long as this does, which is as long as Dask keeps the result. Dask takes this for as small as it
+    is, so a worker spills nothing to its disk which is there already; where the value is to be read, Dask's scheduler
+    knows by what is ours in it.
     """
 
-    def __init__(self, payload: Any, file: Path | None = None, size: int = 0) -> None:
-        self.file: Path | None = file
-        self.size: int = size or memoryview(payload).nbytes
-        self._payload = payload
-        if file is not None:
-            weakref.finalize(self, file.unlink, missing_ok=True)
+    def __init__(self, file: Path, size: int) -> None:
+        self.file: Path = file
+        self.size: int = size
+        weakref.finalize(self, file.unlink, missing_ok=True)
 
-    def __sizeof__(self) -> int:
-        return self.size  # by which Dask decides where what takes it is executed
+    def read(self) -> memoryview:
+        """Return the pickle. Raises OSError if its file is gone."""
+        return _view_of(self.file)
 
-    def read(self) -> Any:
-        """Return the pickle, as what has a buffer. Raises OSError if its file is gone."""
-        if self.file is None:
-            return self._payload
-        with self.file.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _serialize(value: LongValue) -> Any:
-    return {}, [memoryview(value.read())]
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # Nothing of ours in it: another Dask worker may have no scattersphere to import.
+        view = self.read()
+        if protocol < OUT_OF_BAND:  # through Dask's scheduler
+            return bytes, (bytes(view),)
+        return memoryview, (pickle.PickleBuffer(view),)
 
 
-def _deserialize(_: object, frames: list[object]) -> LongValue:
-    return LongValue(frames[0])
+def take_file(file: Path) -> memoryview:
+    """Return the pickle in a file, which is there no longer than this. Raises OSError if its file is gone."""
+    view = _view_of(file)
+    file.unlink()
+    return view
 
 
-dask_serialize.register(LongValue, _serialize)  # type: ignore[no-untyped-call] # distributed types few things
-dask_deserialize.register(LongValue, _deserialize)  # type: ignore[no-untyped-call] # the same
+def _view_of(path: Path) -> memoryview:
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-Stored = bytes | LongValue
+Stored = bytes | memoryview | LongValue
 """The result of a Dask task of ours."""
 
 
-def pickle_of(stored: Stored) -> Any:
-    """Return the pickle in it, as what has a buffer."""
+def pickle_of(stored: Stored) -> bytes | memoryview:
+    """Return the pickle in it."""
     return stored.read() if isinstance(stored, LongValue) else stored
 
 
+OUT_OF_BAND = 5
+"""The pickle protocol from which on buffers are not copied into the pickle."""
 _SHOWN = 1024
 
 
@@ -149,7 +150,7 @@ def laid_out(store: Path, number: int, values: tuple[Stored | None, ...]) -> Ite
         folder.mkdir(mode=0o700, exist_ok=True)
         for file, value in zip(files, values, strict=True):
             assert value is not None  # noqa: S101 - for type checkers
-            if isinstance(value, LongValue) and value.file is not None:
+            if isinstance(value, LongValue):
                 file.symlink_to(value.file)
             else:
                 file.write_bytes(pickle_of(value))
