@@ -17,10 +17,10 @@ import statistics
 import sys
 import tempfile
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 
@@ -43,7 +43,7 @@ from scattersphere.journal.schema import connect
 from scattersphere.testing import MemoryJournal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
 LINK = 1.3
 """Times a raw commit of the same row."""
@@ -281,48 +281,146 @@ def _raw_commits(connection: sqlite3.Connection, first: int, count: int) -> None
         connection.execute("COMMIT")
 
 
-async def links(folder: Path, count: int) -> tuple[float, float]:
-    """Return what a link of a strict chain costs, processor and wall, beside raw commits of the same rows in turns."""
-    pieces, each = 10, max(1, count // 10)
-    walls, costs, bare, bare_costs = list[float](), list[float](), list[float](), list[float]()
-    with closing(connect(folder / "rawlinks.db")) as raw:
-        raw.execute("PRAGMA foreign_keys = off")
-        async with Server(journal=folder / "chain.db") as server:
-            server.register_tasks("bench", [NoOp])
-            server.define(job("bench", SHAPES["chain"](each), "no-op"))
-            await (await server.start("bench")).wait()
-            for piece in range(pieces):
-                started, wall = process_time(), perf_counter()
-                _raw_commits(raw, piece * each, each)
-                bare.append((perf_counter() - wall) / each)
-                bare_costs.append((process_time() - started) / each)
-                started, wall = process_time(), perf_counter()
-                await (await server.start("bench")).wait()
-                walls.append((perf_counter() - wall) / each)
-                costs.append((process_time() - started) / each)
-    base, base_cost = statistics.median(bare), statistics.median(bare_costs)
-    cost, wall = statistics.median(costs), statistics.median(walls)
-    show("a raw commit of the rows of a link, FULL", f"{base * 1e3:.2f} ms")
-    show("", f"{base_cost * 1e3:.2f} ms of processor")
-    show("a link of a chain, strict", f"{wall * 1e3:.2f} ms", wall / base, LINK)
-    show("", f"{cost * 1e3:.2f} ms of processor", cost / base_cost)
-    return cost, wall
+class Costs:
+    """What pieces of a contestant took, each step of them: on the wall, of this process, of PostgreSQL's."""
+
+    def __init__(self) -> None:
+        self.walls, self.own, self.others = list[float](), list[float](), list[float]()
+
+    async def take(
+        self, steps: int, work: Callable[[], Awaitable[object]], others: Callable[[], float]
+    ) -> None:
+        """Do a piece of work, and note what a step of it took."""
+        started, wall, before = process_time(), perf_counter(), others()
+        await work()
+        self.walls.append((perf_counter() - wall) / steps)
+        self.own.append((process_time() - started) / steps)
+        self.others.append((others() - before) / steps)
+
+    @property
+    def wall(self) -> float:
+        """The median of the pieces, in seconds."""
+        return statistics.median(self.walls)
+
+    @property
+    def processor(self) -> float:
+        """The same of the processor, of all processes."""
+        return statistics.median(map(sum, zip(self.own, self.others, strict=True)))
+
+    def show(self, name: str, times: Costs | None = None, goal: float | None = None) -> None:
+        """Print both, also as times another one's."""
+        ratios = (None, None) if times is None else (self.wall / times.wall, self.processor / times.processor)
+        show(name, f"{self.wall * 1e3:.3f} ms", ratios[0], goal)
+        of = (
+            "" if not any(self.others) else f", {statistics.median(self.others) * 1e3:.3f} of it PostgreSQL's"
+        )
+        show("", f"{self.processor * 1e3:.3f} ms", ratios[1])
+        print(f"  {'':44} (of processor{of})")
+
+
+def _sync(file: int) -> None:
+    """Append as much as a commit does, and have it on the disk: what no program can do without."""
+    os.write(file, bytes(2 * PAGE))
+    os.fdatasync(file)
+
+
+PAGE = 4096 + 24
+"""Bytes of a page in SQLite's log."""
+PIECES = 10
+"""Pieces in which the contestants take turns: disks have good and bad seconds."""
 
 
 async def durable(folder: Path, count: int) -> None:
-    """Durable steps that do nothing: a strict run and a workflow of DBOS, one after the other, and all at once.
+    """Durable steps that do nothing: the disk alone, raw commits, links of a strict chain, steps of DBOS, in turns.
 
-    One after the other each waits for the disk, which no program can outrun: at once shows what a step itself costs.
+    One after the other each waits for the disk, which no program can outrun: many at once, and a folder in memory
+    (`--folder /dev/shm`, for PostgreSQL `synchronous_commit=off`), show what a step itself costs.
     """
-    cost, wall = await links(folder, count)
-    wide = await _wide(folder, count)
+    each = max(1, count // PIECES)
+    disk, bare, link, step = Costs(), Costs(), Costs(), Costs()
+    with closing(connect(folder / "rawlinks.db")) as raw, _dbos() as flows:
+        raw.execute("PRAGMA foreign_keys = off")
+        file = os.open(folder / "appended", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        async with Server(journal=folder / "chain.db") as server:
+            server.register_tasks("bench", [NoOp])
+            server.define(job("bench", SHAPES["chain"](each), "no-op"))
+            for piece in range(-1, PIECES):
+
+                async def syncs() -> None:
+                    for _ in range(each):
+                        _sync(file)
+
+                async def commits_by_hand(first: int = (piece + 1) * each) -> None:
+                    _raw_commits(raw, first, each)
+
+                async def links() -> None:
+                    await (await server.start("bench")).wait()
+
+                contestants = [(disk, syncs), (bare, commits_by_hand), (link, links)]
+                if flows is not None:
+                    contestants.append((step, lambda: flows.chain(each)))
+                for costs, work in contestants:  # the first piece compiles plans, opens connections
+                    await (costs if piece >= 0 else Costs()).take(each, work, _postgres(flows))
+        os.close(file)
+        disk.show("a write and a sync of a commit's bytes")
+        bare.show("a raw commit of the rows of a link, FULL", disk)
+        link.show("a link of a chain, strict", bare, LINK)
+        own = (link.wall - disk.wall) * 1e3
+        show("of that without the disk's share", f"{own:.3f} ms")
+        if flows is None:
+            await _wide(folder, count)
+            return
+        step.show("a step of DBOS on PostgreSQL, times a link", link)
+        _judge(step, link)
+        print(
+            f"  {'':44} (no step that waits for this disk can be more than {step.wall / disk.wall:.1f} x ahead)"
+        )
+        wide, many = await _wide(folder, count), Costs()
+        await many.take(count, lambda: flows.at_once(count), _postgres(flows))
+        many.show("many at once, times a strict task of many", wide)
+        _judge(many, wide)
+
+
+def _judge(theirs: Costs, ours: Costs) -> None:
+    missed = "" if theirs.wall / ours.wall >= AHEAD else "  MISSED on the wall"
+    missed += "" if theirs.processor / ours.processor >= AHEAD else "  MISSED of processor"
+    print(f"  {'':44} (goal {AHEAD:.0f} x ahead){missed}")
+
+
+class Flows(NamedTuple):
+    """Workflows of DBOS with so many steps, and the processes of its database."""
+
+    chain: Callable[[int], Awaitable[object]]
+    at_once: Callable[[int], Awaitable[object]]
+    processes: Callable[[], list[int]]
+
+
+def _postgres(flows: Flows | None) -> Callable[[], float]:
+    """Return what counts the processor time of PostgreSQL, in seconds."""
+    known = set[int]()
+
+    def count() -> float:
+        if flows is None:
+            return 0.0
+        known.update(flows.processes() if not known else ())
+        return sum(int(Path(f"/proc/{number}/schedstat").read_text().split()[0]) for number in known) / 1e9
+
+    return count
+
+
+@contextmanager
+def _dbos() -> Iterator[Flows | None]:
+    """Start DBOS where it is installed and has a database."""
     try:
         from dbos import DBOS  # noqa: PLC0415 - where it is installed
+        from psycopg import connect as connect_postgres  # noqa: PLC0415 - comes with it
     except ImportError:
         print("  DBOS is not measured: it is not installed")
+        yield None
         return
     if DATABASE not in os.environ:
         print(f"  DBOS is not measured: ${DATABASE} names no database of PostgreSQL")
+        yield None
         return
     DBOS(config={"name": "bench", "system_database_url": os.environ[DATABASE], "log_level": "ERROR"})
 
@@ -339,36 +437,29 @@ async def durable(folder: Path, count: int) -> None:
     async def at_once(steps: int) -> None:
         await asyncio.gather(*map(step, range(steps)))
 
+    def processes() -> list[int]:
+        with connect_postgres(os.environ[DATABASE]) as connection:
+            rows = connection.execute("SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+            return [number for (number,) in rows]
+
     DBOS.launch()
     try:
-        for name, flow, ours in (
-            ("a step of DBOS on PostgreSQL, times a link", chain, (cost, wall)),
-            ("many at once, times a strict task of many", at_once, wide),
-        ):
-            await flow(5)
-            started, wall_started = process_time(), perf_counter()
-            await flow(count)
-            theirs, their_wall = (process_time() - started) / count, (perf_counter() - wall_started) / count
-            missed = "" if their_wall / ours[1] >= AHEAD else "  MISSED"
-            show(name, f"{their_wall * 1e3:.2f} ms", their_wall / ours[1])
-            print(f"  {'':44} (goal {AHEAD:.0f} x ahead){missed}")
-            show("", f"{theirs * 1e3:.2f} ms of processor", theirs / ours[0])
+        yield Flows(chain, at_once, processes)
     finally:
         DBOS.destroy()
 
 
-async def _wide(folder: Path, count: int) -> tuple[float, float]:
-    """Return what each of many strict tasks costs that are ready at once, processor and wall."""
-    taken = [
-        await _one_run(
-            SHAPES["wide"](count), ("strict", functools.partial(folder.joinpath, f"wide{turn}.db"))
-        )
-        for turn in range(5)
-    ]
-    cost, wall = (statistics.median(times) / count for times in zip(*taken, strict=True))
-    show("each of many strict tasks at once", f"{wall * 1e3:.2f} ms")
-    show("", f"{cost * 1e3:.2f} ms of processor")
-    return cost, wall
+async def _wide(folder: Path, count: int) -> Costs:
+    """Return what each of many strict tasks costs that are ready at once."""
+    costs = Costs()
+    for turn in range(5):
+        journal = functools.partial(folder.joinpath, f"wide{turn}.db")
+        cost, wall = await _one_run(SHAPES["wide"](count), ("strict", journal))
+        costs.own.append(cost / count)
+        costs.walls.append(wall / count)
+        costs.others.append(0.0)
+    costs.show("each of many strict tasks at once")
+    return costs
 
 
 def parts(folder: Path, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], None]]]:
@@ -389,8 +480,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100_000, help="in the large file")
     parser.add_argument("--shapes", default="wide,layered,chain")
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument(
+        "--folder", help="where the files are written; of /dev/shm no commit waits for a disk"
+    )
     args = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="journal-bench-"))
+    folder = Path(tempfile.mkdtemp(prefix="journal-bench-", dir=args.folder))
     try:
         print(
             f"Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version}, {time.strftime('%Y-%m-%d')}"

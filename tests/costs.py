@@ -67,6 +67,7 @@ SLOW: dict[str, str] = {
     "*::*graphviz*": "Graphviz draws",
     "tests/journal/test_serve_journal.py::*": "servers and their clients as a shell starts them",
     "tests/journal/test_kills.py::*every_commit*": "hundreds of programs that are killed",
+    "tests/journal/test_kills.py::*any_moment*many*": "the same, with all that there is",
     "tests/journal/test_kills.py::*does_not_wait_for_its_commits*": "the same",
     "tests/recovery/test_recovery_properties.py::*thousands_of_seeds*": "20,400 cuts of some thousand worlds",
     "*::*kill_9*": "processes that are killed at any moment",

@@ -41,7 +41,7 @@ from scattersphere.engine.machine.codes import (
 from scattersphere.engine.machine.rules import DECIDE
 from scattersphere.errors import DefinitionError, JournalError
 from scattersphere.journal.place import JournalFiles
-from scattersphere.journal.schema import RESTORED
+from scattersphere.journal.schema import RESTORED, damage_of
 from scattersphere.journal.sqlite import JournalReader
 from scattersphere.model.definition import JobDefinition
 from scattersphere.registry.snapshots.store import digest_of, digest_of_all
@@ -74,11 +74,18 @@ class Finding:
 
 
 def check(path: str | os.PathLike[str]) -> list[Finding]:
-    """Return what is wrong with a journal, in the order of its runs. Raises `JournalError` where it cannot be read."""
-    reader = JournalReader(JournalFiles.at(path))
+    """Return what is wrong with a journal, in the order of its runs. Raises `JournalError` where it is none."""
+    files = JournalFiles.at(path)
+    try:
+        reader = JournalReader(files)
+    except JournalError:
+        found = [Finding(f"the database is damaged: {words}") for words in damage_of(files.database)]
+        if not found:
+            raise
+        return [*found, Finding("nothing more can be read: put a backup in its place (`journal restore`)")]
     try:
         reader.all("BEGIN")  # one snapshot, whatever a Server writes meanwhile
-        found: list[Finding] = []
+        found = list[Finding]()
         for finding in _findings(reader):
             found.append(finding)
             if len(found) == _MOST:

@@ -297,6 +297,21 @@ def copy_database(connection: sqlite3.Connection, target: Path) -> None:
         os.fsync(file.fileno())
 
 
+def damage_of(path: Path) -> list[str]:
+    """Return what SQLite says of a file that is damaged such that nothing can be read; nothing of one that is whole."""
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        ) as connection:
+            rows = connection.execute(f"PRAGMA integrity_check({_DAMAGE})")
+            return [words for (words,) in rows if words != "ok"]
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        return [str(error)] if isinstance(code, int) and code & 0xFF in _CURES else []
+
+
+_DAMAGE = 20
+"""Places that are told of a file that is damaged as a whole."""
 _CURES = {
     sqlite3.SQLITE_CORRUPT: "it is damaged",
     sqlite3.SQLITE_NOTADB: "it is no database, or its beginning is damaged",

@@ -8,6 +8,9 @@ journal is checked. The lives are on asyncio and on trio by turns. Bodies write 
 - `pay`: draw a number -> charge with it (a map of 3, one of them fails at first) -> total -> tidy. No run may charge under
   two numbers.
 - `careless`: the same, but outcomes are believed before they are committed, and commits are slow: that must be seen.
+- `everything`: `pay` with a secret, a parent that starts two of them as its children, a bundle whose task executes in a
+  process of its own, and `schedule`, all in one Server. It is not killed at a commit but at any moment: FIRST to LAST are
+  seeds, and each world dies SECOND times before it comes to its end.
 - `schedule`: a job that is started every hour and every half past, by a clock that the program sets; between its lives
   pass 90 minutes. Each full hour that was known of is started once, each half past at most once.
 
@@ -22,6 +25,7 @@ import importlib.util
 import itertools
 import json
 import os
+import random
 import signal
 import sqlite3
 import sys
@@ -42,12 +46,14 @@ from scattersphere.journal.sqlite import JournalReader
 from scattersphere.journal.writer import JournalWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from scattersphere.schedules.driver import Clocks
 
 LOOPS = ["asyncio", *(["trio"] if importlib.util.find_spec("trio") else [])]
 EFFECTS: list[Any] = []
+LIFE = 2.0
+"""Seconds within which a life of `everything` is killed: where it comes to its end before, it has ended."""
 
 
 def effect(*words: object) -> None:
@@ -132,13 +138,18 @@ class Pay:
         """Say what is wrong in the end: with the states of the runs, and with what they did to the world."""
         states = [state for state, _ in runs_of(path)]
         wrong = [] if states == ["succeeded"] * self.RUNS else [f"the runs are {states}"]
-        charged = collections.defaultdict(set)
-        for line in lines:
-            if line[0] == "charge":
-                charged[line[1]].add(line[2])
-        wrong += [f"run {run} charged under {sorted(ids)}" for run, ids in charged.items() if len(ids) > 1]
+        wrong += charged_twice(lines)
         files = [*Path(f"{path}.values").iterdir()]
         return wrong + ([f"{len(files)} files of values"] if len(files) != 1 else [])
+
+
+def charged_twice(lines: list[list[str]]) -> list[str]:
+    """Say which runs have charged under several numbers."""
+    charged = collections.defaultdict(set)
+    for line in lines:
+        if line[0] == "charge":
+            charged[line[1]].add(line[2])
+    return [f"run {run} charged under {sorted(ids)}" for run, ids in charged.items() if len(ids) > 1]
 
 
 class Careless(Pay):
@@ -259,7 +270,118 @@ class Schedules:
         return wrong + ([f"{len(ran)} runs had effects, of {len(runs)}"] if len(ran) != len(runs) else [])
 
 
-WORLDS: dict[str, Callable[[], Any]] = {"pay": Pay, "careless": Careless, "schedule": Schedules}
+# ---- everything
+
+
+FAR = """
+from scattersphere import RunnableTask
+
+class Far(RunnableTask):
+    token: str
+    number: int
+
+    def run(self, context):
+        context.log.info("far away with %s", self.token)
+        return {"pid": self.number, "of": (self.number, frozenset({self.number}))}
+"""
+
+
+class Look(RunnableTask):
+    token: str
+    far: list[Any]
+
+    async def run(self, context: Any) -> None:
+        assert self.token == Everything.SECRET
+        assert [each["of"] for each in self.far] == [(number, frozenset({number})) for number in range(3)]
+
+
+class Family(RunnableTask):
+    async def run(self, context: Any) -> list[int]:
+        children = [await context.start("pay") for _ in range(2)]
+        effect("family", context.run_id, *(child.id for child in children))
+        for child in children:
+            await child.wait()
+        return [child.id for child in children]
+
+
+class Everything(Schedules):
+    """Maps, retries, children, processes, bundles, secrets and schedules in one Server."""
+
+    SECRET = "correct horse"
+    TOKEN: ClassVar[dict[str, Any]] = {"secret": True, "env": "KILL_TOKEN"}
+    FAR: ClassVar[dict[str, Any]] = {
+        "format": 2,
+        "name": "far",
+        "params": {"token": TOKEN},
+        "tasks": {
+            "far": {
+                "task": "far.Far",
+                "backend": "process",
+                "args": {"token": {"$param": "token"}},
+                "map": {"number": [0, 1, 2]},
+            },
+            "look": {"task": "Look", "args": {"token": {"$param": "token"}, "far": {"$result": "far"}}},
+        },
+    }
+    STARTED: ClassVar[list[str]] = ["family", "pay", "far"]
+
+    def prepare(self) -> None:
+        """Have the secret where it is read."""
+        os.environ["KILL_TOKEN"] = self.SECRET
+
+    async def serve(self, path: str) -> None:
+        """Carry on, start what was not started yet, and let two hours pass meanwhile."""
+        last = [line[1] for line in lines_of(EFFECTS[0].name) if line[0] == "wall"]
+        code = Path(path).with_name("far.py")
+        code.write_text(FAR)
+        server = ClockedServer(journal=path, watch=False, processes=1, secret_env={"*": ["KILL_*"]})
+        server.wall = dt.datetime.fromisoformat(last[-1]) + self.DOWN if last else self.BEGAN
+        effect("wall", server.wall.isoformat())
+        effect("life", server.wall.isoformat())
+        async with server:
+            await server.register(code)
+            # Without a turn in between: a family that goes on needs its children's job.
+            server.register_tasks("app", [Note, Draw, Charge, Total, Tidy, Family, Look])
+            pay = {**Pay.JOB, "max_runs": 3}
+            family = {"name": "family", "tasks": {"family": {"task": "Family"}}}
+            for job in (pay, family, self.FAR, self.JOB):
+                server.define(JobDefinition.loads(json.dumps(job)))
+            runs = [await server.start(job, key=job) for job in self.STARTED]
+            for _ in range(6):
+                server.set_wall(server.wall + self.STEP)
+                await anyio.lowlevel.checkpoint()
+            for run in [*runs, *server.runs.values()]:
+                await run.wait()
+            await server.committed()
+
+    def wrong(self, path: str, lines: list[list[str]]) -> list[str]:
+        """Say what is wrong in the end, with each of what there is here."""
+        states = collections.Counter(state for state, _ in runs_of(path))
+        wrong = [] if set(states) == {"succeeded"} else [f"the runs are {states}"]
+        of = {
+            job: rows_of(path, f"SELECT count(*) FROM run WHERE job = '{job}'")
+            for job in ("pay", "family", "far")
+        }
+        if of != {"pay": 3, "family": 1, "far": 1}:
+            wrong.append(f"the runs are of {of}")
+        children = {tuple(line[2:]) for line in lines if line[0] == "family"}
+        if len(children) != 1:
+            wrong.append(f"the children were {children}")
+        wrong += charged_twice(lines)
+        keys = [key for _, key in runs_of(path) if key.startswith("job/")]
+        wrong += [f"twice: {key}" for key, times in collections.Counter(keys).items() if times > 1]
+        for file in Path(path).parent.rglob("*"):
+            if file.is_file() and self.SECRET.encode() in file.read_bytes():
+                wrong.append(f"the secret is in {file.name}")
+        return wrong
+
+
+WORLDS: dict[str, Callable[[], Any]] = {
+    "pay": Pay,
+    "careless": Careless,
+    "schedule": Schedules,
+    "everything": Everything,
+}
 
 
 # ---- what is left behind
@@ -314,14 +436,20 @@ def die_at(number: int, *, before: bool) -> None:
     JournalWriter._commit = counted  # type: ignore[method-assign]
 
 
-def in_child(work: Callable[[], object], number: int, *, before: bool) -> int:
-    """Do the work in a child, which is killed at a commit; return its exit code, negative for a signal."""
+def die_after(seconds: float) -> None:
+    """Have this process killed at some moment."""
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
+    timer.daemon = True
+    timer.start()
+
+
+def in_child(work: Callable[[], object], prepare: Callable[[], object]) -> int:
+    """Do the work in a child, which `prepare` may have killed; return its exit code, negative for a signal."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            if number:
-                die_at(number, before=before)
+            prepare()
             work()
             code = 0
         except BaseException:  # noqa: BLE001 - the child must not go on as its parent
@@ -340,34 +468,44 @@ def live(world: Any, loop: str, path: str, effects: str) -> None:
     anyio.run(world.serve, path, backend=loop)
 
 
+def at_commits(first: int, last: int, second: int) -> Iterator[tuple[str, list[Callable[[], object]]]]:
+    """Yield the cases of a world that is killed at its commits: what becomes of each life."""
+    for k in range(first, last + 1):
+        for j in range(1, second + 1):
+            for before in (True, False):
+                yield f"{k}-{j}-{before}", [partial(die_at, number, before=before) for number in (k, j)]
+
+
+def at_any_moment(first: int, last: int, deaths: int) -> Iterator[tuple[str, list[Callable[[], object]]]]:
+    """Yield the cases of a world that is killed at any moment: half of the deaths soon, within the recovery."""
+    for seed in range(first, last + 1):
+        chance = random.Random(seed)
+        yield f"seed-{seed}", [partial(die_after, chance.random() ** 2 * LIFE) for _ in range(deaths)]
+
+
 def main(folder: Path, name: str, first: int, last: int, second: int) -> None:
     """Try all cases, and print what came of them."""
     total: collections.Counter[str] = collections.Counter()
     wrong: list[str] = []
-    cases = [
-        (k, j, before)
-        for k in range(first, last + 1)
-        for j in range(1, second + 1)
-        for before in (True, False)
-    ]
     for loop in LOOPS:  # imported once, and not by each child
         anyio.run(anyio.lowlevel.checkpoint, backend=loop)
     loops = itertools.cycle(LOOPS)
-    for case in cases:
-        next(loops)  # three lives are an odd number: the next case begins on the other loop
-        k, j, before = case
-        world, home = WORLDS[name](), folder / f"{k}-{j}-{before}"
+    for case, deaths in (at_any_moment if name == "everything" else at_commits)(first, last, second):
+        total["cases"] += 1
+        if len(deaths) % 2 == 0:
+            next(loops)  # the next case begins on the other loop
+        world, home = WORLDS[name](), folder / case
         home.mkdir(0o700)
         path, effects = str(home / "runs.db"), str(home / "effects")
         Path(effects).touch()
-        for number in (k, j, 0):
-            code = in_child(partial(live, world, next(loops), path, effects), number, before=before)
+        for prepare in (*deaths, bool):
+            code = in_child(partial(live, world, next(loops), path, effects), prepare)
             total["kills" if code == -signal.SIGKILL else "ends" if code == 0 else "errors"] += 1
-            if Path(path).exists() and Path(path).stat().st_size:
+            if rows_of(path, "PRAGMA user_version"):  # else it has died before there were tables
                 wrong += [f"{case}: {finding}" for finding in check(path)]
             world.died(path, lines_of(effects))
         wrong += [f"{case}: {words}" for words in world.wrong(path, lines_of(effects))]
-    sys.stdout.write(json.dumps({"cases": len(cases), **total, "wrong": wrong[:20]}))
+    sys.stdout.write(json.dumps({**total, "wrong": wrong[:20]}))
 
 
 if __name__ == "__main__":

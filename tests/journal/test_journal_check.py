@@ -201,3 +201,33 @@ def test_a_page_that_is_damaged_is_found(journal_folder, tmp_path):
     content[8 * 4096 : 9 * 4096] = b"\xff" * 4096
     path.write_bytes(content)
     assert check(path)
+
+
+def cut(content):
+    del content[len(content) // 2 :]
+
+
+def spoil_the_schema(content):
+    content[100:4096] = b"\x77" * 3996
+
+
+def spoil_the_beginning(content):
+    content[:16] = b"no sqlite at all"
+
+
+@pytest.mark.parametrize("spoil", [cut, spoil_the_schema, spoil_the_beginning])
+def test_of_a_file_that_cannot_be_opened_it_is_said_where_it_is_damaged_and_what_to_do(
+    journal_folder, tmp_path, spoil
+):
+    folder = tmp_path / "copy"
+    shutil.copytree(journal_folder, folder)
+    path = folder / "runs.db"
+    content = bytearray(path.read_bytes())
+    spoil(content)
+    path.write_bytes(content)
+    first, *_, last = map(str, check(path))
+    assert first.startswith("the database is damaged: ")
+    assert "journal check" not in first + last
+    if spoil is not cut:
+        assert last == "nothing more can be read: put a backup in its place (`journal restore`)"
+    assert path.read_bytes() == content

@@ -44,6 +44,13 @@ def test_a_server_that_is_killed_at_every_commit_and_again_within_the_recovery_g
     assert "errors" not in result, errors
 
 
+@pytest.mark.parametrize(("first", "last", "deaths"), [(1, 1, 2), (2, 12, 2)], ids=["once", "many"])
+def test_a_server_with_all_there_is_that_is_killed_at_any_moment_goes_on(tmp_path, first, last, deaths):
+    result, errors = killed(tmp_path, "everything", first, last, deaths)
+    assert result["wrong"] == [], errors
+    assert "errors" not in result, errors
+
+
 def test_the_kills_find_an_engine_that_does_not_wait_for_its_commits(tmp_path):
     result, _ = killed(tmp_path, "careless", 1, 8, 1)
     assert any("charged under" in words for words in result["wrong"])
