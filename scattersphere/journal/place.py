@@ -131,11 +131,7 @@ def _refuse_foreign(path: Path, *, folder: bool) -> None:
     status = path.lstat()
     if not (stat.S_ISDIR if folder else stat.S_ISREG)(status.st_mode):
         raise JournalError(f"{path}: not a {'folder' if folder else 'regular file'}")
-    if status.st_uid != os.geteuid():
-        raise JournalError(
-            f"{path} belongs to the user {status.st_uid}; a journal is opened by its owner alone, "
-            "since it holds code that is executed"
-        )
+    _refuse_other_owner(path, status)
     if status.st_mode & 0o077:
         raise JournalError(
             f"{path}: others than its owner may read or write it; run chmod {700 if folder else 600} on it"
@@ -143,6 +139,14 @@ def _refuse_foreign(path: Path, *, folder: bool) -> None:
     if not folder and status.st_nlink > 1:
         raise JournalError(
             f"{path} has a second name (a hard link): two programs would each take it for theirs"
+        )
+
+
+def _refuse_other_owner(path: Path, status: os.stat_result) -> None:
+    if status.st_uid != os.geteuid():
+        raise JournalError(
+            f"{path} belongs to the user {status.st_uid}; a journal is opened by its owner alone, "
+            "since it holds code that is executed"
         )
 
 
@@ -165,13 +169,15 @@ def file_system(folder: Path) -> str | None:
 
 
 class JournalLock:
-    """The lock of a journal's owner. Raises `JournalBusyError` where another one has it."""
+    """The lock of a journal's owner. Raises `JournalBusyError` where another one has it, `JournalError`."""
 
     def __init__(self, files: JournalFiles) -> None:
         try:
             import fcntl  # noqa: PLC0415 - POSIX only
         except ImportError:
             raise JournalError("a journal needs the locks of a POSIX system") from None
+        with contextlib.suppress(FileNotFoundError):  # first: a lock of root's would keep the owner out
+            _refuse_other_owner(files.database, files.database.lstat())
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._file: int | None = os.open(files.lock, flags, 0o600)

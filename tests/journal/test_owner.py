@@ -290,11 +290,22 @@ def test_what_cannot_be_trusted_or_used_is_refused_and_left_as_it_is(path, spoil
     assert before == (path.read_bytes() if path.is_file() else None)
 
 
-def test_a_journal_of_another_user_is_refused(path, monkeypatch):
-    path.touch(0o600)
+def test_a_journal_of_another_user_is_refused_without_a_lock_that_would_keep_its_owner_out(
+    path, monkeypatch, opened, tmp_path
+):
+    _, journal, _ = opened()
+    journal.close()
+    copy = tmp_path / "copy.db"
+    backup(path, copy)
+    JournalFiles(path).lock.unlink()
+    monkeypatch.setattr(place, "refuse_unsafe_folder", lambda _: None)
+    monkeypatch.setattr("scattersphere.journal.sqlite.refuse_unsafe_folder", lambda _: None)
+    monkeypatch.setattr("scattersphere.journal.copies.refuse_unsafe_folder", lambda _: None)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(JournalError, match="belongs to the user"):
-        SqliteJournal(path).open(Loop())
+    for attempt in (lambda: SqliteJournal(path).open(Loop()), lambda: restore(copy, path)):
+        with pytest.raises(JournalError, match="belongs to the user"):
+            attempt()
+    assert not JournalFiles(path).lock.exists()
 
 
 def test_a_network_file_system_is_refused(path, monkeypatch):
