@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from scattersphere.engine.recorder import Recorder
 from scattersphere.jobs.runwriter import RunWriter
 from scattersphere.jobs.schedulerows import schedule_of
+from scattersphere.jobs.secrets import AwaitedSecrets
 from scattersphere.jobs.storedruns import KnownRuns, StoredRuns
 from scattersphere.jobs.unfinished import UnfinishedRuns
 
@@ -51,14 +52,7 @@ class DurableRuns:
         )
         self.writer: RunWriter = RunWriter(self.recorder, executor)
         self.unfinished: UnfinishedRuns = UnfinishedRuns(
-            journal,
-            self.recorder,
-            self.stored,
-            registry=registry,
-            executor=executor,
-            factory=factory,
-            secrets=secrets,
-            on_crashed=on_crashed,
+            self.stored, AwaitedSecrets(secrets, executor), on_crashed
         )
         self.schedules: tuple[list[ScheduleState], list[ScheduleState]] = ([], [])
         """What the journal knew of schedules when it was opened, and of those that were not defined any more."""

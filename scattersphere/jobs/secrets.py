@@ -175,10 +175,10 @@ class AwaitedSecrets:
     then: what goes on later is to have the secrets of that time. `on_news` is called for such a look.
     """
 
-    def __init__(self, secrets: Secrets, executor: JobExecutor, on_news: Callable[[], None]) -> None:
+    def __init__(self, secrets: Secrets, executor: JobExecutor) -> None:
         self._secrets = secrets
         self._executor = executor
-        self._on_news = on_news
+        self.on_news: Callable[[], None] = lambda: None
         self._answers: dict[Wanted, SecretsRead] = {}
         self._failed: dict[Wanted, _Failure] = {}
         self._asking: dict[Wanted, anyio.Event] = {}
@@ -218,14 +218,14 @@ class AwaitedSecrets:
                 gap = FIRST_GAP if failure is None else min(2 * failure.gap, LONGEST_GAP)
                 due = self._executor.clock() + gap
                 self._failed[wanted] = _Failure(found.words, gap, due)
-                self._executor.deadlines.call_at(due, self._on_news)
+                self._executor.deadlines.call_at(due, self.on_news)
             else:
                 self._answers[wanted] = found
         except ClosedError:
             return
         finally:
             event = self._asking.pop(wanted)
-            self._on_news()
+            self.on_news()
             event.set()
 
     async def asked(self) -> bool:

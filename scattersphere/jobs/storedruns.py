@@ -96,18 +96,18 @@ class StoredRuns:
         executor: JobExecutor,
         factory: KnownRuns,
     ) -> None:
-        self._journal = journal
-        self._recorder = recorder
+        self.journal: Journal = journal
+        self.recorder: Recorder = recorder
         self._codec = codec
         self._jobs = jobs
-        self._registry = registry
-        self._executor = executor
-        self._factory = factory
+        self.registry: TaskRegistry = registry
+        self.executor: JobExecutor = executor
+        self.factory: KnownRuns = factory
         self._definitions: OrderedDict[str, JobDefinition] = OrderedDict()
 
     async def call(self, method: Callable[..., T], *args: object) -> T:
         """Call a method of the journal that blocks: in a thread, unless the journal says that it takes no time."""
-        if getattr(self._journal, "is_instant", False):
+        if getattr(self.journal, "is_instant", False):
             return method(*args)
         return await anyio.to_thread.run_sync(partial(method, *args))
 
@@ -117,7 +117,7 @@ class StoredRuns:
         if digest in known:
             known.move_to_end(digest)
             return known[digest]
-        found = known[digest] = await self.call(lambda: _definition_of(self._journal.read_definition(digest)))
+        found = known[digest] = await self.call(lambda: _definition_of(self.journal.read_definition(digest)))
         while len(known) > DEFINITIONS:
             known.popitem(last=False)
         return found
@@ -133,7 +133,7 @@ class StoredRuns:
 
     def make(self, stored: StoredRun, definition: JobDefinition) -> Execution:
         """Make the record of a run without its code: it can be looked at, and cancelled."""
-        run, executor = stored.run, self._executor
+        run, executor = stored.run, self.executor
         extra = json.loads(run.extra)
         given = frozenset(extra.get("given_secrets", ()))
         execution = executor.make(run.id, bare_plan(definition), _params_of(stored, definition, given))
@@ -154,7 +154,7 @@ class StoredRuns:
             execution.remaining = max(0.0, within(timeout) - stored.state.spent / MICRO)
         execution.recovered = stored.state.recovered
         execution.show(stored.state.state, [(step.unit, step.state, step.attempts) for step in stored.steps])
-        recording = Recording(self._recorder, execution, DurabilityLevel(run.durability))
+        recording = Recording(self.recorder, execution, DurabilityLevel(run.durability))
         recording.is_committed = True
         rows = recording.rows
         rows.recovered, rows.fruitless = stored.state.recovered, stored.state.fruitless
@@ -163,7 +163,7 @@ class StoredRuns:
         rows.apart.update(step.unit for step in stored.steps)
         execution.recording = recording
         if stored.lines:
-            execution.log.earlier = _JournalLines(self._journal, run.id, stored.lines)
+            execution.log.earlier = _JournalLines(self.journal, run.id, stored.lines)
         return execution
 
     async def plan(self, stored: StoredRun, definition: JobDefinition, adopted: Adopted) -> Plan:
@@ -174,10 +174,10 @@ class StoredRuns:
         found: dict[str, BundleVersion] = {}
         for name, digest in stored.run.bundles:
             if digest and digest not in adopted:
-                content = await self.call(self._journal.read_bundle, digest)
+                content = await self.call(self.journal.read_bundle, digest)
                 if content is None:
                     raise JournalError(f"the code of bundle {name!r} ({digest[:12]}) is not in the journal")
-                adopted[digest] = await self._registry.adopt(name, digest, content)
+                adopted[digest] = await self.registry.adopt(name, digest, content)
             if digest:
                 found[name] = adopted[digest]
 
@@ -187,14 +187,14 @@ class StoredRuns:
                 if path not in tasks:
                     raise NoSuchTaskError(f"no task {path!r} in {found[bundle].label}")
                 return tasks[path]
-            return self._registry.find(path, bundle)
+            return self.registry.find(path, bundle)
 
         return self._jobs.compiled(definition, find)
 
     def disown(self, adopted: Adopted) -> None:
         """Let go of versions that `plan` has loaded, but for those that are pinned or kept by now."""
         for version in adopted.values():
-            self._registry.disown(version)
+            self.registry.disown(version)
 
     async def restored(
         self, stored: StoredRun, definition: JobDefinition, plan: Plan, *, results: bool = True
@@ -206,7 +206,7 @@ class StoredRuns:
         def read() -> None:
             for step in steps:
                 try:
-                    form, data = self._journal.read_value(step)
+                    form, data = self.journal.read_value(step)
                     values[step.unit] = self._codec.decode(form, data, plan.versions)
                 except Exception:  # noqa: BLE001, S112 - what cannot be read is as good as not kept
                     continue
@@ -216,7 +216,7 @@ class StoredRuns:
             read()
         else:
             await anyio.to_thread.run_sync(read)
-        return restored(stored, definition, plan.graph, lambda step: values[step.unit], self._recorder.now())
+        return restored(stored, definition, plan.graph, lambda step: values[step.unit], self.recorder.now())
 
     # ---- runs that have ended
 
@@ -230,7 +230,7 @@ class StoredRuns:
     ) -> list[StoredRun]:
         """Return runs of the journal without their steps, newest first."""
         find = partial(
-            self._journal.find_runs,
+            self.journal.find_runs,
             job=job,
             states=None if state is None else [RUN_STATES.index(state)],
             since=None if since is None else micros_of(since),
@@ -241,8 +241,8 @@ class StoredRuns:
 
     async def find_key(self, definition: JobDefinition, key: str, user: str) -> Run | None:
         """Return the ended run that a user has started with a key and that only the journal remembers."""
-        number = await self.call(self._journal.find_key, definition.name, user, key)
-        if number is None or number in self._factory.runs:
+        number = await self.call(self.journal.find_key, definition.name, user, key)
+        if number is None or number in self.factory.runs:
             return None
         return await self.revive(number)
 
@@ -250,7 +250,7 @@ class StoredRuns:
         """Return by key which runs of a job were started with these, as far as any were."""
 
         def find() -> dict[str, int]:
-            found = ((key, self._journal.find_key(job, "", key)) for key in keys)
+            found = ((key, self.journal.find_key(job, "", key)) for key in keys)
             return {key: number for key, number in found if number is not None}
 
         return await self.call(find)
@@ -260,7 +260,7 @@ class StoredRuns:
 
         With `results` it has those that can be read, by the exact code that it had.
         """
-        found = await self.call(self._journal.read_runs, [number])
+        found = await self.call(self.journal.read_runs, [number])
         if not found or found[0].state.state < RUN_ENDED_FROM:
             return None
         stored = found[0]
@@ -276,7 +276,7 @@ class StoredRuns:
                     plan = await self.plan(stored, definition, adopted)
             state = await self.restored(stored, definition, plan, results=results)
             execution.renew(plan)
-            self._registry.keep(number, plan.versions)
+            self.registry.keep(number, plan.versions)
         finally:
             self.disown(adopted)
         note(execution, state)
@@ -290,20 +290,20 @@ class StoredRuns:
         execution.journal.replay(
             [(clock_of(execution, row.at), array("q", row.moves)) for row in stored.moves]
         )
-        return Run(execution, self._executor)
+        return Run(execution, self.executor)
 
     async def revive(self, number: int) -> Run | None:
         """Return an ended run of the journal, and have it in memory from now on, with its key."""
         run = await self.ended_run(number)
         if run is not None:
-            if number in self._factory.runs:
-                return self._factory.runs[number]
-            self._factory.take_back(run)
+            if number in self.factory.runs:
+                return self.factory.runs[number]
+            self.factory.take_back(run)
         return run
 
     def forget(self, number: int) -> None:
         """Nobody looks at an ended run any more: the files of its code may go."""
-        self._registry.forget(number)
+        self.registry.forget(number)
 
 
 def note(execution: Execution, found: Restored) -> None:

@@ -25,7 +25,6 @@ from scattersphere.engine.timers import within
 from scattersphere.engine.values import width_of
 from scattersphere.errors import ScattersphereError
 from scattersphere.jobs.recovery import crashed, new_life, restored, unit_of_parent
-from scattersphere.jobs.secrets import AwaitedSecrets
 from scattersphere.jobs.storedruns import Adopted, note
 from scattersphere.logs.masking import hide
 from scattersphere.logs.runlog import current_attempt
@@ -35,16 +34,13 @@ from scattersphere.model.states import RunState
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from scattersphere.abc.journal import Journal, Row, RunRow, StepRow, StoredRun
+    from scattersphere.abc.journal import Row, RunRow, StepRow, StoredRun
     from scattersphere.engine.execution import Attempt, Execution
-    from scattersphere.engine.executor import JobExecutor
     from scattersphere.engine.plan import Plan
-    from scattersphere.engine.recorder import Recorder
     from scattersphere.jobs.recovery import Restored
-    from scattersphere.jobs.secrets import Secrets, SecretsRead, Wanted
-    from scattersphere.jobs.storedruns import KnownRuns, StoredRuns
+    from scattersphere.jobs.secrets import AwaitedSecrets, SecretsRead, Wanted
+    from scattersphere.jobs.storedruns import StoredRuns
     from scattersphere.model.definition import JobDefinition
-    from scattersphere.registry.registry import TaskRegistry
 
 ChildKey = tuple[int, str, "int | None", int, int]
 """(parent, task, index, try, n): the n-th run that this try of a task has started."""
@@ -65,24 +61,13 @@ class UnfinishedRuns:
     """Lets the unfinished runs of a journal go on, and knows the children of those that go on."""
 
     def __init__(
-        self,
-        journal: Journal,
-        recorder: Recorder,
-        stored: StoredRuns,
-        *,
-        registry: TaskRegistry,
-        executor: JobExecutor,
-        factory: KnownRuns,
-        secrets: Secrets,
-        on_crashed: Callable[[StoredRun], None],
+        self, stored: StoredRuns, secrets: AwaitedSecrets, on_crashed: Callable[[StoredRun], None]
     ) -> None:
-        self._journal = journal
-        self._recorder = recorder
         self._stored = stored
-        self._registry = registry
-        self._executor = executor
-        self._factory = factory
-        self._secrets = AwaitedSecrets(secrets, executor, self.look_again)
+        self._journal, self._recorder = stored.journal, stored.recorder
+        self._registry, self._executor, self._factory = stored.registry, stored.executor, stored.factory
+        self._secrets = secrets
+        secrets.on_news = self.look_again
         self._on_crashed = on_crashed
         self._found: list[tuple[StoredRun, JobDefinition]] = []
         """Those that were found at the opening."""
