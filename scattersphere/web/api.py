@@ -29,6 +29,7 @@ from scattersphere.commands.exits import CONTAINED
 from scattersphere.commands.handlers.events import run_kinds, server_kinds
 from scattersphere.commands.table import COMMANDS, CommandSpec
 from scattersphere.model.events import read_event_id
+from scattersphere.remote.render import as_json
 from scattersphere.web.calls import LARGE, CallError, Calls
 from scattersphere.web.feed import FeedEvent, Feeds, lagged
 from scattersphere.web.guard import API, BODY_TIME, base_of
@@ -205,9 +206,11 @@ class Api:
     def _answer(self, row: CommandSpec, request: Request, result: dict[str, Any], newest: int) -> Response:
         """Reply; 201 for what is new, and it is nothing new where a key gave the run that there was."""
         if row.name not in _STARTS:
-            return tagged(request, JSONResponse(result, made_by(row)[0]))
+            return tagged(request, AsciiJSONResponse(result, made_by(row)[0]))
         location = f"{base_of(request.scope)}{API}/runs/{result['run']}"
-        return JSONResponse(result, 201 if result["run"] > newest else 200, headers={"location": location})
+        return AsciiJSONResponse(
+            result, 201 if result["run"] > newest else 200, headers={"location": location}
+        )
 
     # ---- events
 
@@ -387,7 +390,7 @@ def problem(error: Mapping[str, Any]) -> Response:
     headers = {"www-authenticate": "Bearer"} if status == 401 else {}  # noqa: PLR2004
     if "retry_after" in error:
         headers["retry-after"] = str(max(1, round(float(error["retry_after"]))))
-    return JSONResponse(document, status, headers=headers, media_type=PROBLEM)
+    return AsciiJSONResponse(document, status, headers=headers, media_type=PROBLEM)
 
 
 def not_allowed(methods: Collection[str]) -> Response:
@@ -400,7 +403,7 @@ def not_allowed(methods: Collection[str]) -> Response:
         "detail": f"this address takes {', '.join(found)}",
         "code": "bad-request",
     }
-    return JSONResponse(document, 405, headers={"allow": ", ".join(found)}, media_type=PROBLEM)
+    return AsciiJSONResponse(document, 405, headers={"allow": ", ".join(found)}, media_type=PROBLEM)
 
 
 def refusal(error: RefusedError) -> Response:
@@ -414,7 +417,15 @@ def refusal(error: RefusedError) -> Response:
         "detail": str(error),
         "code": code,
     }
-    return JSONResponse(document, error.status, media_type=PROBLEM)
+    return AsciiJSONResponse(document, error.status, media_type=PROBLEM)
+
+
+class AsciiJSONResponse(JSONResponse):
+    """JSON in ASCII, as the wire has it: nothing in it steers the terminal of who asks with curl."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the bytes of the body."""
+        return as_json(content)
 
 
 # ---- streams

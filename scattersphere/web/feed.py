@@ -8,7 +8,6 @@ the others in slices. A reader that is too far behind reads by itself until it h
 from __future__ import annotations
 
 import datetime as dt
-import json
 from bisect import bisect_right
 from contextlib import aclosing, asynccontextmanager, suppress
 from itertools import islice
@@ -21,6 +20,7 @@ import attrs
 from scattersphere.commands.views import event_view, kind_of
 from scattersphere.engine.events.streams import lives_before, since_of
 from scattersphere.model.events import Event, EventKind
+from scattersphere.remote.render import as_json
 from scattersphere.web.streams import ALIVE, Produce, Write
 from scattersphere.web.turns import Turns
 
@@ -49,7 +49,7 @@ def entry_of(event: Event) -> FeedEvent:
     """Write an event as a server-sent event, with its number."""
     view = event_view(event, 0)
     del view["sub"]
-    data = json.dumps(view, ensure_ascii=False).encode()
+    data = as_json(view).rstrip()
     return FeedEvent(
         event,
         kind_of(event),

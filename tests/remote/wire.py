@@ -165,11 +165,11 @@ class Served:
 
 
 @asynccontextmanager
-async def served(folder, journal=None, pools=None, **options):
+async def served(folder, journal=None, pools=None, secret_env=None, **options):
     file = TokenFile(folder / "tokens.json")
     tokens = {str(role): file.create(f"a-{role}", role) for role in Role}
     tokens["bounded"] = file.create("bounded", Role.ADMIN, patterns=("job:nightly*", "bundle:etl"))
-    async with Server(grace=0.3, journal=journal, pools=pools) as server:
+    async with Server(grace=0.3, journal=journal, pools=pools, secret_env=secret_env or {}) as server:
         server.register_tasks("app", TASKS)
         async with server.listen(tcp="127.0.0.1:0", tokens=file, **options) as listening:
             yield Served(server, listening, tokens, file)

@@ -310,7 +310,7 @@ async def test_the_kinds_of_the_servers_stream_are_those_of_the_line_protocol():
 
         with anyio.fail_after(PATIENCE), anyio.CancelScope() as enough:
             await asked(f"kinds=runs&since={begun}")
-        assert f'"run": {run.id}'.encode() in b"".join(seen)
+        assert f'"run":{run.id}'.encode() in b"".join(seen)
         wrong = await client(server).get("/events?kinds=log")
         assert (wrong.status_code, wrong.json()["field"]) == (422, "kinds")
 
