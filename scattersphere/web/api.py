@@ -148,7 +148,7 @@ class Api:
 
         Which address is meant is found here: Starlette tries its routes one after the other.
         """
-        return Route(f"{API}/{{rest:{REST}}}", self._find, methods=METHODS)
+        return Route(f"{API}/{{rest:{REST}}}", self.find, methods=METHODS)
 
     def _places(self) -> dict[int, list[_Place]]:
         handlers = [
@@ -162,7 +162,8 @@ class Api:
             found.setdefault(path.count("/"), []).append(_Place(pattern, convertors, handler))
         return found
 
-    async def _find(self, request: Request) -> Response:
+    async def find(self, request: Request) -> Response:
+        """Answer a request below the API's path."""
         path = request.path_params["rest"]
         for place in self._by_depth.get(path.count("/") + 1, ()):
             if match := place.pattern.match(path):
@@ -279,9 +280,8 @@ async def _values(
     values = {named[name]: value for name, value in request.path_params.items()}
     for name, word in _query(request):
         if name in values or name not in row.arguments:
-            raise RequestError(
-                "bad-args", f"no argument {name[:64]!r} in the query of {row.name}", field=name[:64]
-            )
+            told = "stands in the address already" if name in values else f"is no argument of {row.name}"
+            raise RequestError("bad-args", f"{name[:64]!r} {told}", field=name[:64])
         values[name] = _from_query(name, row.arguments[name], word)
     body = await _body(request, most)
     if row.whole is not None:
@@ -327,6 +327,9 @@ async def _body(request: Request, most: int) -> bytes | bytearray:
     body = bytearray()
     if request.method in _BODILESS and not _BODY_HEADERS.intersection(request.headers):
         return b""
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length[:20]) > most:  # it need not come
+        raise RequestError("too-large", f"a request may have {most:,} bytes")
     try:
         with anyio.fail_after(BODY_TIME):
             async with aclosing(request.stream()) as chunks:

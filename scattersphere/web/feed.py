@@ -170,8 +170,11 @@ class Feeds:
         """Return what writes events as `Feed.stream` does, over a feed that all who read the same source share.
 
         `since` is a number, or an `Event.id`: of another life than this one all events come, after a `lagged` one.
+        So it is after a number that was not told yet: without a journal nothing else tells of another life.
         """
         number, is_anew = since_of(since, life)
+        if number > last:
+            number, is_anew = 0, True
 
         async def produce(write: Write) -> None:
             if is_anew:

@@ -47,6 +47,12 @@ API = "/api/v1"
 """What lies below is for programs: it gives no cookie, and answers refusals with problem documents."""
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+ONCE = frozenset(
+    {b"authorization", b"host", b"idempotency-key", b"last-event-id", b"origin", b"sec-fetch-site"}
+)
+"""Headers that decide something: of two, a proxy might go by the one and we by the other."""
+HEALTH = frozenset({"/healthz", "/readyz"})
+"""What a probe asks by the number of its machine, and what tells nobody anything."""
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -71,6 +77,13 @@ class RefusedError(Exception):
     def __init__(self, status: int, message: str) -> None:
         self.status = status
         super().__init__(message)
+
+
+class _AmbiguousError(RefusedError):
+    """A request that two readers could take for two different ones: what follows it could be, too."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(400, message)
 
 
 def _hidden(secret: str) -> bytes:
@@ -173,18 +186,23 @@ class Guard:
             return
         await self._turns.take()
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
         cookie = cookies_of(headers).get(COOKIE, "")
         state = scope.setdefault("state", {})
         state["principal"], state["csrf"] = None, self._csrf(cookie)
-        answer = _with_headers(send, self._fresh_cookie(scope, cookie, state))
+        answer = _with_headers(send, self._fresh_cookie(scope, cookie, state, path))
         try:
+            _check_headers(scope["headers"], headers)
             token = _bearer(headers)
             if token is not None:
                 # No browser sends it by itself, so no other site can have it sent.
                 state["principal"] = self._by_token(scope, token)
             else:
-                self._check_origin(scope, headers)
+                self._check_origin(scope, headers, path)
                 state["principal"] = await self._principal(scope, cookie)
+        except _AmbiguousError as refused:
+            await self._refuse(scope, receive, _closing(scope, answer), refused)
+            return
         except RefusedError as refused:
             await self._refuse(scope, receive, answer, refused)
             return
@@ -197,9 +215,9 @@ class Guard:
             raise RefusedError(401, "this token does not hold")
         return principal
 
-    def _check_origin(self, scope: Scope, headers: Mapping[str, str]) -> None:
+    def _check_origin(self, scope: Scope, headers: Mapping[str, str], path: str) -> None:
         host = headers.get("host", "")
-        if self._hosts is not None and _name_of(host) not in self._hosts:
+        if self._hosts is not None and path not in HEALTH and _name_of(host) not in self._hosts:
             raise RefusedError(
                 421,
                 f"this server is not called {_name_of(host)!r}: start it with that name (--http-name, hosts=)",
@@ -224,17 +242,27 @@ class Guard:
     def _csrf(self, cookie: str) -> str:
         return hmac.new(self._key, cookie.encode(), "sha256").hexdigest()[:32] if cookie else ""
 
-    def _fresh_cookie(self, scope: Scope, cookie: str, state: dict[str, object]) -> str | None:
+    def _fresh_cookie(self, scope: Scope, cookie: str, state: dict[str, object], path: str) -> str | None:
         """Return the header of a new cookie for a browser that is let in by its host's rights and has none yet.
 
         It is what the token of its forms hangs on.
         """
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
         if cookie or self._authorize is None or path.startswith(API):
             return None
         secret = secrets.token_urlsafe(32)
         state["csrf"] = self._csrf(secret)
         return cookie_header(scope, secret)
+
+
+def _check_headers(sent: list[tuple[bytes, bytes]], headers: Mapping[str, str]) -> None:
+    """Raise `_AmbiguousError` for a request that two readers could take for two different ones (RFC 9112, 6.1)."""
+    if len(headers) < len(sent):
+        names = [name for name, _ in sent]
+        twice = next((name for name in names if name in ONCE and names.count(name) > 1), None)
+        if twice is not None:
+            raise _AmbiguousError(f"the header {twice.decode('latin-1')} stands twice")
+    if "transfer-encoding" in headers and "content-length" in headers:
+        raise _AmbiguousError("a body comes with its length or in chunks, not both")
 
 
 def _bearer(headers: Mapping[str, str]) -> str | None:
@@ -279,6 +307,17 @@ def _with_headers(send: Send, cookie: str | None) -> Send:
             if cookie is not None:
                 more.append((b"set-cookie", cookie.encode()))
             message["headers"] = [*message.get("headers", ()), *more]
+        await send(message)
+
+    return answer
+
+
+def _closing(scope: Scope, send: Send) -> Send:
+    """Have the connection closed after an answer."""
+
+    async def answer(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start" and scope["http_version"].startswith("1"):
+            message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
         await send(message)
 
     return answer

@@ -58,6 +58,7 @@ class EventStreamResponse(StreamingResponse):
         self._streams = streams
         self._user = user
         self._patience = patience
+        self._is_wanted = True
 
     async def stream_response(self, send: Any) -> None:
         """Send the head, all that is written, and the end.
@@ -69,7 +70,8 @@ class EventStreamResponse(StreamingResponse):
         async def write(data: bytes) -> None:
             await send({"type": "http.response.body", "body": data, "more_body": True})
 
-        await self._produce(write)
+        if self._is_wanted:
+            await self._produce(write)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -81,6 +83,7 @@ class EventStreamResponse(StreamingResponse):
             if waiting.cancelled_caught:
                 raise _StalledError
 
+        self._is_wanted = scope["method"] != "HEAD"
         self._streams.enter(self._user)
         try:
             await super().__call__(scope, receive, sending)

@@ -210,6 +210,13 @@ async def test_a_method_that_is_not_meant_is_told_which_are():
         api = client(server)
         assert (await api.options("/jobs/night")).headers["allow"] == "DELETE, GET, HEAD"
         assert (await api.put("/runs/1/cancel")).headers["allow"] == "POST"
+        odd = await api.request("FOO", "/runs/1/cancel")
+        assert told(odd)[:2] == (405, "bad-request")
+        assert odd.headers["allow"] == "POST"
+        page = await api.request("FOO", "http://localhost/runs/1")
+        assert page.status_code == 405
+        assert "text/html" in page.headers["content-type"]
+        assert "This address takes another method" in page.text
 
 
 async def test_rights_are_those_of_the_commands():
@@ -281,6 +288,37 @@ async def test_events_of_a_run_go_on_where_a_reader_left_off():
         wrong = await api.get("/runs/1/events?kinds=log,lgo")
         assert (wrong.status_code, wrong.json()["field"]) == (422, "kinds")
         assert "a run has the kinds state, log, progress, not 'lgo'" in wrong.json()["detail"]
+
+
+async def test_a_number_of_an_event_that_was_not_told_yet_is_of_another_life():
+    async with Server() as server:
+        furnish(server)
+        await (await server.start("night")).wait()
+        api = client(server)
+        every = ids((await api.get("/runs/1/events")).text)
+        anew = ids((await api.get("/runs/1/events", headers={"Last-Event-ID": "9000"})).text)
+        assert anew == [("0", "lagged"), *every]
+
+
+async def test_the_head_of_a_stream_has_no_stream_behind_it():
+    async with Server(grace=0.1) as server:
+        furnish(server)
+        run = await server.start("slow")
+        api = client(server)
+        with anyio.fail_after(PATIENCE):
+            for path in (f"/runs/{run.id}/events", "/events"):
+                head = await api.head(path)
+                assert (head.status_code, head.content) == (200, b"")
+                assert head.headers["content-type"].startswith("text/event-stream")
+        assert not run.state.ended
+
+
+async def test_an_argument_that_stands_twice_is_told_as_such():
+    async with Server() as server:
+        furnish(server)
+        twice = await client(server).get("/runs?limit=1&limit=2")
+        assert told(twice)[:2] == (422, "bad-args")
+        assert twice.json()["detail"] == "'limit' stands in the address already"
 
 
 async def test_the_kinds_of_the_servers_stream_are_those_of_the_line_protocol():

@@ -134,6 +134,34 @@ async def test_a_name_that_is_not_ours_is_refused_so_that_no_other_sites_name_ca
         assert (await client.get("/", headers={"Host": "[::1]:8000"})).status_code == 200
 
 
+async def test_a_probe_asks_by_whatever_name():
+    async with Server() as server:
+        client = await serve(server, Links(Clock()))
+        for path in ("/healthz", "/readyz"):
+            assert (await client.get(path, headers={"Host": "10.1.2.3:8000"})).status_code == 200
+        assert (await client.get("/healthz/../", headers={"Host": "10.1.2.3:8000"})).status_code == 421
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Idempotency-Key", "a"), ("Idempotency-Key", "b")],
+        [("Authorization", "Bearer a"), ("Authorization", "Bearer b")],
+        [("Origin", "http://localhost"), ("Origin", "http://evil.example")],
+        [("Last-Event-ID", "1"), ("last-event-id", "2")],
+        [("Transfer-Encoding", "chunked"), ("Content-Length", "2")],
+    ],
+)
+async def test_a_request_that_two_readers_could_take_for_two_is_refused_and_its_connection_closed(headers):
+    async with Server() as server:
+        client = await serve(server, Links(Clock()))
+        del client.headers["Origin"]
+        answer = await client.post("/api/v1/jobs/job/runs", headers=headers)
+        assert (answer.status_code, answer.headers["connection"]) == (400, "close")
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert not server.runs
+
+
 async def test_a_form_counts_only_from_our_own_page_with_its_own_token():
     async with Server() as server:
         client = await logged_in(server)

@@ -133,6 +133,15 @@ async def test_a_body_that_is_too_long_is_not_read_to_its_end():
         assert long.taken <= LIMITS.definition + len(piece)
 
 
+async def test_a_body_that_is_told_to_be_too_long_need_not_come():
+    async with Server() as server:
+        app = application(server)
+        headers = [(b"content-length", str(LIMITS.definition + 1).encode())]
+        long = Asked(app, "POST", "/api/v1/validate", (b" " for _ in range(10)), headers)
+        await long.go()
+        assert (long.status, long.taken) == (413, 0)
+
+
 async def test_large_bodies_are_read_a_few_at_a_time_and_small_requests_pass_them():
     async with Server() as server:
         app = application(server)
