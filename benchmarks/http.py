@@ -150,9 +150,9 @@ def definition(size, kind):
         tasks[name] = {"task": "Nothing", "depends_on": waits, "description": "x" * 40}
         made += len(name) * 2 + 130
     return json.dumps({"name": "large", "tasks": tasks}).encode()
-async def body(text):
+async def body(text, path):
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
-    head = f"POST /api/v1/validate HTTP/1.1\\r\\n{HEAD}Content-Type: application/json\\r\\n"
+    head = f"POST /api/v1/{path} HTTP/1.1\\r\\n{HEAD}Content-Type: application/json\\r\\n"
     writer.write(f"{head}Content-Length: {len(text)}\\r\\n\\r\\n".encode())
     for at in range(0, len(text), 1 << 16):
         writer.write(text[at:at + (1 << 16)])
@@ -179,11 +179,11 @@ async def main():
             await asyncio.gather(*(silent() for _ in range(int(words[1]))))
             told = int(words[1])
         elif words[0] == "burst":
-            told = await burst(int(words[1]), words[2])
+            told = await burst(int(words[1]), words[2], *map(int, words[3:]))
         elif words[0] == "bodies":
             text = definition(int(words[2]), words[3])
             begun = time.perf_counter()
-            told = await asyncio.gather(*(body(text) for _ in range(int(words[1]))))
+            told = await asyncio.gather(*(body(text, words[4]) for _ in range(int(words[1]))))
         elif words[0] == "leave":
             for writer in kept:
                 writer.close()
@@ -244,11 +244,14 @@ def main() -> None:
         rate, _ = phase("they listen, a tenth reads nothing", "listen 3")
         phase("200 silent clients", "silent 200")
         phase(f"{requests:,} requests beside all these", f"burst {requests} /api/v1/runs/{run}")
-        bodies, _ = phase(f"{BODIES} bodies of 10 MiB", f"bodies {BODIES} {10 << 20} string")
-        tasks, _ = phase("2 of 10 MiB that are real tasks", f"bodies 2 {10 << 20} tasks")
+        bodies, _ = phase(f"{BODIES} bodies of 10 MiB", f"bodies {BODIES} {10 << 20} string validate")
+        tasks, _ = phase("2 of 10 MiB that are real tasks", f"bodies 2 {10 << 20} tasks validate")
+        made, _ = phase("2 that are defined, one for another", f"bodies 2 {10 << 20} tasks jobs?replace=true")
+        pages, _ = phase("the page of that job, and its text", "burst 1 /jobs/large 1")
         phase("all leave", "leave")
         print(f"\nevents a second to all readers   {rate:,.0f}")
-        print(f"answers of the burst             {statuses}, of the bodies {sorted({*bodies, *tasks})}")
+        bodies_ = sorted({*bodies, *tasks, *made})
+        print(f"answers of the burst             {statuses}, of the bodies {bodies_}, of the page {pages}")
         ratio = statistics.median(ratios)
         print(
             f"GET /runs/N against a bare route {ratio:.2f} x   goal <= {GOAL_RATIO:g} x: {told(ratio, GOAL_RATIO)}"

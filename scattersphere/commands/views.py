@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -106,18 +107,20 @@ def _default(value: object) -> str:
     return text["repr"] if isinstance(text, dict) and "repr" in text else json.dumps(text)
 
 
+_CODE = attrgetter("task", "bundle")
+SHOWN_LACKS = 20
+
+
 def job_row(definition: JobDefinition, registry: TaskRegistry) -> dict[str, Any]:
     """Return a row of `jobs`; `lacks` names the tasks whose code is not there."""
-    found: dict[tuple[str, str | None], bool] = {}
+    absent = {code for code in set(map(_CODE, definition.tasks.values())) if not _found(registry, *code)}
     lacks: list[str] = []
-    for name, task in definition.tasks.items():
-        if (key := (task.task, task.bundle)) not in found:
-            found[key] = _found(registry, *key)
-        if not found[key]:
-            lacks.append(name)
+    if absent:
+        lacking = (name for name, task in definition.tasks.items() if _CODE(task) in absent)
+        lacks += islice(lacking, SHOWN_LACKS)
     row: dict[str, object] = {"name": definition.name, "state": "unresolved" if lacks else "ready"}
     row |= {"tasks": len(definition.tasks), "description": definition.description}
-    return row | ({"lacks": lacks[:20]} if lacks else {})
+    return row | ({"lacks": lacks} if lacks else {})
 
 
 def _found(registry: TaskRegistry, path: str, bundle: str | None) -> bool:

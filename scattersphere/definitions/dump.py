@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from scattersphere._gc import gc_paused
+from scattersphere._gc import free, gc_paused
+from scattersphere._turns import giving_way
 from scattersphere.model.definition import JobDefinition, TaskDefinition
 from scattersphere.model.fields import format_of, rows, write_record
 from scattersphere.model.forms import COMMENT
@@ -20,6 +21,9 @@ SCHEMA_NAME = "job-definition.schema.json"
 JOB_COMMENTS = tuple(row.key for row in rows(JobDefinition).values() if row.json.holds_names)
 TASK_COMMENTS = tuple(row.key for row in rows(TaskDefinition).values() if row.json.holds_names)
 """The objects inside a job and a task that hold names, and comments of their own beside them."""
+
+
+_ENCODER = json.JSONEncoder(indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def to_value(definition: JobDefinition) -> dict[str, Any]:
@@ -52,7 +56,12 @@ def _with_comments(
 def dumps_definition(definition: JobDefinition) -> str:
     """Return the JSON text of a definition. Raises `TypeError` and `ValueError` for what JSON lacks."""
     with gc_paused(tasks=len(definition.tasks)):
-        return json.dumps(to_value(definition), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        value = to_value(definition)
+        text = "".join(giving_way(_ENCODER.iterencode(value))) + "\n"
+        written = list[object]([value])
+        del value
+        free(written)
+        return text
 
 
 def digest_definition(definition: JobDefinition) -> str:

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from weakref import WeakSet
 
-from scattersphere._gc import gc_paused
+from scattersphere._gc import free, gc_paused
 from scattersphere._json_words import RawProblem, quote
 from scattersphere._mapping import LiveMapping
 from scattersphere._text import Suggester, did_you_mean, suggestion_budget
@@ -126,8 +126,13 @@ class Jobs(LiveMapping[str, JobDefinition]):
         return self._take_up(self.resolved(definition), replace=replace)
 
     async def adefine(self, definition: JobDefinition | JobBuilder, *, replace: bool) -> JobDefinition:
-        """Do as `define`; a large definition is judged in a thread."""
-        return self._take_up(await self.aresolved(definition), replace=replace)
+        """Do as `define`; a large definition is judged in a thread, and what it replaces is freed there."""
+        resolved = await self.aresolved(definition)
+        replaced = list[object]([self._definitions.get(resolved.name), self._plans.get(resolved.name)])
+        self._take_up(resolved, replace=replace)
+        if _is_large(resolved) and any(replaced):
+            await in_thread(partial(free, replaced))
+        return resolved
 
     def _take_up(self, resolved: JobDefinition, *, replace: bool) -> JobDefinition:
         if resolved.name in self._definitions and not replace:

@@ -15,8 +15,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from scattersphere._threads import in_thread
 from scattersphere.commands.arguments import Definition
-from scattersphere.commands.errors import wire_error
+from scattersphere.commands.errors import RequestError, wire_error
 from scattersphere.commands.exits import CONTAINED
 from scattersphere.commands.gateway import SourceAuthenticator
 from scattersphere.definitions import without_secrets
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from scattersphere.commands.access import Principal
     from scattersphere.commands.gateway import Gateway
     from scattersphere.engine.run import Run
+    from scattersphere.model.definition import JobDefinition
     from scattersphere.web.guard import Authorize, Links
 
 NEW_JOB = """{
@@ -128,6 +130,7 @@ class Pages:
             ],
             exception_handlers={
                 404: self._not_found,
+                405: self._not_allowed,
                 RefusedError: self._refused,
                 ScattersphereError: self._error,
             },
@@ -171,6 +174,14 @@ class Pages:
     async def _not_found(self, request: Request, error: Exception) -> Response:
         del error
         return self._lone(request, 404, "Not found", "There is no such page.")
+
+    async def _not_allowed(self, request: Request, error: Any) -> Response:
+        """Answer a method that an address does not take, or that nobody knows."""
+        if request.url.path.removeprefix(request.scope.get("root_path", "")).startswith(f"{API}/"):
+            return await self._api.find(request)
+        answer = self._lone(request, 405, "This did not work", "This address takes another method.")
+        answer.headers.update(error.headers)
+        return answer
 
     async def _error(self, request: Request, error: Exception) -> Response:
         document = error.document if isinstance(error, CallError) else wire_error(error)
@@ -334,6 +345,7 @@ class Pages:
     ) -> Response:
         name = request.path_params["job"]
         job = self._gateway.job(look.principal, name)
+        text = await _text_of(job)
         picture = await anyio.to_thread.run_sync(lambda: graph(nodes_of(job.tasks), job.upstreams, fit=760))
         like = content.number_of(request.query_params.get("like"))
         given = None if like is None else (await self._gateway.run(look.principal, like)).params
@@ -344,7 +356,8 @@ class Pages:
             "Jobs",
             job=job,
             graph=Markup(picture),  # noqa: S704 - escaped where it is drawn
-            text=without_secrets(job).dumps(),
+            text=text if len(text) <= DEFINITION else "",
+            longer=_longer(text),
             lacks=look.lacks(name),
             folder=self._gateway.job_folder is not None,
             schedules=[
@@ -398,7 +411,9 @@ class Pages:
         if typed is not None:
             text = typed.get("definition", "")
         else:
-            text = without_secrets(self._gateway.job(look.principal, name)).dumps() if name else NEW_JOB
+            text = await _text_of(self._gateway.job(look.principal, name)) if name else NEW_JOB
+            if len(text) > DEFINITION:
+                raise RequestError("too-large", _longer(text))
         values = {"problems": (), "refused": "", "checked": False} | said
         page = await self._show(
             request, look, "define.html", "Jobs", text=text, job=name, replace=bool(name), **values
@@ -529,6 +544,17 @@ def _arguments(operation: dict[str, Any]) -> str:
     names = [parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "query"]
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
     return ", ".join([*names, *body.get("properties", {})])
+
+
+async def _text_of(job: JobDefinition) -> str:
+    """Return the text of a definition, without its secrets; it is written in a thread."""
+    return await in_thread(lambda: without_secrets(job).dumps())
+
+
+def _longer(text: str) -> str:
+    return (
+        f"The definition has {len(text):,} characters, more than a page shows: save it, and look at the file."
+    )
 
 
 def _theme(request: Request) -> str:

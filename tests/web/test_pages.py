@@ -16,7 +16,7 @@ from scattersphere import JobDefinition, Parameter, RunnableTask, Server, web
 from scattersphere.commands.access import Principal, Role
 from scattersphere.model.states import RunState, TaskState
 from scattersphere.testing import MemoryJournal
-from scattersphere.web import content, runpage
+from scattersphere.web import content, pages, runpage
 
 pytestmark = pytest.mark.anyio
 EVIL = "</title></script></textarea><script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}"
@@ -451,6 +451,37 @@ async def test_ten_thousand_tasks_are_a_page_of_a_few_hundred_kilobytes():
         page = await browser(server).get("/runs/1")
         read(page)
         assert len(page.content) < 400_000
+
+
+@pytest.mark.parametrize("path", ["/jobs/night", "/define?job=night"])
+async def test_the_text_of_a_job_is_written_in_a_thread(monkeypatch, path):
+    async with Server() as server:
+        furnish(server, JOB)
+        async with browser(server) as client:
+            threads, real = [], JobDefinition.dumps
+            monkeypatch.setattr(
+                JobDefinition, "dumps", lambda job: threads.append(threading.get_ident()) or real(job)
+            )
+            page = await client.get(path)
+            assert page.status_code == 200
+            assert "At night" in page.text
+            assert threads
+            assert threading.get_ident() not in threads
+
+
+async def test_a_job_that_is_too_long_for_a_form_is_shown_without_its_text_and_edited_elsewhere(monkeypatch):
+    async with Server() as server:
+        furnish(server, JOB)
+        monkeypatch.setattr(pages, "DEFINITION", 50)
+        async with browser(server) as client:
+            page = await client.get("/jobs/night")
+            assert page.status_code == 200
+            assert "&#34;depends_on&#34;" not in page.text
+            assert "more than a page shows" in page.text
+            assert "Start run" in page.text
+            edit = await client.get("/define?job=night")
+            assert edit.status_code == 413
+            assert "more than a page shows" in edit.text
 
 
 async def test_a_page_of_twenty_tasks_is_small_over_the_wire():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import attrs
 from anyio import to_thread
 
+from scattersphere._gc import free
 from scattersphere._threads import in_thread
 from scattersphere._turns import count, holds
 from scattersphere.commands import views
@@ -93,6 +94,9 @@ async def _define(context: Context, definition: Definition, *, replace: bool) ->
             "exists", f"job {read.name!r} is defined already; pass replace=true", field="replace"
         )
     resolved = await gateway.server.adefine(read, replace=replace)
+    given = list[object]([read])
+    del read
+    await _apart(is_long(definition.text), free, given)
     row = views.job_row(resolved, gateway.server.registry)
     lacking: list[Problem] = []
     if row["state"] == "unresolved":
@@ -221,8 +225,11 @@ def _refuse_env(principal: Principal, definition: JobDefinition) -> None:
 @command("undefine", role=Role.OPERATOR, example="undefine nightly", method="DELETE", path="/jobs/{job}")
 async def undefine(context: Context, *, job: JobName) -> Reply:
     """Forget a job; its runs go on."""
-    context.gateway.job(context.principal, job)
+    definition = context.gateway.job(context.principal, job)
     context.gateway.server.undefine(job)
+    is_large, forgotten = len(definition.tasks) > views.MANY_TASKS, list[object]([definition])
+    del definition
+    await _apart(is_large, free, forgotten)
     return {"job": job}
 
 
