@@ -321,10 +321,12 @@ class _FolderWalk:
 
     def _reason(self, entry: os.DirEntry[str], name: str, *, folder: bool, taken_in: bool) -> str:
         """Say why an entry is no part of the bundle, or return ""; written data may be taken in by a pattern."""
-        if not taken_in and _WRITTEN.match(entry.name):
-            return f"written data; !{entry.name} in {IGNORE_FILE} takes it in"
-        if _ODD.search(entry.name):
-            return "a name that is not plain UTF-8"
+        if not (entry.name.endswith(CODE_ENDING) and entry.name[: -len(CODE_ENDING)].isidentifier()):
+            # Most files are modules, and none of these patterns fits the name of one.
+            if not taken_in and _WRITTEN.match(entry.name):
+                return f"written data; !{entry.name} in {IGNORE_FILE} takes it in"
+            if _ODD.search(entry.name):
+                return "a name that is not plain UTF-8"
         if folder and name in self.built and not taken_in and not Path(entry.path, "__init__.py").exists():
             return f"what a build has left; !{name} in {IGNORE_FILE} takes it in"
         if folder:
