@@ -285,7 +285,9 @@ class ModuleNamespace:
             submodule_search_locations=None if module.folder is None else [f"{self._below}{module.folder}"],
         )
         if spec is not None:
-            spec.cached = f"{path}c"  # nobody reads or writes it, and to find its true place is a hundredth of a load
+            spec.cached = (
+                f"{path}c"  # nobody reads or writes it, and to find its true place is a hundredth of a load
+            )
         return spec
 
     def loader_of(self, fullname: str, path: object) -> SnapshotLoader | None:
