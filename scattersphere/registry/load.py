@@ -309,6 +309,7 @@ class Load:
                 version.tasks = self._describe(version)
                 version.hooks = hooks_of(self._modules, ON_RELEASE)
                 version.supersede_hooks = hooks_of(self._modules, ON_SUPERSEDE)
+                namespace.has_hooks = bool(version.hooks or version.supersede_hooks)
                 version.definitions = carried_definitions(snapshot, self.name, version.tasks)
         finally:
             namespace.loading = False

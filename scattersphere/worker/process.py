@@ -80,6 +80,8 @@ class WorkerProcess:
         self.environment: dict[str, str] = dict(environment)
         self.versions: set[str] = set()
         """The bundle versions that it has loaded."""
+        self.hooked: dict[str, str] = {}
+        """Of these, by bundle, the last one that has something to undo when it is let go."""
         self.exhausted = False
         """Whether it ran out of memory: what it holds nobody can know."""
         self.late: LateLines = LateLines(on_late_line)

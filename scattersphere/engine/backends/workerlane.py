@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from scattersphere.abc.backend import Outcome, OutcomeKind
 from scattersphere.engine.backends.threads import LaneHandle
-from scattersphere.engine.backends.workerprocess import IdleWorkers, is_exhausted, version_of
+from scattersphere.engine.backends.workerprocess import IdleWorkers, is_exhausted, note_version
 from scattersphere.worker.channel import CallChannel
 from scattersphere.worker.messages import Reply, dumps, refused
 from scattersphere.worker.pipes import OUTCOMES, Kind
@@ -217,7 +217,8 @@ class DirectCalls:
         if worker is None:
             return False
         sent = False
-        if not is_exhausted(worker) and worker.environment == workers.environment() and call.begins():
+        fresh = not is_exhausted(worker, handle.order.module)
+        if fresh and worker.environment == workers.environment() and call.begins():
             order = handle.order.pack(call)
             handle.enter(worker)
             try:
@@ -228,7 +229,7 @@ class DirectCalls:
         if not sent:
             workers.put(worker)
             return False
-        worker.versions.add(version_of(handle.order.module))
+        note_version(worker, handle.order.module)
         handle.direct = DirectCall(self, handle, worker)
         return True
 
@@ -357,7 +358,7 @@ class WorkerLane:
         """Carry out the call. None if the worker had gone before; not where there is no other try."""
         try:
             environment = self._workers.environment()
-            worker = self._fresh_enough() or self._workers.start(environment)
+            worker = self._fresh_enough(handle.order.module) or self._workers.start(environment)
         except Exception as exc:  # noqa: BLE001 - without a process the call fails
             return refused(exc)
         try:
@@ -393,15 +394,15 @@ class WorkerLane:
             while not worker.started and (frame := worker.replies.receive()) is not None:
                 take(handle, worker, *frame)
 
-    def _fresh_enough(self) -> WorkerProcess | None:
-        while (worker := self._workers.take()) is not None and is_exhausted(worker):
+    def _fresh_enough(self, module: str) -> WorkerProcess | None:
+        while (worker := self._workers.take()) is not None and is_exhausted(worker, module):
             self._exhausted.append(worker)  # dismissed when the call is done: it may take its time to end
             self._refill = True
         return worker
 
     def _finish(self, handle: ProcessHandle, worker: WorkerProcess) -> Outcome:
         """Answer what the body asks, until it ends or the process does."""
-        worker.versions.add(version_of(handle.order.module))
+        note_version(worker, handle.order.module)
         why = ""
         try:
             while (frame := worker.replies.receive()) is not None:

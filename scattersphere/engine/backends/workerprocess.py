@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from scattersphere.registry.modules.namespace import FINDER
 from scattersphere.worker.process import WorkerProcess
 
 if TYPE_CHECKING:
@@ -75,11 +76,33 @@ class IdleWorkers:
             self._count -= 1
 
 
-def is_exhausted(worker: WorkerProcess) -> bool:
-    """Whether it is better replaced: it ran out of memory, or holds many versions."""
-    return worker.exhausted or len(worker.versions) > VERSIONS_KEPT
+def is_exhausted(worker: WorkerProcess, module: str = "") -> bool:
+    """Whether it is better replaced: it ran out of memory, or holds many versions.
+
+    For code in `module` also if it holds another version of that bundle which has something to undo: in a worker
+    nobody undoes it.
+    """
+    if worker.exhausted or len(worker.versions) > VERSIONS_KEPT:
+        return True
+    version = version_of(module) if worker.hooked else ""
+    return worker.hooked.get(_bundle_of(version), version) != version
+
+
+def note_version(worker: WorkerProcess, module: str) -> None:
+    """Note the version that a worker has loaded for a call."""
+    version = version_of(module)
+    if version in worker.versions:
+        return
+    worker.versions.add(version)
+    namespace = FINDER.namespace(version.rpartition(".")[2])
+    if namespace is not None and namespace.has_hooks:
+        worker.hooked[_bundle_of(version)] = version
 
 
 def version_of(module: str) -> str:
     """Name the bundle version that a module belongs to; "" for modules of the host."""
     return ".".join(module.split(".")[:3]) if module.startswith("scattersphere.bundles.") else ""
+
+
+def _bundle_of(version: str) -> str:
+    return version.rpartition("_g")[0]

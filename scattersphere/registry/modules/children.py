@@ -7,10 +7,10 @@ parent, with `forkserver` the parent of its parent, and a child of a child has y
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
+from json import loads  # taken now: code that ran here before may have put another into its place
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ def attach() -> None:
 def _fetch(slug: str) -> ModuleNamespace | None:
     for store in _stores():
         try:
-            content: dict[str, object] = json.loads((store / slug / DESCRIPTION).read_text(encoding="utf-8"))
+            content: dict[str, object] = loads((store / slug / DESCRIPTION).read_text(encoding="utf-8"))
         except OSError:
             continue
         return ModuleNamespace.described(content, _code)

@@ -80,6 +80,8 @@ class ModuleNamespace:
         self.digests = digests
         self.code = code
         self.released: bool = False
+        self.has_hooks: bool = False
+        """Whether its code has something to undo when it is let go."""
         self.loading = False
         self._host_gave: set[str] = set()
         """Top-level names of the host's modules that were imported, and looked at."""
