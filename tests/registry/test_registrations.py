@@ -44,6 +44,27 @@ import ctypes
 class Point(ctypes.Structure): _fields_ = [("x", ctypes.c_int)]
 ctypes.POINTER(Point)
 """,
+    "function types of ctypes": """
+import ctypes
+class Point(ctypes.Structure):
+    _fields_ = [("x", ctypes.c_int)]
+    def shown(self): return Job
+ctypes.CFUNCTYPE(None, Point), ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(Point))
+""",
+    "strings of its own class that are patterns, formats, URLs": """
+import datetime, enum, fnmatch, glob, re, urllib.parse
+import xml.etree.ElementTree as ElementTree
+class Text(enum.StrEnum):
+    PATTERN = "a*"
+    FORMAT = "%Y"
+    URL = "http://localhost/a"
+    PATH = "a/b"
+    def shown(self): return Job
+re.match(Text.PATTERN, "a"), re.sub("(a)", Text.PATTERN, "a"), fnmatch.fnmatch("a", Text.PATTERN)
+glob.glob(Text.PATTERN), datetime.datetime.strptime("2020", Text.FORMAT)
+urllib.parse.urlsplit(Text.URL), urllib.parse.quote("a", safe=Text.PATH)
+ElementTree.fromstring("<a/>").findall(Text.PATH)
+""",
     "an override under the name of a module of the host": """
 import sys, types
 module = types.ModuleType("colorsys")
@@ -78,6 +99,8 @@ async def test_no_version_is_left_alive_and_the_tables_are_as_they_were(registry
         refs.append(weakref.ref(bundle.current.tasks["a.Job"].cls))
     assert tables() != before or library in {
         "pointers of ctypes",
+        "function types of ctypes",
+        "strings of its own class that are patterns, formats, URLs",
         "an override under the name of a module of the host",
     }
     await registry.deregister("a")

@@ -130,8 +130,22 @@ CACHES = (
     ("typing", "_caches"),
     ("pydantic._internal._generics", "_GENERIC_TYPES_CACHE"),  # its keys hold the arguments of Box[Item]
     ("ctypes", "_pointer_type_cache"),
+    ("ctypes", "_c_functype_cache"),
 )
 """Caches that hold what they were once given."""
+
+TEXT_CACHES = (
+    ("re", "_cache"),
+    ("re", "_cache2"),
+    ("_strptime", "_regex_cache"),
+    ("xml.etree.ElementPath", "_cache"),
+)
+CACHED_BY_TEXT = (
+    *(("re", "_compile_repl"), ("re", "_compile_template")),  # before 3.12, and from then on
+    *(("fnmatch", "_compile_pattern"), ("glob", "_compile_pattern"), ("tokenize", "_compile")),
+    *(("urllib.parse", "urlsplit"), ("urllib.parse", "_byte_quoter_factory")),
+)
+"""Caches by strings, and functions with such: a member of a StrEnum that was a pattern, a format or a URL stays in them."""
 
 
 class Registrations:
@@ -158,14 +172,17 @@ class Registrations:
                     ids = set(map(id, known))
                     self._entered += [(table, entry) for entry in entries if id(entry) not in ids]
 
-    def take_out(self, suspect: Suspect) -> None:
-        """Take out what is the version's own: of its tables what was noted, of the caches everything."""
+    def take_out(self, suspect: Suspect, *, texts: bool) -> None:
+        """Take out what is the version's own: of its tables what was noted, of the caches everything.
+
+        `texts`: also of those that are keyed by strings, for the version has classes of strings.
+        """
         entered, self._entered = self._entered, []
         for table, entry in entered:
             value = table.get(entry) if isinstance(table, MutableMapping) else None
             if suspect.owns(entry) or suspect.owns(value):
                 _remove(table, entry)
-        for table in _tables(CACHES):
+        for table in _tables(CACHES + TEXT_CACHES if texts else CACHES):
             items = (
                 list(table.items())
                 if isinstance(table, MutableMapping)
@@ -174,6 +191,10 @@ class Registrations:
             for entry, value in items:
                 if suspect.owns(entry) or suspect.owns(value):
                     _remove(table, entry)
+        for module, name in CACHED_BY_TEXT if texts else ():  # nobody can take out single entries
+            clear = getattr(getattr(sys.modules.get(module), name, None), "cache_clear", None)
+            if clear is not None:
+                clear()
 
 
 def _tables(names: Iterable[tuple[str, str]]) -> list[Table]:

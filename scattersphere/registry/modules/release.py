@@ -120,14 +120,15 @@ def _call_all(hooks: Sequence[Hook], namespace: ModuleNamespace, called: str, re
 def release(namespace: ModuleNamespace) -> None:
     """Forget the version, as the import system and the standard library know it. Takes about 1 ms."""
     namespace.let_go()
+    suspect = Suspect(namespace.slug, namespace.prefix, namespace.logical)
+    texts = _has_classes_of_text(namespace, suspect)
     _forget_modules(namespace)
     _forget_sources(namespace)
     _forget_loggers(namespace)
     # Overloads are kept by module name, with strong references.
     _drop_keys(getattr(typing, "_overload_registry", {}), namespace.prefix)
     clear_typing_caches()
-    suspect = Suspect(namespace.slug, namespace.prefix, namespace.logical)
-    namespace.registrations.take_out(suspect)
+    namespace.registrations.take_out(suspect, texts=texts)
     for entry in [entry for entry in sys.path if str(entry).startswith(str(namespace.folder))]:
         sys.path.remove(entry)
 
@@ -136,6 +137,15 @@ def _drop_keys(table: MutableMapping[str, Any], prefix: str) -> None:
     # A copy made by one C call: other threads may import meanwhile.
     for key in [key for key in list(table) if key.startswith(prefix)]:
         table.pop(key, None)
+
+
+def _has_classes_of_text(namespace: ModuleNamespace, suspect: Suspect) -> bool:
+    """Whether its modules define classes of strings, a StrEnum say."""
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith(namespace.prefix)]
+    values = (value for module in modules for value in list(getattr(module, "__dict__", {}).values()))
+    return any(
+        isinstance(value, type) and issubclass(value, str | bytes) and suspect.owns(value) for value in values
+    )
 
 
 def _forget_modules(namespace: ModuleNamespace) -> None:
