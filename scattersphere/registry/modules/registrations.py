@@ -145,7 +145,7 @@ CACHED_BY_TEXT = (
     *(("fnmatch", "_compile_pattern"), ("glob", "_compile_pattern"), ("tokenize", "_compile")),
     *(("urllib.parse", "urlsplit"), ("urllib.parse", "_byte_quoter_factory")),
 )
-"""Caches by strings, and functions with such: a member of a StrEnum that was a pattern, a format or a URL stays in them."""
+"""Caches by strings, and functions with such: a member of a StrEnum that was a pattern or a URL stays in them."""
 
 
 class Registrations:
