@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import functools
 import gc
+import itertools
 import os
 import queue
 import shutil
@@ -333,54 +334,62 @@ PIECES = 10
 
 
 async def durable(folder: Path, count: int) -> None:
-    """Durable steps that do nothing: the disk alone, raw commits, links of a strict chain, steps of DBOS, in turns.
+    """Durable steps that do nothing: the disk alone, raw commits, links of a strict chain in turns, steps of DBOS.
 
     One after the other each waits for the disk, which no program can outrun: many at once, and a folder in memory
-    (`--folder /dev/shm`, for PostgreSQL `synchronous_commit=off`), show what a step itself costs.
+    (`--folder /dev/shm`, for PostgreSQL `synchronous_commit=off`), show what a step itself costs. DBOS comes last, for
+    its threads take turns of the interpreter from whatever is measured beside them.
     """
     each = max(1, count // PIECES)
-    disk, bare, link, step = Costs(), Costs(), Costs(), Costs()
-    with closing(connect(folder / "rawlinks.db")) as raw, _dbos() as flows:
+    disk, bare, link = Costs(), Costs(), Costs()
+    file = os.open(folder / "appended", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    async def syncs() -> None:
+        for _ in range(each):
+            _sync(file)
+
+    with closing(connect(folder / "rawlinks.db")) as raw:
         raw.execute("PRAGMA foreign_keys = off")
-        file = os.open(folder / "appended", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        first = itertools.count(0, each)
+
+        async def commits_by_hand() -> None:
+            _raw_commits(raw, next(first), each)
+
         async with Server(journal=folder / "chain.db") as server:
             server.register_tasks("bench", [NoOp])
             server.define(job("bench", SHAPES["chain"](each), "no-op"))
-            for piece in range(-1, PIECES):
 
-                async def syncs() -> None:
-                    for _ in range(each):
-                        _sync(file)
+            async def links() -> None:
+                await (await server.start("bench")).wait()
 
-                async def commits_by_hand(first: int = (piece + 1) * each) -> None:
-                    _raw_commits(raw, first, each)
+            await in_turns(each, [(disk, syncs), (bare, commits_by_hand), (link, links)], lambda: 0.0)
+    disk.show("a write and a sync of a commit's bytes")
+    bare.show("a raw commit of the rows of a link, FULL", disk)
+    link.show("a link of a chain, strict", bare, LINK)
+    show("of that without the disk's share", f"{(link.wall - disk.wall) * 1e3:.3f} ms")
+    wide = await _wide(folder, count)
+    with _dbos() as flows:
+        if flows is not None:
+            disk, step, many = Costs(), Costs(), Costs()
+            postgres = _postgres(flows)
+            await in_turns(each, [(disk, syncs), (step, lambda: flows.chain(each))], postgres)
+            step.show("a step of DBOS on PostgreSQL, times a link", link)
+            _judge(step, link)
+            disk.show("the disk beside it")
+            print(f"  {'':44} (what waits for this disk can be {step.wall / disk.wall:.1f} x ahead at most)")
+            await many.take(count, lambda: flows.at_once(count), postgres)
+            many.show("many at once, times a strict task of many", wide)
+            _judge(many, wide)
+    os.close(file)
 
-                async def links() -> None:
-                    await (await server.start("bench")).wait()
 
-                contestants = [(disk, syncs), (bare, commits_by_hand), (link, links)]
-                if flows is not None:
-                    contestants.append((step, lambda: flows.chain(each)))
-                for costs, work in contestants:  # the first piece compiles plans, opens connections
-                    await (costs if piece >= 0 else Costs()).take(each, work, _postgres(flows))
-        os.close(file)
-        disk.show("a write and a sync of a commit's bytes")
-        bare.show("a raw commit of the rows of a link, FULL", disk)
-        link.show("a link of a chain, strict", bare, LINK)
-        own = (link.wall - disk.wall) * 1e3
-        show("of that without the disk's share", f"{own:.3f} ms")
-        if flows is None:
-            await _wide(folder, count)
-            return
-        step.show("a step of DBOS on PostgreSQL, times a link", link)
-        _judge(step, link)
-        print(
-            f"  {'':44} (no step that waits for this disk can be more than {step.wall / disk.wall:.1f} x ahead)"
-        )
-        wide, many = await _wide(folder, count), Costs()
-        await many.take(count, lambda: flows.at_once(count), _postgres(flows))
-        many.show("many at once, times a strict task of many", wide)
-        _judge(many, wide)
+async def in_turns(
+    steps: int, contestants: list[tuple[Costs, Callable[[], Awaitable[object]]]], others: Callable[[], float]
+) -> None:
+    """Measure pieces of so many steps; the first ones, which compile plans and open connections, do not count."""
+    for piece in range(PIECES + 1):
+        for costs, work in contestants:
+            await (costs if piece else Costs()).take(steps, work, others)
 
 
 def _judge(theirs: Costs, ours: Costs) -> None:
