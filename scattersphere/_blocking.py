@@ -35,7 +35,7 @@ class Door(Protocol):
         ...
 
 
-def blocking(method: Callable[Concatenate[O, P], Awaitable[T]]) -> Callable[Concatenate[Any, P], T]:
+def blocking(method: Callable[Concatenate[O, P], Awaitable[T]]) -> Callable[Concatenate[object, P], T]:
     """Return a method that awaits `method` of the original on its loop's thread."""
 
     def twin(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -45,7 +45,7 @@ def blocking(method: Callable[Concatenate[O, P], Awaitable[T]]) -> Callable[Conc
     return same_as(method, twin)
 
 
-def calling(method: Callable[Concatenate[O, P], T]) -> Callable[Concatenate[Any, P], T]:
+def calling(method: Callable[Concatenate[O, P], T]) -> Callable[Concatenate[object, P], T]:
     """Return a method that calls `method` of the original there; it acts, so the loop must be there."""
 
     def twin(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -55,7 +55,7 @@ def calling(method: Callable[Concatenate[O, P], T]) -> Callable[Concatenate[Any,
     return same_as(method, twin)
 
 
-def reading(method: Callable[Concatenate[O, P], T]) -> Callable[Concatenate[Any, P], T]:
+def reading(method: Callable[Concatenate[O, P], T]) -> Callable[Concatenate[object, P], T]:
     """Return a method that calls `method` of the original there, or here when the loop has gone: it only reads."""
 
     def twin(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -67,7 +67,7 @@ def reading(method: Callable[Concatenate[O, P], T]) -> Callable[Concatenate[Any,
 
 def streaming(
     method: Callable[Concatenate[O, P], AsyncIterator[T]],
-) -> Callable[Concatenate[Any, P], Iterator[T]]:
+) -> Callable[Concatenate[object, P], Iterator[T]]:
     """Return a method whose iterator blocks for the next one; the end of the Server ends it."""
 
     def twin(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:

@@ -52,7 +52,7 @@ class JsonTextError(ValueError):
         return locate(self.text, self.problems)
 
 
-def copy_json(value: object) -> Any:
+def copy_json(value: object) -> object:
     """Return `value` with its dicts and lists copied at every depth; anything else is kept as it is."""
     if type(value) is dict:
         return {key: copy_json(child) for key, child in value.items()}
@@ -157,11 +157,11 @@ def _finite(digits: str) -> float:
     return value
 
 
-def _constant(_: str) -> Any:
+def _constant(_: str) -> object:
     raise _SuspectError
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise _SuspectError
@@ -175,7 +175,7 @@ _decode_unique = json.JSONDecoder(object_pairs_hook=_unique).decode
 _decode_anything = json.JSONDecoder().decode
 
 
-def loads(text: str | bytes, *, depth: int = DEPTH) -> Any:
+def loads(text: str | bytes, *, depth: int = DEPTH) -> object:
     """Return the value of a JSON text. Raises `JsonTextError` with everything that is wrong with it."""
     content = decode(text)
     parsed = parse(content, depth=depth)

@@ -74,9 +74,9 @@ def _wrap(item: Any, rehearsal: Rehearsal) -> bool:
 
 def _closing(
     function: Callable[..., Awaitable[object]], cell: list[Rehearsal]
-) -> Callable[..., Awaitable[Any]]:
+) -> Callable[..., Awaitable[object]]:
     @functools.wraps(function)
-    async def rehearsed(*args: object, **kwargs: object) -> Any:
+    async def rehearsed(*args: object, **kwargs: object) -> object:
         __tracebackhide__ = True
         async with cell[0]:
             return await function(*args, **kwargs)

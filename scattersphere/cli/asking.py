@@ -173,11 +173,11 @@ def _quoted(word: str) -> str:
     return f"{key}={shlex.quote(value)}" if equals and key.rstrip(":").isidentifier() else shlex.quote(word)
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> object:
     return parse(value.text, DEPTH) if isinstance(value, Definition) else value
 
 
-def parse_definition(text: str, source: str) -> Any:
+def parse_definition(text: str, source: str) -> object:
     """Return the JSON of a definition; what is wrong inside it is the server's to say."""
     try:
         return parse(text, DEPTH)
@@ -185,7 +185,7 @@ def parse_definition(text: str, source: str) -> Any:
         say(f"scattersphere: {source}: {exc}", INVALID)
 
 
-def _tls(cafile: str | None) -> Any:
+def _tls(cafile: str | None) -> object:
     if cafile is None:
         return None
     return ssl.create_default_context(cafile=cafile)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import attrs
@@ -126,12 +126,12 @@ async def _register(
     return problems
 
 
-def schema_with(bundles: tuple[Path, ...]) -> dict[str, Any]:
+def schema_with(bundles: tuple[Path, ...]) -> dict[str, object]:
     """Return the schema that knows the tasks of `bundles`. Raises `BundleError`."""
     return anyio.run(_schema_with, bundles) if bundles else definition_schema()
 
 
-async def _schema_with(bundles: tuple[Path, ...]) -> dict[str, Any]:
+async def _schema_with(bundles: tuple[Path, ...]) -> dict[str, object]:
     async with Server() as server:
         for path in bundles:
             await server.register(path)

@@ -139,7 +139,7 @@ def _mistake(key: str, value: object, option: click.Parameter) -> str:
     return "" if isinstance(value, str) else f'"{key}" is a string: {key} = "..."'
 
 
-def _placed(value: Any, option: click.Parameter, folder: Path) -> Any:
+def _placed(value: Any, option: click.Parameter, folder: Path) -> object:
     if not isinstance(option.type, click.Path):
         return value
     return [str(folder / item) for item in value] if option.multiple else str(folder / value)

@@ -84,7 +84,7 @@ class JsonLines:
         self._err.flush()
 
 
-def run_summary(run: Run) -> dict[str, Any]:
+def run_summary(run: Run) -> dict[str, object]:
     """Return the last line: the run as `status` of the line protocol shows it, and its results."""
     results = {name: run.results.shown_of(name) for name in run.results}
     return {"run": run_view_now(run), "results": results}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -30,7 +30,7 @@ def os_error_words(exc: OSError, name: str) -> str:
     return words
 
 
-def _parameter(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
+def _parameter(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, object]:
     """Read `key=text` and `key:=json`."""
     del context, option
     params: dict[str, object] = {}

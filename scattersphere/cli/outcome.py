@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -22,7 +22,7 @@ class Refusal(Exception):  # noqa: N818 - no error of ours, but the end of a com
         self.problems: list[Problem] = list(problems)
         super().__init__(message)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Return what a program reads in its place."""
         problems = [attrs.asdict(problem) for problem in self.problems]
         return {"error": {"message": str(self).rstrip(), "problems": problems}}

@@ -118,7 +118,7 @@ def _keep_state(folder: Path | None, flags: dict[str, Any], http: str | None) ->
     flags["told"] = f"ask it from another shell: scattersphere runs{option}"
 
 
-def _pages(address: str, tls: Any, names: tuple[str, ...], *, behind_proxy: bool) -> Any:
+def _pages(address: str, tls: Any, names: tuple[str, ...], *, behind_proxy: bool) -> object:
     """Return what serves pages beside the listeners. Raises `ListenError`, `MissingExtraError`."""
     from scattersphere.web.serving import bind, serve_pages  # noqa: PLC0415 - `--help` stays quick
 

@@ -43,7 +43,9 @@ def write_rows(job: str, rows: Sequence[Mapping[str, object]], begin: dt.datetim
         sys.stdout.write(f"{make_printable(job)} has no schedules\n")
 
 
-def _row(job: str, name: str, schedule: ScheduleDefinition, begin: dt.datetime, count: int) -> dict[str, Any]:
+def _row(
+    job: str, name: str, schedule: ScheduleDefinition, begin: dt.datetime, count: int
+) -> dict[str, object]:
     table = timetable_of(job, name, schedule)
     times = [
         {"utc": show_instant(time), "local": time.astimezone(table.zone).isoformat(timespec="seconds")}

@@ -135,7 +135,7 @@ _KINDS: dict[Any, ArgumentKind] = {
 }
 
 
-def read(arguments: Mapping[str, CommandArgument], values: Mapping[str, object]) -> dict[str, Any]:
+def read(arguments: Mapping[str, CommandArgument], values: Mapping[str, object]) -> dict[str, object]:
     """Return the keyword arguments for a handler. Raises `RequestError` (`bad-args`) naming the field."""
     if not values and not arguments:
         return {}
@@ -239,7 +239,7 @@ _CHECKS = {
 }
 
 
-def from_word(name: str, taken: CommandArgument, word: str) -> Any:
+def from_word(name: str, taken: CommandArgument, word: str) -> object:
     """Convert the text of a word command. Raises `RequestError` (`bad-args`) naming the field."""
     match taken.kind:
         case ArgumentKind.TEXT | ArgumentKind.PLACE:

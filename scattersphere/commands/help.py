@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from scattersphere.commands.arguments import ArgumentKind, CommandArgument
 from scattersphere.commands.table import GROUPS, CommandSpec
 
@@ -67,7 +65,7 @@ def _kind(taken: CommandArgument) -> str:
     }.get(taken.kind, str(taken.kind))
 
 
-def listing(allowed: list[CommandSpec]) -> list[dict[str, Any]]:
+def listing(allowed: list[CommandSpec]) -> list[dict[str, object]]:
     """Return the rows of `commands`."""
     return [
         {"name": command.name, "role": command.role, "help": command.help, "usage": usage(command)}
@@ -75,7 +73,7 @@ def listing(allowed: list[CommandSpec]) -> list[dict[str, Any]]:
     ]
 
 
-def schema_of(command: CommandSpec) -> dict[str, Any]:
+def schema_of(command: CommandSpec) -> dict[str, object]:
     """Return the JSON Schema of a request."""
     arguments = command.arguments
     args = {
@@ -100,7 +98,7 @@ def schema_of(command: CommandSpec) -> dict[str, Any]:
     }
 
 
-def _property(taken: CommandArgument) -> dict[str, Any]:
+def _property(taken: CommandArgument) -> dict[str, object]:
     kind = "object" if taken.kind is ArgumentKind.DEFINITION else str(taken.kind)
     found: dict[str, object] = {"type": kind, "description": taken.help}
     if taken.kind is ArgumentKind.PLACE:
@@ -116,6 +114,6 @@ def _property(taken: CommandArgument) -> dict[str, Any]:
     return found
 
 
-def schemas(allowed: list[CommandSpec]) -> dict[str, Any]:
+def schemas(allowed: list[CommandSpec]) -> dict[str, object]:
     """Return the schemas of commands, by name."""
     return {command.name: schema_of(command) for command in allowed}

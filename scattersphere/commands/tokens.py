@@ -271,7 +271,7 @@ def _check_mode(path: Path, status: os.stat_result) -> None:
         raise ListenError(f"the token file {path} has mode {mode:04o}; run: chmod 600 {path}")
 
 
-def _record(token: Token) -> dict[str, Any]:
+def _record(token: Token) -> dict[str, object]:
     return {
         "name": token.name,
         "role": str(token.role),
@@ -293,7 +293,7 @@ def _read(path: Path, content: bytes) -> dict[str, Token]:
     return {token.digest: token for token in tokens}
 
 
-def _records(document: Any) -> list[dict[str, Any]]:
+def _records(document: Any) -> list[dict[str, object]]:
     if document["format"] != 1:
         raise ValueError("it is not of format 1")
     records: list[dict[str, object]] = document["tokens"]

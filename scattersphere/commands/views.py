@@ -46,11 +46,11 @@ def stamp(time: dt.datetime | None) -> str | None:
     return None if time is None else f"{time.isoformat(timespec='milliseconds')[:-6]}Z"
 
 
-def _present(**members: object) -> dict[str, Any]:
+def _present(**members: object) -> dict[str, object]:
     return {name: value for name, value in members.items() if value is not None and value != ""}
 
 
-def bundle_view(bundle: Bundle, sees_run: Any) -> dict[str, Any]:
+def bundle_view(bundle: Bundle, sees_run: Any) -> dict[str, object]:
     """Return a bundle: `versions` holds the current one first, each with the runs that pin it."""
     versions = [bundle.current] if bundle.current is not None else []
     versions += [version for version in bundle.versions if version is not bundle.current]
@@ -76,7 +76,7 @@ def bundle_view(bundle: Bundle, sees_run: Any) -> dict[str, Any]:
     )
 
 
-def task_row(path: str, task: TaskClass) -> dict[str, Any]:
+def task_row(path: str, task: TaskClass) -> dict[str, object]:
     """Return a row of `tasks`: parameters as a person writes them."""
     words = [
         f"{parameter.name}: {parameter.type_name}"
@@ -86,7 +86,7 @@ def task_row(path: str, task: TaskClass) -> dict[str, Any]:
     return {"task": path, "bundle": task.bundle, "parameters": words, "summary": task.summary}
 
 
-def task_view(task: TaskClass) -> dict[str, Any]:
+def task_view(task: TaskClass) -> dict[str, object]:
     """Return a task class in full."""
     parameters = [
         {"name": parameter.name, "type": parameter.type_name, "required": parameter.required}
@@ -111,7 +111,7 @@ _CODE = attrgetter("task", "bundle")
 SHOWN_LACKS = 20
 
 
-def job_row(definition: JobDefinition, registry: TaskRegistry) -> dict[str, Any]:
+def job_row(definition: JobDefinition, registry: TaskRegistry) -> dict[str, object]:
     """Return a row of `jobs`; `lacks` names the tasks whose code is not there."""
     absent = {code for code in set(map(_CODE, definition.tasks.values())) if not _found(registry, *code)}
     lacks: list[str] = []
@@ -131,7 +131,7 @@ def _found(registry: TaskRegistry, path: str, bundle: str | None) -> bool:
     return True
 
 
-def run_row(run: Run | RunSummary) -> dict[str, Any]:
+def run_row(run: Run | RunSummary) -> dict[str, object]:
     """Return a row of `runs`."""
     return _present(**_head(run.id, run.job, run.state, run.started_at, run.ended_at, run.reason))
 
@@ -143,18 +143,18 @@ def _head(
     started: dt.datetime | None,
     ended: dt.datetime | None,
     reason: str,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     times = {"started": stamp(started), "ended": stamp(ended)}
     return {"run": number, "job": job, "state": str(state), **times, "reason": reason}
 
 
-async def run_view(run: Run) -> dict[str, Any]:
+async def run_view(run: Run) -> dict[str, object]:
     """Return a run and its tasks, without the loop's being held for a large definition."""
     await digest_of(run.definition)
     return run_view_now(run)
 
 
-def run_view_now(run: Run) -> dict[str, Any]:
+def run_view_now(run: Run) -> dict[str, object]:
     """Return a run and its tasks; where no loop waits."""
     tasks, execution = _task_rows(run), run.execution
     (created, started, ended), params = execution.times, execution.visible_params
@@ -184,7 +184,7 @@ _rows: WeakKeyDictionary[Run, dict[str, dict[str, Any]]] = WeakKeyDictionary()
 """The rows of tasks that have ended, which never change, of the runs that were looked at last."""
 
 
-def _task_rows(run: Run) -> list[dict[str, Any]]:
+def _task_rows(run: Run) -> list[dict[str, object]]:
     known = _rows.get(run)
     if known is None:
         while len(_rows) >= REMEMBERED:
@@ -200,7 +200,7 @@ def _task_rows(run: Run) -> list[dict[str, Any]]:
     return [found[name] for name in names]
 
 
-def _task_status(task: TaskStatus) -> dict[str, Any]:
+def _task_status(task: TaskStatus) -> dict[str, object]:
     row: dict[str, object] = {"task": task.name, "state": str(task.state), "attempts": task.attempts}
     # One by one: a run has up to a thousand of these rows, and most have little to tell.
     if task.started_at is not None:
@@ -216,7 +216,7 @@ def _task_status(task: TaskStatus) -> dict[str, Any]:
     return row
 
 
-def log_row(line: LogLine) -> dict[str, Any]:
+def log_row(line: LogLine) -> dict[str, object]:
     """Return a line of a run's log."""
     return _present(
         time=stamp(line.time),
@@ -229,7 +229,7 @@ def log_row(line: LogLine) -> dict[str, Any]:
     )
 
 
-def event_view(event: Event, number: int) -> dict[str, Any]:
+def event_view(event: Event, number: int) -> dict[str, object]:
     """Return an event of subscription `number`."""
     if event.kind is EventKind.LAGGED:
         lagged = {"event": "lagged", "sub": number, "dropped": event.dropped, "next": event.seq + 1}

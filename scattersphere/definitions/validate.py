@@ -321,7 +321,7 @@ class _TaskChecks:
             elif kind == "$param":
                 self._declared(value["$param"], "array", path)
 
-    def _known_value(self, reference: Mapping[str, Any], kind: str) -> Any:
+    def _known_value(self, reference: Mapping[str, Any], kind: str) -> object:
         """Return the value that is known before a run: a literal, a default. `_MISSING` where there is none."""
         if kind == "$literal":
             return reference["$literal"]

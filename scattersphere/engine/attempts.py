@@ -256,7 +256,7 @@ class AttemptRunner:
         self.taken.append((execution, [unit]))
         self._host.wake()
 
-    def _launch(self, attempt: Attempt) -> Any:
+    def _launch(self, attempt: Attempt) -> object:
         """Give an attempt to the loop or its backend, in the present context. Return its handle if it suspended."""
         current_attempt.set(attempt)
         planned = attempt.planned

@@ -157,7 +157,9 @@ class Engine(Protocol):
     def callbacks(self) -> AttemptCallbacks: ...
 
     def decide_start(self, execution: Execution, task: int) -> StartDecision | int: ...
-    async def start_child(self, attempt: Attempt, job: str, params: Mapping[str, object] | None) -> Any: ...
+    async def start_child(
+        self, attempt: Attempt, job: str, params: Mapping[str, object] | None
+    ) -> object: ...
 
 
 class Attempt(TaskContext):
@@ -297,7 +299,7 @@ class Attempt(TaskContext):
         return MappingProxyType(params)
 
     @property
-    def results(self) -> Mapping[str, Any]:
+    def results(self) -> Mapping[str, object]:
         return MappingProxyType(self.execution.upstream_results(self.planned))
 
     @property
@@ -348,11 +350,11 @@ class Attempt(TaskContext):
         timer = self.grace
         return None if timer is None else max(0.0, timer.when - self.execution.engine.clock())
 
-    async def start(self, job: str, params: Mapping[str, object] | None = None) -> Any:
+    async def start(self, job: str, params: Mapping[str, object] | None = None) -> object:
         return await self.execution.engine.start_child(self, job, params)
 
 
-def _own_copy(value: object) -> Any:
+def _own_copy(value: object) -> object:
     return value if type(value) in _NEVER_CHANGED else copy.deepcopy(value)
 
 
@@ -498,13 +500,13 @@ class Execution:
         return self.machine.record.state in (_PAUSING, _PAUSED)
 
     @property
-    def visible_params(self) -> Mapping[str, Any]:
+    def visible_params(self) -> Mapping[str, object]:
         """The parameters without secrets: the run's own, to be read."""
         secrets = self.secrets
         return {name: "***" if name in secrets else value for name, value in self.params.items()}
 
     @property
-    def shown_params(self) -> Mapping[str, Any]:
+    def shown_params(self) -> Mapping[str, object]:
         """The parameters as people may see them, and keep."""
         return {name: plain_copy(value) for name, value in self.visible_params.items()}
 
@@ -554,7 +556,7 @@ class Execution:
 
     # ---- results
 
-    def result(self, name: str) -> Any:
+    def result(self, name: str) -> object:
         """Return the result of a task that succeeded; else raise `LookupError` with its state."""
         task = self.plan.index[name]
         state = self.machine.record.task_states[task]
@@ -573,18 +575,18 @@ class Execution:
         machine = self.machine
         return machine.record.task_states[task] == _SUCCEEDED and machine.record.results[task] is not DROPPED
 
-    def upstream_results(self, planned: PlannedTask) -> dict[str, Any]:
+    def upstream_results(self, planned: PlannedTask) -> dict[str, object]:
         """Return the results of the declared upstream tasks that succeeded, by name."""
         index, results = self.plan.index, self.machine.record.results
         waits = self.plan.definition.upstreams[planned.name]
         return {name: results[index[name]] for name in waits if self.has_result(index[name])}
 
-    def arguments(self, attempt: Attempt) -> dict[str, Any]:
+    def arguments(self, attempt: Attempt) -> dict[str, object]:
         """Return the keyword arguments for the attempt's instance."""
         element = {} if attempt.index is None else self.element_of(attempt, attempt.index)
         return attempt.planned.arguments(self.params, self.result, element)
 
-    def element_of(self, attempt: Attempt, index: int) -> dict[str, Any]:
+    def element_of(self, attempt: Attempt, index: int) -> dict[str, object]:
         """Return the arguments that an attempt of an instance has of what its task is mapped over."""
         lists = self.elements[self.machine.record.task_of(attempt.unit)]
         # Elements of an upstream's result are passed by reference, as results are; others are each attempt's own.

@@ -347,7 +347,7 @@ class JobExecutor:
         """Whether this is the loop's own thread."""
         return threading.get_ident() == self._thread
 
-    async def start_child(self, attempt: Attempt, job: str, params: Mapping[str, object] | None) -> Any:
+    async def start_child(self, attempt: Attempt, job: str, params: Mapping[str, object] | None) -> object:
         """Start a child run; the Server says how."""
         return await self.child_starter(attempt, job, params)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextvars
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
@@ -50,7 +50,7 @@ class Invocation:
             return Outcome(OutcomeKind.CANCELLED)
         return run_in_thread(self._attempt, self._wait_for, self._surroundings)
 
-    def _wait_for(self, awaitable: Awaitable[object]) -> Any:
+    def _wait_for(self, awaitable: Awaitable[object]) -> object:
         """Wait, in a thread, for what the loop awaits, in a copy of this thread's context."""
         answer: concurrent.futures.Future[object] = concurrent.futures.Future()
         context = contextvars.copy_context()

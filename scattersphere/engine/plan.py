@@ -76,7 +76,7 @@ class PlannedTask:
 
     def arguments(
         self, params: Mapping[str, object], result_of: Callable[[str], object], element: Mapping[str, object]
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Return the keyword arguments of one attempt. Raises what filling and structuring raise."""
         arguments = dict(self.fixed)
         for argument in self.varying:
@@ -181,6 +181,6 @@ def _steps(pointer: str) -> Path:
     return tuple(int(step) if step.isdecimal() else step for step in steps)
 
 
-def no_results(name: str) -> Any:
+def no_results(name: str) -> object:
     """Stand in for the results where there can be none. Raises `LookupError`."""
     raise LookupError(name)

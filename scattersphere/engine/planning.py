@@ -364,7 +364,7 @@ class Binder:
     def __init__(self) -> None:
         self.problems: list[RawProblem] = []
 
-    def bind(self, name: str, args: Mapping[str, Any], known: Known) -> tuple[Mapping[str, Any], Varying]:
+    def bind(self, name: str, args: Mapping[str, Any], known: Known) -> tuple[Mapping[str, object], Varying]:
         """Check the arguments of a task; return those that are fixed (`PlannedTask.fixed`), and those that vary."""
         fixed, varying, exact_of = args, Varying(), known.exact.get
         for key, value in args.items():
@@ -416,7 +416,7 @@ class Binder:
 
     def _bind_value(
         self, place: Path, value: object, parameter: TaskParameter
-    ) -> tuple[Argument | None, Any]:
+    ) -> tuple[Argument | None, object]:
         """Check one argument. Return it if it is made for each attempt, else None and the value for all of them."""
         template = compile_argument(value)
         if not template.constant:

@@ -126,7 +126,7 @@ class Timers:
             dues.append(self._heap[0][0])
         return min(dues, default=None)
 
-    def due(self, now: float, limit: int | None = None) -> tuple[list[Callable[[], None]], list[Any]]:
+    def due(self, now: float, limit: int | None = None) -> tuple[list[Callable[[], None]], list[object]]:
         """Take out what is due, at most `limit` of each: the callbacks, and the keys that expired."""
         callbacks: list[Callable[[], None]] = []
         while self._heap and self._heap[0][0] <= now and len(callbacks) != limit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 from weakref import WeakSet
 
 from scattersphere._gc import free, gc_paused
@@ -102,7 +102,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
     def get(self, key: str, /) -> JobDefinition | None: ...
     @overload
     def get(self, key: str, /, default: JobDefinition | T) -> JobDefinition | T: ...
-    def get(self, key: str, /, default: object = None) -> Any:
+    def get(self, key: str, /, default: object = None) -> object:
         """Return the definition of this name, or `default`, without looking for names that are near."""
         return self._definitions.get(key, default)
 

@@ -221,7 +221,7 @@ def _in_short(row: AttemptRow) -> str:
     return shorten(str(Failure(said.get("type", ""), said.get("message", ""))), EARLIER_WORDS)
 
 
-def _value(step: StepRow, value_of: Callable[[StepRow], object]) -> Any:
+def _value(step: StepRow, value_of: Callable[[StepRow], object]) -> object:
     if step.form in GONE:
         return DROPPED
     if step.form == ValueForm.NONE:

@@ -104,7 +104,7 @@ def take_over(earlier: Execution, *, from_failed: bool) -> Takeover:
     return Takeover(tasks, _instances(earlier, stale))
 
 
-def _instances(earlier: Execution, stale: frozenset[int]) -> dict[tuple[int, int], Any]:
+def _instances(earlier: Execution, stale: frozenset[int]) -> dict[tuple[int, int], object]:
     """Return the results of instances whose task is done again for no reason but other instances."""
     machine, graph = earlier.machine, earlier.plan.graph
     found: dict[tuple[int, int], object] = {}

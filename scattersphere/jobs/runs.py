@@ -539,14 +539,14 @@ def _note_schedule(scheduled: ScheduledFor, execution: Execution) -> None:
     execution.log.append(logging.INFO, f"started by {scheduled}")
 
 
-def _compared(params: Mapping[str, object], read: frozenset[str]) -> dict[str, Any]:
+def _compared(params: Mapping[str, object], read: frozenset[str]) -> dict[str, object]:
     """Return what tells a repeat of a key from a misuse: secrets that were read may be others by now."""
     return {name: value for name, value in params.items() if name not in read}
 
 
 def _parameters_with(
     read: SecretsRead, definition: JobDefinition, overrides: Mapping[str, object] | None
-) -> tuple[Mapping[str, Any], frozenset[str]]:
+) -> tuple[Mapping[str, object], frozenset[str]]:
     """Return what `_parameters` does, with secrets that were read."""
     if overrides is not None:
         check_mapping(overrides, "params")
@@ -555,7 +555,7 @@ def _parameters_with(
 
 def _parameters(
     definition: JobDefinition, overrides: Mapping[str, object] | None
-) -> tuple[Mapping[str, Any], frozenset[str]]:
+) -> tuple[Mapping[str, object], frozenset[str]]:
     """Return the parameters of a run, and the names of those that are secret. Raises `DefinitionError`, `TypeError`."""
     if overrides is None and not definition.params:
         return {}, frozenset()

@@ -250,7 +250,7 @@ def _wanted(definition: JobDefinition, given: Collection[str]) -> dict[str, str]
     }
 
 
-def _as_declared(value: object, kind: str | None) -> Any:
+def _as_declared(value: object, kind: str | None) -> object:
     """Return what a text means as a value of a type: variables of the environment are texts."""
     if kind in {None, "string"} or not isinstance(value, str):
         return value

@@ -10,7 +10,7 @@ from array import array
 from collections import OrderedDict
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 import anyio.to_thread
 import attrs
@@ -348,7 +348,7 @@ def _definition_of(text: str) -> JobDefinition:
     return reading.definition
 
 
-def _params_of(stored: StoredRun, definition: JobDefinition, given: frozenset[str]) -> dict[str, Any]:
+def _params_of(stored: StoredRun, definition: JobDefinition, given: frozenset[str]) -> dict[str, object]:
     """Return the parameters of a run, without the secrets that were given; others have their defaults."""
     params: dict[str, object] = json.loads(stored.run.params)
     for name in set(stored.run.secrets) - given:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 import attrs
@@ -373,7 +373,7 @@ def _is_orphaned(run: RunRow, parents: Mapping[int, StoredRun]) -> bool:
     )
 
 
-def _no_value(step: StepRow) -> Any:
+def _no_value(step: StepRow) -> object:
     raise LookupError(step.unit)
 
 

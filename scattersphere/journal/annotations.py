@@ -46,7 +46,7 @@ def why_not_kept(cls: type) -> str | None:
     return _why(_evaluated({"return": annotation}, function)["return"], frozenset())
 
 
-def _evaluated(annotations: dict[str, object], owner: object) -> dict[str, Any]:
+def _evaluated(annotations: dict[str, object], owner: object) -> dict[str, object]:
     """Return annotations with their texts evaluated; those that mean nothing here are `Any`."""
     scope = getattr(owner, "__globals__", None) or vars(inspect.getmodule(owner) or types.ModuleType(""))
     found: dict[str, object] = {}

@@ -229,7 +229,7 @@ class _Tagger:
             return self._write_object(value, depth + 1)
         raise UnkeptError(f"{kind.__module__}.{kind.__qualname__} has no exact form")
 
-    def several(self, values: Any, depth: int) -> list[Any]:
+    def several(self, values: Any, depth: int) -> list[object]:
         return [self.tagged(value, depth) for value in values]
 
     def name_of(self, cls: type) -> str:
@@ -300,7 +300,7 @@ def _write_uuid(tagger: _Tagger, value: uuid.UUID, depth: int) -> object:
     return {"$uuid": [value.hex, *([] if known is uuid.SafeUUID.unknown else [known.name])]}
 
 
-def _write_enum(tagger: _Tagger, value: Any) -> Any:
+def _write_enum(tagger: _Tagger, value: Any) -> object:
     cls, name = type(value), value._name_
     if name is None or cls.__members__.get(name) is not value:  # several flags at once
         if not isinstance(value, enum.Flag) or type(value._value_) is not int:
@@ -437,7 +437,7 @@ def _read_uuid(reader: _TagReader, content: Any) -> uuid.UUID:
     return uuid.UUID(hex=digits, is_safe=uuid.SafeUUID[known[0]] if known else uuid.SafeUUID.unknown)
 
 
-def _read_path(reader: _TagReader, content: Any) -> Any:
+def _read_path(reader: _TagReader, content: Any) -> object:
     try:
         return _PATHS[content[0]](reader.read(content[1]))
     except NotImplementedError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -58,10 +58,10 @@ class Amounts(Simple):
         found: dict[str, int | str] = value
         return found
 
-    def write(self, value: object) -> Any:
+    def write(self, value: object) -> object:
         return dict(value) if isinstance(value, dict) else value
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         size = {"type": "string", "pattern": rf"^{_SIZE.pattern}$(?!\n)"}
         whole = {"type": "integer", "minimum": 1, "maximum": MOST}
         return {

@@ -268,7 +268,7 @@ def _quoted(line: str, at: int) -> tuple[str, int]:
     raise RequestError("bad-request", f"the quote {quote} at character {start} is not closed")
 
 
-def arguments_of(command: CommandSpec, rest: str, column: int, depth: int) -> dict[str, Any]:
+def arguments_of(command: CommandSpec, rest: str, column: int, depth: int) -> dict[str, object]:
     """Return the arguments in the rest of a line, which begins at `column` of it, as JSON has them."""
     arguments = command.arguments
     if command.whole is not None:
@@ -278,7 +278,7 @@ def arguments_of(command: CommandSpec, rest: str, column: int, depth: int) -> di
 
 def _whole(
     command: CommandSpec, rest: str, column: int, arguments: dict[str, CommandArgument]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Read a command whose last argument is the rest of the line, after options like `replace=true`."""
     values: dict[str, object] = {}
     while (option := _OPTION.match(rest)) and option[1] in arguments:
@@ -301,7 +301,7 @@ class _Reader:
         self._values: dict[str, object] = {}
         self._extra: dict[str, object] = {}
 
-    def read(self, words: list[Word]) -> dict[str, Any]:
+    def read(self, words: list[Word]) -> dict[str, object]:
         for word in words:
             key = _KEY.match(word.text)
             if key is not None and key.end() <= word.bare:
@@ -352,7 +352,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
         seen: set[str] = set()
@@ -363,7 +363,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, Any]:
     return members
 
 
-def _constant(name: str) -> Any:
+def _constant(name: str) -> object:
     raise RequestError("bad-request", f"{name} is no JSON")
 
 
@@ -398,7 +398,7 @@ def parse(text: str, depth: int) -> Any:
     return value
 
 
-def _parse_in_steps(text: str, depth: int) -> Any:
+def _parse_in_steps(text: str, depth: int) -> object:
     """Do as `parse`, where an operator allows such lines, so that others have their turns."""
     try:
         return _json.loads(text, depth=depth)

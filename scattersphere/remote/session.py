@@ -66,7 +66,7 @@ Incident = Callable[[Exception], dict[str, Any]]
 """Takes note of a defect of ours; returns the error that tells the client nothing of it."""
 
 
-def _unnoted(_exc: Exception) -> dict[str, Any]:
+def _unnoted(_exc: Exception) -> dict[str, object]:
     return {"code": "internal", "message": "the server failed to read the request"}
 
 
@@ -88,7 +88,7 @@ def _read(frame: Line, limits: Limits, incident: Incident) -> Request | NamedReq
     return request
 
 
-def _named(request: Request | None) -> dict[str, Any] | None:
+def _named(request: Request | None) -> dict[str, object] | None:
     """Return the arguments of a request that was refused, for the audit: what it was about is named there."""
     if request is None or any(taken.secret for taken in request.command.arguments.values()):
         return None

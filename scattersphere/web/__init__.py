@@ -38,7 +38,7 @@ def app(  # noqa: PLR0913 - each is a choice of the operator's, by name
     audit: Audit | None = None,
     limits: Limits | None = None,
     on_shutdown: Callable[[], None] | None = None,
-) -> Any:
+) -> object:
     """Return pages and HTTP API as an ASGI application, which can be mounted below any path of Starlette or FastAPI.
 
     Nobody comes in by default. Who may see and do what is decided by `authorize(scope)`, which is awaited for each

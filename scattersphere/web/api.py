@@ -271,7 +271,7 @@ def _typed(address: Address) -> str:
 
 async def _values(
     row: CommandSpec, address: Address, request: Request, most: int, turn: anyio.Lock
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the arguments of a request: from its path, its query and its body. Raises `RequestError`.
 
     `turn` is held while a large definition is decoded, too.
@@ -305,7 +305,7 @@ async def _values(
     return values
 
 
-def _from_query(name: str, taken: CommandArgument, word: str) -> Any:
+def _from_query(name: str, taken: CommandArgument, word: str) -> object:
     """Convert a word of the query; numbers may be written as JSON writes them."""
     if taken.kind is ArgumentKind.NUMBER and _NUMBER.fullmatch(word):
         return float(word)
@@ -351,7 +351,7 @@ def _text(body: bytes | bytearray) -> str:
         raise RequestError("bad-utf8", f"the body is not UTF-8: byte {error.start}") from None
 
 
-def _object(body: bytes | bytearray, values: Mapping[str, object]) -> dict[str, Any]:
+def _object(body: bytes | bytearray, values: Mapping[str, object]) -> dict[str, object]:
     try:
         found = _json.loads(_text(body))
     except _json.JsonTextError as error:

@@ -76,7 +76,7 @@ class Calls:
     async def ask(self, request: Request, command: str, /, **values: object) -> Reply:
         """Carry a command out with arguments that are known already. Raises `CallError`."""
 
-        async def given() -> dict[str, Any]:
+        async def given() -> dict[str, object]:
             return values
 
         return await self.make(request, COMMANDS[command], given)

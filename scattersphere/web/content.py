@@ -227,7 +227,7 @@ def failed_tasks(run: Run, most: int) -> list[tuple[str, TaskStatus]]:
     return found
 
 
-def overview(taken: Taken) -> dict[str, Any]:
+def overview(taken: Taken) -> dict[str, object]:
     """Return what the first page shows: what runs, what failed last, what needs a look."""
     now = dt.datetime.now(dt.UTC)
     runs = taken.runs
@@ -333,7 +333,7 @@ _RUN_ORDER: dict[str, Callable[[Run], Any]] = {
 }
 
 
-def runs_page(taken: Taken, query: Mapping[str, str]) -> dict[str, Any]:
+def runs_page(taken: Taken, query: Mapping[str, str]) -> dict[str, object]:
     """Return a page of runs, filtered and sorted by the query: job, state, q, sort, order, page."""
     runs = taken.runs
     job, state, find = query.get("job", ""), query.get("state", ""), query.get("q", "").casefold()
@@ -396,7 +396,7 @@ _JOB_ORDER: dict[str, Callable[[JobRow], Any]] = {
 }
 
 
-def jobs_page(taken: Taken, query: Mapping[str, str]) -> dict[str, Any]:
+def jobs_page(taken: Taken, query: Mapping[str, str]) -> dict[str, object]:
     """Return the jobs, filtered and sorted by the query: q, sort, order."""
     find = query.get("q", "").casefold()
     recent: dict[str, list[Run]] = {}
@@ -434,7 +434,7 @@ class VersionRow:
     runs: list[int]
 
 
-def bundles_page(look: VisibleServer, taken: Taken, query: Mapping[str, str]) -> dict[str, Any]:
+def bundles_page(look: VisibleServer, taken: Taken, query: Mapping[str, str]) -> dict[str, object]:
     """Return the bundles with their versions, who holds them, and what is wrong; those that a search names."""
     rows = []
     seen = {run.id for run in taken.runs}
@@ -586,7 +586,7 @@ def what_now(run: Run) -> str:
 # ---- one run
 
 
-def log_rows(lines: Iterable[LogLine], *, level: int = 0, find: str = "") -> list[dict[str, Any]]:
+def log_rows(lines: Iterable[LogLine], *, level: int = 0, find: str = "") -> list[dict[str, object]]:
     """Return lines as the log shows them, those of a level and with a text."""
     wanted = find.casefold()
     return [

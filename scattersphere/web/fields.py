@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -104,7 +104,7 @@ def text_of(value: object, kind: str) -> str:
     return value if kind == "string" and isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def read(job: JobDefinition, typed: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+def read(job: JobDefinition, typed: Mapping[str, str]) -> tuple[dict[str, object], dict[str, str]]:
     """Return the parameters that a form gives, and what is wrong with which.
 
     An empty field means the default, but for text where the default is not empty: there it is an empty text.

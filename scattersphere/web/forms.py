@@ -78,7 +78,7 @@ def arguments(row: CommandSpec, typed: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-def _object(name: str, word: str) -> Any:
+def _object(name: str, word: str) -> object:
     try:
         return _json.loads(word)
     except _json.JsonTextError as error:

@@ -82,7 +82,7 @@ def openapi(root: str) -> dict[str, Any]:
     }
 
 
-def _operation(row: CommandSpec, address: Address) -> dict[str, Any]:
+def _operation(row: CommandSpec, address: Address) -> dict[str, object]:
     parameters, members, required = [], {}, []
     places = {argument: name for name, argument in address.arguments(row).items()}
     for name, taken in row.arguments.items():
@@ -131,7 +131,7 @@ def _operation(row: CommandSpec, address: Address) -> dict[str, Any]:
     return operation
 
 
-def _headers(row: CommandSpec) -> list[dict[str, Any]]:
+def _headers(row: CommandSpec) -> list[dict[str, object]]:
     found = []
     if row.method == "GET":
         words = "The `ETag` of a reply that you have: 304 if it still holds"
@@ -142,11 +142,11 @@ def _headers(row: CommandSpec) -> list[dict[str, Any]]:
     return found
 
 
-def _header(name: str, words: str, schema: dict[str, object]) -> dict[str, Any]:
+def _header(name: str, words: str, schema: dict[str, object]) -> dict[str, object]:
     return {"name": name, "in": "header", "description": words, "schema": schema}
 
 
-def _query(name: str, taken: CommandArgument, schema: dict[str, object]) -> dict[str, Any]:
+def _query(name: str, taken: CommandArgument, schema: dict[str, object]) -> dict[str, object]:
     style = {"style": "form", "explode": False} if taken.kind is ArgumentKind.WORDS else {}
     return {
         "name": name,
@@ -158,7 +158,7 @@ def _query(name: str, taken: CommandArgument, schema: dict[str, object]) -> dict
     }
 
 
-def _schema(taken: CommandArgument) -> dict[str, Any]:
+def _schema(taken: CommandArgument) -> dict[str, object]:
     kind = ArgumentKind.OBJECT if taken.kind is ArgumentKind.DEFINITION else taken.kind
     schema: dict[str, object] = {"type": str(kind)}
     if kind is ArgumentKind.OBJECT:
@@ -211,7 +211,7 @@ LINKS: dict[str, dict[str, Any]] = {
 """What can be done next with a run that was made."""
 
 
-def _responses(row: CommandSpec) -> dict[str, Any]:
+def _responses(row: CommandSpec) -> dict[str, object]:
     members = REPLIES.get(row.name, {})
     schema = _OBJECT | ({"properties": members, "required": list(members)} if members else {})
     done = {"description": row.help, "content": {"application/json": {"schema": schema}}}
@@ -226,7 +226,7 @@ def _responses(row: CommandSpec) -> dict[str, Any]:
 
 def _stream(
     name: str, words: str, kinds: tuple[str, ...], parameters: list[dict[str, object]]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     place = {"type": "string", "pattern": EVENT_ID}
     return {
         "operationId": name,
@@ -258,7 +258,7 @@ def _stream(
     }
 
 
-def _refusal(words: str) -> dict[str, Any]:
+def _refusal(words: str) -> dict[str, object]:
     return {"description": words, "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
 
 

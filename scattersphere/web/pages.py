@@ -138,7 +138,7 @@ class Pages:
 
     # ---- rights and errors
 
-    def _with_rights(self, handler: Callable[..., Any]) -> Callable[[Request], Any]:
+    def _with_rights(self, handler: Callable[..., Any]) -> Callable[[Request], object]:
         async def handle(request: Request) -> Response:
             principal = request.state.principal
             if principal is None:

@@ -175,13 +175,13 @@ def head_parts(look: VisibleServer, run: Run, query: Query) -> dict[str, Any]:
     }
 
 
-def live_parts(look: VisibleServer, run: Run, query: Query) -> dict[str, Any]:
+def live_parts(look: VisibleServer, run: Run, query: Query) -> dict[str, object]:
     """Return what is drawn again as a run goes on. It reads the whole run: call it in a thread."""
     head = head_parts(look, run, query)
     return head | picture_parts(run, query, head)
 
 
-def picture_parts(run: Run, query: Query, head: dict[str, Any]) -> dict[str, Any]:
+def picture_parts(run: Run, query: Query, head: dict[str, Any]) -> dict[str, object]:
     """Return graph, task and timeline of a run whose head was drawn already; call it in a thread."""
     picture, name = run.picture(), head["looked_at"]
     chosen = _chosen(run, picture, name) if name else None
@@ -224,11 +224,11 @@ class _Row:
         self.is_over = is_over
         self.unwell = unwell
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._row, name)
 
 
-def rest_parts(look: VisibleServer, run: Run, query: Query, head: dict[str, Any]) -> dict[str, Any]:
+def rest_parts(look: VisibleServer, run: Run, query: Query, head: dict[str, Any]) -> dict[str, object]:
     """Return all that the page of a run shows below its head; call it in a thread."""
     task = head["looked_at"] if query.of_task else None
     lines = run.logs(task=task or None, tail=None if query.find or query.level else LINES)
@@ -428,7 +428,7 @@ def _attempts(run: Run, name: str, attempts: Sequence[AttemptBar], now: float) -
     ]
 
 
-async def last_events(run: Run) -> list[Any]:
+async def last_events(run: Run) -> list[object]:
     """Return the newest events that happened already, the last one first."""
     found: list[object] = []
     last = run.last_event

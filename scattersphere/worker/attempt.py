@@ -119,7 +119,7 @@ class WorkerAttempt(TaskContext):
         return self._log
 
     @property
-    def params(self) -> Mapping[str, Any]:
+    def params(self) -> Mapping[str, object]:
         return MappingProxyType(self._params)
 
     @property
@@ -229,7 +229,7 @@ class WorkerAttempt(TaskContext):
         end_prints(self)
         return outcome
 
-    def _wait_for(self, awaitable: Awaitable[object]) -> Any:
+    def _wait_for(self, awaitable: Awaitable[object]) -> object:
         """Await what a body that is no coroutine has returned."""
         outcome = self._run_loop(lambda: awaitable)
         if outcome.kind is OutcomeKind.CANCELLED:

@@ -63,7 +63,7 @@ class BodyContext(SurroundedAttempt, Protocol):
         ...
 
 
-async def run_on_loop(attempt: BodyContext, surroundings: Surroundings | None = None) -> Any:
+async def run_on_loop(attempt: BodyContext, surroundings: Surroundings | None = None) -> object:
     """Run an async body with all its hooks. Raises what the body, or `clean_up` alone, raised."""
     try:
         if surroundings is not None:
@@ -76,7 +76,7 @@ async def run_on_loop(attempt: BodyContext, surroundings: Surroundings | None = 
         end_prints(attempt)
 
 
-async def _run_with_hooks(attempt: BodyContext) -> Any:
+async def _run_with_hooks(attempt: BodyContext) -> object:
     instance = attempt.make()
     hooks = attempt.hooks
     try:
@@ -131,7 +131,7 @@ async def _clean_up(
         attempt.log.exception("error in clean_up")
 
 
-async def fully_awaited(value: Any) -> Any:
+async def fully_awaited(value: Any) -> object:
     """Await what a body has returned, where it is to be awaited. Raises `TypeError` for a generator."""
     while hasattr(type(value), "__await__"):
         value = await value
@@ -218,7 +218,7 @@ class _PlainBody:
             except BaseException:
                 self._attempt.log.exception("error in %s", name)
 
-    def _call(self, function: Callable[..., Any], *args: object) -> Any:
+    def _call(self, function: Callable[..., Any], *args: object) -> object:
         value: Any = function(*args)
         while hasattr(type(value), "__await__"):
             value = self._wait_for(value)

@@ -8,7 +8,7 @@ import importlib
 import os
 import pickle
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scattersphere.logs.capture import capture_print
 from scattersphere.logs.runlog import current_attempt
@@ -47,7 +47,7 @@ def _run(message: CallMessage, channel: Channel) -> Reply:
         return Reply.of(message.name, attempt.run_body(surroundings), message.file)
 
 
-def _unpack(message: CallMessage) -> tuple[type, dict[str, Any], dict[str, Any]]:
+def _unpack(message: CallMessage) -> tuple[type, dict[str, object], dict[str, object]]:
     module = importlib.import_module(message.module)
     cls: type = functools.reduce(getattr, message.qualname.split("."), module)  # type: ignore[assignment]
     try:

@@ -10,7 +10,7 @@ import os
 import pickle
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from scattersphere.registry.snapshots.store import STORE_VARIABLE
 
@@ -23,7 +23,7 @@ FILE_FROM = 1024 * 1024
 """Bytes from which on a pickle is laid into a file: less goes through a pipe at once."""
 
 
-def read_value(name: str) -> Any:
+def read_value(name: str) -> object:
     """Stand for a value among the arguments of a call; in the process that executes it."""
     with _file(name).open("rb") as file:
         return pickle.load(file)  # noqa: S301 - from a process of ours

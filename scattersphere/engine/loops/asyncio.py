@@ -140,7 +140,7 @@ class AsyncioLoop:
     def where(self, handle: asyncio.Task[None]) -> str:
         return line_of(handle.get_coro())
 
-    def current(self) -> asyncio.Task[Any] | None:
+    def current(self) -> asyncio.Task[object] | None:
         return asyncio.current_task(self._loop)
 
     def survey(self, held: Mapping[BodyT, Collection[Any]]) -> Generator[None, None, Callable[[BodyT], bool]]:

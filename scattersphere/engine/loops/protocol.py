@@ -73,7 +73,7 @@ class Loop(Protocol):
     def set_alarm(self, when: float | None) -> None:
         """Have `alarm` called at `when` of `clock()`; replaces the last one."""
 
-    def start(self, body: Coroutine[object, object, None], name: str) -> Any:
+    def start(self, body: Coroutine[object, object, None], name: str) -> object:
         """Start `body` in a copy of the current context. Return its handle, or None if it ended."""
 
     def cancel(self, handle: Any) -> None:
@@ -91,7 +91,7 @@ class Loop(Protocol):
         """Say at which line a suspended body stands."""
         ...
 
-    def current(self) -> Any:
+    def current(self) -> object:
         """Return the task that executes now, of whatever library made it."""
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scattersphere.engine.machine.codes import CRASHED, FAILED
 from scattersphere.errors import RunFailedError, RunStateError, TaskCrashedError, TaskFailedError
@@ -18,7 +18,7 @@ SHOWN_WORDS = 500
 """Characters of the first failure in the message of a RunFailedError."""
 
 
-def result_of(execution: Execution, results: Mapping[str, object]) -> Any:
+def result_of(execution: Execution, results: Mapping[str, object]) -> object:
     """Return the result of the one task that no other waits for, or a mapping of those of several.
 
     Finally-tasks are not asked: they tidy up. Raises `RunStateError` before the end, `RunFailedError` unless the run

@@ -231,11 +231,11 @@ def _sharpen(execution: Execution, attempts: list[_Slice]) -> None:
         found.end = max(found.end, found.start)
 
 
-def _meta(kind: str, execution: Execution, row: int, name: str) -> dict[str, Any]:
+def _meta(kind: str, execution: Execution, row: int, name: str) -> dict[str, object]:
     return {"name": kind, "ph": "M", "pid": execution.id, "tid": row, "args": {"name": name}}
 
 
-def _event(execution: Execution, found: _Slice, row: int, origin: float) -> dict[str, Any]:
+def _event(execution: Execution, found: _Slice, row: int, origin: float) -> dict[str, object]:
     name, arguments = found.state, dict[str, Any]()
     if found.unit is not None:
         machine = execution.machine

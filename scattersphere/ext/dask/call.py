@@ -8,7 +8,7 @@ import threading
 from contextlib import suppress
 from queue import SimpleQueue
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from scattersphere.ext.dask.messages import SHORT, WINDOW, Signal
 from scattersphere.ext.dask.values import LongValue, laid_out, take_file
@@ -111,7 +111,7 @@ class SiteCall:
                 return answer
         raise _EndedError
 
-    def fetch(self, word: Signal, payload: bytes) -> Any:
+    def fetch(self, word: Signal, payload: bytes) -> object:
         """Ask, and unpack the answer. Raises RuntimeError with the engine's words if it has not what was asked for."""
         good, content = pickle.loads(self.ask(word, payload))  # noqa: S301 - from the engine that this worker serves
         if not good:

@@ -34,7 +34,7 @@ class PickleShim(Shim):
         class Unpickler(pickle.Unpickler):
             """Reads what was pickled."""
 
-            def find_class(self, module: str, name: str) -> Any:
+            def find_class(self, module: str, name: str) -> object:
                 logical = version.sub("", module)
                 if not namespace.owns(logical):
                     return super().find_class(module, name)
@@ -42,11 +42,11 @@ class PickleShim(Shim):
 
         return Unpickler
 
-    def load(self, file: Any, **kwargs: Any) -> Any:
+    def load(self, file: Any, **kwargs: Any) -> object:
         """Read one object from a file."""
         return self.Unpickler(file, **kwargs).load()
 
-    def loads(self, data: Any, /, **kwargs: Any) -> Any:
+    def loads(self, data: Any, /, **kwargs: Any) -> object:
         """Read one object from bytes."""
         return self.Unpickler(BytesIO(data), **kwargs).load()
 
@@ -71,7 +71,7 @@ class ImportlibShim(Shim):
         super().__init__(namespace, module)
         self.__path__: MutableSequence[str] = list(importlib.__path__)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         found = super().__getattr__(name)
         return self._namespace.shims.instead_of(found) if type(found) is ModuleType else found
 
@@ -159,12 +159,12 @@ NAMED: dict[str, dict[str, str]] = {
 class NamesShim(Shim):
     """A module of the standard library, some functions of which take names of modules: the first argument."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         found = getattr(self._module, name)
         parameter = NAMED[self._module.__name__].get(name)
         return found if parameter is None else self._with_full_name(found, parameter)
 
-    def _with_full_name(self, function: Callable[..., object], parameter: str) -> Callable[..., Any]:
+    def _with_full_name(self, function: Callable[..., object], parameter: str) -> Callable[..., object]:
         namespace = self._namespace
 
         def call(*args: object, **kwargs: object) -> Any:
@@ -178,7 +178,7 @@ class NamesShim(Shim):
 
     def walk_packages(
         self, path: object = None, prefix: str = "", onerror: Callable[[str], object] | None = None
-    ) -> Iterator[Any]:
+    ) -> Iterator[object]:
         """Yield what `pkgutil.walk_packages` does, with the names that the author knows."""
         namespace = self._namespace
         walk = self._module.walk_packages
@@ -198,7 +198,7 @@ class RunpyShim(Shim):
         init_globals: dict[str, object] | None = None,
         run_name: str | None = None,
         alter_sys: bool = False,  # noqa: FBT001, FBT002 - runpy's own signature
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Execute a module of the bundle, or of the host, and return its globals."""
         namespace = self._namespace
         if not alter_sys and namespace.owns(mod_name):
@@ -207,7 +207,7 @@ class RunpyShim(Shim):
         found: dict[str, object] = self._module.run_module(mod_name, init_globals, run_name, alter_sys)
         return found
 
-    def _run(self, full: str, given: dict[str, object], run_name: str) -> dict[str, Any]:
+    def _run(self, full: str, given: dict[str, object], run_name: str) -> dict[str, object]:
         """Do as runpy does. It would warn that the module is imported already, as all of a bundle's modules are."""
         spec = importlib.util.find_spec(full)
         if spec is not None and spec.submodule_search_locations is not None:
@@ -233,7 +233,7 @@ class RunpyShim(Shim):
 
     def run_path(
         self, path_name: object, init_globals: dict[str, object] | None = None, run_name: str | None = None
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Execute a file; one of the bundle imports as the bundle does."""
         given = dict(init_globals or {})
         if str(path_name).startswith(str(self._namespace.folder)):

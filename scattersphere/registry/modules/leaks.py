@@ -146,7 +146,7 @@ class _Search:
                 if getattr(thing, "tzinfo", self) is not None:  # a plain date and time holds nothing
                     yield f"{cls.__module__}.{cls.__qualname__}", place
 
-    def _own_objects(self) -> list[Any]:
+    def _own_objects(self) -> list[object]:
         """Return the version's functions, classes, instances, modules, and the dicts of these."""
         own: list[object] = []
         for thing in gc.get_objects():
@@ -161,7 +161,7 @@ class _Search:
                 own.append(thing)
         return own
 
-    def _above(self, layer: list[object]) -> Iterator[tuple[Any, Any]]:
+    def _above(self, layer: list[object]) -> Iterator[tuple[object, object]]:
         """Yield (holder, what it holds) for the objects that refer to `layer` and are new."""
         for holder in gc.get_referrers(*layer):
             if holder is layer or holder is self.seen or id(holder) in self.seen:

@@ -80,7 +80,7 @@ class MetadataShim(Shim):
         """Return the version of a distribution."""
         return self.distribution(distribution_name).version
 
-    def metadata(self, distribution_name: str) -> Any:
+    def metadata(self, distribution_name: str) -> object:
         """Return the metadata of a distribution."""
         return self.distribution(distribution_name).metadata
 
@@ -189,7 +189,7 @@ class BundleEntryPoint(EntryPoint):
         super().__init__(entry.name, entry.value, entry.group)
         vars(self).update(_namespace=namespace, dist=entry.dist)
 
-    def load(self) -> Any:
+    def load(self) -> object:
         """Return what it names, from the bundle's own modules if they have it."""
         match = self.pattern.match(self.value)
         if match is None:
@@ -197,7 +197,7 @@ class BundleEntryPoint(EntryPoint):
         module = self._namespace.shims.instead_of(importlib).import_module(match["module"])
         return reduce(getattr, filter(None, (match["attr"] or "").split(".")), module)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """Give to pickle what any process can read."""
         return EntryPoint, (self.name, self.value, self.group)
 
@@ -240,11 +240,11 @@ RESOURCE_FUNCTIONS = frozenset(
 class ResourcesShim(Shim):
     """`importlib.resources`, where `files("etl")` means the bundle's own `etl`."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         found = getattr(importlib.resources, name)
         return self._wrapped(found) if name in RESOURCE_FUNCTIONS else found
 
-    def _wrapped(self, function: Callable[..., object]) -> Callable[..., Any]:
+    def _wrapped(self, function: Callable[..., object]) -> Callable[..., object]:
         namespace = self._namespace
 
         @wraps(function)

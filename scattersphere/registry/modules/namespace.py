@@ -327,7 +327,7 @@ class ModuleNamespace:
         spec.submodule_search_locations = [str(folder)]
         return spec
 
-    def description(self) -> dict[str, Any]:
+    def description(self) -> dict[str, object]:
         """Return what a child process needs to import the modules, as plain data."""
         return {
             "bundle": self.bundle,

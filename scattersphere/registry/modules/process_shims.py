@@ -93,11 +93,11 @@ class BuiltinsShim(ModuleType):
         super().__setattr__("_namespace", namespace)
 
     @property
-    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+    def __dict__(self) -> dict[str, object]:  # type: ignore[override]
         """The dict from which the version's functions take what is built in; the host's for what outlives a release."""
         return self._namespace.builtins or builtins.__dict__
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         try:
             return self.__dict__[name]
         except KeyError:

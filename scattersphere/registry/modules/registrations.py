@@ -240,7 +240,7 @@ def _store(reference: object, value: object) -> None:
     _here.last = None if value is None else (reference, value)
 
 
-def _take(reference: object) -> Any:
+def _take(reference: object) -> object:
     last, _here.last = _here.last, None
     return last[1] if last is not None and last[0] is reference else None
 

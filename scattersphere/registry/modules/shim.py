@@ -82,5 +82,5 @@ class Shim(ModuleType):
         super().__init__(module.__name__, module.__doc__)
         vars(self).update(_namespace=namespace, _module=module)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._module, name)
