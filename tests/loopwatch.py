@@ -154,6 +154,7 @@ class LoopWatch:
             self.begin()
             original(handle)
             self.end(handle)
+            del handle  # as asyncio does: frames of an exception that is kept hold this one
 
         def unwatch() -> None:
             asyncio.Handle._run = original  # type: ignore[method-assign]

@@ -7,7 +7,6 @@ import logging
 import random
 from collections import deque
 from functools import partial
-from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scattersphere.abc.around import Carried
@@ -26,6 +25,7 @@ from scattersphere.engine.machine.codes import (
 from scattersphere.engine.timers import within
 from scattersphere.errors import ClosedError, JournalError, TaskCrashedError
 from scattersphere.logs.failures import Failure, format_failure
+from scattersphere.logs.frames import clear_locals
 from scattersphere.logs.masking import hide
 from scattersphere.logs.remotefailure import kept_error
 from scattersphere.logs.runlog import current_attempt
@@ -372,6 +372,10 @@ class AttemptRunner:
                 self._raised(attempt, exc)
             except BaseException as exc:  # noqa: BLE001 - promise 7: SystemExit must not reach the loop
                 self._raised(attempt, exc)
+                del (
+                    attempt,
+                    execution,
+                )  # this frame is held by those that the exception keeps (3.13: `f_back`)
             else:
                 self._returned(attempt, value)
         except GeneratorExit:
@@ -535,12 +539,13 @@ class AttemptRunner:
         hidden, message = attempt.execution.hidden, _message(exc)
         if hidden:
             text, message = hide(text, hidden), hide(message, hidden)
+        traceback = exc.__traceback__
         error = kept_error(exc, text, is_freed=attempt.planned.task_class.is_freed, hidden=hidden)
         failure = Failure(type(exc).__qualname__, message, text, error)
         may_retry = retryable(exc, attempt.planned.definition.retry)
         words = text.rstrip() or str(failure)
         self.finished(attempt, FAILED, None, retryable=may_retry, failure=failure, words=words)
-        clear_frames(error.__traceback__)  # what the locals of the body hold is not kept with the run
+        clear_locals(exc, traceback)  # what those of the body hold is not kept with the run
 
     def finished(
         self,
@@ -603,6 +608,9 @@ class AttemptRunner:
     def _forget(self, attempt: Attempt) -> None:
         execution = attempt.execution
         execution.live.pop(attempt.unit, None)
+        attempt.handle = (
+            None  # it knows the attempt: a circle would keep the results of an ended run for long
+        )
         left = self._host.suspension.attempt_left
         if left is not None:
             left.set()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import inspect
 import itertools
+import opcode
+import sys
 import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +18,7 @@ from scattersphere.registry.modules.namespace import logical
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from traceback import FrameSummary
-    from types import FrameType
+    from types import FrameType, TracebackType
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _ENGINE = f"{_PACKAGE}/"
@@ -34,6 +37,52 @@ _DEEPEST = 10_000
 def logical_names(text: str) -> str:
     """Put module names and paths of bundle versions in `text` back into those that their author knows."""
     return logical(text)
+
+
+def clear_locals(exc: BaseException, traceback: TracebackType | None) -> None:
+    """Let go of what the locals hold of all frames that an exception has come through and that have ended.
+
+    Not `traceback.clear_frames`: up to Python 3.12 that closes a coroutine or generator which has caught the exception
+    long ago, and kept it for others to raise, and is suspended now. And a frame holds its caller, too.
+    """
+    seen: set[int] = set()
+    todo: list[tuple[BaseException | None, TracebackType | None]] = [(exc, traceback)]
+    while todo and len(seen) < _DEEPEST:
+        each, trace = todo.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        while trace is not None:
+            _clear_frames(trace.tb_frame)
+            trace = trace.tb_next
+        others = [each.__cause__, each.__context__]
+        if isinstance(each, BaseExceptionGroup):
+            others.extend(each.exceptions)
+        todo.extend((other, other.__traceback__) for other in others if other is not None)
+
+
+def _clear_frames(frame: FrameType | None) -> None:
+    """Clear a frame and those that have called it, up to the first that executes."""
+    while frame is not None:
+        if not _may_be_suspended(frame):
+            try:
+                frame.clear()
+            except RuntimeError:  # it executes, and so do those that have called it
+                return
+        frame = frame.f_back
+
+
+def _may_be_suspended(frame: FrameType) -> bool:
+    code = frame.f_code
+    return (
+        sys.version_info < (3, 13)  # from then on a suspended one is not cleared, either
+        and bool(code.co_flags & _SUSPENDABLE)
+        and code.co_code[frame.f_lasti] == _YIELD
+    )
+
+
+_SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+_YIELD = opcode.opmap["YIELD_VALUE"]
 
 
 def is_engine_file(filename: str) -> bool:

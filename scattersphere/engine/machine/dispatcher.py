@@ -366,6 +366,11 @@ class Dispatcher:
                 self.offer(queue.limits)
             queue.idle = True
 
+    def forget(self, ready: Ready) -> None:
+        """Let go of a run that has ended."""
+        if self._last is not None and self._last.run_queue.ready is ready:
+            self._last = None
+
     def give_back(self, needs: Needs) -> None:
         """Free so many places in each of these limits."""
         for limit, amount in needs:

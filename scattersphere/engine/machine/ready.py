@@ -196,6 +196,7 @@ class ReadyTasks:
 
     def compact(self, *, for_good: bool) -> None:
         """Give back what an ended run no longer needs; `for_good` says that no attempt can end any more."""
+        self._dispatcher.forget(self)
         self._run_queues, self._queues, self.fast_queue = {}, {}, None
         if for_good:
             self._reclaiming = EMPTY_SET
