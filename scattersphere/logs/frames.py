@@ -16,7 +16,7 @@ import anyio
 from scattersphere.registry.modules.namespace import logical
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from traceback import FrameSummary
     from types import FrameType, TracebackType
 
@@ -46,24 +46,37 @@ def clear_locals(exc: BaseException, traceback: TracebackType | None) -> None:
     long ago, and kept it for others to raise, and is suspended now. And a frame holds its caller, too.
     """
     seen: set[int] = set()
-    todo: list[tuple[BaseException | None, TracebackType | None]] = [(exc, traceback)]
-    while todo and len(seen) < _DEEPEST:
+    todo: list[tuple[BaseException, TracebackType | None]] = [(exc, traceback)]
+    while todo:
         each, trace = todo.pop()
-        if each is None or id(each) in seen:
+        if id(each) in seen:
             continue
         seen.add(id(each))
         while trace is not None:
-            _clear_frames(trace.tb_frame)
+            _clear_frames(trace.tb_frame, seen)
             trace = trace.tb_next
-        others = [each.__cause__, each.__context__]
-        if isinstance(each, BaseExceptionGroup):
-            others.extend(each.exceptions)
-        todo.extend((other, other.__traceback__) for other in others if other is not None)
+        todo.extend((other, _TRACEBACK(other)) for other in _others_of(each))
 
 
-def _clear_frames(frame: FrameType | None) -> None:
-    """Clear a frame and those that have called it, up to the first that executes."""
-    while frame is not None:
+def _others_of(exc: BaseException) -> list[BaseException]:
+    """Return what an exception came of, and has in it."""
+    # Not by the names of an exception of a user's, which may be properties that raise.
+    others = [other for other in (_CAUSE(exc), _CONTEXT(exc)) if other is not None]
+    return [*others, *(_MEMBERS(exc) if issubclass(type(exc), BaseExceptionGroup) else ())]
+
+
+_CAUSE: Callable[[BaseException], BaseException | None] = vars(BaseException)["__cause__"].__get__
+_CONTEXT: Callable[[BaseException], BaseException | None] = vars(BaseException)["__context__"].__get__
+_TRACEBACK: Callable[[BaseException], TracebackType | None] = vars(BaseException)["__traceback__"].__get__
+_MEMBERS: Callable[[BaseException], tuple[BaseException, ...]] = vars(BaseExceptionGroup)[
+    "exceptions"
+].__get__
+
+
+def _clear_frames(frame: FrameType | None, seen: set[int]) -> None:
+    """Clear a frame and those that have called it, up to the first that executes, or was seen."""
+    while frame is not None and id(frame) not in seen:
+        seen.add(id(frame))
         if not _may_be_suspended(frame):
             try:
                 frame.clear()

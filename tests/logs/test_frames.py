@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 import types
+import weakref
 from pathlib import Path
+
+import pytest
 
 from scattersphere.logs import frames
 from scattersphere.logs.frames import is_engine_file, logical_names, user_place
@@ -90,3 +93,30 @@ def test_logical_names_leave_other_names_alone():
     assert logical_names("a scattersphere.bundles.etl_g7.etl.X b") == "a etl.X b"
     assert logical_names("scattersphere.bundles") == "scattersphere.bundles"
     assert logical_names("xscattersphere.bundles.etl_g7.etl") == "xscattersphere.bundles.etl_g7.etl"
+
+
+def test_the_locals_of_a_deep_recursion_are_let_go_of_with_one_look_at_each_frame():
+    held = []
+
+    class Held:
+        """Something that a local holds."""
+
+    def recurse(depth):
+        thing = Held()
+        held.append(weakref.ref(thing))
+        if not depth:
+            raise ValueError("deep")
+        recurse(depth - 1)
+
+    looked = []
+    kept = None
+    try:
+        recurse(800)
+    except ValueError as exc:
+        kept = exc
+    clear = frames._may_be_suspended
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames, "_may_be_suspended", lambda frame: looked.append(1) or clear(frame))
+        frames.clear_locals(kept, kept.__traceback__)
+    assert not [one for one in held if one() is not None]
+    assert len(looked) < 2 * len(held)
