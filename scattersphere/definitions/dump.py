@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from scattersphere._gc import free, gc_paused
@@ -23,6 +24,8 @@ TASK_COMMENTS = tuple(row.key for row in rows(TaskDefinition).values() if row.js
 """The objects inside a job and a task that hold names, and comments of their own beside them."""
 
 
+AT_ONCE = 1 << 12
+"""Words of a text that are joined in one go: a million of them would hold the loop."""
 _ENCODER = json.JSONEncoder(indent=2, ensure_ascii=False, allow_nan=False)
 
 
@@ -57,7 +60,8 @@ def dumps_definition(definition: JobDefinition) -> str:
     """Return the JSON text of a definition. Raises `TypeError` and `ValueError` for what JSON lacks."""
     with gc_paused(tasks=len(definition.tasks)):
         value = to_value(definition)
-        text = "".join(giving_way(_ENCODER.iterencode(value))) + "\n"
+        words = iter(giving_way(_ENCODER.iterencode(value)))
+        text = "".join([*iter(lambda: "".join(islice(words, AT_ONCE)), ""), "\n"])
         written = list[object]([value])
         del value
         free(written)

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from scattersphere._gc import gc_paused
 from scattersphere._threads import in_thread
 from scattersphere.commands.arguments import Definition
 from scattersphere.commands.errors import RequestError, wire_error
@@ -96,6 +97,7 @@ class Pages:
 
     def application(self) -> Starlette:
         """Return the routes. Static files, the log-in and the health of the process need no rights."""
+        templates()  # before anybody waits for it
 
         def page(path: str, handler: Callable[..., object], method: str = "GET") -> Route:
             return Route(path, self._with_rights(handler), methods=[method])
@@ -346,7 +348,12 @@ class Pages:
         name = request.path_params["job"]
         job = self._gateway.job(look.principal, name)
         text = await _text_of(job)
-        picture = await anyio.to_thread.run_sync(lambda: graph(nodes_of(job.tasks), job.upstreams, fit=760))
+
+        def draw() -> str:
+            with gc_paused(tasks=len(job.tasks)):
+                return graph(nodes_of(job.tasks), job.upstreams, fit=760)
+
+        picture = await anyio.to_thread.run_sync(draw)
         like = content.number_of(request.query_params.get("like"))
         given = None if like is None else (await self._gateway.run(look.principal, like)).params
         answer = await self._show(

@@ -16,7 +16,7 @@ from scattersphere import JobDefinition, Parameter, RunnableTask, Server, web
 from scattersphere.commands.access import Principal, Role
 from scattersphere.model.states import RunState, TaskState
 from scattersphere.testing import MemoryJournal
-from scattersphere.web import content, pages, runpage
+from scattersphere.web import content, pages, rendering, runpage
 
 pytestmark = pytest.mark.anyio
 EVIL = "</title></script></textarea><script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}"
@@ -451,6 +451,24 @@ async def test_ten_thousand_tasks_are_a_page_of_a_few_hundred_kilobytes():
         page = await browser(server).get("/runs/1")
         read(page)
         assert len(page.content) < 400_000
+
+
+async def test_templates_are_ready_before_the_first_page_is_asked_for(monkeypatch):
+    async with Server() as server:
+        furnish(server, JOB)
+        async with browser(server) as client:
+            monkeypatch.setattr(rendering.jinja2.Environment, "compile", None)
+            for path in (
+                "/",
+                "/jobs/night",
+                "/runs",
+                "/bundles",
+                "/schedules",
+                "/define",
+                "/api/docs",
+                "/nowhere",
+            ):
+                assert (await client.get(path)).status_code in {200, 404}
 
 
 @pytest.mark.parametrize("path", ["/jobs/night", "/define?job=night"])
