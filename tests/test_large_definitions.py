@@ -171,3 +171,20 @@ async def test_a_definition_that_is_wrong_a_thousand_times_is_looked_at_no_furth
             told = await server.avalidate(given)
             assert most <= len(told) <= most + 10
             assert told == server.validate(given)
+
+
+@pytest.mark.parametrize("task", ["Say", "Absent"])
+async def test_what_a_large_job_lacks_is_found_in_a_thread_before_a_page_or_a_list_asks(threads, task):
+    async with Server() as server:
+        server.register_tasks("app", [Say])
+        await server.adefine(JobDefinition.loads(text(task=task)))
+        threads.clear()
+        await server.unresolved.judge()
+        assert threads["compile_plan"] == {False}
+        assert ("big" in server.unresolved) == (task == "Absent")
+        assert dict(server.unresolved).keys() == ({"big"} if task == "Absent" else set())
+        await server.unresolved.judge("big", "none")
+        assert threads["compile_plan"] == {False}
+        server.register_tasks("more", [type("Absent", (Say,), {})])
+        await server.unresolved.judge()
+        assert server.unresolved == {}

@@ -154,6 +154,11 @@ class Gateway:
         runs = self.server.runs
         return lambda number: number in runs and self.sees_run(principal, runs[number])
 
+    async def judge(self, *names: str) -> None:
+        """Look at what jobs, or all of them, lack of the code, before it is asked for on the loop."""
+        unresolved: Any = self.server.unresolved
+        await unresolved.judge(*names)
+
     def job(self, principal: Principal, name: str, field: str = "job") -> JobDefinition:
         """Return a definition. Raises `RequestError` (`no-such-job`), with the nearest visible name."""
         definition = self.server.definitions.get(name)

@@ -239,16 +239,33 @@ class Jobs(LiveMapping[str, JobDefinition]):
     def lacking(self, name: str) -> tuple[Problem, ...]:
         """Return what keeps a job from being started, in the words with which `plan` refuses it."""
         definition = self[name]
-        known = self._lacking.get(name)
-        if known is None or known[0] is not definition:
+        if not self._is_judged(definition):
+            problems: tuple[Problem, ...] = ()
             try:
                 self.plan(definition)
             except UnresolvedError as exc:
-                known = (definition, exc.problems)
-            else:
-                known = (definition, ())
-            self._lacking[name] = known
-        return known[1]
+                problems = exc.problems
+            self._lacking[name] = (definition, problems)
+        return self._lacking[name][1]
+
+    async def judge(self, names: Iterable[str]) -> None:
+        """Find what keeps jobs from being started, so that `lacking` knows: of large ones in a thread."""
+        slices = Slices()
+        for name in names:
+            definition, code = self._definitions.get(name), self._code
+            if definition is not None and not self._is_judged(definition):
+                try:
+                    await self.ready(name)
+                except UnresolvedError as error:
+                    if code == self._code and self._definitions.get(name) is definition:
+                        self._lacking[name] = (definition, error.problems)
+                if name in self._definitions:
+                    self.lacking(name)
+            await slices.next()
+
+    def _is_judged(self, definition: JobDefinition) -> bool:
+        known = self._lacking.get(definition.name)
+        return known is not None and known[0] is definition
 
     def _pool_problems(self, definition: JobDefinition) -> list[RawProblem]:
         asking = [
@@ -462,6 +479,10 @@ class Unresolved(LiveMapping[str, tuple[Problem, ...]]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    async def judge(self, *names: str) -> None:
+        """Look at jobs, or at all of them, beforehand: on the loop that would take as long as they are large."""
+        await self._jobs.judge(names or list(self._jobs))
 
 
 def _meant(known: Known, path: str, bundles: Iterable[str]) -> TaskClass | None:

@@ -124,6 +124,7 @@ async def write_table(look: VisibleServer, parts: Callable[[Taken], dict[str, st
                 with anyio.move_on_after(4 * GAP):  # counts of tasks move between the events of runs
                     await woken.wait()
                 woken = anyio.Event()
+                await look.gateway.judge()
                 begun = anyio.current_time()
                 put = changes.of(await anyio.to_thread.run_sync(parts, look.take()))
                 took = anyio.current_time() - begun

@@ -154,6 +154,7 @@ class Pages:
             if request.method != "POST":  # a form counts as the command that it is
                 self._calls.spend(principal)
             with CONTAINED:
+                await self._gateway.judge()
                 answer: Response = await handler(request, content.VisibleServer(self._gateway, principal))
                 return answer
 

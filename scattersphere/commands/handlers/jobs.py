@@ -68,6 +68,7 @@ async def job(context: Context, *, name: JobName) -> Reply:
         raise RequestError("too-large", f"{message}; `save` it, and look at the file")
     shown = json.loads(text)
     found = {"job": definition.name, "digest": await views.digest_of(definition), "definition": shown}
+    await context.gateway.judge(definition.name)
     lacking = context.gateway.server.unresolved.get(definition.name, ())
     # The words may suggest names of other bundles: those are for who sees them all.
     return found | ({"problems": wire_problems(lacking)} if lacking and context.principal.unbounded else {})
