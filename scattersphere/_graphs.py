@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scattersphere._turns import giving_way
+from scattersphere._turns import EACH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def successors_of(waits: Sequence[Sequence[int]]) -> list[list[int]]:
     """Return for each node those that wait for it."""
     below: list[list[int]] = [[] for _ in waits]
-    for index, upstreams in enumerate(giving_way(waits)):
+    for index, upstreams in enumerate(EACH.get()(waits)):
         for upstream in upstreams:
             below[upstream].append(index)
     return below
@@ -24,7 +24,7 @@ def successors_of(waits: Sequence[Sequence[int]]) -> list[list[int]]:
 
 def is_ordered(waits: Sequence[Sequence[int]]) -> bool:
     """Whether each node waits only for nodes before it: then there is no cycle, and no need to look for one."""
-    return all(max(upstreams) < index for index, upstreams in enumerate(giving_way(waits)) if upstreams)
+    return all(max(upstreams) < index for index, upstreams in enumerate(EACH.get()(waits)) if upstreams)
 
 
 def in_order(waits: Sequence[Sequence[int]], below: Sequence[Sequence[int]] | None = None) -> list[int]:
@@ -36,7 +36,7 @@ def in_order(waits: Sequence[Sequence[int]], below: Sequence[Sequence[int]] | No
         below = successors_of(waits)
     left = list(map(len, waits))
     ready = [index for index, count in enumerate(left) if not count]
-    for index in giving_way(ready):  # grows while it is read
+    for index in EACH.get()(ready):  # grows while it is read
         for successor in below[index]:
             left[successor] -= 1
             if not left[successor]:
@@ -50,7 +50,7 @@ def find_cycle(waits: Sequence[Sequence[int]]) -> list[int]:
         return []
     waits = [
         [other for other in found if other != index] if index in found else found
-        for index, found in enumerate(giving_way(waits))
+        for index, found in enumerate(EACH.get()(waits))
     ]
     order = in_order(waits)
     if len(order) == len(waits):

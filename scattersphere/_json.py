@@ -193,7 +193,8 @@ def decode(text: str | bytes) -> str:
         raise JsonTextError([_too_large()])
     if isinstance(text, bytes):
         try:
-            return decode_utf8(text).removeprefix(_BOM)
+            whole = text.decode("utf-8") if len(text) <= STEP else decode_utf8(text)
+            return whole.removeprefix(_BOM)
         except UnicodeDecodeError as error:
             raise _undecodable(text, error) from None
     if text.isascii():

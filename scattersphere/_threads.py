@@ -18,7 +18,7 @@ import anyio.from_thread
 import anyio.to_thread
 
 from scattersphere._owntask import in_trio
-from scattersphere._turns import WAY
+from scattersphere._turns import let_others_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ async def in_thread(work: Callable[[], T]) -> T:
 def _carry_out(
     work: Callable[[], T], slices: _Slices, ended: list[tuple[T | None, BaseException | None]]
 ) -> None:
-    WAY.set(slices.give_way)  # in this call's own context
+    let_others_wait(slices.give_way)  # in this call's own context
     try:
         ended.append((work(), None))
     except BaseException as error:  # noqa: BLE001 - it is raised where the work is awaited

@@ -6,7 +6,7 @@ It does nothing but in work that is done for `_threads.in_thread`, which says wh
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -18,22 +18,30 @@ WAY: ContextVar[Callable[[], None] | None] = ContextVar("scattersphere_give_way"
 """What `give_way` calls. A loop that is on everybody's short way asks for it once, before it begins."""
 
 
+class _Each(Protocol):
+    def __call__(self, items: Iterable[T], /) -> Iterator[T]: ...
+
+
+EACH: ContextVar[_Each] = ContextVar("scattersphere_each", default=iter)
+"""What hands on the items of a loop on the short way: as they are, or with `WAY` before each."""
+
+
 def give_way() -> None:
     """Let others have their turns if this work has gone on for long enough."""
     if (way := WAY.get()) is not None:
         way()
 
 
-def giving_way(items: Iterable[T]) -> Iterable[T]:
-    """Give way before each of some items; where nobody waits for turns, it is the items themselves."""
-    way = WAY.get()
-    return items if way is None else _giving_way(items, way)
+def let_others_wait(way: Callable[[], None]) -> None:
+    """Have this context's work call `way` in each of its long loops."""
 
+    def each(items: Iterable[T], /) -> Iterator[T]:
+        for item in items:
+            way()
+            yield item
 
-def _giving_way(items: Iterable[T], way: Callable[[], None]) -> Iterator[T]:
-    for item in items:
-        way()
-        yield item
+    WAY.set(way)
+    EACH.set(each)
 
 
 def pieces(size: int) -> Iterator[tuple[int, int]]:

@@ -86,7 +86,7 @@ def test_what_is_freed_beside_a_loop_is_freed_object_by_object_and_what_others_h
     things = [grow(leaves)]
     del leaves
     giving = copy_context()
-    giving.run(_turns.WAY.set, turn)
+    giving.run(_turns.let_others_wait, turn)
     giving.run(free, things)
     assert things == []
     assert len(ended) == 1_999

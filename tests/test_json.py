@@ -113,7 +113,7 @@ def test_no_step_reads_megabytes_of_a_string_and_none_makes_a_large_object_at_on
     )
     monkeypatch.setattr(_json_strings, "STEP", 1 << 10)
     giving = copy_context()
-    giving.run(_turns.WAY.set, lambda: turns.append(1))
+    giving.run(_turns.let_others_wait, lambda: turns.append(1))
     giving.run(read, json.dumps("x\n" * 50_000))
     assert max(asked) <= (1 << 10) + 10
     assert len(turns) > 50
@@ -131,7 +131,7 @@ def test_long_texts_are_read_in_steps_where_somebody_waits_for_turns(monkeypatch
     assert len(text) > _turns.STEP
     _json.parse(text)
     giving = copy_context()
-    giving.run(_turns.WAY.set, lambda: turns.append(1))
+    giving.run(_turns.let_others_wait, lambda: turns.append(1))
     giving.run(_json.parse, "[]")
     assert read == []
     giving.run(_json.parse, text)

@@ -169,10 +169,10 @@ def test_work_goes_on_where_its_loop_stops_before_the_turn_for_which_it_waits(mo
 
 def test_items_give_way_one_by_one_where_somebody_waits_and_are_themselves_elsewhere():
     items, turns = [1, 2, 3], []
-    assert _turns.giving_way(items) is items
+    assert _turns.EACH.get() is iter
     giving = contextvars.copy_context()
-    giving.run(_turns.WAY.set, lambda: turns.append(1))
-    assert list(giving.run(_turns.giving_way, items)) == items
+    giving.run(_turns.let_others_wait, lambda: turns.append(1))
+    assert list(giving[_turns.EACH](items)) == items
     assert len(turns) == 3
 
 
@@ -182,6 +182,6 @@ def test_a_graph_of_many_nodes_is_looked_at_node_by_node(back):
     if back:
         waits[0] = (999,)
     giving = contextvars.copy_context()
-    giving.run(_turns.WAY.set, lambda: turns.append(1))
+    giving.run(_turns.let_others_wait, lambda: turns.append(1))
     assert len(giving.run(_graphs.find_cycle, waits)) == 1_000 * back
     assert len(turns) >= (2_000 if back else 1_000)

@@ -24,7 +24,7 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from scattersphere._json_words import MOST_PROBLEMS, Path, RawProblem, quote
 from scattersphere._text import Suggester
-from scattersphere._turns import giving_way
+from scattersphere._turns import EACH
 from scattersphere.model.definition import JobDefinition
 from scattersphere.model.fields import FORMAT, Record, Records, newer_keys, rows
 from scattersphere.model.forms import Simple, WrongPartsError, WrongValueError, require_object
@@ -216,7 +216,7 @@ def _read_records(form: Records, read: _Reader, value: object, _: object) -> dic
     """Read an object of objects by name. Raises `WrongPartsError` with all problems of all of them."""
     found: dict[str, object] = {}
     problems: list[RawProblem] = []
-    for name, item in giving_way(require_object(value).items()):
+    for name, item in EACH.get()(require_object(value).items()):
         if form.plain and type(item) is not dict:
             found[name] = item
             continue

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from scattersphere._gc import free, gc_paused
-from scattersphere._turns import giving_way
+from scattersphere._turns import EACH, WAY
 from scattersphere.model.definition import JobDefinition, TaskDefinition
 from scattersphere.model.fields import format_of, rows, write_record
 from scattersphere.model.forms import COMMENT
@@ -60,12 +60,15 @@ def dumps_definition(definition: JobDefinition) -> str:
     """Return the JSON text of a definition. Raises `TypeError` and `ValueError` for what JSON lacks."""
     with gc_paused(tasks=len(definition.tasks)):
         value = to_value(definition)
-        words = iter(giving_way(_ENCODER.iterencode(value)))
-        text = "".join([*iter(lambda: "".join(islice(words, AT_ONCE)), ""), "\n"])
-        written = list[object]([value])
-        del value
-        free(written)
-        return text
+        words, parts = _ENCODER.iterencode(value), list[str]()
+        each = EACH.get()
+        while part := "".join(islice(each(words), AT_ONCE)):
+            parts.append(part)
+        if WAY.get():
+            written = list[object]([value])
+            del value
+            free(written)
+        return "".join([*parts, "\n"])
 
 
 def digest_definition(definition: JobDefinition) -> str:

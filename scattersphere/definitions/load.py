@@ -13,7 +13,7 @@ from scattersphere._gc import free, gc_paused
 from scattersphere._json import JsonTextError, decode, locate, parse, unwritable
 from scattersphere._json_words import FILE_BYTES, MOST_PROBLEMS, RawProblem, describe, show_path
 from scattersphere._text import suggestion_budget
-from scattersphere._turns import giving_way
+from scattersphere._turns import EACH, WAY
 from scattersphere.definitions.converter import UNREAD, read_record
 from scattersphere.definitions.dump import JOB_COMMENTS, SCHEMA_KEY, TASK_COMMENTS, dumps_definition, to_value
 from scattersphere.definitions.validate import Unread, validate
@@ -102,16 +102,17 @@ def _read_tasks(
         problems.append(RawProblem(("tasks",), words))
         return {}
     tasks: dict[str, TaskDefinition] = {}
-    for name in giving_way(list(items)):
+    for name in EACH.get()(list(items)):
         item = items.pop(name)  # it is freed task by task, not all of it at once
         if type(item) is dict:
             rest, comments = _without_comments(item, TASK_COMMENTS)
             task, found = read_record(rest, TaskDefinition, form, {"task": UNREAD})
             if comments:
                 task = changed(task, comments=freeze(comments))
-            read_items = list[object]([item])
-            del item, rest
-            free(read_items)
+            if WAY.get():
+                read_items = list[object]([item])
+                del item, rest
+                free(read_items)
         else:
             task = TaskDefinition(task=UNREAD)
             found = [RawProblem((), f"must be an object, not {describe(item)}")]

@@ -11,7 +11,7 @@ import attrs
 from scattersphere._graphs import find_cycle
 from scattersphere._json_words import MOST_PROBLEMS, Path, RawProblem, describe, quote
 from scattersphere._text import Suggester
-from scattersphere._turns import WAY, giving_way
+from scattersphere._turns import EACH, WAY
 from scattersphere.definitions.converter import UNREAD
 from scattersphere.definitions.parameters import JSON_KINDS, resolve_params
 from scattersphere.errors import DefinitionError
@@ -73,16 +73,16 @@ def validate(job: JobDefinition, unread: Unread) -> Findings:
     checks = _TaskChecks(job, unread, problems)
     upstreams = {}
     try:
-        for name, task in giving_way(job.tasks.items()):
+        for name, task in EACH.get()(job.tasks.items()):
             upstreams[name] = checks.task(name, task)
     except _EnoughError:
         return Findings(problems)
     if sum(map(len, upstreams.values())) > EDGES:
         return Findings([*problems, RawProblem(("tasks",), f"there are more than {EDGES:,} dependencies")])
-    number = {name: index for index, name in enumerate(giving_way(upstreams))}
+    number = {name: index for index, name in enumerate(EACH.get()(upstreams))}
     indices = [
         tuple([number[other] for other in waits if other in number])
-        for waits in giving_way(upstreams.values())
+        for waits in EACH.get()(upstreams.values())
     ]
     if cycle := find_cycle(indices):
         names = list(upstreams)
@@ -95,7 +95,7 @@ def validate(job: JobDefinition, unread: Unread) -> Findings:
 def _job_problems(job: JobDefinition, unread: Unread) -> Iterator[RawProblem]:
     if "name" not in unread.job and not NAME.fullmatch(job.name):
         yield RawProblem(("name",), f"{quote(job.name)} is no name; a name has {_NAME_WORDS}")
-    for name, declared in giving_way(job.params.items()):
+    for name, declared in EACH.get()(job.params.items()):
         if isinstance(declared, Parameter):
             yield from _parameter_problems(("params", name), declared)
     if job.schedules:
@@ -108,7 +108,7 @@ def _job_problems(job: JobDefinition, unread: Unread) -> Iterator[RawProblem]:
 
 def _scheduled_params(job: JobDefinition) -> Iterator[RawProblem]:
     """Say so where runs of a schedule would be refused because of their parameters."""
-    for name, schedule in giving_way(job.schedules.items()):
+    for name, schedule in EACH.get()(job.schedules.items()):
         try:
             resolve_params(job, example_params(schedule.params))
         except DefinitionError as error:
@@ -153,7 +153,7 @@ class _TaskChecks:
         self._unread = unread
         self._way = WAY.get()
         self._problems = problems
-        self._usual = {name for name, task in giving_way(job.tasks.items()) if not task.finally_}
+        self._usual = {name for name, task in EACH.get()(job.tasks.items()) if not task.finally_}
         """What a task may wait for without a closer look."""
 
     @cached_property
@@ -196,7 +196,7 @@ class _TaskChecks:
 
     def _depends_on(self, name: str, task: TaskDefinition) -> None:
         seen: dict[str, int] = {}
-        for index, other in enumerate(giving_way(task.depends_on)):
+        for index, other in enumerate(EACH.get()(task.depends_on)):
             path = ("tasks", name, "depends_on", index)
             self._upstream(name, task, other, path)
             if other in seen and other != UNREAD:
@@ -354,20 +354,20 @@ def _unreachable_conditions(
     job: JobDefinition, upstreams: Mapping[str, tuple[str, ...]]
 ) -> Iterator[RawProblem]:
     """Yield the `run_if`s that nobody asks: an upstream is always skipped, so their task never starts."""
-    never = {name: name for name, task in giving_way(job.tasks.items()) if task.run_if is False}
+    never = {name: name for name, task in EACH.get()(job.tasks.items()) if task.run_if is False}
     if not never:
         return
     below: dict[str, list[str]] = {}
-    for name, waits in giving_way(upstreams.items()):
+    for name, waits in EACH.get()(upstreams.items()):
         if job.tasks[name].rule is TriggerRule.ALL_SUCCESS:
             for other in waits:
                 below.setdefault(other, []).append(name)
-    for name in giving_way(queue := list(never)):  # grows while it is read
+    for name in EACH.get()(queue := list(never)):  # grows while it is read
         for successor in below.get(name, ()):
             if successor not in never:
                 never[successor] = never[name]
                 queue.append(successor)
-    for name, cause in giving_way(never.items()):
+    for name, cause in EACH.get()(never.items()):
         if name != cause and job.tasks[name].run_if is not True:
             words = f'is never asked: {quote(cause)} has "run_if": false, so this task is skipped too'
             yield RawProblem(("tasks", name, "run_if"), words)

@@ -10,7 +10,7 @@ import attrs
 from scattersphere._gc import MANY, free, gc_paused
 from scattersphere._json_words import MOST_PROBLEMS, Path, RawProblem
 from scattersphere._text import Suggester, suggestion_budget
-from scattersphere._turns import giving_way
+from scattersphere._turns import EACH
 from scattersphere.abc.backend import NO_NEEDS
 from scattersphere.definitions import placed
 from scattersphere.definitions.converter import UNREAD
@@ -159,7 +159,7 @@ class _Planner:
 
         Return whether there is none.
         """
-        for name, task in giving_way(definition.tasks.items()):
+        for name, task in EACH.get()(definition.tasks.items()):
             if len(self.problems) >= (MOST_PROBLEMS if look_on else 1):
                 return False
             if task.task != UNREAD:  # that it names no class was told of already

@@ -13,7 +13,7 @@ from scattersphere._json_words import RawProblem, quote
 from scattersphere._mapping import LiveMapping
 from scattersphere._text import Suggester, did_you_mean, suggestion_budget
 from scattersphere._threads import in_thread
-from scattersphere._turns import giving_way
+from scattersphere._turns import EACH
 from scattersphere.definitions import checked, placed, read_definition, untold
 from scattersphere.engine.planning import code_problems, compile_plan
 from scattersphere.errors import (
@@ -269,13 +269,13 @@ class Jobs(LiveMapping[str, JobDefinition]):
 
     def _pool_problems(self, definition: JobDefinition) -> list[RawProblem]:
         asking = [
-            item for item in giving_way(definition.tasks.items()) if item[1].pool is not None or item[1].needs
+            item for item in EACH.get()(definition.tasks.items()) if item[1].pool is not None or item[1].needs
         ]
         if not asking:
             return []
         problems: list[RawProblem] = []
         backends, suggester = self._backends, Suggester(self._pools)
-        for name, task in giving_way(asking):
+        for name, task in EACH.get()(asking):
             traits = backends.get(task.backend or "")
             if traits is not None and traits.takes_needs:
                 continue  # what it has is for the backend to say
@@ -303,7 +303,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
         found: dict[str, TaskClass | None] = {}
         tasks = dict(definition.tasks)
         with gc_paused(tasks=len(tasks)):
-            for name, task in giving_way(definition.tasks.items()):
+            for name, task in EACH.get()(definition.tasks.items()):
                 if task.bundle is None:
                     path = task.task
                     if path not in found:
@@ -544,7 +544,7 @@ def _unkept(definition: JobDefinition, find: Find) -> list[RawProblem]:
         return []
     found: list[RawProblem] = []
     looked_at = set[tuple[str, str | None]]()
-    for name, task in giving_way(definition.tasks.items()):
+    for name, task in EACH.get()(definition.tasks.items()):
         if (task.task, task.bundle) in looked_at:
             continue
         looked_at.add((task.task, task.bundle))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from scattersphere._turns import giving_way
+from scattersphere._turns import EACH
 from scattersphere.model.forms import (
     COMMENT,
     COMMENT_SCHEMA,
@@ -152,7 +152,7 @@ class Records(JsonType):
         if not isinstance(value, Mapping):
             return value
         write = Record(self.cls).write
-        return {name: write(item) for name, item in giving_way(value.items())}
+        return {name: write(item) for name, item in EACH.get()(value.items())}
 
     @property
     def words(self) -> str:  # type: ignore[override]

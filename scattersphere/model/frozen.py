@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 
-from scattersphere._turns import giving_way
+from scattersphere._turns import EACH
 from scattersphere.model.states import Durability, Overlap, RunRestart, TaskRestart, TriggerRule
 
 K = TypeVar("K")
@@ -73,10 +73,10 @@ def plain_copy(value: Any, depth: int = COPY_DEPTH) -> Any:
         return value
     if kind is list or kind is tuple:
         return [
-            plain_copy(child, depth - 1) if type(child) in _COPIED else child for child in giving_way(value)
+            plain_copy(child, depth - 1) if type(child) in _COPIED else child for child in EACH.get()(value)
         ]
     copy = dict(value)
-    for key, child in giving_way(value.items()):
+    for key, child in EACH.get()(value.items()):
         if type(child) in _COPIED:
             copy[key] = plain_copy(child, depth - 1)
     return copy

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from scattersphere._turns import WAY, giving_way
+from scattersphere._turns import EACH, WAY
 from scattersphere.model.frozen import plain_copy
 
 if TYPE_CHECKING:
@@ -98,12 +98,12 @@ def references(value: object) -> Iterator[tuple[tuple[str | int, ...], Mapping[s
                     continue
                 item = {"default": item["default"]} if "default" in item else {}
             stack.extend(
-                ((*path, key), child) for key, child in giving_way(item.items()) if type(child) in _CONTAINERS
+                ((*path, key), child) for key, child in EACH.get()(item.items()) if type(child) in _CONTAINERS
             )
         elif type(item) in (list, tuple):
             stack.extend(
                 ((*path, index), child)
-                for index, child in enumerate(giving_way(item))
+                for index, child in enumerate(EACH.get()(item))
                 if type(child) in _CONTAINERS
             )
 
