@@ -141,7 +141,7 @@ def _drop_keys(table: MutableMapping[str, Any], prefix: str) -> None:
 
 def _has_classes_of_text(namespace: ModuleNamespace, suspect: Suspect) -> bool:
     """Whether its modules define classes of strings, a StrEnum say."""
-    modules = [module for name, module in list(sys.modules.items()) if name.startswith(namespace.prefix)]
+    modules = [sys.modules.get(namespace.prefix + name) for name in namespace.modules]
     values = (value for module in modules for value in list(getattr(module, "__dict__", {}).values()))
     return any(
         isinstance(value, type) and issubclass(value, str | bytes) and suspect.owns(value) for value in values
