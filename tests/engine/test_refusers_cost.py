@@ -1,5 +1,7 @@
 """A body that swallows cancellation is given up without burning the processor, on asyncio and on trio."""
 
+import itertools
+
 import anyio
 import pytest
 from virtualtime import both_loops, run_virtually
@@ -46,6 +48,24 @@ class TidySlowly(RunnableTask):
             context.log.info("tidied")
 
 
+class SwallowLater(RunnableTask):
+    """Swallow cancellation, after some time behind a shield in which none is seen; note when."""
+
+    shield: float
+
+    async def run(self, context):
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(self.shield)
+        while "later" in counts:
+            try:
+                await anyio.sleep(1)
+            except anyio.get_cancelled_exc_class():
+                TIMES.append(anyio.current_time())
+
+
+TIMES: list[float] = []
+
+
 @pytest.fixture(autouse=True)
 def _gates():
     yield
@@ -90,3 +110,28 @@ def test_a_body_that_tidies_in_many_steps_ends_as_cancelled(backend):
             assert not run.stuck
 
     run_virtually(backend, main)
+
+
+@pytest.mark.parametrize("shield", [0.2, 0.6, 5.0])
+def test_a_refuser_that_was_behind_a_shield_is_cancelled_again_with_growing_gaps(shield):
+    pytest.importorskip("trio")
+
+    async def main():
+        TIMES.clear()
+        counts["later"] = 0
+        async with Server(grace=1_000) as server:  # after which it would be cancelled by others
+            server.register_tasks("app", [SwallowLater])
+            run = await server.start_task("SwallowLater", {"shield": shield})
+            await anyio.sleep(0.1)
+            run.cancel()
+            await anyio.sleep(40)
+            counts.clear()
+            await run.wait()
+            assert run.state is RunState.CANCELLED or run.succeeded
+
+    run_virtually("trio", main)
+    when = sorted({round(time, 3) for time in TIMES})
+    gaps = [later - earlier for earlier, later in itertools.pairwise(when)]
+    assert len(TIMES) < 100 * len(when)
+    assert [round(gap) for gap in gaps] == [1, 2, 4, 8, 16][: len(gaps)], gaps
+    assert len(gaps) >= 4

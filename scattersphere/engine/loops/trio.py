@@ -14,9 +14,11 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import gc
+import itertools
+import math
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from scattersphere.engine.loops.protocol import joins
 from scattersphere.logs.failures import is_from_file
@@ -41,9 +43,9 @@ SPINNING = 40
 GAP, GAP_MOST = 1.0, 60.0
 """Seconds until a shielded body sees its cancellation again; doubled each time."""
 
-LOOK, LOOK_MOST = 0.05, 1.0
-"""Seconds after which a body that did not unwind is looked at again: it may have been behind a shield of its own, and
-begin to spin when that is over. Doubled each time."""
+LOOKED_AT = 8
+"""Bodies that did not unwind, and are looked at in a turn of the loop: each may have been behind a shield of its own,
+and begin to spin when that is over. By turns, and not by time: in virtual time none passes while somebody spins."""
 
 
 OBJECTS_OF_A_BODY = 64
@@ -276,6 +278,12 @@ class TrioTask:
             if self._ended is not None:
                 self._ended.set()
 
+    def stir(self) -> None:
+        """Wake who waits for the end: there is something to look at."""
+        waited_for, self._ended = self._ended, None
+        if waited_for is not None:
+            waited_for.set()
+
     async def wait_ended(self, at_most: float) -> bool:
         """Wait so many seconds for the end; return whether it came."""
         import trio  # noqa: PLC0415 - an optional dependency
@@ -294,6 +302,7 @@ class CancelThrottle:
     def __init__(self) -> None:
         self._fresh: list[TrioTask] = []
         self._watched: set[TrioTask] = set()
+        self._turns = TurnWatch()
 
     def watch(self, place: TrioTask, nursery: trio.Nursery) -> None:
         """See to it that a cancelled body does not spin; nothing if that is being done."""
@@ -327,18 +336,11 @@ class CancelThrottle:
         return places
 
     async def _keep(self, place: TrioTask, spins: bool) -> None:  # noqa: FBT001 - trio starts it
-        """Look at a place until its body has ended; calm it from when it spins."""
+        """Look after a place until its body has ended; calm it from when it spins."""
         import trio  # noqa: PLC0415 - an optional dependency
 
-        pause = LOOK
         with trio.CancelScope(shield=True):
-            while not spins:
-                before = _steps(place)
-                if await place.wait_ended(pause):
-                    break
-                pause = min(pause * 2, LOOK_MOST)
-                spins = _steps(place) - before >= SPINNING and await _spins(place)
-            else:
+            if spins or await self._turns.spins(place):
                 await self._calm(place)
         self._watched.discard(place)
 
@@ -350,6 +352,45 @@ class CancelThrottle:
             place.unshield()
             await _spins(place)
             place.shield()
+
+
+class TurnWatch:
+    """An instrument of trio as long as there are bodies to look at: it is called in each turn of the loop."""
+
+    def __init__(self) -> None:
+        self._turn = 0
+        self._looked: dict[TrioTask, tuple[int, int]] = {}
+        """At which turn a body was last looked at, and how many steps it had made; who comes next stands first."""
+
+    async def spins(self, place: TrioTask) -> bool:
+        """Wait until the body has ended (False), or goes round and round (True); then it is shielded."""
+        import trio  # noqa: PLC0415 - an optional dependency
+
+        if not self._looked:
+            trio.lowlevel.add_instrument(cast("trio.abc.Instrument", self))
+        self._looked[place] = self._turn, _steps(place)
+        try:
+            await place.wait_ended(math.inf)
+        finally:
+            self._looked.pop(place, None)
+            if not self._looked:
+                with contextlib.suppress(KeyError):
+                    trio.lowlevel.remove_instrument(cast("trio.abc.Instrument", self))
+        return place.body is not None
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - trio calls it
+        """Look at the next few."""
+        self._turn += 1
+        for place in list(itertools.islice(self._looked, LOOKED_AT)):
+            turn, before = self._looked.pop(place)
+            passed, steps = self._turn - turn, _steps(place)
+            if passed < TURNS:
+                self._looked[place] = turn, before
+            elif steps - before < passed * SPINNING // TURNS:
+                self._looked[place] = self._turn, steps
+            else:
+                place.shield()
+                place.stir()
 
 
 async def _spins(place: TrioTask) -> bool:
