@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -63,6 +64,59 @@ async def main(address, folder, tasks):
         server.define(job.done())
         await server.start("job")
         await anyio.sleep_forever()
+
+anyio.run(main, *sys.argv[1:])
+"""
+
+KILLS = int(os.environ.get("KILLS", "4"))
+"""How often the engine is killed; more by hand."""
+
+WORK = """
+import os
+import time
+from pathlib import Path
+
+from scattersphere import RunnableTask
+
+
+class Work(RunnableTask):
+    '''Write its task, who it is and when, again and again: so often, or until the file `go` is there.'''
+
+    folder: str
+    times: int
+
+    def run(self, context):
+        name = f"{context.task}/{context.index}"
+        with open(os.path.join(self.folder, "ticks"), "a", buffering=1) as ticks:
+            while self.times and not Path(self.folder, "go").exists():
+                ticks.write(f"{name} {os.getpid()} {time.monotonic()}\\n")
+                time.sleep(0.002)
+                self.times -= 1
+        return name
+"""
+
+KILLED = """
+import sys
+import anyio
+from scattersphere import JobDefinition, Server
+from scattersphere.ext.dask import DaskBackend
+
+async def main(address, folder):
+    async with Server(backends={"dask": DaskBackend(address, limit=6)}, journal=f"{folder}/runs.db") as server:
+        await server.register(f"{folder}/work.py")
+        if server.life == 1:
+            job = JobDefinition.build("job").task(
+                "short", "work.Work", backend="dask", args={"folder": folder}, max_parallel=3,
+                map={"times": {"$literal": [40] * 100}},
+            )
+            for number in range(3):
+                job.task(f"long{number}", "work.Work", backend="dask", args={"folder": folder, "times": -1})
+            server.define(job.done())
+            await server.start("job")
+            await server.committed()
+            print("started", flush=True)
+        run = await server.runs[1].wait()
+        print(run.state, len(run.results["short"]), run.results["long2"], flush=True)
 
 anyio.run(main, *sys.argv[1:])
 """
@@ -137,3 +191,49 @@ async def test_an_engine_that_vanishes_and_comes_back_has_nothing_executed_besid
             run = server.runs[1]
             assert (await run.wait(PATIENCE)).succeeded, run.explain()
     assert_one_after_the_other(tmp_path)
+
+
+def executions(folder):
+    """Return by task the times of the ticks of each process that has executed it."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for line in (folder / "ticks").read_text().splitlines():
+        name, pid, when = line.split()
+        found.setdefault(name, {}).setdefault(pid, []).append(float(when))
+    return found
+
+
+def bytes_of(file):
+    return file.stat().st_size if file.exists() else 0
+
+
+@pytest.fixture
+def two(tmp_path_factory):
+    with cluster(tmp_path_factory.mktemp("dask"), workers=2) as made:
+        yield made
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_an_engine_that_is_killed_again_and_again_has_no_task_executed_twice_at_once(two, tmp_path):
+    """Wherever it is killed: what it had on the cluster has ended before its journal has it begin again."""
+    (tmp_path / "work.py").write_text(WORK)
+    ticks, chance = tmp_path / "ticks", random.Random(29)
+    command = [sys.executable, "-c", KILLED, two.address, str(tmp_path)]
+    own = {**os.environ, "TMPDIR": str(tmp_path)}
+    for number in range(KILLS):
+        async with await anyio.open_process(command, env=own, stderr=None) as process:
+            if number == 0:
+                assert await process.stdout.receive() == b"started\n"
+            enough = bytes_of(ticks) + chance.randrange(5000)
+            await until(lambda enough=enough: bytes_of(ticks) >= enough)
+            process.kill()
+    (tmp_path / "go").touch()
+    async with await anyio.open_process(command, env=own, stderr=None) as process:
+        with anyio.fail_after(PATIENCE):
+            said = await process.stdout.receive()
+            await process.wait()
+    assert said.decode().split() == ["succeeded", "100", "long2/None"]
+    found = executions(tmp_path)
+    for name, times in found.items():
+        spans = sorted((each[0], each[-1]) for each in times.values())
+        assert all(end < begin for (_, end), (begin, _) in itertools.pairwise(spans)), (name, spans)
+    assert max(map(len, found.values())) > 1, "nothing was ever begun again"
