@@ -74,29 +74,27 @@ KILLS = int(os.environ.get("KILLS", "4"))
 WORK = """
 import os
 import time
-from pathlib import Path
 
 from scattersphere import RunnableTask
 
 
 class Work(RunnableTask):
-    '''Write its task, who it is and when, again and again: so often, or until the file `go` is there.'''
+    '''Write which one it is, in which process and when, ten times.'''
 
     folder: str
-    times: int
+    number: int
 
     def run(self, context):
-        name = f"{context.task}/{context.index}"
         with open(os.path.join(self.folder, "ticks"), "a", buffering=1) as ticks:
-            while self.times and not Path(self.folder, "go").exists():
-                ticks.write(f"{name} {os.getpid()} {time.monotonic()}\\n")
+            for _ in range(10):
+                ticks.write(f"{self.number:03} {os.getpid():07} {time.monotonic()}\\n")
                 time.sleep(0.002)
-                self.times -= 1
-        return name
+        return self.number
 """
 
 KILLED = """
 import sys
+from pathlib import Path
 import anyio
 from scattersphere import JobDefinition, Server
 from scattersphere.ext.dask import DaskBackend
@@ -106,17 +104,16 @@ async def main(address, folder):
         await server.register(f"{folder}/work.py")
         if server.life == 1:
             job = JobDefinition.build("job").task(
-                "short", "work.Work", backend="dask", args={"folder": folder}, max_parallel=3,
-                map={"times": {"$literal": [40] * 100}},
+                "t", "work.Work", backend="dask", args={"folder": folder},
+                map={"number": {"$literal": list(range(300))}},
             )
-            for number in range(3):
-                job.task(f"long{number}", "work.Work", backend="dask", args={"folder": folder, "times": -1})
             server.define(job.done())
             await server.start("job")
             await server.committed()
-            print("started", flush=True)
+            Path(folder, "started").touch()
         run = await server.runs[1].wait()
-        print(run.state, len(run.results["short"]), run.results["long2"], flush=True)
+        assert run.succeeded, run.explain()
+        assert run.results["t"] == list(range(300))
 
 anyio.run(main, *sys.argv[1:])
 """
@@ -221,17 +218,14 @@ async def test_an_engine_that_is_killed_again_and_again_has_no_task_executed_twi
     own = {**os.environ, "TMPDIR": str(tmp_path)}
     for number in range(KILLS):
         async with await anyio.open_process(command, env=own, stderr=None) as process:
-            if number == 0:
-                assert await process.stdout.receive() == b"started\n"
-            enough = bytes_of(ticks) + chance.randrange(5000)
+            await until((tmp_path / "started").exists)
+            # At once, or after some have ended: a task that is hit three times in a row is taken for the culprit.
+            enough = bytes_of(ticks) + chance.randrange(300) + (2000 if number % 2 else 0)
             await until(lambda enough=enough: bytes_of(ticks) >= enough)
             process.kill()
-    (tmp_path / "go").touch()
     async with await anyio.open_process(command, env=own, stderr=None) as process:
         with anyio.fail_after(PATIENCE):
-            said = await process.stdout.receive()
-            await process.wait()
-    assert said.decode().split() == ["succeeded", "100", "long2/None"]
+            assert await process.wait() == 0
     found = executions(tmp_path)
     for name, times in found.items():
         spans = sorted((each[0], each[-1]) for each in times.values())
