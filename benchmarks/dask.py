@@ -8,10 +8,13 @@ all that takes part, and its ratio: client or engine, scheduler, workers, and th
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import pickle
 import statistics
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
@@ -28,6 +31,7 @@ from scattersphere.testing.bodies import Echo, Obey, Refuse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from concurrent.futures import Executor
 
 SIZE = 64 * 2**20
 ONE, MANY = 30, 400
@@ -67,11 +71,24 @@ def echo(value: Any = None) -> Any:
     return value
 
 
+def lay(file: str) -> None:
+    Path(file).unlink(missing_ok=True)
+    with Path(file).open("wb") as stream:
+        pickle.dump(bytes(SIZE), stream)
+
+
+def read(file: str) -> int:
+    with Path(file).open("rb") as stream:
+        return len(pickle.load(stream))  # noqa: S301 - our own
+
+
 class Bench:
     """What the rows need: a backend, a Server with another one, a client of Dask's, all on one cluster."""
 
-    def __init__(self, stage: Stage, server: Server, client: Any) -> None:
+    def __init__(self, stage: Stage, server: Server, client: Any, pool: Executor, folder: Path) -> None:
         self.stage = stage
+        self.pool = pool
+        self.folder = folder
         self.server = server
         self.client = client
         self.ends: dict[str, list[float]] = {}
@@ -130,6 +147,18 @@ class Bench:
         made = self.client.submit(bytes, SIZE, pure=False)
         assert await self.client.submit(len, made, pure=False) == SIZE
 
+    async def by_a_file(self) -> None:
+        """Do what cannot be done without where no memory is shared: one process writes, another one reads."""
+        file = str(self.folder / "value")
+        await self._in_pool(lay, file)
+        assert await self._in_pool(read, file) == SIZE
+
+    async def by_a_pool(self) -> None:
+        assert await self._in_pool(len, await self._in_pool(bytes, SIZE)) == SIZE
+
+    async def _in_pool(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self.pool, function, *args)
+
     async def ours_large(self) -> None:
         value = await self.stage.run(Echo, value=b"x" * 16_000_000)
         assert len(value.value) == 16_000_000
@@ -180,6 +209,7 @@ async def main(repetitions: int, address: str, folder: str) -> None:
         Server(backends={"dask": DaskBackend(address, limit=MANY, keep_from=2**20)}) as server,
         Client(address, asynchronous=True, set_as_default=False) as client,
     ):
+        pool = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
         server.register_tasks("bench", [Echo])
         await server.register(Path(folder, "passing.py"))
         server.define(job.done())
@@ -188,7 +218,7 @@ async def main(repetitions: int, address: str, folder: str) -> None:
             server.define(
                 both.task("size", "passing.Size", backend=backend, args={"value": result("make")}).done()
             )
-        bench = Bench(stage, server, client)
+        bench = Bench(stage, server, client, pool, Path(folder))
         for warm in (bench.ours, bench.run, bench.bare):
             await warm()
         one = {"DaskBackend": bench.ours, "client.submit, awaited": bench.bare}
@@ -206,8 +236,15 @@ async def main(repetitions: int, address: str, folder: str) -> None:
             "a job of two tasks, by reference": bench.two_by_reference,
             "the second in a thread of the engine": bench.two_through_the_engine,
             "two submits, by reference": bench.bare_by_reference,
+            "ProcessPoolExecutor, through the parent": bench.by_a_pool,
+            "one process writes a file, another reads it": bench.by_a_file,
         }
-        await table("64 MiB from task to task", "two submits, by reference", passed, 1, repetitions)
+        for warm in passed.values():
+            await warm()
+        await table(
+            "64 MiB from task to task", "ProcessPoolExecutor, through the parent", passed, 1, repetitions
+        )
+        pool.shutdown()
         for _ in range(10 * repetitions):
             await bench.cancel()
         for _ in range(repetitions):

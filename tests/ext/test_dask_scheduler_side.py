@@ -17,7 +17,7 @@ pytest.importorskip("distributed")
 
 import dask.config
 
-from scattersphere.abc import OutcomeKind
+from scattersphere.abc import Outcome, OutcomeKind
 from scattersphere.errors import MissingExtraError
 from scattersphere.ext.dask import DaskBackend, lease, messages
 from scattersphere.ext.dask import scheduler as scheduler_module
@@ -272,6 +272,33 @@ async def test_what_waits_for_a_scheduler_ends_when_it_is_asked_to(end):
         call = stage.start(Echo)
         getattr(call.handle, end)()
         assert (await call.outcome()).kind is OutcomeKind.CANCELLED
+
+
+class AtOnce(Alone):
+    """A backend whose Dask thread is faster than that of the host's loop; it notes what Dask is given."""
+
+    def __init__(self):
+        super().__init__("tcp://nowhere:1")
+        self._client, self._owns, self.given = SimpleNamespace(id="c"), True, []
+
+    async def open(self, host):
+        self._host, self._io = host, SimpleNamespace(call_soon_threadsafe=lambda call, *args: call(*args))
+
+    async def aclose(self):
+        pass
+
+    def _give(self, client, handles, ahead=None):
+        self.given.append(len(handles))
+        for handle in handles:
+            handle.end(Outcome(OutcomeKind.VALUE, None))
+
+
+async def test_calls_that_start_in_one_turn_of_the_loop_are_handed_to_dask_at_once():
+    backend = AtOnce()
+    async with Stage(lambda: backend) as stage:
+        for call in [stage.start(Echo, value=number) for number in range(5)]:
+            await call.outcome()
+    assert backend.given == [5]
 
 
 class Forgetful(Alone):

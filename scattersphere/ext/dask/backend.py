@@ -158,7 +158,9 @@ class DaskBackend:
         handle = DaskHandle(self, call, done, message)
         self._outbox.append(handle)
         if len(self._outbox) == 1:
-            self._io.call_soon_threadsafe(self._submit)
+            # After this turn of the loop: what starts in it is handed over at once. Dask's thread, which runs beside
+            # this one, would take one after the other, and each is a message and a graph of its own to its scheduler.
+            self.soon(self.post, self._submit)
         return handle.grip
 
     # ---- the loop on which Dask lives
