@@ -108,11 +108,11 @@ def export(file: str, runs: tuple[int, ...]) -> None:
 @AS_JSON
 def show(run: int, file: str, *, as_json: bool) -> None:
     """Show a RUN of a journal, with its tasks and results."""
-    from scattersphere.journal.views import RunViews  # noqa: PLC0415 - as above
+    from scattersphere.journal.views import RunViews, in_words  # noqa: PLC0415 - as above
 
     with _reading(file) as reader:
         shown = RunViews(reader).whole(_run(reader, run))
-    _print(shown, as_json=as_json)
+    _print(shown if as_json else in_words(shown), as_json=as_json)
 
 
 def runs(

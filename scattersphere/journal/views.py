@@ -21,6 +21,8 @@ RUN_STATES, TASK_STATES = tuple(RunState), tuple(TaskState)
 MICRO = 1_000_000
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _STATE_BITS = 4
+_DIGITS = 12
+"""Of the name of a file that are shown in a table."""
 
 
 def stamp(instant: int | None) -> str | None:
@@ -101,15 +103,17 @@ class RunViews:
         if step.form == ValueForm.NONE:
             return {}
         if step.form in {ValueForm.UNKEPT, ValueForm.DROPPED}:
-            return {"result": {"kept": False, "why": ValueForm(step.form).name.lower()}}
+            why = ValueForm(step.form).name.lower()
+            return {"result": _NotShown(why, kept=False, why=why)}
         if step.form == ValueForm.FILE and not everything:
-            return {"result": {"file": (step.value or b"").decode("ascii", "replace")}}
+            name = (step.value or b"").decode("ascii", "replace")
+            return {"result": _NotShown(f"in the file {name[:_DIGITS]}...", file=name)}
         try:
             form, data = self._reader.value(step)
         except (LookupError, OSError) as error:
-            return {"result": {"kept": False, "why": str(error)}}
+            return {"result": _NotShown(str(error), kept=False, why=str(error))}
         if form == ValueForm.PICKLE:  # reading it would execute code
-            return {"result": {"pickle": len(data)}}
+            return {"result": _NotShown(f"pickled, {len(data)} bytes", pickle=len(data))}
         return {"result": json.loads(data)}
 
     def lines(self, run: int, first: int = 1) -> Iterator[dict[str, Any]]:
@@ -138,6 +142,30 @@ class RunViews:
             "ended": stamp(row.ended),
             "failure": _failure(row.failure),
         }
+
+
+def in_words(shown: dict[str, Any]) -> dict[str, Any]:
+    """Return a run for a table: of failures type and message, of results that are not shown why, in words."""
+    return shown | {"tasks": [_task_in_words(task) for task in shown.get("tasks", ())]}
+
+
+def _task_in_words(task: dict[str, Any]) -> dict[str, Any]:
+    failure, result, words = task.get("failure"), task.get("result"), dict[str, Any]()
+    if isinstance(failure, dict) and "type" in failure:
+        words["failure"] = f"{failure['type']}: {failure.get('message', '')}".removesuffix(": ")
+    elif isinstance(failure, dict) and "unkept" in failure:
+        words["failure"] = f"its result was not kept: {failure['unkept']}"
+    if isinstance(result, _NotShown):
+        words["result"] = result.words
+    return task | words
+
+
+class _NotShown(dict[str, object]):
+    """Says of a result why it is not shown, as data and in words."""
+
+    def __init__(self, words: str, /, **data: object) -> None:
+        super().__init__(data)
+        self.words = f"({words})"
 
 
 def _failure(text: str | None) -> object:

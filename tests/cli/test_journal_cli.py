@@ -108,6 +108,23 @@ def test_a_run_is_shown_with_its_tasks_and_results(file):
     assert "no run 7" in said("show", 7, "--journal", file, code=3)
 
 
+def test_a_run_in_a_table_says_failures_and_results_that_are_not_shown_in_words(file, tmp_path):
+    import sqlite3
+    from contextlib import closing
+
+    said("journal", "backup", file, tmp_path / "backup.db")
+    with closing(sqlite3.connect(tmp_path / "backup.db", isolation_level=None)) as connection:
+        text = '{"type": "ValueError", "message": "too large", "traceback": "Traceback"}'
+        connection.execute("UPDATE step SET failure = ? WHERE unit = 0", (text,))
+    table = said("show", 1, "--journal", tmp_path / "backup.db")
+    assert "ValueError: too large" in table
+    assert "(pickled, 2 bytes)" in table
+    assert "Traceback" not in table
+    data = json.loads(said("show", 1, "--journal", tmp_path / "backup.db", "--json"))
+    assert data["tasks"][0]["failure"]["traceback"] == "Traceback"
+    assert data["tasks"][2]["result"] == {"pickle": 2}
+
+
 def test_the_log_is_shown_and_steers_no_terminal(file):
     text = printed(journaling.logs, file, run=1)
     assert "draw" in text
