@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
     from scattersphere.registry.records import BundleEvent
     from scattersphere.remote.listener import Listening
 
+PROGRAM_SECONDS = 60.0
+"""What a program may take after the opening until there are the jobs that bodies of recovered runs start."""
 KILL_SECONDS = 2.0
 """Seconds after the second grace of a suspend: what was killed is gone by then, or given up."""
 
@@ -209,7 +212,10 @@ class ServerParts:
         await self.bundles.open(self.executor.loop.start)
         await self.files.open(watch=self.options.watch_jobs)
         if self.durable is not None:
+            self.factory.recovers_until = math.inf
             await self.durable.unfinished.restore(self.options.load_timeout)
+            program = min(self.options.load_timeout, PROGRAM_SECONDS)  # which goes on when this returns
+            self.factory.recovers_until = self.executor.clock() + program
             for run in self.factory.runs.values():
                 if run.scheduled is not None:
                     self.scheduler.lives(run.id, run.job, run.scheduled.schedule)

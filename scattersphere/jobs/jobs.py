@@ -8,6 +8,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, TypeVar, overload
 from weakref import WeakSet
 
+import anyio
+
 from scattersphere._gc import free, gc_paused
 from scattersphere._json_words import RawProblem, quote
 from scattersphere._mapping import LiveMapping
@@ -82,6 +84,8 @@ class Jobs(LiveMapping[str, JobDefinition]):
         self._open: set[str] = set()
         self._code = 0
         self._lacking: dict[str, tuple[JobDefinition, tuple[Problem, ...]]] = {}
+        self._awaited: set[anyio.Event] = set()
+        """Set when something has changed that a run may lack."""
 
     stand_in: StandIn | None = None
     """Where tests put their fakes: it may answer differently each time, so no plan is kept while it is there."""
@@ -235,6 +239,20 @@ class Jobs(LiveMapping[str, JobDefinition]):
             self._open.discard(resolved.name)
         if self.on_change is not None:
             self.on_change(resolved.name, resolved)
+        self._tell_of_change()
+
+    async def change(self) -> None:
+        """Wait until a job is defined, or other code is there."""
+        event = anyio.Event()
+        self._awaited.add(event)
+        try:
+            await event.wait()
+        finally:
+            self._awaited.discard(event)
+
+    def _tell_of_change(self) -> None:
+        for event in self._awaited:
+            event.set()
 
     def lacking(self, name: str) -> tuple[Problem, ...]:
         """Return what keeps a job from being started, in the words with which `plan` refuses it."""
@@ -451,6 +469,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
             resolved = self._resolve(self._definitions[name], self._known)
             if resolved.tasks != self._definitions[name].tasks:
                 self._keep(resolved)
+        self._tell_of_change()
 
     def code_released(self, version: BundleVersion | None) -> None:
         """Have plans that some kept run still holds let go of a version that was released: it shall not live on."""

@@ -5,15 +5,25 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import anyio
 import attrs
 
 from scattersphere._mapping import LiveMapping
 from scattersphere._shares import FairShares
 from scattersphere.definitions import resolve_params, secret_names
 from scattersphere.engine.run import Run
-from scattersphere.errors import BusyError, ClosedError, ConflictError, DefinitionError, NoSuchRunError
+from scattersphere.errors import (
+    BusyError,
+    ClosedError,
+    ConflictError,
+    DefinitionError,
+    NoSuchJobError,
+    NoSuchRunError,
+    UnresolvedError,
+)
 from scattersphere.jobs.jobs import job_of_task
 from scattersphere.jobs.reruns import check_again, plan_again, take_over
 from scattersphere.jobs.secrets import NOTHING_READ, hide_in_error
@@ -22,7 +32,7 @@ from scattersphere.model.arguments import check_mapping, check_text
 from scattersphere.model.builder import path_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Iterator
 
     from scattersphere.engine.execution import Attempt, Execution
     from scattersphere.engine.executor import JobExecutor
@@ -39,6 +49,7 @@ if TYPE_CHECKING:
     from scattersphere.schedules.occurrences import ScheduledFor, ScheduleState
 
 
+T = TypeVar("T")
 EARLY_SECONDS = 30.0
 """How long secrets that were read for a run of a schedule are kept for it: it starts at once, or is refused."""
 
@@ -225,6 +236,8 @@ class RunFactory:
         self._require_open = require_open
         self.runs: RunHistory = RunHistory(*history, self._evicted, self._remind)
         self._keys = IdempotencyKeys()
+        self.recovers_until: float = -math.inf
+        """When the program has had its time to define its jobs after a restart."""
         self.durable: DurableRuns | None = None
         """What writes runs into the journal, where there is one."""
         self._write: Callable[[], None] | None = None
@@ -305,7 +318,7 @@ class RunFactory:
     ) -> Run:
         """Start a run for the body of a task, or return the one that this attempt's earlier life has started."""
         self._require_open(draining=True)  # a run that may finish may start what it needs for that
-        definition, plan = await self._jobs.ready(job)
+        definition, plan = await self._when_there(attempt, partial(self._jobs.ready, job))
         self._require_open(draining=True)
         if self.durable is None:
             read = await self._secrets_of(definition, params)
@@ -315,10 +328,37 @@ class RunFactory:
         known, key = await self.durable.unfinished.known_child(key, definition, params, attempt)
         if known is not None:
             return known
+        if attempt.execution.recovered and plan is None:
+            plan = await self._when_there(attempt, partial(self._plan, definition))
         read = await self._secrets_of(definition, params)
         self._require_open(draining=True)
         run = self.start(definition, params, child_of=attempt, child_key=key, plan=plan, read=read)
         return await self._started(run)
+
+    async def _when_there(self, attempt: Attempt, find: Callable[[], Awaitable[T]]) -> T:
+        """Return what the body of a task needs to start a run.
+
+        One that is executed again may be quicker than the program, which has jobs to define and code to load; so it
+        waits for these as long as the opening of a Server does.
+        """
+        is_told = False
+        while True:
+            try:
+                return await find()
+            except (NoSuchJobError, UnresolvedError) as error:
+                left = self.recovers_until - self._executor.clock()
+                if not attempt.execution.recovered or left <= 0:
+                    raise
+                if not is_told:
+                    attempt.log.info(
+                        "waits for what it starts, which is not there yet after the restart: %s", error
+                    )
+                is_told = True
+            with anyio.move_on_after(left):
+                await self._jobs.change()
+
+    async def _plan(self, definition: JobDefinition) -> Plan:
+        return self._jobs.plan(definition)
 
     def start_scheduled(
         self,

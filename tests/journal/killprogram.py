@@ -339,9 +339,8 @@ class Everything(Schedules):
         effect("wall", server.wall.isoformat())
         effect("life", server.wall.isoformat())
         async with server:
-            await server.register(code)
-            # Without a turn in between: a family that goes on needs its children's job.
             server.register_tasks("app", [Note, Draw, Charge, Total, Tidy, Family, Look])
+            await server.register(code)  # meanwhile a family goes on, and waits for the job of its children
             pay = {**Pay.JOB, "max_runs": 3}
             family = {"name": "family", "tasks": {"family": {"task": "Family"}}}
             for job in (pay, family, self.FAR, self.JOB):
