@@ -239,7 +239,8 @@ class Jobs(LiveMapping[str, JobDefinition]):
             self._open.discard(resolved.name)
         if self.on_change is not None:
             self.on_change(resolved.name, resolved)
-        self._tell_of_change()
+        for event in self._awaited:
+            event.set()
 
     async def change(self) -> None:
         """Wait until a job is defined, or other code is there."""
@@ -249,10 +250,6 @@ class Jobs(LiveMapping[str, JobDefinition]):
             await event.wait()
         finally:
             self._awaited.discard(event)
-
-    def _tell_of_change(self) -> None:
-        for event in self._awaited:
-            event.set()
 
     def lacking(self, name: str) -> tuple[Problem, ...]:
         """Return what keeps a job from being started, in the words with which `plan` refuses it."""
@@ -469,7 +466,8 @@ class Jobs(LiveMapping[str, JobDefinition]):
             resolved = self._resolve(self._definitions[name], self._known)
             if resolved.tasks != self._definitions[name].tasks:
                 self._keep(resolved)
-        self._tell_of_change()
+        for event in self._awaited:
+            event.set()
 
     def code_released(self, version: BundleVersion | None) -> None:
         """Have plans that some kept run still holds let go of a version that was released: it shall not live on."""
