@@ -107,15 +107,15 @@ def targets_of(path: Path, skip: Callable[[str], bool] = is_hidden) -> frozenset
     everything below it if it is a folder; and where something is missing, its name in the nearest folder
     that is there. Folders are given as they are, without links.
     """
-    found = set(_on_the_way(path))
+    found = set(on_the_way(path))
     real = os.path.realpath(path)
     if Path(real).is_dir():
         found |= {(folder, ANY) for folder in _folders(real, skip)}
     return frozenset(found)
 
 
-def _on_the_way(path: Path) -> Iterator[WatchTarget]:
-    """Walk from the root of the file system to the path, link by link, as the system does."""
+def on_the_way(path: Path) -> Iterator[WatchTarget]:
+    """Walk from the root of the file system to the path, link by link, as the system does: yield each, and the last."""
     folder, *rest = path.parts
     names = rest[::-1]
     links = 0

@@ -74,6 +74,47 @@ def test_what_stands_in_a_root_must_really_lie_in_one(root, tmp_path):
     refuse_untrusted(root / "out.py")  # a path that the host names itself
 
 
+@pytest.mark.parametrize("roots", [False, True])
+def test_the_folder_of_each_link_on_the_way_counts_as_the_folder_of_a_file_does(root, roots):
+    """Who may write there may let the link lead to other code."""
+    (root / "shared").mkdir(mode=0o755)
+    (root / "shared" / "current").symlink_to(root / "release")
+    (root / "release").symlink_to("r7")
+    (root / "r7").mkdir(mode=0o755)
+    (root / "r7" / "etl.py").write_text("")
+    (root / "r7" / "etl.py").chmod(0o644)
+    (root / "etl").symlink_to("shared/current/etl.py")
+    given = [root] if roots else []
+    for path in (root / "etl", root / "shared" / "current" / "etl.py", root / "shared" / "current"):
+        refuse_untrusted(path, given)
+        (root / "shared").chmod(0o777)
+        assert str(root / "shared") in refusal(path, *given)
+        (root / "shared").chmod(0o1777)
+        refuse_untrusted(path, given)
+        (root / "shared").chmod(0o755)
+
+
+@pytest.mark.anyio
+async def test_on_a_file_system_that_nobody_may_write_open_modes_harm_nobody(root, monkeypatch):
+    """The volumes that Kubernetes makes of a ConfigMap are such: mode 0777, and mounted read-only."""
+    data = root / "..2026"
+    data.mkdir(mode=0o777)
+    (root / "etl.py").rename(data / "etl.py")
+    (root / "..data").symlink_to("..2026")
+    (root / "etl.py").symlink_to("..data/etl.py")
+    for place in (root, data, data / "etl.py"):
+        place.chmod(0o777)
+    assert "chmod" in refusal(root / "etl.py")
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
+    for path, name in ((root / "etl.py", "one"), (data, "two")):
+        async with Server(watch=False) as server:
+            bundle = await server.register(path, name=name)
+            assert list(bundle.tasks) == ["etl.Job"]
+    async with Server(bundle_roots=[root], watch=False) as server:
+        assert list(server.registry.bundles) == ["etl"]
+        assert not server.problems
+
+
 def test_devices_pipes_and_sockets_are_no_code(root):
     os.mkfifo(root / "pipe.py")
     assert "pipe" in refusal(root / "pipe.py")

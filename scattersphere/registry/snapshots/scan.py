@@ -19,6 +19,7 @@ from scattersphere._options import option
 from scattersphere.errors import BundleRefusedError
 from scattersphere.model.arguments import check_count
 from scattersphere.registry.snapshots.layout import PROJECT_FILES
+from scattersphere.watching.notify import on_the_way
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -292,7 +293,7 @@ class _FolderWalk:
             raise BundleRefusedError(f"{prefix.rstrip('/')}: a link makes a loop of folders")
         if len(above) >= self.limits.depth:
             raise BundleRefusedError(f"{prefix.rstrip('/')}: more than {self.limits.depth} folders deep")
-        refuse_written_by_others(os.stat(real), prefix.rstrip("/") or real)  # noqa: PTH116 - a plain string, often
+        refuse_written_by_others(os.stat(real), prefix.rstrip("/") or real, real)  # noqa: PTH116 - a plain string, often
         with os.scandir(real) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
         for entry in ordered:
@@ -316,7 +317,7 @@ class _FolderWalk:
             yield from self.folder(target, name + "/", (*above, real))
             return
         status = entry.stat()
-        refuse_written_by_others(status, name)
+        refuse_written_by_others(status, name, entry.path)
         yield Found(name, entry.path, status)
 
     def _reason(self, entry: os.DirEntry[str], name: str, *, folder: bool, taken_in: bool) -> str:
@@ -370,7 +371,8 @@ def _ignore_file(root: str) -> list[str]:
 def refuse_untrusted(path: Path, roots: Sequence[Path] = ()) -> None:
     """Raise BundleRefusedError, with what is wrong and the cure, unless the code at `path` may be loaded.
 
-    Nobody but the owner may be able to write the file or folder, nor the folder that it lies in, links followed.
+    Nobody but the owner may be able to write the file or folder, nor the folder that it lies in, nor the folder of a
+    link on the way to it: who may write there may let the link lead elsewhere.
     A path in one of `roots` must really lie in one of them, and there every folder up to the root counts. What is
     inside a folder is judged by the scan that reads it, with `refuse_written_by_others`. FileNotFoundError if
     nothing is there.
@@ -379,9 +381,12 @@ def refuse_untrusted(path: Path, roots: Sequence[Path] = ()) -> None:
     status = real.stat()
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise BundleRefusedError(f"{path}: not a regular file or folder (a device, a pipe or a socket)")
-    refuse_written_by_others(status, str(path))
-    for folder in _folders_above(path, real, roots):
-        refuse_written_by_others(folder.stat(), str(folder))
+    refuse_written_by_others(status, str(path), str(real))
+    folders = _folders_above(path, real, roots)
+    if str(real) != os.path.abspath(path):  # noqa: PTH100 - text is compared
+        folders += [Path(folder) for folder, _ in on_the_way(Path(os.path.abspath(path)))]  # noqa: PTH100 - keeps links
+    for folder in folders:
+        refuse_written_by_others(folder.stat(), str(folder), str(folder))
 
 
 def _folders_above(path: Path, real: Path, roots: Sequence[Path]) -> list[Path]:
@@ -397,15 +402,27 @@ def _folders_above(path: Path, real: Path, roots: Sequence[Path]) -> list[Path]:
     )
 
 
-def refuse_written_by_others(status: os.stat_result, shown: str) -> None:
-    """Raise BundleRefusedError if others than the owner may write the file or folder of this status."""
+def refuse_written_by_others(status: os.stat_result, shown: str, path: str = "") -> None:
+    """Raise BundleRefusedError if others than the owner may write the file or folder of this status.
+
+    Whatever its mode, nobody may where the file system at `path` is mounted read-only, as volumes of Kubernetes are.
+    """
     mode = status.st_mode
     if not mode & (stat.S_IWGRP | stat.S_IWOTH) or os.name == "nt":
         return
     if stat.S_ISDIR(mode) and mode & stat.S_ISVTX:  # as in /tmp: nobody can replace what another one owns
         return
-    if mode & stat.S_IWOTH or not _is_private_group(status.st_uid, status.st_gid):
+    if (mode & stat.S_IWOTH or not _is_private_group(status.st_uid, status.st_gid)) and not _is_read_only(
+        path
+    ):
         raise BundleRefusedError(f"{shown}: others than its owner may write it; run chmod go-w on it")
+
+
+def _is_read_only(path: str) -> bool:
+    try:
+        return bool(path and os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 @lru_cache(maxsize=256)
