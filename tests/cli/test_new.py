@@ -6,12 +6,16 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import tomllib
+from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 from patience import PATIENCE
 
-from scattersphere import JobDefinition
+from scattersphere import JobDefinition, ServerOptions, SourceLimits, WatchDelays
+from scattersphere.cli import configuring
+from scattersphere.remote import Limits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,3 +154,35 @@ def test_a_configuration_says_what_flags_say_and_flags_override_it(tmp_path: Pat
     done = call(tmp_path, "serve", "--config", "conf/serve.toml", "--jobs", ".", "--tcp", "nonsense")
     assert done.returncode != 0
     assert "nonsense" in done.stderr
+
+
+def test_every_limit_can_be_set_in_the_file_of_serve(tmp_path: Path) -> None:
+    """Those of sessions, of bundles, of watching; and whatever else of the Server is a number or a switch."""
+    file = tmp_path / "serve.toml"
+    limits = {name: 2 * value for name, value in attrs.asdict(Limits()).items()}
+    options = ServerOptions()
+    nested = {"watch": WatchDelays(), "bundle_limits": SourceLimits()}
+    tables: dict[str, dict[str, Any]] = {
+        f"server.{name}": {inner: 2 * value for inner, value in attrs.asdict(of).items()}
+        for name, of in nested.items()
+    }
+    plain = {
+        field.name: value
+        for field in attrs.fields(ServerOptions)
+        if isinstance(value := getattr(options, field.name), int | float)
+        and field.name not in {"watch", "watch_jobs"}
+    }
+    tables = {"limits": limits, "server": plain, **tables}
+    file.write_text(
+        "\n".join(
+            f"[{name}]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in table.items())
+            for name, table in tables.items()
+        )
+    )
+    assert attrs.asdict(configuring.reread_limits(file)) == limits
+    assert attrs.asdict(configuring.limits_of(file, limits)) == limits
+    found = configuring.server_of(file, tomllib.loads(file.read_text())["server"])
+    assert {name: found[name] for name in plain} == plain
+    assert {f"server.{name}": attrs.asdict(found[name]) for name in nested} == {
+        name: tables[name] for name in tables if name.startswith("server.")
+    }

@@ -209,3 +209,15 @@ async def test_a_full_server_says_so(tmp_path):
         with pytest.raises(RemoteError, match="busy"):
             async with connect(where(front)):
                 pass
+
+
+async def test_a_token_that_is_not_needed_is_refused_with_what_to_do(tmp_path):
+    """With SCATTERSPHERE_TOKEN set, a unix socket said only that the session was authenticated."""
+    tmp_path.chmod(0o700)
+    async with Server(watch=False) as server, server.listen(unix=tmp_path / "socket"):
+        with pytest.raises(RemoteError, match=r"acts for uid=.* already; leave the token out") as refused:
+            async with connect(f"unix:{tmp_path / 'socket'}", token="ss1_any"):
+                pass
+        assert refused.value.code == "conflict"
+        async with connect(f"unix:{tmp_path / 'socket'}") as client:
+            assert (await client.call("whoami"))["role"] == "admin"

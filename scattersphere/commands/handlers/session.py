@@ -87,7 +87,8 @@ def auth(session: Conversation, *, token: Annotated[str, Arg("the token", secret
     """Prove who you are."""
     if session.principal is not None:
         # Else `drop` could be undone by whoever still knows the token.
-        raise RequestError("conflict", "this session is authenticated; open another one")
+        message = f"this session acts for {session.principal.user} already; leave the token out, or open another one"
+        raise RequestError("conflict", message)
     if wait := session.gate.blocked():
         message = f"too many failures from your address; try again in {wait:.0f} s"
         raise RequestError("rate-limited", message, retry_after=round(wait, 1))
