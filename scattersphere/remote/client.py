@@ -59,8 +59,8 @@ class RemoteError(ScattersphereError):
 
     def __init__(self, error: dict[str, object]) -> None:
         self.error = error
-        self.code: str = _text(error.get("code"), "internal")
-        super().__init__(f"{self.code}: {_text(error.get('message'), '')}")
+        self.code: str = text_of(error.get("code"), "internal")
+        super().__init__(f"{self.code}: {text_of(error.get('message'), '')}")
 
 
 class DisconnectedError(ScattersphereError):
@@ -74,15 +74,15 @@ class DisconnectedError(ScattersphereError):
         super().__init__(f"the connection has ended: {code}")
 
 
-def _succeeded(reply: dict[str, object], name: str) -> dict[str, Any]:
+def succeeded(reply: dict[str, object], name: str) -> dict[str, Any]:
     """Return the reply to a run that succeeded. Raises `RunFailedError`."""
-    number, state = whole_number(reply, "run"), _text(reply.get("state"), "")
+    number, state = whole_number(reply, "run"), text_of(reply.get("state"), "")
     if state != RunState.SUCCEEDED:
-        raise RunFailedError(_text(reply.get("why"), f"run {number} of {name} {state}"), reply)
+        raise RunFailedError(text_of(reply.get("why"), f"run {number} of {name} {state}"), reply)
     return reply
 
 
-def _text(value: object, otherwise: str) -> str:
+def text_of(value: object, otherwise: str) -> str:
     """Return a text of a server that may be hostile, fit to be shown, or `otherwise` where it is none."""
     return make_printable(value)[:SHOWN] if isinstance(value, str) else otherwise
 
@@ -220,7 +220,7 @@ class RemoteClient:
         Requests that are made meanwhile are answered meanwhile. Raises `RunFailedError` where it did not succeed: its
         `run` is what would have been returned, and `why` in it the first failure in words.
         """
-        return _succeeded(await self.call("run", job=job, params=params, key=key), job)
+        return succeeded(await self.call("run", job=job, params=params, key=key), job)
 
     async def start_task(
         self, task: str, args: dict[str, Any] | None = None, *, key: str | None = None
@@ -232,11 +232,11 @@ class RemoteClient:
         self, task: str, args: dict[str, Any] | None = None, *, key: str | None = None
     ) -> dict[str, Any]:
         """Run one task and wait for the end of its run, as `run` does. Raises `RunFailedError`."""
-        return _succeeded(await self.call("run-task", task=task, args=args, key=key), task)
+        return succeeded(await self.call("run-task", task=task, args=args, key=key), task)
 
     async def wait(self, run: int, timeout: float | None = None) -> str:  # noqa: ASYNC109 - the server's limit
         """Wait for the end of a run, for at most `timeout` seconds, and return its state."""
-        return _text((await self.call("wait", run=run, timeout=timeout)).get("state"), "")
+        return text_of((await self.call("wait", run=run, timeout=timeout)).get("state"), "")
 
     async def follow(
         self, run: int | None = None, *, kinds: list[str] | None = None, since: int | str | None = None

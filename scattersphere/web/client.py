@@ -18,7 +18,7 @@ import anyio
 from scattersphere._version import installing
 from scattersphere.commands import handlers
 from scattersphere.commands.table import COMMANDS, CommandSpec
-from scattersphere.errors import MissingExtraError, RunFailedError
+from scattersphere.errors import MissingExtraError
 from scattersphere.model.events import read_event_id
 from scattersphere.remote.client import (
     CONNECT_TIME,
@@ -28,6 +28,8 @@ from scattersphere.remote.client import (
     RemoteError,
     patience_for,
     read_json,
+    succeeded,
+    text_of,
     whole_number,
 )
 from scattersphere.remote.following import followed_over
@@ -144,7 +146,7 @@ class HttpClient:
 
         Raises `RunFailedError` unless it succeeded; its `.run` is that reply.
         """
-        return await self._succeeded(await self.call("run", job=job, params=params, key=key))
+        return succeeded(await self.call("run", job=job, params=params, key=key), job)
 
     async def start_task(
         self, task: str, args: dict[str, Any] | None = None, *, key: str | None = None
@@ -156,19 +158,11 @@ class HttpClient:
         self, task: str, args: dict[str, Any] | None = None, *, key: str | None = None
     ) -> dict[str, Any]:
         """Run one task and wait for the end of its run, as `run` does. Raises `RunFailedError`."""
-        return await self._succeeded(await self.call("run-task", task=task, args=args, key=key))
-
-    async def _succeeded(self, reply: dict[str, object]) -> dict[str, Any]:
-        if reply.get("state") != "succeeded":
-            told = await self.call("explain", run=whole_number(reply, "run"))
-            raise RunFailedError(
-                str(told.get("text", "")) or f"run {reply['run']} {reply.get('state')}", reply
-            )
-        return reply
+        return succeeded(await self.call("run-task", task=task, args=args, key=key), task)
 
     async def wait(self, run: int, timeout: float | None = None) -> str:  # noqa: ASYNC109 - the server's limit
         """Wait for the end of a run, for at most `timeout` seconds, and return its state."""
-        return str((await self.call("wait", run=run, timeout=timeout)).get("state", ""))
+        return text_of((await self.call("wait", run=run, timeout=timeout)).get("state"), "")
 
     async def follow(
         self, run: int | None = None, *, kinds: list[str] | None = None, since: int | str | None = None

@@ -252,3 +252,24 @@ async def test_a_reply_without_an_end_is_given_up():
             await client.call("runs")
         with pytest.raises(DisconnectedError, match="line-too-long"):
             await anext(await client.follow(1))
+
+
+async def test_a_failed_run_is_told_by_its_one_reply_and_no_text_of_a_server_reaches_the_terminal_as_it_is():
+    paths = []
+
+    def answer(request):
+        paths.append(request.url.path.rpartition("/")[2])
+        if paths[-1] == "whoami":
+            return httpx.Response(200, json={"user": "ada"})
+        return httpx.Response(200, json={"run": 7, "state": "failed\x1b[2J", "why": "\x1b[31mred"})
+
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http,
+        connect("http://x", http=http) as client,
+    ):
+        with pytest.raises(RunFailedError, match="red") as failed:
+            await client.run("night")
+        assert str(failed.value).isprintable()
+        assert failed.value.run["run"] == 7
+        assert (await client.wait(7)).isprintable()
+        assert len(paths) == 3
