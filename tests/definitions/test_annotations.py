@@ -343,6 +343,7 @@ def test_the_parameters_of_a_class_are_named_with_type_and_default():
         (lambda inner: list[inner], "array", LEVELS),
         (lambda inner: dict[str, inner], "additionalProperties", LEVELS),
         (lambda inner: tuple[inner, int], "prefixItems", LEVELS),
+        (lambda inner: attrs.make_class("C", {"x": attrs.field(type=inner)}), "required", LEVELS),
         (lambda inner: list[inner] | None, "array", LEVELS // 2),  # a choice is a level, too
     ],
 )

@@ -106,9 +106,10 @@ def test_a_definition_made_in_python_has_its_file_after_a_save(tmp_path):
     made.save(tmp_path / "x.json")
     assert made.path == str(tmp_path / "x.json")
     made.save(tmp_path / "x.json")  # its own: no overwrite= is asked for
-    (tmp_path / "x.json").write_text('{"name": "y"}')
-    with pytest.raises(FileChangedError):
-        made.save(tmp_path / "x.json")
+    for number in range(8):
+        (tmp_path / "x.json").write_text(f'{{"name": "y{number}"}}')
+        with pytest.raises(FileChangedError):
+            made.save(tmp_path / "x.json")
     with pytest.raises(ExistsError):
         JobDefinition(name="x").save(tmp_path / "x.json")
     assert made == JobDefinition(name="x")  # where it came from takes no part in equality

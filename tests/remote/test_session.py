@@ -150,6 +150,29 @@ def test_requests_wait_while_the_client_does_not_read():
     assert not driver.session.wants_input
 
 
+def test_what_waits_to_be_sent_is_at_most_one_reply_more_than_the_limit():
+    driver = Driver("admin", attrs.evolve(Limits(), output=500))
+    driver.session.receive(b"ping\n" * 40, 0.0)
+    driver.pump()
+    replies = driver.said.splitlines(keepends=True)
+    assert len(replies) < 40
+    assert len(b"".join(replies[:-1])) <= 500 < len(driver.said)
+
+
+def test_a_reply_that_cannot_be_written_is_an_error_that_says_why():
+    driver = Driver("admin")
+    render = driver.session.render
+
+    def too_large(message):
+        if "result" in message:
+            raise RequestError("too-large", "ask for less")
+        return render(message)
+
+    driver.session.render = too_large
+    (said,) = driver.say('{"cmd":"ping","id":"x"}')
+    assert said == {"id": "x", "n": 1, "error": {"code": "too-large", "message": "ask for less"}}
+
+
 def test_a_half_close_lets_everything_be_answered_first():
     driver = Driver("admin")
     driver.feed(b"start a\nruns\n")
@@ -213,6 +236,7 @@ def test_lines_above_the_rate_are_refused_with_their_id_and_comments_count():
     driver = Driver("admin", FEW)
     said = driver.say("ping", "# x", "", '{"cmd":"ping","id":"late"}')
     assert codes(said) == ["n", "rate-limited"]
+    assert [message["n"] for message in said] == [1, 2]
     assert said[1]["id"] == "late"
     assert 0 < said[1]["error"]["retry_after"] <= 0.1
     driver.now += 0.1
