@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
+from typing import Any
 
 import attrs
 
@@ -26,6 +27,10 @@ SHOWN = 200
 
 Path = tuple[str | int, ...]
 """Keys and indexes from the document's root: only this, and no text, tells the task `a.b` from `b` in `a`."""
+
+
+JsonObject = dict[str, Any]
+"""An object of JSON, read or to be written: whoever reads a member knows of which kind it is, or looks."""
 
 
 @attrs.frozen

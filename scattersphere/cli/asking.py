@@ -14,6 +14,7 @@ import anyio
 import attrs
 import click
 
+from scattersphere._json_words import JsonObject
 from scattersphere.cli.reaching import Reached
 from scattersphere.commands.arguments import Definition
 from scattersphere.commands.errors import RequestError
@@ -35,6 +36,7 @@ from scattersphere.remote.requests import arguments_of, parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
 
 DEPTH = 96
 FOLLOW = frozenset({"-f", "--follow"})
@@ -147,7 +149,7 @@ class Asked:
     """What is asked of the server, and how the answer is shown."""
 
     name: str
-    args: dict[str, Any]
+    args: JsonObject
     follow: bool
     as_lines: bool
 
@@ -225,7 +227,7 @@ async def _asked(address: str, token: str | None, tls: Any, asked: Asked) -> int
     return _status(asked.name, result)
 
 
-def _status(name: str, result: dict[str, Any]) -> int:
+def _status(name: str, result: JsonObject) -> int:
     """Return the exit code of a reply: scripts ask for it as they do where a job runs from a file."""
     if name in OUTCOMES and result.get("state") in UNSUCCESSFUL:
         return REFUSED

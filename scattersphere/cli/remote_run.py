@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator
 
+    from scattersphere._json_words import JsonObject
     from scattersphere.cli.reaching import Reached
 
 _LEVELS = {name: level for level, name in LEVEL_NAMES.items()}
@@ -52,7 +53,7 @@ class _Shown:
     tasks: _Tasks
 
 
-def event_of(row: dict[str, Any]) -> Event:
+def event_of(row: JsonObject) -> Event:
     """Return an event as the engine has it; one that this version does not know, or that has no time, as a line."""
     try:
         kind, time = EventKind(row["event"]), dt.datetime.fromisoformat(row["ts"])

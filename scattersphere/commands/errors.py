@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scattersphere.errors import (
     BundleBusyError,
@@ -11,6 +11,9 @@ from scattersphere.errors import (
     ScattersphereError,
     UnresolvedError,
 )
+
+if TYPE_CHECKING:
+    from scattersphere._json_words import JsonObject
 
 CODES = frozenset(
     {
@@ -74,7 +77,7 @@ class ListenError(ScattersphereError):
         super().__init__(f"{message}: give {lacks}=" if lacks else message)
 
 
-def wire_error(exc: BaseException) -> dict[str, Any] | None:
+def wire_error(exc: BaseException) -> JsonObject | None:
     """Return the `error` member for an exception, or None where only an incident may be shown.
 
     An exception that is not of our tree, or that stands for a defect, could carry anything in its
@@ -89,7 +92,7 @@ def wire_error(exc: BaseException) -> dict[str, Any] | None:
         return {"code": "conflict", "message": f"the server's files: {exc.strerror or 'an error'}"}
     if not isinstance(exc, ScattersphereError) or exc.code == "internal":
         return None
-    error: dict[str, Any] = {"code": exc.code, "message": str(exc)[:SHOWN_MESSAGE]}
+    error: JsonObject = {"code": exc.code, "message": str(exc)[:SHOWN_MESSAGE]}
     if isinstance(exc, DefinitionError | UnresolvedError):
         error["message"] = error["message"].partition("\n")[0].removesuffix(":")
         error["problems"] = wire_problems(exc.problems)
@@ -100,7 +103,7 @@ def wire_error(exc: BaseException) -> dict[str, Any] | None:
     return error
 
 
-def wire_problems(problems: Any) -> list[dict[str, Any]]:
+def wire_problems(problems: Any) -> list[JsonObject]:
     """Return problems as the wire shows them; members that are unknown are left out."""
     shown = []
     for problem in list(problems)[:SHOWN_PROBLEMS]:

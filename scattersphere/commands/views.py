@@ -232,7 +232,12 @@ def log_row(line: LogLine) -> dict[str, object]:
 def event_view(event: Event, number: int) -> dict[str, object]:
     """Return an event of subscription `number`."""
     if event.kind is EventKind.LAGGED:
-        lagged = {"event": "lagged", "sub": number, "dropped": event.dropped, "next": event.seq + 1}
+        lagged: dict[str, object] = {
+            "event": "lagged",
+            "sub": number,
+            "dropped": event.dropped,
+            "next": event.seq + 1,
+        }
         return lagged | ({"life": event.life} if event.life else {})
     return {"event": str(event.kind), "sub": number, "seq": event.seq, "ts": stamp(event.time)} | _present(
         life=event.life or None,

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scattersphere._gc import free, gc_paused
 from scattersphere._turns import EACH, WAY
@@ -16,6 +16,8 @@ from scattersphere.model.forms import COMMENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from scattersphere._json_words import JsonObject
 
 SCHEMA_KEY = "$schema"
 SCHEMA_NAME = "job-definition.schema.json"
@@ -29,7 +31,7 @@ AT_ONCE = 1 << 12
 _ENCODER = json.JSONEncoder(indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def to_value(definition: JobDefinition) -> dict[str, Any]:
+def to_value(definition: JobDefinition) -> JsonObject:
     """Return the JSON value of a definition.
 
     Of one with wrong Python values (a list of tasks, a set among the arguments) these are kept as they
@@ -47,7 +49,7 @@ def to_value(definition: JobDefinition) -> dict[str, Any]:
 
 
 def _with_comments(
-    value: dict[str, Any], comments: Mapping[str, object], places: Sequence[str]
+    value: JsonObject, comments: Mapping[str, object], places: Sequence[str]
 ) -> dict[str, object]:
     """Put comments back, first in their objects; in one order, so that equal definitions give equal text."""
     for key in sorted(places):

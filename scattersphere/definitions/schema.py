@@ -5,7 +5,7 @@ It says what a schema can say; that names exist and nothing waits for itself, on
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scattersphere.definitions.annotations import annotation_schema
 from scattersphere.definitions.dump import SCHEMA_KEY
@@ -24,6 +24,7 @@ from scattersphere.model.forms import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from scattersphere._json_words import JsonObject
     from scattersphere.model.taskclass import TaskClass
 
 _DEFS = {
@@ -101,7 +102,7 @@ def _without_newer(cls: type, form: int) -> dict[str, object]:
     return {"properties": {row.key: refuse(row) for row in newer_rows(cls, form)}}
 
 
-def _task(schema: dict[str, Any], known: list[TaskClass]) -> dict[str, object]:
+def _task(schema: JsonObject, known: list[TaskClass]) -> dict[str, object]:
     if not known:
         return schema
     paths: dict[str, list[TaskClass]] = {}

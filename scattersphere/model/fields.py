@@ -24,7 +24,7 @@ from scattersphere.model.forms import (
 )
 
 if TYPE_CHECKING:
-    from scattersphere._json_words import Path
+    from scattersphere._json_words import JsonObject, Path
 
 _ROW: Final = "scattersphere.field"
 _PYTHON_ONLY: Final = "scattersphere.python-only"
@@ -171,7 +171,7 @@ class Records(JsonType):
         }
 
 
-def write_record(item: object, cls: type) -> dict[str, Any]:
+def write_record(item: object, cls: type) -> JsonObject:
     """Return the JSON object of an instance: what differs from the defaults."""
     found: dict[str, object] = {}
     for row in rows(cls).values():
@@ -226,7 +226,7 @@ def format_of(value: object, cls: type) -> int:
     )
 
 
-def record_schema(cls: type) -> dict[str, Any]:
+def record_schema(cls: type) -> JsonObject:
     """Return the JSON Schema of an object that has the fields of a class."""
     known = rows(cls)
     return {

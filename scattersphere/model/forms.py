@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import attrs
 
-from scattersphere._json_words import MOST_PROBLEMS, RawProblem, describe
+from scattersphere._json_words import MOST_PROBLEMS, JsonObject, RawProblem, describe
 from scattersphere._text import nearest
 
 NAME_CHARACTERS: Final = 128
@@ -55,7 +55,7 @@ class JsonType(abc.ABC):
     """Whether it is an object whose keys are names of the user's: a comment may stand among them."""
 
     @abc.abstractmethod
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> JsonObject:
         """Return the JSON Schema of what is taken."""
 
     def write(self, value: object) -> object:
@@ -342,12 +342,12 @@ class Paths(Simple):
         }
 
 
-VALUE_SCHEMA: Final[dict[str, Any]] = {"$ref": "#/$defs/value"}
-REFERENCE_SCHEMA: Final[dict[str, Any]] = {"$ref": "#/$defs/reference"}
-COMMENT_SCHEMA: Final[dict[str, Any]] = {"description": "A comment."}
-NO_REFERENCE_SCHEMA: Final[dict[str, Any]] = {"pattern": r"^(?!\$)"}
+VALUE_SCHEMA: Final[JsonObject] = {"$ref": "#/$defs/value"}
+REFERENCE_SCHEMA: Final[JsonObject] = {"$ref": "#/$defs/reference"}
+COMMENT_SCHEMA: Final[JsonObject] = {"description": "A comment."}
+NO_REFERENCE_SCHEMA: Final[JsonObject] = {"pattern": r"^(?!\$)"}
 """Of the keys of an object: it is no reference."""
-_NAMED_VALUES: Final[dict[str, Any]] = {
+_NAMED_VALUES: Final[JsonObject] = {
     "type": "object",
     "propertyNames": NO_REFERENCE_SCHEMA,
     "properties": {COMMENT: COMMENT_SCHEMA},

@@ -14,6 +14,7 @@ import anyio
 import attrs
 from anyio.streams.memory import MemoryObjectReceiveStream
 
+from scattersphere._json_words import JsonObject
 from scattersphere.model.events import EventKind
 from scattersphere.remote.client import DisconnectedError, RemoteError, connect
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import ssl
 
     from anyio.streams.memory import MemoryObjectSendStream
+
 
 RESTARTED = "the server was started anew"
 ANEW = "server-started"
@@ -36,10 +38,10 @@ _FOR_GOOD = frozenset({RESTARTED, "auth-failed", "auth-required", "bad-frame", "
 class _Followed(AsyncIterator[dict[str, Any]]):
     """What `following` gives: the events in order, then the end, or the error that stopped it."""
 
-    _received: MemoryObjectReceiveStream[dict[str, Any]]
+    _received: MemoryObjectReceiveStream[JsonObject]
     failure: Exception | None = None
 
-    async def __anext__(self) -> dict[str, Any]:
+    async def __anext__(self) -> JsonObject:
         try:
             return await self._received.receive()
         except anyio.EndOfStream:
@@ -116,7 +118,7 @@ def following(
     since: int | str | None = None,
     pause: float = 0.5,
     patience: float = 60.0,
-) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
+) -> AbstractAsyncContextManager[AsyncIterator[JsonObject]]:
     """Give the events of a run, or of the server, up to the end, connecting again where a connection breaks.
 
     `since` is the number or the id of the last event that you have: 0 for all, None for those to come. After a break
@@ -139,7 +141,7 @@ async def followed_over(
     since: int | str | None,
     pause: float,
     patience: float,
-) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+) -> AsyncIterator[AsyncIterator[JsonObject]]:
     """As `following`, over clients of any transport: each has a `greeting` with its `instance`, and `follow`."""
     follower = _Follower(
         connecting=connecting, run=run, kinds=kinds, since=since, pause=pause, patience=patience

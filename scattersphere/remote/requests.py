@@ -20,6 +20,7 @@ import attrs
 
 from scattersphere import _json
 from scattersphere._json_strings import pieces_of_string
+from scattersphere._json_words import JsonObject
 from scattersphere._turns import STEP, give_way
 from scattersphere.commands.arguments import ArgumentKind, CommandArgument, Definition, from_word, read
 from scattersphere.commands.errors import RequestError
@@ -44,10 +45,10 @@ class Request:
 
     command: CommandSpec
     id: str | int | None
-    _read: Callable[[], dict[str, Any]] = attrs.field(repr=False)
+    _read: Callable[[], JsonObject] = attrs.field(repr=False)
     in_words: bool = False
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> JsonObject:
         """Return the keyword arguments of the command's handler. Raises `RequestError`."""
         return read(self.command.arguments, self._read())
 
@@ -165,7 +166,7 @@ def _id_in(text: str) -> str | int | None:
         return None
 
 
-def _members(text: str, depth: int, *, partial: bool) -> dict[str, Any]:
+def _members(text: str, depth: int, *, partial: bool) -> JsonObject:
     try:
         members: dict[str, object] = parse(text, depth)
     except RequestError as exc:
@@ -187,7 +188,7 @@ def _id(members: dict[str, object]) -> str | int | None:
     raise RequestError("bad-request", message, field="id")
 
 
-def _checked(members: dict[str, object]) -> tuple[CommandSpec, dict[str, Any]]:
+def _checked(members: dict[str, object]) -> tuple[CommandSpec, JsonObject]:
     if not members.keys() <= _MEMBERS:
         name = next(name for name in members if name not in _MEMBERS)
         raise RequestError("bad-request", f"unknown member {name[:64]!r}; a request has cmd, args and id")

@@ -27,6 +27,7 @@ from scattersphere.pictures.labels import duration
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from scattersphere._json_words import JsonObject
     from scattersphere.engine.status import TaskStatus
     from scattersphere.jobs.history import RunSummary
     from scattersphere.model.logs import LogLine
@@ -175,7 +176,7 @@ def record_row(look: VisibleServer, record: RunSummary) -> tuple[ListedRun, str]
     return row, ""
 
 
-async def history_page(look: VisibleServer, query: Mapping[str, str], before: int) -> dict[str, Any]:
+async def history_page(look: VisibleServer, query: Mapping[str, str], before: int) -> JsonObject:
     """Return the runs with numbers below `before`, those of the journal too, filtered by the query: job, state, q."""
     job, state, find = query.get("job", ""), query.get("state", ""), query.get("q", "").casefold()
     wanted = RunState(state) if state in set(RunState) else None
@@ -502,7 +503,7 @@ class ListedSchedule:
     defined: bool
 
 
-def schedules_page(taken: Taken, query: Mapping[str, str], times: int = 3) -> dict[str, Any]:
+def schedules_page(taken: Taken, query: Mapping[str, str], times: int = 3) -> JsonObject:
     """Return the schedules of the jobs that it sees, the next to fire first, filtered by the query: q, state."""
     find, state = query.get("q", "").casefold(), query.get("state", "")
     found = [each for each in schedules_of(taken) if find in f"{each.job} / {each.name}".casefold()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scattersphere._version import own_version
 from scattersphere.commands.arguments import ArgumentKind
@@ -15,6 +15,7 @@ from scattersphere.web.api import KEY, PROBLEM, STATUS, addresses, made_by
 from scattersphere.web.guard import API
 
 if TYPE_CHECKING:
+    from scattersphere._json_words import JsonObject
     from scattersphere.commands.arguments import CommandArgument
     from scattersphere.commands.table import CommandSpec
     from scattersphere.web.api import Address
@@ -45,7 +46,7 @@ ERRORS = {
 _SSE = "text/event-stream"
 
 
-def openapi(root: str) -> dict[str, Any]:
+def openapi(root: str) -> JsonObject:
     """Return the document; `root` is the path that the application is mounted below."""
     paths: dict[str, dict[str, object]] = {}
     for address in addresses():
@@ -178,11 +179,11 @@ def _schema(taken: CommandArgument) -> dict[str, object]:
     return schema
 
 
-_RUN: dict[str, Any] = {"run": {"type": "integer", "minimum": 1, "description": "The number of the run"}}
-_RUN_STATE: dict[str, Any] = _RUN | {"state": {"type": "string", "enum": [str(state) for state in RunState]}}
-_ROWS: dict[str, Any] = {"type": "array", "items": {"type": "object", "additionalProperties": True}}
-_OBJECT: dict[str, Any] = {"type": "object", "additionalProperties": True}
-REPLIES: dict[str, dict[str, Any]] = {
+_RUN: JsonObject = {"run": {"type": "integer", "minimum": 1, "description": "The number of the run"}}
+_RUN_STATE: JsonObject = _RUN | {"state": {"type": "string", "enum": [str(state) for state in RunState]}}
+_ROWS: JsonObject = {"type": "array", "items": {"type": "object", "additionalProperties": True}}
+_OBJECT: JsonObject = {"type": "object", "additionalProperties": True}
+REPLIES: dict[str, JsonObject] = {
     **dict.fromkeys(("start", "start-task", "run-schedule"), _RUN),
     **dict.fromkeys(("run", "run-task", "wait", "pause", "resume", "stop", "cancel", "kill"), _RUN_STATE),
     "rerun": _RUN | {"parent": {"type": "integer"}, "reused": _OBJECT},
@@ -200,7 +201,7 @@ REPLIES: dict[str, dict[str, Any]] = {
 
 
 _MAKE_RUNS = frozenset({"start", "start-task", "run-schedule", "rerun", "run", "run-task"})
-LINKS: dict[str, dict[str, Any]] = {
+LINKS: dict[str, JsonObject] = {
     name: {
         "operationId": name,
         "parameters": {"run": "$response.body#/run"},
@@ -262,7 +263,7 @@ def _refusal(words: str) -> dict[str, object]:
     return {"description": words, "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
 
 
-_PROBLEM: dict[str, Any] = {
+_PROBLEM: JsonObject = {
     "type": "object",
     "description": "A problem document (RFC 9457). `code` is stable; `detail` is for people.",
     "required": ["type", "title", "status", "detail", "code"],

@@ -36,6 +36,7 @@ from scattersphere.web.fields import parameters_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from scattersphere._json_words import JsonObject
     from scattersphere.engine.run import Run
     from scattersphere.engine.status import TaskStatus
     from scattersphere.engine.views.pictures import RunPicture
@@ -150,7 +151,7 @@ class Query:
         )
 
 
-def head_parts(look: VisibleServer, run: Run, query: Query) -> dict[str, Any]:
+def head_parts(look: VisibleServer, run: Run, query: Query) -> JsonObject:
     """Return what the page of a run shows first, which is quick however many tasks there are."""
     failures = failed_tasks(run, FAILURES)
     bad = sum(run.counts.get(state, 0) for state in (TaskState.FAILED, TaskState.CRASHED))
@@ -181,7 +182,7 @@ def live_parts(look: VisibleServer, run: Run, query: Query) -> dict[str, object]
     return head | picture_parts(run, query, head)
 
 
-def picture_parts(run: Run, query: Query, head: dict[str, Any]) -> dict[str, object]:
+def picture_parts(run: Run, query: Query, head: JsonObject) -> dict[str, object]:
     """Return graph, task and timeline of a run whose head was drawn already; call it in a thread."""
     picture, name = run.picture(), head["looked_at"]
     chosen = _chosen(run, picture, name) if name else None
@@ -228,7 +229,7 @@ class _Row:
         return getattr(self._row, name)
 
 
-def rest_parts(look: VisibleServer, run: Run, query: Query, head: dict[str, Any]) -> dict[str, object]:
+def rest_parts(look: VisibleServer, run: Run, query: Query, head: JsonObject) -> dict[str, object]:
     """Return all that the page of a run shows below its head; call it in a thread."""
     task = head["looked_at"] if query.of_task else None
     lines = run.logs(task=task or None, tail=None if query.find or query.level else LINES)
