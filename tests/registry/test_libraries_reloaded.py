@@ -1,8 +1,8 @@
 """Well-known libraries that enter themselves into tables of the process: a hundred reloads leave no version alive.
 
 Or one line says what holds it. Each in a process of its own, whose tables and heap are nobody else's. With `LONG_RELOADS` in the
-environment all are loaded a hundred times. Else ten reloads stand for those of sympy, a minute of processor for ten of its
-minutes, and some more for those whose every version stays, or which only had to be loaded at all.
+environment all are loaded a hundred times; else ten reloads stand for those of sympy, which take a minute and a half of
+processor, and some more for those whose every version stays, or which only had to be loaded at all.
 """
 
 from __future__ import annotations
