@@ -559,7 +559,8 @@ class AttemptRunner:
     ) -> None:
         """Tell the machine how an attempt ended, and the log of the run in `words` why it failed."""
         execution = attempt.execution
-        self._host.reports.tell_blocked()
+        if self._blocking:
+            self._host.reports.tell_blocked()
         if attempt.cancel_reason == "suspend":  # whatever it made of that, it is to be tried again
             kind, failure = LOST, None
         elif kind == CANCELLED and attempt.cancel_reason == "timeout" and failure is None:
@@ -568,13 +569,19 @@ class AttemptRunner:
                 f"took longer than {limit:g} s" if limit is not None else "the finally-tasks took too long"
             )
             failure = Failure("TimeoutError", words)
-        if kind != LOST and self._held_back(
-            attempt,
-            kind,
-            value,
-            failure,
-            lambda: self.finished(attempt, kind, value, retryable=retryable, failure=failure, words=words),
-            retryable=retryable,
+        if (
+            execution.recording is not None
+            and kind != LOST
+            and self._held_back(
+                attempt,
+                kind,
+                value,
+                failure,
+                lambda: self.finished(
+                    attempt, kind, value, retryable=retryable, failure=failure, words=words
+                ),
+                retryable=retryable,
+            )
         ):
             return
         self._note_end(attempt, kind, failure, words)
@@ -603,7 +610,10 @@ class AttemptRunner:
         elif kind == CANCELLED:
             execution.failures.pop(unit, None)  # that of the attempt before it: this one has not failed
         ended = self._clock() if attempt.left_at is None else attempt.left_at
-        execution.mark(execution.ended, unit, ended)
+        if unit < execution.size:
+            execution.ended[unit] = ended
+        else:
+            execution.mark(execution.ended, unit, ended)
 
     def _forget(self, attempt: Attempt) -> None:
         execution = attempt.execution

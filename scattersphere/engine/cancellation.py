@@ -84,7 +84,8 @@ class Canceller:
         ):  # it has ended, and waits for its outcome to be durable
             return
         attempt.cancel_reason = execution.machine.asked_of(unit)
-        attempt.killed = attempt.killed or kill
+        if kill:
+            attempt.killed = True
         self.interrupt(attempt)
 
     def suspend(self, attempt: Attempt, *, kill: bool) -> None:

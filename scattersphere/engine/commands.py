@@ -123,22 +123,21 @@ class CommandQueue:
             execution.obeying = False
 
     def _carry_out(self, execution: Execution, command: Command) -> None:
-        unit = command.number
-        match command.kind:
+        unit, kind = command.number, command.kind
+        if kind is CommandKind.CANCEL or kind is CommandKind.KILL:  # of these there may be very many at once
+            self._canceller.end_attempt(execution, unit, kill=kind is CommandKind.KILL)
+            return
+        match kind:
             case CommandKind.RETRY:
                 self._attempts.schedule_retry(execution, unit)
             case CommandKind.RELEASE:
                 self._canceller.release(execution, unit)
             case CommandKind.MAPPED:
                 execution.elements.pop(unit, None)
-            case CommandKind.CANCEL:
-                self._canceller.end_attempt(execution, unit, kill=False)
-            case CommandKind.KILL:
-                self._canceller.end_attempt(execution, unit, kill=True)
             case CommandKind.RUN | CommandKind.WORK:
                 raise EngineError(f"{command} does not wait")
             case _:
-                assert_never(command.kind)
+                assert_never(kind)
 
     def work(self) -> bool:
         """Carry on with what is left of commands and mass moves, for a slice; runs take turns.

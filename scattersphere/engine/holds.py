@@ -157,9 +157,10 @@ class Holds:
 
     def release(self, attempt: Attempt) -> None:
         """Let all parts of a body go on."""
-        gates, attempt.gates = attempt.gates, {}
-        for gate in gates:
-            gate.set()
+        if attempt.gates:
+            gates, attempt.gates = attempt.gates, {}
+            for gate in gates:
+                gate.set()
 
     def waits_for_runs(self, attempt: Attempt) -> None:
         """Note that a body waits for runs that it has started, or that one of these is paused by now."""

@@ -181,7 +181,8 @@ class Deadlines:
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         """Have `callback` called at `when`; the timer that is returned can be cancelled."""
         timer = self.timers.at(when, callback)
-        self.set_alarm()
+        if self._alarm is None or when < self._alarm:  # else the alarm that is set comes early enough
+            self.set_alarm()
         return timer
 
     def call_later(self, run: object, seconds: float, action: Callable[[], object]) -> Timer:

@@ -181,6 +181,8 @@ class AsyncioLoop:
 
 def _has_not_begun(task: asyncio.Task[None]) -> bool:
     coroutine = task.get_coro()
+    if getattr(coroutine, "cr_suspended", False):  # so are nearly all
+        return False
     return inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
 
 
