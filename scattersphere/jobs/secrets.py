@@ -1,4 +1,4 @@
-"""Secret parameters of runs: read from the environment, or asked of the host's provider, when a run starts."""
+"""Secret parameters of runs: read from the environment, or asked of the host, when a run starts or goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exceptions of tasks pickled between processes, with their text where they cannot be.
+"""Descriptions of exceptions sent between processes, and stand-ins made of them.
 
 The exception itself does not travel: many cannot be unpickled, and unpickling one runs code of the user. What
 travels is its description, and a stand-in is made of it that has the same name, message and bases.

@@ -1,4 +1,4 @@
-"""The text of a failed load of a bundle: its traceback, cut to the bundle's own code.
+"""The text of a failed load of a bundle: its traceback, in the names that its author knows.
 
 An exception object holds its traceback, that the frames, and those the whole version: so no exception of a
 bundle's code outlives the load.

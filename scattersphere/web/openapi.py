@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from scattersphere._json_words import JsonObject
 from scattersphere._version import own_version
 from scattersphere.commands.arguments import ArgumentKind
 from scattersphere.commands.errors import CODES
@@ -15,7 +16,6 @@ from scattersphere.web.api import KEY, PROBLEM, STATUS, addresses, made_by
 from scattersphere.web.guard import API
 
 if TYPE_CHECKING:
-    from scattersphere._json_words import JsonObject
     from scattersphere.commands.arguments import CommandArgument
     from scattersphere.commands.table import CommandSpec
     from scattersphere.web.api import Address
@@ -84,7 +84,7 @@ def openapi(root: str) -> JsonObject:
 
 
 def _operation(row: CommandSpec, address: Address) -> dict[str, object]:
-    parameters, members, required = [], {}, []
+    parameters, members, required = list[object](), JsonObject(), list[str]()
     places = {argument: name for name, argument in address.arguments(row).items()}
     for name, taken in row.arguments.items():
         schema = _schema(taken)
@@ -115,21 +115,23 @@ def _operation(row: CommandSpec, address: Address) -> dict[str, object]:
     }
     if row.role is not None:
         operation["description"] = f"Needs the role `{row.role}`."
+    if (body := _body(row, members, required)) is not None:
+        operation["requestBody"] = body
+    return operation
+
+
+def _body(row: CommandSpec, members: JsonObject, required: list[str]) -> JsonObject | None:
+    """Return what the body of a request holds: a definition, or an object of arguments; None where there is none."""
     if row.whole is not None:
         # Any text is answered, with what is wrong with it as a definition.
         words = "A job definition; its schema is that of `scattersphere schema`"
-        operation["requestBody"] = {
-            "required": True,
-            "description": words,
-            "content": {"application/json": {"schema": {}}},
-        }
-    elif members:
-        body = {"type": "object", "properties": members, "additionalProperties": False}
-        operation["requestBody"] = {
-            "required": bool(required),
-            "content": {"application/json": {"schema": body | ({"required": required} if required else {})}},
-        }
-    return operation
+        return {"required": True, "description": words, "content": {"application/json": {"schema": {}}}}
+    if not members:
+        return None
+    schema: JsonObject = {"type": "object", "properties": members, "additionalProperties": False}
+    if required:
+        schema["required"] = required
+    return {"required": bool(required), "content": {"application/json": {"schema": schema}}}
 
 
 def _headers(row: CommandSpec) -> list[dict[str, object]]:

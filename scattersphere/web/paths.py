@@ -1,4 +1,4 @@
-"""Path convertors for Starlette routes: numbers and rests, without its table for the whole program."""
+"""Path convertors for Starlette routes, stricter than its own: numbers that Python converts, any characters."""
 
 from __future__ import annotations
 

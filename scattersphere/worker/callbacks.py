@@ -1,4 +1,4 @@
-"""The callbacks of a body, `on_cancel` and `on_pause`: kept and called.
+"""The callbacks of a body, `on_cancel` and `on_pause`: registered, and called one after the other.
 
 One after the other, and never twice at once: what was held is resumed before anything is told of a cancel. On the loop
 for async bodies, in a helper thread for others.

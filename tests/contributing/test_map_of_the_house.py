@@ -22,8 +22,11 @@ def members() -> dict[str, set[str]]:
     own: defaultdict[str, set[str]] = defaultdict(set)
     bases: defaultdict[str, set[str]] = defaultdict(set)
     for path in (ROOT / "scattersphere").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ClassDef):
+        nodes: list[ast.stmt] = list(ast.parse(path.read_text(encoding="utf-8")).body)
+        for node in nodes:
+            if isinstance(node, ast.If):
+                nodes += node.body
+            elif isinstance(node, ast.ClassDef):
                 bases[node.name] |= {base.id for base in node.bases if isinstance(base, ast.Name)}
                 for inner in ast.walk(node):
                     if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):

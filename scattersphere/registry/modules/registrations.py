@@ -1,4 +1,4 @@
-"""Registrations of one version in tables and caches of the whole process (codecs, ABCs, typing), taken out with it.
+"""Registrations of one version in tables of the whole process (import hooks, typing), taken out with it.
 
 What code enters while it is imported is noted module by module; what lies in the caches of other libraries is found by
 its owner. Entries that a task makes while it runs are left alone, and reported as leaks: somebody may count on them.
