@@ -22,6 +22,11 @@ class NoOp(RunnableTask):
         return None
 
 
+class OneTurn(RunnableTask):
+    async def run(self, context):
+        await anyio.lowlevel.checkpoint()
+
+
 class Numbered(RunnableTask):
     number: int
 
@@ -110,3 +115,26 @@ async def test_a_cancel_that_comes_when_a_body_has_returned_takes_nothing_of_its
         assert run.state is RunState.CANCELLED
         assert [str(task.state) for task in run.tasks.values()] == ["succeeded", "cancelled"]
     assert dict(world.begun) == {"a": 1}
+
+
+async def test_relaxed_runs_hold_too_while_too_much_of_them_is_not_committed(monkeypatch):
+    monkeypatch.setattr("scattersphere.engine.recorder.BACKLOG_ROWS", 10)
+    build = JobDefinition.build("chain")
+    for number in range(40):
+        before = [f"t{number - 1}"] if number else []
+        build.task(f"t{number}", "OneTurn", depends_on=before)
+    journal = MemoryJournal()
+    async with Life(journal, classes=[OneTurn], jobs=[build.done().evolve(durability="relaxed")]) as life:
+        run = await life.server.start("chain")
+        journal.auto = False
+        for _ in range(20):
+            await settle()
+        ended = sum(status.state.ended for status in run.tasks.values())
+        assert ended < 40
+        for _ in range(20):
+            await settle()
+        assert sum(status.state.ended for status in run.tasks.values()) == ended  # all hold
+        journal.auto = True
+        journal.commit_all()
+        await run.wait()
+        assert run.state is RunState.SUCCEEDED
