@@ -65,7 +65,7 @@ class RunMachine:
     Requests raise `RunStateError` where the run's state does not allow them; a repeat is a no-op.
     """
 
-    __slots__ = ("_lost", "dispatcher", "propagation", "ready", "record")
+    __slots__ = ("_leaving", "_lost", "dispatcher", "propagation", "ready", "record")
 
     def __init__(
         self,
@@ -80,6 +80,8 @@ class RunMachine:
         self.record: RunRecord = RunRecord(graph, run_id)
         self.ready: ReadyTasks = ReadyTasks(self.record, dispatcher)
         self.propagation: Propagation = Propagation(self.record, self.ready, ask, at_once)
+        self._leaving: int | None = None
+        """The unit whose attempt has given its places back, until it has moved on: they are not to be given back twice."""
         self._lost: dict[int, int] = {}
         """How many attempts in a row have lost their place, by unit."""
 
@@ -216,7 +218,7 @@ class RunMachine:
         for unit in range(len(states)):
             if states[unit] >= TASK_ENDED_FROM:
                 continue
-            if states[unit] in (RUNNING, CANCELLING) and unit not in record.maps:
+            if states[unit] in (RUNNING, CANCELLING) and unit not in record.maps and unit != self._leaving:
                 self._give_up(unit)
                 if unit not in record.killed:
                     record.command(CommandKind.KILL, unit)
@@ -375,6 +377,7 @@ class RunMachine:
         elif self.record.task_states[unit] in (RUNNING, CANCELLING):
             self._leave(unit)
             self._conclude(unit, kind, value, retryable=retryable)
+            self._leaving = None
             return self._draw()
         return NO_COMMANDS
 
@@ -495,6 +498,7 @@ class RunMachine:
         elif record.task_states[unit] in (RUNNING, CANCELLING) and unit not in record.maps:
             self._leave(unit)
             self.lose(unit)
+            self._leaving = None
             return self._draw()
         return NO_COMMANDS
 
@@ -528,6 +532,7 @@ class RunMachine:
 
     def _leave(self, unit: int) -> None:
         """An attempt has ended."""
+        self._leaving = unit
         self.record.live -= 1
         self.record.held.discard(unit)
         self.ready.free(unit)
