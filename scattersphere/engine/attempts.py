@@ -192,7 +192,7 @@ class AttemptRunner:
 
     # ---- starting
 
-    def start(self, execution: Execution, units: list[int], now: float, end: float) -> float:  # noqa: C901 - as below
+    def start(self, execution: Execution, units: list[int], now: float, end: float) -> float:  # noqa: C901, PLR0912 - as below
         """Start attempts for units that were taken; return the time. From `end` on the others wait in `taken`.
 
         The hot path: what is the same for all units is looked up once, and calls are inlined.
@@ -203,38 +203,44 @@ class AttemptRunner:
         tasks, attempts, states = execution.plan.tasks, machine.record.attempts, machine.record.task_states
         start_body, body, clock, size = self._start_body, self._body, self._clock, execution.plan.size
         self._now, lent, context = now, machine.record.lent, execution.context
-        while units:
-            unit = units.pop()
-            if lent and unit in lent:
-                self._host.requests.give_places(execution, unit)
-                continue
-            if unit < size:
-                planned = tasks[unit]
-                attempt = Attempt(execution, unit, planned, attempts[unit] + 1)
-            else:
-                planned = tasks[machine.record.task_of(unit)]
-                attempt = Attempt(execution, unit, planned, attempts[unit] + 1)
-                attempt.index = machine.record.index_of(unit)
-            if context is not None:  # that of who called `start`: each attempt has a copy of its own
-                handle = context.copy().run(self._launch, attempt)
-            elif planned.on_loop:  # `_launch`, inlined
-                current_attempt.set(attempt)
-                self.starting = attempt
-                handle = start_body(body(attempt), planned.name)
-                self.starting = None
-            else:
-                handle = self._launch(attempt)
-            if handle is not None:
-                attempt.handle = handle
-                self.starts_left -= 1
-                if states[unit] == RUNNING or states[unit] not in NOT_BEGUN:
-                    execution.live[unit] = attempt
-                    if planned.definition.timeout is not None or attempt.cancel_reason is not None:
-                        self._suspended(attempt, now)
-            self._now = now = clock()
-            if now > end and units:
-                self.taken.append((execution, units))
-                break
+        attempt = None
+        try:
+            while units:
+                unit = units.pop()
+                if lent and unit in lent:
+                    self._host.requests.give_places(execution, unit)
+                    continue
+                if unit < size:
+                    planned = tasks[unit]
+                    attempt = Attempt(execution, unit, planned, attempts[unit] + 1)
+                else:
+                    planned = tasks[machine.record.task_of(unit)]
+                    attempt = Attempt(execution, unit, planned, attempts[unit] + 1)
+                    attempt.index = machine.record.index_of(unit)
+                if context is not None:  # that of who called `start`: each attempt has a copy of its own
+                    handle = context.copy().run(self._launch, attempt)
+                elif planned.on_loop:  # `_launch`, inlined
+                    current_attempt.set(attempt)
+                    self.starting = attempt
+                    handle = start_body(body(attempt), planned.name)
+                    self.starting = None
+                else:
+                    handle = self._launch(attempt)
+                if handle is not None:
+                    attempt.handle = handle
+                    self.starts_left -= 1
+                    if states[unit] == RUNNING or states[unit] not in NOT_BEGUN:
+                        execution.live[unit] = attempt
+                        if planned.definition.timeout is not None or attempt.cancel_reason is not None:
+                            self._suspended(attempt, now)
+                self._now = now = clock()
+                if now > end and units:
+                    self.taken.append((execution, units))
+                    break
+        except BaseException:
+            if attempt is None or attempt.unit != unit or attempts[unit] < attempt.attempt_number:
+                units.append(unit)  # it has its places, and has not begun
+            raise
         return now
 
     def _hold_starts(self, execution: Execution, units: list[int]) -> None:

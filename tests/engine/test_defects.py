@@ -94,6 +94,7 @@ PLACES = [
     (AttemptRunner, "fail"),
     (AttemptRunner, "finished"),
     (Canceller, "interrupt"),
+    (AttemptRunner, "_launch"),
     (AttemptRunner, "_suspended"),
     (AttemptRunner, "_start_elsewhere"),
     (AttemptRunner, "_take_outcome"),

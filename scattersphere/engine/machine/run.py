@@ -81,7 +81,7 @@ class RunMachine:
         self.ready: ReadyTasks = ReadyTasks(self.record, dispatcher)
         self.propagation: Propagation = Propagation(self.record, self.ready, ask, at_once)
         self._leaving: int | None = None
-        """The unit whose attempt has given its places back, until it has moved on: they are not to be given back twice."""
+        """The unit whose attempt has given its places back, until it has moved on: else a crash would do it again."""
         self._lost: dict[int, int] = {}
         """How many attempts in a row have lost their place, by unit."""
 
