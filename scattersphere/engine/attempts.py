@@ -378,10 +378,8 @@ class AttemptRunner:
                 self._raised(attempt, exc)
             except BaseException as exc:  # noqa: BLE001 - promise 7: SystemExit must not reach the loop
                 self._raised(attempt, exc)
-                del (
-                    attempt,
-                    execution,
-                )  # this frame is held by those that the exception keeps (3.13: `f_back`)
+                # Those frames that the exception keeps hold this one (3.13: `f_back`).
+                del attempt, execution
             else:
                 self._returned(attempt, value)
         except GeneratorExit:
@@ -624,9 +622,8 @@ class AttemptRunner:
     def _forget(self, attempt: Attempt) -> None:
         execution = attempt.execution
         execution.live.pop(attempt.unit, None)
-        attempt.handle = (
-            None  # it knows the attempt: a circle would keep the results of an ended run for long
-        )
+        # It knows the attempt: a circle would keep the results of an ended run for long.
+        attempt.handle = None
         left = self._host.suspension.attempt_left
         if left is not None:
             left.set()
