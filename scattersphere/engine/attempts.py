@@ -203,7 +203,7 @@ class AttemptRunner:
         tasks, attempts, states = execution.plan.tasks, machine.record.attempts, machine.record.task_states
         start_body, body, clock, size = self._start_body, self._body, self._clock, execution.plan.size
         self._now, lent, context = now, machine.record.lent, execution.context
-        attempt = None
+        attempt, unit = None, -1
         try:
             while units:
                 unit = units.pop()
