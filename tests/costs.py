@@ -25,6 +25,7 @@ SLOW: dict[str, str] = {
     "tests/test_crashes.py::*": "processes of a pytest die",
     "tests/test_examples.py::*": "each example is a program; `make examples` runs them too",
     "tests/test_example_hosts.py::*": "the same",
+    "tests/test_readme.py::test_the_demo*": "the same",
     "tests/test_interrupt.py::*": "hosts that are interrupted",
     "tests/remote/test_cli.py::*": "a client for each verb",
     "tests/remote/test_tutorial.py::*": "types four pages of the documentation into programs",
