@@ -8,7 +8,7 @@ import functools
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 from weakref import WeakSet
 
 import anyio
@@ -130,6 +130,8 @@ class AsyncResource(ForkGuard, abc.ABC):
     _closed: bool = False
     """All is let go of."""
     _loop_home: LoopHome | None = None
+    _without_loop: ClassVar[str] = ""
+    """What to write instead in a program without an event loop."""
 
     @abc.abstractmethod
     async def _open(self) -> None:
@@ -138,6 +140,14 @@ class AsyncResource(ForkGuard, abc.ABC):
     @abc.abstractmethod
     async def _release(self) -> None:
         """Let go of everything, also of what was opened by half. No cancellation comes here."""
+
+    if not TYPE_CHECKING:  # a type checker says so itself
+
+        def __enter__(self) -> None:
+            raise TypeError(f"write `async with {type(self).__name__}(...)`{self._without_loop}")
+
+        def __exit__(self, *_: object) -> None:
+            """Nothing is left that was not entered; without it Python's own words come first."""
 
     async def __aenter__(self) -> Self:
         """Raises `ClosedError` if it was entered before, or is closed meanwhile."""

@@ -53,6 +53,8 @@ class Server(AsyncResource):
     `TypeError`, `ArgumentError` for one that cannot be meant.
     """
 
+    _without_loop = "; in a program without an event loop `with SyncServer(...)`"
+
     def __init__(self, **options: Unpack[ServerKeywords]) -> None:
         self._options = ServerOptions.of(options)
         parts = self._parts = ServerParts(

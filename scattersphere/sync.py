@@ -160,6 +160,16 @@ class SyncServer(ForkGuard):
         _entered.add(self)
         return self
 
+    if not TYPE_CHECKING:  # a type checker says so itself
+
+        async def __aenter__(self) -> None:
+            raise TypeError(
+                "write `with SyncServer(...)`; where there is an event loop `async with Server(...)`"
+            )
+
+        async def __aexit__(self, *_: object) -> None:
+            """Nothing is left that was not entered; without it Python's own words come first."""
+
     async def _host(self, *, task_status: Started[None]) -> None:
         self._thread = threading.get_ident()
         self._cancelled = anyio.get_cancelled_exc_class()

@@ -19,6 +19,8 @@ from scattersphere import (
     RunState,
     ScattersphereError,
     Server,
+    SyncServer,
+    TaskDeclarationError,
     UnresolvedError,
 )
 
@@ -68,6 +70,10 @@ class Work(RunnableTask):
         await anyio.sleep_forever()
 
 
+def plain(a: int) -> int:
+    return a
+
+
 JOB = JobDefinition.build("job").task("work", "Work").done()
 
 WRONG_CALLS = [
@@ -77,6 +83,15 @@ WRONG_CALLS = [
     (lambda s, _: s.start("job", {1: 2}), DefinitionError, "no such parameter"),
     (lambda s, _: s.start("job", key=5), TypeError, "key is a str"),
     (lambda s, _: s.start_task(5), TypeError, "the path of a task is a str"),
+    (lambda s, _: s.start_task(plain), TypeError, "plain is a plain function: write @task above its `def`"),
+    (lambda s, _: s.register_tasks("b", [plain]), TaskDeclarationError, "write @task above its `def`"),
+    (
+        lambda s, _: s.register_tasks("b", plain),
+        TaskDeclarationError,
+        "write @task above its `def`, and put it in",
+    ),
+    (lambda *_: JobDefinition.build("j").task(plain, a=1), TypeError, "write @task above its `def`"),
+    (lambda *_: JobDefinition.build("j").task("a", plain), TypeError, "write @task above its `def`"),
     (lambda s, _: s.start_task("Work", ["x"]), TypeError, "args is a mapping"),
     (lambda s, _: s.start_task("Work", {"wrong": 1}), UnresolvedError, "takes no 'wrong'"),
     (lambda s, _: s.define({}), TypeError, r"a JobDefinition is wanted, .* JobDefinition\.loads"),
@@ -166,3 +181,27 @@ async def test_deregistering_by_force_leaves_runs_alone_that_have_ended_and_are_
         assert server.stuck
         await server.deregister("app", force=True)
         gate.set()
+
+
+def test_a_server_that_is_entered_in_the_wrong_way_says_how():
+    with pytest.raises(TypeError, match=r"async with Server\(\.\.\.\)`; .*`with SyncServer"), Server():
+        pass
+
+    async def enter():
+        async with SyncServer():
+            pass
+
+    with pytest.raises(TypeError, match=r"write `with SyncServer\(\.\.\.\)`"):
+        anyio.run(enter)
+
+
+@pytest.mark.anyio
+async def test_what_is_made_on_the_way_says_what_it_is():
+    builder = JobDefinition.build("nightly").task("work", "Work")
+    assert repr(builder) == "<JobBuilder of nightly: work>"
+    assert repr(JobDefinition.build("nightly")) == "<JobBuilder of nightly: no task yet>"
+    async with Server() as server:
+        server.register_tasks("app", [Work])
+        run = await server.start_task("Work")
+        shown = [repr(server.events()), repr(run.events()), repr(run.follow_logs())]
+        assert all("read it with `async for`" in each for each in shown)

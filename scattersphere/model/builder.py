@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
@@ -50,6 +51,9 @@ class JobBuilder:
         self._tasks: dict[str, TaskDefinition] = {}
         self._next: dict[str, Any] = {}
 
+    def __repr__(self) -> str:
+        return f"<JobBuilder of {self._name}: {', '.join(self._tasks) or 'no task yet'}>"
+
     @overload
     def task(
         self,
@@ -75,6 +79,7 @@ class JobBuilder:
         function, with a number where it is used again; `options` says otherwise, and sets other fields.
         """
         if not isinstance(name, str):
+            path_of(name)
             if task is not None or args:
                 raise TypeError("the parameters of a task are given by name: `job.task(greet, name=...)`")
             return self._call(name, fields)
@@ -130,8 +135,15 @@ class JobBuilder:
 
 
 def path_of(task: object) -> Any:
-    """Return the path of a task class; a path as it is."""
+    """Return the path of a task class; a path as it is. Raises `TypeError` for a function that is no task."""
+    if inspect.isroutine(task):
+        raise TypeError(no_task_yet(task))
     return task.__qualname__ if isinstance(task, type) else task
+
+
+def no_task_yet(function: Callable[..., object]) -> str:
+    """Say how a function becomes a task."""
+    return f"{function.__name__} is a plain function: write @task above its `def`"
 
 
 def _with_references(value: object) -> Any:

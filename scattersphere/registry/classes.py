@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from scattersphere._declarations import check_declared
 from scattersphere.definitions.annotations import Structurer, make_structurer
 from scattersphere.errors import BundleLoadError, BundleRefusedError, ConflictError, TaskDeclarationError
+from scattersphere.model.builder import no_task_yet
 from scattersphere.model.taskclass import TaskClass
 from scattersphere.registry.loader import LoadAbandonedError
 from scattersphere.registry.records import BundleVersion
@@ -102,12 +103,16 @@ def host_version(
 def _task_classes(classes: object) -> list[type[RunnableTask]]:
     if isinstance(classes, type):
         raise TaskDeclarationError(f"register_tasks: put the class in a list: [{classes.__name__}]")
+    if inspect.isroutine(classes):
+        raise TaskDeclarationError(f"register_tasks: {no_task_yet(classes)}, and put it in a list")
     if not isinstance(classes, Iterable) or isinstance(classes, str | bytes):
         raise TaskDeclarationError(f"register_tasks: a list of task classes, not {_shown(classes)}")
     return [_concrete(cls) for cls in classes]
 
 
 def _concrete(cls: object) -> type[RunnableTask]:
+    if inspect.isroutine(cls):
+        raise TaskDeclarationError(f"register_tasks: {no_task_yet(cls)}")
     if not isinstance(cls, type):
         made = f"; pass the class {type(cls).__name__} itself" if isinstance(cls, RunnableTask) else ""
         raise TaskDeclarationError(f"register_tasks: {_shown(cls)} is no class{made}")

@@ -168,6 +168,9 @@ class RemoteClient:
         self.greeting: dict[str, Any] = {}
         self.closed: str | None = None
 
+    def __repr__(self) -> str:
+        return f"<RemoteClient of server {self.greeting.get('instance')}, {self.closed or 'open'}>"
+
     async def call(self, command: str, /, **args: object) -> dict[str, Any]:
         """Send a request and return its result; arguments that are None are left out.
 

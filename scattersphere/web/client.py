@@ -114,6 +114,10 @@ class HttpClient:
         self.greeting: dict[str, Any] = {}
         """Who you are for the server, and which one it is: `user`, `role`, `patterns`, `instance`."""
 
+    def __repr__(self) -> str:
+        who = f"{self.greeting.get('user')} ({self.greeting.get('role')})"
+        return f"<HttpClient of {self._base}, as {who}>"
+
     async def call(self, command: str, /, **args: object) -> dict[str, Any]:
         """Carry a command out and return its result; arguments that are None are left out.
 

@@ -89,6 +89,11 @@ class EventStream(Stream[Event]):
         self._told = 0
         """How many events were told since the loop had a turn."""
 
+    def __repr__(self) -> str:
+        return (
+            f"<EventStream of run {self._execution.id}, after event {self._last}; read it with `async for`>"
+        )
+
     async def __anext__(self) -> Event:
         """Return the next event; wait for it if need be."""
         for event in self._ready:  # the quickest way to take one: ten readers come here for each event
@@ -176,6 +181,9 @@ class LogStream(Stream["LogLine"]):
         self._begun = False
         self._number = 0
         self._ready: deque[LogLine] = deque()
+
+    def __repr__(self) -> str:
+        return f"<LogStream of run {self._execution.id}, after line {self._number}; read it with `async for`>"
 
     async def __anext__(self) -> LogLine:
         """Return the next line; wait for it if need be."""
@@ -332,6 +340,9 @@ class FeedStream(Stream[Event]):
         self._last = since
         self._first = first
         """What is told before all else."""
+
+    def __repr__(self) -> str:
+        return f"<FeedStream of the Server, after event {self._last}; read it with `async for`>"
 
     async def __anext__(self) -> Event:
         """Return the next event; wait for it if need be."""
