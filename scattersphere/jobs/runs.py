@@ -395,15 +395,12 @@ class RunFactory:
     async def _read_early(self, definition: JobDefinition, params: Mapping[str, object]) -> None:
         if self.secrets.read_now(definition, params) is not None:
             return
-        found, wanted = (
-            await self.secrets.read(definition, params),
-            self.secrets.wanted_by(definition, params),
-        )
+        found = await self.secrets.read(definition, params)
+        wanted = self.secrets.wanted_by(definition, params)
         self._early[wanted] = found
 
-        def forget() -> (
-            None
-        ):  # the run was not started after all: the next one is to have the secrets of then
+        def forget() -> None:
+            """The run was not started after all: the next one is to have the secrets of then."""
             if self._early.get(wanted) is found:
                 del self._early[wanted]
 

@@ -262,9 +262,8 @@ class ScheduleDriver:
         if self.clocks is None or self.is_stopped:
             return
         when = [] if at is None else [at]
-        schedule.upcoming = (
-            None  # found at that look, where there is one: for a rare expression it takes a millisecond
-        )
+        # Found at that look, where there is one: for a rare expression it takes a millisecond.
+        schedule.upcoming = None
         if schedule.fires and at is None:
             try:
                 schedule.upcoming = table.next(state.last)
