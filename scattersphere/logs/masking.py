@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 LEAST = 6
 """Characters of a value that is masked in logs and failures: shorter ones are in many words."""
-
+LEAST_PART = 3
+"""Characters of a value from which on what is left of it at a cut is masked: fewer stand there by chance."""
 
 CUT = re.compile(r"\s\.\.\. more than \d+ characters left out \.\.\.\s")
 """What stands in a text, in place of its middle, that was shortened; a worker has no secrets to look for before."""
@@ -39,7 +40,7 @@ def _hide_at_cuts(text: str, hidden: Iterable[str]) -> str:
     for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
         after, before = number > 0, number < len(cuts)
         piece = text[start:end]
-        if after and before and any(piece in secret for secret in hidden):
+        if after and before and len(piece) >= LEAST_PART and any(piece in secret for secret in hidden):
             piece = MASK
         if before and (length := max((_begun(piece, secret) for secret in hidden), default=0)):
             piece = piece[:-length] + MASK
@@ -51,12 +52,23 @@ def _hide_at_cuts(text: str, hidden: Iterable[str]) -> str:
 
 def _begun(piece: str, secret: str) -> int:
     """Return how much of the beginning of a secret stands at the end of a piece."""
-    return next((size for size in range(len(secret) - 1, 0, -1) if piece.endswith(secret[:size])), 0)
+    at = max(0, len(piece) - len(secret) + 1)
+    while (at := piece.find(secret[:LEAST_PART], at)) >= 0:
+        if secret.startswith(piece[at:]):
+            return len(piece) - at
+        at += 1
+    return 0
 
 
 def _ended(piece: str, secret: str) -> int:
     """Return how much of the end of a secret stands at the beginning of a piece."""
-    return next((size for size in range(len(secret) - 1, 0, -1) if piece.startswith(secret[-size:])), 0)
+    end = min(len(piece), len(secret) - 1)
+    while (at := piece.rfind(secret[-LEAST_PART:], 0, end)) >= 0:
+        size = at + LEAST_PART
+        if secret.endswith(piece[:size]):
+            return size
+        end = size - 1
+    return 0
 
 
 def _plain(value: object) -> Iterator[str]:

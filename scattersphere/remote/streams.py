@@ -87,9 +87,14 @@ class RawSocketStream(ByteStream):
                 await self._wait(anyio.wait_readable)
                 self._read()
                 continue
+            if self._waiter is not None:
+                raise anyio.BusyResourceError("reading from")
             self._waiter = anyio.Event()
             self._watch(self._loop)
-            await self._waiter.wait()
+            try:
+                await self._waiter.wait()
+            finally:
+                self._waiter = None
         chunk = come.popleft()
         if not chunk:
             come.append(chunk)
@@ -122,7 +127,6 @@ class RawSocketStream(ByteStream):
             self._unwatch()
         if self._waiter is not None:
             self._waiter.set()
-            self._waiter = None
 
     async def send(self, item: bytes) -> None:
         """Send all of it, without a turn for others unless it has to wait. Raises as `receive` does."""

@@ -5,7 +5,7 @@ Needs the extra `web` (starlette and jinja2), which is imported when `app` is ca
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scattersphere._version import installing
 from scattersphere.commands.gateway import make_gateway
@@ -15,6 +15,8 @@ from scattersphere.web.guard import Links
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable
+
+    from starlette.types import ASGIApp
 
     from scattersphere.commands.audit import Audit
     from scattersphere.commands.gateway import Gateway
@@ -38,7 +40,7 @@ def app(  # noqa: PLR0913 - each is a choice of the operator's, by name
     audit: Audit | None = None,
     limits: Limits | None = None,
     on_shutdown: Callable[[], None] | None = None,
-) -> object:
+) -> ASGIApp:
     """Return pages and HTTP API as an ASGI application, which can be mounted below any path of Starlette or FastAPI.
 
     Nobody comes in by default. Who may see and do what is decided by `authorize(scope)`, which is awaited for each
@@ -68,7 +70,7 @@ def app(  # noqa: PLR0913 - each is a choice of the operator's, by name
 
 def make_app(
     gateway: Gateway, *, authorize: Authorize | None, links: Links | None, hosts: tuple[str, ...]
-) -> Any:
+) -> ASGIApp:
     """Return the application over a gateway that others may use too. Raises `MissingExtraError`."""
     try:
         from scattersphere.web.pages import pages_over  # noqa: PLC0415 - the extra is imported unasked by nobody

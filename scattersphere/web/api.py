@@ -174,7 +174,7 @@ class Api:
         return problem(
             {
                 "code": "unknown-command",
-                "message": f"there is no {request.url.path[:200]}; see /api/openapi.json",
+                "message": f"there is no {request.scope['path'][:200]}; see /api/openapi.json",
             }
         )
 

@@ -186,7 +186,7 @@ class Guard:
             return
         await self._turns.take()
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = path_of(scope)
         cookie = cookies_of(headers).get(COOKIE, "")
         state = scope.setdefault("state", {})
         state["principal"], state["csrf"] = None, self._csrf(cookie)
@@ -269,6 +269,12 @@ def _bearer(headers: Mapping[str, str]) -> str | None:
     """Return the token that a program sends; None where it sends none."""
     kind, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if kind.lower() == "bearer" else None
+
+
+def path_of(scope: Mapping[str, Any]) -> str:
+    """Return the path of a request below its prefix; that of `request.url` is made of the `Host` that is sent."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def base_of(scope: Mapping[str, Any]) -> str:

@@ -28,7 +28,16 @@ from scattersphere.pictures.svg import graph
 from scattersphere.web import content, fields, forms, runpage
 from scattersphere.web.api import STATUS, Api, refusal, tagged
 from scattersphere.web.calls import CallError, Calls
-from scattersphere.web.guard import API, Guard, RefusedError, base_of, cookie_header, cookies_of, read_form
+from scattersphere.web.guard import (
+    API,
+    Guard,
+    RefusedError,
+    base_of,
+    cookie_header,
+    cookies_of,
+    path_of,
+    read_form,
+)
 from scattersphere.web.live import write_run, write_table
 from scattersphere.web.openapi import openapi
 from scattersphere.web.paths import NUMBER
@@ -166,9 +175,7 @@ class Pages:
         await (await self._refused(request, refused))(scope, receive, send)
 
     async def _refused(self, request: Request, error: Exception) -> Response:
-        if request.url.path.removeprefix(request.scope.get("root_path", "")).startswith(API) and isinstance(
-            error, RefusedError
-        ):
+        if path_of(request.scope).startswith(API) and isinstance(error, RefusedError):
             return refusal(error)
         status = error.status if isinstance(error, RefusedError) else 500
         title = {401: "Please log in", 403: "Refused", 404: "Not found"}.get(status, "This did not work")
@@ -180,7 +187,7 @@ class Pages:
 
     async def _not_allowed(self, request: Request, error: Any) -> Response:
         """Answer a method that an address does not take, or that nobody knows."""
-        if request.url.path.removeprefix(request.scope.get("root_path", "")).startswith(f"{API}/"):
+        if path_of(request.scope).startswith(f"{API}/"):
             return await self._api.find(request)
         answer = self._lone(request, 405, "This did not work", "This address takes another method.")
         answer.headers.update(error.headers)

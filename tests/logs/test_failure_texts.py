@@ -228,6 +228,19 @@ def test_what_is_left_of_a_secret_between_two_cuts_is_masked():
     assert hide(f"no{note}M-1029, {note}no", (SECRET,)) == f"no{note}***, {note}no"
 
 
+def test_parts_of_a_secret_of_a_megabyte_are_found_without_a_look_at_each_of_its_beginnings():
+    """Each was compared with the end of the piece: a megabyte took minutes, on the loop."""
+    secret = "".join(f"{number:07d}" for number in range(150_000))
+    note = "\n... more than 7 characters left out ...\n"
+    assert hide(f"x{secret[:8_000]}{note}{secret[-8_000:]}y", (secret,)) == f"x***{note}***y"
+    assert hide(f"no{note}no", (secret,)) == f"no{note}no"
+
+
+def test_the_few_letters_with_which_a_secret_begins_are_no_part_of_it():
+    note = "\n... more than 7 characters left out ...\n"
+    assert hide(f"on /vol/e{note}and more", ("export-key-1", "xxxxxxxand")) == f"on /vol/e{note}*** more"
+
+
 def test_a_text_that_is_cut_again_keeps_the_notes_of_its_cuts_whole():
     text = shorten("a" * 5_000, 1_000)
     for limit in range(900, 1_000):

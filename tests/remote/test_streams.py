@@ -48,6 +48,26 @@ async def test_bytes_come_and_go_and_the_end_is_told(ends):
     assert stream.extra(SocketAttribute.raw_socket).family == socket.AF_UNIX
 
 
+async def test_a_second_reader_is_refused_and_the_first_one_hears_what_comes(ends):
+    stream, theirs = ends
+    heard = []
+
+    async def read():
+        heard.append(await stream.receive())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(read)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(anyio.BusyResourceError):
+            await stream.receive()
+        theirs.send(b"to us")
+    assert heard == [b"to us"]
+    with anyio.move_on_after(0):
+        await stream.receive()  # one that was cancelled waits no more
+    theirs.send(b"again")
+    assert await stream.receive() == b"again"
+
+
 async def test_what_comes_while_nobody_waits_is_kept_up_to_a_bound_and_in_order(ends):
     stream, theirs = ends
     theirs.send(b"first")

@@ -255,3 +255,15 @@ async def test_below_a_prefix_that_a_stranger_chooses_it_stays_a_prefix(team):
             assert (again.status_code, again.headers["location"]) == (201, f"{path}/api/v1/runs/2")
             schema = (await client.get(f"{path}/api/openapi.json")).json()
             assert schema["servers"][0]["url"].startswith(path)
+
+
+@pytest.mark.parametrize("host", ["x/api/v1/", "[x", "x?y", "x#y"])
+async def test_the_host_that_a_client_names_is_no_part_of_the_path(host):
+    """An `authorize` of the host's is asked whatever the name, and the path of `request.url` is made of it."""
+    async with Server() as server, browser(server) as client:
+        del client.headers["Origin"]
+        headers = {"Host": host, "Sec-Fetch-Site": "same-origin"}
+        answer = await client.request("PATCH", "/runs", headers=headers)
+        assert answer.status_code == 405
+        assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
+        assert answer.headers["content-type"].startswith("text/html")
