@@ -15,11 +15,12 @@ pytestmark = pytest.mark.anyio
 
 
 class Group(RunnableTask):
-    """Have three children that come to checkpoints."""
+    """Have three children that come to checkpoints until they are told to end."""
 
     async def run(self, context):
         async def work():
-            for _ in range(3):
+            TURNS.append(1)
+            while not DONE.is_set():
                 await anyio.sleep(0.01)
                 await context.checkpoint()
 
@@ -34,7 +35,8 @@ class NativeGroup(RunnableTask):
 
     async def run(self, context):
         async def work():
-            for _ in range(3):
+            TURNS.append(1)
+            while not DONE.is_set():
                 await asyncio.sleep(0.01)
                 await context.checkpoint()
 
@@ -45,15 +47,17 @@ class NativeGroup(RunnableTask):
 
 
 class Gathered(RunnableTask):
-    """Gather coroutines that come to checkpoints."""
+    """Gather three coroutines that come to checkpoints."""
 
     async def run(self, context):
         async def work():
-            await asyncio.sleep(0.01)
-            await context.checkpoint()
+            TURNS.append(1)
+            while not DONE.is_set():
+                await asyncio.sleep(0.01)
+                await context.checkpoint()
             return 1
 
-        return await asyncio.gather(work(), work())
+        return await asyncio.gather(work(), work(), work())
 
 
 class OneWorks(RunnableTask):
@@ -80,7 +84,8 @@ class ManyThreads(RunnableTask):
 
     def run(self, context):
         def work(_):
-            for _ in range(300):
+            TURNS.append(1)
+            while not DONE.is_set():
                 threading.Event().wait(0.002)
                 context.check()
             return 1
@@ -160,12 +165,21 @@ async def reach(run, state):
             await anyio.sleep(0.005)
 
 
-async def started(server, name, **policies):
-    DONE.clear()
-    TURNS.clear()
+async def started(server, name, parts=1, **policies):
     server.register_tasks("app", CLASSES)
     server.define(JobDefinition.build("j").task("t", name, **policies).done())
-    return await server.start("j")
+    return await begun(server, parts)
+
+
+async def begun(server, parts):
+    """Start the job, and wait until so many parts of its body have begun: before that a pause finds nothing to hold."""
+    DONE.clear()
+    TURNS.clear()
+    run = await server.start("j")
+    with anyio.fail_after(PATIENCE):
+        while len(TURNS) < parts:
+            await anyio.lowlevel.checkpoint()
+    return run
 
 
 @pytest.mark.parametrize("name", ["Group", "NativeGroup", "Gathered", "ManyThreads"])
@@ -173,12 +187,13 @@ async def test_all_tasks_and_threads_of_a_body_are_held_and_released(name, anyio
     if anyio_backend == "trio" and name in {"NativeGroup", "Gathered"}:
         pytest.skip("asyncio's own")
     async with Server() as server:
-        run = await started(server, name)
-        await anyio.sleep(0.002)
+        run = await started(server, name, parts=3)
         run.pause()
         await reach(run, RunState.PAUSED)
         await anyio.sleep(0.05)
         assert run.state is RunState.PAUSED
+        assert len(run._execution.machine.record.held) == 1
+        DONE.set()
         run.resume()
         await run.wait(PATIENCE)
         assert run.succeeded, run.explain()
@@ -188,13 +203,13 @@ async def test_all_tasks_and_threads_of_a_body_are_held_and_released(name, anyio
 async def test_a_run_is_not_paused_as_long_as_a_task_or_thread_of_a_body_works(name):
     async with Server() as server:
         run = await started(server, name)
-        while not TURNS:  # noqa: ASYNC110 - as above
-            await anyio.sleep(0.002)
         run.pause()
         for _ in range(3):
             before = len(TURNS)
             await anyio.sleep(0.1)
-            assert len(TURNS) > before
+            with anyio.fail_after(PATIENCE):
+                while len(TURNS) == before or not run._execution.live[0].gates:
+                    await anyio.lowlevel.checkpoint()
             assert run.state is RunState.PAUSING
         DONE.set()  # now it ends, and the others wait
         await reach(run, RunState.PAUSED)
@@ -206,8 +221,7 @@ async def test_a_run_is_not_paused_as_long_as_a_task_or_thread_of_a_body_works(n
 @pytest.mark.parametrize("name", ["Group", "ManyThreads"])
 async def test_a_cancel_reaches_all_that_is_held(name):
     async with Server() as server:
-        run = await started(server, name)
-        await anyio.sleep(0.002)
+        run = await started(server, name, parts=3)
         run.pause()
         await reach(run, RunState.PAUSED)
         run.cancel()
@@ -219,8 +233,7 @@ async def test_a_cancel_reaches_all_that_is_held(name):
 @pytest.mark.parametrize("name", ["Group", "ManyThreads"])
 async def test_the_timeout_reaches_them_after_a_pause_in_which_it_stood_still(name):
     async with Server() as server:
-        run = await started(server, name, timeout=PATIENCE)
-        await anyio.sleep(0.002)
+        run = await started(server, name, parts=3, timeout=PATIENCE)
         run.pause()
         await reach(run, RunState.PAUSED)
         attempt = run._execution.live[0]
@@ -282,12 +295,10 @@ async def test_a_run_is_not_paused_while_tasks_of_a_body_work_that_follow_one_an
     async with Server() as server:
         server._executor.budget._share = 0.0  # a look takes longer than each of them lives
         run = await started(server, "Relay")
-        while not TURNS:
-            await anyio.lowlevel.checkpoint()
         run.pause()
-        begun = len(TURNS)
+        before = len(TURNS)
         with anyio.fail_after(PATIENCE):
-            while len(TURNS) < begun + 1_000:
+            while len(TURNS) < before + 1_000:
                 await anyio.lowlevel.checkpoint()
                 assert run.state is RunState.PAUSING
         DONE.set()
@@ -315,7 +326,7 @@ async def test_many_attempts_of_which_something_works_on_are_looked_at_together_
 
 async def test_a_defect_while_attempts_are_looked_at_ends_their_runs_and_nothing_else():
     async with Server() as server:
-        run = await started(server, "Group")
+        run = await started(server, "Group", parts=3)
         survey = server._executor.loop.survey
 
         def defect(held):
@@ -324,12 +335,11 @@ async def test_a_defect_while_attempts_are_looked_at_ends_their_runs_and_nothing
             yield
 
         server._executor.loop.survey = defect
-        await anyio.sleep(0.002)
         run.pause()
         assert (await run.wait(PATIENCE)).state is RunState.CRASHED
-        other = await server.start("j")
-        await anyio.sleep(0.002)
+        other = await begun(server, parts=3)
         other.pause()
         await reach(other, RunState.PAUSED)
+        DONE.set()
         other.resume()
         assert (await other.wait(PATIENCE)).succeeded
