@@ -212,9 +212,9 @@ class Load:
         except BundleRefusedError as error:
             refusal = f"bundle {self.name!r}: {error}"
         except BaseException:
-            self.discard()
+            self._discard_undisturbed()
             raise
-        self.discard()
+        self._discard_undisturbed()
         raise BundleRefusedError(refusal)
 
     def _take_snapshot(self) -> Snapshot:
@@ -242,7 +242,7 @@ class Load:
             failure = BundleLoadError(str(error), details) if details else type(error)(str(error))
         except BaseException as error:  # noqa: BLE001 - code of a bundle may raise anything, SystemExit too
             failure = load_error(error, self._namespace) if self._namespace else BundleLoadError(repr(error))
-        self.discard()
+        self._discard_undisturbed()
         raise failure
 
     def _supersede(self, namespace: ModuleNamespace, snapshot: Snapshot) -> None:
@@ -262,6 +262,11 @@ class Load:
         restore, self._restore = self._restore, []
         if old is not None and old.namespace is not None:
             call_hooks(restore, old.namespace, f"what {ON_SUPERSEDE} returned")
+
+    def _discard_undisturbed(self) -> None:
+        """Undo it now, all or nothing: of a load that was given up the loader does it, when nothing comes any more."""
+        with undisturbed():
+            self.discard()
 
     def discard(self) -> None:
         """Undo everything that was done so far; the bundle undoes what its modules did."""

@@ -177,9 +177,15 @@ class _Job(Generic[T]):
 
     @contextmanager
     def sheltered(self) -> Iterator[None]:
-        """Let nothing be raised inside the block; what came meanwhile is raised behind it."""
+        """Let nothing be raised inside the block; what came meanwhile is raised behind it.
+
+        Of work that was given up before, the block does not run: what was raised and has not arrived could come inside.
+        """
         with self._lock:
-            self._sheltered = True
+            abandoned = self.abandoned
+            self._sheltered = not abandoned
+        if abandoned:
+            raise LoadAbandonedError
         try:
             yield
         finally:
@@ -223,7 +229,7 @@ def undisturbed() -> Iterator[None]:
     """Guard a part of a load that is our own code, which ends by itself, and holds open files.
 
     An exception raised from another thread could come between the opening of a file and the statement that
-    sees to its closing.
+    sees to its closing, or when one half of something is undone.
     """
     job: _Job[object] | None = getattr(_here, "job", None)
     with job.sheltered() if job is not None else nullcontext():

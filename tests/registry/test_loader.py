@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import linecache
+import os
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import anyio
@@ -12,7 +15,11 @@ import pytest
 from bundlefiles import task_module, write
 from patience import PATIENCE
 
+import scattersphere.bundles
+import scattersphere.registry
 from scattersphere.errors import BundleLoadError, ClosedError, NoSuchBundleError
+from scattersphere.registry import loader as loader_module
+from scattersphere.registry.load import Load
 from scattersphere.registry.loader import (
     LATEST,
     PUT_OFF,
@@ -24,6 +31,7 @@ from scattersphere.registry.loader import (
     _Job,
     undisturbed,
 )
+from scattersphere.registry.modules.namespace import FINDER
 from scattersphere.registry.modules.registrations import Canary
 from scattersphere.registry.modules.release import ReleasedVersions
 from scattersphere.registry.registry import TaskRegistry
@@ -434,12 +442,14 @@ def catching(gate, times, steps):
         for number in range(times):
             try:
                 gate.reached.set()
-                while not gate.open.wait(0.001):
-                    pass
+                while not gate.open.is_set():
+                    time.sleep(0.001)
             except BaseException:  # noqa: BLE001 - as the code of a bundle may
                 steps.append(number)
-        while not gate.open.wait(0.001):
-            pass
+        while (
+            not gate.open.is_set()
+        ):  # not `wait`, which would wait for a lock that it held when it was interrupted
+            time.sleep(0.001)
 
     return work
 
@@ -618,3 +628,57 @@ def test_a_load_is_undone_however_often_it_is_interrupted_once_its_work_has_ende
     assert undone == ["undone"]
     assert job.thread is None
     assert not job.times
+
+
+def test_a_load_is_undone_wholly_at_whichever_line_of_its_undoing_it_is_interrupted(tmp_path, monkeypatch):
+    registry = TaskRegistry(collect_garbage=False)
+    (tmp_path / "a.py").write_text(task_module(1, before=f"import {GATE}\n{GATE}.fail()"))
+    own = f"{Path(scattersphere.registry.__file__).parent}{os.sep}"
+    seen = set()
+
+    def load_interrupted():
+        """Interrupt a load that fails at the first line, behind its failure, that none was interrupted at before."""
+        load = Load(tmp_path / "a.py", "a", registry._versions.settings)
+        job = _Job("a", load.build, load.discard)
+
+        def tracer(frame, event, _arg):
+            file = frame.f_code.co_filename
+            place = (file, frame.f_lineno)
+            if (
+                event == "line"
+                and file.startswith(own)
+                and file != loader_module.__file__
+                and place not in seen
+            ):
+                seen.add(place)
+                sys.settrace(None)
+                assert job.abandon() or job.thread is None
+            return tracer
+
+        def fail():
+            frame = sys._getframe()
+            while frame := frame.f_back:
+                frame.f_trace = tracer
+            sys.settrace(tracer)
+            raise RuntimeError
+
+        monkeypatch.setitem(sys.modules, GATE, SimpleNamespace(fail=fail))
+        load.read()
+        thread = threading.Thread(target=job.run)
+        thread.start()
+        thread.join(PATIENCE)
+        if not job.abandoned:
+            return None
+        left = [name for name in sys.modules if load.slug in name]
+        left += [load.slug] * (
+            FINDER.namespace(load.slug) is not None or load.slug in vars(scattersphere.bundles)
+        )
+        left += [name for name in linecache.cache if load.slug in name]
+        return left + [folder.name for folder in registry._versions.settings.store.folder.glob(load.slug)]
+
+    found = []
+    while (left := load_interrupted()) is not None:
+        found.append(left)
+    registry._versions.settings.store.close()
+    assert len(found) > 20
+    assert not any(found)
