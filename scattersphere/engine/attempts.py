@@ -344,7 +344,9 @@ class AttemptRunner:
                 held=lambda: self._host.callbacks.held(attempt),
                 carries=Carried if self._surroundings is None else self._surroundings.carried,
             )
-            attempt.handle = backend.start(call, lambda outcome: self._done(attempt, outcome))
+            handle = backend.start(call, lambda outcome: self._done(attempt, outcome))
+            if execution.live.get(attempt.unit) is attempt:  # else it has ended by now, and is forgotten
+                attempt.handle = handle
         except BaseException as exc:  # noqa: BLE001 - a bad argument fails the attempt; its class may raise anything
             self._done(attempt, outcome_of(exc, attempt))
 

@@ -153,7 +153,7 @@ class Holds:
         if attempt.unit in attempt.execution.machine.record.held:
             attempt.execution.machine.record.held.discard(attempt.unit)
             self._host.canceller.go_on(attempt)
-            self._look_soon(attempt)
+        self._look_soon(attempt)  # a look that is under way counts on the gates that it found
 
     def release(self, attempt: Attempt) -> None:
         """Let all parts of a body go on."""

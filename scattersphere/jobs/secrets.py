@@ -155,7 +155,7 @@ class Secrets:
             return self._provider(job, variable), "", False
         except LookupError:
             return None, "", False
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the host's code: it ends no program from here
+        except BaseException as error:  # noqa: BLE001 - the host's code, in a thread: it ends no program from here
             # Its message may hold anything: it is for the host's own log.
             _log.exception("the provider of secrets has failed for %s of job %s", variable, job)
             return None, f"the provider of secrets has failed for {variable} ({type(error).__name__})", True

@@ -343,3 +343,54 @@ async def test_a_defect_while_attempts_are_looked_at_ends_their_runs_and_nothing
         DONE.set()
         other.resume()
         assert (await other.wait(PATIENCE)).succeeded
+
+
+class Leaves(RunnableTask):
+    """Have two tasks that come to checkpoints, one of which can be made to leave its own."""
+
+    async def run(self, context):
+        async def waits():
+            await OPEN[0].wait()
+            await context.checkpoint()
+
+        async def leaves():
+            await OPEN[0].wait()
+            with SCOPE[0]:
+                await context.checkpoint()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(waits)
+            group.start_soon(leaves)
+
+
+SCOPE: list[anyio.CancelScope] = []
+
+
+async def test_a_part_that_leaves_its_checkpoint_while_its_body_is_looked_at_is_no_part_that_works_on():
+    OPEN[:], SCOPE[:] = [anyio.Event()], [anyio.CancelScope()]
+    async with Server() as server:
+        server.register_tasks("app", [Leaves])
+        server._executor.budget._share = 0.0  # one piece a turn
+        loop, seen = server._executor.loop, []
+        survey = loop.survey
+
+        def left_meanwhile(held):
+            is_at_work = yield from survey(held)
+            if (attempt := next(iter(held))) and not seen and len(attempt.gates) == 2:
+                seen.append(attempt)
+                SCOPE[0].cancel()
+                while len(attempt.gates) == 2:
+                    yield
+            return is_at_work
+
+        loop.survey = left_meanwhile
+        run = await server.start_task("Leaves")
+        while not run._execution.live:
+            await anyio.lowlevel.checkpoint()
+        await anyio.wait_all_tasks_blocked()
+        run.pause()
+        OPEN[0].set()
+        await reach(run, RunState.PAUSED)
+        assert seen
+        run.resume()
+        assert (await run.wait(PATIENCE)).succeeded

@@ -8,6 +8,7 @@ import pytest
 from patience import PATIENCE
 
 from scattersphere import JobDefinition, RunnableTask, RunState, Server
+from scattersphere.engine.loops import trio as trio_loop
 
 pytestmark = pytest.mark.needs("trio")
 trio = pytest.importorskip("trio")
@@ -142,3 +143,44 @@ def test_a_program_that_ends_without_closing_its_server_does_end(tmp_path):
         [sys.executable, program], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.stdout.split() == ["cancelled", "over"], done.stderr
+
+
+class TidiesMany(RunnableTask):
+    """Have many tasks behind a shield, when it is asked to end."""
+
+    async def run(self, context):
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                for _ in range(1_000):
+                    nursery.start_soon(DONE.wait)
+
+
+def test_of_a_cancelled_body_that_tidies_up_each_task_is_looked_at_seldom(monkeypatch):
+    global DONE  # noqa: PLW0603 - the body finds it there
+    looks, seen, turns = [], [], 2_000
+    look = trio_loop.tasks_below
+
+    def counted(task):
+        for one in look(task):
+            looks.append(1)
+            yield one
+
+    async def main():
+        async with Server(grace=10_000) as server:
+            server.register_tasks("app", [TidiesMany])
+            run = await server.start_task("TidiesMany")
+            await trio.testing.wait_all_tasks_blocked()
+            run.cancel()
+            for _ in range(200):  # more turns than a body may take to unwind
+                await trio.lowlevel.checkpoint()
+            looks.clear()
+            for _ in range(turns):
+                await trio.lowlevel.checkpoint()
+            seen.extend(looks)
+            DONE.set()
+            await run.wait()
+
+    monkeypatch.setattr(trio_loop, "tasks_below", counted)
+    DONE = trio.Event()
+    trio.run(main, clock=trio.testing.MockClock(rate=100))
+    assert len(seen) < 20 * turns  # a thousand a turn, if all are looked at in each

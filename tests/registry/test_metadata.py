@@ -110,6 +110,25 @@ async def test_what_a_bundle_knows_as_an_entry_point_is_any_and_can_be_pickled_a
     }
 
 
+DISTRIBUTION = """
+import copy, pickle
+from importlib.metadata import distribution, distributions
+from scattersphere.runnable import RunnableTask
+class Job(RunnableTask):
+    def run(self, context):
+        found = [distribution("anyio"), *[one for one in distributions() if one.metadata["Name"] == "anyio"]]
+        ways = (copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one)))
+        return [way(one).version == one.version for one in found for way in ways]
+"""
+
+
+async def test_a_distribution_of_the_host_can_be_copied_and_pickled(registry, tmp_path):
+    await registry.register(write(tmp_path, {"b/job.py": DISTRIBUTION}) / "b")
+    seen = registry.find("job.Job").cls().run(None)
+    assert len(seen) >= 6
+    assert all(seen)
+
+
 BACKPORT = """
 import importlib.metadata, sys
 from importlib.machinery import PathFinder

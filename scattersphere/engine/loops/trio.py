@@ -48,6 +48,9 @@ LOOKED_AT = 8
 and begin to spin when that is over. By turns, and not by time: in virtual time none passes while somebody spins."""
 
 
+TASKS_A_TURN = 10
+"""Tasks of such a body that are asked for each turn that passes: less than a microsecond."""
+
 OBJECTS_OF_A_BODY = 64
 """Objects, seen by the collector, that a started attempt on trio consists of: task, coroutines, scope, context."""
 
@@ -359,8 +362,9 @@ class TurnWatch:
 
     def __init__(self) -> None:
         self._turn = 0
-        self._looked: dict[TrioTask, tuple[int, int]] = {}
-        """At which turn a body was last looked at, and how many steps it had made; who comes next stands first."""
+        self._looked: dict[TrioTask, tuple[int, int, int]] = {}
+        """At which turn a body was last looked at, how many steps it had made, and at which turn it is looked at again:
+        one of many tasks more rarely, for each is asked. Who comes next stands first."""
 
     async def spins(self, place: TrioTask) -> bool:
         """Wait until the body has ended (False), or goes round and round (True); then it is shielded."""
@@ -368,7 +372,7 @@ class TurnWatch:
 
         if not self._looked:
             trio.lowlevel.add_instrument(cast("trio.abc.Instrument", self))
-        self._looked[place] = self._turn, _steps(place)
+        self._note(place, *_size_and_steps(place))
         try:
             await place.wait_ended(math.inf)
         finally:
@@ -382,15 +386,19 @@ class TurnWatch:
         """Look at the next few."""
         self._turn += 1
         for place in list(itertools.islice(self._looked, LOOKED_AT)):
-            turn, before = self._looked.pop(place)
-            passed, steps = self._turn - turn, _steps(place)
-            if passed < TURNS:
-                self._looked[place] = turn, before
-            elif steps - before < passed * SPINNING // TURNS:
-                self._looked[place] = self._turn, steps
+            known = turn, before, due = self._looked.pop(place)
+            if self._turn < due:
+                self._looked[place] = known
+                continue
+            size, steps = _size_and_steps(place)
+            if steps - before < (self._turn - turn) * SPINNING // TURNS:
+                self._note(place, size, steps)
             else:
                 place.shield()
                 place.stir()
+
+    def _note(self, place: TrioTask, size: int, steps: int) -> None:
+        self._looked[place] = self._turn, steps, self._turn + max(TURNS, size // TASKS_A_TURN)
 
 
 async def _spins(place: TrioTask) -> bool:
@@ -405,9 +413,14 @@ async def _spins(place: TrioTask) -> bool:
 
 def _steps(place: TrioTask) -> int:
     """Count the steps that a body's tasks have made so far."""
+    return _size_and_steps(place)[1]
+
+
+def _size_and_steps(place: TrioTask) -> tuple[int, int]:
+    """Count a body's tasks, and the steps that they have made so far."""
     # trio counts them for its own testing functions; there is no public way to know. Without it nothing is calmed.
-    points = ("_schedule_points", "_cancel_points")
-    return sum(getattr(task, point, 0) for task in tasks_below(place.task) for point in points)
+    points, tasks = ("_schedule_points", "_cancel_points"), list(tasks_below(place.task))
+    return len(tasks), sum(getattr(task, point, 0) for task in tasks for point in points)
 
 
 def tasks_below(task: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.metadata
 import importlib.resources
@@ -146,7 +147,15 @@ class HostDistribution(Distribution):
         self._namespace = namespace
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_found" or name.startswith(
+            "__"
+        ):  # asked of one that is just being made, by `copy` and pickle
+            raise AttributeError(name)
         return getattr(self._found, name)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Give to pickle and `copy` what the host has, which any process can read."""
+        return copy.copy, (self._found,)
 
     def read_text(self, filename: str) -> str | None:
         """Return the text of a file of its metadata."""
