@@ -153,3 +153,6 @@ class SyncRuns(Mapping[int, SyncRun]):
 
     def __len__(self) -> int:
         return self._door.read(lambda: len(self._runs))
+
+    def __repr__(self) -> str:
+        return self._door.read(lambda: repr(self._runs))

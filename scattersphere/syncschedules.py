@@ -82,3 +82,6 @@ class SyncSchedules(Mapping[tuple[str, str], SyncSchedule]):
 
     def __len__(self) -> int:
         return self._door.read(lambda: len(self._schedules))
+
+    def __repr__(self) -> str:
+        return self._door.read(lambda: repr(self._schedules))

@@ -203,5 +203,17 @@ async def test_what_is_made_on_the_way_says_what_it_is():
     async with Server() as server:
         server.register_tasks("app", [Work])
         run = await server.start_task("Work")
+        server.define(JOB)
+        shown = [repr(each) for each in (server.definitions, server.runs, server.schedules)]
+        assert not [each for each in shown if " object at " in each]
         shown = [repr(server.events()), repr(run.events()), repr(run.follow_logs())]
         assert all("read it with `async for`" in each for each in shown)
+
+
+def test_what_a_blocking_server_holds_says_what_it_is_also_when_it_is_closed():
+    with SyncServer() as server:
+        server.register_tasks("app", [Work])
+        held = [server.runs, server.schedules, server.history, server.definitions]
+        shown = [repr(each) for each in held]
+    assert shown == [repr(each) for each in held]
+    assert not [each for each in shown if " object at " in each]

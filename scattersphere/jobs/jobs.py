@@ -116,6 +116,9 @@ class Jobs(LiveMapping[str, JobDefinition]):
     def __len__(self) -> int:
         return len(self._definitions)
 
+    def __repr__(self) -> str:
+        return f"<{len(self._definitions)} jobs>"
+
     def named(self, name: str) -> JobDefinition:
         """Return the job of this name. Raises `NoSuchJobError`, `TypeError` for what is no name at all."""
         if not isinstance(name, str):
