@@ -123,9 +123,7 @@ async def test_a_changed_file_is_noticed_and_becomes_a_version_on_a_short_way(tm
     with observed() as calls:
         async with Server(bundle_roots=[tmp_path], watch=delays) as server:
             events = server.events(server.last_event)
-            for number in range(
-                4
-            ):  # the shortest counts: now and then the poll looks too, or one more look is due
+            for number in range(4):  # the shortest counts: the poll may look too, or one more look is due
                 for walk in list(calls.values()):
                     walk.clear()
                 (tmp_path / "etl.py").write_text(code(20 + number))

@@ -121,9 +121,7 @@ class UnfinishedRuns:
         known = list(self.waiting.values())
         await self._know_children(known)
         self.look_again()
-        with anyio.move_on_after(
-            at_most
-        ):  # what takes longer goes on when its code and its secrets are there
+        with anyio.move_on_after(at_most):  # what takes longer goes on when code and secrets are there
             await self._looked.wait()
             while await self._secrets.asked():
                 await self._looked.wait()

@@ -147,10 +147,6 @@ class HostDistribution(Distribution):
         self._namespace = namespace
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_found" or name.startswith(
-            "__"
-        ):  # asked of one that is just being made, by `copy` and pickle
-            raise AttributeError(name)
         return getattr(self._found, name)
 
     def __reduce__(self) -> tuple[object, ...]:
