@@ -51,6 +51,7 @@ def pieces_of_string(text: str, at: int) -> Iterator[tuple[int, int]]:
 def read_string(text: str, at: int) -> tuple[str, int]:
     """Return the string whose quote stands before `at`, and where it ends: as the stdlib does, but piece by piece.
 
+    Halves of surrogate pairs may only stand in it as escapes: a text with others is refused before it is read.
     Raises `json.JSONDecodeError` as the stdlib does.
     """
     quote_at = text.find('"', at, at + STEP)

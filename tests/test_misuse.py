@@ -191,7 +191,7 @@ def test_a_server_that_is_entered_in_the_wrong_way_says_how():
         async with SyncServer():
             pass
 
-    with pytest.raises(TypeError, match=r"write `with SyncServer\(\.\.\.\)`"):
+    with pytest.raises(TypeError, match=r"write `with SyncServer\(\.\.\.\)`; .*`async with Server\("):
         anyio.run(enter)
 
 
