@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from contextlib import asynccontextmanager
 
 import pytest
 from patience import PATIENCE
@@ -70,6 +71,25 @@ async def test_a_body_that_leaves_a_scope_open_harms_no_other():
             assert run.results["good"] == "fine"
 
 
+@asynccontextmanager
+async def cancelled(body, **parameters):
+    """Cancel a body that does not end for that before DONE, and let it get there."""
+    async with Server(grace=10_000) as server:  # after which it would be cancelled again
+        server.register_tasks("app", [body])
+        run = await server.start_task(body.__name__, parameters)
+        await trio.testing.wait_all_tasks_blocked()
+        run.cancel()
+        await pass_turns(200)  # more than a body may take to unwind
+        yield
+        DONE.set()
+        await run.wait()
+
+
+async def pass_turns(number):
+    for _ in range(number):
+        await trio.lowlevel.checkpoint()
+
+
 class Swallows(RunnableTask):
     """Refuse to be cancelled: behind a shield first, then openly, as often as the loop turns."""
 
@@ -93,18 +113,9 @@ def test_a_body_that_swallows_its_cancel_is_shown_it_with_growing_gaps_also_afte
 
     async def main():
         SEEN.clear()
-        async with Server(grace=10_000) as server:  # after which it would be cancelled again
-            server.register_tasks("app", [Swallows])
-            run = await server.start_task("Swallows", {"shielded": shielded})
-            await trio.testing.wait_all_tasks_blocked()
-            run.cancel()
-            for _ in range(200):  # more turns than a body may take to unwind
-                await trio.lowlevel.checkpoint()
+        async with cancelled(Swallows, shielded=shielded):
             LEAVE_SHIELD.set()
-            for _ in range(turns):
-                await trio.lowlevel.checkpoint()
-            DONE.set()
-            await run.wait()
+            await pass_turns(turns)
         # Once a turn is what trio does. Here time passes a hundred times as fast, so that gaps are few turns.
         assert 0 < SEEN.count("cancelled") < turns / 2
 
@@ -166,19 +177,10 @@ def test_of_a_cancelled_body_that_tidies_up_each_task_is_looked_at_seldom(monkey
             yield one
 
     async def main():
-        async with Server(grace=10_000) as server:
-            server.register_tasks("app", [TidiesMany])
-            run = await server.start_task("TidiesMany")
-            await trio.testing.wait_all_tasks_blocked()
-            run.cancel()
-            for _ in range(200):  # more turns than a body may take to unwind
-                await trio.lowlevel.checkpoint()
+        async with cancelled(TidiesMany):
             looks.clear()
-            for _ in range(turns):
-                await trio.lowlevel.checkpoint()
+            await pass_turns(turns)
             seen.extend(looks)
-            DONE.set()
-            await run.wait()
 
     monkeypatch.setattr(trio_loop, "tasks_below", counted)
     DONE = trio.Event()

@@ -3,6 +3,7 @@
 import json
 import logging
 import signal
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
@@ -63,13 +64,9 @@ def test_no_request_is_kept_from_being_cancelled(tmp_path, anyio_backend):
                 ended.append(isinstance(error, anyio.get_cancelled_exc_class()))
                 raise
 
-        async with served(tmp_path) as front:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(Server, "avalidate", waits)
-                async with front.client() as client:
-                    await client.send(VALIDATE)
-                    await began.wait()
-                    await front.listening.aclose()
+        async with asked_to_validate(tmp_path, waits) as front:
+            await began.wait()
+            await front.listening.aclose()
         assert ended == [True]
 
     with_patience(main, anyio_backend)
@@ -81,17 +78,24 @@ def test_a_real_interrupt_reaches_the_program_of_the_host(tmp_path):
             signal.raise_signal(signal.SIGINT)
             await anyio.lowlevel.checkpoint()
 
-        async with served(tmp_path) as front:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(Server, "avalidate", interrupted)
-                async with front.client() as client:
-                    await client.send(VALIDATE)
-                    await anyio.sleep_forever()
+        async with asked_to_validate(tmp_path, interrupted):
+            await anyio.sleep_forever()
 
     with pytest.raises(BaseException) as caught:  # noqa: PT011 - below
         with_patience(main, "trio")
     error = caught.value
     assert isinstance(error, KeyboardInterrupt) or error.subgroup(KeyboardInterrupt)
+
+
+@asynccontextmanager
+async def asked_to_validate(folder, body):
+    """Serve with `body` in the place of `Server.avalidate`, and ask for that."""
+    async with served(folder) as front:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Server, "avalidate", body)
+            async with front.client() as client:
+                await client.send(VALIDATE)
+                yield front
 
 
 def with_patience(main, backend):
