@@ -16,6 +16,7 @@ import pytest
 import scattersphere
 
 PAGE = Path(__file__).parents[2] / "docs" / "contributing" / "adding.md"
+HOW_TO = PAGE.parents[1] / "how-to"
 BLOCK = re.compile(
     r"""^```\{code-block\} \w+\n:caption: (?P<path>\S+?)(?:, (?P<side>before|after) "(?P<anchor>[^\n]*)")?\n\n(?P<text>.*?)^```$""",
     re.DOTALL | re.MULTILINE,
@@ -73,7 +74,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(source, root / "scattersphere", ignore=shutil.ignore_patterns("__pycache__"))
     for addition in additions():
         add(root, addition)
+    for name in ("own-backend", "own-journal"):
+        (root / f"{name.replace('-', '_')}.py").write_text(shown_first(name), encoding="utf-8")
     return root
+
+
+def shown_first(name: str) -> str:
+    """Return the first program of a how-to: the thing itself, before it is used."""
+    return (HOW_TO / f"{name}.md").read_text(encoding="utf-8").split("```python\n")[1].partition("```")[0]
 
 
 def run(root: Path, program: str) -> object:
@@ -219,3 +227,76 @@ def test_a_page_that_was_added_is_shown_in_the_frame_of_all(root: Path) -> None:
     pytest.importorskip("starlette")
     pytest.importorskip("httpx")
     assert run(root, PAGE_PROGRAM) == [200, True, True]
+
+
+BACKEND = """
+import anyio, json, threading
+from scattersphere import JobDefinition, RunnableTask, Server
+from scattersphere.testing.backends import CHECKS
+from own_backend import DeviceBackend, device
+
+class Train(RunnableTask):
+    def run(self, context):
+        return [device.get(), threading.current_thread().name]
+
+async def main():
+    job = JobDefinition.build("j").task("t", "Train", backend="gpu").done()
+    async with Server(backends={"gpu": DeviceBackend(["cuda:0"])}) as server:
+        server.register_tasks("app", [Train])
+        server.define(job)
+        ran = (await (await server.start("j")).wait()).results["t"]
+        problems = [str(found) for found in server.validate(job)]
+    for check in CHECKS:
+        await check(lambda: DeviceBackend(["a", "b"]))
+    print(json.dumps([ran, problems, len(CHECKS)]))
+
+anyio.run(main)
+"""
+
+
+def test_a_backend_that_was_added_runs_tasks_and_keeps_the_contract(root: Path) -> None:
+    ran, problems, checks = run(root, BACKEND)
+    assert ran == ["cuda:0", "cuda:0"]
+    assert problems == []
+    assert checks >= 10
+
+
+JOURNAL = """
+import anyio, json, tempfile
+from pathlib import Path
+from scattersphere import JobDefinition, RunnableTask, Server
+from scattersphere.testing.journals import CHECKS
+from own_journal import PickledJournal
+
+class Waits(RunnableTask):
+    def run(self, context):
+        return 1
+
+async def main(folder):
+    job = JobDefinition.build("j").task("t", "Waits").done()
+    async with Server(journal=PickledJournal(folder / "runs")) as server:
+        server.register_tasks("app", [Waits])
+        server.define(job)
+        ended = await (await server.start("j")).wait()
+    async with Server(journal=PickledJournal(folder / "runs")) as server:
+        told = (await server.history.get(ended.id)).results["t"]
+        life = server.life
+    for number, check in enumerate(CHECKS):
+        await check(lambda: PickledJournal(folder / str(number)))
+    print(json.dumps([told, life, len(CHECKS)]))
+
+with tempfile.TemporaryDirectory() as folder:
+    anyio.run(main, Path(folder))
+"""
+
+
+def test_a_journal_that_was_added_keeps_runs_and_the_contract(root: Path) -> None:
+    told, life, checks = run(root, JOURNAL)
+    assert (told, life) == (1, 2)
+    assert checks >= 10
+
+
+@pytest.mark.parametrize("name", ["own-backend", "own-journal"])
+def test_what_plugs_in_needs_the_ports_alone(name: str) -> None:
+    ours = set(re.findall(r"^from (scattersphere[\w.]*) import", shown_first(name), re.MULTILINE))
+    assert ours <= {"scattersphere", "scattersphere.abc", "scattersphere.abc.journal", "scattersphere.errors"}
