@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -11,11 +13,11 @@ from typing import TYPE_CHECKING, TextIO
 import anyio
 from rich.console import Console
 
+from scattersphere._text import did_you_mean
 from scattersphere.cli.checking import STDIN, check_file, judge, name_of, reading_of
 from scattersphere.cli.jsonlines import JsonLines, json_only, run_summary, write_line
 from scattersphere.cli.options import os_error_words
 from scattersphere.cli.outcome import BAD_FILE, FAILED, INTERRUPTED, SUCCEEDED, USAGE, Refusal
-from scattersphere.cli.pictures import check_picture, write_pictures
 from scattersphere.cli.pipes import shown_while_read
 from scattersphere.cli.progress import make_display
 from scattersphere.errors import BundleRefusedError, DefinitionError, ScattersphereError, listing
@@ -24,7 +26,7 @@ from scattersphere.model.states import RunState, TaskState
 from scattersphere.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from scattersphere.cli.progress import Display
@@ -249,3 +251,62 @@ def _count(states: Iterable[TaskState]) -> dict[TaskState, int]:
     for state in states:
         counts[state] = counts.get(state, 0) + 1
     return counts
+
+
+# ---- pictures of a run that has ended
+
+PNG_TIME = 120
+"""Seconds that Graphviz may take for a picture."""
+
+
+def _png(run: Run) -> bytes:
+    done = subprocess.run(  # noqa: S603 - the program was looked up by `check_picture`
+        [shutil.which("dot") or "dot", "-Tpng"],
+        input=run.to_dot().encode(),
+        capture_output=True,
+        check=False,
+        timeout=PNG_TIME,
+    )
+    if done.returncode:
+        raise OSError(f"Graphviz failed: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout
+
+
+_FORMS: dict[str, Callable[[Run], bytes]] = {
+    ".svg": lambda run: run.to_svg().encode(),
+    ".png": _png,
+    ".mmd": lambda run: run.to_mermaid().encode(),
+    ".dot": lambda run: run.to_dot().encode(),
+    ".txt": lambda run: run.to_tree().encode(),
+}
+"""What draws a file, by the ending of its name."""
+
+
+def check_picture(path: Path | None) -> None:
+    """Raise `Refusal` before anything runs, if a picture of that name could not be drawn."""
+    if path is None:
+        return
+    if path.suffix not in _FORMS:
+        known = ", ".join(_FORMS)
+        hint = did_you_mean(path.suffix, _FORMS)
+        raise Refusal(USAGE, f"--picture {path}: a picture's name ends in {known}{hint}")
+    if path.suffix == ".png" and shutil.which("dot") is None:
+        raise Refusal(
+            USAGE, f"--picture {path}: Graphviz draws .png, and there is no program dot; take .svg instead"
+        )
+
+
+def write_pictures(run: Run, trace: Path | None, picture: Path | None) -> list[str]:
+    """Write the files that were asked for; return what cannot be written, in words."""
+    wanted: list[tuple[Path, Callable[[Run], bytes]]] = []
+    if trace is not None:
+        wanted.append((trace, lambda run: run.to_trace().encode()))
+    if picture is not None:
+        wanted.append((picture, _FORMS[picture.suffix]))
+    unwritten = []
+    for path, draw in wanted:
+        try:
+            path.write_bytes(draw(run))
+        except (OSError, subprocess.TimeoutExpired) as exc:
+            unwritten.append(f"{path}: {getattr(exc, 'strerror', None) or exc}")
+    return unwritten

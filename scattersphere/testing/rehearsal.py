@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import random
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from scattersphere._blocking import ready
 from scattersphere.errors import (
     ArgumentError,
     BundleRefusedError,
@@ -18,12 +20,17 @@ from scattersphere.errors import (
 )
 from scattersphere.model.builder import JobBuilder
 from scattersphere.model.definition import JobDefinition
-from scattersphere.testing import story
+from scattersphere.model.events import EventKind
 from scattersphere.testing.clocks import running_clock
 from scattersphere.testing.fakes import Fake
 from scattersphere.testing.injections import InjectedError, Injection, Injections
 from scattersphere.testing.memory_journal import MemoryJournal
 from scattersphere.testing.stage import StageServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from scattersphere.engine.run import Run
 
 if TYPE_CHECKING:
     import os
@@ -38,6 +45,12 @@ if TYPE_CHECKING:
     from scattersphere.testing.clocks import HeldClock
 
     Job = str | os.PathLike[str] | JobDefinition | JobBuilder
+
+
+TOLD_RUNS = 5
+"""Runs that a story tells: first those that did not succeed, then the newest."""
+TOLD_LINES = 30
+"""Log lines of each run that a story shows, the last ones."""
 
 
 class RehearsalError(AssertionError):
@@ -405,18 +418,18 @@ class Rehearsal:
 
     def assert_order(self, run: Run, *names: str) -> None:
         """Assert that each of these tasks had ended before the next one started."""
-        story.assert_order(run, names)
+        _check_order(run, names)
 
     def assert_states(self, run: Run, states: Mapping[str, str] | None = None, /, **more: str) -> None:
         """Assert where tasks are: `assert_states(run, load="succeeded", mail="skipped")`."""
-        story.assert_states(run, {**(states or {}), **more})
+        _check_states(run, {**(states or {}), **more})
 
     def story(self) -> str:
         """Return what happened by now: what became of each run, and the end of its log."""
         if self._server is None:
             return self._told
         ended = {run.id: run for server in self._earlier for run in server.runs.values() if run.state.ended}
-        return story.tell({**ended, **self._server.runs}.values())
+        return _story_of({**ended, **self._server.runs}.values())
 
     _told = "no run was started"
 
@@ -430,3 +443,65 @@ def _complaint(leaked: list[str], unmet: list[str]) -> str:
         words.append("the test asked for what never came to pass:")
         words += [f"  {line}" for line in unmet]
     return "\n".join(words)
+
+
+# ---- assertions, and the story of runs that a failed test shows
+
+
+def _check_order(run: Run, names: Iterable[str]) -> None:
+    """Raise AssertionError unless each of the tasks had ended before the next one started."""
+    starts: dict[str, int] = {}
+    ends: dict[str, int] = {}
+    for event in ready(run.events()):
+        if event.task is not None and event.index is None:
+            if event.kind is EventKind.TASK_STARTED:
+                starts.setdefault(event.task, event.seq)
+            elif event.kind is EventKind.TASK_ENDED:
+                ends[event.task] = event.seq
+    wanted = list(names)
+    _check_names(run, wanted)
+    for name in wanted:
+        if name not in starts:
+            raise AssertionError(f"{name!r} has not started: it is {run.tasks[name].state}\n{run.explain()}")
+    for before, after in itertools.pairwise(wanted):
+        if ends.get(before, starts[after] + 1) > starts[after]:
+            order = ", ".join(sorted(starts, key=starts.__getitem__))
+            raise AssertionError(
+                f"{before!r} had not ended when {after!r} started; they started in this order: {order}\n"
+                f"{run.explain()}"
+            )
+
+
+def _check_states(run: Run, states: Mapping[str, str]) -> None:
+    """Raise AssertionError unless each of the tasks is in that state."""
+    _check_names(run, states)
+    wrong = [
+        f"{name!r} is {run.tasks[name].state}, not {state}"
+        for name, state in states.items()
+        if run.tasks[name].state != state
+    ]
+    if wrong:
+        raise AssertionError("\n".join([*wrong, run.explain()]))
+
+
+def _check_names(run: Run, names: Iterable[str]) -> None:
+    unknown = [name for name in names if name not in run.tasks]
+    if unknown:
+        raise AssertionError(f"job {run.job!r} has no task {unknown[0]!r}; it has {', '.join(run.tasks)}")
+
+
+def _story_of(runs: Iterable[Run]) -> str:
+    """Return the story of some runs: what became of each, and the end of its log."""
+    ordered = sorted(runs, key=lambda run: (run.succeeded, -run.id))
+    parts = [_told(run) for run in ordered[:TOLD_RUNS]]
+    if len(ordered) > TOLD_RUNS:
+        parts.append(f"... and {len(ordered) - TOLD_RUNS} more runs")
+    return "\n\n".join(parts) if parts else "no run was started"
+
+
+def _told(run: Run) -> str:
+    lines = run.logs(tail=TOLD_LINES)
+    told = [run.explain()]
+    if lines:
+        told += ["", "its log ends:" if len(lines) == TOLD_LINES else "its log:", *map(str, lines)]
+    return "\n".join(told)

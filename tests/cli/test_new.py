@@ -14,7 +14,7 @@ import pytest
 from patience import PATIENCE
 
 from scattersphere import JobDefinition, ServerOptions, SourceLimits, WatchDelays
-from scattersphere.cli import configuring
+from scattersphere.cli import serving
 from scattersphere.remote import Limits
 
 if TYPE_CHECKING:
@@ -179,9 +179,9 @@ def test_every_limit_can_be_set_in_the_file_of_serve(tmp_path: Path) -> None:
             for name, table in tables.items()
         )
     )
-    assert attrs.asdict(configuring.reread_limits(file)) == limits
-    assert attrs.asdict(configuring.limits_of(file, limits)) == limits
-    found = configuring.server_of(file, tomllib.loads(file.read_text())["server"])
+    assert attrs.asdict(serving.reread_limits(file)) == limits
+    assert attrs.asdict(serving.limits_of(file, limits)) == limits
+    found = serving.server_of(file, tomllib.loads(file.read_text())["server"])
     assert {name: found[name] for name in plain} == plain
     assert {f"server.{name}": attrs.asdict(found[name]) for name in nested} == {
         name: tables[name] for name in tables if name.startswith("server.")
