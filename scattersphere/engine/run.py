@@ -26,10 +26,7 @@ from scattersphere.logs.runlog import current_attempt
 from scattersphere.model.arguments import check_count, check_seconds
 from scattersphere.model.dicts import iso
 from scattersphere.model.states import RunState, TaskState
-from scattersphere.pictures.dot import dot
-from scattersphere.pictures.mermaid import mermaid
-from scattersphere.pictures.svg import document, graph
-from scattersphere.pictures.tree import tree
+from scattersphere.pictures.job import JobPictures
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -357,21 +354,24 @@ class Run(ForkGuard):
 
     def to_mermaid(self) -> str:
         """Return the job as a Mermaid flowchart, each task with its state and time."""
-        return mermaid(title_of(self._execution), run_nodes(self._execution), self.plan.definition.upstreams)
+        return self._pictures().mermaid()
 
     def to_dot(self) -> str:
         """Return the job in the language of Graphviz, each task with its state and time."""
-        return dot(title_of(self._execution), run_nodes(self._execution), self.plan.definition.upstreams)
+        return self._pictures().dot()
 
     def to_tree(self) -> str:
         """Return the job as a tree for a terminal, each task with its state and time."""
-        return tree(title_of(self._execution), run_nodes(self._execution), self.plan.definition.upstreams)
+        return self._pictures().tree()
 
     def to_svg(self) -> str:
         """Return the job as an SVG document, each task with its state and time."""
-        nodes = run_nodes(self._execution)
-        svg = graph(nodes, self.plan.definition.upstreams)
-        return document(svg, {node.state for node in nodes}, title_of(self._execution))
+        return self._pictures().svg()
+
+    def _pictures(self) -> JobPictures:
+        return JobPictures(
+            title_of(self._execution), run_nodes(self._execution), self.plan.definition.upstreams
+        )
 
     def _repr_html_(self) -> str:
         """Show the run in a notebook: failures, graph and timeline."""

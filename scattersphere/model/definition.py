@@ -34,17 +34,12 @@ from scattersphere.model.frozen import FrozenDict, copies, freeze, member, names
 from scattersphere.model.references import upstreams
 from scattersphere.model.schedules import ScheduleDefinition
 from scattersphere.model.states import Durability, Overlap, RunRestart, TaskRestart, TriggerRule
-from scattersphere.pictures.dot import dot
-from scattersphere.pictures.mermaid import mermaid
-from scattersphere.pictures.nodes import nodes_of
-from scattersphere.pictures.notebook import job_html
-from scattersphere.pictures.svg import document, graph
-from scattersphere.pictures.tree import tree
 
 if TYPE_CHECKING:
     import os
 
     from scattersphere.model.builder import JobBuilder
+    from scattersphere.pictures.job import JobPictures
 
 Json = Mapping[str, Any]
 """A JSON object whose values belong to the user."""
@@ -400,24 +395,30 @@ class JobDefinition:
 
     def to_mermaid(self) -> str:
         """Return the DAG as a Mermaid flowchart, which GitHub and many editors draw."""
-        return mermaid(self.name, nodes_of(self.tasks), self.upstreams)
+        return self._pictures().mermaid()
 
     def to_dot(self) -> str:
         """Return the DAG in the language of Graphviz: `dot -Tsvg`."""
-        return dot(self.name, nodes_of(self.tasks), self.upstreams)
+        return self._pictures().dot()
 
     def to_tree(self) -> str:
         """Return the DAG as a tree for a terminal: each task once, below the first that it waits for."""
-        return tree(self.name, nodes_of(self.tasks), self.upstreams)
+        return self._pictures().tree()
 
     def to_svg(self) -> str:
         """Return the DAG as an SVG document, which browsers and viewers open."""
-        nodes = nodes_of(self.tasks)
-        return document(graph(nodes, self.upstreams), ["none"], self.name)
+        return self._pictures().svg()
 
     def _repr_html_(self) -> str:
         """Show the DAG in a notebook."""
-        return job_html(self.name, nodes_of(self.tasks), self.upstreams)
+        return self._pictures().html()
+
+    def _pictures(self) -> JobPictures:
+        # Most programs draw nothing, no worker process does.
+        from scattersphere.pictures.job import JobPictures  # noqa: PLC0415 - see above
+        from scattersphere.pictures.nodes import nodes_of  # noqa: PLC0415 - see above
+
+        return JobPictures(self.name, nodes_of(self.tasks), self.upstreams)
 
     def evolve(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""

@@ -12,7 +12,6 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from scattersphere._owntask import thread_door
 from scattersphere.abc.backend import Outcome, OutcomeKind
 from scattersphere.errors import TaskCancelled
 from scattersphere.logs.capture import end_prints
@@ -254,6 +253,8 @@ class WorkerAttempt(TaskContext):
         return outcome
 
     async def _await(self, start: Callable[[], Awaitable[object]]) -> Outcome:
+        from scattersphere._owntask import thread_door  # noqa: PLC0415 - asyncio, of which plain bodies need nothing
+
         with anyio.CancelScope() as self._scope:
             self._door = thread_door()
             if self.cancel_reason is not None:  # it came before there was a scope

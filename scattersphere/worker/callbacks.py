@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from scattersphere._owntask import OwnTask
-
 if TYPE_CHECKING:
     import contextvars
     import logging
@@ -227,6 +225,8 @@ class _LoopCall:
         self._scope: anyio.CancelScope | None = None
         self.ended: anyio.Event = anyio.Event()
         executing.add(self)
+        from scattersphere._owntask import OwnTask  # noqa: PLC0415 - asyncio, of which plain bodies need nothing
+
         OwnTask(self._run(), name, self.cancel)
 
     def cancel(self) -> None:

@@ -15,7 +15,6 @@ from importlib.metadata import Distribution, EntryPoint, EntryPoints, PathDistri
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from scattersphere.registry.modules.shim import Shim, VersionNames
 from scattersphere.registry.snapshots.layout import EXTENSION_SUFFIXES, normal_name
@@ -122,6 +121,8 @@ def _tops(found: Distribution) -> set[str]:
 
 def _is_project_of(found: Distribution, place: str) -> bool:
     """Whether it is an editable install of the project in which `place` lies."""
+    from urllib.request import url2pathname  # noqa: PLC0415 - it brings a client of HTTP along
+
     try:
         told = json.loads(found.read_text("direct_url.json") or "{}")
         url, editable = urlsplit(told.get("url", "")), told.get("dir_info", {}).get("editable", False)

@@ -15,14 +15,12 @@ import os
 import re
 import sys
 import threading
-from importlib.readers import FileReader
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from scattersphere.registry.loader import undisturbed
 from scattersphere.registry.modules.code_cache import compiled
-from scattersphere.registry.modules.metadata_shims import own_distributions
 from scattersphere.registry.modules.registrations import (
     CANARY,
     Canary,
@@ -36,6 +34,7 @@ from scattersphere.undo import replace_item
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
     from importlib.metadata import Distribution, DistributionFinder
+    from importlib.readers import FileReader
     from types import CodeType
 
     from scattersphere.registry.modules.code_cache import CodeCache
@@ -420,6 +419,8 @@ class FolderLoader:
 
     def get_resource_reader(self, _fullname: str) -> FileReader:
         """Let `importlib.resources` read the folder."""
+        from importlib.readers import FileReader  # noqa: PLC0415 - who asks has imported the rest of it
+
         return FileReader(cast("Any", self))
 
 
@@ -508,6 +509,8 @@ class BundleFinder:
         namespace = self._namespaces.get(canary.slug) if isinstance(canary, Canary) else None
         if namespace is None or "path" in vars(context):
             return []
+        from scattersphere.registry.modules.metadata_shims import own_distributions  # noqa: PLC0415 - seldom needed
+
         wanted = None if context.name is None else normal_name(context.name)
         return [found for name, found in own_distributions(namespace) if wanted in {None, name}]
 

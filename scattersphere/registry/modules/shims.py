@@ -13,7 +13,6 @@ from scattersphere.registry.modules.import_shims import (
     RunpyShim,
     UtilShim,
 )
-from scattersphere.registry.modules.metadata_shims import MetadataShim, ResourcesShim
 from scattersphere.registry.modules.process_shims import BuiltinsShim, GettextShim, ModulesView, SysShim
 
 if TYPE_CHECKING:
@@ -22,13 +21,27 @@ if TYPE_CHECKING:
 
     from scattersphere.registry.modules.shim import VersionNames
 
+
+def _metadata(namespace: VersionNames, module: ModuleType) -> ModuleType:
+    # When it is needed: what it imports of the standard library is a fifth of a worker's start.
+    from scattersphere.registry.modules.metadata_shims import MetadataShim  # noqa: PLC0415 - see above
+
+    return MetadataShim(namespace, module)
+
+
+def _resources(namespace: VersionNames, module: ModuleType) -> ModuleType:
+    from scattersphere.registry.modules.metadata_shims import ResourcesShim  # noqa: PLC0415 - the same
+
+    return ResourcesShim(namespace, module)
+
+
 SHIMMED: dict[str, Callable[[VersionNames, ModuleType], ModuleType]] = {
     "builtins": BuiltinsShim,
     "gettext": GettextShim,
     "importlib": ImportlibShim,
     "importlib.machinery": MachineryShim,
-    "importlib.metadata": MetadataShim,
-    "importlib.resources": ResourcesShim,
+    "importlib.metadata": _metadata,
+    "importlib.resources": _resources,
     "importlib.util": UtilShim,
     "pickle": PickleShim,
     "pkgutil": NamesShim,
