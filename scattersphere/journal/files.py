@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from scattersphere.journal.rows import Batch
+    from scattersphere.abc.journal import DroppedRow
 
 LARGEST_IN_ROW = 64 * 1024
 """Bytes of a value above which it is a file: SQLite would write it twice, and every backup carries it along."""
@@ -41,13 +41,13 @@ class ValueFiles:
         self.given_up: set[bytes] = set()
         """Names that rows have given up; others may still have them."""
 
-    def store(self, batch: Batch) -> None:
-        """Put what is too large for a row of `batch` into files. Raises `OSError`; may be repeated."""
-        large = [key for key, row in batch.steps.items() if row.value and len(row.value) > LARGEST_IN_ROW]
+    def store(self, steps: dict[tuple[object, ...], StepRow]) -> None:
+        """Put values that are too large for their rows into files. Raises `OSError`; may be repeated."""
+        large = [key for key, row in steps.items() if row.value and len(row.value) > LARGEST_IN_ROW]
         for key in large:
-            row = batch.steps[key]
+            row = steps[key]
             name = self._write(row.value or b"", ValueForm(row.form))
-            batch.steps[key] = row._replace(form=ValueForm.FILE, value=name.encode())
+            steps[key] = row._replace(form=ValueForm.FILE, value=name.encode())
         if large:
             sync_folder(self.folder)
 
@@ -81,11 +81,11 @@ class ValueFiles:
             raise LookupError(f"the file {path} of a result is damaged")
         return _FORMS[match.group(2)], value
 
-    def note_dropped(self, connection: sqlite3.Connection, keys: Iterable[tuple[int, int]]) -> None:
+    def note_dropped(self, connection: sqlite3.Connection, rows: Iterable[DroppedRow]) -> None:
         """Remember the files of steps whose values are about to be given up."""
-        for key in keys:
+        for row in rows:
             for (name,) in connection.execute(
-                "SELECT value FROM step WHERE run = ? AND unit = ? AND form = 4", tuple(key)
+                "SELECT value FROM step WHERE run = ? AND unit = ? AND form = 4", row
             ):
                 self.given_up.add(name)
 

@@ -6,6 +6,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from scattersphere.abc.journal import DroppedRow
+
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Iterator
@@ -107,7 +109,7 @@ def _delete_parts(connection: sqlite3.Connection, files: ValueFiles, deadline: f
             while True:
                 if table == "step":
                     units = connection.execute(chosen).fetchall()
-                    files.note_dropped(connection, [(run, unit) for (unit,) in units])
+                    files.note_dropped(connection, [DroppedRow(run, unit) for (unit,) in units])
                 done = connection.execute(f"DELETE FROM {table} WHERE run = {run} AND ({key}) IN ({chosen})")  # noqa: S608
                 if done.rowcount < _ROWS:
                     break

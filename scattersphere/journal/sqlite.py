@@ -25,7 +25,7 @@ from scattersphere.abc.journal import (
 from scattersphere.errors import ArgumentError, JournalError
 from scattersphere.journal.files import ValueFiles
 from scattersphere.journal.place import JournalFiles, JournalLock, make_files, refuse_unsafe_folder
-from scattersphere.journal.rows import RUN_COLUMNS, STATE_COLUMNS, read_run, read_state, size_of
+from scattersphere.journal.rows import RUN_COLUMNS, STATE_COLUMNS, read_run, read_state
 from scattersphere.journal.schema import connect, connect_reader, words_of
 from scattersphere.journal.writer import JournalWriter
 from scattersphere.model.arguments import check_count, check_seconds
@@ -283,7 +283,7 @@ class SqliteJournal(ForkGuard):
     def write(self, rows: Sequence[Row], committed: Callable[[], object] | None = None) -> None:
         """Add one transaction; see `scattersphere.abc.Journal`."""
         if self._writer is not None:  # else it is as if the process had ended before
-            self._writer.write(rows, size_of(rows), committed)
+            self._writer.write(rows, committed)
 
     @property
     def backlog(self) -> tuple[int, int]:

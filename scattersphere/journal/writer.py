@@ -17,8 +17,9 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from scattersphere.abc.journal import BundleRow, DefinitionRow, DroppedRow, RunStateRow, StepRow
 from scattersphere.journal.prune import prune
-from scattersphere.journal.rows import Batch, count_of, printable
+from scattersphere.journal.rows import Batch, measured, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -98,9 +99,9 @@ class JournalWriter:
 
     # ---- on other threads
 
-    def write(self, rows: Sequence[Row], size: int, committed: Callable[[], object] | None) -> None:
+    def write(self, rows: Sequence[Row], committed: Callable[[], object] | None) -> None:
         """Queue a transaction; on the loop's thread."""
-        written, count = self._written, count_of(rows)
+        written, (count, size) = self._written, measured(rows)
         self._written = (written[0] + count, written[1] + size)
         if not self._lost:  # else it only counts as not committed
             self._waiting.put(_Transaction(rows, count, size, committed))
@@ -190,12 +191,13 @@ class JournalWriter:
 
     def _commit(self, batch: Batch) -> None:
         connection = self._connection
-        for digest in batch.bundles.keys() & self._digests:
-            del batch.bundles[digest]
-        self._files.store(batch)
+        bundles = batch.of(BundleRow)
+        for key in [key for key, row in bundles.items() if row.digest in self._digests]:
+            del bundles[key]
+        self._files.store(batch.of(StepRow))
         try:
             connection.execute("BEGIN IMMEDIATE")
-            self._files.note_dropped(connection, batch.dropped)
+            self._files.note_dropped(connection, batch.of(DroppedRow).values())
             batch.write(connection)
             connection.execute("COMMIT")
         finally:
@@ -203,8 +205,8 @@ class JournalWriter:
                 connection.execute("ROLLBACK")
 
     def _committed(self, group: list[_Transaction], batch: Batch) -> None:
-        size = sum(transaction.bytes for transaction in group)
-        self._done = (self._done[0] + sum(item.weight for item in group), self._done[1] + size)
+        for item in group:
+            self._done = (self._done[0] + item.weight, self._done[1] + item.bytes)
         if self._failing is not None:
             self._failing = None
             self._host.soon(self._host.journal_mended)
@@ -212,8 +214,10 @@ class JournalWriter:
             self._begun = True
             self._chores.append(self._files.sweep(self._connection))
             self._ask_for_pruning()
-        self._digests.update(batch.definitions, batch.bundles)
-        self._ended += sum(state.ended is not None for state in batch.states.values())
+        self._digests.update(row.digest for row in batch.of(DefinitionRow).values())
+        self._digests.update(row.digest for row in batch.of(BundleRow).values())
+        for state in batch.of(RunStateRow).values():
+            self._ended += state.ended is not None
         callbacks = deque(item.committed for item in group if item.committed is not None)
         if callbacks:  # next to last: the loop's thread cannot go on before this one waits for something
             self._host.soon(self._call_all, callbacks)
