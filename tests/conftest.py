@@ -80,18 +80,19 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _frozen_again() -> Iterator[None]:
-    """To name who holds a version, `leaks` thaws the heap: what the suite consists of is put out of the way again."""
+    """Put away what a module leaves behind too, and the heap if `leaks` has thawed it: a collection then looks at little.
+
+    It is not asked whether that has happened: gc counts what is frozen object by object, which takes longer.
+    """
     yield
-    if not gc.get_freeze_count():  # it counts, so it is not asked after each test
-        gc.collect()
-        gc.freeze()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
 def thawed() -> Iterator[None]:
     """Let a test see what the collector does in a program that has frozen nothing."""
     gc.unfreeze()
-    gc.collect()
     yield
     gc.freeze()
 

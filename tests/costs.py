@@ -213,6 +213,12 @@ class Costs:
         self._file = os.environ.pop("TEST_COSTS", None)
         """Where one line of JSON for each test is to be written."""
 
+    def pytest_ignore_collect(self, collection_path: Path, config: pytest.Config) -> bool | None:
+        """Import no file of which each test would be left out: some import a browser, or a cluster."""
+        if config.option.markexpr != "not slow" or not collection_path.is_relative_to(config.rootpath):
+            return None
+        return True if f"{collection_path.relative_to(config.rootpath).as_posix()}::*" in SLOW else None
+
     @pytest.hookimpl(tryfirst=True)  # before the marks are asked who is to be left out
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Mark what the table names."""
