@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 def successors_of(waits: Sequence[Sequence[int]]) -> list[list[int]]:
     """Return for each node those that wait for it."""
-    below: list[list[int]] = [[] for _ in waits]
-    for index, upstreams in enumerate(EACH.get()(waits)):
+    each = EACH.get()
+    below: list[list[int]] = [[] for _ in each(waits)]
+    for index, upstreams in enumerate(each(waits)):
         for upstream in upstreams:
             below[upstream].append(index)
     return below

@@ -30,13 +30,15 @@ LOOK = 1.0
 """Seconds after which work that waits for a turn looks whether the loop is still there to have one."""
 
 
-async def in_thread(work: Callable[[], T]) -> T:
-    """Return `work()`, done in a thread that is not one of the host's 40 places."""
+async def in_thread(work: Callable[[], T], limiter: anyio.CapacityLimiter | None = None) -> T:
+    """Return `work()`, done in a thread: one of `limiter`'s, by default one that takes no place of the host's 40."""
     # An error holds the frames through which it came, and those that called them. If one of these held the error, they
     # would stay, with all that the work has made, until Python collects garbage. So it is handed over in a list.
     ended: list[tuple[T | None, BaseException | None]] = []
     slices = _Slices(None if in_trio() else asyncio.get_running_loop())
-    await anyio.to_thread.run_sync(_carry_out, work, slices, ended, limiter=anyio.CapacityLimiter(1))
+    await anyio.to_thread.run_sync(
+        _carry_out, work, slices, ended, limiter=limiter or anyio.CapacityLimiter(1)
+    )
     result, error = ended.pop()
     if error is None:
         return result  # type: ignore[return-value] # there is one

@@ -239,6 +239,11 @@ class Server(AsyncResource):
         self._check_loop()
         self._claims.undefine(name)
 
+    async def aundefine(self, name: str) -> None:
+        """Do as `undefine`; what a job of many tasks has held is freed in a thread: the loop goes on meanwhile."""
+        self._check_loop()
+        await self._claims.aundefine(name)
+
     def validate(self, definition: JobDefinition | JobBuilder | str | bytes) -> list[Problem]:
         """Return everything that is wrong with a definition or its text, by itself and against the code here."""
         return self._jobs.validate(definition)

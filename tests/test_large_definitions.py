@@ -12,6 +12,7 @@ from patience import PATIENCE
 
 from scattersphere import DefinitionError, JobDefinition, RunnableTask, Server, UnresolvedError
 from scattersphere._json_words import MOST_PROBLEMS
+from scattersphere.jobs import claims as claims_module
 from scattersphere.jobs import jobs as jobs_module
 
 pytestmark = pytest.mark.anyio
@@ -188,3 +189,29 @@ async def test_what_a_large_job_lacks_is_found_in_a_thread_before_a_page_or_a_li
         server.register_tasks("more", [type("Absent", (Say,), {})])
         await server.unresolved.judge()
         assert server.unresolved == {}
+
+
+async def test_what_a_replaced_or_undefined_job_has_held_is_freed_in_a_thread(monkeypatch):
+    freed = []
+    monkeypatch.setattr(claims_module, "free", lambda held: freed.append((threading.get_ident(), list(held))))
+    monkeypatch.setattr(jobs_module, "free", claims_module.free)
+    async with Server() as server:
+        first = await server.adefine(JobDefinition.loads(text()))
+        assert "big" in server.unresolved  # its code is not here, and that is remembered
+        second = await server.adefine(JobDefinition.loads(text()), replace=True)
+        assert any(held is first for held in freed[-1][1])
+        assert "big" in server.unresolved
+        await server.aundefine("big")
+        assert "big" not in server.definitions
+        assert any(held is second for held in freed[-1][1])
+        # The problems that were found hold the definition, too: they are not left behind.
+        assert any(isinstance(held, tuple) and held[0] is second for held in freed[-1][1])
+    assert {thread == threading.get_ident() for thread, _ in freed} == {False}
+
+
+async def test_a_small_job_is_undefined_without_a_thread(monkeypatch):
+    monkeypatch.setattr(claims_module, "in_thread", None)
+    async with Server() as server:
+        server.define(JobDefinition.build("small").task("only", Say).done())
+        await server.aundefine("small")
+        assert not server.definitions

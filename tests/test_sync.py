@@ -94,6 +94,7 @@ NOT_THERE = {
     (SyncServer, Server): {
         "aclose": "it is called `close`, as everywhere where nothing is awaited",
         "adefine": "`define` itself waits: there is no loop that it could hold",
+        "aundefine": "`undefine` itself waits, as above",
         "avalidate": "`validate` itself waits, as above",
     },
 }

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from itertools import islice
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from anyio import to_thread
-
+from scattersphere._threads import in_thread
 from scattersphere.definitions.shown import shown
 from scattersphere.errors import ScattersphereError
 from scattersphere.model.events import EventKind
@@ -107,16 +105,15 @@ def _default(value: object) -> str:
     return text["repr"] if isinstance(text, dict) and "repr" in text else json.dumps(text)
 
 
-_CODE = attrgetter("task", "bundle")
 SHOWN_LACKS = 20
 
 
 def job_row(definition: JobDefinition, registry: TaskRegistry) -> dict[str, object]:
     """Return a row of `jobs`; `lacks` names the tasks whose code is not there."""
-    absent = {code for code in set(map(_CODE, definition.tasks.values())) if not _found(registry, *code)}
+    absent = {code for code in definition.codes if not _found(registry, *code)}
     lacks: list[str] = []
     if absent:
-        lacking = (name for name, task in definition.tasks.items() if _CODE(task) in absent)
+        lacking = (name for name, task in definition.tasks.items() if (task.task, task.bundle) in absent)
         lacks += islice(lacking, SHOWN_LACKS)
     row: dict[str, object] = {"name": definition.name, "state": "unresolved" if lacks else "ready"}
     row |= {"tasks": len(definition.tasks), "description": definition.description}
@@ -176,7 +173,7 @@ def run_view_now(run: Run) -> dict[str, object]:
 async def digest_of(definition: JobDefinition) -> str:
     """Return the digest of what is shown of a definition; it takes as long as to write that: if large, in a thread."""
     if len(definition.tasks) > MANY_TASKS and "shown_digest" not in vars(definition):
-        return await to_thread.run_sync(lambda: definition.shown_digest)
+        return await in_thread(lambda: definition.shown_digest)
     return definition.shown_digest
 
 

@@ -41,7 +41,7 @@ def to_value(definition: JobDefinition) -> JsonObject:
     form = format_of(value, JobDefinition)
     value["tasks"] = tasks = value.pop("tasks")  # last
     if isinstance(definition.tasks, Mapping):
-        for name, task in definition.tasks.items():
+        for name, task in EACH.get()(definition.tasks.items()):
             if isinstance(task, TaskDefinition) and task.comments:
                 tasks[name] = _with_comments(tasks[name], task.comments, TASK_COMMENTS)
     value = _with_comments(value, definition.comments, JOB_COMMENTS)

@@ -107,7 +107,7 @@ def _plan(definition: JobDefinition, planner: _Planner) -> Plan:
         index=dict(zip(definition.tasks, range(len(planner.tasks)), strict=True)),
         graph=graph,
         size=len(planner.tasks),
-        fed=tuple([task for task in planner.tasks if task.varying or task.mapped]),
+        fed=tuple([task for task in EACH.get()(planner.tasks) if task.varying or task.mapped]),
         versions=frozenset(versions - {None}),
     )
 

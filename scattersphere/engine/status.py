@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from scattersphere._text import did_you_mean
+from scattersphere._turns import EACH
 from scattersphere.definitions.shown import shown
 from scattersphere.engine.machine.codes import TASK_STATES
 from scattersphere.engine.reused import Reused
@@ -118,13 +119,16 @@ class Results(Mapping[str, Any]):
 
         What no longer fits is left out; `shown_of` shows it alone.
         """
-        found: dict[str, object] = {}
+        return dict(self.each_shown(limit))
+
+    def each_shown(self, limit: int = SHOWN_RESULTS) -> Iterator[tuple[str, object]]:
+        """Yield what `shown` returns, one by one: thousands of results take longer than a turn of the loop may."""
         for name in self:
             if limit <= 0:
                 break
-            found[name] = self.shown_of(name, min(limit, SHOWN_RESULT))
-            limit -= len(name) + len(json.dumps(found[name]))
-        return found
+            result = self.shown_of(name, min(limit, SHOWN_RESULT))
+            limit -= len(name) + len(json.dumps(result))
+            yield name, result
 
 
 class Tasks(Mapping[str, TaskStatus]):
@@ -152,7 +156,8 @@ class Tasks(Mapping[str, TaskStatus]):
         wanted = {TASK_STATES.index(state) for state in states}
         codes = bytes(self._execution.machine.record.task_states[: len(self)])
         if not wanted.isdisjoint(codes):
-            yield from (name for name, code in zip(self, codes, strict=True) if code in wanted)
+            pairs = EACH.get()(zip(self, codes, strict=True))
+            yield from (name for name, code in pairs if code in wanted)
 
     def width(self, name: str) -> int | None:
         """Return how many instances a mapped task has; None for others, and before its list is known."""
@@ -163,7 +168,11 @@ class Tasks(Mapping[str, TaskStatus]):
         machine = self._execution.machine
         task = task_number(self._execution, name)
         units = range(len(self._execution.plan.tasks), len(machine.record.task_states))
-        return [status_of(self._execution, unit) for unit in units if machine.record.task_of(unit) == task]
+        return [
+            status_of(self._execution, unit)
+            for unit in EACH.get()(units)
+            if machine.record.task_of(unit) == task
+        ]
 
 
 def task_number(execution: Execution, name: str) -> int:

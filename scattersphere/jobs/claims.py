@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from scattersphere._gc import free
+from scattersphere._threads import in_thread
 from scattersphere.errors import DefinitionError
+from scattersphere.jobs.jobs import is_large
 from scattersphere.model.definition import JobDefinition
 from scattersphere.model.events import EventKind
 from scattersphere.registry.records import BundleEventKind
@@ -92,16 +95,27 @@ class Claims:
             self._settle(resolved.name)
         return resolved
 
-    def undefine(self, name: str) -> None:
-        """Undefine a job for the host; one that the host itself had defined is the others' again."""
+    def undefine(self, name: str) -> list[object]:
+        """Undefine a job for the host; one that the host itself had defined is the others' again.
+
+        Returns what only the job may have held.
+        """
         claimed = self.owner(name) is not None
-        self._jobs.undefine(name)
+        forgotten = self._jobs.undefine(name)
         self._feed.add(EventKind.JOB_UNDEFINED, job=name)
         self._made.pop(name, None)
         if claimed:
             self._withdrawn.add(name)
         else:
             self._settle(name)
+        return forgotten
+
+    async def aundefine(self, name: str) -> None:
+        """Do as `undefine`; what a large job has held is freed in a thread."""
+        takes_long = is_large(self._jobs.named(name))
+        forgotten = self.undefine(name)
+        if takes_long:
+            await in_thread(partial(free, forgotten))
 
     # ---- the others
 

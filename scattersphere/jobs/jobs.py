@@ -47,13 +47,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Known = Callable[[str, str | None], "TaskClass | None"]
 """The class at a path, in a bundle or in any, if there is one: its code may come later."""
+_BUNDLE = attrgetter("bundle")
 LARGE, LONG = 1_000, 4 << 10
 """Tasks of a definition, and characters of its text, above which it is judged in a thread where the caller can wait: on
 the loop it would take 10 ms and more; a text in which every line is wrong takes ten times as long as a right one."""
 DIGESTED = 100
 """Tasks of a job up to which its digest, which every `status` of its runs shows, is made when it is taken up: some
 milliseconds more would be paid by those who never ask."""
-_BUNDLE = attrgetter("bundle")
 TRIES = 3
 """How often a large definition is judged again because the code has changed meanwhile."""
 
@@ -135,9 +135,10 @@ class Jobs(LiveMapping[str, JobDefinition]):
     async def adefine(self, definition: JobDefinition | JobBuilder, *, replace: bool) -> JobDefinition:
         """Do as `define`; a large definition is judged in a thread, and what it replaces is freed there."""
         resolved = await self.aresolved(definition)
-        replaced = list[object]([self._definitions.get(resolved.name), self._plans.get(resolved.name)])
+        name = resolved.name
+        replaced = list[object]([self._definitions.get(name), self._plans.get(name), self._lacking.get(name)])
         self._take_up(resolved, replace=replace)
-        if _is_large(resolved) and any(replaced):
+        if is_large(resolved) and any(replaced):
             await in_thread(partial(free, replaced))
         return resolved
 
@@ -157,7 +158,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
     async def aresolved(self, definition: JobDefinition | JobBuilder) -> JobDefinition:
         """Do as `resolved`; in a thread where the definition is large."""
         definition = definition_of(definition)
-        if not _is_large(definition):
+        if not is_large(definition):
             return self.resolved(definition)
         right = await in_thread(lambda: self._right(definition))
         return await self._with_code(right, lambda find: self._resolve(right, partial(_known, find)))
@@ -225,7 +226,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
             definition = await self.aresolved(job)
         else:
             definition = self.named(job)
-        if not _is_large(definition) or self.stand_in is not None or self._plan_of(definition) is not None:
+        if not is_large(definition) or self.stand_in is not None or self._plan_of(definition) is not None:
             return definition, None
         backends = self._backends
         plan = await self._with_code(definition, lambda find: compile_plan(definition, find, backends))
@@ -234,6 +235,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
     def _keep(self, resolved: JobDefinition) -> None:
         self._definitions[resolved.name] = resolved
         self._plans.pop(resolved.name, None)
+        self._lacking.pop(resolved.name, None)  # it is of the one before
         if len(resolved.tasks) <= DIGESTED:
             _ = resolved.shown_digest
         if None in map(_BUNDLE, resolved.tasks.values()):
@@ -330,18 +332,24 @@ class Jobs(LiveMapping[str, JobDefinition]):
                     if task_class is not None:
                         tasks[name] = changed(task, task=task_class.path, bundle=task_class.bundle)
             resolved = changed(definition, tasks=FrozenDict(tasks))  # it differs in nothing that was checked
-        for of_the_other in ("digest", "shown_digest"):
+        for of_the_other in ("digest", "shown_digest", "codes"):
             vars(resolved).pop(of_the_other, None)
+        if len(tasks) > LARGE:
+            _ = resolved.codes  # here, in a thread
         return resolved
 
-    def undefine(self, name: str) -> None:
-        """Forget a job. Raises `NoSuchJobError`."""
-        del self._definitions[self.named(name).name]
-        self._plans.pop(name, None)
-        self._lacking.pop(name, None)
+    def undefine(self, name: str) -> list[object]:
+        """Forget a job; return what only it may have held. Raises `NoSuchJobError`."""
+        name = self.named(name).name
+        forgotten: list[object] = [
+            self._definitions.pop(name),
+            self._plans.pop(name, None),
+            self._lacking.pop(name, None),
+        ]
         self._open.discard(name)
         if self.on_change is not None:
             self.on_change(name, None)
+        return forgotten
 
     @suggestion_budget()
     def validate(self, definition: JobDefinition | JobBuilder | str | bytes) -> list[Problem]:
@@ -381,7 +389,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
 
             return await in_thread(tell)
         definition = definition_of(definition)
-        if not _is_large(definition):
+        if not is_large(definition):
             return self.validate(definition)
         read, problems = await in_thread(lambda: checked(definition))
         if read is not None:
@@ -423,7 +431,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
     async def _aserver_problems(
         self, definition: JobDefinition, told: list[RawProblem], *, warn: bool = False
     ) -> list[RawProblem]:
-        if not _is_large(definition):
+        if not is_large(definition):
             return self._server_problems(definition, told, warn=warn)
         return await self._with_code(
             definition, lambda find: self._problems_with(find, definition, told, warn=warn)
@@ -524,7 +532,8 @@ def is_long(text: str | bytes) -> bool:
     return len(text) > LONG or schedules in text or escape in text  # type: ignore[operator]
 
 
-def _is_large(definition: JobDefinition) -> bool:
+def is_large(definition: JobDefinition) -> bool:
+    """Whether work on a definition is done in a thread."""
     return isinstance(definition.tasks, Mapping) and len(definition.tasks) > LARGE
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from scattersphere.engine.execution import Execution
-    from scattersphere.engine.plan import Plan, PlannedTask
+    from scattersphere.engine.plan import MadeBy, Plan
     from scattersphere.jobs.jobs import Jobs
     from scattersphere.registry.registry import TaskRegistry
 
@@ -44,20 +44,30 @@ class Takeover:
         counts: dict[int, int | None] = dict.fromkeys(self.tasks)
         for task, _ in self.instances:
             counts[task] = (counts.get(task) or 0) + 1
-        notes = {task: _note(earlier, execution.plan.tasks[task], task, n) for task, n in counts.items()}
-        execution.reused = {execution.plan.tasks[task].name: note for task, note in sorted(notes.items())}
+        execution.reused = _notes(earlier, execution.plan, counts)
         _log_reuse(earlier, execution)
 
 
-def _note(earlier: Execution, planned: PlannedTask, task: int, instances: int | None) -> Reused:
-    before = earlier.reused.get(planned.name)
+def _notes(earlier: Execution, plan: Plan, counts: Mapping[int, int | None]) -> dict[str, Reused]:
+    """Return where the results of tasks come from, by name; `counts` tells how many instances, None for all."""
+    found: dict[str, Reused] = {}
+    shared: dict[tuple[object, ...], Reused] = {}  # of tasks of one class, which may be thousands
+    for task, instances in sorted(counts.items()):
+        planned, made_by = plan.tasks[task], earlier.plan.tasks[task].made_by
+        before = earlier.reused.get(planned.name)
+        key = id(before), id(made_by), id(planned.made_by), instances
+        if key not in shared:
+            shared[key] = _note(earlier.id, before, made_by, planned.made_by, instances)
+        found[planned.name] = shared[key]
+    return found
+
+
+def _note(number: int, before: Reused | None, made_by: MadeBy, now: MadeBy, instances: int | None) -> Reused:
     if before is not None and instances is None and before.instances is None:
         run, code, digest = before.run, before.code, before.digest
     else:
-        made_by = earlier.plan.tasks[task].made_by
-        run, code, digest = earlier.id, made_by.code, made_by.digest
-    older = digest != planned.made_by.digest
-    return Reused(run=run, code=code, older=older, instances=instances, digest=digest)
+        run, code, digest = number, made_by.code, made_by.digest
+    return Reused(run=run, code=code, older=digest != now.digest, instances=instances, digest=digest)
 
 
 def _log_reuse(earlier: Execution, execution: Execution) -> None:

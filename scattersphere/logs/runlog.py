@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from scattersphere._turns import EACH
 from scattersphere.logs.failures import format_failure, shorten
 from scattersphere.logs.frames import logical_names
 from scattersphere.logs.masking import hide
@@ -282,7 +283,7 @@ class RunLog:
     def _lines(
         self, task: str | None, index: int | None, attempt: int | None, tail: int | None
     ) -> list[LogLine]:
-        tail = None if tail is None else min(tail, self.last_number)
+        tail, each = None if tail is None else min(tail, self.last_number), EACH.get()
 
         def fits(entry: Entry) -> bool:
             return (
@@ -298,15 +299,17 @@ class RunLog:
             else:  # from the end, and no further than needed: thousands of readers may ask for a few lines
                 chosen = list(itertools.islice(filter(fits, reversed(self._entries)), max(0, tail)))[::-1]
         if tail is None:
-            chosen = list(filter(fits, chosen))
+            chosen = list(
+                filter(fits, each(chosen))
+            )  # not while it is guarded: the loop would wait for the guard
         elif len(chosen) >= tail:
-            return list(map(self._line, chosen))
+            return list(map(self._line, each(chosen)))
         older: Iterable[LogLine | Entry] = (
-            each for each in self._older(1, first) if isinstance(each, LogLine) or fits(each)
+            one for one in self._older(1, first) if isinstance(one, LogLine) or fits(one)
         )
         if tail is not None:
             older = _last(older, tail - len(chosen))
-        return [*map(self._line, older), *map(self._line, chosen)]
+        return [*map(self._line, each(older)), *map(self._line, each(chosen))]
 
     def since(self, number: int) -> tuple[list[LogLine], int]:
         """Return the lines after line `number`, and the number to ask with the next time: for followers.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import attrs
 
+from scattersphere._turns import EACH
 from scattersphere.model.amounts import Amounts
 from scattersphere.model.fields import COMMENT_ROW, NO_COMMENT, Record, Records, python_only, says
 from scattersphere.model.forms import (
@@ -325,14 +326,19 @@ class JobDefinition:
             name: upstreams(task)
             if task.args or task.map is not None or task.run_if is not True
             else task.depends_on
-            for name, task in self.tasks.items()
+            for name, task in EACH.get()(self.tasks.items())
         }
 
     @cached_property
     def upstream_indices(self) -> Sequence[tuple[int, ...]]:
         """The same for each task in turn, as places in `tasks`. Raises `KeyError` where there is no such task."""
-        number = {name: index for index, name in enumerate(self.tasks)}
-        return [tuple([number[other] for other in waits]) for waits in self.upstreams.values()]
+        number = {name: index for index, name in EACH.get()(enumerate(self.tasks))}
+        return [tuple([number[other] for other in waits]) for waits in EACH.get()(self.upstreams.values())]
+
+    @cached_property
+    def codes(self) -> frozenset[tuple[str, str | None]]:
+        """What its tasks run: the path of each class, and its bundle where that is known."""
+        return frozenset([(task.task, task.bundle) for task in EACH.get()(self.tasks.values())])
 
     @cached_property
     def digest(self) -> str:

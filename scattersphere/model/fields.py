@@ -202,7 +202,7 @@ def newer_keys(value: object, cls: type, form: int, path: Path = ()) -> Iterator
         elif isinstance(row.json, Record):
             yield from newer_keys(inside, row.json.cls, form, here)
         elif isinstance(row.json, Records) and type(inside) is dict:
-            for name, item in inside.items():
+            for name, item in EACH.get()(inside.items()):
                 yield from newer_keys(item, row.json.cls, form, (*here, name))
 
 

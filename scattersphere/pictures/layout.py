@@ -16,6 +16,8 @@ from itertools import pairwise
 
 import attrs
 
+from scattersphere._turns import EACH, WAY
+
 Edges = Sequence[tuple[int, int]]
 Neighbours = list[list[int]]
 
@@ -46,9 +48,10 @@ class Layout:
 
 def neighbours(count: int, edges: Edges) -> tuple[Neighbours, Neighbours]:
     """Return the successors and the predecessors of each node."""
-    after: Neighbours = [[] for _ in range(count)]
-    before: Neighbours = [[] for _ in range(count)]
-    for source, target in edges:
+    each = EACH.get()
+    after: Neighbours = [[] for _ in each(range(count))]
+    before: Neighbours = [[] for _ in each(range(count))]
+    for source, target in each(edges):
         after[source].append(target)
         before[target].append(source)
     return after, before
@@ -61,11 +64,14 @@ def without_cycles(count: int, edges: Edges) -> list[tuple[int, int]]:
     """
     after, _ = neighbours(count, edges)
     closing: set[tuple[int, int]] = set()
+    way = WAY.get()
     state = bytearray(count)  # 0 not met, 1 on the path from the root, 2 done
-    for root in range(count):
+    for root in EACH.get()(range(count)):
         stack = [] if state[root] else [(root, iter(after[root]))]
         state[root] = state[root] or 1
         while stack:
+            if way is not None:
+                way()
             node, rest = stack[-1]
             target = next(rest, None)
             if target is None:
@@ -76,7 +82,7 @@ def without_cycles(count: int, edges: Edges) -> list[tuple[int, int]]:
             elif not state[target]:
                 state[target] = 1
                 stack.append((target, iter(after[target])))
-    return [edge for edge in edges if edge not in closing]
+    return [edge for edge in EACH.get()(edges) if edge not in closing]
 
 
 def ranks_of(after: Neighbours, before: Neighbours) -> list[int]:
@@ -84,10 +90,11 @@ def ranks_of(after: Neighbours, before: Neighbours) -> list[int]:
 
     Raises ValueError for a graph with a cycle.
     """
-    waits = [len(sources) for sources in before]
-    order = [node for node, waiting in enumerate(waits) if not waiting]
+    each = EACH.get()
+    waits = [len(sources) for sources in each(before)]
+    order = [node for node, waiting in each(enumerate(waits)) if not waiting]
     ranks = [0] * len(after)
-    for node in order:  # grows while it is read
+    for node in each(order):  # grows while it is read
         for target in after[node]:
             ranks[target] = max(ranks[target], ranks[node] + 1)
             waits[target] -= 1
@@ -96,7 +103,7 @@ def ranks_of(after: Neighbours, before: Neighbours) -> list[int]:
     if len(order) < len(after):
         msg = "a graph with a cycle has no ranks"
         raise ValueError(msg)
-    for node in reversed(order):
+    for node in each(reversed(order)):
         # A node with more readers than sources makes fewer long edges beside its readers.
         if len(after[node]) > len(before[node]):
             ranks[node] = min(ranks[target] for target in after[node]) - 1
@@ -398,18 +405,18 @@ def cells(count: int, edges: Edges, *, cell: int = 10, fit: int = 1140) -> Cells
     Ranks are folded into more rows until the picture is at most `fit` pixels wide, where that can be.
     """
     after, before = neighbours(count, edges)
-    ranks = ranks_of(after, before)
-    layers: list[list[int]] = [[] for _ in range(max(ranks, default=-1) + 1)]
-    for node, rank in enumerate(ranks):
+    ranks, each = ranks_of(after, before), EACH.get()
+    layers: list[list[int]] = [[] for _ in each(range(max(ranks, default=-1) + 1))]
+    for node, rank in each(enumerate(ranks)):
         layers[rank].append(node)
     share = [0.0] * count
     for layer in layers:
-        layer.sort(
-            key=lambda node: (
-                sum(map(share.__getitem__, before[node])) / len(before[node]) if before[node] else 0.0
-            )
-        )
-        for place, node in enumerate(layer):
+        middle = {
+            node: sum(map(share.__getitem__, before[node])) / len(before[node]) if before[node] else 0.0
+            for node in each(layer)
+        }
+        layer.sort(key=middle.__getitem__)
+        for place, node in each(enumerate(layer)):
             share[node] = place / len(layer)
     rows = _rows(layers, fit / cell)
     corners: list[tuple[float, float]] = [(0.0, 0.0)] * count
@@ -417,7 +424,7 @@ def cells(count: int, edges: Edges, *, cell: int = 10, fit: int = 1140) -> Cells
     for layer in layers:
         columns = -(-len(layer) // rows)
         used = -(-len(layer) // columns)
-        for place, node in enumerate(layer):
+        for place, node in each(enumerate(layer)):
             corners[node] = (left + place // used * cell, place % used * cell)
         left += columns * cell + cell / 2
     height = min(rows, max(map(len, layers), default=0)) * cell
@@ -428,6 +435,6 @@ def _rows(layers: list[list[int]], fit: float) -> int:
     """Return the fewest rows (8 at least) with which all columns and the gaps between ranks fit."""
     widest = max(map(len, layers), default=0)
     rows = 8
-    while rows < widest and sum(-(-len(layer) // rows) + 0.5 for layer in layers) > fit:
+    while rows < widest and sum(-(-len(layer) // rows) + 0.5 for layer in EACH.get()(layers)) > fit:
         rows += max(1, rows // 8)
     return rows

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
+from scattersphere._turns import EACH
 from scattersphere.pictures.labels import duration, words
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def node_of(name: str, task: Task, progress: Progress | None = None) -> Node:
 
 def nodes_of(tasks: Mapping[str, Task]) -> list[Node]:
     """Return the nodes of a definition in its order."""
-    return [node_of(name, task) for name, task in tasks.items()]
+    return [node_of(name, task) for name, task in EACH.get()(tasks.items())]
 
 
 def _condition(value: object) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from scattersphere._turns import EACH
 from scattersphere.pictures.labels import (
     LETTER,
     SMALL_LETTER,
@@ -71,17 +72,18 @@ def graph(
 
 def _edges_of(nodes: Sequence[Node], upstreams: Mapping[str, tuple[str, ...]]) -> list[tuple[int, int]]:
     """Return what waits for what, by number. A finally-task stands behind the last of the others."""
-    number = {node.name: at for at, node in enumerate(nodes)}
+    each = EACH.get()
+    number = {node.name: at for at, node in each(enumerate(nodes))}
     edges = {
         (number[other], at): None
-        for at, node in enumerate(nodes)
+        for at, node in each(enumerate(nodes))
         for other in upstreams.get(node.name, ())
         if other in number
     }
-    waited = {source for source, target in edges if not nodes[target].finally_}
-    last = [at for at, node in enumerate(nodes) if not node.finally_ and at not in waited]
-    begun = {target for _, target in edges}
-    for at, node in enumerate(nodes):
+    waited = {source for source, target in each(edges) if not nodes[target].finally_}
+    last = [at for at, node in each(enumerate(nodes)) if not node.finally_ and at not in waited]
+    begun = {target for _, target in each(edges)}
+    for at, node in each(enumerate(nodes)):
         if node.finally_ and at not in begun:
             edges.update(dict.fromkeys((source, at) for source in last))
     return without_cycles(len(nodes), list(edges))
@@ -102,7 +104,7 @@ def document(svg: str, states: Iterable[str | None], title: str) -> str:
 
 def summary(nodes: Iterable[Node]) -> str:
     """Return how many tasks are in which state, the worst first."""
-    counts = Counter(node.state for node in nodes)
+    counts = Counter(node.state for node in EACH.get()(nodes))
     return ", ".join(f"{counts[state]:,} {words(state)}" for state in WORST_FIRST if counts[state])
 
 
@@ -310,8 +312,8 @@ def _squares(nodes: Sequence[Node], edges: Edges, fit: int, link: Link | None) -
             for source, target in edges
         )
         out.append(f'<path class="edge faint" d="{"".join(lines)}"/>')
-    for rank, members in enumerate(placed.ranks):
-        out.append(_rank(rank, [(nodes[at], placed.corners[at]) for at in members], link))
+    for rank, members in EACH.get()(enumerate(placed.ranks)):
+        out.append(_rank(rank, [(nodes[at], placed.corners[at]) for at in EACH.get()(members)], link))
     wide, high = placed.width + 16, placed.height + 16
     return (
         f'<svg class="squares" width="{wide * scale:.0f}" height="{high * scale:.0f}" '
@@ -326,7 +328,7 @@ _CLICKED = frozenset({"failed", "crashed", "running", "up_for_retry"})
 def _rank(rank: int, members: list[tuple[Node, tuple[float, float]]], link: Link | None) -> str:
     paths: dict[str, list[str]] = {}
     alone = []
-    for node, (x, y) in members:
+    for node, (x, y) in EACH.get()(members):
         state = node.state if node.state in LOOKS else "none"
         path = f"M{x:.0f} {y:.0f}{look_of(state).square}"
         if state in _CLICKED:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere._turns import EACH
 from scattersphere.commands.access import Principal
 from scattersphere.commands.gateway import Gateway
 from scattersphere.commands.table import COMMANDS
@@ -219,7 +220,7 @@ def failed_tasks(run: Run, most: int) -> list[tuple[str, TaskStatus]]:
     """Return the tasks and instances that failed, in the order of the definition."""
     found: list[tuple[str, TaskStatus]] = []
     for name in islice(run.tasks.named(TaskState.FAILED, TaskState.CRASHED), most):
-        bad = (one for one in run.tasks.instances(name) if one.state in _BAD)
+        bad = (one for one in EACH.get()(run.tasks.instances(name)) if one.state in _BAD)
         instance = next(bad, None)
         if instance is None:
             found.append((name, run.tasks[name]))
@@ -232,11 +233,12 @@ def overview(taken: Taken) -> dict[str, object]:
     """Return what the first page shows: what runs, what failed last, what needs a look."""
     now = dt.datetime.now(dt.UTC)
     runs = taken.runs
-    day = [run for run in runs if now - run.created_at < DAY]
-    live = [run for run in runs if not run.state.ended]
-    failed = [run for run in runs if run.state in FAILED]
+    each = EACH.get()
+    day = [run for run in each(runs) if now - run.created_at < DAY]
+    live = [run for run in each(runs) if not run.state.ended]
+    failed = [run for run in each(runs) if run.state in FAILED]
     with taken.telling():
-        active = [(run_row(run), what_now(run)) for run in live[:PAGE]]
+        active = [(run_row(run), what_now(run)) for run in each(live[:PAGE])]
     return {
         "running": sum(run.state not in WAITING for run in live),
         "waiting": sum(run.state in WAITING for run in live),
@@ -256,7 +258,7 @@ def overview(taken: Taken) -> dict[str, object]:
 def by_hour(runs: Iterable[Run], now: dt.datetime) -> list[Counter[str]]:
     """Return how the runs of the last 24 hours are, by the hour in which they were started."""
     hours = [Counter[str]() for _ in range(24)]
-    for run in runs:
+    for run in EACH.get()(runs):
         ago = int((now - run.created_at).total_seconds() // 3600)
         hours[23 - min(max(ago, 0), 23)][str(run.state)] += 1
     return hours
@@ -290,7 +292,7 @@ def problems(taken: Taken) -> list[OverviewProblem]:
         found.append(
             OverviewProblem("failed", "File not taken up", path.name, "bundles", first_line(message))
         )
-    for run in taken.runs:
+    for run in EACH.get()(taken.runs):
         for label, place in run.stuck.items():
             found.append(
                 OverviewProblem("crashed", "Attempt stuck", label, f"runs/{run.id}", f"still in {place}")
@@ -340,11 +342,11 @@ def runs_page(taken: Taken, query: Mapping[str, str]) -> dict[str, object]:
     job, state, find = query.get("job", ""), query.get("state", ""), query.get("q", "").casefold()
     of_job = [
         run
-        for run in runs
+        for run in EACH.get()(runs)
         if job in {"", run.job} and (not find or find in run.job.casefold() or find in run.reason.casefold())
     ]
-    counts = Counter(str(run.state) for run in of_job)
-    chosen = [run for run in of_job if state in {"", str(run.state)}]
+    counts = Counter(str(run.state) for run in EACH.get()(of_job))
+    chosen = [run for run in EACH.get()(of_job) if state in {"", str(run.state)}]
     order = SortOrder.of(query, _RUN_ORDER, first="run", descending=True)
     if (order.column, order.descending) != ("run", True):
         chosen.sort(key=_RUN_ORDER[order.column], reverse=order.descending)
@@ -352,7 +354,9 @@ def runs_page(taken: Taken, query: Mapping[str, str]) -> dict[str, object]:
     page = min(max(1, number_of(query.get("page")) or 1), pages)
     shown = chosen[(page - 1) * PAGE : page * PAGE]
     return {
-        "rows": [(run_row(run), what_failed(run) if run.state in FAILED else "") for run in shown],
+        "rows": [
+            (run_row(run), what_failed(run) if run.state in FAILED else "") for run in EACH.get()(shown)
+        ],
         "counts": counts,
         "total": len(of_job),
         "matching": len(chosen),
@@ -401,11 +405,11 @@ def jobs_page(taken: Taken, query: Mapping[str, str]) -> dict[str, object]:
     """Return the jobs, filtered and sorted by the query: q, sort, order."""
     find = query.get("q", "").casefold()
     recent: dict[str, list[Run]] = {}
-    for run in taken.runs:
+    for run in EACH.get()(taken.runs):
         recent.setdefault(run.job, []).append(run)
     rows = [
         _job_row(name, job, recent.get(name, [])[:STRIP], taken.unresolved.get(name, ()))
-        for name, job in taken.jobs.items()
+        for name, job in EACH.get()(taken.jobs.items())
         if not find or find in name.casefold() or find in job.description.casefold()
     ]
     order = SortOrder.of(query, _JOB_ORDER, first="job", descending=False)
@@ -419,7 +423,9 @@ def _job_row(name: str, job: JobDefinition, last: list[Run], lacks: Any) -> JobR
         name=name,
         description=first_line(job.description),
         tasks=len(job.tasks),
-        bundles=", ".join(sorted({task.bundle for task in job.tasks.values() if task.bundle})[:3]),
+        bundles=", ".join(
+            sorted({task.bundle for task in EACH.get()(job.tasks.values()) if task.bundle})[:3]
+        ),
         lacks=first_line(str(lacks[0].message)) if lacks else "",
         recent=[run_row(run) for run in reversed(last)],
         seconds=took[len(took) // 2] if took else -1.0,
@@ -440,7 +446,7 @@ def bundles_page(look: VisibleServer, taken: Taken, query: Mapping[str, str]) ->
     rows = []
     seen = {run.id for run in taken.runs}
     find = query.get("q", "").casefold()
-    for bundle in taken.bundles:
+    for bundle in EACH.get()(taken.bundles):
         if find not in bundle.name.casefold():
             continue
         older = bundle.versions
@@ -597,7 +603,7 @@ def log_rows(lines: Iterable[LogLine], *, level: int = 0, find: str = "") -> lis
             "task": line.place or "run",
             "text": line.message,
         }
-        for line in lines
+        for line in EACH.get()(lines)
         if line.level >= level and (not wanted or wanted in line.message.casefold())
     ]
 

@@ -32,7 +32,7 @@ KEPT = 2_000
 """Events that a feed keeps for readers that are not quite as quick as the others."""
 SLICE = 16
 """Readers that are woken in one turn of the loop."""
-BATCH = 256
+BATCH = 128
 """Events in one piece of a stream at most."""
 
 

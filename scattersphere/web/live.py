@@ -8,11 +8,12 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.to_thread
 
+from scattersphere.web.rendering import drawn
 from scattersphere.web.runpage import last_events
 from scattersphere.web.streams import ALIVE
 
@@ -93,9 +94,9 @@ async def write_run(
                 found, waiting[:] = list(waiting), []
                 begun = anyio.current_time()
                 events = await last_events(run)
-                put = changes.of(await anyio.to_thread.run_sync(parts, events))
+                put = changes.of(await drawn(partial(parts, events)))
                 took = anyio.current_time() - begun
-                append = {"log-lines": await anyio.to_thread.run_sync(lines, found)} if found else {}
+                append = {"log-lines": await drawn(partial(lines, found))} if found else {}
                 await write(_message(put, append))
                 if ended:
                     if (
@@ -126,7 +127,7 @@ async def write_table(look: VisibleServer, parts: Callable[[Taken], dict[str, st
                 woken = anyio.Event()
                 await look.gateway.judge()
                 begun = anyio.current_time()
-                put = changes.of(await anyio.to_thread.run_sync(parts, look.take()))
+                put = changes.of(await drawn(partial(parts, look.take())))
                 took = anyio.current_time() - begun
                 await write(_message(put, {}) if put else b": alive\n\n")
                 await anyio.sleep(max(2 * GAP, SHARE * took))

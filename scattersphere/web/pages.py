@@ -8,15 +8,15 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-import anyio.to_thread
 from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from scattersphere._gc import gc_paused
+from scattersphere._gc import free
 from scattersphere._threads import in_thread
+from scattersphere._turns import EACH
 from scattersphere.commands.arguments import Definition
 from scattersphere.commands.errors import RequestError, wire_error
 from scattersphere.commands.exits import CONTAINED
@@ -41,7 +41,7 @@ from scattersphere.web.guard import (
 from scattersphere.web.live import write_run, write_table
 from scattersphere.web.openapi import openapi
 from scattersphere.web.paths import NUMBER
-from scattersphere.web.rendering import asset, html, templates
+from scattersphere.web.rendering import asset, drawn, html, templates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -322,7 +322,7 @@ class Pages:
     async def overview(self, request: Request, look: content.VisibleServer) -> Response:
         """Show what runs, what failed last, what needs a look."""
         base = base_of(request.scope)
-        found = await anyio.to_thread.run_sync(content.overview, look.take())
+        found = await drawn(partial(content.overview, look.take()))
         return await self._show(request, look, "overview.html", "Overview", live=f"{base}/live", **found)
 
     async def overview_live(self, request: Request, look: content.VisibleServer) -> Response:
@@ -337,7 +337,7 @@ class Pages:
 
     async def jobs(self, request: Request, look: content.VisibleServer) -> Response:
         """Show the jobs."""
-        found = await anyio.to_thread.run_sync(content.jobs_page, look.take(), request.query_params)
+        found = await drawn(partial(content.jobs_page, look.take(), request.query_params))
         return await self._show(request, look, "jobs.html", "Jobs", **found)
 
     async def job(self, request: Request, look: content.VisibleServer) -> Response:
@@ -357,11 +357,7 @@ class Pages:
         job = self._gateway.job(look.principal, name)
         text = await _text_of(job)
 
-        def draw() -> str:
-            with gc_paused(tasks=len(job.tasks)):
-                return graph(nodes_of(job.tasks), job.upstreams, fit=760)
-
-        picture = await anyio.to_thread.run_sync(draw)
+        picture = await drawn(lambda: _graph_of(job))
         like = content.number_of(request.query_params.get("like"))
         given = None if like is None else (await self._gateway.run(look.principal, like)).params
         answer = await self._show(
@@ -460,7 +456,7 @@ class Pages:
         if before:
             found = await content.history_page(look, request.query_params, before)
             return await self._show(request, look, "history.html", "Runs", newest=EVERY, **found)
-        found = await anyio.to_thread.run_sync(content.runs_page, look.take(), request.query_params)
+        found = await drawn(partial(content.runs_page, look.take(), request.query_params))
         kept = look.server.history.has_journal
         return await self._show(request, look, "runs.html", "Runs", kept=kept, newest=EVERY, **found)
 
@@ -474,7 +470,7 @@ class Pages:
         live = "" if run.state.ended else f"{base}/runs/{run.id}/live?{request.query_params}"
         common = self._common(request, look) | {"here": "Runs", "live": live}
         common["events"] = await runpage.last_events(run)
-        head = await anyio.to_thread.run_sync(runpage.head_parts, look, run, query)
+        head = await drawn(partial(runpage.head_parts, look, run, query))
         page = templates().get_template("run.html").render(**common, **head)
         top, _, bottom = page.partition(runpage.REST)
 
@@ -508,7 +504,7 @@ class Pages:
     async def log_text(self, request: Request, look: content.VisibleServer) -> Response:
         """Give the kept log as text."""
         run = await self._run(request, look)
-        text = await anyio.to_thread.run_sync(lambda: "".join(f"{line}\n" for line in run.logs()))
+        text = await drawn(lambda: "".join(f"{line}\n" for line in EACH.get()(run.logs())))
         return PlainTextResponse(text)
 
     async def submit(self, request: Request, look: content.VisibleServer, form: forms.Form) -> Response:
@@ -535,7 +531,7 @@ class Pages:
     async def bundles(self, request: Request, look: content.VisibleServer) -> Response:
         """Show the bundles: their versions, who holds them, what is wrong."""
         taken, base = look.take(), base_of(request.scope)
-        found = await anyio.to_thread.run_sync(content.bundles_page, look, taken, request.query_params)
+        found = await drawn(partial(content.bundles_page, look, taken, request.query_params))
         live = f"{base}/bundles/live?{request.query_params}"
         return await self._show(request, look, "bundles.html", "Bundles", live=live, **found)
 
@@ -551,7 +547,7 @@ class Pages:
 
     async def schedules(self, request: Request, look: content.VisibleServer) -> Response:
         """Show the schedules: when each fires next, and how it went last."""
-        found = await anyio.to_thread.run_sync(content.schedules_page, look.take(), request.query_params)
+        found = await drawn(partial(content.schedules_page, look.take(), request.query_params))
         return await self._show(request, look, "schedules.html", "Schedules", **found)
 
 
@@ -564,6 +560,14 @@ def _arguments(operation: dict[str, Any]) -> str:
 async def _text_of(job: JobDefinition) -> str:
     """Return the text of a definition, without its secrets; it is written in a thread."""
     return await in_thread(lambda: without_secrets(job).dumps())
+
+
+def _graph_of(job: JobDefinition) -> str:
+    nodes = nodes_of(job.tasks)
+    picture, made = graph(nodes, job.upstreams, fit=760), list[object]([nodes])
+    del nodes
+    free(made)
+    return picture
 
 
 def _longer(text: str) -> str:

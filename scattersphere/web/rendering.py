@@ -5,16 +5,18 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlencode
 
-import anyio.to_thread
 import jinja2
+from anyio import to_thread
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
+from scattersphere._gc import MANY, gc_paused
+from scattersphere._threads import in_thread
 from scattersphere._version import own_version
 from scattersphere.pictures import charts
 from scattersphere.pictures.labels import duration, words
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from scattersphere.web.content import ListedRun
 
+T = TypeVar("T")
 _HERE = files("scattersphere.web")
 NAV = (
     ("Overview", ""),
@@ -130,6 +133,19 @@ def _packed(name: str) -> bytes:
     return gzip.compress(assets()[name][0], 9, mtime=0)
 
 
+async def drawn(draw: Callable[[], T]) -> T:
+    """Return what a page shows, made in a thread that leaves the loop its turns, and collects no garbage meanwhile.
+
+    It is one of the host's threads: however many look, so many are drawn at once.
+    """
+
+    def make() -> T:
+        with gc_paused(tasks=MANY + 1):
+            return draw()
+
+    return await in_thread(make, to_thread.current_default_thread_limiter())
+
+
 async def html(request: Request, *parts: Callable[[], str]) -> Response:
     """Return a page that is drawn and packed in a thread: a large one takes longer than a turn of the loop may.
 
@@ -145,13 +161,13 @@ async def html(request: Request, *parts: Callable[[], str]) -> Response:
         last = number == len(parts) - 1
         return packer.compress(data) + packer.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
 
-    first = await anyio.to_thread.run_sync(draw, 0)
+    first = await drawn(partial(draw, 0))
     if len(parts) == 1:
         return HTMLResponse(first, headers=headers)
 
     async def pieces() -> AsyncIterator[bytes]:
         yield first
         for number in range(1, len(parts)):
-            yield await anyio.to_thread.run_sync(draw, number)
+            yield await drawn(partial(draw, number))
 
     return StreamingResponse(pieces(), media_type="text/html", headers=headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import heapq
 import re
 from collections import Counter
 from itertools import islice
@@ -12,6 +13,7 @@ from urllib.parse import quote
 import attrs
 from markupsafe import Markup
 
+from scattersphere._turns import EACH
 from scattersphere.model.events import EventKind
 from scattersphere.model.states import RunState, TaskState
 from scattersphere.pictures import charts
@@ -186,7 +188,7 @@ def picture_parts(run: Run, query: Query, head: JsonObject) -> dict[str, object]
     """Return graph, task and timeline of a run whose head was drawn already; call it in a thread."""
     picture, name = run.picture(), head["looked_at"]
     chosen = _chosen(run, picture, name) if name else None
-    begun = [each for each in picture.rows if each.attempts]
+    begun = [row for row in EACH.get()(picture.rows) if row.attempts]
     crowd = len(begun) > ROWS
     shown = _worth_a_row(begun) if crowd else begun
     return {
@@ -249,7 +251,7 @@ def rest_parts(look: VisibleServer, run: Run, query: Query, head: JsonObject) ->
 
 def _results(run: Run) -> dict[str, str]:
     """Return the first results that are something."""
-    found = ((name, run.results[name]) for name in run.results)
+    found = ((name, run.results[name]) for name in EACH.get()(run.results))
     some = islice((name for name, value in found if value is not None), RESULTS)
     return {name: shown_value(run.results.shown_of(name)) for name in some}
 
@@ -291,13 +293,14 @@ def _worth_a_row(rows: list[Band]) -> list[Band]:
         first, last = row.attempts[0], row.attempts[-1]
         return (last.end or first.begin) - first.begin
 
-    chosen = sorted(rows, key=lambda row: (row.state not in _LOUD, -took(row)))[:CROWD]
+    order = [(row.state not in _LOUD, -took(row), place) for place, row in EACH.get()(enumerate(rows))]
+    chosen = [rows[place] for *_, place in heapq.nsmallest(CROWD, order)]
     return sorted(chosen, key=lambda row: row.attempts[0].begin)
 
 
 def _throughput(rows: list[Band], seconds: float) -> list[Counter[str]]:
     found = [Counter[str]() for _ in range(BUCKETS)]
-    for row in rows:
+    for row in EACH.get()(rows):
         for attempt in row.attempts:
             if attempt.end is not None:
                 found[min(BUCKETS - 1, int(attempt.end / max(seconds, 1e-9) * BUCKETS))][attempt.state] += 1
@@ -319,9 +322,10 @@ def _zoom(window: tuple[float, float] | None, whole: float) -> list[tuple[str, s
 
 
 def _instances(run: Run, chosen: ChosenTask, query: Query) -> Instances:
-    statuses = list(run.tasks.instances(chosen.name))
-    states = [str(one.state) for one in statuses]
-    picked = [one for one in statuses if query.instances in {"", str(one.state)}]
+    each = EACH.get()
+    statuses = list(each(run.tasks.instances(chosen.name)))
+    states = [str(one.state) for one in each(statuses)]
+    picked = [one for one in each(statuses) if query.instances in {"", str(one.state)}]
     origin, now = run.started_at or run.created_at, dt.datetime.now(dt.UTC)
 
     def took(one: TaskStatus) -> float:
@@ -330,13 +334,18 @@ def _instances(run: Run, chosen: ChosenTask, query: Query) -> Instances:
         )
 
     if query.instances == "":
-        picked.sort(key=took, reverse=True)
+        picked = [
+            picked[place]
+            for _, place in sorted((-took(one), place) for place, one in each(enumerate(picked)))
+        ]
     pages = max(1, -(-len(picked) // LISTED))
     page = min(max(1, query.page), pages)
-    times = sorted(seconds for one in statuses if one.ended_at is not None and (seconds := took(one)) >= 0)
+    times = sorted(
+        seconds for one in each(statuses) if one.ended_at is not None and (seconds := took(one)) >= 0
+    )
     longest = times[-1] if times else 0.0
     bins = [Counter[str]() for _ in range(BINS)]
-    for one in statuses:
+    for one in each(statuses):
         if one.ended_at is not None and (seconds := took(one)) >= 0:
             bins[min(BINS - 1, int(seconds / max(longest, 1e-9) * BINS))][str(one.state)] += 1
     return Instances(
@@ -389,7 +398,7 @@ def _failure(run: Run, name: str, status: Any) -> FailureRow:
 
 def _chosen(run: Run, picture: RunPicture, name: str) -> ChosenTask:
     """Return the task that somebody looks at."""
-    place = next(at for at, node in enumerate(picture.nodes) if node.name == name)
+    place = next(at for at, node in EACH.get()(enumerate(picture.nodes)) if node.name == name)
     node, row, now = picture.nodes[place], picture.rows[place], picture.lasted.seconds
     definition = run.definition.tasks[name]
     facts = [("Backend", str(definition.backend or "its own")), ("Bundle", str(definition.bundle or ""))]

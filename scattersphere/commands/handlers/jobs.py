@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import attrs
-from anyio import to_thread
 
 from scattersphere._gc import free
 from scattersphere._threads import in_thread
@@ -226,11 +225,8 @@ def _refuse_env(principal: Principal, definition: JobDefinition) -> None:
 @command("undefine", role=Role.OPERATOR, example="undefine nightly", method="DELETE", path="/jobs/{job}")
 async def undefine(context: Context, *, job: JobName) -> Reply:
     """Forget a job; its runs go on."""
-    definition = context.gateway.job(context.principal, job)
-    context.gateway.server.undefine(job)
-    is_large, forgotten = len(definition.tasks) > views.MANY_TASKS, list[object]([definition])
-    del definition
-    await _apart(is_large, free, forgotten)
+    context.gateway.job(context.principal, job)
+    await context.gateway.server.aundefine(job)
     return {"job": job}
 
 
@@ -254,7 +250,7 @@ async def save(
     place = job_file(job, gateway.job_folder)
     # What lies in the folder is loaded when the server starts, and the code that it names with it.
     gateway.check_bundles(context.principal, definition.bundles.items())
-    await to_thread.run_sync(partial(definition.save, place, overwrite=overwrite))
+    await in_thread(partial(definition.save, place, overwrite=overwrite))
     return {"job": job, "file": place.name}
 
 
@@ -267,7 +263,7 @@ async def load(context: Context, *, job: JobName, replace: Replace = False) -> R
     place = job_file(job, gateway.job_folder)
     if not principal.sees_job(job) or not place.is_file():
         raise RequestError("no-such-job", f"no file {place.name!r} in the job folder", field="job")
-    definition = await to_thread.run_sync(JobDefinition.load, place)
+    definition = await in_thread(partial(JobDefinition.load, place))
     if definition.name != job:
         message = f"the file {place.name!r} holds the job {definition.name!r}"
         raise RequestError("conflict", message, field="job")

@@ -19,6 +19,7 @@ from scattersphere.commands.masking import masked
 from scattersphere.commands.paging import Cursor, Limit, number_of
 from scattersphere.commands.table import Reply, command
 from scattersphere.errors import DefinitionError, RunFailedError, UnresolvedError
+from scattersphere.jobs.slices import Slices
 from scattersphere.model.states import RunState
 
 if TYPE_CHECKING:
@@ -202,7 +203,11 @@ async def result(context: Context, *, run: RunNumber, task: TaskName = None) -> 
     """Show the results of a run."""
     found = await context.run(run, results=True)
     if task is None:
-        results = found.results.shown()
+        results, slices = dict[str, object](), Slices()
+        for name, one in found.results.each_shown():
+            results[name] = one
+            await slices.next()
+        await slices.next()
         left_out = len(found.results) - len(results)
         return _state(found) | {"results": results} | ({"left_out": left_out} if left_out else {})
     _check_task(found, task)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 
 from scattersphere._graphs import in_order, is_ordered, successors_of
+from scattersphere._turns import EACH
 from scattersphere.engine.machine.rules import DECIDE
 from scattersphere.model.states import TriggerRule
 
@@ -116,7 +117,9 @@ class CompiledGraph:
         self._distinct = {id(task): task for task in (self.tasks[:1] if one_kind else self.tasks)}
         has_finals = any(task.finally_ for task in self._distinct.values())
         self.finals: list[int] = (
-            [index for index, task in enumerate(self.tasks) if task.finally_] if has_finals else []
+            [index for index, task in EACH.get()(enumerate(self.tasks)) if task.finally_]
+            if has_finals
+            else []
         )
         if not checked:
             _check(self.tasks, waits, max_parallel)
@@ -127,9 +130,9 @@ class CompiledGraph:
             if not (checked or is_ordered(waits) or len(in_order(waits, self.successors)) == self.size):
                 raise ValueError("the tasks depend on each other in a cycle")
         self.decide: list[Callable[[int, int, int, int], int]] = self._decisions(waits)
-        self.roots: list[int] = [index for index, count in enumerate(self.degrees) if not count]
+        self.roots: list[int] = [index for index, count in EACH.get()(enumerate(self.degrees)) if not count]
         if has_finals:
-            self.roots = [index for index in self.roots if not self.tasks[index].finally_]
+            self.roots = [index for index in EACH.get()(self.roots) if not self.tasks[index].finally_]
         self.queues: list[QueueSpec] = []
         self.queue_of: list[int] = []
         self._assign_queues()
@@ -142,7 +145,8 @@ class CompiledGraph:
         self.asked: list[bool] = self._each(lambda task: task.mapped or task.conditional)
         self.fast_queue: int = self._choose_fast_queue()
         self.fast_roots: bool = all(
-            self.unconditional[index] and self.queue_of[index] == self.fast_queue for index in self.roots
+            self.unconditional[index] and self.queue_of[index] == self.fast_queue
+            for index in EACH.get()(self.roots)
         )
         self.fast_path: list[bool] = self._fast_paths()
         del self._kinds, self._distinct
@@ -152,7 +156,7 @@ class CompiledGraph:
         known = {kind: fact(task) for kind, task in self._distinct.items()}
         if len(known) == 1:
             return list(known.values()) * self.size
-        return [known[kind] for kind in self._kinds]
+        return [known[kind] for kind in EACH.get()(self._kinds)]
 
     def _decisions(self, waits: Sequence[tuple[int, ...]]) -> list[Callable[[int, int, int, int], int]]:
         decide = self._each(lambda task: DECIDE[task.rule])
@@ -169,7 +173,7 @@ class CompiledGraph:
             return
         known: dict[QueueSpec, int] = {}
         seen: dict[int, int] = {}  # by identity: that is quicker than to compare them
-        for index, task in enumerate(self.tasks):
+        for index, task in EACH.get()(enumerate(self.tasks)):
             number = seen.get(id(task))
             if number is None:
                 owner = index if task.mapped and task.max_parallel is not None else None
@@ -190,8 +194,8 @@ class CompiledGraph:
         if all(self.unconditional) and len(self.queues) <= 1 and not self.drops_results:
             if max(map(len, self.successors), default=0) <= MANY_SUCCESSORS:
                 return [True] * self.size
-            return [len(below) <= MANY_SUCCESSORS for below in self.successors]
-        return [self._is_fast(index) for index in range(self.size)]
+            return [len(below) <= MANY_SUCCESSORS for below in EACH.get()(self.successors)]
+        return [self._is_fast(index) for index in EACH.get()(range(self.size))]
 
     def _is_fast(self, index: int) -> bool:
         task = self.tasks[index]
@@ -211,7 +215,7 @@ class CompiledGraph:
         """Return the queue of most unconditional tasks (-1 without any)."""
         counts = Counter(
             queue
-            for queue, unconditional in zip(self.queue_of, self.unconditional, strict=True)
+            for queue, unconditional in EACH.get()(zip(self.queue_of, self.unconditional, strict=True))
             if unconditional
         )
         return counts.most_common(1)[0][0] if counts else -1

@@ -5,12 +5,14 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
+import operator
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from scattersphere._turns import EACH
 from scattersphere.engine.execution import NEVER
 from scattersphere.engine.machine.codes import (
     CANCELLING,
@@ -36,6 +38,7 @@ _FAILURES = 10
 """Failures that a notebook shows."""
 _SHOWN = 500
 """Characters of a failure in a timeline."""
+_start = operator.attrgetter("start")
 
 
 def title_of(execution: Execution) -> str:
@@ -47,11 +50,12 @@ def run_nodes(execution: Execution) -> list[Node]:
     """Return the nodes of a run: of each task also its state, its time and its attempts."""
     machine = execution.machine
     instances: dict[int, list[int]] = {}
-    for unit in range(machine.record.graph.size, len(machine.record.task_states)):
+    each = EACH.get()
+    for unit in each(range(machine.record.graph.size, len(machine.record.task_states))):
         instances.setdefault(machine.record.task_of(unit), []).append(unit)
     return [
         node_of(planned.name, planned.definition, _progress(execution, number, instances.get(number, ())))
-        for number, planned in enumerate(execution.plan.tasks)
+        for number, planned in each(enumerate(execution.plan.tasks))
     ]
 
 
@@ -63,10 +67,10 @@ def _progress(execution: Execution, number: int, instances: Sequence[int]) -> Pr
         seconds=ended - started if ended >= started > NEVER else None,
         attempts=record.attempts[number],
         instances=record.width_of(number),
-        counts=Counter(TASK_STATES[record.task_states[unit]].value for unit in instances)
+        counts=Counter(TASK_STATES[record.task_states[unit]].value for unit in EACH.get()(instances))
         if instances
         else {},
-        retried=sum(record.attempts[unit] > 1 for unit in instances),
+        retried=sum(record.attempts[unit] > 1 for unit in EACH.get()(instances)),
     )
 
 
@@ -88,14 +92,15 @@ def run_picture(execution: Execution, now: float) -> RunPicture:
     run_slices, attempts = _slices(execution, now)
     origin, ended = execution.created_at, execution.state.ended
     rows: dict[int, list[AttemptBar]] = {}
-    for found in sorted(attempts, key=_start):
+    each = EACH.get()
+    for found in each(sorted(attempts, key=_start)):
         task = execution.machine.record.task_of(found.unit or 0)
         until = None if found.state in _LIVE else found.end - origin
         # What is tried again has failed this time.
         state = "failed" if found.state == "up_for_retry" else found.state
         rows.setdefault(task, []).append(AttemptBar(found.start - origin, until, state))
     last = now if execution.ended_at is None else execution.ended_at
-    end = max((found.end for found in attempts), default=last) if ended else now
+    end = max((found.end for found in each(attempts)), default=last) if ended else now
     nodes = run_nodes(execution)
     return RunPicture(
         title=f"run {execution.id} of {execution.plan.job}",
@@ -104,7 +109,7 @@ def run_picture(execution: Execution, now: float) -> RunPicture:
         upstreams=execution.plan.definition.upstreams,
         rows=[
             Band(node.name, node.state or "none", _merged(rows.get(number, []), mapped=node.mapped))
-            for number, node in enumerate(nodes)
+            for number, node in each(enumerate(nodes))
         ],
         lasted=Lasted(end - origin, ended),
         pauses=[Span(s.start - origin, s.end - origin) for s in run_slices if s.state == "paused"],
@@ -135,7 +140,7 @@ def _merged(attempts: list[AttemptBar], *, mapped: bool) -> tuple[AttemptBar, ..
     """Return the bars of a task: those of its attempts, or of a map one from its first instance to its last."""
     if not mapped or not attempts:
         return tuple(attempts)
-    ends = [attempt.end for attempt in attempts if attempt.end is not None]
+    ends = [attempt.end for attempt in EACH.get()(attempts) if attempt.end is not None]
     open_ = len(ends) < len(attempts)
     worst = next((a.state for a in attempts if a.state in ("failed", "crashed")), attempts[-1].state)
     return (AttemptBar(attempts[0].begin, None if open_ else max(ends), worst),)
@@ -167,7 +172,7 @@ def trace(execution: Execution, now: float) -> str:
     events += [_event(execution, found, 0, origin) for found in run_slices]
     free: list[tuple[float, int]] = []
     rows = 0
-    for found in sorted(attempts, key=_start):
+    for found in EACH.get()(sorted(attempts, key=_start)):
         # Slices of one row must not overlap; they may touch.
         if free and free[0][0] <= found.start:
             row = heapq.heapreplace(free, (found.end, free[0][1]))[1]
@@ -180,18 +185,14 @@ def trace(execution: Execution, now: float) -> str:
     return json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}, ensure_ascii=False) + "\n"
 
 
-def _start(found: _Slice) -> float:
-    return found.start
-
-
 def _slices(execution: Execution, now: float) -> tuple[list[_Slice], list[_Slice]]:
     """Return the slices of the run, and those of the attempts, from the journal of moves."""
     run: list[_Slice] = [_Slice(None, execution.created_at, now, "queued")]
     attempts: list[_Slice] = []
     live: dict[int, _Slice] = {}
     tried: dict[int, int] = {}
-    mapped = [bool(planned.mapped) for planned in execution.plan.tasks]
-    for move, clock in _moves(execution):
+    mapped = [bool(planned.mapped) for planned in EACH.get()(execution.plan.tasks)]
+    for move, clock in EACH.get()(_moves(execution)):
         if move < 0:
             run[-1].end = clock
             if ~move < RUN_ENDED_FROM:
@@ -222,8 +223,9 @@ def _moves(execution: Execution) -> Iterator[tuple[int, float]]:
 
 def _sharpen(execution: Execution, attempts: list[_Slice]) -> None:
     """Take the exact times of last attempts: the journal's are those of batches."""
-    last = {found.unit: found for found in attempts}
-    for unit, found in last.items():
+    each = EACH.get()
+    last = {found.unit: found for found in each(attempts)}
+    for unit, found in each(last.items()):
         if unit is not None and unit < len(execution.started) and execution.started[unit] != NEVER:
             found.start = execution.started[unit]
             if execution.ended[unit] >= found.start:
