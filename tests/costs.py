@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from fnmatch import translate
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,6 +91,7 @@ SLOW: dict[str, str] = {
     "tests/registry/test_leaks.py::*shows_the_leaks*": "the same",
     "tests/test_job_folder.py::*next_garbage_collection*": "the same",
     "tests/test_loopwatch.py::*really_computes*": "a second of computing; tests/test_house.py shows it to the fixture",
+    "tests/test_loopwatch.py::*thread_that_ends*": "the same",
     # Cases of one kind, of which others are kept.
     "tests/registry/test_registrations.py::*pickle reducer*": "a finder and pointers of ctypes are kept",
     "tests/registry/test_registrations.py::*an override*": "the same",
@@ -182,7 +184,10 @@ SLOW: dict[str, str] = {
     "tests/test_server_processes.py::*trio*": "the same",
     "tests/test_server_capture.py::*trio*": "the same",
     "tests/tasks/test_shell_task.py::*trio*": "the same",
-    "tests/remote/test_hostile.py::*trio*": "the same",
+    "tests/engine/test_left_behind.py::*trio*": "the same",
+    "tests/remote/test_[!l]*trio*": "the same; tests/remote/test_listener.py has both loops",
+    "tests/test_server_process_versions.py::*trio*": "the same",
+    "tests/testing/test_re*trio*": "the same",
 }
 """Which tests `make test` leaves out, by a pattern of their names, and why they are dear."""
 
@@ -198,8 +203,8 @@ everything = pytest.StashKey[list[str]]()
 
 
 def _spent() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    times = os.times()  # in hundredths of a second, which is too coarse for what most tests cost
+    return time.process_time() + times.children_user + times.children_system
 
 
 class Costs:

@@ -10,7 +10,10 @@ from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 from patience import PATIENCE
+
+from scattersphere.cli.commands import cli
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -160,8 +163,8 @@ def test_for_a_folder_it_is_said_which_file_of_it_may_be_meant(folder: Path) -> 
     for name in ("letters.json", "job-definition.schema.json"):
         (folder / "letters" / name).write_text("{}", encoding="utf-8")
     for command in ("run", "next"):
-        done = call(command, folder / "letters")
-        assert (done.returncode, done.stdout) == (3, "")
+        done = CliRunner().invoke(cli, [command, str(folder / "letters")])
+        assert (done.exit_code, done.stdout) == (3, "")
         assert done.stderr.endswith(
             f"letters: Is a directory; write the file in it: {folder / 'letters' / 'letters.json'}\n"
         )
