@@ -267,7 +267,7 @@ class AttemptRunner:
         current_attempt.set(attempt)
         planned = attempt.planned
         if not planned.on_loop:
-            self._hand_over(attempt)
+            self._serve(attempt, self._hand_over, attempt)
             return None
         self.starting = attempt
         handle = self._start_body(self._body(attempt), planned.name)
@@ -315,11 +315,8 @@ class AttemptRunner:
         return True
 
     def _hand_over(self, attempt: Attempt) -> None:
-        try:
-            if attempt.execution.machine.begin(attempt.unit) and self._note_beginning(attempt):
-                self._start_elsewhere(attempt)
-        except BaseException as exc:  # noqa: BLE001 - what comes here is a defect of ours
-            self._crash_with(attempt, exc)
+        if attempt.execution.machine.begin(attempt.unit) and self._note_beginning(attempt):
+            self._start_elsewhere(attempt)
 
     def _start_elsewhere(self, attempt: Attempt) -> None:
         execution, planned = attempt.execution, attempt.planned
@@ -329,26 +326,31 @@ class AttemptRunner:
         if timeout is not None:
             self._timers.expire(attempt, self._clock(), timeout)
         try:
-            arguments = execution.arguments(attempt)
-            call = Call(
-                invoke=Invocation(attempt, self._host.loop, self._surroundings),
-                context=contextvars.copy_context(),
-                task_class=planned.task_class,
-                arguments=arguments,
-                task_context=attempt,
-                name=attempt.label,
-                retry=planned.definition.retry,
-                begins=attempt.begins,
-                needs=planned.needs,
-                result_may_stay=lambda: execution.plan.result_may_stay(planned.name),
-                held=lambda: self._host.callbacks.held(attempt),
-                carries=Carried if self._surroundings is None else self._surroundings.carried,
-            )
-            handle = backend.start(call, lambda outcome: self._done(attempt, outcome))
+            arguments = attempt.arguments()
+        except BaseException as exc:  # noqa: BLE001 - a bad argument fails the attempt; its class may raise anything
+            self._take_outcome(attempt, outcome_of(exc, attempt))
+            return
+        call = Call(
+            invoke=Invocation(attempt, self._host.loop, self._surroundings),
+            context=contextvars.copy_context(),
+            task_class=planned.task_class,
+            arguments=arguments,
+            task_context=attempt,
+            name=attempt.label,
+            retry=planned.definition.retry,
+            begins=attempt.begins,
+            needs=planned.needs,
+            result_may_stay=lambda: execution.plan.result_may_stay(planned.name),
+            held=lambda: self._host.callbacks.held(attempt),
+            carries=Carried if self._surroundings is None else self._surroundings.carried,
+        )
+        try:
+            handle = backend.start(call, partial(self._serve, attempt, self._take_outcome, attempt))
+        except BaseException as exc:  # noqa: BLE001 - it may be the host's, and what it pickles is the user's
+            self._take_outcome(attempt, outcome_of(exc, attempt))
+        else:
             if execution.live.get(attempt.unit) is attempt:  # else it has ended by now, and is forgotten
                 attempt.handle = handle
-        except BaseException as exc:  # noqa: BLE001 - a bad argument fails the attempt; its class may raise anything
-            self._done(attempt, outcome_of(exc, attempt))
 
     async def _body(self, attempt: Attempt) -> None:  # noqa: C901, PLR0912 - the hot path, inlined
         """What the loop runs for one attempt: never raises, but for being closed."""
@@ -387,6 +389,13 @@ class AttemptRunner:
         except GeneratorExit:
             raise
         except BaseException as exc:  # noqa: BLE001 - what comes here is a defect of ours
+            self._crash_with(attempt, exc)
+
+    def _serve(self, attempt: Attempt, action: Callable[..., object], *args: object) -> None:
+        """Do something for an attempt whose body does not execute: a defect of ours that comes up ends its run."""
+        try:
+            action(*args)
+        except BaseException as exc:  # noqa: BLE001 - as in `JobExecutor.guard`
             self._crash_with(attempt, exc)
 
     def _crash_with(self, attempt: Attempt, exc: BaseException) -> None:
@@ -476,24 +485,14 @@ class AttemptRunner:
             return
         if not issubclass(type(exc), Exception):
             self._host.loop.pass_on(exc)
-        guard, execution = self._host.guard, attempt.execution
-        if not self._budget.do(lambda: guard(execution, self._fail_with_traceback, attempt, exc)):
+        if not self._budget.do(partial(self._serve, attempt, self._fail_with_traceback, attempt, exc)):
             self._host.wake()
 
     def _fail_with_traceback(self, attempt: Attempt, exc: BaseException) -> None:
-        try:
-            self.fail(attempt, exc, format_failure(exc, of_body=True, hidden=attempt.execution.hidden))
-        except BaseException as defect:  # noqa: BLE001 - what comes here is a defect of ours
-            self._crash_with(attempt, defect)
-
-    def _done(self, attempt: Attempt, outcome: Outcome) -> None:
-        """A backend reports."""
-        try:
-            self._take_outcome(attempt, outcome)
-        except BaseException as exc:  # noqa: BLE001 - what comes here is a defect of ours
-            self._crash_with(attempt, exc)
+        self.fail(attempt, exc, format_failure(exc, of_body=True, hidden=attempt.execution.hidden))
 
     def _take_outcome(self, attempt: Attempt, outcome: Outcome) -> None:
+        """A backend reports."""
         execution, unit = attempt.execution, attempt.unit
         execution.note_lines()  # what a thread has logged comes before its end
         if attempt.began_at is not None and unit not in execution.machine.record.stuck:

@@ -89,8 +89,10 @@ class Defects:
         if execution is self._crashing:
             return
         host = self._host
-        if execution.id not in host.running:  # it had ended: who waits for that may not have been told
-            self._try_all((execution.tell_end, execution.wake_waiters))
+        if (
+            execution.id not in host.running
+        ):  # it had ended, and what follows from that may not have been done
+            self._leave(execution)
             return
         self._crashing = execution
         machine = execution.machine
@@ -115,17 +117,22 @@ class Defects:
         if execution.id in host.running:  # what tells of the end has failed
             machine.record.state, execution.state = RUN_CRASHED, RunState.CRASHED
             execution.ended_at = host.clock()
-            self._try_all(
-                (
-                    lambda: host.running.pop(execution.id, None),
-                    lambda: host.forget_timers(execution),
-                    lambda: host.admission.leave(execution),
-                    execution.tell_end,
-                    execution.wake_waiters,
-                    host.admit,
-                )
-            )
+            del host.running[execution.id]
+            self._leave(execution)
         self._crashing = None
+
+    def _leave(self, execution: Execution) -> None:
+        """Do what follows from the end of a run, whatever of it was done before."""
+        host = self._host
+        self._try_all(
+            (
+                lambda: host.forget_timers(execution),
+                lambda: host.admission.leave(execution),
+                execution.tell_end,
+                execution.wake_waiters,
+                host.admit,
+            )
+        )
 
     def _try_all(self, steps: Sequence[Callable[[], object]]) -> None:
         for step in steps:

@@ -7,7 +7,6 @@ the protocols here say.
 
 from __future__ import annotations
 
-import copy
 import datetime as dt
 from array import array
 from collections import deque
@@ -32,6 +31,7 @@ from scattersphere.logs.runlog import task_logger
 from scattersphere.model.frozen import plain_copy
 from scattersphere.model.states import RunState, TaskState
 from scattersphere.runnable import TaskContext
+from scattersphere.worker.messages import checked
 
 if TYPE_CHECKING:
     import logging
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from scattersphere.engine.progress import Gauge
     from scattersphere.engine.reused import Reused
     from scattersphere.engine.timers import Timer
+    from scattersphere.errors import EngineError
     from scattersphere.logs.failures import Failure
     from scattersphere.logs.runlog import RunLog
     from scattersphere.model.definition import RetryPolicy
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from scattersphere.runnable import RunnableTask
     from scattersphere.schedules.occurrences import ScheduledFor
     from scattersphere.worker.callbacks import Callbacks
+    from scattersphere.worker.messages import Report
 
 _SUCCEEDED = TASK_STATES.index(TaskState.SUCCEEDED)
 _PAUSING = RUN_STATES.index(RunState.PAUSING)
@@ -87,7 +89,7 @@ class AttemptReports(Protocol):
     """What takes the lines and the progress of attempts."""
 
     def make_log(self, execution: Execution) -> None: ...
-    def progress(self, attempt: Attempt, done: float, total: float | None, message: str) -> None: ...
+    def progress(self, attempt: Attempt, latest: Report) -> None: ...
 
 
 class AttemptCallbacks(Protocol):
@@ -157,6 +159,8 @@ class Engine(Protocol):
     def callbacks(self) -> AttemptCallbacks: ...
 
     def decide_start(self, execution: Execution, task: int) -> StartDecision | int: ...
+    def guard(self, execution: Execution, action: Callable[..., object], *args: object) -> None: ...
+    def defect(self, execution: Execution, exc: BaseException) -> EngineError: ...
     async def start_child(
         self, attempt: Attempt, job: str, params: Mapping[str, object] | None
     ) -> object: ...
@@ -258,9 +262,13 @@ class Attempt(TaskContext):
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         if self.own_log is None:
-            self.execution.talks = True
-            name = f"{TASKS}.{self.execution.plan.job}.{self.planned.name}"
-            self.own_log = task_logger(self, self.execution.log, pass_on, name)
+            execution = self.execution
+            try:
+                execution.talks = True
+                name = f"{TASKS}.{execution.plan.job}.{self.planned.name}"
+                self.own_log = task_logger(self, execution.log, pass_on, name)
+            except Exception as exc:
+                raise execution.engine.defect(execution, exc) from exc
         return self.own_log
 
     @property
@@ -285,11 +293,17 @@ class Attempt(TaskContext):
 
     def make(self) -> RunnableTask:
         """Make its instance. Raises what filling in, structuring or the constructor raise."""
-        planned, execution = self.planned, self.execution
-        if planned.same_for_all:
-            return planned.cls(**planned.fixed)
-        element = {} if self.index is None else execution.element_of(self, self.index)
-        return planned.cls(**planned.arguments(execution.params, execution.result, element))
+        planned = self.planned
+        return planned.cls(**(planned.fixed if planned.same_for_all else self.arguments()))
+
+    def arguments(self) -> dict[str, object]:
+        """Return the keyword arguments for its instance. Raises what filling in and structuring raise."""
+        execution = self.execution
+        try:
+            element = () if self.index is None else execution.elements_of(self, self.index)
+        except Exception as exc:  # nothing of a user's is touched there
+            raise execution.engine.defect(execution, exc) from exc
+        return self.planned.arguments(execution.params, execution.result, element)
 
     @property
     def params(self) -> Mapping[str, Any]:
@@ -309,7 +323,8 @@ class Attempt(TaskContext):
         return f"{self.execution.engine.identity}/{self.run_id}/{self.task}{suffix}"
 
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
-        self.execution.engine.reports.progress(self, done, total, message)
+        engine, latest = self.execution.engine, checked(done, total, message, self.execution.hidden)
+        engine.guard(self.execution, engine.reports.progress, self, latest)
 
     @property
     def may_begin(self) -> bool:
@@ -326,11 +341,14 @@ class Attempt(TaskContext):
         try:
             if self.execution.pausing:
                 self.check()
+            if not self.may_begin:
+                return False
+            self.began_at = self.execution.engine.clock()
         except TaskCancelled:
             return False
-        if not self.may_begin:
+        except Exception as exc:  # noqa: BLE001 - a defect of ours: the run has crashed, and ends it
+            self.execution.engine.defect(self.execution, exc)
             return False
-        self.began_at = self.execution.engine.clock()
         return True
 
     async def checkpoint(self) -> None:
@@ -340,10 +358,17 @@ class Attempt(TaskContext):
         self.execution.engine.holds.check(self)
 
     def on_cancel(self, callback: Callable[[], object]) -> None:
-        self.execution.engine.callbacks.of(self).on_cancel(callback)
+        self._registered().on_cancel(callback)
 
     def on_pause(self, hold: Callable[[], object], resume: Callable[[], object]) -> None:
-        self.execution.engine.callbacks.of(self).on_pause(hold, resume)
+        self._registered().on_pause(hold, resume)
+
+    def _registered(self) -> Callbacks:
+        engine = self.execution.engine
+        try:
+            return engine.callbacks.of(self)
+        except Exception as exc:
+            raise engine.defect(self.execution, exc) from exc
 
     @property
     def grace_left(self) -> float | None:
@@ -352,13 +377,6 @@ class Attempt(TaskContext):
 
     async def start(self, job: str, params: Mapping[str, object] | None = None) -> object:
         return await self.execution.engine.start_child(self, job, params)
-
-
-def _own_copy(value: object) -> object:
-    return value if type(value) in _NEVER_CHANGED else copy.deepcopy(value)
-
-
-_NEVER_CHANGED = frozenset({bool, int, float, str, bytes, type(None)})
 
 
 class Execution:
@@ -581,19 +599,10 @@ class Execution:
         waits = self.plan.definition.upstreams[planned.name]
         return {name: results[index[name]] for name in waits if self.has_result(index[name])}
 
-    def arguments(self, attempt: Attempt) -> dict[str, object]:
-        """Return the keyword arguments for the attempt's instance."""
-        element = {} if attempt.index is None else self.element_of(attempt, attempt.index)
-        return attempt.planned.arguments(self.params, self.result, element)
-
-    def element_of(self, attempt: Attempt, index: int) -> dict[str, object]:
-        """Return the arguments that an attempt of an instance has of what its task is mapped over."""
+    def elements_of(self, attempt: Attempt, index: int) -> list[object]:
+        """Return what an instance has of the lists that its task is mapped over, one of each, in their order."""
         lists = self.elements[self.machine.record.task_of(attempt.unit)]
-        # Elements of an upstream's result are passed by reference, as results are; others are each attempt's own.
-        return {
-            key: lists[key][index] if template.has_result else _own_copy(lists[key][index])
-            for key, template in attempt.planned.mapped
-        }
+        return [lists[key][index] for key, _ in attempt.planned.mapped]
 
     def label_of(self, unit: int) -> str:
         """Name a task or an instance for people: `count`, `count[7]`."""

@@ -265,19 +265,22 @@ class JobExecutor:
             if execution.machine.record.journal:  # results were taken over
                 execution.journal.stamp(execution.created_at)
         self.running[execution.id] = execution
+        self.guard(execution, self._begin, execution, child_of)
+        return execution
+
+    def _begin(self, execution: Execution, child_of: Attempt | None) -> None:
+        """Start a new run, or queue it."""
         self.observer.run_moved(execution, EventKind.RUN_QUEUED)
         if child_of is not None:
             child_of.execution.children.add(execution)
-            self.guard(execution, self.slot, execution)
+            self.slot(execution)
             self.requests.inherit(execution, child_of)
-            return execution
-        if self.admission.pass_by(execution):
-            self.guard(execution, self.slot, execution)
-            return execution
-        for replaced in self.admission.enter(execution):
-            self.requests.request(replaced, "cancel", f"replaced by run {execution.id}", None)
-        self.admit()
-        return execution
+        elif self.admission.pass_by(execution):
+            self.slot(execution)
+        else:
+            for replaced in self.admission.enter(execution):
+                self.requests.ask(replaced, "cancel", f"replaced by run {execution.id}")
+            self.admit()
 
     def _check_start(self, job: JobDefinition, child_of: Attempt | None) -> None:
         """Raise where no run of a job may be made now. Raises `BusyError`, `ConflictError`, `EngineError`."""
@@ -341,7 +344,15 @@ class JobExecutor:
         try:
             action(*args)
         except BaseException as exc:  # noqa: BLE001 - nothing of it may reach the host's loop, or other runs
+            self.defect(execution, exc)
+
+    def defect(self, execution: Execution, exc: BaseException) -> EngineError:
+        """End a run by a defect of ours that was found in any thread; return what is raised to who called."""
+        if self.on_loop():
             self.crash_run(execution, exc)
+        else:
+            self.soon(self.crash_run, execution, exc)
+        return EngineError(f"run {execution.id} has crashed by a defect of the engine: {exc!r}")
 
     def on_loop(self) -> bool:
         """Whether this is the loop's own thread."""
@@ -391,17 +402,17 @@ class JobExecutor:
             more = more or bool(self.commands.waiting or self.budget.waiting)
             if self.news:
                 more = self._tell_news() or more
+            if self.recorder is not None and self.recorder.is_due:
+                if within_turn:
+                    more = True  # what ends in this turn of the loop is written together
+                else:
+                    self.recorder.flush()
         except BaseException as exc:  # noqa: BLE001 - a defect of ours must not end the host's loop
             self.crash(exc)
             more = False
         finally:
             self.pumping = False
             current_attempt.set(None)
-        if self.recorder is not None and self.recorder.is_due:
-            if within_turn:
-                more = True  # what ends in this turn of the loop is written together
-            else:
-                self.recorder.flush()
         if more and not within_turn:  # only after a full turn the time until the next one tells anything
             self._batch_size.left_at = time.perf_counter()
         if self.deadlines.timers.changed:
@@ -508,8 +519,8 @@ class JobExecutor:
         execution.elements.clear()
         execution.context = None  # what it holds is kept no longer than what runs
         starter = execution.started_by
-        if starter is not None and execution in starter.execution.children:
-            starter.execution.children.remove(execution)
+        if starter is not None:
+            starter.execution.children.discard(execution)
         if len(execution.machine.record.task_states) < MANY:
             self.guard(execution, execution.conclude)
         else:  # to compact it takes some milliseconds, to which this turn's share is not to be added
@@ -576,7 +587,7 @@ class JobExecutor:
         """Make the same request on every live run; the loop has turns meanwhile."""
         for execution in list(self.running.values()):
             if not execution.state.ended:
-                self.requests.request(execution, verb, reason, grace)
+                self.requests.ask(execution, verb, reason, grace)
                 await anyio.lowlevel.checkpoint()
 
     async def all_ended(self) -> None:

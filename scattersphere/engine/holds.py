@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from scattersphere.engine.loops import Loop
     from scattersphere.engine.machine import Command
     from scattersphere.engine.timers import WorkBudget
+    from scattersphere.errors import EngineError
 
 GAP, GAP_MOST = 0.01, 1.0
 """Seconds until attempts are looked at again of which something still executes; doubled each time."""
@@ -92,6 +93,10 @@ class HoldsHost(Protocol):
     def crash_run(self, execution: Execution, exc: BaseException) -> None:
         """End a run because of a defect of ours that came up while it was served."""
 
+    def defect(self, execution: Execution, exc: BaseException) -> EngineError:
+        """End a run because of a defect of ours; return what is raised where that is called from."""
+        ...
+
 
 class Holds:
     """The attempts of one executor that wait at checkpoints. For the loop's thread."""
@@ -112,13 +117,25 @@ class Holds:
     async def checkpoint(self, attempt: Attempt) -> None:
         """Wait in a task of a body as long as the run is paused."""
         await anyio.lowlevel.checkpoint()
-        while attempt.execution.machine.holds(attempt.unit):
-            gate = anyio.Event()
-            self.hold(attempt, gate, self._host.loop.current())
+        while True:
+            try:
+                gate = self._hold_task(attempt)
+            except Exception as exc:
+                raise self._host.defect(attempt.execution, exc) from exc
+            if gate is None:
+                return
             try:
                 await gate.wait()
             finally:
-                self.leave(attempt, gate)
+                self._host.guard(attempt.execution, self.leave, attempt, gate)
+
+    def _hold_task(self, attempt: Attempt) -> anyio.Event | None:
+        """Return the gate at which a task of a body has to wait, if it has to."""
+        if not attempt.execution.machine.holds(attempt.unit):
+            return None
+        gate = anyio.Event()
+        self.hold(attempt, gate, self._host.loop.current())
+        return gate
 
     def check(self, attempt: Attempt) -> None:
         """Wait in a thread of a body while its run is paused. Raises `TaskCancelled`; on the loop `RuntimeError`."""
@@ -128,17 +145,20 @@ class Holds:
         attempt.threads = attempt.threads | {ident} if ident not in attempt.threads else attempt.threads
         while attempt.cancel_reason is None and attempt.execution.pausing:
             gate = threading.Event()
-            host.soon(host.guard, attempt.execution, self._hold_thread, attempt, gate, ident)
+            host.soon(self._hold_thread, attempt, gate, ident)
             gate.wait()
         if attempt.cancel_reason is not None:
             raise TaskCancelled(f"{attempt.label}: {attempt.cancel_reason}")
 
     def _hold_thread(self, attempt: Attempt, gate: threading.Event, ident: int) -> None:
-        """On the loop's thread: let the machine decide whether the thread must wait."""
+        """On the loop's thread: let the machine decide whether the thread must wait. In no case it waits in vain."""
+        self._host.guard(attempt.execution, self._hold_if_paused, attempt, gate, ident)
+        if gate not in attempt.gates:
+            gate.set()
+
+    def _hold_if_paused(self, attempt: Attempt, gate: threading.Event, ident: int) -> None:
         if attempt.execution.machine.holds(attempt.unit):
             self.hold(attempt, gate, ident)
-        else:
-            gate.set()
 
     def hold(self, attempt: Attempt, gate: object, part: object) -> None:
         """Note that `part` of a body, a task or a thread, waits at `gate`."""
@@ -183,10 +203,16 @@ class Holds:
 
     def _look(self) -> None:
         new, self._new = self._new, {}
-        waiting = {attempt: attempt.gates for attempt in new if _waits(attempt)}
+        waiting: dict[Attempt, Mapping[Any, Any]] = {}
+        for attempt in new:
+            self._host.guard(attempt.execution, self._take_waiting, attempt, waiting)
         self._took = 0.0
         self._host.budget.in_pieces(self._timed(self._looking(waiting), waiting))
         self._host.wake()
+
+    def _take_waiting(self, attempt: Attempt, waiting: dict[Attempt, Mapping[Any, Any]]) -> None:
+        if _waits(attempt):
+            waiting[attempt] = attempt.gates
 
     def _timed(self, pieces: Iterator[None], waiting: Iterable[Attempt]) -> Iterator[None]:
         """Look, and note how much of the processor's time it takes; then look again, if there is a reason."""
@@ -219,7 +245,7 @@ class Holds:
             {attempt: set(gates.values()) for attempt, gates in waiting.items()}
         )
         for number, (attempt, gates) in enumerate(waiting.items(), 1):
-            if attempt.gates is gates and _waits(attempt):
+            if attempt.gates is gates:
                 self._host.guard(attempt.execution, self._decide, attempt, is_at_work)
             if not number % DECIDED_AT_ONCE:
                 yield
@@ -227,7 +253,7 @@ class Holds:
     def _decide(self, attempt: Attempt, is_at_work: Callable[[Attempt], bool]) -> None:
         """Count the attempt as held, or have it looked at again."""
         machine = attempt.execution.machine
-        if attempt.unit in machine.record.held:
+        if attempt.unit in machine.record.held or not _waits(attempt):
             return
         if is_at_work(attempt) or threads_at_work(attempt):
             self._busy[attempt] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,9 @@ from scattersphere.model.taskclass import TaskClass, TaskParameter
 from scattersphere.runnable import RunnableTask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+_NEVER_CHANGED = frozenset({bool, int, float, str, bytes, type(None)})
 
 
 @attrs.frozen(eq=False)
@@ -75,13 +78,19 @@ class PlannedTask:
         del self.task_class, self.cls, self.varying
 
     def arguments(
-        self, params: Mapping[str, object], result_of: Callable[[str], object], element: Mapping[str, object]
+        self, params: Mapping[str, object], result_of: Callable[[str], object], elements: Sequence[object]
     ) -> dict[str, object]:
-        """Return the keyword arguments of one attempt. Raises what filling and structuring raise."""
+        """Return the keyword arguments of one attempt. Raises what filling and structuring raise.
+
+        `elements` are of the lists that it is mapped over: those of an upstream's result are passed by reference, as
+        results are; others are each attempt's own.
+        """
         arguments = dict(self.fixed)
         for argument in self.varying:
             arguments[argument.name] = argument.value(params, result_of)
-        arguments.update(element)
+        for (key, template), element in zip(self.mapped, elements, strict=False):
+            own = template.has_result or type(element) in _NEVER_CHANGED
+            arguments[key] = element if own else copy.deepcopy(element)
         return arguments
 
 

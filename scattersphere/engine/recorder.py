@@ -84,6 +84,9 @@ class RecorderHost(Protocol):
     def guard(self, execution: Execution, action: Callable[..., object], *args: object) -> None:
         """Do something on behalf of a run."""
 
+    def defect(self, execution: Execution, exc: BaseException) -> object:
+        """End a run because of a defect of ours; for any thread."""
+
 
 class Recorded(Protocol):
     """What the recorder knows of a run: its `Recording`."""

@@ -194,8 +194,13 @@ class Recording:
     async def _encode(self, attempt: Attempt, value: object, release: Callable[[], object]) -> None:
         """Encode in a thread: it may run code of users, and take its time."""
         current_attempt.set(None)
-        form, data, text = await anyio.to_thread.run_sync(self.rows.encoded, value)
-        self.recorder.host.guard(self.execution, self._encoded, attempt, form, data, text, release)
+        host = self.recorder.host
+        try:
+            form, data, text = await anyio.to_thread.run_sync(self.rows.encoded, value)
+        except Exception as exc:  # noqa: BLE001 - a defect of ours: what a user's code raises is in `text`
+            host.defect(self.execution, exc)
+        else:
+            host.guard(self.execution, self._encoded, attempt, form, data, text, release)
 
     def _encoded(
         self, attempt: Attempt, form: int, data: bytes | None, text: str | None, release: Callable[[], object]

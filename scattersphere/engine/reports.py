@@ -11,7 +11,6 @@ from scattersphere.engine.machine.codes import CANCELLING, RUNNING
 from scattersphere.engine.progress import Gauge, ProgressHost
 from scattersphere.logs.runlog import RunLog
 from scattersphere.model.events import EventKind
-from scattersphere.worker.messages import checked
 
 if TYPE_CHECKING:
     from scattersphere.engine.execution import Attempt, Execution
@@ -57,16 +56,16 @@ class Reports:
             if execution.state.ended:
                 log.close()
             else:
-                log.listener = partial(self.line_written, execution)
+                log.listener = partial(host.guard, execution, self._line_written, execution)
             execution.take_log(log)
 
-    def line_written(self, execution: Execution, clock: float) -> None:
+    def _line_written(self, execution: Execution, clock: float) -> None:
         """The log of a run has a new line, of this time; called in the thread that wrote it."""
         host = self._host
         if host.on_loop():
-            host.guard(execution, execution.journal.line_came, clock)
+            execution.journal.line_came(clock)
             if execution.watchers is not None:
-                host.guard(execution, execution.tell)
+                execution.tell()
         elif execution.watchers is not None and not execution.lines_due:
             execution.lines_due = True
             host.soon(host.guard, execution, self._lines_came, execution)
@@ -79,9 +78,9 @@ class Reports:
 
     # ---- progress
 
-    def progress(self, attempt: Attempt, done: float, total: float | None, message: str) -> None:
-        """Take a report of progress; may be called from any thread. Raises `TypeError`, `ValueError`."""
-        latest, gauge = checked(done, total, message, attempt.execution.hidden), attempt.gauge
+    def progress(self, attempt: Attempt, latest: Report) -> None:
+        """Take a report of progress; may be called from any thread."""
+        gauge = attempt.gauge
         if gauge is None:
             attempt.execution.talks = True
             made = Gauge(self._host, attempt.execution, partial(self._tell_progress, attempt))

@@ -54,8 +54,12 @@ class RequestHost(Protocol):
     def slot(self, execution: Execution) -> None:
         """Start a queued run."""
 
-    def crash_run(self, execution: Execution, exc: BaseException) -> None:
-        """End a run because of a defect of ours that came up while it was served."""
+    def guard(self, execution: Execution, action: Callable[..., object], *args: object) -> None:
+        """Do something on behalf of a run."""
+
+    def defect(self, execution: Execution, exc: BaseException) -> EngineError:
+        """End a run because of a defect of ours; return what is raised where that is called from."""
+        ...
 
     def wake(self) -> None:
         """Have the pump called soon."""
@@ -99,8 +103,18 @@ class RunRequests:
         except RunStateError:
             raise
         except Exception as exc:
-            self._host.crash_run(execution, exc)
-            raise EngineError(f"run {execution.id} has crashed by a defect of the engine: {exc!r}") from exc
+            raise self._host.defect(execution, exc) from exc
+
+    def ask(self, execution: Execution, verb: str, reason: str, grace: float | None = None) -> None:
+        """Do as `request` for one run of several: one that ends by itself is left, and a defect is its own alone."""
+        with contextlib.suppress(RunStateError, EngineError):  # the defect is in the logs
+            self.request(execution, verb, reason, grace)
+
+    def _request(self, execution: Execution, verb: str, reason: str | None, grace: float | None) -> None:
+        if grace is not None:
+            execution.grace = grace
+        signal = getattr(execution.machine, verb)
+        self._commands.apply(execution, signal() if verb in {"pause", "resume"} else signal(reason or verb))
         if (
             execution.state is RunState.QUEUED
         ):  # resumed: a place may have become free while nobody could take it
@@ -109,17 +123,11 @@ class RunRequests:
             self._host.admit()
         self.reach_children(execution, verb)
 
-    def _request(self, execution: Execution, verb: str, reason: str | None, grace: float | None) -> None:
-        if grace is not None:
-            execution.grace = grace
-        signal = getattr(execution.machine, verb)
-        self._commands.apply(execution, signal() if verb in {"pause", "resume"} else signal(reason or verb))
-
     async def cancel_runs(self, run_ids: Iterable[int], reason: str) -> None:
         """Cancel those of these runs that live, and wait for their ends."""
         executions = [self._host.running[run_id] for run_id in run_ids if run_id in self._host.running]
         for execution in executions:
-            self.request(execution, "cancel", reason, None)
+            self.ask(execution, "cancel", reason)
         for execution in executions:
             await execution.wait()
 
@@ -171,8 +179,7 @@ class RunRequests:
         reason = f"its parent, run {child.parent}, is ending"
         parent = None if child.started_by is None else child.started_by.execution
         grace = self._host.grace if parent is None or parent.grace is None else parent.grace
-        with contextlib.suppress(RunStateError):  # it ends already, by itself or because it was asked to
-            self.request(child, verb, reason, grace * CHILD_GRACE if verb == "cancel" else None)
+        self.ask(child, verb, reason, grace * CHILD_GRACE if verb == "cancel" else None)
 
     # ---- a parent that waits for a child
 
@@ -182,15 +189,24 @@ class RunRequests:
         A body that waits for a run which it has started lends its places meanwhile: that run may need them.
         """
         parent = current_attempt.get()
-        if execution.state.ended or not isinstance(parent, Attempt) or not execution.descends_from(parent):
+        if execution.state.ended or not isinstance(parent, Attempt):
             return await execution.wait(at_most)
-        self._wait_begins(parent, execution)
+        try:
+            is_above = execution.descends_from(parent)
+        except Exception as exc:
+            raise self._host.defect(parent.execution, exc) from exc
+        if not is_above:
+            return await execution.wait(at_most)
+        guard = self._host.guard
+        guard(parent.execution, self._wait_begins, parent, execution)
         try:
             ended = await execution.wait(at_most)
             if ended:
-                await self._get_places_back(parent, execution)
+                guard(parent.execution, self._reclaim, parent, execution)
+                if parent.place is not None:
+                    await parent.place.wait()
         finally:
-            self._wait_ends(parent, execution)
+            guard(parent.execution, self._wait_ends, parent, execution)
         return ended
 
     def _wait_begins(self, parent: Attempt, child: Execution) -> None:
@@ -200,14 +216,13 @@ class RunRequests:
             self._host.wake()
         self._host.holds.waits_for_runs(parent)
 
-    async def _get_places_back(self, parent: Attempt, child: Execution) -> None:
-        """Wait until the dispatcher has places for the parent again, if it waits for no other child."""
-        if any(other is not child for other in parent.waits_for):
-            return
-        if parent.execution.machine.ready.reclaim(parent.unit):
+    def _reclaim(self, parent: Attempt, child: Execution) -> None:
+        """Have the dispatcher give places to the parent again, if it waits for no other child: `place` is set then."""
+        parent.place = None
+        waits_on = any(other is not child for other in parent.waits_for)
+        if not waits_on and parent.execution.machine.ready.reclaim(parent.unit):
             parent.place = anyio.Event()
             self._host.wake()
-            await parent.place.wait()
 
     def _wait_ends(self, parent: Attempt, child: Execution) -> None:
         parent.waits_for = tuple(other for other in parent.waits_for if other is not child)

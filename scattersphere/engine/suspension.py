@@ -70,13 +70,16 @@ class Suspension:
         """Let runs be as they are, for the next start of the Server: nothing more begins, and who waits is told."""
         self.has_begun = True
         for execution in [execution for execution in runs if not execution.state.ended]:
-            execution.is_suspended = True
-            execution.machine.suspend()
-            for timer in execution.retries.values():
-                timer.cancel()
-            self._host.observer.run_moved(execution, EventKind.RUN_SUSPENDED)
-            execution.note_event(EventKind.RUN_SUSPENDED, None, "")
-            self._host.guard(execution, execution.tell_end)
+            self._host.guard(execution, self._begin, execution)
+
+    def _begin(self, execution: Execution) -> None:
+        execution.is_suspended = True
+        execution.machine.suspend()
+        for timer in execution.retries.values():
+            timer.cancel()
+        self._host.observer.run_moved(execution, EventKind.RUN_SUSPENDED)
+        execution.note_event(EventKind.RUN_SUSPENDED, None, "")
+        execution.tell_end()
 
     async def end_attempts(self, *, finish: float, grace: float, kill: float) -> None:
         """End what executes of suspended runs.

@@ -532,10 +532,10 @@ class RunMachine:
 
     def _leave(self, unit: int) -> None:
         """An attempt has ended."""
+        self.ready.free(unit)
         self._leaving = unit
         self.record.live -= 1
         self.record.held.discard(unit)
-        self.ready.free(unit)
 
     def _give_up(self, unit: int) -> None:
         self.record.live -= 1
