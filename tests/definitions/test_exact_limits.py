@@ -61,3 +61,10 @@ def test_a_task_that_waits_for_a_finally_task_is_told_so_once_whatever_else_is_w
     told = [words for _, words, _ in problems(wrong)]
     assert sum("is a finally-task" in words for words in told) == 1
     assert len(told) == len(set(told)) == 1 + bool(more)
+
+
+@pytest.mark.parametrize("entry", [{"cron": 7}, {"evry": 60}])
+def test_a_schedule_that_cannot_be_read_is_not_told_what_it_lacks_as_well(entry):
+    wrong = {**job(a={}), "format": 2, "schedules": {"night": entry}}
+    (key,) = entry
+    assert [path for path, *_ in problems(wrong)] == [f"schedules.night.{key}"]

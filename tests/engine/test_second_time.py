@@ -12,6 +12,7 @@ import pytest
 from virtualtime import both_loops, run_virtually
 
 from scattersphere import EventKind, JobDefinition, RetryPolicy, RunnableTask, RunState, Server, TaskState
+from scattersphere.abc import Outcome, OutcomeKind
 
 ASKED = []
 """When a body was asked to end: in whole seconds since its start, each second once."""
@@ -61,6 +62,22 @@ class Refuse(RunnableTask):
         return "late"
 
 
+class Plain(RunnableTask):
+    """A body that is never executed here."""
+
+    def run(self):
+        raise AssertionError
+
+
+class FailOnceThenWait(RunnableTask):
+    """Fail; the second try goes on until it is cancelled."""
+
+    async def run(self, context):
+        if context.attempt == 1:
+            raise OSError("the first try")
+        await anyio.sleep_forever()
+
+
 class TidySlowly(RunnableTask):
     """Take ten seconds to tidy up when cancelled."""
 
@@ -73,7 +90,7 @@ class TidySlowly(RunnableTask):
             context.log.info("tidied")
 
 
-CLASSES = [TwoTries, TwoCheckpoints, Refuse, TidySlowly]
+CLASSES = [TwoTries, TwoCheckpoints, Refuse, FailOnceThenWait, TidySlowly]
 
 
 def play(backend, task, *acts, args=None, **policies):
@@ -126,6 +143,70 @@ def test_the_timer_of_an_attempt_that_was_held_does_not_end_the_next_attempt(bac
     assert run.succeeded, run.explain()
     assert run.tasks["t"].attempts == 2
     assert seconds(run, run) == (102 if len(acts) > 2 else 52.5) + 9.5
+
+
+class Elsewhere:
+    """A backend whose call begins at once, is held as soon as it is asked to be, and ends when it is cancelled."""
+
+    limit = None
+
+    async def open(self, host):
+        self.host = host
+
+    def start(self, call, done):
+        self.host.soon(call.begins)
+        host = self.host
+        asked = self.asked = []
+
+        class Handle:
+            def cancel(self):
+                asked.append(anyio.current_time())
+                host.soon(done, Outcome(OutcomeKind.CANCELLED))
+
+            kill = cancel
+
+            def where(self):
+                return ""
+
+            def pause(self):
+                call.held()
+
+            def resume(self):
+                pass
+
+        return Handle()
+
+    async def aclose(self):
+        pass
+
+
+@both_loops
+def test_a_timeout_goes_on_where_it_stood_when_a_call_elsewhere_was_held(backend):
+    async def main():
+        place = Elsewhere()
+        async with Server(backends={"own": place}) as server:
+            server.register_tasks("app", [Plain])
+            server.define(JobDefinition.build("j").task("t", "Plain", backend="own", timeout=10).done())
+            begun = anyio.current_time()
+            run = await server.start("j")
+            await anyio.sleep(begun + 6 - anyio.current_time())
+            run.pause()
+            await anyio.sleep(50)
+            assert run.state is RunState.PAUSED
+            run.resume()
+            await run.wait()
+            (asked,) = place.asked
+            return round(asked - begun, 2)
+
+    assert run_virtually(backend, main) == 50 + 10
+
+
+@both_loops
+def test_a_try_that_is_cancelled_shows_no_failure_of_the_one_before_it(backend):
+    policy = RetryPolicy(max_attempts=2, delay=0)
+    run = play(backend, "FailOnceThenWait", (5, "cancel", {}), retry=policy)
+    task = run.tasks["t"]
+    assert (task.state, task.attempts, task.failure) == (TaskState.CANCELLED, 2, None)
 
 
 @pytest.mark.parametrize(

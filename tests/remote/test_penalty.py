@@ -30,5 +30,9 @@ def test_a_success_and_a_long_time_clear_a_source():
 def test_many_sources_cost_no_memory():
     penalties = AuthBackoff()
     for number in range(SOURCES + 100):
-        penalties.failed(f"s{number}", 0.0)
+        for _ in range(4):
+            penalties.failed(f"s{number}", 0.0)
     assert len(penalties) == SOURCES
+    # Those that failed longest ago are forgotten, so that nobody frees himself by failing under other names.
+    kept = [penalties.blocked(f"s{number}", 0.0) > 0 for number in range(SOURCES + 100)]
+    assert kept == [False] * 100 + [True] * SOURCES

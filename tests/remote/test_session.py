@@ -13,7 +13,7 @@ from scattersphere.commands.errors import CODES, RequestError
 from scattersphere.commands.limits import Limits
 from scattersphere.commands.table import COMMANDS
 from scattersphere.remote import session as session_module
-from scattersphere.remote.session import LongLine
+from scattersphere.remote.session import LONG, LongLine
 
 FEW = attrs.evolve(Limits(), rate=10.0, burst=3, overruns=4)
 
@@ -159,6 +159,20 @@ def test_what_waits_to_be_sent_is_at_most_one_reply_more_than_the_limit():
     assert len(b"".join(replies[:-1])) <= 500 < len(driver.said)
 
 
+def test_a_reply_may_be_as_long_as_the_output_and_not_one_byte_longer():
+    whole = Driver("admin")
+    whole.feed(b"whoami\n")
+    size = len(whole.said.splitlines(keepends=True)[-1])
+    for short in (0, 1):
+        driver = Driver("admin", attrs.evolve(Limits(), output=size - short))
+        driver.feed(b"whoami\n")
+        (reply,) = driver.messages()
+        assert ("result" in reply, reply.get("error", {}).get("code")) == [
+            (True, None),
+            (False, "too-large"),
+        ][short]
+
+
 def test_a_reply_that_cannot_be_written_is_an_error_that_says_why():
     driver = Driver("admin")
     render = driver.session.render
@@ -220,6 +234,16 @@ def test_deadlines_for_authentication_for_a_line_and_for_idleness():
     assert driver.session.deadline() == (309.0, "idle")
     driver.session.tick(309.0)
     assert driver.messages()[-1] == {"bye": {"code": "idle"}}
+
+
+def test_idle_time_does_not_run_while_a_long_line_is_read_and_counts_from_its_end():
+    driver = Driver("admin")
+    driver.session.receive(b"x" * (LONG + 1) + b"\n", 5.0)
+    line = driver.session.next_call(5.0)
+    assert driver.session.deadline() is None
+    driver.session.take_up(line, line.read(), 400.0)
+    assert driver.session.next_call(400.0) is None
+    assert driver.session.deadline() == (700.0, "idle")
 
 
 def test_idle_time_does_not_run_under_a_call_and_under_follow():

@@ -186,6 +186,19 @@ def test_names_of_tokens_can_be_shown_anywhere(file, name):
         file.create(name, Role.VIEWER)
 
 
+def test_a_name_has_64_characters_and_not_one_more(file):
+    file.create("n" * 64, Role.VIEWER)
+    with pytest.raises(ConflictError, match="1 to 64"):
+        file.create("n" * 65, Role.VIEWER)
+
+
+def test_a_token_is_live_until_the_moment_at_which_it_expires_and_not_in_it(file):
+    end = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
+    file.create("ann", Role.VIEWER, expires=end)
+    (token,) = file.tokens
+    assert [token.live(end + dt.timedelta(microseconds=late)) for late in (-1, 0, 1)] == [True, False, False]
+
+
 def test_a_token_is_in_no_repr(file):
     token = file.create("ann", Role.ADMIN)
     shown = repr(file) + repr(file.tokens) + repr(file.find(token))
