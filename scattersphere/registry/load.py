@@ -35,7 +35,7 @@ from scattersphere.registry.modules.release import (
     release,
 )
 from scattersphere.registry.records import BundleVersion
-from scattersphere.registry.snapshots.scan import SourceLimits, refuse_untrusted
+from scattersphere.registry.snapshots.scan import SourceLimits
 from scattersphere.registry.snapshots.snapshot import Snapshot, adopt_snapshot, copy_snapshot, take_snapshot
 from scattersphere.registry.snapshots.store import SnapshotStore
 from scattersphere.runnable import RunnableTask
@@ -105,12 +105,12 @@ def _is_task(cls: type) -> bool:
 
 def _classes(namespace: Mapping[str, object], module: str, outer: str) -> Iterator[type]:
     """Walk the classes of a namespace by qualified name: aliases and imported classes are left out."""
-    for name, value in list(namespace.items()):
-        if not isinstance(value, type) or value.__module__ != module:
-            continue
-        if value.__qualname__ == f"{outer}{name}":
-            yield value
-            yield from _classes(vars(value), module, f"{value.__qualname__}.")
+    # First the few that are classes, at the speed of a comprehension: most values are functions and strings.
+    found = [(name, value) for name, value in list(namespace.items()) if isinstance(value, type)]
+    for name, cls in found:
+        if cls.__module__ == module and cls.__qualname__ == f"{outer}{name}":
+            yield cls
+            yield from _classes(vars(cls), module, f"{cls.__qualname__}.")
 
 
 def task_base_names(modules: Iterable[ModuleType]) -> frozenset[str]:
@@ -191,6 +191,8 @@ class Load:
         self.slug: str = FINDER.new_slug(name)
         self._snapshot: Snapshot | None = None
         self._namespace: ModuleNamespace | None = None
+        self._names: list[str] = []
+        """Of the modules that are imported in search of tasks."""
         self._modules: dict[str, ModuleType] = {}
 
     @property
@@ -227,9 +229,9 @@ class Load:
             return adopt_snapshot(
                 origin.content, origin.digest, folder, name=self.name, limits=limits, pool=store.pool
             )
-        with suppress(OSError):  # the snapshot finds the words for what is not there
-            refuse_untrusted(origin, self.settings.roots)
-        return take_snapshot(origin, folder, name=self.name, limits=limits, pool=store.pool)
+        return take_snapshot(
+            origin, folder, name=self.name, limits=limits, pool=store.pool, roots=self.settings.roots
+        )
 
     def build(self) -> BundleVersion:
         """Import the snapshot's modules and describe its tasks; BundleLoadError says what failed."""
@@ -245,12 +247,12 @@ class Load:
         self._discard_undisturbed()
         raise failure
 
-    def _supersede(self, namespace: ModuleNamespace, snapshot: Snapshot) -> None:
+    def _supersede(self, namespace: ModuleNamespace) -> None:
         """Have the old version give up what only one can have, once it is known that the new source compiles."""
         old = self.supersedes
         if old is None or old.namespace is None:
             return
-        for name in snapshot.layout.scanned(self.settings.exclude, self.settings.shared):
+        for name in self._names:
             namespace.compile(name)
         returned: list[object] = []
         call_hooks(old.supersede_hooks, old.namespace, ON_SUPERSEDE, returned)
@@ -271,15 +273,22 @@ class Load:
     def discard(self) -> None:
         """Undo everything that was done so far; the bundle undoes what its modules did."""
         if self._namespace is not None and not self._namespace.released:
-            modules = {**self._modules, **self._namespace.half_imported}
+            modules = self._begun()
             self._modules = {}
-            self._namespace.half_imported.clear()
             with suppress(BundleLoadError):
                 call_hooks(hooks_of(modules, ON_RELEASE), self._namespace, ON_RELEASE)
             modules.clear()
             release(self._namespace)
         self.settings.store.discard(self.slug)
         self._bring_back()
+
+    def _begun(self) -> dict[str, ModuleType]:
+        """Return the modules whose hooks count, in the order in which they were executed, whether that ended or not."""
+        if self._namespace is None:
+            return {}
+        begun, names = {**self._namespace.executed, **self._namespace.begun}, set(self._names)
+        # What stands in `sys.modules` counts: a module may have put an object of its own there.
+        return {**{name: module for name, module in begun.items() if name in names}, **self._modules}
 
     def stuck(self, frame: FrameType | None, limit: float) -> BundleLoadError:
         """Return the error that says at which line a load that takes too long is."""
@@ -309,17 +318,17 @@ class Load:
                     slug=self.slug,
                     content=snapshot,
                 )
-                self._supersede(namespace, snapshot)
+                self._names = list(snapshot.layout.scanned(self.settings.exclude, self.settings.shared))
+                self._supersede(namespace)
                 skipped = self._import_all(namespace, snapshot)
                 version.tasks = self._describe(version)
-                version.hooks = hooks_of(self._modules, ON_RELEASE)
-                version.supersede_hooks = hooks_of(self._modules, ON_SUPERSEDE)
+                ordered = [(name, self._modules[name]) for name in self._begun() if name in self._modules]
+                version.hooks = hooks_of(dict(ordered), ON_RELEASE)
+                version.supersede_hooks = hooks_of(dict(ordered), ON_SUPERSEDE)
                 namespace.has_hooks = bool(version.hooks or version.supersede_hooks)
                 version.definitions = carried_definitions(snapshot, self.name, version.tasks)
         finally:
             namespace.loading = False
-        self._modules = {}  # from here on the version holds them
-        namespace.half_imported.clear()
         version.warnings = (*_notices(snapshot), *skipped)
         return version
 
@@ -355,7 +364,7 @@ class Load:
         """
         modules = self._modules
         missing: dict[str, BundleLoadError] = {}
-        for name in list(snapshot.layout.scanned(self.settings.exclude, self.settings.shared)):
+        for name in self._names:
             try:
                 modules[name] = namespace.module(name)
             except ImportError as error:

@@ -14,12 +14,14 @@ import threading
 import time
 from collections import deque
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 import attrs
 
+from scattersphere._owntask import thread_door
 from scattersphere.errors import ClosedError
 
 if TYPE_CHECKING:
@@ -109,6 +111,8 @@ class _Job(Generic[T]):
         self.given_up: threading.Thread | None = None
         self.value: T | None = None
         self.error: BaseException | None = None
+        self.on_settled: Callable[[], object] = _nothing
+        """Wakes whoever waits for it; for any thread."""
         self._sheltered = False
         self._lock = threading.Lock()
 
@@ -118,40 +122,39 @@ class _Job(Generic[T]):
             if self.abandoned:
                 return
             self.thread = threading.current_thread()
-        work: Callable[[], T] | None = self.work
-        value: T | None = None
-        error: BaseException | None = None
+        done = False
         while self.thread is not None:
             try:
-                if work is not None:
-                    doing, work = work, None
+                if not done:
+                    done = True
                     self.started.set()
-                    value, error = self._done(doing)
-                self._settle(value, error)
+                    self._do()
+                self._settle()
             except LoadAbandonedError:  # it came too late to end the work, perhaps again and again
                 pass
-        value = error = None  # this thread holds nothing of it while it waits for the next
         if self.abandoned:
+            self.value = self.error = None
             self.discard()
 
-    def _done(self, work: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+    def _do(self) -> None:
+        """Do the work. No frame of this thread holds what came of it: whoever waits may look at once who holds it."""
         _here.job = self
         try:
-            return work(), None
+            self.value = self.work()
         except BaseException as caught:  # noqa: BLE001 - whatever it is, it belongs to the one who waits
-            return None, caught
+            self.error = caught
         finally:
             _here.job = None
 
-    def _settle(self, value: T | None, error: BaseException | None) -> None:
+    def _settle(self) -> None:
         """End the work; what was raised in this thread and has not arrived is taken back: it has other work to do."""
         with self._lock:
             if self.interrupted:
                 _take_back_interrupt()
             self.thread = None
             if not self.abandoned:
-                self.value, self.error = value, error
                 self.settled.set()
+                self.on_settled()
 
     def abandon(self) -> bool:
         """Give it up, and with it the thread that is at it. False if it is settled already."""
@@ -162,6 +165,7 @@ class _Job(Generic[T]):
             self.given_up = self.thread
             self.settled.set()
             self.started.set()
+            self.on_settled()
         self.interrupt()
         return True
 
@@ -210,8 +214,9 @@ class _Job(Generic[T]):
                 raise error
             finally:
                 del error  # no cycle of frame and exception
-        # A worker thread may hold this job for a while yet; it shall not hold what came of it.
+        # The thread that minds the limit may hold this job for a while yet; it shall not hold what came of it.
         value, self.value = self.value, None
+        self.work, self.discard = cast("Callable[[], T]", _nothing), _nothing
         return cast("T", value)
 
     def frame(self) -> FrameType | None:
@@ -270,6 +275,34 @@ def _take_back_interrupt() -> None:
         pass
 
 
+class _Limits:
+    """A thread that minds how long loads take, one after the other, by the clock on the wall.
+
+    Not the loop does that: its clock may be a virtual one, which jumps while a load is under way.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[tuple[_Job[object], float] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="scattersphere-limit", daemon=True)
+        self._thread.start()
+
+    def mind(self, job: _Job[object], limit: float) -> None:
+        """Wake whoever waits for the job if it takes longer than `limit` seconds."""
+        self._jobs.put((job, limit))
+
+    def end(self) -> None:
+        """End the thread, and wait for that, when all loads have ended or were given up."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (minded := self._jobs.get()) is not None:
+            job, limit = minded
+            if not job.wait(limit):
+                job.on_settled()
+            del minded, job  # while it waits for the next one it holds nothing of the last
+
+
 class Loader:
     """Runs work in a thread of its own, one piece after the other; collects garbage when idle."""
 
@@ -282,6 +315,7 @@ class Loader:
         self._thread: threading.Thread | None = None
         self._given_up: dict[threading.Thread, str] = {}
         self._waiting: set[_Job[object]] = set()
+        self._limits: _Limits | None = None
         self._closed = False
 
     @property
@@ -311,7 +345,6 @@ class Loader:
             raise ClosedError("the registry is closed")
         job = _Job(name, work, discard)
         self._waiting.add(cast("_Job[object]", job))
-        self._post(job)
         try:
             await self._settled(job, stuck)
         except BaseException:
@@ -320,14 +353,19 @@ class Loader:
             raise
         finally:
             self._waiting.discard(cast("_Job[object]", job))
+        if job.closed and job.value is not None:
+            discard()  # likewise, when closing had begun and nobody is to have it any more
         return job.outcome()
 
     async def _settled(self, job: _Job[T], stuck: Callable[[FrameType | None, float], BaseException]) -> None:
-        limiter = anyio.CapacityLimiter(1)  # not a place among the host's worker threads
-        in_time = await anyio.to_thread.run_sync(
-            job.wait, self.limit, abandon_on_cancel=True, limiter=limiter
-        )
-        if not in_time:
+        settled = anyio.Event()
+        job.on_settled = partial(thread_door(), settled.set)
+        if self._limits is None:
+            self._limits = _Limits()
+        self._limits.mind(cast("_Job[object]", job), self.limit)
+        self._post(job)
+        await settled.wait()
+        if not job.settled.is_set():
             failure = stuck(job.frame(), self.limit)
             if self._abandon(job):
                 raise failure
@@ -414,6 +452,8 @@ class Loader:
         self._queue.put(
             None
         )  # for whichever thread comes to look: also one whose load is interrupted ends by it
+        if self._limits is not None:  # every load has been given up, so it has nothing to wait for
+            self._limits.end()
         if thread is not None and thread not in self._given_up:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(thread.join, CLOSE_PATIENCE, limiter=anyio.CapacityLimiter(1))

@@ -241,6 +241,33 @@ async def test_closing_ends_a_load_that_is_under_way(tmp_path, gate):
     await stuck_threads_end(registry)
 
 
+async def test_closing_undoes_a_load_that_has_just_ended_and_was_not_taken(tmp_path, gate):
+    registry = TaskRegistry(collect_garbage=False)
+    gate.undone = []
+    (tmp_path / "a.py").write_text(
+        task_module(1, before=f"import {GATE} as gate\ngate.wait()\ndef on_release(): gate.undone.append(1)")
+    )
+    raised = []
+
+    async def register():
+        try:
+            await registry.register(tmp_path / "a.py")
+        except ClosedError as error:
+            raised.append(error)
+
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as group:
+            group.start_soon(register)
+            await gate.until_reached()
+            (job,) = registry._versions._loader._waiting
+            gate.open.set()
+            assert job.settled.wait(PATIENCE)  # and the loop has no turn in which to take what came of it
+            await registry.aclose()
+    assert raised
+    assert gate.undone == [1]
+    assert not [name for name in sys.modules if name.startswith("scattersphere.bundles.a_g")]
+
+
 async def test_loading_does_not_deadlock_with_imports_of_the_host_and_of_running_tasks(registry, tmp_path):
     """Four threads import lazily from a running version while versions come and go."""
     files = {
@@ -613,11 +640,11 @@ def test_a_load_is_undone_however_often_it_is_interrupted_once_its_work_has_ende
 
         times = 2
 
-        def _settle(self, value, error):
+        def _settle(self):
             if self.times:
                 self.times -= 1
                 raise LoadAbandonedError
-            super()._settle(value, error)
+            super()._settle()
 
     undone = []
     job = Late("a", lambda: None, lambda: undone.append("undone"))
@@ -630,55 +657,85 @@ def test_a_load_is_undone_however_often_it_is_interrupted_once_its_work_has_ende
     assert not job.times
 
 
-def test_a_load_is_undone_wholly_at_whichever_line_of_its_undoing_it_is_interrupted(tmp_path, monkeypatch):
-    registry = TaskRegistry(collect_garbage=False)
-    (tmp_path / "a.py").write_text(task_module(1, before=f"import {GATE}\n{GATE}.fail()"))
-    own = f"{Path(scattersphere.registry.__file__).parent}{os.sep}"
-    seen = set()
+class Interrupted:
+    """Loads that are given up, each at a line of ours at which none was before."""
 
-    def load_interrupted():
-        """Interrupt a load that fails at the first line, behind its failure, that none was interrupted at before."""
-        load = Load(tmp_path / "a.py", "a", registry._versions.settings)
+    def __init__(self, tmp_path, monkeypatch, before):
+        self.file = tmp_path / "a.py"
+        self.file.write_text(task_module(1, before=f"import {GATE}\n{before}"))
+        self.monkeypatch = monkeypatch
+        self.registry = TaskRegistry(collect_garbage=False)
+        self.undone = []
+        """What `on_release` of the bundle has noted in the last load."""
+        self.seen = set()
+        self.own = f"{Path(scattersphere.registry.__file__).parent}{os.sep}"
+
+    def load(self, *, fails):
+        """Load it, and interrupt that behind the call of the gate; return what is left of it, None at the end of lines."""
+        load = Load(self.file, "a", self.registry._versions.settings)
         job = _Job("a", load.build, load.discard)
+        self.undone.clear()
 
         def tracer(frame, event, _arg):
             file = frame.f_code.co_filename
             place = (file, frame.f_lineno)
-            if (
-                event == "line"
-                and file.startswith(own)
-                and file != loader_module.__file__
-                and place not in seen
-            ):
-                seen.add(place)
+            counts = file.startswith(self.own) and file != loader_module.__file__
+            if event == "line" and counts and place not in self.seen:
+                self.seen.add(place)
                 sys.settrace(None)
                 assert job.abandon() or job.thread is None
             return tracer
 
-        def fail():
+        def traced():
             frame = sys._getframe()
             while frame := frame.f_back:
                 frame.f_trace = tracer
             sys.settrace(tracer)
-            raise RuntimeError
+            if fails:
+                raise RuntimeError
 
-        monkeypatch.setitem(sys.modules, GATE, SimpleNamespace(fail=fail))
+        self.monkeypatch.setitem(sys.modules, GATE, SimpleNamespace(traced=traced, undone=self.undone))
         load.read()
         thread = threading.Thread(target=job.run)
         thread.start()
         thread.join(PATIENCE)
         if not job.abandoned:
+            load.discard()
             return None
         left = [name for name in sys.modules if load.slug in name]
         left += [load.slug] * (
             FINDER.namespace(load.slug) is not None or load.slug in vars(scattersphere.bundles)
         )
         left += [name for name in linecache.cache if load.slug in name]
-        return left + [folder.name for folder in registry._versions.settings.store.folder.glob(load.slug)]
+        left += [finder for finder in sys.meta_path if load.slug in type(finder).__module__]
+        store = self.registry._versions.settings.store
+        return left + [folder.name for folder in store.folder.glob(load.slug)]
 
-    found = []
-    while (left := load_interrupted()) is not None:
-        found.append(left)
-    registry._versions.settings.store.close()
+    def all_left(self, *, fails):
+        """Yield what is left of each load, and what its `on_release` has noted."""
+        while (left := self.load(fails=fails)) is not None:
+            yield left, list(self.undone)
+        self.registry._versions.settings.store.close()
+
+
+def test_a_load_is_undone_wholly_at_whichever_line_of_its_undoing_it_is_interrupted(tmp_path, monkeypatch):
+    found = [left for left, _ in Interrupted(tmp_path, monkeypatch, f"{GATE}.traced()").all_left(fails=True)]
     assert len(found) > 20
     assert not any(found)
+
+
+REGISTERS_ITSELF = f"""
+import sys
+class Finder:
+    def find_spec(self, name, path, target=None): return None
+sys.meta_path.append(Finder())
+def on_release(): {GATE}.undone.append(1)
+{GATE}.traced()
+"""
+
+
+def test_a_load_is_undone_wholly_at_whichever_line_behind_its_code_it_is_interrupted(tmp_path, monkeypatch):
+    found = list(Interrupted(tmp_path, monkeypatch, REGISTERS_ITSELF).all_left(fails=False))
+    assert len(found) > 40
+    assert not [left for left, _ in found if left]
+    assert [undone for _, undone in found] == [[1]] * len(found)

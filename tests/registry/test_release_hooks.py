@@ -168,6 +168,34 @@ async def test_a_load_that_fails_is_undone_by_the_modules_that_were_imported(reg
     assert diary.lines == [1]
 
 
+async def test_a_load_that_fails_is_undone_also_by_what_the_failing_module_had_imported(
+    registry, tmp_path, diary
+):
+    files = {
+        "etl/__init__.py": "",
+        "etl/a.py": hooked("a", before="import etl.x, etl.z, etl.y") + "\n1 / 0",
+        "etl/x.py": hooked("x"),
+        "etl/y.py": hooked("y"),
+        "etl/z.py": hooked("z"),
+    }
+    with pytest.raises(BundleLoadError, match="ZeroDivisionError"):
+        await registry.register(write(tmp_path, files) / "etl")
+    assert diary.lines == ["a", "y", "z", "x"]
+
+
+async def test_a_module_is_told_before_those_that_it_imports_whatever_their_names(registry, tmp_path, diary):
+    files = {
+        "etl/__init__.py": "",
+        "etl/a.py": hooked("a", before="import etl.z"),
+        "etl/b.py": hooked("b"),
+        "etl/z.py": hooked("z"),
+    }
+    await registry.register(write(tmp_path, files) / "etl")
+    await registry.deregister("etl")
+    await done(registry)
+    assert diary.lines == ["b", "a", "z"]
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [

@@ -28,7 +28,7 @@ from scattersphere.registry.modules.registrations import (
     Registrations,
 )
 from scattersphere.registry.modules.shims import SHIMMED, Shims
-from scattersphere.registry.snapshots.layout import ModuleFile, normal_name
+from scattersphere.registry.snapshots.layout import ALWAYS_HOST, ModuleFile, normal_name
 from scattersphere.undo import replace_item
 
 if TYPE_CHECKING:
@@ -87,8 +87,10 @@ class ModuleNamespace:
         self._path: list[str] = []
         self._path_folders: list[str] = []
         """Folders of its own in `sys.path` when that was `_path`, as packages."""
-        self.half_imported: dict[str, ModuleType] = {}
-        """While loading: modules whose import has failed, which `sys.modules` does not hold."""
+        self.begun: dict[str, ModuleType] = {}
+        """While loading: modules whose execution has begun, by logical name. `sys.modules` forgets one that fails."""
+        self.executed: dict[str, ModuleType] = {}
+        """Those of them that were executed to the end, in that order."""
         self.registrations: Registrations = Registrations()
         self.canary: Canary | None = Canary(slug)
         self.builtins: dict[str, Any] = {
@@ -148,6 +150,8 @@ class ModuleNamespace:
         if top in self._host_gave:  # each import comes here
             return
         self._host_gave.add(top)
+        if top in ALWAYS_HOST:  # nobody installs these from the folder of a bundle
+            return
         file = getattr(sys.modules.get(top), "__file__", None)
         if not isinstance(file, str):
             return
@@ -362,7 +366,8 @@ class ModuleNamespace:
         for undo in reversed(self.taken):
             undo()
         self.taken.clear()
-        self.half_imported.clear()
+        self.begun.clear()
+        self.executed.clear()
         self.canary = None
         self.builtins = {}
 
@@ -396,11 +401,11 @@ class SnapshotLoader(importlib.machinery.SourceFileLoader):
             with namespace.registrations.noted():
                 exec(self.get_code(module.__name__), vars(module))  # noqa: S102 - this is what an import is
             return
-        try:
-            exec(self.get_code(module.__name__), vars(module))  # noqa: S102 - this is what an import is
-        except BaseException:
-            namespace.half_imported[module.__name__] = module  # what it did so far may have to be undone
-            raise
+        code, name = self.get_code(module.__name__), module.__name__.removeprefix(namespace.prefix)
+        # Before, because an interruption may come at any place: what it did so far may have to be undone.
+        namespace.begun[name] = module
+        exec(code, vars(module))  # noqa: S102 - this is what an import is
+        namespace.executed[name] = module
 
 
 class FolderLoader:

@@ -148,35 +148,57 @@ CACHED_BY_TEXT = (
 """Caches by strings, and functions with such: a member of a StrEnum that was a pattern or a URL stays in them."""
 
 
+@attrs.define(eq=False)
+class _Look:
+    """What stood in the tables before modules were executed."""
+
+    finds: object = attrs.field(factory=lambda: vars(PathFinder).get(FIND_DISTRIBUTIONS))
+    before: list[tuple[Table, list[object]]] = attrs.field(
+        factory=lambda: [(table, list(table)) for table in _tables(AT_IMPORT)]
+    )
+
+    def entered(self) -> Iterator[tuple[Table, object]]:
+        """Yield what has come into the tables since; give the standard library's finder back what was taken from it."""
+        if self.finds is not None and FIND_DISTRIBUTIONS not in vars(PathFinder):
+            setattr(PathFinder, FIND_DISTRIBUTIONS, self.finds)
+        for table, known in self.before:
+            entries = list(table)  # by one C call: other threads may enter something meanwhile
+            if len(entries) != len(known) or not all(map(is_, entries, known)):
+                ids = set(map(id, known))
+                yield from ((table, entry) for entry in entries if id(entry) not in ids)
+
+
 class Registrations:
     """What the modules of one version have entered into the tables of AT_IMPORT."""
 
     def __init__(self) -> None:
         self._entered: list[tuple[Table, object]] = []
+        self._looks: list[_Look] = []
+        """Those that have not ended: modules are being executed, or that was cut short."""
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Note what comes into the tables while modules are executed inside; nor does `typing` tie them to others."""
+        """Note what comes into the tables while modules are executed inside; nor does `typing` tie them to others.
+
+        An interruption (of a load that is given up, a Ctrl-C) may come at any place, here too: `take_out` notes then.
+        """
         clear_typing_caches()
-        finds = vars(PathFinder).get(FIND_DISTRIBUTIONS)
-        before = [(table, list(table)) for table in _tables(AT_IMPORT)]
+        look = _Look()
+        self._looks.append(look)
         try:
             yield
         finally:
             clear_typing_caches()
-            if finds is not None and FIND_DISTRIBUTIONS not in vars(PathFinder):
-                setattr(PathFinder, FIND_DISTRIBUTIONS, finds)
-            for table, known in before:
-                entries = list(table)  # by one C call: other threads may enter something meanwhile
-                if len(entries) != len(known) or not all(map(is_, entries, known)):
-                    ids = set(map(id, known))
-                    self._entered += [(table, entry) for entry in entries if id(entry) not in ids]
+            self._entered += list(look.entered())
+            self._looks.remove(look)
 
     def take_out(self, suspect: Suspect, *, texts: bool) -> None:
         """Take out what is the version's own: of its tables what was noted, of the caches everything.
 
         `texts`: also of those that are keyed by strings, for the version has classes of strings.
         """
+        for look in list(self._looks):
+            self._entered += look.entered()
         entered, self._entered = self._entered, []
         for table, entry in entered:
             value = table.get(entry) if isinstance(table, MutableMapping) else None

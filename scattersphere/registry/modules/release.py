@@ -31,7 +31,7 @@ from scattersphere.registry.modules.namespace import PARENT, ModuleNamespace
 from scattersphere.registry.modules.registrations import Canary, Suspect, clear_typing_caches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
     from types import ModuleType
 
     Hook = Callable[[], object]
@@ -141,11 +141,16 @@ def _drop_keys(table: MutableMapping[str, Any], prefix: str) -> None:
 
 def _has_classes_of_text(namespace: ModuleNamespace, suspect: Suspect) -> bool:
     """Whether its modules define classes of strings, a StrEnum say."""
-    modules = [sys.modules.get(namespace.prefix + name) for name in namespace.modules]
-    values = (value for module in modules for value in list(getattr(module, "__dict__", {}).values()))
     return any(
-        isinstance(value, type) and issubclass(value, str | bytes) and suspect.owns(value) for value in values
+        issubclass(cls, str | bytes) and suspect.owns(cls)
+        for name in namespace.modules
+        for cls in [v for v in list(_contents(namespace.prefix + name)) if isinstance(v, type)]
     )
+
+
+def _contents(module: str) -> Collection[object]:
+    there: dict[str, object] = getattr(sys.modules.get(module), "__dict__", {})
+    return there.values()
 
 
 def _forget_modules(namespace: ModuleNamespace) -> None:

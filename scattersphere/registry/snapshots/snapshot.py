@@ -9,7 +9,8 @@ from __future__ import annotations
 import keyword
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from scattersphere.registry.snapshots.scan import (
     Scan,
     SourceLimits,
     changed_files,
+    refuse_untrusted,
     scan,
     shown_names,
     signature,
@@ -111,12 +113,21 @@ def check_name(name: str) -> None:
 
 
 def take_snapshot(
-    path: Path, folder: Path, *, name: str, limits: SourceLimits, pool: SourcePool | None = None
+    path: Path,
+    folder: Path,
+    *,
+    name: str,
+    limits: SourceLimits,
+    pool: SourcePool | None = None,
+    roots: Sequence[Path] = (),
 ) -> Snapshot:
     """Copy or unpack the bundle at `path` into `folder`, which must not exist yet.
 
-    Raises BundleRefusedError for what is unsafe, too large, incomplete, or does not stop changing.
+    Raises BundleRefusedError for what others may write or a link leads out of the `roots`, what is unsafe, too large,
+    incomplete, or does not stop changing.
     """
+    with suppress(OSError):  # what follows finds the words for what is not there
+        refuse_untrusted(path, roots)
     try:
         for attempt in range(READ_ATTEMPTS):
             found = scan(path, limits)
