@@ -74,7 +74,7 @@ async def main():
             return JSONResponse(bare["reply"])
         app = Starlette(routes=[Route("/bare/{run:int}", same), Mount("/", pages)])
         listening = socket.create_server(("127.0.0.1", 0), backlog=2048)
-        config = uvicorn.Config(app, log_level="critical", lifespan="off", backlog=16)  # as serve_pages does
+        config = uvicorn.Config(app, log_level="critical", lifespan="off", backlog=8)  # as serve_pages does
         serving = uvicorn.Server(config)
         async with anyio.create_task_group() as group:
             group.start_soon(serving.serve, [listening])

@@ -18,7 +18,7 @@ import anyio.lowlevel
 import attrs
 
 from scattersphere.commands.views import event_view, kind_of
-from scattersphere.engine.events.streams import lives_before, since_of
+from scattersphere.engine.events.streams import lives_before, place_afar, since_of
 from scattersphere.model.events import Event, EventKind
 from scattersphere.remote.render import as_json
 from scattersphere.web.streams import ALIVE, Produce, Write
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 KEPT = 2_000
 """Events that a feed keeps for readers that are not quite as quick as the others."""
-SLICE = 16
+SLICE = 8
 """Readers that are woken in one turn of the loop."""
 BATCH = 128
 """Events in one piece of a stream at most."""
@@ -170,11 +170,8 @@ class Feeds:
         """Return what writes events as `Feed.stream` does, over a feed that all who read the same source share.
 
         `since` is a number, or an `Event.id`: of another life than this one all events come, after a `lagged` one.
-        So it is after a number that was not told yet: without a journal nothing else tells of another life.
         """
-        number, is_anew = since_of(since, life)
-        if number > last:
-            number, is_anew = 0, True
+        number, is_anew = since_of(place_afar(since, life, last), life)
 
         async def produce(write: Write) -> None:
             if is_anew:

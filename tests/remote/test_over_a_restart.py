@@ -87,6 +87,23 @@ async def test_the_id_of_an_event_of_this_life_goes_on_after_it_and_one_of_an_ea
             assert (error["code"], error["field"]) == ("bad-args", "since")
 
 
+async def test_a_number_that_was_not_told_yet_is_of_another_life_and_its_follower_is_told_all_at_once(
+    tmp_path,
+):
+    journal = await suspended(tmp_path)
+    async with served(tmp_path, journal) as server, over_unix(str(tmp_path / "s")) as client:
+        await client.ok("cancel 1")
+        await client.ok("wait 1")
+        _, every = await events_of(client, "follow 1 since=0")
+        for beyond in ("9000", "2.9000"):
+            reply, anew = await events_of(client, f"follow 1 since={beyond}")
+            assert (anew[0]["event"], anew[0]["dropped"]) == ("lagged", 0)
+            assert [event["event"] for event in anew[1:]] == [event["event"] for event in every]
+            assert reply["next"] == 1
+        assert (await client.ok(f"follow since={server.last_event + 1}"))["next"] == 1
+        assert (await client.ok(f"follow since={server.last_event}"))["next"] == server.last_event + 1
+
+
 async def test_who_follows_a_run_goes_on_with_it_after_a_restart_to_its_end(tmp_path):
     journal = MemoryJournal()
     told = []

@@ -9,7 +9,7 @@ from scattersphere.commands.arguments import Arg, EventPlace
 from scattersphere.commands.errors import RequestError
 from scattersphere.commands.gateway import Context
 from scattersphere.commands.table import Reply, command
-from scattersphere.engine.events.streams import since_of
+from scattersphere.engine.events.streams import place_afar, since_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,12 +41,14 @@ async def follow(
     if run is None:
         server = gateway.server
         wanted = server_kinds(kinds)
-        place = server.last_event if since is None else since
+        last = server.last_event
+        place = last if since is None else place_afar(since, server.life, last)
         number = follower.follow(server.events(place), wanted, gateway.sees_event)
         return {"subscription": number, **_next(place, server.life)}
     found = await context.run(run)
     wanted = run_kinds(kinds)
-    place = found.last_event if since is None else since
+    last = found.last_event
+    place = last if since is None else place_afar(since, gateway.server.life, last)
     number = follower.follow(found.events(place), wanted, lambda _, __: True)
     told = {"subscription": number, "run": found.id, "state": str(found.state)}
     return told | _next(place, gateway.server.life)

@@ -66,6 +66,16 @@ def since_of(since: int | str, life: int) -> tuple[int, bool]:
     return (number, False) if said is None or said == life else (0, True)
 
 
+def place_afar(since: int | str, life: int, last: int) -> int | str:
+    """Return the place that another program names, as one of another life where it was not told yet.
+
+    `last` is the number of the newest event. Without a journal nothing else tells that the server was started anew.
+    Raises as `since_of`.
+    """
+    number, _ = since_of(since, life)
+    return since if number <= last else f"{life + 1}.0"
+
+
 class EventStream(Stream[Event]):
     """The events of a run from a number on, until it has ended.
 
