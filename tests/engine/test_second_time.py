@@ -13,6 +13,7 @@ from virtualtime import both_loops, run_virtually
 
 from scattersphere import EventKind, JobDefinition, RetryPolicy, RunnableTask, RunState, Server, TaskState
 from scattersphere.abc import Outcome, OutcomeKind
+from scattersphere.testing import MemoryJournal
 
 ASKED = []
 """When a body was asked to end: in whole seconds since its start, each second once."""
@@ -266,6 +267,52 @@ def test_a_second_cancel_does_not_reach_an_attempt_that_is_cleaning_up(backend):
     assert run.state is RunState.CANCELLED
     assert seconds(run, run) == 11
     assert [line.message for line in run.logs()] == ["tidied"]
+
+
+class Brief(RunnableTask):
+    """Take a second."""
+
+    async def run(self, context):
+        await anyio.sleep(1)
+        return "done"
+
+
+@both_loops
+def test_a_cancel_finds_no_refuser_in_an_attempt_that_has_ended_and_waits_for_the_disk(backend):
+    async def main():
+        journal = MemoryJournal()
+        async with Server(journal=journal, watch=False) as server:
+            server.register_tasks("app", [Brief])
+            server.define(JobDefinition.build("j", durability="strict").task("t", "Brief").done())
+            run = await server.start("j")
+            await anyio.sleep(0.5)
+            journal.auto = False
+            await anyio.sleep(1)
+            assert len(journal.waiting) == 1  # how the attempt has ended
+            run.cancel(grace=2)
+            await anyio.sleep(10)
+            journal.auto = True
+            journal.commit_all()
+            await run.wait()
+            assert (run.state, run.tasks["t"].state) == (RunState.CANCELLED, TaskState.SUCCEEDED)
+            assert run.results["t"] == "done"
+            assert [line.message for line in run.logs()] == []
+
+    run_virtually(backend, main)
+
+
+def test_what_refuses_to_end_with_its_time_is_killed_when_its_server_closes_with_a_journal():
+    async def main():
+        async with Server(journal=MemoryJournal(), watch=False) as server:
+            server.register_tasks("app", [Refuse])
+            server.define(JobDefinition.build("j").task("t", "Refuse", timeout=1).done())
+            await server.start("j")
+            await anyio.sleep(2)
+            begun = anyio.current_time()
+        return anyio.current_time() - begun
+
+    # The time for what may end by itself and that for clean-up: in that after a kill nothing is left to wait for.
+    assert run_virtually("asyncio", main) == pytest.approx(20, abs=0.1)
 
 
 class CancelSelf(RunnableTask):

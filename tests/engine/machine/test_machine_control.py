@@ -146,12 +146,15 @@ def test_escalation_only_goes_up():
     assert stage.machine.record.causes == ["enough"]
 
 
-def test_all_causes_are_kept_in_their_order():
+def test_all_causes_are_kept_in_their_order_each_once():
     stage = executing(ONE)
-    stage.machine.stop("lunch")
+    for _ in range(2):
+        stage.machine.stop("lunch")
     stage.machine.timeout()
-    stage.machine.cancel("now")
-    stage.machine.kill()
+    for _ in range(2):
+        stage.machine.cancel("now")
+    for _ in range(2):
+        stage.machine.kill()
     assert stage.machine.record.causes == ["lunch", "timeout", "now", "kill"]
 
 
