@@ -90,6 +90,14 @@ def test_runs_that_are_too_old_go(opened):
     assert kept(journal) == [3, 2]
 
 
+def test_of_more_than_are_kept_those_that_are_too_old_go_as_well(opened):
+    loop, journal, _ = opened(keep=(1, 3600.0))
+    for number in (1, 2, 3):
+        loop.commit(journal, *begin(number), state_row(number, SUCCEEDED, ended=number))
+    prune_all(loop, journal)
+    assert kept(journal) == []
+
+
 def test_unfinished_runs_and_those_that_belong_to_them_stay(opened):
     loop, journal, _ = opened(keep=(0, math.inf))
     loop.commit(journal, *begin(1))

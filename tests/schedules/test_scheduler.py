@@ -429,6 +429,9 @@ async def test_a_backfill_that_cannot_be_meant_is_refused() -> None:
         await schedule.backfill(now, utc("2026-01-01T12:30") + dt.timedelta(microseconds=1))
     with pytest.raises(ArgumentError, match="has not come yet"):
         await schedule.backfill(now, now + dt.timedelta(1), dry_run=True)
+    assert len((await schedule.backfill(now - dt.timedelta(seconds=1_000), now, dry_run=True)).times) == 1_000
+    nothing = await schedule.backfill(now, now)
+    assert (nothing.times, nothing.ended) == ((), True)
     until = utc("2026-01-01T12:30")  # what is over by now is past
     assert len((await schedule.backfill(until - dt.timedelta(seconds=5), until, dry_run=True)).times) == 5
     last = dt.datetime.max.replace(microsecond=0, tzinfo=dt.UTC)  # after which there is no time at all
