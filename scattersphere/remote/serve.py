@@ -212,39 +212,13 @@ async def _serve_until(
     attend: Attend | None,
 ) -> None:
     async with AsyncExitStack() as stack:
-        audit = stack.enter_context(AuditFile(options.audit)) if options.audit is not None else None
-        keywords: ServerKeywords = {
-            **cast("ServerKeywords", options.server),
-            "bundle_roots": options.bundles,
-            "job_folder": options.jobs,
-            "watch_jobs": options.watch_jobs,
-        }
-        server = ending.server = Server(**keywords)
-        gateway: Gateway | None = None
-        listening: Listening | None = None
+        opened: tuple[Gateway, Listening | None] | None = None
         with ending.loading:
-            await stack.enter_async_context(server)
-            for name, classes in options.host_tasks.items():
-                server.register_tasks(name, classes)
-            _tell_of_the_start(server, complain)
-            tls = options.tls or tls_context(options.tls_cert, options.tls_key)
-            made = make_gateway(
-                server,
-                tokens=options.tokens,
-                bundle_roots=options.bundles,
-                job_folder=options.jobs,
-                audit=audit,
-                limits=options.limits,
-                on_shutdown=ending.asked.set,
-            )
-            if options.tcp or options.unix is not None:
-                unix = () if options.unix is None else (options.unix,)
-                listening = await Listening(made, tcp=options.tcp, unix=unix, tls=tls)
-                stack.push_async_exit(listening)
-            ending.reread = partial(_reread, made, tls, options, audit, complain)
-            gateway = made
-        if gateway is None:
+            opened = await _open(stack, ending, options, complain)
+        if opened is None:
             return  # a signal came while code was being loaded
+        gateway, listening = opened
+        server = gateway.server
         async with anyio.create_task_group() as group:
             if attend is None:
                 group.start_soon(_tell_of_failures, server, complain)
@@ -264,6 +238,41 @@ async def _serve_until(
             group.cancel_scope.cancel()
         if ending.failure is not None:
             raise ending.failure
+
+
+async def _open(
+    stack: AsyncExitStack, ending: _Ending, options: ServeOptions, complain: Callable[[str], None]
+) -> tuple[Gateway, Listening | None]:
+    """Enter the Server, which loads its code and jobs, and then the listeners."""
+    audit = stack.enter_context(AuditFile(options.audit)) if options.audit is not None else None
+    keywords: ServerKeywords = {
+        **cast("ServerKeywords", options.server),
+        "bundle_roots": options.bundles,
+        "job_folder": options.jobs,
+        "watch_jobs": options.watch_jobs,
+    }
+    server = ending.server = Server(**keywords)
+    await stack.enter_async_context(server)
+    for name, classes in options.host_tasks.items():
+        server.register_tasks(name, classes)
+    _tell_of_the_start(server, complain)
+    tls = options.tls or tls_context(options.tls_cert, options.tls_key)
+    gateway = make_gateway(
+        server,
+        tokens=options.tokens,
+        bundle_roots=options.bundles,
+        job_folder=options.jobs,
+        audit=audit,
+        limits=options.limits,
+        on_shutdown=ending.asked.set,
+    )
+    listening: Listening | None = None
+    if options.tcp or options.unix is not None:
+        unix = () if options.unix is None else (options.unix,)
+        listening = await Listening(gateway, tcp=options.tcp, unix=unix, tls=tls)
+        stack.push_async_exit(listening)
+    ending.reread = partial(_reread, gateway, tls, options, audit, complain)
+    return gateway, listening
 
 
 def _loaded(server: Server) -> str:
