@@ -13,6 +13,7 @@ from scattersphere.commands.errors import CODES, RequestError
 from scattersphere.commands.limits import Limits
 from scattersphere.commands.table import COMMANDS
 from scattersphere.remote import session as session_module
+from scattersphere.remote.requests import Request
 from scattersphere.remote.session import LONG, LongLine
 
 FEW = attrs.evolve(Limits(), rate=10.0, burst=3, overruns=4)
@@ -171,6 +172,18 @@ def test_a_reply_may_be_as_long_as_the_output_and_not_one_byte_longer():
             (True, None),
             (False, "too-large"),
         ][short]
+
+
+def test_a_session_goes_on_at_its_limits_and_waits_above_them():
+    once = Driver("admin")
+    once.feed(b"ping\n")
+    driver = Driver("admin", attrs.evolve(Limits(), output=len(once.said)))
+    driver.feed(b"ping\n" * 3)
+    assert driver.said.count(b"\n") == 2
+    for size, wants in ((1, True), (2, False)):
+        session = Driver("admin").session
+        session.receive(b"x" * (session.line_limit + size), 0.0)
+        assert session.wants_input == wants
 
 
 def test_a_reply_that_cannot_be_written_is_an_error_that_says_why():
@@ -658,6 +671,23 @@ def test_a_long_line_is_read_elsewhere_and_answered_in_its_turn():
     driver.session.answer(call, {"job": "big"}, 0.0)
     driver.pump()
     assert [message["n"] for message in driver.messages()] == [1, 2]
+
+
+def test_only_the_arguments_of_a_line_that_is_longer_than_long_are_read_before_they_are_asked_for(
+    monkeypatch,
+):
+    prepared = []
+    monkeypatch.setattr(Request, "prepare", lambda request: prepared.append(request.command.name))
+    for size in (session_module.LONG, session_module.LONG + 1):
+        driver = Driver("operator")
+        line = json.dumps(long_definition(0))
+        driver.session.receive(line.replace('{"cmd"', "{" + " " * (size - len(line)) + '"cmd"').encode(), 0.0)
+        driver.session.receive(b"\n", 0.0)
+        found = driver.session.next_call(0.0)
+        assert isinstance(found, LongLine) == (size > session_module.LONG)
+        if isinstance(found, LongLine):
+            assert isinstance(found.read(), Request)
+    assert prepared == ["define"]
 
 
 @pytest.mark.parametrize("twist", ["no JSON", "twice", "no such argument"])
