@@ -142,7 +142,7 @@ _STUMBLED = (ValueError, RecursionError)
 class Parsed:
     """What a text holds: its value, and the problems that do not keep it from being read on."""
 
-    value: Any
+    value: object
     problems: list[RawProblem] = attrs.field(factory=list)
 
 
@@ -250,7 +250,7 @@ def _blanks(text: str, at: int) -> Any:
     return found
 
 
-def _decode_in_steps(text: str) -> Any:
+def _decode_in_steps(text: str) -> object:
     """Do as `_decode`, several times as slowly, but give way at each value.
 
     The stdlib's scanner keeps the interpreter's lock for as long as a whole text takes: a tenth of a second for one of
@@ -280,9 +280,9 @@ def _decode_in_steps(text: str) -> Any:
     return value
 
 
-def _gather(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _gather(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Make an object of its members, some at a time."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     while pairs:
         found.update(pairs[:MEMBERS])
         del pairs[:MEMBERS]

@@ -37,7 +37,7 @@ class OptionRow(NamedTuple):
     """What the documentation shows of an option."""
 
     name: str
-    default: Any
+    default: object
     unit: str
     meaning: str
 

@@ -66,7 +66,7 @@ class ServerKeywords(TypedDict, total=False):
     capture_loggers: Iterable[str]
     around: Iterable[Around]
     secret_env: Mapping[str, Iterable[str]] | None
-    secrets: Callable[[str, str], Any] | None
+    secrets: Callable[[str, str], object] | None
 
 
 # ---- what a value may be
@@ -163,7 +163,7 @@ def _tuples(value: Any) -> dict[str, tuple[str, ...]]:
     return {key: tuple(each) for key, each in dict(value or {}).items()}
 
 
-def _dict(value: Any) -> dict[str, Any]:
+def _dict(value: Any) -> dict[str, object]:
     return dict(value or {})
 
 
@@ -329,7 +329,7 @@ class ServerOptions:
         check=_patterns,
         convert=_tuples,
     )
-    secrets: Callable[[str, str], Any] | None = option(
+    secrets: Callable[[str, str], object] | None = option(
         None,
         "Called in a thread with the job and the `env` of a secret, for its value: for what `secret_env` does not "
         "allow. None, or LookupError: there is none. With another error it is down: runs of an earlier life wait, and "

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import attrs
 
@@ -337,7 +337,7 @@ class JournalState:
 class JournalHost(Protocol):
     """What the Server lends a journal."""
 
-    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+    def soon(self, callback: Callable[..., object], *args: object) -> None:
         """Call back on the loop's thread; from any thread, never blocks."""
 
     def journal_failed(self, words: str, *, lasting: bool) -> None:

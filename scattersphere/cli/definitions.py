@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -123,7 +122,7 @@ def next_times(
 @click.argument("file", type=click.Path(dir_okay=False), required=False)
 @BUNDLES
 @reaching
-def schema(file: str | None, bundles: tuple[Path, ...], **where: Any) -> None:
+def schema(file: str | None, bundles: tuple[Path, ...], **where: object) -> None:
     """Print the JSON Schema of definition files, or write it to FILE.
 
     With --bundle it knows the tasks of a bundle and their arguments, so that an editor completes and

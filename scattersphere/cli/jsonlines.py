@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 from scattersphere.cli.pipes import write_to_nowhere
 from scattersphere.commands.views import event_view, run_view_now
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from scattersphere.model.events import Event
 
 
-def write_lines(out: TextIO, messages: Iterable[Mapping[str, Any]]) -> None:
+def write_lines(out: TextIO, messages: Iterable[Mapping[str, object]]) -> None:
     """Write lines of JSON in one, to be read at once."""
     out.write(b"".join(map(as_json, messages)).decode("ascii"))
     out.flush()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import attrs
 import click
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 ADDRESS_VARIABLE = "SCATTERSPHERE_ADDRESS"
 STATE = Path(".scattersphere")
 """The folder of a server's state where nobody says another, below the current one."""

@@ -119,7 +119,7 @@ def _ask(
     ask(where, Asked(row.name, args, follow, as_json))
 
 
-def _arguments(row: CommandSpec, words: tuple[str, ...], given: Mapping[str, object]) -> dict[str, Any]:
+def _arguments(row: CommandSpec, words: tuple[str, ...], given: Mapping[str, object]) -> dict[str, object]:
     """Return what words and options say. Raises `RequestError`, `click.UsageError`."""
     from scattersphere.cli.asking import compile_words  # noqa: PLC0415 - as above
 

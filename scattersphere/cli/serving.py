@@ -66,7 +66,7 @@ def read_options(context: click.Context, option: click.Parameter, file: Path | N
     return file
 
 
-def server_of(file: Path, table: object) -> dict[str, Any]:
+def server_of(file: Path, table: object) -> dict[str, object]:
     """Return the options that the table `[server]` of a file sets, by their names in `ServerOptions`.
 
     Raises `click.BadParameter`, with all that is wrong at once.

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
@@ -73,11 +73,11 @@ class CommandArgument:
     kind: ArgumentKind
     help: str
     required: bool
-    default: Any = None
+    default: object = None
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
-    make: Callable[[Any], Any] | None = None
+    make: Callable[[object], object] | None = None
     """The enum that a text becomes a member of."""
     secret: bool = False
 
@@ -123,7 +123,7 @@ def _is_union(hint: object) -> bool:
     return get_origin(hint) in {Union, UnionType}
 
 
-_KINDS: dict[Any, ArgumentKind] = {
+_KINDS: dict[object, ArgumentKind] = {
     str: ArgumentKind.TEXT,
     int: ArgumentKind.INTEGER,
     float: ArgumentKind.NUMBER,

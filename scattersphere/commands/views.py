@@ -177,7 +177,7 @@ async def digest_of(definition: JobDefinition) -> str:
     return definition.shown_digest
 
 
-_rows: WeakKeyDictionary[Run, dict[str, dict[str, Any]]] = WeakKeyDictionary()
+_rows: WeakKeyDictionary[Run, dict[str, dict[str, object]]] = WeakKeyDictionary()
 """The rows of tasks that have ended, which never change, of the runs that were looked at last."""
 
 

@@ -42,14 +42,14 @@ class TypeAdapter:
     no JSON can stand for it.
     """
 
-    check: Callable[[Any, str, Faults], None]
+    check: Callable[[object, str, Faults], None]
     build: Callable[[Any], Any]
     words: str
     schema: Callable[[int], Schema]
     has_json: bool = True
 
 
-AdapterOf = Callable[[Any], TypeAdapter]
+AdapterOf = Callable[[object], TypeAdapter]
 
 
 def type_name(annotation: object) -> str:
@@ -150,7 +150,7 @@ def _check_seconds(value: Any, pointer: str, faults: Faults) -> None:
         faults.append((pointer, f"{describe(value)} is too many seconds"))
 
 
-SIMPLE: Mapping[Any, TypeAdapter] = {
+SIMPLE: Mapping[object, TypeAdapter] = {
     str: _exact(str, "a string", "string"),
     bool: _exact(bool, "true or false", "boolean"),
     int: _exact(int, "a whole number", "integer"),
@@ -310,7 +310,7 @@ def _inside(members: list[TypeAdapter], value: object, pointer: str) -> Faults:
 # ---- containers
 
 
-SEQUENCES: Mapping[Any, Callable[[list[Any]], Any]] = {
+SEQUENCES: Mapping[object, Callable[[list[object]], object]] = {
     list: list,
     tuple: tuple,
     set: set,

@@ -176,7 +176,7 @@ def _unknown_keys(error: ForbiddenExtraKeysError, path: Path) -> list[RawProblem
 # ---- the converter
 
 
-_Reader = Callable[..., Any]
+_Reader = Callable[..., object]
 
 
 def _make_readers(form: int, *, exact: bool = False) -> Mapping[type, _Reader]:

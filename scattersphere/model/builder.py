@@ -12,12 +12,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def param(name: str) -> dict[str, Any]:
+def param(name: str) -> dict[str, object]:
     """Refer to a run parameter, anywhere inside `args`."""
     return {"$param": name}
 
 
-def result(task: str, pointer: str | None = None, **default: object) -> dict[str, Any]:
+def result(task: str, pointer: str | None = None, **default: object) -> dict[str, object]:
     """Refer to the result of another task; `pointer` is RFC 6901, `default=` may follow."""
     reference: dict[str, object] = {"$result": task}
     if pointer is not None:
@@ -27,7 +27,7 @@ def result(task: str, pointer: str | None = None, **default: object) -> dict[str
     return reference | default
 
 
-def literal(value: object) -> dict[str, Any]:
+def literal(value: object) -> dict[str, object]:
     """Pass `value` unread, even where it looks like a reference."""
     return {"$literal": value}
 
@@ -61,14 +61,14 @@ class JobBuilder:
         task: str | type[object] | Callable[..., object],
         /,
         *,
-        args: Mapping[str, Any] | None = None,
+        args: Mapping[str, object] | None = None,
         depends_on: Sequence[str | TaskResult] = (),
-        retry: Mapping[str, Any] | RetryPolicy | None = None,
+        retry: Mapping[str, object] | RetryPolicy | None = None,
         **fields: object,
     ) -> Self: ...
     @overload
     def task(self, task: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    def task(self, name: object, task: Any = None, /, *args: Any, **fields: Any) -> Any:
+    def task(self, name: object, task: object = None, /, *args: object, **fields: Any) -> object:
         """Add a task.
 
         `task("first", "app.Greet", args={"name": "Ada"}, retry=...)` takes its name, its class or the path of it, and
@@ -95,7 +95,7 @@ class JobBuilder:
         self._next |= fields
         return self
 
-    def _call(self, task: Any, args: Mapping[str, Any]) -> TaskResult:
+    def _call(self, task: Any, args: Mapping[str, object]) -> TaskResult:
         fields, self._next = self._next, {}
         own = str(task.__name__)
         name, number = fields.pop("name", None), 1
@@ -110,7 +110,7 @@ class JobBuilder:
         name: str,
         task: object,
         *,
-        args: Mapping[str, Any] | None = None,
+        args: Mapping[str, object] | None = None,
         depends_on: Sequence[str | TaskResult] = (),
         retry: Mapping[str, Any] | RetryPolicy | None = None,
         **fields: object,

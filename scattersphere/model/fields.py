@@ -53,7 +53,7 @@ class Row:
     """What it is called in the file."""
     json: JsonType
     help: str
-    default: Any
+    default: object
     since: int
     shapes_plan: bool
     written_as_it_is: bool

@@ -34,21 +34,21 @@ class FrozenDict(dict[K, V]):
 
     __slots__ = ()
 
-    __setitem__: Any = _REFUSE
-    __delitem__: Any = _REFUSE
-    __ior__: Any = _REFUSE
-    clear: Any = _REFUSE
-    pop: Any = _REFUSE
-    popitem: Any = _REFUSE
-    setdefault: Any = _REFUSE
-    update: Any = _REFUSE
+    __setitem__ = _REFUSE
+    __delitem__ = _REFUSE
+    __ior__ = _REFUSE
+    clear = _REFUSE
+    pop = _REFUSE
+    popitem = _REFUSE
+    setdefault = _REFUSE
+    update = _REFUSE
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle and copy as a whole: they would else set item by item."""
         return type(self), (dict(self),)
 
 
-EMPTY: FrozenDict[Any, Any] = FrozenDict()
+EMPTY: FrozenDict[object, object] = FrozenDict()
 """What most fields of most definitions hold: one for all."""
 
 _COPIED = frozenset({dict, FrozenDict, list, tuple})
@@ -96,7 +96,7 @@ def names(value: object) -> Any:
     return tuple(value) if isinstance(value, list | tuple | set | frozenset) else value
 
 
-_MEMBERS: Mapping[str, Any] = {
+_MEMBERS: Mapping[str, object] = {
     str(one): one for kind in (TriggerRule, Overlap, Durability, TaskRestart, RunRestart) for one in kind
 }
 

@@ -27,7 +27,7 @@ _INDEX = re.compile(r"0|[1-9][0-9]{0,17}")
 """An index of RFC 6901: no leading zeros; more digits than any list needs are refused unread."""
 _BAD_ESCAPE = re.compile(r"~(?![01])")
 
-Fill = Callable[[Mapping[str, Any], Callable[[str], Any]], Any]
+Fill = Callable[[Mapping[str, object], Callable[[str], object]], Any]
 
 
 class MissingValueError(LookupError):

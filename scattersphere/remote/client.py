@@ -15,12 +15,13 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NoReturn
 
 import anyio
 import attrs
 from anyio.abc import SocketAttribute
 
+from scattersphere._json_words import JsonObject
 from scattersphere.errors import ConflictError, RunFailedError, ScattersphereError
 from scattersphere.model.logs import make_printable
 from scattersphere.model.states import RunState
@@ -74,7 +75,7 @@ class DisconnectedError(ScattersphereError):
         super().__init__(f"the connection has ended: {code}")
 
 
-def succeeded(reply: dict[str, object], name: str) -> dict[str, Any]:
+def succeeded(reply: dict[str, object], name: str) -> JsonObject:
     """Return the reply to a run that succeeded. Raises `RunFailedError`."""
     number, state = whole_number(reply, "run"), text_of(reply.get("state"), "")
     if state != RunState.SUCCEEDED:
@@ -96,10 +97,10 @@ class _Waiting:
     """A request whose reply has not come."""
 
     done: anyio.Event = attrs.field(factory=anyio.Event)
-    message: dict[str, Any] | None = None
+    message: JsonObject | None = None
 
 
-class Events(AsyncIterator[dict[str, Any]]):
+class Events(AsyncIterator[JsonObject]):
     """The events of a subscription, up to its end. `next` is the number to go on from (`since`)."""
 
     def __init__(self, client: RemoteClient, reply: dict[str, object]) -> None:
@@ -127,7 +128,7 @@ class Events(AsyncIterator[dict[str, Any]]):
         self._ready.append(event)
         self._changed.set()
 
-    async def __anext__(self) -> dict[str, Any]:
+    async def __anext__(self) -> JsonObject:
         while not self._ready:
             if self._client.closed is not None:
                 raise DisconnectedError(self._client.closed)
@@ -165,13 +166,13 @@ class RemoteClient:
         self._early: deque[dict[str, object]] = deque(maxlen=EVENTS_KEPT)
         self._sending = anyio.Lock()
         self._room = anyio.Event()
-        self.greeting: dict[str, Any] = {}
+        self.greeting: JsonObject = {}
         self.closed: str | None = None
 
     def __repr__(self) -> str:
         return f"<RemoteClient of server {self.greeting.get('instance')}, {self.closed or 'open'}>"
 
-    async def call(self, command: str, /, **args: object) -> dict[str, Any]:
+    async def call(self, command: str, /, **args: object) -> JsonObject:
         """Send a request and return its result; arguments that are None are left out.
 
         Raises `RemoteError` where the server refuses, `DisconnectedError` where the connection ends, is silent for
@@ -211,13 +212,11 @@ class RemoteClient:
         result: dict[str, object] = waiting.message["result"]
         return result
 
-    async def start(self, job: str, params: dict[str, Any] | None = None, *, key: str | None = None) -> int:
+    async def start(self, job: str, params: JsonObject | None = None, *, key: str | None = None) -> int:
         """Start a run of a job and return its number."""
         return whole_number(await self.call("start", job=job, params=params, key=key), "run")
 
-    async def run(
-        self, job: str, params: dict[str, Any] | None = None, *, key: str | None = None
-    ) -> dict[str, Any]:
+    async def run(self, job: str, params: JsonObject | None = None, *, key: str | None = None) -> JsonObject:
         """Run a job, wait for the end of its run, and return its number (`run`) and `state`, which is "succeeded".
 
         Requests that are made meanwhile are answered meanwhile. Raises `RunFailedError` where it did not succeed: its
@@ -225,15 +224,13 @@ class RemoteClient:
         """
         return succeeded(await self.call("run", job=job, params=params, key=key), job)
 
-    async def start_task(
-        self, task: str, args: dict[str, Any] | None = None, *, key: str | None = None
-    ) -> int:
+    async def start_task(self, task: str, args: JsonObject | None = None, *, key: str | None = None) -> int:
         """Start a run of one task and return its number."""
         return whole_number(await self.call("start-task", task=task, args=args, key=key), "run")
 
     async def run_task(
-        self, task: str, args: dict[str, Any] | None = None, *, key: str | None = None
-    ) -> dict[str, Any]:
+        self, task: str, args: JsonObject | None = None, *, key: str | None = None
+    ) -> JsonObject:
         """Run one task and wait for the end of its run, as `run` does. Raises `RunFailedError`."""
         return succeeded(await self.call("run-task", task=task, args=args, key=key), task)
 
@@ -287,7 +284,7 @@ class RemoteClient:
         """Go on reading, where a full subscription had stopped it."""
         self._room.set()
 
-    async def _read_one(self) -> dict[str, Any]:
+    async def _read_one(self) -> JsonObject:
         searched = 0
         while (end := self._rest.find(b"\n", searched)) < 0:
             searched = len(self._rest)
@@ -351,7 +348,7 @@ def patience_for(command: str, given: dict[str, object]) -> float:
     return REPLY_TIME + (asked if isinstance(asked, int | float) else LONGEST_TIME)
 
 
-def read_message(line: bytes) -> dict[str, Any]:
+def read_message(line: bytes) -> JsonObject:
     """Return what a line of a server says. Raises `DisconnectedError` for what no server of ours sends."""
     try:
         message = read_json(line)
@@ -371,12 +368,12 @@ def _is_sound(message: dict[str, object]) -> bool:
     return isinstance(message.get("result", {}), dict) and ("result" in message or "n" not in message)
 
 
-def read_json(text: bytes) -> Any:
+def read_json(text: bytes) -> object:
     """Return what JSON of a server holds: what can be written as JSON again. Raises `ValueError`, `RecursionError`."""
     return _DECODER.decode(text.decode("utf-8"))
 
 
-def _refuse_constant(name: str) -> Any:
+def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 

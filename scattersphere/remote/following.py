@@ -35,7 +35,7 @@ _FOR_GOOD = frozenset({RESTARTED, "auth-failed", "auth-required", "bad-frame", "
 
 
 @attrs.define(eq=False)
-class _Followed(AsyncIterator[dict[str, Any]]):
+class _Followed(AsyncIterator[JsonObject]):
     """What `following` gives: the events in order, then the end, or the error that stopped it."""
 
     _received: MemoryObjectReceiveStream[JsonObject]
@@ -146,7 +146,7 @@ async def followed_over(
     follower = _Follower(
         connecting=connecting, run=run, kinds=kinds, since=since, pause=pause, patience=patience
     )
-    sent, received = anyio.create_memory_object_stream[dict[str, Any]](AHEAD)
+    sent, received = anyio.create_memory_object_stream[JsonObject](AHEAD)
     followed = _Followed(received)
     failure: Exception | None = None
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import anyio
 import attrs
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from scattersphere.options import ServerKeywords
 
-    Attend = Callable[[Server], Coroutine[Any, Any, None]]
-    Beside = Callable[[Gateway], Coroutine[Any, Any, None]]
+    Attend = Callable[[Server], Coroutine[object, object, None]]
+    Beside = Callable[[Gateway], Coroutine[object, object, None]]
 
 NAMES_SHOWN = 10
 """Bundles and jobs that are named at the start."""
@@ -65,7 +65,7 @@ class ServeOptions:
     host_tasks: Mapping[str, Sequence[type[RunnableTask]]] = attrs.field(factory=dict)
     """Classes to be registered by hand, by the name of their bundle: `{"std": scattersphere.tasks.ALL}`."""
     limits: Limits = attrs.field(factory=Limits)
-    server: Mapping[str, Any] = attrs.field(factory=dict)
+    server: Mapping[str, object] = attrs.field(factory=dict)
     """Further options of the Server, as `ServerOptions` has them."""
     tls: ssl.SSLContext | None = None
     """That of certificate and key, where somebody else has made it already."""

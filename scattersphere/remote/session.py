@@ -41,7 +41,7 @@ class CommandCall:
     n: int
     id: str | int | None
     command: CommandSpec
-    arguments: dict[str, Any]
+    arguments: dict[str, object]
     principal: Principal
     in_words: bool = False
 
@@ -370,7 +370,7 @@ class Session:
         """Write replies in this format from now on."""
         self.render = RENDERERS[output]
 
-    def answer(self, call: CommandCall, result: Any, now: float) -> None:
+    def answer(self, call: CommandCall, result: object, now: float) -> None:
         """Reply to a call. Too late, after a close, it is dropped: the close has replied."""
         if not self._ended(call, now):
             return

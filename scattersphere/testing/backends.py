@@ -114,7 +114,7 @@ class CheckContext(TaskContext):
         return task_logger(self, self.run_log)
 
     @property
-    def params(self) -> Mapping[str, Any]:
+    def params(self) -> Mapping[str, object]:
         return {}
 
     @property
@@ -149,7 +149,7 @@ class CheckContext(TaskContext):
         """Take note that all of it is held (`Call.held`); for any thread."""
         self._stage.soon(self.held.set)
 
-    async def start(self, job: str, params: Mapping[str, object] | None = None) -> Any:
+    async def start(self, job: str, params: Mapping[str, object] | None = None) -> object:
         raise RuntimeError(f"a check has no child runs, and was asked to start {job!r} with {params}")
 
 

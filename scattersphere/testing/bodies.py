@@ -29,9 +29,9 @@ _mark: ContextVar[str] = ContextVar("scattersphere_check", default="")
 class Echo(RunnableTask):
     """Return `value`."""
 
-    value: Any = None
+    value: object = None
 
-    def run(self, context: TaskContext) -> Any:  # noqa: ARG002 - the hook's signature
+    def run(self, context: TaskContext) -> object:  # noqa: ARG002 - the hook's signature
         """Return at once."""
         return self.value
 
@@ -39,9 +39,9 @@ class Echo(RunnableTask):
 class AsyncEcho(RunnableTask):
     """Return `value`, later."""
 
-    value: Any = None
+    value: object = None
 
-    async def run(self, context: TaskContext) -> Any:
+    async def run(self, context: TaskContext) -> object:
         """Return at the next checkpoint."""
         await context.checkpoint()
         return self.value
@@ -50,12 +50,12 @@ class AsyncEcho(RunnableTask):
 class ReturnsCoroutine(RunnableTask):
     """Return what returns `value` when it is awaited."""
 
-    value: Any = None
+    value: object = None
 
-    def run(self, context: TaskContext) -> Any:
+    def run(self, context: TaskContext) -> object:
         """Return a coroutine, as a function does before which somebody forgot `async`."""
 
-        async def later() -> Any:
+        async def later() -> object:
             await context.checkpoint()
             return self.value
 
@@ -68,7 +68,7 @@ class Fail(RunnableTask):
     kind: str
     message: str = "as was asked"
 
-    def run(self, context: TaskContext) -> Any:  # noqa: ARG002 - the hook's signature
+    def run(self, context: TaskContext) -> object:  # noqa: ARG002 - the hook's signature
         """Raise the exception named `kind`."""
         raise EXCEPTIONS[self.kind](self.message)
 
@@ -76,7 +76,7 @@ class Fail(RunnableTask):
 class Obey(RunnableTask):
     """Go on until a cancel is asked for."""
 
-    def run(self, context: TaskContext) -> Any:
+    def run(self, context: TaskContext) -> object:
         """Say that it has begun, then check again and again."""
         context.progress(0)
         while True:
@@ -89,7 +89,7 @@ class Refuse(RunnableTask):
 
     until: str
 
-    def run(self, context: TaskContext) -> Any:
+    def run(self, context: TaskContext) -> object:
         """Say that it has begun, then wait for the file. Raises FileNotFoundError without a folder for it."""
         file = Path(self.until)
         if not file.parent.exists():  # else it would end at once, and refuse nothing
@@ -108,7 +108,7 @@ class Talk(RunnableTask):
     word: str
     lines: int = 3
 
-    def run(self, context: TaskContext) -> Any:
+    def run(self, context: TaskContext) -> object:
         """Log, and return what it knows of itself."""
         for number in range(self.lines):
             context.log.info("%s %d", self.word, number)
@@ -135,7 +135,7 @@ class Mark(RunnableTask):
 
     value: str
 
-    def run(self, context: TaskContext) -> Any:  # noqa: ARG002 - the hook's signature
+    def run(self, context: TaskContext) -> object:  # noqa: ARG002 - the hook's signature
         """Return the value that was there before."""
         before = _mark.get()
         _mark.set(self.value)

@@ -74,7 +74,7 @@ class Fake:
             plain=False,
         )
 
-    async def call(self, arguments: dict[str, object], context: TaskContext) -> Any:
+    async def call(self, arguments: dict[str, object], context: TaskContext) -> object:
         """Call the function, and wait for it where it is async."""
         self.calls.append(arguments)
         takes_context = CONTEXT in self._signature.parameters and CONTEXT not in arguments
@@ -134,7 +134,7 @@ def _fake_class(fake: Fake, task_class: TaskClass) -> type[RunnableTask]:
     """
     names = tuple(task_class.parameters)
 
-    async def run(self: object, context: TaskContext) -> Any:
+    async def run(self: object, context: TaskContext) -> object:
         return await fake.call({name: getattr(self, name) for name in names}, context)
 
     def nothing(self: object) -> None:

@@ -95,7 +95,7 @@ class Injections:
 def injecting_class(cls: type[RunnableTask], injections: Injections) -> type[RunnableTask]:
     """Return a subclass of an async task class whose body begins with what is injected."""
 
-    async def run(self: Any, context: TaskContext) -> Any:
+    async def run(self: Any, context: TaskContext) -> object:
         delay, error = injections.take(context)
         if delay:
             await anyio.sleep(delay)

@@ -7,7 +7,7 @@ import itertools
 import random
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from scattersphere._blocking import ready
 from scattersphere.errors import (
@@ -296,7 +296,7 @@ class Rehearsal:
     async def run(
         self,
         job: Job,
-        params: Mapping[str, Any] | None = None,
+        params: Mapping[str, object] | None = None,
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - as `Run.wait` has it
     ) -> Run:

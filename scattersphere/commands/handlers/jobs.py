@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import attrs
 
@@ -171,7 +171,7 @@ def _holds_too_much(text: str) -> bool:
     return count(text, ",") > VALUES or count(text, "[") + count(text, "{") > CONTAINERS
 
 
-async def _apart(takes_long: bool, work: Callable[..., T], *args: Any) -> T:  # noqa: FBT001 - it comes before the work
+async def _apart(takes_long: bool, work: Callable[..., T], *args: object) -> T:  # noqa: FBT001 - it comes before the work
     """Do work on a definition, in a thread where it takes long: nobody else's session is to wait for it."""
     return await in_thread(partial(work, *args)) if takes_long else work(*args)
 

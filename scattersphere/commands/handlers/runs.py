@@ -96,7 +96,7 @@ async def run_task(context: Context, *, task: TaskPath, args: TaskArgs = None, k
     return await _ended(await _task_started(context, task, args or {}, key))
 
 
-async def _started(context: Context, job: str, params: dict[str, Any], key: str | None) -> Run:
+async def _started(context: Context, job: str, params: dict[str, object], key: str | None) -> Run:
     gateway, principal = context.gateway, context.principal
     definition = gateway.job(principal, job)
     if gateway.uncovered(principal, definition) is not None:
@@ -105,7 +105,7 @@ async def _started(context: Context, job: str, params: dict[str, Any], key: str 
         return await gateway.server.start(job, params, key=_key(job, key), user=principal.user)
 
 
-async def _task_started(context: Context, task: str, args: dict[str, Any], key: str | None) -> Run:
+async def _task_started(context: Context, task: str, args: dict[str, object], key: str | None) -> Run:
     gateway = context.gateway
     found = gateway.task(context.principal, task, "task")
     with _suggesting(args, in_words=context.in_words):
@@ -129,7 +129,7 @@ def _outcome(run: Run) -> Reply:
 
 
 @contextmanager
-def _suggesting(values: Mapping[str, Any], *, in_words: bool) -> Iterator[None]:
+def _suggesting(values: Mapping[str, object], *, in_words: bool) -> Iterator[None]:
     """Where a person typed `steps=10` and a number is wanted, suggest `steps:=10`."""
     try:
         yield
@@ -139,7 +139,7 @@ def _suggesting(values: Mapping[str, Any], *, in_words: bool) -> Iterator[None]:
         raise
 
 
-def _suggested(problem: Problem, values: Mapping[str, Any]) -> Problem:
+def _suggested(problem: Problem, values: Mapping[str, object]) -> Problem:
     name = problem.path.rpartition(".")[2]
     value = values.get(name)
     if problem.suggestion or not isinstance(value, str):
@@ -341,7 +341,7 @@ async def rerun(
     return {"run": started.id, "parent": found.id, "reused": reused}
 
 
-def _reused(note: Reused) -> dict[str, Any]:
+def _reused(note: Reused) -> dict[str, object]:
     shown = {"run": note.run, "code": note.code, "older": note.older}
     return shown if note.instances is None else {**shown, "instances": note.instances}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from anyio import lowlevel, to_thread
 
@@ -50,7 +50,7 @@ async def schedules(
     return {"schedules": rows, "count": len(seen), **more}
 
 
-def _row(context: Context, schedule: Schedule) -> dict[str, Any]:
+def _row(context: Context, schedule: Schedule) -> dict[str, object]:
     row = schedule.as_dict()
     if not context.principal.unbounded:
         del row["refused"]  # its words may tell of what others have

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 from scattersphere.commands import help as manual
 from scattersphere.commands.access import Principal, Role
@@ -75,7 +75,7 @@ def hello(
     """Say which protocol you speak; tells who you are."""
     if protocol is not None and protocol not in PROTOCOLS:
         raise RequestError("unsupported", f"this server speaks protocol {PROTOCOLS[0]}", field="protocol")
-    told: dict[str, Any] = {"protocol": PROTOCOLS[0], "session": session.name}
+    told: dict[str, object] = {"protocol": PROTOCOLS[0], "session": session.name}
     if session.principal is not None:
         told |= {"user": session.principal.user, "role": session.principal.role}
         told["limits"] = {"line": session.line_limit, "rate": session.limits.rate}

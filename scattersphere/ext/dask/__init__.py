@@ -5,7 +5,7 @@ Needs the extra `dask`, here, in the scheduler and in the workers; it is importe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from scattersphere.ext.dask.backend import DaskBackend
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["DaskBackend"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name != "DaskBackend":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from scattersphere._version import installing  # noqa: PLC0415 - nothing is imported unasked

@@ -71,7 +71,7 @@ class DaskBackend:
 
     def __init__(
         self,
-        cluster: Any,
+        cluster: object,
         *,
         limit: int | None = None,
         keep_from: int | None = None,
@@ -465,10 +465,10 @@ class DaskBackend:
         """Return from how many bytes on the result of a call may stay; 0 if it may not."""
         return self._keep_from if self._keep_from is not None and call.result_may_stay() else 0
 
-    async def fetch(self, future: Any) -> Any:
+    async def fetch(self, future: Any) -> object:
         """Return the bytes of a value; None if it was lost. For any loop and thread."""
 
-        async def gather() -> Any:
+        async def gather() -> object:
             with suppress(Exception):  # the worker is gone, or the scheduler
                 return await future
             return None
@@ -480,7 +480,7 @@ class DaskBackend:
         fetched = asyncio.run_coroutine_threadsafe(gather(), self._io)
         return await anyio.to_thread.run_sync(fetched.result, abandon_on_cancel=True)
 
-    def brought(self, results: Mapping[str, object]) -> dict[str, Any]:
+    def brought(self, results: Mapping[str, object]) -> dict[str, object]:
         """Bring values among results here; in a thread of its own."""
         return {
             # That of a mapped task is the list of those of its instances.
@@ -540,7 +540,7 @@ class DaskBackend:
             self._idle.set()
 
 
-def _brought(value: object) -> Any:
+def _brought(value: object) -> object:
     return anyio.run(value.fetch) if isinstance(value, DaskValue) else value
 
 
@@ -554,7 +554,7 @@ class _Given:
         self._security = security
 
     @classmethod
-    def of(cls, cluster: object, security: Any) -> _Given:
+    def of(cls, cluster: object, security: object) -> _Given:
         if isinstance(cluster, str):
             return cls(cluster, None, security)
         if isinstance(cluster, Client):

@@ -147,7 +147,7 @@ class SchedulerSide(SchedulerPlugin):
         elif self._notes.get(key) == Signal.HOLD and word == Signal.GO:
             del self._notes[key]
 
-    def remove_client(self, scheduler: Any, client: str) -> None:  # noqa: ARG002 - Dask's signature
+    def remove_client(self, scheduler: object, client: str) -> None:  # noqa: ARG002 - Dask's signature
         """Dask has let go of an engine, and of its tasks: nothing comes from it any more."""
         self._part_from(client)
         self._expelled.discard(client)

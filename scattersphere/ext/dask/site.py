@@ -55,7 +55,7 @@ def packed_to_call(order: CallOrder) -> bytes:
 class _Pickled:
     """Stands for what a function returns; the order is plain values, so that its terms are looked at first."""
 
-    def __init__(self, made_by: Callable[..., Any], *args: Any) -> None:
+    def __init__(self, made_by: Callable[..., object], *args: Any) -> None:
         *first, order = args
         self._reduced = made_by, (*first, (tuple(order.terms), *order[1:]))
 
@@ -81,7 +81,7 @@ def _carry_out(order: tuple[Any, ...], beside: tuple[Any, ...] = (None,)) -> Sto
     )
 
 
-_sites: weakref.WeakKeyDictionary[Any, concurrent.futures.Future[Site]] = weakref.WeakKeyDictionary()
+_sites: weakref.WeakKeyDictionary[object, concurrent.futures.Future[Site]] = weakref.WeakKeyDictionary()
 _guard = threading.Lock()
 
 
