@@ -48,7 +48,7 @@ def verb(name: str) -> click.Command | None:
         given.append(click.Option(["-f", "--follow"], is_flag=True, help="Go on with the lines to come."))
     if name in _OF_A_JOURNAL:
         text = "Read this journal instead of asking a server; none need be running."
-        given.append(click.Option(["--journal"], type=click.Path(exists=True, dir_okay=False), help=text))
+        given.append(click.Option(["--journal"], type=click.Path(dir_okay=False), help=text))
     json_option: list[click.Parameter] = list(AS_JSON(lambda: None).__click_params__)  # type: ignore[attr-defined]
     return click.Command(
         name,

@@ -186,6 +186,7 @@ def prune(path: str | os.PathLike[str], *, count: int, seconds: float = math.inf
     files = JournalFiles.at(path)
     if not files.database.is_file():
         raise JournalError(f"there is no journal {files.database}")
+    refuse_unsafe_folder(files.database.parent)
     lock = JournalLock(files)
     try:
         refuse_foreign_files(files)

@@ -90,17 +90,29 @@ def refuse_unsafe_folder(folder: Path) -> None:
     Who can write a journal has its code executed when it is opened, so the rule is that of bundles.
     """
     try:
-        refuse_written_by_others(folder.stat(), str(folder))
+        status = folder.stat()
+        refuse_written_by_others(status, str(folder))
     except BundleRefusedError as error:
         raise JournalError(f"no journal can be kept there: {error}") from None
     except OSError as error:
         raise JournalError(f"no journal can be kept in {folder}: {error.strerror}") from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise JournalError(f"no journal can be kept in {folder}: it is no folder")
+    if not may_write(folder):
+        raise JournalError(
+            f"no journal can be kept in {folder}: this program may not write there, and SQLite makes files beside it"
+        )
     found = file_system(folder)
     if found in _NETWORK:
         raise JournalError(
             f"{folder} is on a network file system ({found}), whose locks SQLite cannot rely on; "
             "put the journal on a local disk"
         )
+
+
+def may_write(folder: Path) -> bool:
+    """Whether this program may make files in a folder."""
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def make_files(files: JournalFiles) -> None:
@@ -132,10 +144,13 @@ def _refuse_foreign(path: Path, *, folder: bool) -> None:
     if not (stat.S_ISDIR if folder else stat.S_ISREG)(status.st_mode):
         raise JournalError(f"{path}: not a {'folder' if folder else 'regular file'}")
     _refuse_other_owner(path, status)
-    if status.st_mode & 0o077:
-        raise JournalError(
-            f"{path}: others than its owner may read or write it; run chmod {700 if folder else 600} on it"
-        )
+    needed = 0o700 if folder else 0o600
+    for wrong, who in (
+        (status.st_mode & 0o077, "others than its owner may read or write it"),
+        (needed & ~status.st_mode, "its owner may not read and write it"),
+    ):
+        if wrong:
+            raise JournalError(f"{path}: {who}; run chmod {needed:o} on it")
     if not folder and status.st_nlink > 1:
         raise JournalError(
             f"{path} has a second name (a hard link): two programs would each take it for theirs"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from scattersphere.errors import JournalError
 from scattersphere.journal.files import ValueFiles, sync_folder
-from scattersphere.journal.place import JournalFiles, free_place, remove
+from scattersphere.journal.place import JournalFiles, free_place, may_write, remove
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,7 +93,7 @@ def connect_reader(
     connection: sqlite3.Connection | None = None
     try:
         connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro",
+            _read_only(path),
             uri=True,
             isolation_level=None,
             check_same_thread=False,
@@ -120,6 +120,16 @@ def connect_reader(
     if seconds is not None:
         _limit(connection, seconds)
     return connection
+
+
+def _read_only(path: Path) -> str:
+    """Return what opens a database for reading.
+
+    Where no file can be made beside it (a backup on a disk that is mounted read-only) it is read as one that nobody
+    changes, if nothing of it is in SQLite's log: a Server that has it open has such a log.
+    """
+    is_still = not may_write(path.parent) and not any(map(os.path.lexists, JournalFiles(path).sqlite_files))
+    return f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_still else ''}"
 
 
 def _limit(connection: sqlite3.Connection, seconds: float) -> None:
@@ -300,9 +310,7 @@ def copy_database(connection: sqlite3.Connection, target: Path) -> None:
 def damage_of(path: Path) -> list[str]:
     """Return what SQLite says of a file that is damaged such that nothing can be read; nothing of one that is whole."""
     try:
-        with contextlib.closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        ) as connection:
+        with contextlib.closing(sqlite3.connect(_read_only(path), uri=True)) as connection:
             rows = connection.execute(f"PRAGMA integrity_check({_DAMAGE})")
             return [words for (words,) in rows if words != "ok"]
     except sqlite3.Error as error:
@@ -316,19 +324,27 @@ _CURES = {
     sqlite3.SQLITE_CORRUPT: "it is damaged",
     sqlite3.SQLITE_NOTADB: "it is no database, or its beginning is damaged",
 }
+_UNWRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 
 
 def words_of(error: sqlite3.Error, path: Path) -> str:
     """Say what is wrong with the journal, and what to do."""
-    code = getattr(error, "sqlite_errorcode", None)
+    known = getattr(error, "sqlite_errorcode", None)
+    code = known & 0xFF if isinstance(known, int) else None
     if code == sqlite3.SQLITE_INTERRUPT:
         return (
             f"looking into the journal {path} took too long, and would have held up its server: ask for less, "
             "or ask a backup"
         )
-    cure = _CURES.get(code & 0xFF) if isinstance(code, int) else None
+    cure = None if code is None else _CURES.get(code)
     if cure is None:
-        return f"the journal {path} cannot be opened: {error}"
+        words = f"the journal {path} cannot be opened: {error}"
+        if code not in _UNWRITABLE or may_write(path.parent):
+            return words
+        return (
+            f"{words}. A Server has it open, or was killed, and this program may not write in {path.parent}, where "
+            "SQLite needs files to read what is in its log: copy the journal with its -wal to a folder of yours"
+        )
     return (
         f"the journal {path} cannot be used: {cure} ({error}). It was not changed. "
         f"`scattersphere journal check {path}` says what is lost; "
