@@ -322,6 +322,27 @@ def test_what_waits_is_missed_when_the_schedule_is_changed_or_disabled() -> None
         assert at.missed == [f"2026-01-01T01:00:00Z was missed: the schedule was {words}"]
 
 
+def test_each_time_that_waits_counts_as_missed_when_the_schedule_is_changed() -> None:
+    at = world("2026-01-01T00:30", every=3600, missed="all")
+    at.refuse = BusyError("busy")
+    at.until("2026-01-01T03:01")
+    assert len(at.scheduler["job", "it"].state.pending) == 3
+    at.define("job", {"it": {"every": 60}})
+    state = at.scheduler["job", "it"].state
+    assert (state.pending, state.missed) == ((), 3)
+
+
+def test_a_clock_that_was_put_back_while_a_schedule_was_not_defined_fires_nothing_twice() -> None:
+    at = world("2026-01-01T00:30", every=3600)
+    at.until("2026-01-01T02:30")
+    at.define("job", {})
+    at.step(-3600)
+    at.keys.clear()
+    at.define("job", {"it": {"every": 3600}})
+    at.until("2026-01-01T03:01")
+    assert at.fired == ["01 01:00", "01 02:00", "01 03:00"]
+
+
 def test_a_wrong_name_suggests_the_right_one() -> None:
     at = world("2026-01-01T00:30", every=3600)
     with pytest.raises(NoSuchScheduleError, match='did you mean "it"'):
