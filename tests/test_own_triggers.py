@@ -17,6 +17,7 @@ from scattersphere import (
     JobDefinition,
     NoSuchScheduleError,
     RunnableTask,
+    ScheduleDefinition,
     SyncServer,
 )
 from scattersphere.testing import MemoryJournal, Rehearsal
@@ -117,6 +118,22 @@ def test_it_stays_when_the_definition_is_replaced_and_goes_when_it_is_taken_away
             server.schedule("harbour", "tide", trigger=Tide())
             server.undefine("harbour")
             server.define(job())
+            assert not server.schedules
+
+    run_virtually(backend, main)
+
+
+@both_loops
+def test_a_schedule_of_its_name_in_the_definition_takes_its_place_for_good(backend: str) -> None:
+    async def main() -> None:
+        async with Rehearsal() as rehearsal:
+            await opened(rehearsal)
+            server = rehearsal.server
+            server.schedule("harbour", "tide", trigger=Tide())
+            hourly = ScheduleDefinition(every=3600)
+            server.define(job().evolve(schedules={"tide": hourly}), replace=True)
+            assert server.schedules["harbour", "tide"].definition == hourly
+            server.define(job(), replace=True)
             assert not server.schedules
 
     run_virtually(backend, main)
