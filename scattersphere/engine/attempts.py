@@ -582,8 +582,8 @@ class AttemptRunner:
                 kind,
                 value,
                 failure,
-                lambda: self.finished(
-                    attempt, kind, value, retryable=retryable, failure=failure, words=words
+                partial(
+                    self.finished, attempt, kind, value, retryable=retryable, failure=failure, words=words
                 ),
                 retryable=retryable,
             )
@@ -635,11 +635,9 @@ class AttemptRunner:
             self._forget_timers(attempt)
 
     def _forget_timers(self, attempt: Attempt) -> None:
-        timeout = attempt.planned.definition.timeout
-        if timeout is not None:
-            self._timers.forget(attempt, timeout)
-        if attempt.grace is not None:
-            attempt.grace.cancel()
+        lane = attempt.planned.definition.timeout if attempt.grace is None else attempt.grace
+        if lane is not None:
+            self._timers.forget(attempt, lane)
             attempt.grace = None
         if attempt.late is not None:
             attempt.late.cancel()

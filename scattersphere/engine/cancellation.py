@@ -38,6 +38,8 @@ class CancellerHost(Protocol):
     clock: Callable[[], float]
     grace: float
     holds: Holds
+    pumping: bool
+    """Whether the pump is at work: it sets the alarm by itself."""
     stuck: dict[Attempt, Execution]
     traits: dict[str, BackendTraits]
 
@@ -106,18 +108,26 @@ class Canceller:
         self._interrupt(attempt, kill=attempt.killed)
         if attempt.execution.children:
             self._host.requests.end_children_of(attempt)
-        if attempt.grace is not None:
-            attempt.grace.cancel()
-        grace = self._grace_of(attempt)
-        attempt.grace = self._deadlines.call_later(
-            attempt.execution, grace, lambda: self._grace_over(attempt)
-        )
-
-    def _grace_of(self, attempt: Attempt) -> float:
         if attempt.killed:
-            return self._host.traits[attempt.planned.backend].kill_grace
-        own = attempt.execution.grace
-        return self._host.grace if own is None else own
+            grace = self._host.traits[attempt.planned.backend].kill_grace
+        elif attempt.execution.grace is None:
+            grace = self._host.grace
+        else:
+            grace = attempt.execution.grace
+        self._expire(attempt, grace)
+
+    def _expire(self, attempt: Attempt, grace: float) -> None:
+        """Have an attempt come back to `expired` in so many seconds, and for no other reason."""
+        timers = self._deadlines.timers
+        lane = attempt.planned.definition.timeout if attempt.grace is None else attempt.grace
+        if lane is not None:
+            timers.forget(attempt, lane)
+        attempt.grace = grace = within(grace)
+        now = self._host.clock()
+        attempt.grace_until = now + grace
+        timers.expire(attempt, now, grace)
+        if timers.changed and not self._host.pumping:
+            self._deadlines.set_alarm()
 
     def _interrupt(self, attempt: Attempt, *, kill: bool) -> None:
         self._host.holds.release(attempt)
@@ -133,6 +143,17 @@ class Canceller:
             attempt.handle.kill()
         else:
             attempt.handle.cancel()
+
+    def expired(self, attempt: Attempt) -> None:
+        """The timeout of an attempt has come, or its grace is over, or it is time to cancel a refuser again."""
+        gap = attempt.grace
+        if gap is None:
+            self.attempt_timed_out(attempt)
+        elif attempt in self._host.stuck:  # with growing gaps: in a loop it would take the whole processor
+            self._interrupt(attempt, kill=False)
+            self._expire(attempt, min(gap * 2, RECANCEL_MOST))
+        else:
+            self._grace_over(attempt)
 
     def _grace_over(self, attempt: Attempt) -> None:
         execution = attempt.execution
@@ -156,7 +177,7 @@ class Canceller:
         attempt.log.warning("does not end; given up. It stands at %s", self._attempts.where(attempt) or "?")
         execution.mark(execution.ended, attempt.unit, self._host.clock())
         commands = execution.machine.grace_over(attempt.unit)
-        self._again(attempt, RECANCEL)
+        self._expire(attempt, RECANCEL)
         self._host.commands.apply(execution, commands)
 
     def abandon(self, attempt: Attempt) -> bool:
@@ -167,15 +188,6 @@ class Canceller:
         if attempt.left_at is None and attempt.execution.live.get(attempt.unit) is attempt:
             self._attempts.finished(attempt, CANCELLED, None)
         return True  # else it has ended with what it raised when it was closed
-
-    def _again(self, attempt: Attempt, gap: float) -> None:
-        """Cancel a refuser again, with growing gaps: in a loop it would take the whole processor."""
-
-        def recancel() -> None:
-            self._interrupt(attempt, kill=False)
-            self._again(attempt, min(gap * 2, RECANCEL_MOST))
-
-        attempt.grace = self._deadlines.call_later(attempt.execution, gap, recancel)
 
     def release(self, execution: Execution, unit: int) -> None:
         """Let a held attempt go on."""

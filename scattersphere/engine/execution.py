@@ -183,7 +183,10 @@ class Attempt(TaskContext):
     """Whether its outcome is durable, so that the machine may be told."""
     left_at: float | None = None
     """When it ended, where its outcome was held back until it was durable."""
-    grace: Timer | None = None
+    grace: float | None = None
+    """Seconds from when it was asked to end until it is given up; of one that was, until it is cancelled again. It lies
+    in the lane of `Timers` for as many seconds, and no more in that of its timeout."""
+    grace_until: float = 0.0
     remaining: float | None = None
     """Seconds left of the timeout while it stands still."""
     late: Timer | None = None
@@ -372,8 +375,7 @@ class Attempt(TaskContext):
 
     @property
     def grace_left(self) -> float | None:
-        timer = self.grace
-        return None if timer is None else max(0.0, timer.when - self.execution.engine.clock())
+        return None if self.grace is None else max(0.0, self.grace_until - self.execution.engine.clock())
 
     async def start(self, job: str, params: Mapping[str, object] | None = None) -> object:
         return await self.execution.engine.start_child(self, job, params)

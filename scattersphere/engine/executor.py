@@ -119,7 +119,7 @@ class JobExecutor:
         """Attempts that were given up and have not ended."""
         self.budget: WorkBudget = WorkBudget(SLICE)
         self.reports: Reports = Reports(self)
-        self.deadlines: Deadlines = Deadlines(self.guard, self._attempt_timed_out)
+        self.deadlines: Deadlines = Deadlines(self.guard, self._attempt_expired)
         self.attempts: AttemptRunner = AttemptRunner(self, self.deadlines, self.budget)
         self.canceller: Canceller = Canceller(self, self.attempts, self.deadlines)
         self.commands: CommandQueue = CommandQueue(self, self.attempts, self.canceller)
@@ -569,8 +569,8 @@ class JobExecutor:
         self.deadlines.set_alarm()
         self.wake()
 
-    def _attempt_timed_out(self, attempt: Attempt) -> None:
-        self.guard(attempt.execution, self.canceller.attempt_timed_out, attempt)
+    def _attempt_expired(self, attempt: Attempt) -> None:
+        self.guard(attempt.execution, self.canceller.expired, attempt)
 
     # ---- all runs
 

@@ -161,3 +161,37 @@ async def test_no_timer_of_a_run_outlives_it():
             run.cancel()
             await run.wait()
         assert len(timers) <= 2 * FEW
+
+
+class Tidies(RunnableTask):
+    async def run(self, context):
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await TIDY.wait()
+
+
+TIDY = anyio.Event()
+
+
+@pytest.mark.anyio
+async def test_an_attempt_that_was_asked_to_end_waits_for_its_grace_and_no_more_for_its_timeout():
+    global TIDY  # noqa: PLW0603 - one event a loop
+    TIDY = anyio.Event()
+    async with Server(grace=DAY) as server:
+        server.register_tasks("app", [Tidies])
+        server.define(JobDefinition.build("day").task("tidies", "Tidies", timeout=2 * DAY).done())
+        timers, clock = server._executor.deadlines.timers, server._executor.clock
+        run = await server.start("day")
+        while not len(timers):
+            await anyio.lowlevel.checkpoint()
+        assert timers.next > clock() + DAY
+        run.cancel()
+        (attempt,) = run._execution.live.values()
+        assert len(timers) == 1
+        assert timers.next == attempt.grace_until <= clock() + DAY
+        TIDY.set()
+        await run.wait()
+        assert timers.forget(attempt, DAY) is None
+        assert attempt.grace_left is None

@@ -177,12 +177,19 @@ class Propagation:
             budget = self._at_once
         try:
             while record.state < RUN_ENDED_FROM:
-                if self._has_work():
-                    if budget <= 0:
-                        break
-                    budget -= self._do_some(budget)
-                elif not self._advance():
+                if self._endings:  # first, so that what they decide is not swept away
+                    step = self._notify_successors
+                elif self._swept >= 0:
+                    step = self._sweep
+                elif self._decisions:
+                    step = self._decide_next
+                elif self._advance():
+                    continue
+                else:
                     break
+                if budget <= 0:
+                    break
+                budget -= step(budget)
         finally:
             self._draining = False
         if record.state >= RUN_ENDED_FROM:
@@ -198,15 +205,6 @@ class Propagation:
 
     def _has_work(self) -> bool:
         return bool(self._endings or self._decisions) or self._swept >= 0
-
-    def _do_some(self, budget: int) -> int:
-        """Take some steps; endings come first, so that what they decide is not swept away."""
-        if self._endings:
-            return self._notify_successors(budget)
-        if self._swept >= 0:
-            return self._sweep(budget)
-        self._decide(self._decisions.popleft())
-        return 1
 
     def _notify_successors(self, budget: int) -> int:
         """Tell successors of the first ending; return the steps that it took."""
@@ -248,6 +246,10 @@ class Propagation:
         return False
 
     # ---- starting
+
+    def _decide_next(self, _: int) -> int:
+        self._decide(self._decisions.popleft())
+        return 1
 
     def _decide(self, task: int) -> None:
         """Ask the trigger rule whether the task starts, never starts, or waits on."""

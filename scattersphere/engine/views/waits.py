@@ -104,9 +104,8 @@ class Waits:
 
     def _of_cancelled(self, execution: Execution, unit: int) -> str:
         attempt = execution.live.get(unit)
-        if attempt is None or attempt.grace is None:
-            return "its end"
-        return f"its end; it is given up in {max(0.0, attempt.grace.when - self._engine.clock()):.1f} s"
+        left = None if attempt is None else attempt.grace_left
+        return "its end" if left is None else f"its end; it is given up in {left:.1f} s"
 
     def _above(self, execution: Execution, unit: int) -> str:
         """Name the tasks that must end before this one is decided."""
