@@ -176,20 +176,7 @@ class Propagation:
         ):  # else the driver works it off: a thousand signals would not be slices
             budget = self._at_once
         try:
-            while record.state < RUN_ENDED_FROM:
-                if self._endings:  # first, so that what they decide is not swept away
-                    step = self._notify_successors
-                elif self._swept >= 0:
-                    step = self._sweep
-                elif self._decisions:
-                    step = self._decide_next
-                elif self._advance():
-                    continue
-                else:
-                    break
-                if budget <= 0:
-                    break
-                budget -= step(budget)
+            self._work_off(budget)
         finally:
             self._draining = False
         if record.state >= RUN_ENDED_FROM:
@@ -202,6 +189,23 @@ class Propagation:
         was_busy, self.busy = self.busy, self._has_work()
         if self.busy and not was_busy:
             record.command(CommandKind.WORK)
+
+    def _work_off(self, budget: int) -> None:
+        record = self._record
+        while record.state < RUN_ENDED_FROM:
+            if self._endings:  # first, so that what they decide is not swept away
+                step = self._notify_successors
+            elif self._swept >= 0:
+                step = self._sweep
+            elif self._decisions:
+                step = self._decide_next
+            elif self._advance():
+                continue
+            else:
+                break
+            if budget <= 0:
+                break
+            budget -= step(budget)
 
     def _has_work(self) -> bool:
         return bool(self._endings or self._decisions) or self._swept >= 0
