@@ -251,7 +251,8 @@ class Propagation:
 
     # ---- starting
 
-    def _decide_next(self, _: int) -> int:
+    def _decide_next(self, budget: int) -> int:
+        del budget  # it is one step
         self._decide(self._decisions.popleft())
         return 1
 
