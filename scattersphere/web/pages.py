@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
-from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from scattersphere._gc import free
-from scattersphere._threads import in_thread
 from scattersphere._turns import EACH
-from scattersphere.commands.arguments import Definition
-from scattersphere.commands.errors import RequestError, wire_error
+from scattersphere.commands.errors import wire_error
 from scattersphere.commands.exits import CONTAINED
 from scattersphere.commands.gateway import SourceAuthenticator
-from scattersphere.definitions import without_secrets
 from scattersphere.errors import BundleLoadError, ScattersphereError
-from scattersphere.pictures.nodes import nodes_of
-from scattersphere.pictures.svg import graph
-from scattersphere.web import content, fields, forms, runpage
+from scattersphere.web import content, forms, lists, runpage
 from scattersphere.web.api import STATUS, Api, refusal, tagged
 from scattersphere.web.calls import CallError, Calls
 from scattersphere.web.guard import (
@@ -38,33 +30,24 @@ from scattersphere.web.guard import (
     path_of,
     read_form,
 )
+from scattersphere.web.jobpages import JobPages
 from scattersphere.web.live import write_run, write_table
 from scattersphere.web.openapi import openapi
 from scattersphere.web.paths import NUMBER
 from scattersphere.web.rendering import asset, drawn, html, templates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from scattersphere.commands.access import Principal
     from scattersphere.commands.gateway import Gateway
     from scattersphere.engine.run import Run
-    from scattersphere.model.definition import JobDefinition
     from scattersphere.web.guard import Authorize, Links
 
-NEW_JOB = """{
-  "name": "my-job",
-  "tasks": {
-    "first": {"task": "bundle.Task"}
-  }
-}
-"""
 EVERY = 10**15
 """Above the numbers of all runs."""
 RUN = f"/runs/{{run:{NUMBER}}}"
 """The path of a run's page."""
-DEFINITION = 1024 * 1024
-"""Bytes of a definition that is edited in a browser."""
 REGIONS = {
     "run-state": "run-state",
     "run-buttons": "run-buttons",
@@ -107,6 +90,7 @@ class Pages:
     def application(self) -> Starlette:
         """Return the routes. Static files, the log-in and the health of the process need no rights."""
         templates()  # before anybody waits for it
+        jobs = JobPages(self._gateway, self._calls, self._show)
 
         def page(path: str, handler: Callable[..., object], method: str = "GET") -> Route:
             return Route(path, self._with_rights(handler), methods=[method])
@@ -126,8 +110,8 @@ class Pages:
                 page("/theme", self.theme, "POST"),
                 page("/logout", self.logout, "POST"),
                 page("/jobs", self.jobs),
-                page("/jobs/{job}", self.job),
-                page("/jobs/{job}/runs", self.start, "POST"),
+                page("/jobs/{job}", jobs.job),
+                page("/jobs/{job}/runs", jobs.start, "POST"),
                 page("/runs", self.runs),
                 page(RUN, self.run),
                 page(RUN + "/live", self.run_live),
@@ -135,8 +119,8 @@ class Pages:
                 page("/bundles", self.bundles),
                 page("/bundles/live", self.bundles_live),
                 page("/schedules", self.schedules),
-                page("/define", self.define),
-                page("/define", self.defined, "POST"),
+                page("/define", jobs.define),
+                page("/define", jobs.defined, "POST"),
                 *(page(form.path, partial(self.submit, form=form), "POST") for form in forms.FORMS),
             ],
             exception_handlers={
@@ -322,7 +306,7 @@ class Pages:
     async def overview(self, request: Request, look: content.VisibleServer) -> Response:
         """Show what runs, what failed last, what needs a look."""
         base = base_of(request.scope)
-        found = await drawn(partial(content.overview, look.take()))
+        found = await drawn(partial(lists.overview, look.take()))
         return await self._show(request, look, "overview.html", "Overview", live=f"{base}/live", **found)
 
     async def overview_live(self, request: Request, look: content.VisibleServer) -> Response:
@@ -331,132 +315,22 @@ class Pages:
         page = templates().get_template("overview-live.html")
 
         def parts(taken: content.Taken) -> dict[str, str]:
-            return {"overview": page.render(**common, **content.overview(taken))}
+            return {"overview": page.render(**common, **lists.overview(taken))}
 
         return self._calls.stream(look.principal, partial(write_table, look, parts))
 
     async def jobs(self, request: Request, look: content.VisibleServer) -> Response:
         """Show the jobs."""
-        found = await drawn(partial(content.jobs_page, look.take(), request.query_params))
+        found = await drawn(partial(lists.jobs_page, look.take(), request.query_params))
         return await self._show(request, look, "jobs.html", "Jobs", **found)
-
-    async def job(self, request: Request, look: content.VisibleServer) -> Response:
-        """Show a job, with the form that starts it."""
-        return await self._job(request, look)
-
-    async def _job(
-        self,
-        request: Request,
-        look: content.VisibleServer,
-        *,
-        typed: Mapping[str, str] | None = None,
-        wrong: Mapping[str, str] | None = None,
-        refused: str = "",
-    ) -> Response:
-        name = request.path_params["job"]
-        job = self._gateway.job(look.principal, name)
-        text = await _text_of(job)
-
-        picture = await drawn(lambda: _graph_of(job))
-        like = content.number_of(request.query_params.get("like"))
-        given = None if like is None else (await self._gateway.run(look.principal, like)).params
-        answer = await self._show(
-            request,
-            look,
-            "job.html",
-            "Jobs",
-            job=job,
-            graph=Markup(picture),  # noqa: S704 - escaped where it is drawn
-            text=text if len(text) <= DEFINITION else "",
-            longer=_longer(text),
-            lacks=look.lacks(name),
-            folder=self._gateway.job_folder is not None,
-            schedules=[
-                (each.name, each.words())
-                for (of, _), each in look.server.schedules.items()
-                if of == name and each.fires
-            ][:3],
-            recent=[
-                content.run_row(run)
-                for run in islice((run for run in look.take().runs if run.job == name), 10)
-            ],
-            fields=fields.fields_of(job, typed, wrong, given),
-            refused=refused,
-        )
-        if typed is not None:
-            answer.status_code = 422
-        return answer
-
-    async def start(self, request: Request, look: content.VisibleServer) -> Response:
-        """Start a run from the form; what is wrong is said beside its field."""
-        typed = await read_form(request.receive, request.state.csrf)
-        name = request.path_params["job"]
-        params, wrong = fields.read(self._gateway.job(look.principal, name), typed)
-        if wrong:
-            return await self._job(request, look, typed=typed, wrong=wrong)
-        key = typed.get("key", "").strip()
-        try:
-            reply = await self._calls.ask(
-                request, "start", job=name, params=params, **({"key": key} if key else {})
-            )
-        except CallError as error:
-            if error.code in {"forbidden", "rate-limited"}:
-                raise
-            wrong = {
-                problem["path"].partition(".")[2]: problem["message"]
-                for problem in error.document.get("problems", ())
-            }
-            return await self._job(request, look, typed=typed, wrong=wrong, refused=str(error))
-        return RedirectResponse(f"{base_of(request.scope)}/runs/{reply['run']}", 303)
-
-    async def define(
-        self,
-        request: Request,
-        look: content.VisibleServer,
-        *,
-        typed: Mapping[str, str] | None = None,
-        **said: object,
-    ) -> Response:
-        """Show a definition to be edited: that of a job, or a new one."""
-        name = request.query_params.get("job", "")
-        if typed is not None:
-            text = typed.get("definition", "")
-        else:
-            text = await _text_of(self._gateway.job(look.principal, name)) if name else NEW_JOB
-            if len(text) > DEFINITION:
-                raise RequestError("too-large", _longer(text))
-        values = {"problems": (), "refused": "", "checked": False} | said
-        page = await self._show(
-            request, look, "define.html", "Jobs", text=text, job=name, replace=bool(name), **values
-        )
-        page.status_code = 422 if values["problems"] or values["refused"] else 200
-        return page
-
-    async def defined(self, request: Request, look: content.VisibleServer) -> Response:
-        """Check a definition, or define the job; what is wrong is told with its line, and nothing typed is lost."""
-        typed = await read_form(request.receive, request.state.csrf, DEFINITION)
-        text = typed["definition"] = typed.get("definition", "").replace("\r\n", "\n")
-        asked: dict[str, Any] = {"definition": Definition(text, 1)}
-        try:
-            if typed.get("do") == "check":
-                reply = await self._calls.ask(request, "validate", **asked)
-                found = reply["problems"]
-                return await self.define(request, look, typed=typed, problems=found, checked=not found)
-            reply = await self._calls.ask(request, "define", replace="replace" in typed, **asked)
-        except CallError as error:
-            if error.code in {"forbidden", "rate-limited"}:
-                raise
-            told = error.document.get("problems", ())
-            return await self.define(request, look, typed=typed, problems=told, refused=str(error))
-        return RedirectResponse(f"{base_of(request.scope)}/jobs/{quote(reply['job'])}", 303)
 
     async def runs(self, request: Request, look: content.VisibleServer) -> Response:
         """Show the runs, filtered and by pages; the address says which. `before` shows those of the journal, too."""
         before = content.number_of(request.query_params.get("before"))
         if before:
-            found = await content.history_page(look, request.query_params, before)
+            found = await lists.history_page(look, request.query_params, before)
             return await self._show(request, look, "history.html", "Runs", newest=EVERY, **found)
-        found = await drawn(partial(content.runs_page, look.take(), request.query_params))
+        found = await drawn(partial(lists.runs_page, look.take(), request.query_params))
         kept = look.server.history.has_journal
         return await self._show(request, look, "runs.html", "Runs", kept=kept, newest=EVERY, **found)
 
@@ -531,7 +405,7 @@ class Pages:
     async def bundles(self, request: Request, look: content.VisibleServer) -> Response:
         """Show the bundles: their versions, who holds them, what is wrong."""
         taken, base = look.take(), base_of(request.scope)
-        found = await drawn(partial(content.bundles_page, look, taken, request.query_params))
+        found = await drawn(partial(lists.bundles_page, look, taken, request.query_params))
         live = f"{base}/bundles/live?{request.query_params}"
         return await self._show(request, look, "bundles.html", "Bundles", live=live, **found)
 
@@ -541,13 +415,13 @@ class Pages:
         page = templates().get_template("bundles-live.html")
 
         def parts(taken: content.Taken) -> dict[str, str]:
-            return {"bundles": page.render(**common, **content.bundles_page(look, taken, query))}
+            return {"bundles": page.render(**common, **lists.bundles_page(look, taken, query))}
 
         return self._calls.stream(look.principal, partial(write_table, look, parts))
 
     async def schedules(self, request: Request, look: content.VisibleServer) -> Response:
         """Show the schedules: when each fires next, and how it went last."""
-        found = await drawn(partial(content.schedules_page, look.take(), request.query_params))
+        found = await drawn(partial(lists.schedules_page, look.take(), request.query_params))
         return await self._show(request, look, "schedules.html", "Schedules", **found)
 
 
@@ -555,25 +429,6 @@ def _arguments(operation: dict[str, Any]) -> str:
     names = [parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "query"]
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
     return ", ".join([*names, *body.get("properties", {})])
-
-
-async def _text_of(job: JobDefinition) -> str:
-    """Return the text of a definition, without its secrets; it is written in a thread."""
-    return await in_thread(lambda: without_secrets(job).dumps())
-
-
-def _graph_of(job: JobDefinition) -> str:
-    nodes = nodes_of(job.tasks)
-    picture, made = graph(nodes, job.upstreams, fit=760), list[object]([nodes])
-    del nodes
-    free(made)
-    return picture
-
-
-def _longer(text: str) -> str:
-    return (
-        f"The definition has {len(text):,} characters, more than a page shows: save it, and look at the file."
-    )
 
 
 def _theme(request: Request) -> str:

@@ -7,7 +7,7 @@ import heapq
 import re
 from collections import Counter
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import attrs
@@ -377,7 +377,7 @@ def _link_to_task(name: str) -> str:
     return f"?task={quote(name)}#task"
 
 
-def _failure(run: Run, name: str, status: Any) -> FailureRow:
+def _failure(run: Run, name: str, status: TaskStatus) -> FailureRow:
     text = status.failure.traceback if status.failure is not None else ""
     frames = _FRAME.findall(text)
     where = f"{frames[-1][0]}, line {frames[-1][1]}, in {frames[-1][2]}" if frames else ""

@@ -16,7 +16,7 @@ from scattersphere import JobDefinition, Parameter, RunnableTask, Server, web
 from scattersphere.commands.access import Principal, Role
 from scattersphere.model.states import RunState, TaskState
 from scattersphere.testing import MemoryJournal
-from scattersphere.web import content, pages, rendering, runpage
+from scattersphere.web import jobpages, lists, rendering, runpage
 
 pytestmark = pytest.mark.anyio
 EVIL = "</title></script></textarea><script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}"
@@ -490,7 +490,7 @@ async def test_the_text_of_a_job_is_written_in_a_thread(monkeypatch, path):
 async def test_a_job_that_is_too_long_for_a_form_is_shown_without_its_text_and_edited_elsewhere(monkeypatch):
     async with Server() as server:
         furnish(server, JOB)
-        monkeypatch.setattr(pages, "DEFINITION", 50)
+        monkeypatch.setattr(jobpages, "DEFINITION", 50)
         async with browser(server) as client:
             page = await client.get("/jobs/night")
             assert page.status_code == 200
@@ -582,7 +582,7 @@ async def test_a_run_is_seen_before_its_pictures_are_drawn(monkeypatch):
 
 
 async def test_runs_that_only_the_journal_has_are_found_and_shown(monkeypatch):
-    monkeypatch.setattr(content, "PAGE", 2)
+    monkeypatch.setattr(lists, "PAGE", 2)
     journal = MemoryJournal()
     async with Server(watch=False, grace=0.1, journal=journal) as server:
         furnish(server, JOB, JobDefinition.build("bad").task("one", "Fail", args={"text": EVIL}).done())
