@@ -99,6 +99,8 @@ class Defects:
         self._try_all(
             (
                 machine.crash,  # what it asks for is done here, as far as it can be
+                machine.ready.drop,
+                lambda: self._let_ended_go(execution),
                 # The machine has given them up, and may not be asked any more; they are named until they end.
                 lambda: host.stuck.update(dict.fromkeys(execution.live.values(), execution)),
                 lambda: self._kill_all(execution),
@@ -118,12 +120,15 @@ class Defects:
             machine.record.state, execution.state = RUN_CRASHED, RunState.CRASHED
             execution.ended_at = host.clock()
             del host.running[execution.id]
-            self._leave(execution)
+        self._leave(execution)
         self._crashing = None
 
     def _leave(self, execution: Execution) -> None:
         """Do what follows from the end of a run, whatever of it was done before."""
-        host = self._host
+        host, recording = self._host, execution.recording
+        if recording is not None:  # it could not be closed
+            execution.recording, execution.is_end_held = None, False
+            self._try_all((recording.give_up_row,))
         self._try_all(
             (
                 lambda: host.forget_timers(execution),
@@ -140,6 +145,17 @@ class Defects:
                 step()
             except BaseException:  # noqa: BLE001 - see above
                 _log.exception("another one, while the run was ended")
+
+    def _let_ended_go(self, execution: Execution) -> None:
+        """Take back the places of attempts that have ended, and whose outcomes were to become durable first."""
+        recording = execution.recording
+        if recording is None:
+            return
+        for unit, attempt in list(execution.live.items()):
+            if recording.has_ended(attempt):
+                del execution.live[unit]
+                if unit in execution.machine.record.stuck:
+                    execution.machine.end_of_stuck(unit)
 
     def _kill_all(self, execution: Execution) -> None:
         for attempt in list(execution.live.values()):

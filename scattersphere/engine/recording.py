@@ -84,15 +84,17 @@ class Recording:
     def submit(self, row: RunRow, more: Sequence[Row]) -> None:
         """Write the run; when that is durable it may start."""
         self.is_submitted = True
+        rows = [*more, row, *self._take()]
         changes = self.recorder.changes()  # what this run replaces is cancelled in the same transaction
-        changes.rows[:0] = [*more, row, *self._take()]
+        changes.rows[:0] = rows
         self.recorder.written(more)
         changes.then(partial(self.recorder.host.guard, self.execution, self._submitted))
         self.recorder.write(changes.rows, changes.committed)
 
     def give_up_row(self) -> None:
-        """The run cannot be written, and has ended because of that: nobody waits for its row any more."""
-        self._submitted()
+        """The run has ended, and its row cannot be written, or is not: nobody waits for it any more."""
+        if not self.is_committed:
+            self._submitted()
 
     def _submitted(self) -> None:
         self.is_committed = True
@@ -253,6 +255,10 @@ class Recording:
         attempt.is_committed = True
         release()
 
+    def has_ended(self, attempt: Attempt) -> bool:
+        """Whether the body of an attempt has ended, and only its outcome waits to be durable."""
+        return attempt.left_at is not None and self._given_up.get(attempt) != []
+
     def _outlook(self, attempt: Attempt, kind: int, *, retryable: bool) -> int:
         """Return the state that the machine will give the unit, as things are now."""
         machine, unit = self.execution.machine, attempt.unit
@@ -299,7 +305,7 @@ class Recording:
         """Add what has changed to a transaction."""
         changes.rows += self._take()
         if self._held:
-            changes.then(partial(self._release_all, self._held))
+            changes.then(partial(self.recorder.host.guard, self.execution, self._release_all, self._held))
             self._held = []
 
     def _take(self) -> list[Row]:
@@ -344,3 +350,4 @@ class Recording:
             if changes.rows:
                 self.recorder.write(changes.rows, changes.committed)
         self.execution.recording, self.execution.is_end_held = None, False
+        self.give_up_row()

@@ -81,7 +81,7 @@ class RunWriter:
         execution.given_secrets = frozenset(given)
         recording = Recording(self._recorder, execution, DURABILITY[definition.durability])
         execution.recording = recording
-        return partial(self._submit, recording, row, schedule)
+        return partial(self._executor.guard, execution, self._submit, recording, row, schedule)
 
     def _row(
         self,

@@ -1,4 +1,7 @@
-"""A defect of the engine's own, put in wherever the pump calls out, ends the run that was served, and nothing else."""
+"""A defect of the engine's own ends the run that was served, and nothing else: the places that most runs come to.
+
+`test_places.py`, which is dear, has every place.
+"""
 
 import contextlib
 import logging

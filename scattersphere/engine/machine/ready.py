@@ -101,6 +101,13 @@ class ReadyTasks:
             for unit in sorted(self._reclaiming):
                 self.put_back(unit)
 
+    def drop(self) -> None:
+        """Take all queues from the dispatcher with what they hold, whatever it is: the run has crashed."""
+        for queue in self._queues.values():
+            queue.units.clear()
+        self._reclaiming = set()
+        self._dispatcher.withdraw(self._queues.values())
+
     def enlist_all(self) -> None:
         """Offer all that is queued to the dispatcher."""
         if self._record.suspended:

@@ -215,13 +215,13 @@ class RunMachine:
         record.level = KILL
         record.finals_phase = True
         states = record.task_states
-        for unit in range(len(states)):
-            if states[unit] >= TASK_ENDED_FROM:
-                continue
+        left = [unit for unit in range(len(states)) if states[unit] < TASK_ENDED_FROM]
+        for unit in left:  # places first: they are of others too
             if states[unit] in (RUNNING, CANCELLING) and unit not in record.maps and unit != self._leaving:
                 self._give_up(unit)
                 if unit not in record.killed:
                     record.command(CommandKind.KILL, unit)
+        for unit in left:
             record.move(unit, CRASHED)
             if unit < record.graph.size:
                 record.drop_results(unit)
