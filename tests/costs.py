@@ -56,7 +56,7 @@ SLOW: dict[str, str] = {
     "tests/remote/test_load.py::*": "a thousand sessions",
     "tests/engine/machine/test_machine_mass.py::*": "100,000 tasks",
     "tests/engine/test_left_behind.py::*process*": "worker processes for each case",
-    "tests/engine/test_places.py::*ends_the_run_that_is_served*": "four hundred places that break",
+    "tests/engine/test_every_place.py::*ends_the_run_that_is_served*": "four hundred places that break",
     "tests/engine/test_mass_moves.py::*": "thousands of tasks, in many turns",
     "tests/registry/test_real_wheels.py::*": "real wheels are loaded",
     "tests/registry/test_libraries_reloaded.py::*": "libraries are loaded a hundred times",

@@ -1,6 +1,6 @@
 """A defect of the engine's own ends the run that was served, and nothing else: the places that most runs come to.
 
-`test_places.py`, which is dear, has every place.
+`test_every_place.py`, which is dear, has every place.
 """
 
 import contextlib
