@@ -6,7 +6,7 @@ process on this machine are one transport (`main` is the process, `WorkerProcess
 Nothing here knows the engine.
 """
 
-from scattersphere.worker.call import run_call
+from scattersphere.worker.attempt import run_call
 from scattersphere.worker.channel import CallChannel, CallControl, Channel
 from scattersphere.worker.messages import CallMessage, Reply
 from scattersphere.worker.process import WorkerProcess

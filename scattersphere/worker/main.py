@@ -17,7 +17,7 @@ from scattersphere.logs.capture import capture_bundle_loggers
 from scattersphere.logs.frames import logical_names
 from scattersphere.logs.runlog import format_record
 from scattersphere.registry.modules.children import attach
-from scattersphere.worker.call import run_call
+from scattersphere.worker.attempt import run_call
 from scattersphere.worker.messages import CallMessage, dumps
 from scattersphere.worker.pipes import LARGE, NO_CALL, REPLIES, Kind, Receiver, Sender
 
