@@ -30,7 +30,7 @@ def dumps(value: object) -> bytes:
     return buffer.getvalue()
 
 
-def loads(data: bytes, find_namespace: FindNamespace) -> Any:
+def loads(data: bytes, find_namespace: FindNamespace) -> object:
     """Return what `dumps` was given. `find_namespace` says in which version of a bundle classes are looked up.
 
     As with every pickle, data of strangers must not come here. Raises UnpicklingError if the version
@@ -39,7 +39,7 @@ def loads(data: bytes, find_namespace: FindNamespace) -> Any:
     return _Unpickler(io.BytesIO(data), find_namespace).load()
 
 
-def from_bundle(bundle: str, module: str, name: str) -> Any:
+def from_bundle(bundle: str, module: str, name: str) -> object:
     """Stand for a class or function of a bundle in a pickle. Only `loads` knows where to find it."""
     raise pickle.UnpicklingError(
         f"{module}.{name} of bundle {bundle!r} was pickled by scattersphere: read it with registry.loads"
@@ -66,12 +66,12 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(stream)
         self._find_namespace = find_namespace
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         if module == __name__ and name == from_bundle.__name__:
             return self._from_bundle
         return super().find_class(module, name)
 
-    def _from_bundle(self, bundle: str, module: str, name: str) -> Any:
+    def _from_bundle(self, bundle: str, module: str, name: str) -> object:
         namespace = self._find_namespace(bundle)
         try:
             return reduce(getattr, name.split("."), namespace.module(module))
@@ -81,7 +81,7 @@ class _Unpickler(pickle.Unpickler):
             ) from None
 
 
-def _resolved(module: str, qualname: str) -> Any:
+def _resolved(module: str, qualname: str) -> object:
     try:
         found = sys.modules.get(module) or importlib.import_module(module)
         return reduce(getattr, qualname.split("."), found)

@@ -10,7 +10,7 @@ import logging
 import pickle
 import sys
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from scattersphere.abc.around import NO_CARRIER, AttemptInfo, Carried, CarryingAround
 from scattersphere.logs.runlog import LoggedAttempt
@@ -125,7 +125,7 @@ def _complain(factory: object, what: str, exc: BaseException) -> None:
         )  # fmt: skip
 
 
-def _by_path(factory: Any) -> bytes:
+def _by_path(factory: object) -> bytes:
     """Pickle a factory that another process can import; return b"" for others."""
     known = factory if hasattr(factory, "__qualname__") else type(factory)
     if known.__module__ == "__main__" or "<locals>" in known.__qualname__:

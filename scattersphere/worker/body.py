@@ -152,7 +152,7 @@ def refuse_generator(value: object) -> None:
 
 def run_in_thread(
     attempt: BodyContext,
-    wait_for: Callable[[Awaitable[object]], Any],
+    wait_for: Callable[[Awaitable[object]], object],
     surroundings: Surroundings | None = None,
 ) -> Outcome:
     """Run a body with all its hooks in the current thread. Never raises.
@@ -174,14 +174,14 @@ class _PlainBody:
     """An instance whose body and hooks are called in a thread."""
 
     def __init__(
-        self, attempt: BodyContext, instance: RunnableTask, wait_for: Callable[[Awaitable[object]], Any]
+        self, attempt: BodyContext, instance: RunnableTask, wait_for: Callable[[Awaitable[object]], object]
     ) -> None:
         self._attempt = attempt
         self._instance = instance
         self._wait_for = wait_for
         self._hooks = attempt.hooks
 
-    def run(self) -> Any:
+    def run(self) -> object:
         """Return what the body has returned; raise what it, or `clean_up` alone, has raised."""
         attempt, instance, hook = self._attempt, self._instance, self._hook
         try:
@@ -218,7 +218,7 @@ class _PlainBody:
             except BaseException:
                 self._attempt.log.exception("error in %s", name)
 
-    def _call(self, function: Callable[..., Any], *args: object) -> object:
+    def _call(self, function: Callable[..., object], *args: object) -> object:
         value: Any = function(*args)
         while hasattr(type(value), "__await__"):
             value = self._wait_for(value)

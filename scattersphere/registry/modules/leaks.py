@@ -99,7 +99,7 @@ class _Search:
         self.seen = {id(thing): self._told(thing) for thing in layer}
         found = 0
         for _ in range(LAYERS):
-            above: list[Any] = []
+            above: list[object] = []
             for holder, inner in self._above(layer):
                 root = self._root(holder, inner)
                 if root is not None:

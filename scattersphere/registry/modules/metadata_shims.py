@@ -147,7 +147,7 @@ class HostDistribution(Distribution):
         self._found = found
         self._namespace = namespace
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._found, name)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -254,7 +254,7 @@ class ResourcesShim(Shim):
         namespace = self._namespace
 
         @wraps(function)
-        def call(*args: object, **kwargs: object) -> Any:
+        def call(*args: object, **kwargs: object) -> object:
             for key in ("anchor", "package"):  # the first parameter's name differs between versions
                 if key in kwargs:
                     args = (kwargs.pop(key), *args)

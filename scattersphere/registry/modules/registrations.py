@@ -24,7 +24,7 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    Table = list[Any] | MutableMapping[Any, Any]
+    Table = list[object] | MutableMapping[object, object]
 
 
 # ---- what is the version's own
@@ -93,7 +93,7 @@ class Suspect:
         """Whether the frame executes code of the version."""
         return self.named(frame.f_globals.get("__name__"))
 
-    def name(self, thing: Any) -> str:
+    def name(self, thing: object) -> str:
         """Return the logical name of a class or function, or that of the class of anything else."""
         if isinstance(thing, types.MethodType):
             thing = thing.__func__
@@ -244,7 +244,7 @@ _MEMORY = ("__forward_evaluated__", "__forward_value__")
 class _Evaluation(threading.local):
     """What a thread has just evaluated: `_evaluate` stores the value, and reads it once to return it."""
 
-    last: tuple[Any, Any] | None = None
+    last: tuple[object, object] | None = None
 
 
 _here = _Evaluation()

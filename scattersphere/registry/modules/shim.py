@@ -37,7 +37,7 @@ class VersionNames(Protocol):
     folder: Path
     own: frozenset[str]
     digests: Mapping[str, bytes]
-    builtins: dict[str, Any]
+    builtins: dict[str, object]
     shown_as: str
 
     @property
