@@ -320,14 +320,19 @@ async def test_a_failure_does_not_say_the_secret_anywhere(tmp_path, caplog):
 # ---- restarts
 
 
+async def crashed(*jobs, runs=1, **options):
+    """Return a journal in which runs 1 to `runs` have not ended."""
+    life = await opened(MemoryJournal(), *jobs, **options)
+    for _ in range(runs):
+        await life.server.start("etl_load")
+    await settle()
+    return await life.crash()
+
+
 @pytest.mark.parametrize("queued", [False, True])
 async def test_a_run_goes_on_with_the_secret_of_now(monkeypatch, queued):
-    journal = MemoryJournal()
-    life = await opened(journal, job(gate="first"), max_runs=1)
-    runs = [await life.server.start("etl_load") for _ in range(1 + queued)]
-    await settle()
-    number = runs[-1].id
-    after = await life.crash()
+    number = 1 + queued
+    after = await crashed(job(gate="first"), runs=number, max_runs=1)
     monkeypatch.setenv("DB_PASSWORD", "of the second life")
     WORLD["now"] = World()
     life = await opened(after, job(gate="first"), max_runs=1)
@@ -364,12 +369,8 @@ async def test_a_run_survives_the_close_of_the_server(world):
 @pytest.mark.parametrize("queued", [False, True])
 @pytest.mark.parametrize("why", ["gone", "forbidden"])
 async def test_a_run_whose_secret_is_gone_has_crashed_and_says_which(monkeypatch, why, queued):
-    journal = MemoryJournal()
-    life = await opened(journal, job(gate="never"), max_runs=1)
-    runs = [await life.server.start("etl_load") for _ in range(1 + queued)]
-    await settle()
-    number = runs[-1].id
-    after = await life.crash()
+    number = 1 + queued
+    after = await crashed(job(gate="never"), runs=number, max_runs=1)
     if why == "gone":
         monkeypatch.delenv("DB_PASSWORD")
     life = await opened(after, job(gate="never"), secret_env=ALLOW if why == "gone" else {})
@@ -385,16 +386,12 @@ async def test_a_run_whose_secret_is_gone_has_crashed_and_says_which(monkeypatch
 
 
 async def test_the_provider_is_asked_again_at_a_restart():
-    journal = MemoryJournal()
-    life = await opened(journal, job(gate="first"), secret_env={}, secrets=lambda *_: "first life")
-    run = await life.server.start("etl_load")
-    await settle()
-    after = await life.crash()
+    after = await crashed(job(gate="first"), secret_env={}, secrets=lambda *_: "first life")
     WORLD["now"] = World()
     life = await opened(after, job(gate="first"), secret_env={}, secrets=lambda *_: "second life")
     WORLD["now"].gate("first").set()
     with anyio.fail_after(PATIENCE):
-        await life.server.runs[run.id].wait()
+        await life.server.runs[1].wait()
     assert tokens() == ["second life"]
     await life.server.aclose()
 
@@ -417,12 +414,7 @@ class Vault:
 
 async def crashed_with(*jobs, runs=1, **options):
     """Return a journal in which runs have not ended whose secrets came from a provider."""
-    journal = MemoryJournal()
-    life = await opened(journal, *jobs, secret_env={}, secrets=lambda *_: VALUE, **options)
-    for _ in range(runs):
-        await life.server.start("etl_load")
-    await settle()
-    after = await life.crash()
+    after = await crashed(*jobs, runs=runs, secret_env={}, secrets=lambda *_: VALUE, **options)
     WORLD["now"] = World()
     WORLD["now"].gate("go").set()
     return after
