@@ -149,7 +149,7 @@ class ServerParts:
             missed=MissedPolicy.SKIP if options.journal is None else MissedPolicy.LAST,
         )
         self.scheduler.ready = self.factory.read_early
-        self.factory.on_read = self.scheduler.driver.try_again
+        self.factory.early.on_read = self.scheduler.driver.try_again
         self.jobs.on_change = server.job_changed
 
     def _make_registry(self) -> TaskRegistry:
@@ -261,7 +261,7 @@ class ServerParts:
             stack.push_async_callback(self.executor.aclose)
             if self.durable is not None:
                 stack.push_async_callback(self.durable.close)
-            stack.callback(self.factory.close_secrets)
+            stack.callback(self.factory.early.close)
             stack.push_async_callback(self._end_runs)
             stack.push_async_callback(self.bundles.aclose)
             for listening in self.listeners:

@@ -16,8 +16,6 @@ from scattersphere._shares import FairShares
 from scattersphere.definitions import resolve_params, secret_names
 from scattersphere.engine.run import Run
 from scattersphere.errors import (
-    BusyError,
-    ClosedError,
     ConflictError,
     DefinitionError,
     NoSuchJobError,
@@ -26,8 +24,7 @@ from scattersphere.errors import (
 )
 from scattersphere.jobs.jobs import job_of_task
 from scattersphere.jobs.reruns import check_again, plan_again, take_over
-from scattersphere.jobs.secrets import NOTHING_READ, hide_in_error
-from scattersphere.logs.runlog import current_attempt
+from scattersphere.jobs.secrets import NOTHING_READ, EarlySecrets, hide_in_error
 from scattersphere.model.arguments import check_mapping, check_text
 from scattersphere.model.builder import path_of
 
@@ -40,7 +37,7 @@ if TYPE_CHECKING:
     from scattersphere.functions import TaskFunction
     from scattersphere.jobs.durable import DurableRuns
     from scattersphere.jobs.jobs import Jobs
-    from scattersphere.jobs.secrets import Secrets, SecretsRead, Wanted
+    from scattersphere.jobs.secrets import Secrets, SecretsRead
     from scattersphere.jobs.unfinished import ChildKey
     from scattersphere.model.builder import JobBuilder
     from scattersphere.model.definition import JobDefinition
@@ -50,8 +47,6 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-EARLY_SECONDS = 30.0
-"""How long secrets that were read for a run of a schedule are kept for it: it starts at once, or is refused."""
 
 
 class RequireOpen(Protocol):
@@ -224,12 +219,7 @@ class RunFactory:
         secrets: Secrets,
     ) -> None:
         self.secrets: Secrets = secrets
-        self._early: dict[Wanted, SecretsRead] = {}
-        """What the provider has said for runs of schedules that are about to be started, for `EARLY_SECONDS`."""
-        self._reading: set[Wanted] = set()
-        """What it is asked for them."""
-        self.on_read: Callable[[str], None] | None = None
-        """Called with the job when that is there."""
+        self.early: EarlySecrets = EarlySecrets(secrets, executor)
         self._jobs = jobs
         self._registry = registry
         self._executor = executor
@@ -368,61 +358,15 @@ class RunFactory:
         scheduled: ScheduledFor,
         state: ScheduleState | None,
     ) -> Run:
-        """Start a run for a schedule: it waits for no commit.
-
-        Raises `BusyError` where the provider of secrets is asked first, and `on_read` says when to start it, or where
-        it has failed.
-        """
+        """Start a run for a schedule: it waits for no commit. Raises `BusyError` as `EarlySecrets.take` does."""
         self._require_open()
         definition = self._jobs.named(job)
-        read = self.secrets.read_now(definition, params)
-        if read is None:
-            read = self._early.pop(self.secrets.wanted_by(definition, params), None)
-        if read is None:
-            if self.secrets.wanted_by(definition, params) not in self._reading:
-                self._executor.loop.start(
-                    self._read_for_schedule(definition, params), "scattersphere secrets"
-                )
-            raise BusyError("its secrets are being read")
-        if read.is_down:
-            raise BusyError(f"{read.words}; try again")
+        read = self.early.take(definition, params)
         return self.start(definition, params, key, scheduled=scheduled, schedule=state, read=read)
 
     async def read_early(self, job: str, params: Mapping[str, object]) -> None:
         """Ask the provider for the secrets of a run that a schedule is about to start, if it is to be asked."""
-        await self._read_early(self._jobs.named(job), params)
-
-    async def _read_early(self, definition: JobDefinition, params: Mapping[str, object]) -> None:
-        if self.secrets.read_now(definition, params) is not None:
-            return
-        found = await self.secrets.read(definition, params)
-        wanted = self.secrets.wanted_by(definition, params)
-        self._early[wanted] = found
-
-        def forget() -> None:
-            """The run was not started after all: the next one is to have the secrets of then."""
-            if self._early.get(wanted) is found:
-                del self._early[wanted]
-
-        self._executor.deadlines.call_at(self._executor.clock() + EARLY_SECONDS, forget)
-
-    async def _read_for_schedule(self, definition: JobDefinition, params: Mapping[str, object]) -> None:
-        current_attempt.set(None)
-        wanted = self.secrets.wanted_by(definition, params)
-        self._reading.add(wanted)
-        try:
-            await self._read_early(definition, params)
-        except ClosedError:
-            return
-        finally:
-            self._reading.discard(wanted)
-        if self.on_read is not None:
-            self.on_read(definition.name)
-
-    def close_secrets(self) -> None:
-        """Ask for no secret any more, and forget those that were read for runs of schedules."""
-        self.secrets.close()
-        self._early.clear()
+        await self.early.read(self._jobs.named(job), params)
 
     async def rerun(self, earlier: Execution, *, from_failed: bool, code: str, user: str) -> Run:
         """Start a run of the plan of an ended one; return it when it is durable. See `Server.rerun`."""

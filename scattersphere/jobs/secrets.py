@@ -13,7 +13,7 @@ import anyio
 import anyio.to_thread
 import attrs
 
-from scattersphere.errors import ClosedError, DefinitionError, UnresolvedError
+from scattersphere.errors import BusyError, ClosedError, DefinitionError, UnresolvedError
 from scattersphere.logs.masking import hide
 from scattersphere.logs.runlog import current_attempt
 from scattersphere.model.definition import Parameter
@@ -34,6 +34,8 @@ BARE = 4
 """Characters of a secret that is also masked where it stands without quotes: shorter ones are in many words."""
 QUOTED = 200
 """Characters of a value that messages quote."""
+EARLY_SECONDS = 30.0
+"""How long secrets that were read for a run of a schedule are kept for it: it starts at once, or is refused."""
 _log = logging.getLogger("scattersphere.jobs")
 
 
@@ -239,6 +241,69 @@ class AwaitedSecrets:
         """Nobody waits any more."""
         self._answers.clear()
         self._failed.clear()
+
+
+class EarlySecrets:
+    """Secrets of runs that schedules start: the provider is asked before, for a schedule waits for nobody."""
+
+    def __init__(self, secrets: Secrets, executor: JobExecutor) -> None:
+        self._secrets = secrets
+        self._executor = executor
+        self._found: dict[Wanted, SecretsRead] = {}
+        """What it has said for runs that are about to be started, for `EARLY_SECONDS`."""
+        self._asked: set[Wanted] = set()
+        self.on_read: Callable[[str], None] | None = None
+        """Called with the job when what `take` has asked for is there."""
+
+    def take(self, definition: JobDefinition, given: Collection[str]) -> SecretsRead:
+        """Return the secrets of a run, for which they are forgotten.
+
+        Raises `BusyError` where the provider is asked first, and `on_read` says when to come again, or where it has
+        failed.
+        """
+        read = self._secrets.read_now(definition, given)
+        if read is None:
+            read = self._found.pop(self._secrets.wanted_by(definition, given), None)
+        if read is None:
+            if self._secrets.wanted_by(definition, given) not in self._asked:
+                self._executor.loop.start(self._ask(definition, given), "scattersphere secrets")
+            raise BusyError("its secrets are being read")
+        if read.is_down:
+            raise BusyError(f"{read.words}; try again")
+        return read
+
+    async def read(self, definition: JobDefinition, given: Collection[str]) -> None:
+        """Ask the provider for the secrets of a run that a schedule is about to start, if it is to be asked."""
+        if self._secrets.read_now(definition, given) is not None:
+            return
+        found = await self._secrets.read(definition, given)
+        wanted = self._secrets.wanted_by(definition, given)
+        self._found[wanted] = found
+
+        def forget() -> None:
+            """The run was not started after all: the next one is to have the secrets of then."""
+            if self._found.get(wanted) is found:
+                del self._found[wanted]
+
+        self._executor.deadlines.call_at(self._executor.clock() + EARLY_SECONDS, forget)
+
+    async def _ask(self, definition: JobDefinition, given: Collection[str]) -> None:
+        current_attempt.set(None)
+        wanted = self._secrets.wanted_by(definition, given)
+        self._asked.add(wanted)
+        try:
+            await self.read(definition, given)
+        except ClosedError:
+            return
+        finally:
+            self._asked.discard(wanted)
+        if self.on_read is not None:
+            self.on_read(definition.name)
+
+    def close(self) -> None:
+        """Ask for no secret any more, and forget those that were read."""
+        self._secrets.close()
+        self._found.clear()
 
 
 def _wanted(definition: JobDefinition, given: Collection[str]) -> dict[str, str]:

@@ -575,11 +575,11 @@ async def test_a_secret_that_was_read_for_a_run_that_was_not_started_is_forgotte
         server.define(often().evolve(schedules={}))
         factory = server._parts.factory
         await factory.read_early("etl_load", {})
-        assert factory._early
+        assert factory.early._found
         await anyio.sleep(120)
-        assert not factory._early
+        assert not factory.early._found
         await factory.read_early("etl_load", {})
-    assert not factory._early
+    assert not factory.early._found
 
 
 @virtually
