@@ -7,7 +7,7 @@ import logging
 import random
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from scattersphere.abc.around import Carried
 from scattersphere.abc.backend import Call, Outcome, OutcomeKind
@@ -148,7 +148,7 @@ class AttemptHost(Protocol):
         """Looks after runs and their families."""
         ...
 
-    def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None:
+    def guard(self, execution: Execution, action: Callable[..., object], *args: object) -> None:
         """Do something on behalf of a run."""
 
     def wake(self) -> None:

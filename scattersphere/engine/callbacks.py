@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from scattersphere.worker.callbacks import Callbacks, LoopCalls, Steps, call_in_thread
 
@@ -34,7 +34,7 @@ class CallbacksHost(Protocol):
     def soon(self, callback: Callable[..., object], *args: object) -> None:
         """Call back on the loop's thread."""
 
-    def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None:
+    def guard(self, execution: Execution, action: Callable[..., object], *args: object) -> None:
         """Do something on behalf of a run."""
 
 

@@ -35,6 +35,7 @@ from scattersphere.worker.messages import checked
 
 if TYPE_CHECKING:
     import logging
+    import threading
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextvars import Context
 
@@ -122,7 +123,7 @@ class OutcomeGate(Protocol):
     def when_committed(self, callback: Callable[[], object]) -> None: ...
     def touch(self) -> None: ...
     def take_concluded(self, tasks: tuple[int, ...]) -> None: ...
-    def note(self, attempt: Attempt, value: Any, now: float) -> bool: ...
+    def note(self, attempt: Attempt, value: object, now: float) -> bool: ...
     def hold(
         self,
         attempt: Attempt,
@@ -197,7 +198,7 @@ class Attempt(TaskContext):
     """The child runs for whose end it waits at this moment; its places are lent meanwhile."""
     place: anyio.Event | None = None
     """Set when it has its places again."""
-    gates: Mapping[Any, Any] = MappingProxyType({})
+    gates: Mapping[anyio.Event | threading.Event, object] = MappingProxyType({})
     """Where its tasks and threads wait during a pause, and which of them."""
     threads: frozenset[int] = frozenset()
     """The threads that have called `check()`."""

@@ -16,7 +16,7 @@ import logging
 import secrets
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
@@ -55,7 +55,7 @@ from scattersphere.model.taskclass import LOOP
 from scattersphere.worker.around import Surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
     from scattersphere.abc.around import Around
     from scattersphere.abc.backend import Backend, Call
@@ -113,7 +113,7 @@ class JobExecutor:
         """The life of the journal; 0 where there is none."""
         self.recorder: Recorder | None = None
         """What writes runs into the journal; None without one."""
-        self.child_starter: Callable[[Attempt, str, Mapping[str, Any] | None], Any]
+        self.child_starter: Callable[[Attempt, str, Mapping[str, object] | None], Awaitable[object]]
         self.running: dict[int, Execution] = {}
         self.stuck: dict[Attempt, Execution] = {}
         """Attempts that were given up and have not ended."""
@@ -339,7 +339,7 @@ class JobExecutor:
 
     # ---- what runs and attempts ask for (`Engine`)
 
-    def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None:
+    def guard(self, execution: Execution, action: Callable[..., object], *args: object) -> None:
         """Do something on behalf of a run: a defect of ours that comes up ends that run, and nothing else."""
         try:
             action(*args)

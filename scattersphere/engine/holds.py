@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from time import thread_time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 import anyio.lowlevel
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from scattersphere.engine.loops import Loop
     from scattersphere.engine.machine import Command
     from scattersphere.engine.timers import WorkBudget
+
+    Gate = anyio.Event | threading.Event
     from scattersphere.errors import EngineError
 
 GAP, GAP_MOST = 0.01, 1.0
@@ -87,7 +89,7 @@ class HoldsHost(Protocol):
     def wake(self) -> None:
         """Have the pump called soon, which does what waits in `budget`."""
 
-    def guard(self, execution: Execution, action: Callable[..., object], *args: Any) -> None:
+    def guard(self, execution: Execution, action: Callable[..., object], *args: object) -> None:
         """Do something on behalf of a run."""
 
     def crash_run(self, execution: Execution, exc: BaseException) -> None:
@@ -160,12 +162,12 @@ class Holds:
         if attempt.execution.machine.holds(attempt.unit):
             self.hold(attempt, gate, ident)
 
-    def hold(self, attempt: Attempt, gate: object, part: object) -> None:
+    def hold(self, attempt: Attempt, gate: Gate, part: object) -> None:
         """Note that `part` of a body, a task or a thread, waits at `gate`."""
         attempt.gates = {**attempt.gates, gate: part}
         self._look_soon(attempt)
 
-    def leave(self, attempt: Attempt, gate: object) -> None:
+    def leave(self, attempt: Attempt, gate: Gate) -> None:
         """Note that a part goes on that was not released: its own task group has cancelled it."""
         if gate not in attempt.gates:
             return
@@ -203,14 +205,14 @@ class Holds:
 
     def _look(self) -> None:
         new, self._new = self._new, {}
-        waiting: dict[Attempt, Mapping[Any, Any]] = {}
+        waiting: dict[Attempt, Mapping[Gate, object]] = {}
         for attempt in new:
             self._host.guard(attempt.execution, self._take_waiting, attempt, waiting)
         self._took = 0.0
         self._host.budget.in_pieces(self._timed(self._looking(waiting), waiting))
         self._host.wake()
 
-    def _take_waiting(self, attempt: Attempt, waiting: dict[Attempt, Mapping[Any, Any]]) -> None:
+    def _take_waiting(self, attempt: Attempt, waiting: dict[Attempt, Mapping[Gate, object]]) -> None:
         if _waits(attempt):
             waiting[attempt] = attempt.gates
 
@@ -236,7 +238,7 @@ class Holds:
             self._new.update(busy)
             self._look_in(gap)
 
-    def _looking(self, waiting: Mapping[Attempt, Mapping[Any, Any]]) -> Iterator[None]:
+    def _looking(self, waiting: Mapping[Attempt, Mapping[Gate, object]]) -> Iterator[None]:
         """Decide about attempts, in pieces of less than a millisecond; one whose gates change meanwhile is new again.
 
         What was seen of the others stays true: nothing of them executes that could change it.

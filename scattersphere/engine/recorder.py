@@ -7,7 +7,7 @@ commits. What is written of a run, and what of it is held back until that is dur
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from scattersphere.engine.plan import Plan
     from scattersphere.engine.timers import WallClock
     from scattersphere.registry.records import BundleVersion
+
+_T = TypeVar("_T")
 
 BLOCK = 1_000
 """Numbers of runs that are reserved by one commit: each is known at once, and never comes again."""
@@ -387,5 +389,5 @@ def definition_digest(text: str) -> str:
     return sha256(text.encode()).hexdigest()[:32]
 
 
-async def _in_thread(work: Callable[[], object]) -> Any:
+async def _in_thread(work: Callable[[], _T]) -> _T:
     return await anyio.to_thread.run_sync(work, abandon_on_cancel=False)

@@ -5,7 +5,7 @@ Counts, queues and places follow from them: `take_up` has a new machine go on wh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -45,7 +45,7 @@ class UnitFacts:
     attempts: int
     forgiven: int
     """How many of them do not count, since it was their place that was lost."""
-    result: Any
+    result: object
     timed_out: bool
     """While it is being cancelled: whether its time was over, and not a request the reason."""
 
