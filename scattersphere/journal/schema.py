@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 import sqlite3
 import time
 import uuid
@@ -324,6 +325,8 @@ _CURES = {
     sqlite3.SQLITE_CORRUPT: "it is damaged",
     sqlite3.SQLITE_NOTADB: "it is no database, or its beginning is damaged",
 }
+_ROOM = 64 << 10
+"""Bytes that are free on a disk that is not full: SQLite's index of its log has 32 KiB."""
 _UNWRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 
 
@@ -336,6 +339,8 @@ def words_of(error: sqlite3.Error, path: Path) -> str:
             f"looking into the journal {path} took too long, and would have held up its server: ask for less, "
             "or ask a backup"
         )
+    if code == sqlite3.SQLITE_IOERR and _is_full(path.parent):
+        return f"the journal {path} cannot be opened: the disk is full, and SQLite needs some room beside it"
     cure = None if code is None else _CURES.get(code)
     if cure is None:
         words = f"the journal {path} cannot be opened: {error}"
@@ -350,6 +355,13 @@ def words_of(error: sqlite3.Error, path: Path) -> str:
         f"`scattersphere journal check {path}` says what is lost; "
         f"`scattersphere journal restore BACKUP {path}` puts a backup in its place"
     )
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < _ROOM
+    except OSError:  # the folder is gone
+        return False
 
 
 def words_of_failure(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from journalrows import Loop, begin, state_row, step_row
 from patience import PATIENCE
 
 from scattersphere.errors import JournalError
-from scattersphere.journal import SqliteJournal, files, writer
+from scattersphere.journal import SqliteJournal, files, schema, writer
 
 HERE = str(Path(__file__).parent)
 
@@ -90,6 +91,15 @@ def test_closing_while_the_disk_is_full_waits_for_nothing(opened, path):
     _, journal, state = opened()
     assert state.unfinished == (1,)
     assert journal.read_runs([1])[0].steps == ()
+
+
+def test_a_disk_without_room_for_sqlite_s_index_is_said_to_be_full(path, monkeypatch):
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+    usage = shutil.disk_usage(path.parent)
+    for free, words in ((4096, "the disk is full"), (1 << 30, "disk I/O error")):
+        monkeypatch.setattr(schema.shutil, "disk_usage", lambda _, free=free: usage._replace(free=free))
+        assert words in schema.words_of(error, path)
 
 
 @pytest.mark.parametrize(
