@@ -183,6 +183,12 @@ def test_nothing_reaches_beyond_the_width_of_the_screen(page):
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
 
 
+def test_a_picture_has_the_ground_of_its_panel_by_day_and_by_night(page):
+    page.goto(re.sub(r"^(https?://[^/]+).*", r"\1/jobs/steps", page.url))
+    ground = "getComputedStyle(document.querySelector('.panel .picture')).backgroundColor"
+    assert page.evaluate(ground) == "rgba(0, 0, 0, 0)"
+
+
 AXE = next(
     (path for path in (Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js",) if path.exists()),
     None,
