@@ -26,6 +26,11 @@ class Say(RunnableTask):
         return self.number
 
 
+class Other(RunnableTask):
+    async def run(self):
+        return None
+
+
 def tasks(count=COUNT, **more):
     # one runs; the others would take the test's time
     return {
@@ -215,3 +220,17 @@ async def test_a_small_job_is_undefined_without_a_thread(monkeypatch):
         server.define(JobDefinition.build("small").task("only", Say).done())
         await server.aundefine("small")
         assert not server.definitions
+
+
+async def test_code_that_no_waiting_job_names_is_there_without_a_look_at_their_tasks(monkeypatch):
+    async with Server() as server:
+        await server.adefine(JobDefinition.loads(text()))
+        looked = []
+        real = jobs_module.Jobs._resolve
+        monkeypatch.setattr(jobs_module.Jobs, "_resolve", lambda *args: looked.append(1) or real(*args))
+        server.register_tasks("other", [Other])
+        assert not looked
+        assert server.definitions["big"].tasks["t0"].bundle is None
+        server.register_tasks("app", [Say])
+        assert looked
+        assert server.definitions["big"].tasks["t0"].bundle == "app"

@@ -474,7 +474,11 @@ class Jobs(LiveMapping[str, JobDefinition]):
         self._plans.clear()
         self._lacking.clear()
         for name in list(self._open):
-            resolved = self._resolve(self._definitions[name], self._known)
+            waiting = self._definitions[name]
+            paths = (path for path, bundle in waiting.codes if bundle is None)
+            if not any(_meant(self._known, path, waiting.bundles) for path in paths):
+                continue  # thousands of tasks need not be looked at to know that
+            resolved = self._resolve(waiting, self._known)
             if resolved.tasks != self._definitions[name].tasks:
                 self._keep(resolved)
         for event in self._awaited:
