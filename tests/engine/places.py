@@ -51,7 +51,7 @@ OF_ALL = {
     "AttemptRunner": "open",
     "CommandQueue": "work",
     "Holds": "_look _look_in _looking _timed",
-    "JobExecutor": """_attempt_timed_out _context_of_caller _crash_first _go_on _on_alarm _pump _resize _start_ready
+    "JobExecutor": """_attempt_expired _context_of_caller _crash_first _go_on _on_alarm _pump _resize _start_ready
         _tell_news admit call_at check_loop limit_changed make note_where now on_loop pump_now turn_now wake""",
     "Moves": "_asdict _replace",
     "Reports": "tell_blocked",
