@@ -212,6 +212,19 @@ async def test_a_journal_on_disk_gives_them_in_the_next_process(world, tmp_path)
         assert (await life.server.history.get(1)).results["a"] == [1, "x"]
 
 
+async def test_those_that_were_looked_at_last_are_not_read_again(world, monkeypatch):
+    monkeypatch.setattr(history, "LOOKED_AT", 2)
+    async with Life(MemoryJournal(), jobs=[job(a=note("a", value=1))], history=(1, math.inf)) as life:
+        for _ in range(4):
+            await ended(life)
+        get = life.server.history.get
+        first, second = await get(1), await get(2)
+        assert await get(1) is first
+        await get(3)
+        assert await get(1) is first  # it was asked for after the second
+        assert await get(2) is not second
+
+
 async def test_a_search_that_finds_nothing_ends_and_says_where_it_goes_on(world, monkeypatch):
     monkeypatch.setattr(history, "PAGE", 3)
     monkeypatch.setattr(history, "MOST_LOOKED_AT", 6)

@@ -7,7 +7,7 @@ import pytest
 
 from scattersphere import JobDefinition, RunnableTask, Server, web
 from scattersphere.commands.access import Principal, Role
-from scattersphere.web.guard import CODE_LIFE, FORM, IDLE, MOST, Links
+from scattersphere.web.guard import CODE_LIFE, FORM, IDLE, MOST, Links, RefusedError, read_form
 
 ADA = Principal(user="ada", role=Role.OPERATOR)
 pytestmark = pytest.mark.anyio
@@ -81,6 +81,21 @@ def test_codes_and_browsers_are_bounded():
     codes = [links.new_code(ADA) for _ in range(MOST + 1)]
     assert links.log_in(codes[0]) is None
     assert links.log_in(codes[-1]) is not None
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_a_form_may_have_so_many_bytes_and_not_one_more(more):
+    body = b"csrf=x&note=" + b"n" * more
+
+    async def receive():
+        return {"type": "http.request", "body": body}
+
+    read = read_form(receive, "x", most=len(body) - more)
+    if not more:
+        assert await read == {"note": ""}
+        return
+    with pytest.raises(RefusedError, match="the form has more than 12 bytes"):
+        await read
 
 
 def test_nobody_comes_in_by_default():
