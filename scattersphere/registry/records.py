@@ -163,7 +163,7 @@ class Bundle:
 
     @property
     def leaks(self) -> list[Leak]:
-        """What keeps released versions alive. Searches the whole heap: for people, not for loops."""
+        """What keeps released versions alive. Searches the whole heap, frozen or not: for people, not for loops."""
         return self._leaks()
 
 

@@ -344,7 +344,8 @@ class TaskRegistry:
     def leaks(self, name: str) -> list[Leak]:
         """Collect garbage, then say what still holds released versions of the bundle `name`.
 
-        It may have been deregistered. Searches the whole heap: for people, not for loops.
+        It may have been deregistered. Searches the whole heap: for people, not for loops. What the host has frozen
+        (`gc.freeze`) is thawed for that, and stays so: the collector does not show what holds a frozen object.
         """
         return self._versions.leaks(name)
 
