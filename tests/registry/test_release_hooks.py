@@ -15,6 +15,7 @@ from bundlefiles import task_module, write
 from patience import PATIENCE
 
 from scattersphere.errors import BundleLoadError
+from scattersphere.registry import versions
 from scattersphere.registry.modules import release
 from scattersphere.registry.registry import TaskRegistry
 
@@ -296,6 +297,38 @@ async def test_while_a_run_pins_the_old_version_it_keeps_what_it_has_and_the_err
     registry.unpin(7)
     await registry.reload("a")
     assert owned.owner == 2
+
+
+async def test_code_that_is_held_and_no_run_pins_gives_way_and_the_hold_is_no_run(registry, tmp_path, owned):
+    file = tmp_path / "a.py"
+    file.write_text(exclusive(1))
+    version = (await registry.register(file)).current
+    held = await registry.adopt("a", version.digest, version.export())
+    assert held is version
+    assert not registry.bundles["a"].runs
+    file.write_text(exclusive(2))
+    await registry.reload("a")
+    await done(registry)
+    assert owned.lines == ["1 takes", "1 gives", "2 takes"]
+    registry.disown(version)
+    await done(registry)
+    assert owned.lines[-1] == "1 released"
+    assert owned.owner == 2
+
+
+async def test_what_code_has_written_is_looked_for_once_in_a_pause_however_many_runs_end(
+    registry, tmp_path, monkeypatch
+):
+    (tmp_path / "a.py").write_text(task_module(1))
+    version = (await registry.register(tmp_path / "a.py")).current
+    now, looks = 1_000.0, []
+    monkeypatch.setattr(versions, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(versions, "_note_what_it_wrote", lambda version: looks.append((now, version)))
+    for now in (1_000.0, 1_001.0, 1_000.0 + versions.WROTE_PAUSE, 1_001.0 + versions.WROTE_PAUSE):  # noqa: B007
+        registry.pin(1, [version])
+        registry.unpin(1)
+        await done(registry)
+    assert looks == [(1_000.0, version), (1_000.0 + versions.WROTE_PAUSE, version)]
 
 
 async def test_an_unchanged_file_supersedes_nothing(registry, tmp_path, owned):
