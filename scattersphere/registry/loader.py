@@ -91,6 +91,10 @@ INTERRUPT_SELDOM = 2.0
 """The longest of these pauses: code that catches everything for ever cannot be ended, only named (`Loader.stuck`)."""
 
 
+IMPORT_SYSTEM = "<frozen importlib"
+"""How the files of the import system are called."""
+
+
 class LoadAbandonedError(SystemExit):
     """Raised inside the code of a load that was given up. `threading` ends the thread in silence for it."""
 
@@ -170,11 +174,17 @@ class _Job(Generic[T]):
         return True
 
     def interrupt(self) -> bool:
-        """Raise LoadAbandonedError in the work, unless it is sheltered now; False if it has ended."""
+        """Raise LoadAbandonedError in the work, unless it is sheltered or importing now; False if it has ended.
+
+        The import system is Python code, and not made for that: cut behind `acquire_lock()`, it would keep the one lock
+        of all imports for ever, and every thread would wait. What is raised arrives where its thread stands now.
+        """
         with self._lock:
             if self.thread is None:
                 return False
-            if not self._sheltered:
+            frame = self.frame()
+            importing = frame is not None and frame.f_code.co_filename.startswith(IMPORT_SYSTEM)
+            if not self._sheltered and not importing:
                 self.interrupted = True
                 _interrupt(self.thread)
             return True

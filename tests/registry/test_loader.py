@@ -657,6 +657,37 @@ def test_a_load_is_undone_however_often_it_is_interrupted_once_its_work_has_ende
     assert not job.times
 
 
+def test_a_load_is_not_interrupted_inside_the_import_system_where_it_could_keep_the_lock_of_all_imports():
+    code = "def import_(reached, go):\n    reached.set()\n    while not go:\n        pass\n"
+    namespace = {}
+    exec(compile(code, f"{loader_module.IMPORT_SYSTEM}._bootstrap>", "exec"), namespace)
+    reached, go, imported, out = threading.Event(), [], [], threading.Event()
+
+    def work():
+        namespace["import_"](reached, go)
+        imported.append(True)
+        out.set()
+        while True:
+            pass
+
+    undone = []
+    job = _Job("a", work, lambda: undone.append(True))
+    thread = threading.Thread(target=job.run)
+    thread.start()
+    assert reached.wait(PATIENCE)
+    while sys._current_frames()[thread.ident].f_code.co_name != "import_":
+        time.sleep(0)  # it still comes from `reached.set()`
+    assert job.abandon()
+    assert not job.interrupted
+    go.append(True)
+    assert out.wait(PATIENCE)
+    while thread.is_alive():
+        assert job.interrupt() or not job.thread
+        thread.join(0.01)
+    assert imported == [True]
+    assert undone == [True]
+
+
 class Interrupted:
     """Loads that are given up, each at a line of ours at which none was before."""
 
