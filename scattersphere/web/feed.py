@@ -11,7 +11,7 @@ import datetime as dt
 from bisect import bisect_right
 from contextlib import aclosing, asynccontextmanager, suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
@@ -160,7 +160,7 @@ class Feeds:
 
     def stream(
         self,
-        about: Any,
+        about: object,
         source: Callable[[int], AsyncIterator[Event]],
         last: int,
         since: int | str,

@@ -6,7 +6,7 @@ true or false. Rights, rate, masking and audit are those of the command, whoever
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import attrs
@@ -63,7 +63,7 @@ FORMS = (
 """All of them but those with a page of their own: the start of a job, and a definition."""
 
 
-def arguments(row: CommandSpec, typed: Mapping[str, str]) -> dict[str, Any]:
+def arguments(row: CommandSpec, typed: Mapping[str, str]) -> dict[str, object]:
     """Return the arguments of a command that a form gives. Raises `RequestError` (`bad-args`) naming the field."""
     found: dict[str, object] = {}
     for name, taken in row.arguments.items():

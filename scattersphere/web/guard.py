@@ -11,7 +11,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, quote
 
 import anyio
@@ -21,12 +21,11 @@ from scattersphere.commands.access import Principal
 from scattersphere.web.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Mapping
 
-    Scope = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-    Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+T = TypeVar("T")
 Authorize = Callable[[Any], Awaitable[Principal | None]]
 """Given the scope of a request (ASGI), says who it is from; None for nobody."""
 
@@ -151,7 +150,7 @@ class Links:
         self._browsers.pop(_hidden(secret), None)
 
 
-def _bound(entries: dict[bytes, Any]) -> None:
+def _bound(entries: dict[bytes, T]) -> None:
     while len(entries) >= MOST:
         del entries[next(iter(entries))]
 
@@ -161,13 +160,13 @@ class Guard:
 
     def __init__(
         self,
-        inner: Any,
+        inner: ASGIApp,
         *,
         authorize: Authorize | None,
         links: Links | None,
         tokens: Callable[[str, str], Principal | None],
         hosts: tuple[str, ...],
-        refuse: Any,
+        refuse: Callable[[Scope, Receive, Send, RefusedError], Awaitable[None]],
     ) -> None:
         self._inner = inner
         self._tokens = tokens
@@ -306,7 +305,7 @@ def _name_of(host: str) -> str:
 
 
 def _with_headers(send: Send, cookie: str | None) -> Send:
-    async def answer(message: MutableMapping[str, Any]) -> None:
+    async def answer(message: Message) -> None:
         if message["type"] == "http.response.start":
             present = {name.lower() for name, _ in message.get("headers", ())}
             more = [each for each in (*_SENT, _NO_STORE) if each[0] not in present]
@@ -321,7 +320,7 @@ def _with_headers(send: Send, cookie: str | None) -> Send:
 def _closing(scope: Scope, send: Send) -> Send:
     """Have the connection closed after an answer."""
 
-    async def answer(message: MutableMapping[str, Any]) -> None:
+    async def answer(message: Message) -> None:
         if message["type"] == "http.response.start" and scope["http_version"].startswith("1"):
             message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
         await send(message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
 from markupsafe import Markup
@@ -153,7 +153,7 @@ class JobPages:
         """Check a definition, or define the job; what is wrong is told with its line, and nothing typed is lost."""
         typed = await read_form(request.receive, request.state.csrf, DEFINITION)
         text = typed["definition"] = typed.get("definition", "").replace("\r\n", "\n")
-        asked: dict[str, Any] = {"definition": Definition(text, 1)}
+        asked: dict[str, object] = {"definition": Definition(text, 1)}
         try:
             if typed.get("do") == "check":
                 reply = await self._calls.ask(request, "validate", **asked)

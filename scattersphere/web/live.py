@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 
+from scattersphere.model.logs import LogLine
 from scattersphere.web.rendering import drawn
 from scattersphere.web.runpage import last_events
 from scattersphere.web.streams import ALIVE
@@ -54,12 +55,12 @@ async def write_run(
     run: Run,
     query: Query,
     parts: Callable[[list[object]], dict[str, str]],
-    lines: Callable[[list[object]], str],
+    lines: Callable[[list[LogLine]], str],
     write: Write,
 ) -> None:
     """Write the page of a run until it has ended. `parts`, given the last events, and `lines` render in a thread."""
     changes = _Changes()
-    woken, waiting = anyio.Event(), list[Any]()
+    woken, waiting = anyio.Event(), list[LogLine]()
     over = False
 
     async def follow() -> None:

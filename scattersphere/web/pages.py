@@ -37,11 +37,14 @@ from scattersphere.web.paths import NUMBER
 from scattersphere.web.rendering import asset, drawn, html, templates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+
+    from starlette.types import Receive, Scope, Send
 
     from scattersphere.commands.access import Principal
     from scattersphere.commands.gateway import Gateway
     from scattersphere.engine.run import Run
+    from scattersphere.model.logs import LogLine
     from scattersphere.web.guard import Authorize, Links
 
 EVERY = 10**15
@@ -92,7 +95,7 @@ class Pages:
         templates()  # before anybody waits for it
         jobs = JobPages(self._gateway, self._calls, self._show)
 
-        def page(path: str, handler: Callable[..., object], method: str = "GET") -> Route:
+        def page(path: str, handler: Callable[..., Awaitable[Response]], method: str = "GET") -> Route:
             return Route(path, self._with_rights(handler), methods=[method])
 
         return Starlette(
@@ -133,7 +136,7 @@ class Pages:
 
     # ---- rights and errors
 
-    def _with_rights(self, handler: Callable[..., Any]) -> Callable[[Request], object]:
+    def _with_rights(self, handler: Callable[..., Awaitable[Response]]) -> Callable[[Request], object]:
         async def handle(request: Request) -> Response:
             principal = request.state.principal
             if principal is None:
@@ -153,7 +156,7 @@ class Pages:
 
         return handle
 
-    async def refuse(self, scope: Any, receive: Any, send: Any, refused: RefusedError) -> None:
+    async def refuse(self, scope: Scope, receive: Receive, send: Send, refused: RefusedError) -> None:
         """Answer a request that the guard refuses."""
         request = Request(scope, receive)
         await (await self._refused(request, refused))(scope, receive, send)
@@ -212,7 +215,7 @@ class Pages:
         common = self._common(request, look) | {"here": here} | values
         return await html(request, partial(templates().get_template(template).render, **common))
 
-    def _common(self, request: Request, look: content.VisibleServer) -> dict[str, Any]:
+    def _common(self, request: Request, look: content.VisibleServer) -> dict[str, object]:
         return {
             "base": base_of(request.scope),
             "theme": _theme(request),
@@ -367,9 +370,9 @@ class Pages:
                 if (region != "task" or values["chosen"])
                 and (region != "instances-live" or values["instances"])
             }
-            return shown | {"dag": str(values["graph"]), "run-window": values["window"]}
+            return shown | {"dag": str(values["graph"]), "run-window": str(values["window"])}
 
-        def lines(found: list[Any]) -> str:
+        def lines(found: list[LogLine]) -> str:
             rows = content.log_rows(found, level=query.level, find=query.find)
             return templates().get_template("run-lines.html").render(lines=rows)
 
@@ -387,7 +390,7 @@ class Pages:
         typed = await read_form(request.receive, request.state.csrf)
         row, path = forms.row_of(form), request.path_params
 
-        async def values() -> dict[str, Any]:
+        async def values() -> dict[str, object]:
             return forms.arguments(row, typed) | path
 
         try:

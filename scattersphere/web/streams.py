@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 from starlette.responses import StreamingResponse
@@ -12,6 +12,8 @@ from starlette.responses import StreamingResponse
 from scattersphere.commands.errors import RequestError
 
 if TYPE_CHECKING:
+    from starlette.types import Message, Receive, Scope, Send
+
     from scattersphere.commands.limits import Limits
 
 Write = Callable[[bytes], Awaitable[None]]
@@ -60,7 +62,7 @@ class EventStreamResponse(StreamingResponse):
         self._patience = patience
         self._is_wanted = True
 
-    async def stream_response(self, send: Any) -> None:
+    async def stream_response(self, send: Send) -> None:
         """Send the head, all that is written, and the end.
 
         What is written comes from no generator: its tasks would be left to whoever collects the generator.
@@ -74,10 +76,10 @@ class EventStreamResponse(StreamingResponse):
             await self._produce(write)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send what there is until the end, or until nobody reads it."""
 
-        async def sending(message: Any) -> None:
+        async def sending(message: Message) -> None:
             with anyio.move_on_after(self._patience) as waiting:
                 await send(message)
             if waiting.cancelled_caught:
