@@ -128,7 +128,7 @@ def _complain(factory: object, what: str, exc: BaseException) -> None:
 def _by_path(factory: object) -> bytes:
     """Pickle a factory that another process can import; return b"" for others."""
     known = factory if hasattr(factory, "__qualname__") else type(factory)
-    if known.__module__ == "__main__" or "<locals>" in known.__qualname__:
+    if known.__module__ == "__main__" or "<locals>" in str(getattr(known, "__qualname__", "")):
         return b""
     try:
         return pickle.dumps(factory)
