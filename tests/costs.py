@@ -160,8 +160,9 @@ SLOW: dict[str, str] = {
     "tests/cli/test_run.py::*a_missing_file*": "the same",
     "tests/cli/test_run.py::*help_and_version*": "tests/test_package.py asks for the help",
     "tests/test_closing_whole.py::*at_any_step*all tasks*": "two, and those of trio, are kept",
-    "tests/test_closing_whole.py::*at_any_step*[[]once]*": "the same",
-    "tests/test_closing_whole.py::*at_any_step*[[]scope]*": "the same",
+    "tests/test_closing_whole.py::*at_any_step*[[]once-*": "the same",
+    "tests/test_closing_whole.py::*at_any_step*[[]scope-*": "the same",
+    "tests/test_closing_whole.py::*at_any_step*-journal*": "the same, with a journal",
     "tests/journal/test_kills.py::*goes_on*pay-*": "that of schedules is kept",
     # The second loop, where the loop is not the subject.
     "tests/packages/test_outside_backend.py::*trio*": "one loop is enough",

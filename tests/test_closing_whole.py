@@ -17,7 +17,7 @@ import anyio.lowlevel
 import pytest
 from patience import PATIENCE
 
-from scattersphere import RunnableTask, Server
+from scattersphere import JobDefinition, RunnableTask, Server, TaskDefinition
 from scattersphere._owntask import whole
 
 BUNDLE = """
@@ -74,6 +74,7 @@ class SteppedServer(Server):
     """A Server that tells when its life, or its host, has come to the next step."""
 
     on_step = staticmethod(bool)
+    host = None
 
     def step(self):
         self.on_step()
@@ -129,9 +130,26 @@ async def host(server):
         await anyio.sleep(0.005)
 
 
+async def host_of_all(server):
+    """A life with a journal, a schedule and a drain: what is left is suspended."""
+    async with server:
+        server.register_tasks("app", [Slow, InThread])
+        server.define(JobDefinition(name="tick", tasks={"t": TaskDefinition(task="InThread")}))
+        server.schedule("tick", "hourly", cron="0 * * * *")
+        for path in ("Slow", "InThread"):
+            await server.start_task(path)
+        await server.listen(unix=server.address)
+        await server.committed()
+        with anyio.move_on_after(0.005):
+            await server.drain()
+
+
+HOSTS = {"plain": host, "journal": host_of_all}
+
+
 def cancel_native(times):
     async def run(server, k):
-        task = asyncio.create_task(counted(host(server), server.step))
+        task = asyncio.create_task(counted(server.host(server), server.step))
         watch = Interrupter(k, lambda: [task.cancel() for _ in range(times)])
         server.on_step = watch.step
         await asyncio.wait([task])
@@ -143,7 +161,7 @@ def cancel_native(times):
 async def cancel_all_tasks(server, k):
     """As `asyncio.run` does at its end, and some hosts do before."""
     me = asyncio.current_task()
-    task = asyncio.create_task(counted(host(server), server.step))
+    task = asyncio.create_task(counted(server.host(server), server.step))
     others = lambda: asyncio.all_tasks() - {me}  # noqa: E731
     watch = Interrupter(k, lambda: [each.cancel() for each in others()])
     server.on_step = watch.step
@@ -155,8 +173,14 @@ async def cancel_scope(server, k):
     with anyio.CancelScope() as scope:
         watch = Interrupter(k, scope.cancel)
         server.on_step = watch.step
-        await counted(host(server), server.step)
+        await counted(server.host(server), server.step)
     return watch.left <= 0
+
+
+async def reopens(journal):
+    """Whether the journal is closed: nobody else has it."""
+    async with Server(watch=False, journal=journal):
+        return True
 
 
 SWEEPS = {
@@ -170,8 +194,11 @@ SWEEPS = {
 
 # anyio: a task of a group that asyncio cancels before its first step leaves its coroutine behind.
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
-@pytest.mark.parametrize("how", SWEEPS)
-def test_a_host_that_is_cancelled_at_any_step_leaves_nothing(tmp_path, how):
+@pytest.mark.parametrize(
+    ("how", "life"),
+    [*((how, "plain") for how in SWEEPS), *((how, "journal") for how in ("once", "twice", "trio"))],
+)
+def test_a_host_that_is_cancelled_at_any_step_leaves_nothing(tmp_path, how, life):
     backend, cancel = SWEEPS[how]
     if backend == "trio":
         pytest.importorskip("trio")
@@ -181,11 +208,15 @@ def test_a_host_that_is_cancelled_at_any_step_leaves_nothing(tmp_path, how):
     (roots / "hello.py").write_text(BUNDLE)
 
     async def main(k):
-        server = SteppedServer(bundle_roots=[roots], grace=5, capture_print=True)
-        server.address = sockets / "s"
+        more = {} if life == "plain" else {"journal": tmp_path / f"journal{k}"}
+        grace = 5 if life == "plain" else 0.05  # what is suspended may end by itself for so long
+        server = SteppedServer(bundle_roots=[roots], grace=grace, capture_print=True, **more)
+        server.host, server.address = HOSTS[life], sockets / "s"
         reached = await cancel(server, k)
         if server.home is not None:  # it was cancelled before its first step
             await server.aclose()
+        journal = more.get("journal")
+        assert journal is None or not journal.exists() or await reopens(journal), k
         assert not server._executor.running
         tasks = [task.name for task in anyio.get_running_tasks() if task.id != anyio.get_current_task().id]
         assert not [name for name in tasks if name and "scattersphere" in name], (k, tasks)
