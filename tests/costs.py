@@ -106,6 +106,8 @@ SLOW: dict[str, str] = {
     "tests/remote/test_hostile.py::*every_byte*pings-admin*": "the same",
     "tests/test_history.py::*few_objects*trio*": "asyncio is kept",
     "tests/test_sync.py::*ExitStack*": "entering it by hand is kept",
+    "tests/web/test_giving_way.py::*page_of_a_large_run*True*": "the same",
+    "tests/engine/test_every_place.py::*while_a_run_is_suspended*trio*": "asyncio is kept",
     # Cases of one kind, of which others are kept: a process each.
     "tests/cli/test_run.py::*a_bad_file_ends_with_3*": "a missing file is kept",
     "tests/cli/test_run.py::*wrong_command_line_2*": "a parameter that is right is kept",
