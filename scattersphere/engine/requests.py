@@ -257,7 +257,7 @@ class RunRequests:
     def run_paused(self, execution: Execution) -> None:
         """Stop the clock of the run's timeout while it is paused, and of parents that wait for it."""
         for parent in execution.waited_by:
-            self._host.holds.waits_for_runs(parent)
+            self._host.guard(parent.execution, self._host.holds.waits_for_runs, parent)
         if execution.timer is not None and execution.remaining is not None:
             execution.timer.cancel()
             execution.timer = None

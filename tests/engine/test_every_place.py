@@ -18,6 +18,7 @@ from scattersphere import (
     Server,
     TaskDefinition,
 )
+from scattersphere.engine.holds import Holds
 from scattersphere.engine.machine.run import RunMachine
 from scattersphere.testing import MemoryJournal
 
@@ -296,3 +297,25 @@ async def test_a_defect_while_a_run_is_suspended_ends_that_run_and_not_the_closi
     monkeypatch.undo()
     assert "ZeroDivisionError" in "\n".join(logged)
     assert [run.state is RunState.CRASHED for run in runs] == [False, True, False]
+
+
+@pytest.mark.anyio
+async def test_a_defect_in_holding_a_parent_ends_the_parent_though_it_was_a_child_that_paused(monkeypatch):
+    async with Server() as server:
+        server.register_tasks("app", [Held, Parent])
+        server.define(JobDefinition(name="kid", tasks={"h": TaskDefinition(task="Held")}))
+        server.define(JobDefinition(name="victim", tasks={"p": TaskDefinition(task="Parent")}))
+        run = await server.start("victim")
+        with anyio.fail_after(PATIENCE):
+            while len(server.runs) < 2 or not server.runs[2].tasks["h"].attempts:  # noqa: ASYNC110 - a child's start is no event of its parent
+                await anyio.sleep(0.001)
+            kid = server.runs[2]
+            real = Holds.waits_for_runs
+            broken = lambda holds, attempt: 1 / 0 if kid.state is RunState.PAUSED else real(holds, attempt)  # noqa: E731
+            monkeypatch.setattr(Holds, "waits_for_runs", broken)
+            run.pause()
+            await run.wait()
+            monkeypatch.undo()
+            await kid.wait()
+    assert run.state is RunState.CRASHED
+    assert kid.state is not RunState.CRASHED
