@@ -56,6 +56,27 @@ def test_a_public_name_is_imported_when_it_is_asked_for() -> None:
     assert "scattersphere.server" in loaded_by("from scattersphere import *")
 
 
+def test_a_worker_process_imports_nothing_that_plain_bodies_do_not_need() -> None:
+    """Each worker does it anew: asyncio and a client of HTTP alone would be a third of its start."""
+    seldom = {
+        "asyncio",
+        "ssl",
+        "urllib.request",
+        "email",
+        "importlib.metadata",
+        "cattrs",
+        "sqlite3",
+        "watchfiles",
+    }
+    ours = {
+        "scattersphere.abc.journal",
+        "scattersphere.engine",
+        "scattersphere.pictures",
+        "scattersphere.definitions",
+    }
+    assert (seldom | ours) & (loaded_by("import scattersphere.worker.main") - loaded_by("pass")) == set()
+
+
 def test_a_type_checker_and_the_interpreter_are_told_the_same_names() -> None:
     tree = ast.parse(Path(scattersphere.__file__).read_text(encoding="utf-8"))
     (checked,) = (node for node in tree.body if isinstance(node, ast.If))

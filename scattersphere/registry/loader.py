@@ -21,7 +21,6 @@ import anyio
 import anyio.to_thread
 import attrs
 
-from scattersphere._owntask import thread_door
 from scattersphere.errors import ClosedError
 
 if TYPE_CHECKING:
@@ -368,6 +367,8 @@ class Loader:
         return job.outcome()
 
     async def _settled(self, job: _Job[T], stuck: Callable[[FrameType | None, float], BaseException]) -> None:
+        from scattersphere._owntask import thread_door  # noqa: PLC0415 - asyncio, of which a worker needs nothing here
+
         settled = anyio.Event()
         job.on_settled = partial(thread_door(), settled.set)
         if self._limits is None:
