@@ -223,6 +223,7 @@ class RunRequests:
         if not waits_on and parent.execution.machine.ready.reclaim(parent.unit):
             parent.place = anyio.Event()
             self._host.wake()
+            self._host.holds.waits_for_runs(parent)  # during a pause it has no place until the resume
 
     def _wait_ends(self, parent: Attempt, child: Execution) -> None:
         parent.waits_for = tuple(other for other in parent.waits_for if other is not child)

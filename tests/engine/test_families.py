@@ -302,3 +302,35 @@ async def test_run_job_needs_no_second_place():
         server.define(JobDefinition.build("kid").task("k", "Quick").done())
         run = await (await server.start_task("RunJob", {"job": "kid"})).wait(PATIENCE)
         assert run.succeeded, run.explain()
+
+
+ENDS: list = []
+
+
+class UntilTold(RunnableTask):
+    """End when it is told to, and look at nothing else meanwhile."""
+
+    async def run(self, context):
+        begun, end = ENDS[-1]
+        begun.set()
+        await end.wait()
+
+
+@pytest.mark.anyio
+async def test_a_parent_whose_child_ends_during_a_pause_is_held_and_goes_on_at_the_resume():
+    begun, end = anyio.Event(), anyio.Event()
+    ENDS.append((begun, end))
+    async with Server() as server:
+        server.register_tasks("app", [Parent, UntilTold])
+        server.define(JobDefinition.build("kid").task("k", "UntilTold").done())
+        run = await server.start_task("Parent")
+        with anyio.fail_after(PATIENCE):
+            await begun.wait()
+            run.pause()
+            end.set()
+            async for _ in run.events():
+                if run.state is RunState.PAUSED:
+                    break
+            run.resume()
+            await run.wait()
+        assert run.succeeded
