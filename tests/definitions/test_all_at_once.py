@@ -281,3 +281,11 @@ def test_versions_are_told_apart_by_their_digest():
     assert len(one.digest) == 12
     assert one.digest != other.digest
     assert one.evolve(description="d").digest != one.digest
+
+
+def test_what_is_read_stays_the_callers_with_its_comments():
+    given = {"name": "x", "tasks": {"a": {"task": "A"}, "//": "why"}}
+    definition, problems = read(given)
+    assert problems == []
+    assert given["tasks"]["//"] == "why"
+    assert json.loads(definition.dumps())["tasks"]["//"] == "why"

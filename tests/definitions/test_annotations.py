@@ -368,3 +368,23 @@ def test_what_is_wrong_inside_one_of_a_choice_is_told_with_what_it_lacks():
     lacks = f"{Pair.__qualname__} needs 'second'"
     found = [("/first", 'must be a whole number, not the string "x"'), ("", lacks)]
     assert faults(Pair | int, {"first": "x"}) == found
+
+
+class UntellableError(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+def test_an_error_of_a_users_model_that_has_no_words_is_told_by_its_name():
+    pydantic = pytest.importorskip("pydantic")
+
+    class Even(pydantic.BaseModel):
+        number: int
+
+        @pydantic.field_validator("number")
+        @classmethod
+        def check(cls, number):
+            raise UntellableError
+
+    told = f"no {Even.__qualname__} can be made of it: UntellableError"
+    assert faults(Even, {"number": 1}) == [("", told)]

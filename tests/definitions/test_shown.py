@@ -124,3 +124,8 @@ def test_many_short_entries_are_as_large_as_their_json():
     size = len(json.dumps(entries, separators=(",", ":")))
     assert shown(entries, size + size // 5) == entries
     assert shown(entries, size - size // 5)["cut"] is True
+
+
+def test_the_braces_of_an_object_count_too():
+    assert shown({"a": None}, 12) == {"a": None}
+    assert shown({"a": None}, 11) == {"repr": "{'a': None}", "cut": True}
