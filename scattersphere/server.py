@@ -263,7 +263,7 @@ class Server(AsyncResource):
         return await self._files.load(path, replace=replace)
 
     async def load_all(self) -> list[JobDefinition]:
-        """Take up the definitions in the `job_folder`, and the bundles that they name.
+        """Load the definitions in the `job_folder`, and the bundles that they name.
 
         A file that cannot be read is left as it is, and named in `problems`.
         """

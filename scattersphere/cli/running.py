@@ -136,7 +136,7 @@ def _is_inside(folder: Path, place: str) -> bool:
 
 
 async def _piped(server: Server, folder: Path) -> JobDefinition:
-    """Take up what stands on standard input. Raises `DefinitionError` with what the code has to say to it, too."""
+    """Read a definition from standard input. Raises `DefinitionError` with what the code has to say to it, too."""
     reading = reading_of(STDIN)
     definition = reading.definition
     problems = reading.problems()

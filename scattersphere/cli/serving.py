@@ -187,7 +187,7 @@ class _Limited(click.Command):
 @CONFIG
 @click.option("--bundles", multiple=True, type=FOLDER, help="A folder of bundles, watched; may be repeated.")
 @click.option("--jobs", type=FOLDER, help="The folder of definitions.")
-@click.option("--watch-jobs", is_flag=True, help="Take up definitions that are edited there.")
+@click.option("--watch-jobs", is_flag=True, help="Load definitions again that are edited there.")
 @click.option("--tcp", multiple=True, metavar="HOST:PORT", help="Listen there; port 0 for any.")
 @click.option("--unix", type=FILE, help="Listen on a unix socket, in a folder of mode 0700.")
 @click.option("--tokens", type=FILE, help="The token file; TCP needs one.")

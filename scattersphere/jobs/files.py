@@ -71,7 +71,7 @@ def definitions_in(folder: Path) -> dict[Path, Hashable]:
 class JobFiles:
     """Loads and saves the definitions of a Server.
 
-    What the files of the folder hold are `claims`; `failed(file, message)` is told of each that cannot be taken up.
+    What the files of the folder hold are `claims`; `failed(file, message)` is told of each that cannot be loaded.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class JobFiles:
     ) -> None:
         self.folder: Path | None = folder and Path(os.path.abspath(folder))  # noqa: PTH100 - links kept
         self.problems: dict[Path, str] = {}
-        """The files of the folder that could not be taken up, or not wholly, and why."""
+        """The files of the folder that could not be loaded, or not wholly, and why."""
         self._jobs = jobs
         self._bundles = bundles
         self._roots = tuple(roots)
@@ -141,7 +141,7 @@ class JobFiles:
     # ---- the folder
 
     async def load_all(self) -> list[JobDefinition]:
-        """Take up every definition of the folder; what cannot be is in `problems` and stays as it is."""
+        """Load every definition of the folder; what cannot be loaded is in `problems` and stays as it is."""
         if self.folder is None:
             raise ConflictError("this Server has no job_folder")
         folder = self.folder
@@ -164,7 +164,7 @@ class JobFiles:
         return defined
 
     async def open(self, *, watch: bool) -> None:
-        """Load the folder, if there is one, and with `watch` take up what changes in it from now on."""
+        """Load the folder, if there is one, and with `watch` load again what changes in it from now on."""
         if self.folder is None:
             return
         watcher = self._bundles.watcher
@@ -389,7 +389,7 @@ class _WatchedFolder(WatchedPath):
             await slices.next()
 
     async def on_changed(self, seen: Hashable) -> None:
-        """Take up files as they come to rest; return when all have."""
+        """Load files that have stopped changing; return when all are loaded."""
         there = dict(cast("_Seen", seen))
         await self._files.expect_bundles_again()
         while True:

@@ -52,7 +52,7 @@ LARGE, LONG = 1_000, 4 << 10
 """Tasks of a definition, and characters of its text, above which it is judged in a thread where the caller can wait: on
 the loop it would take 10 ms and more; a text in which every line is wrong takes ten times as long as a right one."""
 DIGESTED = 100
-"""Tasks of a job up to which its digest, which every `status` of its runs shows, is made when it is taken up: some
+"""Tasks of a job up to which its digest, which every `status` of its runs shows, is made when it is defined: some
 milliseconds more would be paid by those who never ask."""
 TRIES = 3
 """How often a large definition is judged again because the code has changed meanwhile."""
@@ -91,7 +91,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
     """Where tests put their fakes: it may answer differently each time, so no plan is kept while it is there."""
 
     on_change: Callable[[str, JobDefinition | None], None] | None = None
-    """Told of each definition that is taken up, replaced, or (None) forgotten, whoever asked for it."""
+    """Told of each definition that is new, replaced, or (None) forgotten, whoever asked for it."""
 
     def __getitem__(self, name: str) -> JobDefinition:
         try:
@@ -126,7 +126,7 @@ class Jobs(LiveMapping[str, JobDefinition]):
         return self[name]
 
     def define(self, definition: JobDefinition | JobBuilder, *, replace: bool) -> JobDefinition:
-        """Take up a definition; return it with each task's bundle filled in where it is known.
+        """Define a job: keep its definition, and return it with each task's bundle filled in where it is known.
 
         Raises `DefinitionError` with everything that is wrong, `ExistsError`.
         """

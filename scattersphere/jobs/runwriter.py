@@ -224,5 +224,5 @@ class RunWriter:
 
 
 def request_digest(params: Mapping[str, object], args: Mapping[str, object] | None) -> bytes:
-    """Return what tells a repeat of a key from a misuse: of the parameters without secrets."""
+    """Return the digest of a request's parameters without secrets: it tells a repeat of a key from a misuse."""
     return sha256(json.dumps([params, args], sort_keys=True, default=repr).encode()).digest()

@@ -48,7 +48,7 @@ class EventKind(StrEnum):
     JOB_DEFINED = "job-defined"
     JOB_UNDEFINED = "job-undefined"
     JOB_FAILED = "job-failed"
-    """A file of the job folder could not be taken up; `job` is its name without the ending."""
+    """A file of the job folder could not be loaded; `job` is its name without the ending."""
     JOURNAL_FAILED = "journal-failed"
     """The journal commits nothing: runs hold, and new ones are refused; `message` says why."""
     JOURNAL_MENDED = "journal-mended"

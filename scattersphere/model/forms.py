@@ -412,7 +412,7 @@ class Condition(Simple):
 
 @attrs.frozen
 class Object(Simple):
-    """Any JSON object. What its keys may be is checked by those who know."""
+    """A JSON object with any keys; who uses the field checks what they may be."""
 
     words: str = "an object"
 

@@ -78,7 +78,7 @@ class Framer:
 
     @property
     def size(self) -> int:
-        """How many bytes are kept."""
+        """How many bytes were received and belong to no line that was taken."""
         return self._size
 
     @property

@@ -324,7 +324,7 @@ async def _tell_of_failures(server: Server, complain: Callable[[str], None]) -> 
         elif event.kind is EventKind.BUNDLE_FAILED:
             complain(str(event.message).rstrip())
         elif event.kind is EventKind.JOB_FAILED:
-            complain(event.message or f"job {event.job} could not be taken up")
+            complain(event.message or f"job {event.job} could not be loaded")
 
 
 def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
@@ -337,7 +337,7 @@ def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | 
 
 
 def _tell_of_the_start(server: Server, complain: Callable[[str], None]) -> None:
-    """Complain of each bundle and each job that was not taken up, or that waits for code."""
+    """Complain of each bundle and each job that was not loaded, or that waits for code."""
     for bundle in server.registry.bundles.values():
         if bundle.error is not None:
             complain(bundle.error.rstrip())

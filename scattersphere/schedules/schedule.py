@@ -154,7 +154,7 @@ class Schedule:
         return await self._scheduler.backfill(self, since, until, max_parallel=max_parallel, dry_run=dry_run)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what there is to say of it, as JSON takes it."""
+        """Return the schedule and its state as a dict that JSON can say."""
         known = self.upcoming is not None and self.fires and self.upcoming > self._scheduler.now()
         following = [self.upcoming] if known and self.upcoming is not None else self.next()
         return {

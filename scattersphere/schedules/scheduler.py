@@ -148,7 +148,7 @@ class Scheduler(ForkGuard, Mapping[Key, Schedule]):
             self.driver.try_again(job)
 
     def define(self, job: str, definitions: Mapping[str, ScheduleDefinition]) -> None:
-        """Take up the schedules of a job in place of those that it had; those with a trigger of the host's stay."""
+        """Replace the schedules of a job by these; those with a trigger of the host's stay."""
         own = {name: kept for name, kept in self._own.pop(job, {}).items() if name not in definitions}
         if own:
             self._own[job] = own

@@ -105,7 +105,7 @@ def problems(taken: Taken) -> list[OverviewProblem]:
         )
     for path, message in taken.files.items():
         found.append(
-            OverviewProblem("failed", "File not taken up", path.name, "bundles", first_line(message))
+            OverviewProblem("failed", "File not loaded", path.name, "bundles", first_line(message))
         )
     for run in EACH.get()(taken.runs):
         for label, place in run.stuck.items():

@@ -383,7 +383,7 @@ class TurnWatch:
         return place.body is not None
 
     def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - trio calls it
-        """Look at the next few."""
+        """Look at the next few tasks that were cancelled: an `Instrument` of trio, called once a turn."""
         self._turn += 1
         for place in list(itertools.islice(self._looked, LOOKED_AT)):
             known = turn, before, due = self._looked.pop(place)

@@ -47,7 +47,7 @@ def tell_crashed_run(run: int, job: str, words: str) -> None:
 
 
 def tell_failed_file(file: Path, message: str) -> None:
-    """A file in the job folder cannot be taken up."""
+    """A file in the job folder cannot be loaded."""
     tell(JOBS, logging.ERROR, message, extra={"job": file.stem, "file": str(file)})
 
 

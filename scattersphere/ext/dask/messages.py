@@ -145,7 +145,7 @@ class Terms(NamedTuple):
         return Terms(WIRE, sys.version_info[:2], library)
 
     def unlike(self, there: tuple[int, tuple[int, int], str], who: str) -> str:
-        """Say in words how those of `who` differ from these, and what to do; "" where they do not."""
+        """Return in words how the versions of `who` differ from these, and what to install; "" where they are alike."""
         wire, python, library = there
         if tuple(python) != self.python:
             shown, here = (".".join(map(str, each)) for each in (python, self.python))
