@@ -202,7 +202,7 @@ class Attempt(TaskContext):
     """Where its tasks and threads wait during a pause, and which of them."""
     threads: frozenset[int] = frozenset()
     """The threads that have called `check()`."""
-    own_params: dict[str, Any] | None = None
+    own_params: dict[str, object] | None = None
     """The parameters of the run as its body sees them: what it changes in them is nobody else's."""
     callbacks: Callbacks | None = None
     """What its body has registered with `on_cancel` and `on_pause`."""
@@ -312,7 +312,7 @@ class Attempt(TaskContext):
         return self.planned.arguments(execution.params, execution.result, element)
 
     @property
-    def params(self) -> Mapping[str, Any]:
+    def params(self) -> Mapping[str, object]:
         params = self.own_params
         if params is None:
             params = self.own_params = plain_copy(self.execution.params)

@@ -32,7 +32,7 @@ class Argument:
     template: Template
     parameter: TaskParameter
 
-    def value(self, params: Mapping[str, object], result_of: Callable[[str], object]) -> Any:
+    def value(self, params: Mapping[str, object], result_of: Callable[[str], object]) -> object:
         """Return the value for one attempt: filled in, and structured unless a result is in it."""
         filled = self.template.fill(params, result_of)
         return filled if self.template.has_result else self.parameter.structure(filled)
@@ -56,7 +56,7 @@ class PlannedTask:
     task_class: TaskClass
     cls: type[RunnableTask]
     made_by: MadeBy
-    fixed: Mapping[str, Any]
+    fixed: Mapping[str, object]
     """Arguments that every attempt shares; beside them may stand, unfilled, what `varying` puts in their place.
     So it is mostly the very object of the definition."""
     varying: tuple[Argument, ...]

@@ -339,7 +339,7 @@ class Known:
     exact: Mapping[str, type]
     """The parameters whose annotation is one of `_EXACT`."""
     made_by: MadeBy
-    options: Mapping[str, Any]
+    options: Mapping[str, object]
     """What the class says of how its tasks want to be run."""
     shared: dict[tuple[str, str], Argument] = attrs.field(factory=dict)
     """Arguments that are a parameter of the run: (argument, parameter)."""

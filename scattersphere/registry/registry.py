@@ -10,7 +10,7 @@ import logging
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -178,7 +178,7 @@ class TaskRegistry:
         return bundle
 
     def register_tasks(
-        self, name: str, classes: Iterable[type[RunnableTask] | TaskFunction[..., Any]]
+        self, name: str, classes: Iterable[type[RunnableTask] | TaskFunction[..., object]]
     ) -> Bundle:
         """Register classes of the host as the bundle `name`; the path of each is its qualified name.
 
@@ -333,7 +333,7 @@ class TaskRegistry:
         """
         return pickling.dumps(value)
 
-    def loads(self, data: bytes, versions: Iterable[BundleVersion] = ()) -> Any:
+    def loads(self, data: bytes, versions: Iterable[BundleVersion] = ()) -> object:
         """Return what `dumps` was given, with classes of `versions` (those of a run), else of the current ones.
 
         Raises NoSuchBundleError, `pickle.UnpicklingError` if a version lacks a class. Never for data of strangers.

@@ -130,7 +130,9 @@ class Calls:
                     del self._late[principal.user]
         return reply
 
-    def refused(self, request: Request, name: str, values: Mapping[str, Any], error: Exception) -> CallError:
+    def refused(
+        self, request: Request, name: str, values: Mapping[str, object], error: Exception
+    ) -> CallError:
         """Return what is told of an error, and record it; a defect is logged."""
         document = wire_error(error) or self.gateway.incident(error)
         self._record(request, name, values, str(document["code"]), None)

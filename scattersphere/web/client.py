@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator
 
+    from scattersphere._json_words import JsonObject
+
 __all__ = ["DisconnectedError", "HttpClient", "HttpEvents", "RemoteError", "connect", "following"]
 
 API = "/api/v1"
@@ -66,7 +68,7 @@ class HttpEvents:
     def __aiter__(self) -> HttpEvents:
         return self
 
-    async def __anext__(self) -> dict[str, Any]:
+    async def __anext__(self) -> JsonObject:
         while True:
             while not self._blocks:
                 await self._read()
@@ -111,14 +113,14 @@ class HttpClient:
         self._http = http
         self._base = base
         self._streams: list[HttpEvents] = []
-        self.greeting: dict[str, Any] = {}
+        self.greeting: JsonObject = {}
         """Who you are for the server, and which one it is: `user`, `role`, `patterns`, `instance`."""
 
     def __repr__(self) -> str:
         who = f"{self.greeting.get('user')} ({self.greeting.get('role')})"
         return f"<HttpClient of {self._base}, as {who}>"
 
-    async def call(self, command: str, /, **args: object) -> dict[str, Any]:
+    async def call(self, command: str, /, **args: object) -> JsonObject:
         """Carry a command out and return its result; arguments that are None are left out.
 
         Raises `RemoteError` where the server refuses, `DisconnectedError` where the connection breaks, is silent for
@@ -139,28 +141,24 @@ class HttpClient:
             raise _broken(error) from None
         return _result(response, body)
 
-    async def start(self, job: str, params: dict[str, Any] | None = None, *, key: str | None = None) -> int:
+    async def start(self, job: str, params: JsonObject | None = None, *, key: str | None = None) -> int:
         """Start a run of a job and return its number. With a key it may be sent again: nothing starts twice."""
         return whole_number(await self.call("start", job=job, params=params, key=key), "run")
 
-    async def run(
-        self, job: str, params: dict[str, Any] | None = None, *, key: str | None = None
-    ) -> dict[str, Any]:
+    async def run(self, job: str, params: JsonObject | None = None, *, key: str | None = None) -> JsonObject:
         """Run a job, wait for the end of its run, and return its number (`run`) and `state`.
 
         Raises `RunFailedError` unless it succeeded; its `.run` is that reply.
         """
         return succeeded(await self.call("run", job=job, params=params, key=key), job)
 
-    async def start_task(
-        self, task: str, args: dict[str, Any] | None = None, *, key: str | None = None
-    ) -> int:
+    async def start_task(self, task: str, args: JsonObject | None = None, *, key: str | None = None) -> int:
         """Start a run of one task and return its number."""
         return whole_number(await self.call("start-task", task=task, args=args, key=key), "run")
 
     async def run_task(
-        self, task: str, args: dict[str, Any] | None = None, *, key: str | None = None
-    ) -> dict[str, Any]:
+        self, task: str, args: JsonObject | None = None, *, key: str | None = None
+    ) -> JsonObject:
         """Run one task and wait for the end of its run, as `run` does. Raises `RunFailedError`."""
         return succeeded(await self.call("run-task", task=task, args=args, key=key), task)
 
@@ -198,7 +196,7 @@ class HttpClient:
             for events in self._streams:
                 await events.aclose()
 
-    def _request(self, row: CommandSpec, given: dict[str, object]) -> httpx.Request:
+    def _request(self, row: CommandSpec, given: JsonObject) -> httpx.Request:
         path, query, body = str(row.path), dict[str, Any](), dict[str, Any]()
         content: object = None
         for name, value in given.items():
@@ -210,7 +208,7 @@ class HttpClient:
                 query[name] = ",".join(value) if isinstance(value, list) else _word(value)
             else:
                 body[name] = value
-        sent: dict[str, Any] = {"content": content} if content is not None else {"json": body} if body else {}
+        sent: JsonObject = {"content": content} if content is not None else {"json": body} if body else {}
         return self._http.build_request(str(row.method), f"{self._base}{API}{path}", params=query, **sent)
 
 
@@ -227,7 +225,7 @@ def _row(command: str) -> CommandSpec:
     return row
 
 
-def _result(response: httpx.Response, body: bytes) -> dict[str, Any]:
+def _result(response: httpx.Response, body: bytes) -> JsonObject:
     found = _object(body)
     if response.status_code in {httpx.codes.OK, httpx.codes.CREATED}:
         return found
@@ -236,7 +234,7 @@ def _result(response: httpx.Response, body: bytes) -> dict[str, Any]:
     raise RemoteError({**found, "message": found.get("detail", "")})
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def _object(body: bytes) -> JsonObject:
     try:
         found = read_json(body)
     except (ValueError, RecursionError):
@@ -310,7 +308,7 @@ def following(  # noqa: PLR0913 - as that of the line protocol
     pause: float = 0.5,
     patience: float = 60.0,
     http: httpx.AsyncClient | None = None,
-) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
+) -> AbstractAsyncContextManager[AsyncIterator[JsonObject]]:
     """Give the events of a run, or of the server, up to the end, connecting again where a connection breaks.
 
     `since` is the number or the id of the last event that you have. After a break it waits `pause` seconds, longer each

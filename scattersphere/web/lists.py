@@ -104,9 +104,7 @@ def problems(taken: Taken) -> list[OverviewProblem]:
             OverviewProblem("up_for_retry", "Job waits for code", job, f"jobs/{job}", str(lacks[0].message))
         )
     for path, message in taken.files.items():
-        found.append(
-            OverviewProblem("failed", "File not loaded", path.name, "bundles", first_line(message))
-        )
+        found.append(OverviewProblem("failed", "File not loaded", path.name, "bundles", first_line(message)))
     for run in EACH.get()(taken.runs):
         for label, place in run.stuck.items():
             found.append(

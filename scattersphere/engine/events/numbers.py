@@ -15,7 +15,7 @@ import bisect
 import itertools
 from array import array
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SAME = 0.001
 """Seconds within which moves have the same time."""
 
-Entry = tuple[int, float, Any]
+Entry = tuple[int, float, object]
 """(number, clock, extra)."""
 
 

@@ -143,12 +143,14 @@ class AsyncioLoop:
     def current(self) -> asyncio.Task[object] | None:
         return asyncio.current_task(self._loop)
 
-    def survey(self, held: Mapping[BodyT, Collection[Any]]) -> Generator[None, None, Callable[[BodyT], bool]]:
+    def survey(
+        self, held: Mapping[BodyT, Collection[object]]
+    ) -> Generator[None, None, Callable[[BodyT], bool]]:
         known = asyncio.all_tasks(self._loop)
         yield
         others, is_met = known.difference(*held.values()), False
         busy: set[BodyT] = set()
-        joining: dict[BodyT, list[tuple[asyncio.Task[Any], object]]] = {}
+        joining: dict[BodyT, list[tuple[asyncio.Task[object], object]]] = {}
         for number, task in enumerate(others):
             if not number % LOOKED_AT_ONCE:
                 yield
@@ -192,7 +194,7 @@ def _retrieve(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
-def _awaited(task: asyncio.Task[Any]) -> object:
+def _awaited(task: asyncio.Task[object]) -> object:
     """Return the future that a suspended task awaits; None of one that has ended, or has its next step before it."""
     return getattr(task, "_fut_waiter", None)
 

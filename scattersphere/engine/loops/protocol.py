@@ -95,7 +95,9 @@ class Loop(Protocol):
         """Return the task that executes now, of whatever library made it."""
         ...
 
-    def survey(self, held: Mapping[BodyT, Collection[Any]]) -> Generator[None, None, Callable[[BodyT], bool]]:
+    def survey(
+        self, held: Mapping[BodyT, Collection[object]]
+    ) -> Generator[None, None, Callable[[BodyT], bool]]:
         """Look, in pieces of less than a millisecond, at the tasks of these attempts.
 
         `held` says which of their tasks wait at a checkpoint. Returned is what says of one of them, as long as these do

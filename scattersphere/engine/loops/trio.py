@@ -18,7 +18,7 @@ import itertools
 import math
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from scattersphere.engine.loops.protocol import joins
 from scattersphere.logs.failures import is_from_file
@@ -188,7 +188,9 @@ class TrioLoop:
     def current(self) -> trio.lowlevel.Task:
         return self._trio.lowlevel.current_task()
 
-    def survey(self, held: Mapping[BodyT, Collection[Any]]) -> Generator[None, None, Callable[[BodyT], bool]]:
+    def survey(
+        self, held: Mapping[BodyT, Collection[object]]
+    ) -> Generator[None, None, Callable[[BodyT], bool]]:
         yield  # nothing to look through: a body knows its tasks
 
         def is_at_work(attempt: BodyT) -> bool:

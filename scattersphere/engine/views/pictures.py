@@ -8,7 +8,7 @@ import json
 import operator
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -238,7 +238,7 @@ def _meta(kind: str, execution: Execution, row: int, name: str) -> dict[str, obj
 
 
 def _event(execution: Execution, found: _Slice, row: int, origin: float) -> dict[str, object]:
-    name, arguments = found.state, dict[str, Any]()
+    name, arguments = found.state, dict[str, object]()
     if found.unit is not None:
         machine = execution.machine
         planned = execution.plan.tasks[machine.record.task_of(found.unit)]

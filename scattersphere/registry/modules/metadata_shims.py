@@ -88,7 +88,7 @@ class MetadataShim(Shim):
         """Return what a distribution requires."""
         return self.distribution(distribution_name).requires
 
-    def files(self, distribution_name: str) -> Any:
+    def files(self, distribution_name: str) -> object:
         """Return the files of a distribution."""
         return self.distribution(distribution_name).files
 

@@ -93,7 +93,7 @@ class ModuleNamespace:
         """Those of them that were executed to the end, in that order."""
         self.registrations: Registrations = Registrations()
         self.canary: Canary | None = Canary(slug)
-        self.builtins: dict[str, Any] = {
+        self.builtins: dict[str, object] = {
             **vars(builtins),
             "__import__": self._import,
             CANARY: self.canary,
@@ -134,7 +134,7 @@ class ModuleNamespace:
         if spec is not None and isinstance(spec.loader, SnapshotLoader):
             spec.loader.get_code(spec.name)
 
-    def enter(self, table: MutableMapping[str, Any], key: str, value: object, what: str) -> None:
+    def enter(self, table: MutableMapping[str, object], key: str, value: object, what: str) -> None:
         """Let code of the version change an entry of a table of the process: with a warning, undone at release."""
         self.taken.append(replace_item(table, key, value))
         self.warnings.append(f"the code sets {what}: all of the program gets it")
@@ -191,7 +191,7 @@ class ModuleNamespace:
             error.msg = f"{message} (the {lacks}{LACKS}"
             error.args = (error.msg,)
 
-    def host_import(self, function: Callable[..., object], *args: object) -> Any:
+    def host_import(self, function: Callable[..., object], *args: object) -> object:
         """Call a function that imports from the host."""
         try:
             return function(*args)
@@ -206,7 +206,7 @@ class ModuleNamespace:
         locals: Mapping[str, object] | None = None,  # noqa: A002 - the names of `__import__`
         fromlist: Sequence[str] | None = (),
         level: int = 0,
-    ) -> Any:
+    ) -> object:
         """Import as the builtin does, which is asked anew each time: a host may have replaced it."""
         plain = builtins.__import__
         if level:
