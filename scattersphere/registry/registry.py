@@ -10,7 +10,7 @@ import logging
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -333,7 +333,7 @@ class TaskRegistry:
         """
         return pickling.dumps(value)
 
-    def loads(self, data: bytes, versions: Iterable[BundleVersion] = ()) -> object:
+    def loads(self, data: bytes, versions: Iterable[BundleVersion] = ()) -> Any:
         """Return what `dumps` was given, with classes of `versions` (those of a run), else of the current ones.
 
         Raises NoSuchBundleError, `pickle.UnpicklingError` if a version lacks a class. Never for data of strangers.
