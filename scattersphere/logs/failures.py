@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
-from scattersphere.logs.frames import logical_names, without_engine
+from scattersphere.logs.frames import logical_names, past_engine, without_engine
 from scattersphere.logs.masking import CUT, hide
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def format_failure(exc: BaseException, *, of_body: bool = False, hidden: Sequenc
     exception's methods do, and never returns more than `FAILURE_LIMIT` characters. `***` stands for what is `hidden`.
     """
     try:
-        shown = traceback.TracebackException.from_exception(exc)
+        trace = past_engine(exc.__traceback__) if of_body else exc.__traceback__
+        shown = traceback.TracebackException(type(exc), exc, trace)
         _keep_user_frames(shown, of_body=of_body)
         parts = [shorten(_LEFT_OUT.sub(r"... \1", hide(part, hidden)), PART_LIMIT) for part in shown.format()]
         text = "".join(parts).rstrip("\n")
