@@ -232,5 +232,6 @@ class Canceller:
         self._time_out(attempt)
 
     def _time_out(self, attempt: Attempt) -> None:
-        execution = attempt.execution
-        self._host.commands.apply(execution, execution.machine.attempt_timeout(attempt.unit))
+        execution, unit = attempt.execution, attempt.unit
+        if execution.live.get(unit) is attempt:  # else it has ended, and what executes is the next one
+            self._host.commands.apply(execution, execution.machine.attempt_timeout(unit))

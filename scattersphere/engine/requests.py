@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import anyio
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scattersphere.engine.holds import Holds
     from scattersphere.engine.timers import Deadlines
 
+Each = TypeVar("Each")
 CHILD_GRACE = 0.5
 """The part of a parent's grace that its child runs get: they end before the parent is given up."""
 FINALLY_LIMIT = 60.0
@@ -217,26 +218,33 @@ class RunRequests:
         self._host.holds.waits_for_runs(parent)
 
     def _reclaim(self, parent: Attempt, child: Execution) -> None:
-        """Have the dispatcher give places to the parent again, if it waits for no other child: `place` is set then."""
-        parent.place = None
-        waits_on = any(other is not child for other in parent.waits_for)
-        if not waits_on and parent.execution.machine.ready.reclaim(parent.unit):
+        """Have the dispatcher give places to the parent again, if it waits for no other child: `place` is set then.
+
+        Where it waits for its places already, in another of its tasks, it is for the same `place`.
+        """
+        if any(other is not child and not other.state.ended for other in parent.waits_for):
+            return
+        if parent.execution.machine.ready.reclaim(parent.unit):
             parent.place = anyio.Event()
             self._host.wake()
             self._host.holds.waits_for_runs(parent)  # during a pause it has no place until the resume
 
     def _wait_ends(self, parent: Attempt, child: Execution) -> None:
-        parent.waits_for = tuple(other for other in parent.waits_for if other is not child)
-        child.waited_by = tuple(other for other in child.waited_by if other is not parent)
+        parent.waits_for = _without(parent.waits_for, child)
+        child.waited_by = _without(child.waited_by, parent)
         if not parent.waits_for:
             parent.execution.machine.ready.seize(parent.unit)
+            parent.place = None
 
     def give_places(self, execution: Execution, unit: int) -> None:
         """The dispatcher has places for an attempt that had lent its own: let it go on."""
         execution.machine.ready.take_back(unit)
         attempt = execution.live.get(unit)
-        if attempt is not None and attempt.place is not None:
-            attempt.place.set()
+        if attempt is None or attempt.place is None:
+            return
+        attempt.place.set()
+        if any(not run.state.ended for run in attempt.waits_for):
+            execution.machine.lend(unit)  # another task of it waits for a run by now, which may need them
 
     def arm_run_timeout(self, execution: Execution) -> None:
         """Start or continue the clock of the run's own timeout."""
@@ -269,3 +277,11 @@ class RunRequests:
         if not execution.state.ended:
             self._commands.apply(execution, execution.machine.timeout())
             self.reach_children(execution, "cancel")
+
+
+def _without(those: tuple[Each, ...], one: Each) -> tuple[Each, ...]:
+    """Return them without one that is there, once: others may wait for the same."""
+    rest = list(those)
+    with contextlib.suppress(ValueError):
+        rest.remove(one)
+    return tuple(rest)

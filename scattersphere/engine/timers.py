@@ -57,7 +57,7 @@ class Timer:
 
 
 class Timers:
-    """A pure queue of deadlines: `due(now)` yields what to call, `next` says when to look again."""
+    """A pure queue of deadlines: `meet(now, ...)` calls what is due, `next` says when to look again."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Timer]] = []
@@ -100,6 +100,8 @@ class Timers:
         if lane is None:
             self.changed = True  # a lane that exists has an earlier deadline already
             lane = self._lanes[duration] = {}
+        elif key in lane:  # it comes last now: each lane is in the order of its deadlines
+            del lane[key]
         lane[key] = now + within(duration)
 
     def forget(self, key: object, duration: float) -> float | None:
@@ -126,26 +128,32 @@ class Timers:
             dues.append(self._heap[0][0])
         return min(dues, default=None)
 
-    def due(self, now: float, limit: int | None = None) -> tuple[list[Callable[[], None]], list[object]]:
-        """Take out what is due, at most `limit` of each: the callbacks, and the keys that expired."""
-        callbacks: list[Callable[[], None]] = []
-        while self._heap and self._heap[0][0] <= now and len(callbacks) != limit:
+    def meet(self, now: float, expired: Callable[[Any], None], limit: int | None = None) -> bool:
+        """Call what is due, and `expired` with each key whose time has come; return whether there was anything.
+
+        At most `limit` of each. Each is taken out when it is its turn, and not before: what is called until then may
+        cancel it, forget it or give it another deadline.
+        """
+        called = seen = 0
+        while self._heap and self._heap[0][0] <= now and called != limit:
             callback = self._pop()
             if callback is not None:
-                callbacks.append(callback)
-        expired: list[object] = []
-        for duration, lane in list(self._lanes.items()):
+                called += 1
+                callback()
+        for duration in list(self._lanes):
             # In one pass: each look at a dict's first entry goes over all that were taken out before it.
-            first = len(expired)
-            for key, when in lane.items():
-                if when > now or len(expired) == limit:
+            due: list[tuple[object, float]] = []
+            for entry in self._lanes.get(duration, {}).items():
+                if entry[1] > now or seen == limit:
                     break
-                expired.append(key)
-            for key in expired[first:]:
-                del lane[key]
-            if not lane:
-                del self._lanes[duration]
-        return callbacks, expired
+                due.append(entry)
+                seen += 1
+            for key, when in due:
+                lane = self._lanes.get(duration)
+                if lane is not None and lane.get(key) == when:
+                    del lane[key]
+                    expired(key)
+        return bool(called or seen)
 
 
 class AlarmClock(Protocol):
@@ -204,16 +212,8 @@ class Deadlines:
         self._alarm = None
         end = time.perf_counter() + SLICE
         now = self._clock()
-        while self._meet_some(now) and time.perf_counter() < end:
+        while self.timers.meet(now, self._expired, DUE_AT_ONCE) and time.perf_counter() < end:
             pass
-
-    def _meet_some(self, now: float) -> bool:
-        callbacks, expired = self.timers.due(now, DUE_AT_ONCE)
-        for callback in callbacks:
-            callback()
-        for key in expired:
-            self._expired(key)
-        return bool(callbacks or expired)
 
 
 # ---- how much is done in a turn of the loop

@@ -5,6 +5,7 @@ import contextlib
 import anyio
 import pytest
 from patience import PATIENCE
+from virtualtime import both_loops, run_virtually
 
 import scattersphere.tasks
 from scattersphere import JobDefinition, RunnableTask, RunState, Server, TaskState
@@ -334,3 +335,118 @@ async def test_a_parent_whose_child_ends_during_a_pause_is_held_and_goes_on_at_t
             run.resume()
             await run.wait()
         assert run.succeeded
+
+
+class Waiters(RunnableTask):
+    """Wait for runs of these jobs in tasks of its own, each begun after so many seconds; note when each went on."""
+
+    waits: list[tuple[str, float]]
+
+    async def run(self, context):
+        begun, runs, ends = anyio.current_time(), {}, []
+
+        async def wait_for(job, after):
+            await anyio.sleep(after)
+            if job not in runs:
+                runs[job] = await context.start(job)
+            await runs[job].wait()
+            ends.append((job, round(anyio.current_time() - begun)))
+
+        async with anyio.create_task_group() as group:
+            for job, after in self.waits:
+                group.start_soon(wait_for, job, after)
+        return ends
+
+
+class Sleep(RunnableTask):
+    """Take so many seconds."""
+
+    seconds: float
+
+    async def run(self):
+        await anyio.sleep(self.seconds)
+
+
+@both_loops
+@pytest.mark.parametrize(
+    ("waits", "ends"),
+    [
+        pytest.param([("one", 0), ("one", 0)], [("one", 10)] * 2, id="twice for one run"),
+        pytest.param(
+            [("one", 0), ("one", 0.6), ("two", 1.2)],
+            [("one", 10), ("one", 10), ("two", 10)],
+            id="for runs that end while it waits for its places",
+        ),
+        pytest.param(
+            [("one", 0), ("pooled", 2)],
+            [("one", 10), ("pooled", 14)],
+            id="for one that is started while it waits for them and needs them itself",
+        ),
+        pytest.param(
+            [("one", 0), ("long", 2)],
+            [("one", 10), ("long", 22)],
+            id="for one that goes on when it has them",
+        ),
+    ],
+)
+def test_a_parent_that_waits_in_several_tasks_goes_on_in_all_of_them(backend, waits, ends):
+    """Another has its place from 0.5 to 10 seconds: it is waited for, in each of its tasks, and lent again."""
+
+    async def main():
+        async with Server(pools={"db": 1}) as server:
+            server.register_tasks("app", [Waiters, Sleep])
+            for job, seconds in (("one", 1), ("two", 1), ("long", 20)):
+                server.define(JobDefinition.build(job).task("t", "Sleep", args={"seconds": seconds}).done())
+            pooled = JobDefinition.build("pooled").task("t", "Sleep", args={"seconds": 4}, pool="db")
+            server.define(pooled.done())
+            other = JobDefinition.build("other").task("t", "Sleep", args={"seconds": 9.5}, pool="db")
+            server.define(other.done())
+            server.define(
+                JobDefinition.build("par").task("p", "Waiters", args={"waits": waits}, pool="db").done()
+            )
+            run = await server.start("par")
+            await anyio.sleep(0.5)
+            other = await server.start("other")
+            await run.wait(1000)
+            assert run.state is RunState.SUCCEEDED, run.explain()
+            assert sorted(run.result) == sorted(ends)
+            assert other.succeeded
+            assert server._executor.dispatcher.pools["db"].free == 1
+
+    run_virtually(backend, main)
+
+
+class WaitsTwice(RunnableTask):
+    """Wait for one run in two tasks, of which one has no patience."""
+
+    async def run(self, context):
+        child = await context.start("kid")
+
+        async def waits(at_most):
+            with contextlib.suppress(TimeoutError):
+                await child.wait(at_most)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(waits, None)
+            group.start_soon(waits, 2)
+
+
+@both_loops
+def test_a_parent_of_which_one_task_has_waited_enough_still_lends_its_places_for_the_other(backend):
+    async def main():
+        async with Server(pools={"db": 1}) as server:
+            server.register_tasks("app", [WaitsTwice, Sleep])
+            server.define(JobDefinition.build("kid").task("k", "Sleep", args={"seconds": 5}).done())
+            server.define(JobDefinition.build("par").task("p", "WaitsTwice", pool="db").done())
+            server.define(
+                JobDefinition.build("other").task("o", "Sleep", args={"seconds": 1}, pool="db").done()
+            )
+            run = await server.start("par")
+            await anyio.sleep(3)
+            other = await server.start("other")
+            await other.wait()
+            assert (other.ended_at - other.started_at).total_seconds() == pytest.approx(1)
+            await run.wait()
+            assert run.succeeded
+
+    run_virtually(backend, main)

@@ -4,8 +4,9 @@ import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from virtualtime import virtually
 
-from scattersphere import JobDefinition, RunnableTask, Server
+from scattersphere import JobDefinition, RunnableTask, RunState, Server
 from scattersphere.engine.timers import FEW, Timers
 
 
@@ -23,7 +24,7 @@ def test_a_cancelled_timer_is_not_called():
     timers = Timers()
     timers.at(1.0, lambda: None).cancel()
     assert timers.next is None
-    assert timers.due(2.0) == ([], [])
+    assert not timers.meet(2.0, pytest.fail)
 
 
 def test_forgetting_tells_the_deadline_and_a_second_time_nothing():
@@ -44,9 +45,12 @@ def test_what_is_due_comes_exactly_once(entries):
             expected[key] = at + duration
     seen = {}
     for now in range(20):
-        for key in timers.due(float(now))[1]:
+
+        def expired(key, now=now):
             assert key not in seen
             seen[key] = now
+
+        timers.meet(float(now), expired)
     assert seen.keys() == expected.keys()
     assert all(seen[key] - 1 < when <= seen[key] for key, when in expected.items())
 
@@ -61,19 +65,17 @@ def test_what_is_due_comes_exactly_once(entries):
         max_size=40,
     )
 )
-def test_an_alarm_that_is_set_when_told_to_is_never_late(steps):  # noqa: C901 - one story, told in order
+def test_an_alarm_that_is_set_when_told_to_is_never_late(steps):
     """What the driver does: it sets the alarm where `changed` says so, and when one has come."""
-    timers, now, alarm, expected = Timers(), 0.0, None, {}
+    timers, now, alarm, expected, met = Timers(), 0.0, None, {}, []
 
     def ring_until(end):
         nonlocal alarm
         while alarm is not None and alarm <= end:
             moment = alarm
-            callbacks, expired = timers.due(moment)
-            for key in expired:
-                assert expected.pop(key) == moment
-            for callback in callbacks:
-                callback()
+            timers.meet(moment, lambda key: met.append(expected.pop(key)))
+            assert all(when == moment for when in met)
+            met.clear()
             alarm = timers.next
         assert all(when > end for when in expected.values())
 
@@ -96,6 +98,68 @@ def test_an_alarm_that_is_set_when_told_to_is_never_late(steps):  # noqa: C901 -
     ring_until(100.0)
 
 
+KEYS = st.integers(0, 5)
+LANES = st.sampled_from([1.0, 1.5, 2.0])
+
+
+@given(
+    st.lists(LANES, min_size=6, max_size=6),
+    st.dictionaries(
+        KEYS, st.lists(st.tuples(KEYS, st.sampled_from(["forget", *["renew"] * 2]), LANES), max_size=3)
+    ),
+    st.lists(st.tuples(KEYS, st.sampled_from(["forget", "renew"]), LANES), max_size=3),
+    st.sampled_from([None, 1, 2, 64]),
+)
+def test_what_is_met_with_others_is_met_only_if_they_have_left_its_deadline(
+    lanes, by_key, by_callback, limit
+):
+    """A callback, or another key that expires in the same look, forgets keys and gives them other deadlines."""
+    timers, deadlines, now = Timers(), {}, 2.0
+
+    def expire(key, since, lane):
+        timers.expire(key, since, lane)
+        deadlines[key] = since + lane, lane
+
+    def change(changes):
+        for key, verb, lane in changes:
+            if key in deadlines:
+                assert timers.forget(key, deadlines[key][1]) == deadlines.pop(key)[0]
+                if verb == "renew":
+                    expire(key, now, lane)
+
+    def expired(key):
+        assert deadlines.pop(key)[0] <= now
+        change(by_key.pop(key, ()))
+
+    for key, lane in enumerate(lanes):
+        expire(key, 0.0, lane)
+    timers.at(1.0, lambda: change(by_callback))
+    for moment in (2.0, 2.5, 3.0, 3.5, 4.0):
+        now = moment
+        while timers.meet(now, expired, limit):
+            pass
+        assert all(when > now for when, _ in deadlines.values())
+
+
+def test_a_timer_that_is_cancelled_by_another_of_the_same_look_is_not_called():
+    timers = Timers()
+    later = []
+    timers.at(1.0, lambda: [timer.cancel() for timer in later])
+    later.append(timers.at(1.0, lambda: pytest.fail("it was cancelled")))
+    timers.meet(2.0, pytest.fail)
+    assert len(timers) == 0
+
+
+def test_a_key_that_is_renewed_waits_behind_those_that_are_due_before_it():
+    timers, met = Timers(), []
+    timers.expire("a", 0.0, 5.0)
+    timers.expire("b", 1.0, 5.0)
+    timers.expire("a", 2.0, 5.0)
+    timers.meet(6.0, met.append)
+    assert met == ["b"]
+    assert timers.next == 7.0
+
+
 def test_forgotten_timers_leave_the_heap_long_before_their_time():
     timers = Timers()
     kept = timers.at(1e6, lambda: None)
@@ -116,8 +180,7 @@ def test_putting_the_heap_in_order_loses_no_timer_and_revives_none(entries):
         else:
             expected.append((when, number))
     for now in range(10):
-        for callback in timers.due(now)[0]:
-            callback()
+        timers.meet(now, pytest.fail)
     assert called == [number for _, number in sorted(expected)]
     assert len(timers) == 0
 
@@ -125,7 +188,7 @@ def test_putting_the_heap_in_order_loses_no_timer_and_revives_none(entries):
 def test_a_timer_that_was_met_may_be_cancelled_later():
     timers = Timers()
     met = [timers.at(0.0, lambda: None) for _ in range(500)]
-    timers.due(1.0)
+    timers.meet(1.0, pytest.fail)
     kept = [timers.at(9.0, lambda: None) for _ in range(500)]
     for timer in met:
         timer.cancel()
@@ -195,3 +258,63 @@ async def test_an_attempt_that_was_asked_to_end_waits_for_its_grace_and_no_more_
         await run.wait()
         assert timers.forget(attempt, DAY) is None
         assert attempt.grace_left is None
+
+
+class CleansUp(RunnableTask):
+    """Take two seconds to end, which is within its grace."""
+
+    async def run(self, context):
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(2)
+
+
+@virtually
+async def test_an_attempt_keeps_its_grace_when_its_timeout_comes_in_the_same_look_as_that_of_its_run():
+    async with Server(grace=30) as server:
+        server.register_tasks("app", [CleansUp])
+        server.define(JobDefinition.build("both", timeout=5.0).task("t", "CleansUp", timeout=5.0).done())
+        run = await server.start("both")
+        await run.wait()
+        assert run.state is RunState.FAILED
+        assert (run.ended_at - run.started_at).total_seconds() == pytest.approx(5 + 2, abs=0.001)
+        assert not run.logs()
+
+
+class Takes(RunnableTask):
+    """Take so many seconds; the first try of a task fails after half of them."""
+
+    seconds: float
+    fails: bool = False
+
+    async def run(self, context):
+        SEEN.append(context)
+        if self.fails and context.attempt == 1:
+            await anyio.sleep(self.seconds / 2)
+            raise OSError("the first try")
+        await anyio.sleep(self.seconds)
+
+
+SEEN: list = []
+
+
+@virtually
+async def test_the_time_of_an_attempt_that_has_ended_is_none_of_the_next_one():
+    SEEN.clear()
+    async with Server() as server:
+        server.register_tasks("app", [Takes])
+        retry = {"max_attempts": 2, "delay": 0}
+        job = JobDefinition.build("tries").task(
+            "t", "Takes", args={"seconds": 4, "fails": True}, timeout=9, retry=retry
+        )
+        server.define(job.done())
+        run = await server.start("tries")
+        await anyio.sleep(3)
+        (second,) = run._execution.live.values()
+        first, _ = SEEN
+        assert first is not second
+        server._executor.canceller.expired(first)
+        await run.wait()
+        assert run.succeeded
