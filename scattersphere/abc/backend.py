@@ -11,7 +11,7 @@ import contextvars
 from collections.abc import Callable, Mapping
 from enum import Enum
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
@@ -46,7 +46,7 @@ class Outcome:
     """
 
     kind: OutcomeKind
-    value: object = None
+    value: Any = None
     error: BaseException | None = None
     traceback: str = ""
 
@@ -70,7 +70,7 @@ class Call:
     invoke: Callable[[], Outcome]
     context: contextvars.Context
     task_class: TaskClass
-    arguments: Mapping[str, object]
+    arguments: Mapping[str, Any]
     task_context: TaskContext
     name: str
     """For people: `wordcount#3/count[7]`."""

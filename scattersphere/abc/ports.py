@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -73,6 +73,6 @@ class RemoteValue(Protocol):
         """Bytes that it takes, pickled."""
         ...
 
-    async def fetch(self) -> object:
+    async def fetch(self) -> Any:
         """Return the value, brought here. Raises LookupError if it was lost."""
         ...

@@ -12,12 +12,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def param(name: str) -> dict[str, object]:
+def param(name: str) -> dict[str, Any]:
     """Refer to a run parameter, anywhere inside `args`."""
     return {"$param": name}
 
 
-def result(task: str, pointer: str | None = None, **default: object) -> dict[str, object]:
+def result(task: str, pointer: str | None = None, **default: object) -> dict[str, Any]:
     """Refer to the result of another task; `pointer` is RFC 6901, `default=` may follow."""
     reference: dict[str, object] = {"$result": task}
     if pointer is not None:
@@ -27,7 +27,7 @@ def result(task: str, pointer: str | None = None, **default: object) -> dict[str
     return reference | default
 
 
-def literal(value: object) -> dict[str, object]:
+def literal(value: object) -> dict[str, Any]:
     """Pass `value` unread, even where it looks like a reference."""
     return {"$literal": value}
 

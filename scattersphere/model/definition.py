@@ -74,7 +74,7 @@ class RetryPolicy:
     retry_on: tuple[str, ...] = attrs.field(
         default=(), converter=names, metadata=says(Names(), "Exception names; none means every Exception.")
     )
-    comment: object = attrs.field(default=NO_COMMENT, metadata=COMMENT_ROW)
+    comment: Any = attrs.field(default=NO_COMMENT, metadata=COMMENT_ROW)
 
 
 @attrs.frozen(kw_only=True, slots=False)
@@ -89,7 +89,7 @@ class Parameter:
         metadata=says(OrNull(TypeName(JSON_TYPES)), "The JSON type of the value; none means any."),
     )
     required: bool = attrs.field(default=False, metadata=says(Flag(), "Each start must give it."))
-    default: object = attrs.field(
+    default: Any = attrs.field(
         default=None, converter=plain_copy, metadata=says(Anything(), "The value where a start gives none.")
     )
     secret: bool = attrs.field(default=False, metadata=says(Flag(), "Shown as *** everywhere."))
@@ -102,7 +102,7 @@ class Parameter:
         ),
     )
     description: str = attrs.field(default="", metadata=says(Text(), "What it is for."))
-    comment: object = attrs.field(default=NO_COMMENT, metadata=COMMENT_ROW)
+    comment: Any = attrs.field(default=NO_COMMENT, metadata=COMMENT_ROW)
 
 
 @attrs.frozen(kw_only=True, slots=False)
@@ -193,7 +193,7 @@ class TaskDefinition:
             since=2,
         ),
     )
-    comment: object = attrs.field(default=NO_COMMENT, metadata=COMMENT_ROW)
+    comment: Any = attrs.field(default=NO_COMMENT, metadata=COMMENT_ROW)
     retry: RetryPolicy = attrs.field(
         default=RetryPolicy(),
         metadata=says(Record(RetryPolicy), "How often a failed attempt is tried again."),
@@ -287,7 +287,7 @@ class JobDefinition:
             since=2,
         ),
     )
-    comment: object = attrs.field(default=NO_COMMENT, metadata=COMMENT_ROW)
+    comment: Any = attrs.field(default=NO_COMMENT, metadata=COMMENT_ROW)
     params: Json = attrs.field(
         factory=dict,
         converter=copies,

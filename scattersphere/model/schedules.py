@@ -95,7 +95,7 @@ class ScheduleDefinition:
         converter=_instant,
         metadata=says(OrNull(Text()), "Nothing fires after this ISO time, which has an offset."),
     )
-    params: Mapping[str, object] = attrs.field(
+    params: Mapping[str, Any] = attrs.field(
         factory=dict,
         converter=plain_copy,
         metadata=says(
@@ -119,7 +119,7 @@ class ScheduleDefinition:
     )
     enabled: bool = attrs.field(default=True, metadata=says(Flag(), "False: it does not fire."))
     description: str = attrs.field(default="", metadata=says(Text(), "What it is for."))
-    comment: object = attrs.field(default=NO_COMMENT, metadata=COMMENT_ROW)
+    comment: Any = attrs.field(default=NO_COMMENT, metadata=COMMENT_ROW)
 
     def evolve(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""

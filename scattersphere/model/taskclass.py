@@ -24,7 +24,7 @@ class TaskParameter:
     annotation: Any
     type_name: str
     required: bool
-    default: object = None
+    default: Any = None
     has_json: bool = True
     check: Callable[[Any], list[tuple[str, str]]] = attrs.field(eq=False, repr=False)
     structure: Callable[[Any], Any] = attrs.field(eq=False, repr=False)

@@ -103,7 +103,7 @@ class DaskValue:
     def __repr__(self) -> str:
         return f"<DaskValue {self.type}, {_shown(self.size)}, of {self._name}>"
 
-    async def fetch(self) -> object:
+    async def fetch(self) -> Any:
         """Return the value, brought here. Raises LookupError if it was lost with its Dask worker, or the cluster."""
         stored = await self._fetch(self.future)
         if stored is None:
