@@ -175,7 +175,7 @@ def test_a_property_is_no_parameter_and_hides_none():
     class Cached(Task):
         n: int = 1
 
-        @functools.cached_property
+        @functools.cached_property  # noqa: TID251 - as users write it
         def twice(self):
             return 2 * self.n
 

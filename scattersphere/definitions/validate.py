@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from scattersphere._cached import cached_property
 from scattersphere._graphs import find_cycle
 from scattersphere._json_words import MOST_PROBLEMS, Path, RawProblem, describe, quote
 from scattersphere._text import Suggester

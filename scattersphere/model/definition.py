@@ -7,11 +7,11 @@ Python builds and what a file says is the same object. `references.py` reads the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import attrs
 
+from scattersphere._cached import cached_property
 from scattersphere._turns import EACH
 from scattersphere.model.amounts import Amounts
 from scattersphere.model.fields import COMMENT_ROW, NO_COMMENT, Record, Records, python_only, says

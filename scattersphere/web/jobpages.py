@@ -74,7 +74,7 @@ class JobPages:
         job = self._gateway.job(look.principal, name)
         text = await _text_of(job)
 
-        picture = await drawn(lambda: _graph_of(job))
+        picture = await drawn(lambda: _graph_of(job), tasks=len(job.tasks))
         like = content.number_of(request.query_params.get("like"))
         given = None if like is None else (await self._gateway.run(look.principal, like)).params
         answer = await self._show(

@@ -95,7 +95,7 @@ async def write_run(
                 found, waiting[:] = list(waiting), []
                 begun = anyio.current_time()
                 events = await last_events(run)
-                put = changes.of(await drawn(partial(parts, events)))
+                put = changes.of(await drawn(partial(parts, events), tasks=len(run.definition.tasks)))
                 took = anyio.current_time() - begun
                 append = {"log-lines": await drawn(partial(lines, found))} if found else {}
                 await write(_message(put, append))

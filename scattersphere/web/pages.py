@@ -343,11 +343,11 @@ class Pages:
     async def run(self, request: Request, look: content.VisibleServer) -> Response:
         """Show a run: what went wrong first, then its graph, timeline and log, which are drawn meanwhile."""
         run, query = await self._run(request, look), runpage.Query.of(request.query_params)
-        base = base_of(request.scope)
+        base, tasks = base_of(request.scope), len(run.definition.tasks)
         live = "" if run.state.ended else f"{base}/runs/{run.id}/live?{request.query_params}"
         common = self._common(request, look) | {"here": "Runs", "live": live}
         common["events"] = await runpage.last_events(run)
-        head = await drawn(partial(runpage.head_parts, look, run, query))
+        head = await drawn(partial(runpage.head_parts, look, run, query), tasks=tasks)
         page = templates().get_template("run.html").render(**common, **head)
         top, _, bottom = page.partition(runpage.REST)
 
@@ -355,7 +355,7 @@ class Pages:
             parts = common | head | runpage.rest_parts(look, run, query, head)
             return templates().get_template("run-rest.html").render(**parts) + bottom
 
-        return await html(request, lambda: top, rest)
+        return await html(request, lambda: top, rest, tasks=tasks)
 
     async def run_live(self, request: Request, look: content.VisibleServer) -> Response:
         """Stream the parts of a run's page as they change, and the lines of its log."""

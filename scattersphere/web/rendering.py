@@ -15,7 +15,7 @@ from anyio import to_thread
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
-from scattersphere._gc import MANY, gc_paused
+from scattersphere._gc import gc_paused
 from scattersphere._threads import in_thread
 from scattersphere._version import own_version
 from scattersphere.pictures import charts
@@ -133,20 +133,21 @@ def _packed(name: str) -> bytes:
     return gzip.compress(assets()[name][0], 9, mtime=0)
 
 
-async def drawn(draw: Callable[[], T]) -> T:
-    """Return what a page shows, made in a thread that leaves the loop its turns, and collects no garbage meanwhile.
+async def drawn(draw: Callable[[], T], *, tasks: int = 0) -> T:
+    """Return what a page shows, made in a thread that leaves the loop its turns.
 
-    It is one of the host's threads: however many look, so many are drawn at once.
+    Where it shows many `tasks`, no garbage is collected meanwhile. It is one of the host's threads: however many
+    look, so many are drawn at once.
     """
 
     def make() -> T:
-        with gc_paused(tasks=MANY + 1):
+        with gc_paused(tasks=tasks):
             return draw()
 
     return await in_thread(make, to_thread.current_default_thread_limiter())
 
 
-async def html(request: Request, *parts: Callable[[], str]) -> Response:
+async def html(request: Request, *parts: Callable[[], str], tasks: int = 0) -> Response:
     """Return a page that is drawn and packed in a thread: a large one takes longer than a turn of the loop may.
 
     Where it has several parts, the browser shows each while the next is drawn.
@@ -161,13 +162,13 @@ async def html(request: Request, *parts: Callable[[], str]) -> Response:
         last = number == len(parts) - 1
         return packer.compress(data) + packer.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
 
-    first = await drawn(partial(draw, 0))
+    first = await drawn(partial(draw, 0), tasks=tasks)
     if len(parts) == 1:
         return HTMLResponse(first, headers=headers)
 
     async def pieces() -> AsyncIterator[bytes]:
         yield first
         for number in range(1, len(parts)):
-            yield await drawn(partial(draw, number))
+            yield await drawn(partial(draw, number), tasks=tasks)
 
     return StreamingResponse(pieces(), media_type="text/html", headers=headers)

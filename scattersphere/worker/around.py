@@ -12,6 +12,7 @@ import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from scattersphere._cached import cached_property
 from scattersphere.abc.around import NO_CARRIER, AttemptInfo, Carried, CarryingAround
 from scattersphere.logs.runlog import LoggedAttempt
 
@@ -46,12 +47,12 @@ class Surroundings:
         self.factories: tuple[Around, ...] = tuple(factories)
         self._carrier = carrier
 
-    @functools.cached_property
+    @cached_property
     def _packed(self) -> bytes:
         found = [packed for factory in self.factories if (packed := _by_path(factory))]
         return pickle.dumps(found) if found else b""
 
-    @functools.cached_property
+    @cached_property
     def _carriers(self) -> list[CarryingAround]:
         return [factory for factory in self.factories if isinstance(factory, CarryingAround)]
 

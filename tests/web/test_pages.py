@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import html.parser
 import json
 import re
+import sys
 import threading
 
 import anyio
@@ -13,6 +15,7 @@ import pytest
 from patience import PATIENCE
 
 from scattersphere import JobDefinition, Parameter, RunnableTask, Server, web
+from scattersphere._gc import MANY
 from scattersphere.commands.access import Principal, Role
 from scattersphere.model.states import RunState, TaskState
 from scattersphere.testing import MemoryJournal
@@ -642,3 +645,40 @@ async def test_the_page_of_a_run_that_is_suspended_asks_again_and_one_of_an_ende
         server.runs[run.id].cancel()
         await server.runs[run.id].wait()
         assert "event: ended" in (await client.get(f"/runs/{run.id}/live")).text
+
+
+async def test_the_host_s_collector_of_garbage_goes_on_while_pages_are_drawn_but_for_those_of_large_jobs(
+    monkeypatch,
+):
+    on, real = [], rendering.in_thread
+
+    async def in_thread(make, limiter):
+        def drawing():
+            before = sys.getprofile()
+            sys.setprofile(lambda *_: on.append(gc.isenabled()))
+            try:
+                return make()
+            finally:
+                sys.setprofile(before)
+
+        return await real(drawing, limiter)
+
+    monkeypatch.setattr(rendering, "in_thread", in_thread)
+    async with Server() as server:
+        server.register_tasks("app", [Work])
+        large = JobDefinition.build("large")
+        for number in range(MANY + 1):
+            large = large.task(f"t{number}", "Work")
+        for job in (JOB, large.done()):
+            server.define(job)
+            await server.run(job.name, timeout=PATIENCE)
+        async with browser(server) as client:
+            for path in ("/", "/jobs", "/runs", "/bundles", "/schedules", "/jobs/night", "/runs/1"):
+                on.clear()
+                read(await client.get(path))
+                assert set(on) == {True}, path
+            for path in ("/jobs/large", "/runs/2"):
+                on.clear()
+                read(await client.get(path))
+                assert False in on, path
+    assert gc.isenabled()

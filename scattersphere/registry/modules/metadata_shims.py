@@ -10,12 +10,13 @@ import json
 import os
 import re
 import sys
-from functools import cached_property, reduce, wraps
+from functools import reduce, wraps
 from importlib.metadata import Distribution, EntryPoint, EntryPoints, PathDistribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from scattersphere._cached import cached_property
 from scattersphere.registry.modules.shim import Shim, VersionNames
 from scattersphere.registry.snapshots.layout import EXTENSION_SUFFIXES, normal_name
 

@@ -15,11 +15,11 @@ import pickle
 import re
 import sys
 from collections.abc import Iterator, MutableMapping
-from functools import cached_property
 from io import BytesIO
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
+from scattersphere._cached import cached_property
 from scattersphere.registry.modules.shim import Shim, VersionNames
 from scattersphere.registry.snapshots.layout import ALWAYS_HOST
 

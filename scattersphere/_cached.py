@@ -1,0 +1,25 @@
+"""Properties computed once for each object, without a lock: work that gives way to the loop may stand inside one.
+
+`functools.cached_property` of Python 3.11 has one lock for all objects of a class, held while a value is computed. A
+thread that waits there for a turn of the loop would wait for ever if the loop asked for the same property of another
+object in that turn.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, TypeVar
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+    cached_property = functools.cached_property  # noqa: TID251 - to type checkers it is just that
+else:
+
+    class cached_property(functools.cached_property[T]):  # noqa: N801, TID251 - named as what it stands for
+        """What `functools.cached_property` is, without its lock: of threads that compute at once, all get one value."""
+
+        def __get__(self, instance: object | None, owner: type | None = None) -> T:
+            if instance is None:
+                return self
+            return vars(instance).setdefault(self.attrname, self.func(instance))
