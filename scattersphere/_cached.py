@@ -8,18 +8,20 @@ object in that turn.
 from __future__ import annotations
 
 import functools
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 T = TypeVar("T")
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     cached_property = functools.cached_property  # noqa: TID251 - to type checkers it is just that
 else:
 
     class cached_property(functools.cached_property[T]):  # noqa: N801, TID251 - named as what it stands for
-        """What `functools.cached_property` is, without its lock: of threads that compute at once, all get one value."""
+        """What `functools.cached_property` is from Python 3.12 on: of threads that compute at once, each does so."""
 
-        def __get__(self, instance: object | None, owner: type | None = None) -> T:
-            if instance is None:
-                return self
-            return vars(instance).setdefault(self.attrname, self.func(instance))
+        def __init__(self, func: Callable[[object], T]) -> None:
+            super().__init__(func)
+            self.lock = nullcontext()

@@ -79,24 +79,3 @@ async def test_a_server_defines_a_job_while_a_thread_finds_the_digest_of_another
             assert "shown_digest" not in vars(large)
             leave.set()
         assert vars(large)["shown_digest"] == job("large", views.MANY_TASKS + 1).digest
-
-
-def test_of_two_threads_that_compute_one_value_at_once_both_get_the_same():
-    both = threading.Barrier(2)
-
-    class Thing:
-        @cached_property
-        def made(self):
-            """What is made."""
-            both.wait(PATIENCE)
-            return []
-
-    thing = Thing()
-    with ThreadPoolExecutor(2) as pool:
-        one, other = pool.map(lambda _: thing.made, range(2))
-    assert one is other is thing.made
-    assert Thing.made.__doc__ == "What is made."
-    thing.made = 3
-    assert thing.made == 3
-    del thing.made
-    assert "made" not in vars(thing)

@@ -146,8 +146,8 @@ async def test_a_definition_is_read_and_taken_up_on_a_short_way(tmp_path):
         server.register_tasks("app", [Say])
         for name, walk, most in (
             ("load", walked(JobDefinition.load, tmp_path / "hi.json"), (11, 55, 31)),
-            # With the digest, which each `status` shows, and through our own cached properties, which have no lock.
-            ("define", walked(server.define, JobDefinition.load(tmp_path / "hi.json")), (15, 47, 27)),
+            # With the digest, which each `status` shows.
+            ("define", walked(server.define, JobDefinition.load(tmp_path / "hi.json")), (14, 46, 24)),
         ):
             assert all(one <= limit for one, limit in zip(walk, most, strict=True)), (name, walk)
 
@@ -169,8 +169,8 @@ async def test_a_task_is_on_a_short_way_from_its_start_to_its_end(anyio_backend_
         server.register_tasks("app", [Quiet, Greet])
         server.define(JobDefinition.loads(JOB.replace("Say", "Greet")))
         files, moves = await shortest(lambda: server.start_task("Quiet"))
-        assert files <= 29
-        assert moves <= 102 + more
+        assert files <= 28
+        assert moves <= 100 + more
         files, moves = await shortest(lambda: server.start("hi"))
         assert files <= 38
         assert moves <= 165 + more
