@@ -12,7 +12,6 @@ import pytest
 from patience import PATIENCE
 
 from scattersphere import JobDefinition, Parameter, Server, TaskDefinition, _turns
-from scattersphere._cached import cached_property
 from scattersphere.commands import views
 from scattersphere.commands.views import digest_of
 
