@@ -24,6 +24,7 @@ from scattersphere.commands.table import COMMANDS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from scattersphere._json_words import JsonObject
     from scattersphere.commands.arguments import CommandArgument
     from scattersphere.commands.table import CommandSpec
 
@@ -183,7 +184,7 @@ def schema_at(where: Mapping[str, Any], write: Callable[[Any], None]) -> NoRetur
     ask_with(reaching.reached(**where), Asked("schema", {"command": "definition"}, False, False), get)
 
 
-def _said(row: CommandSpec, given: Mapping[str, object]) -> dict[str, Any]:
+def _said(row: CommandSpec, given: Mapping[str, object]) -> JsonObject:
     """Return what options say, converted as the words of the protocol are. Raises `RequestError`."""
     found: dict[str, object] = {}
     for name, value in given.items():

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import AsyncIterator, Iterable
 
+    from scattersphere._json_words import JsonObject
     from scattersphere.commands.table import CommandSpec, Reply
     from scattersphere.jobs.history import RunSummary
     from scattersphere.model.definition import JobDefinition
@@ -92,7 +93,7 @@ class Gateway:
     """Connections that were turned away for want of room: a flood costs a number, and no line of the log."""
     _incidents: int = 0
 
-    def incident(self, exc: BaseException) -> dict[str, Any]:
+    def incident(self, exc: BaseException) -> JsonObject:
         """Log a defect with its traceback, and return the error that tells the client only its number."""
         self._incidents += 1
         number = f"{self.instance}-{self._incidents}"

@@ -29,6 +29,8 @@ from scattersphere.errors import ConflictError, ExistsError, NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from scattersphere._json_words import JsonObject
+
 PREFIX = "ss1_"
 """Begins every token, so that scanners for leaked secrets can find it."""
 LIVE_TOKENS = 2
@@ -300,7 +302,7 @@ def _records(document: Any) -> list[dict[str, object]]:
     return records
 
 
-def _token(record: dict[str, Any]) -> Token:
+def _token(record: JsonObject) -> Token:
     digest, patterns = record["sha256"], tuple(record["patterns"])
     if len(bytes.fromhex(digest)) != hashlib.sha256().digest_size:
         raise ValueError("a digest has the wrong length")

@@ -27,6 +27,7 @@ from scattersphere.remote.render import RENDERERS, as_json
 from scattersphere.remote.requests import NamedRequestError, Request, check_size, read_request
 
 if TYPE_CHECKING:
+    from scattersphere._json_words import JsonObject
     from scattersphere.commands.handlers.session import Authenticator
     from scattersphere.commands.limits import Limits
 
@@ -381,7 +382,7 @@ class Session:
         self._reply(call.n, call.id, "result", result)
         self._observe(call.command.name, call.arguments, "ok", result)
 
-    def refuse(self, call: CommandCall, error: dict[str, Any], now: float) -> None:
+    def refuse(self, call: CommandCall, error: JsonObject, now: float) -> None:
         """Reply to a call with an error."""
         if self._ended(call, now):
             self._reply(call.n, call.id, "error", error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -15,6 +15,7 @@ from scattersphere.model.taskclass import LOOP
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from scattersphere._json_words import JsonObject
     from scattersphere.engine.plan import PlannedTask
     from scattersphere.model.taskclass import TaskClass, TaskParameter
     from scattersphere.runnable import RunnableTask, TaskContext
@@ -35,7 +36,7 @@ class Fake:
     def __init__(self, path: str, function: Callable[..., object]) -> None:
         self.path: str = path
         self.function: Callable[..., object] = function
-        self.calls: list[dict[str, Any]] = []
+        self.calls: list[JsonObject] = []
         """The arguments of each call, by name; without the context."""
         self.met: bool = False
         """Whether a plan was made in which it stands."""

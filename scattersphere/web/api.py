@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from scattersphere._json_words import JsonObject
     from scattersphere.commands.access import Principal
     from scattersphere.commands.arguments import CommandArgument
     from scattersphere.web.guard import RefusedError
@@ -204,7 +205,7 @@ class Api:
 
         return handle
 
-    def _answer(self, row: CommandSpec, request: Request, result: dict[str, Any], newest: int) -> Response:
+    def _answer(self, row: CommandSpec, request: Request, result: JsonObject, newest: int) -> Response:
         """Reply; 201 for what is new, and it is nothing new where a key gave the run that there was."""
         if row.name not in _STARTS:
             return tagged(request, AsciiJSONResponse(result, made_by(row)[0]))
@@ -426,7 +427,7 @@ def refusal(error: RefusedError) -> Response:
 class AsciiJSONResponse(JSONResponse):
     """JSON in ASCII, as the wire has it: nothing in it steers the terminal of who asks with curl."""
 
-    def render(self, content: Any) -> bytes:
+    def render(self, content: Mapping[str, object]) -> bytes:
         """Return the bytes of the body."""
         return as_json(content)
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+    from scattersphere._json_words import JsonObject
     from scattersphere.commands.access import Principal
     from scattersphere.commands.gateway import Gateway
     from scattersphere.engine.run import Run
@@ -428,7 +429,7 @@ class Pages:
         return await self._show(request, look, "schedules.html", "Schedules", **found)
 
 
-def _arguments(operation: dict[str, Any]) -> str:
+def _arguments(operation: JsonObject) -> str:
     names = [parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "query"]
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
     return ", ".join([*names, *body.get("properties", {})])
