@@ -90,6 +90,26 @@ class Canceller:
             attempt.killed = True
         self.interrupt(attempt)
 
+    def kill_refusers(self, execution: Execution) -> None:
+        """Kill what was given up of a run: its tasks have ended, so that the machine asks nothing of it any more."""
+        for unit in list(execution.machine.record.stuck):
+            attempt = execution.live.get(unit)
+            if attempt is not None and attempt.left_at is None and not attempt.killed:
+                attempt.killed = True
+                self.interrupt(attempt)
+
+    def shorten(self, execution: Execution, grace: float) -> None:
+        """A run is cancelled once more: a grace that ends earlier counts, one that ends later does not."""
+        until = self._host.clock() + within(grace)
+        for attempt in list(execution.live.values()):
+            if (
+                attempt.grace is not None
+                and not attempt.killed
+                and until < attempt.grace_until
+                and attempt not in self._host.stuck
+            ):
+                self._expire(attempt, grace)
+
     def suspend(self, attempt: Attempt, *, kill: bool) -> None:
         """End an attempt because the Server is closed with a journal: it is tried again at its next start.
 
@@ -149,17 +169,17 @@ class Canceller:
         gap = attempt.grace
         if gap is None:
             self.attempt_timed_out(attempt)
+        elif attempt.killed and attempt.planned.on_loop and self.abandon(attempt):
+            return
         elif attempt in self._host.stuck:  # with growing gaps: in a loop it would take the whole processor
             self._interrupt(attempt, kill=False)
-            self._expire(attempt, min(gap * 2, RECANCEL_MOST))
+            self._expire(attempt, min(max(gap * 2, RECANCEL), RECANCEL_MOST))
         else:
             self._grace_over(attempt)
 
     def _grace_over(self, attempt: Attempt) -> None:
         execution = attempt.execution
         attempt.grace = None
-        if attempt.killed and attempt.planned.on_loop and self.abandon(attempt):
-            return
         limit, failure = attempt.planned.definition.timeout, None
         if attempt.cancel_reason == "timeout" and limit is not None:
             words = f"took longer than {limit:g} s, and does not end; so it is not tried again"

@@ -36,6 +36,16 @@ class Suspending(Protocol):
     has_begun: bool
 
 
+class AttemptEnder(Protocol):
+    """What ends the attempts that the machine of a run asks nothing new of."""
+
+    def kill_refusers(self, execution: Execution) -> None:
+        """Kill what was given up of a run."""
+
+    def shorten(self, execution: Execution, grace: float) -> None:
+        """Have a grace that ends earlier count for what is cancelled already."""
+
+
 class RequestHost(Protocol):
     """What requests need of the executor."""
 
@@ -43,6 +53,11 @@ class RequestHost(Protocol):
     grace: float
     running: dict[int, Execution]
     holds: Holds
+
+    @property
+    def canceller(self) -> AttemptEnder:
+        """Cancels and kills attempts."""
+        ...
 
     @property
     def suspension(self) -> Suspending:
@@ -114,7 +129,7 @@ class RunRequests:
     def _request(self, execution: Execution, verb: str, reason: str | None, grace: float | None) -> None:
         if grace is not None:
             execution.grace = grace
-        signal = getattr(execution.machine, verb)
+        signal, was_cancelled = getattr(execution.machine, verb), execution.machine.record.level == CANCEL
         self._commands.apply(execution, signal() if verb in {"pause", "resume"} else signal(reason or verb))
         if (
             execution.state is RunState.QUEUED
@@ -122,6 +137,10 @@ class RunRequests:
             if execution.is_child:  # it needs none, and was paused before it was durable
                 self._host.slot(execution)
             self._host.admit()
+        if verb == "kill":
+            self._host.canceller.kill_refusers(execution)
+        elif verb == "cancel" and was_cancelled and grace is not None:
+            self._host.canceller.shorten(execution, grace)
         self.reach_children(execution, verb)
 
     async def cancel_runs(self, run_ids: Iterable[int], reason: str) -> None:

@@ -270,7 +270,10 @@ class Run(ForkGuard):
         self._request("stop", reason, None)
 
     def cancel(self, reason: str | None = None, *, grace: float | None = None) -> None:
-        """Cancel what executes, with `grace` seconds to clean up. Raises `RunStateError`."""
+        """Cancel what executes, with `grace` seconds to clean up. Raises `RunStateError`.
+
+        Asked once more, a grace that ends earlier counts; one that ends later changes nothing of what is cancelled.
+        """
         self._request("cancel", reason, grace)
 
     def kill(self, reason: str | None = None) -> None:

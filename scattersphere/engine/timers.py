@@ -65,6 +65,12 @@ class Timers:
         self._forgotten = 0
         """Entries of the heap whose timer was cancelled."""
         self._lanes: dict[float, dict[object, float]] = {}
+        self._firsts: list[tuple[float, float]] = []
+        """A heap with one entry for each lane: no deadline of it is earlier, and its duration.
+
+        Where each caller has a duration of its own, there are as many lanes as keys: then they cannot all be looked at.
+        """
+        self._lanes_until_sweep = FEW
         self.changed: bool = False
         """Whether a deadline was added since the driver last set its alarm."""
 
@@ -99,10 +105,21 @@ class Timers:
         lane = self._lanes.get(duration)
         if lane is None:
             self.changed = True  # a lane that exists has an earlier deadline already
-            lane = self._lanes[duration] = {}
+            lane = self._new_lane(duration)
+            heapq.heappush(self._firsts, (now + within(duration), duration))
         elif key in lane:  # it comes last now: each lane is in the order of its deadlines
             del lane[key]
         lane[key] = now + within(duration)
+
+    def _new_lane(self, duration: float) -> dict[object, float]:
+        """Make a lane; where there have come to be twice as many, drop those that are empty."""
+        if len(self._lanes) >= self._lanes_until_sweep:
+            self._lanes = {each: lane for each, lane in self._lanes.items() if lane}
+            self._firsts = [entry for entry in self._firsts if entry[1] in self._lanes]
+            heapq.heapify(self._firsts)
+            self._lanes_until_sweep = max(FEW, 2 * len(self._lanes))
+        lane = self._lanes[duration] = {}
+        return lane
 
     def forget(self, key: object, duration: float) -> float | None:
         """Drop `key`; return its deadline, or None where it has expired already."""
@@ -115,18 +132,31 @@ class Timers:
     def next(self) -> float | None:
         """The next deadline, or None.
 
-        Lanes that are empty end here and not where they become empty: in a chain of tasks that would be
-        after each, and each would need an alarm of its own. As long as a lane is kept, the alarm that was
-        set for its last first entry comes early enough for all that follow.
+        Lanes that are empty end here, when it is their turn, and not where they become empty: in a chain of tasks
+        that would be after each, and each would need an alarm of its own. As long as a lane is kept, the alarm that
+        was set for its last first entry comes early enough for all that follow.
         """
         while self._heap and self._heap[0][2].callback is None:
             self._pop()
-        for duration in [duration for duration, lane in self._lanes.items() if not lane]:
-            del self._lanes[duration]
-        dues = [next(iter(lane.values())) for lane in self._lanes.values()]
-        if self._heap:
-            dues.append(self._heap[0][0])
-        return min(dues, default=None)
+        first = self._first_of_lanes()
+        if not self._heap:
+            return first
+        return self._heap[0][0] if first is None else min(first, self._heap[0][0])
+
+    def _first_of_lanes(self) -> float | None:
+        """Return the next deadline of all lanes, or None; what was forgotten since the last look is passed over."""
+        firsts = self._firsts
+        while firsts:
+            when, duration = firsts[0]
+            due = next(iter(self._lanes[duration].values()), None)
+            if due == when:
+                return when
+            if due is None:
+                heapq.heappop(firsts)
+                del self._lanes[duration]
+            else:
+                heapq.heapreplace(firsts, (due, duration))
+        return None
 
     def meet(self, now: float, expired: Callable[[Any], None], limit: int | None = None) -> bool:
         """Call what is due, and `expired` with each key whose time has come; return whether there was anything.
@@ -134,26 +164,38 @@ class Timers:
         At most `limit` of each. Each is taken out when it is its turn, and not before: what is called until then may
         cancel it, forget it or give it another deadline.
         """
-        called = seen = 0
+        called = 0
         while self._heap and self._heap[0][0] <= now and called != limit:
             callback = self._pop()
             if callback is not None:
                 called += 1
                 callback()
-        for duration in list(self._lanes):
-            # In one pass: each look at a dict's first entry goes over all that were taken out before it.
-            due: list[tuple[object, float]] = []
-            for entry in self._lanes.get(duration, {}).items():
-                if entry[1] > now or seen == limit:
+        due = self._due(now, limit)
+        for duration, key, when in due:
+            lane = self._lanes.get(duration)
+            if lane is not None and lane.get(key) == when:
+                del lane[key]
+                expired(key)
+        return bool(called or due)
+
+    def _due(self, now: float, limit: int | None) -> list[tuple[float, object, float]]:
+        """Return at most `limit` keys whose time has come, each with its lane and its deadline."""
+        # In one pass: each look at a dict's first entry goes over all that were taken out before it.
+        due: list[tuple[float, object, float]] = []
+        looked_at: list[tuple[float, float]] = []
+        while len(due) != limit:
+            first = self._first_of_lanes()
+            if first is None or first > now:
+                break
+            looked_at.append(heapq.heappop(self._firsts))
+            duration = looked_at[-1][1]
+            for key, when in self._lanes[duration].items():
+                if when > now or len(due) == limit:
                     break
-                due.append(entry)
-                seen += 1
-            for key, when in due:
-                lane = self._lanes.get(duration)
-                if lane is not None and lane.get(key) == when:
-                    del lane[key]
-                    expired(key)
-        return bool(called or seen)
+                due.append((duration, key, when))
+        for entry in looked_at:
+            heapq.heappush(self._firsts, entry)
+        return due
 
 
 class AlarmClock(Protocol):

@@ -72,7 +72,7 @@ EARLIER_LIFE = {
 RARE = {
     "Attempt": "is_of",
     "AttemptRunner": "_died _hold_starts _lost _start_late _unstuck",
-    "Canceller": "abandon suspend",
+    "Canceller": "abandon kill_refusers shorten suspend",
     "CommandQueue": "_work_on",
     "EventNumbers": "time_of",
     "Execution": "discard_log has_result keep_secret upstream_results",

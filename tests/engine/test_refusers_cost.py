@@ -1,12 +1,13 @@
 """A body that swallows cancellation is given up without burning the processor, on asyncio and on trio."""
 
+import contextlib
 import itertools
 
 import anyio
 import pytest
 from virtualtime import both_loops, run_virtually
 
-from scattersphere import RunnableTask, RunState, Server
+from scattersphere import JobDefinition, RunnableTask, RunState, Server
 
 counts: dict[str, int] = {}
 
@@ -92,6 +93,108 @@ def test_a_refuser_is_cancelled_a_few_times_and_not_in_a_loop(backend, name):
         assert "in run" in stuck[f"{name}#1/{name}"]
         assert 1 <= cancelled < 200  # trio by itself would do it 50,000 times a second
         assert cancelled < again < cancelled + 200
+
+    run_virtually(backend, main)
+
+
+class RefuseUntilClosed(RunnableTask):
+    """Swallow each cancel; note when that was, and when the coroutine was closed."""
+
+    seconds: float = 100.0
+
+    async def run(self, context):
+        began = anyio.current_time()
+        try:
+            while anyio.current_time() < began + self.seconds:
+                with contextlib.suppress(anyio.get_cancelled_exc_class()):
+                    await anyio.sleep(began + self.seconds - anyio.current_time())
+        except GeneratorExit:
+            CLOSED.append(anyio.current_time() - began)
+            raise
+
+
+CLOSED: list[float] = []
+
+
+class Wait(RunnableTask):
+    async def run(self, context):
+        await anyio.sleep(50)
+
+
+async def see_closed(server, backend, *, after):
+    """On asyncio a coroutine that was killed is closed after its kill grace; on trio it is only named."""
+    await anyio.sleep(1)
+    if backend == "asyncio":
+        assert [round(when) for when in CLOSED] == [after]
+    assert bool(server.stuck) is (backend == "trio")
+
+
+@both_loops
+def test_a_refuser_of_a_run_that_crashes_is_closed(backend):
+    async def main():
+        CLOSED.clear()
+        async with Server(grace=5) as server:
+            server.register_tasks("app", [RefuseUntilClosed])
+            run = await server.start_task("RefuseUntilClosed")
+            await anyio.sleep(1)
+            executor = server._executor
+            executor.crash_run(run._execution, RuntimeError("a defect"))
+            await run.wait()
+            assert run.state is RunState.CRASHED
+            assert run.stuck
+            await see_closed(server, backend, after=1)
+
+    run_virtually(backend, main)
+
+
+@both_loops
+def test_a_refuser_that_was_given_up_is_closed_when_its_run_is_killed_later(backend):
+    async def main():
+        CLOSED.clear()
+        async with Server(grace=5) as server:
+            server.register_tasks("app", [RefuseUntilClosed, Wait])
+            job = JobDefinition.build("j").task("r", "RefuseUntilClosed", timeout=3)
+            server.define(job.task("w", "Wait").done())
+            run = await server.start("j")
+            await anyio.sleep(20)
+            assert run.stuck
+            assert not CLOSED
+            run.kill()
+            await run.wait()
+            await see_closed(server, backend, after=20)
+
+    run_virtually(backend, main)
+
+
+@pytest.mark.parametrize(("second", "ends_at"), [(2, 8), (0, 6), (60, 51), (None, 51)])
+@both_loops
+def test_of_two_graces_the_one_that_ends_earlier_counts(backend, second, ends_at):
+    async def main():
+        async with Server(grace=1) as server:
+            server.register_tasks("app", [RefuseUntilClosed])
+            run = await server.start_task("RefuseUntilClosed")
+            await anyio.sleep(1)
+            run.cancel(grace=50)
+            await anyio.sleep(5)
+            run.cancel(grace=second)
+            await run.wait()
+            assert run.state is RunState.CANCELLED
+            assert (run.ended_at - run.started_at).total_seconds() == pytest.approx(ends_at, abs=0.1)
+
+    run_virtually(backend, main)
+
+
+@both_loops
+def test_a_second_cancel_does_not_soften_a_kill(backend):
+    async def main():
+        async with Server(grace=1) as server:
+            server.register_tasks("app", [RefuseUntilClosed])
+            run = await server.start_task("RefuseUntilClosed")
+            await anyio.sleep(1)
+            run.kill()
+            run.cancel(grace=50)
+            await run.wait()
+            assert (run.ended_at - run.started_at).total_seconds() < 5
 
     run_virtually(backend, main)
 

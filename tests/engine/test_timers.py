@@ -141,6 +141,54 @@ def test_what_is_met_with_others_is_met_only_if_they_have_left_its_deadline(
         assert all(when > now for when, _ in deadlines.values())
 
 
+class Moment(float):
+    """A time that counts how often one is compared with another."""
+
+    compared = 0
+
+    def __add__(self, other):
+        return Moment(float(self) + other)
+
+    def _counting(name):  # noqa: N805 - a maker of methods
+        compare = getattr(float, name)
+
+        def counted(self, other):
+            Moment.compared += 1
+            return compare(self, other)
+
+        return counted
+
+    __lt__, __le__, __gt__, __ge__, __eq__ = map(
+        _counting, ("__lt__", "__le__", "__gt__", "__ge__", "__eq__")
+    )
+    __hash__ = float.__hash__
+
+
+def test_durations_that_all_differ_are_not_all_looked_at_for_each_alarm():
+    """A host that gives what is left of its own deadline as grace has a duration of its own for each run."""
+    many, now = 1_000, Moment(0)
+    timers, met = Timers(), []
+    Moment.compared = 0
+    for key in range(many):
+        timers.expire(key, now, 60 - key / many)
+        assert timers.next == 60 - key / many
+    while timers.next is not None:
+        assert timers.meet(timers.next, met.append)
+    assert met == list(reversed(range(many)))
+    assert Moment.compared < 100 * many
+    assert not timers._lanes
+
+
+def test_lanes_that_have_become_empty_are_dropped_long_before_their_time():
+    timers = Timers()
+    timers.expire("kept", 0.0, 1e6)
+    for key in range(10_000):
+        timers.expire(key, 0.0, 86_400.0 + key)
+        timers.forget(key, 86_400.0 + key)
+    assert len(timers._lanes) == len(timers._firsts) < 200
+    assert timers.next == 1e6
+
+
 def test_a_timer_that_is_cancelled_by_another_of_the_same_look_is_not_called():
     timers = Timers()
     later = []
