@@ -141,13 +141,13 @@ class _Job(Generic[T]):
 
     def _do(self) -> None:
         """Do the work. No frame of this thread holds what came of it: whoever waits may look at once who holds it."""
-        _here.job = self
+        HERE.job = self
         try:
             self.value = self.work()
         except BaseException as caught:  # noqa: BLE001 - whatever it is, it belongs to the one who waits
             self.error = caught
         finally:
-            _here.job = None
+            HERE.job = None
 
     def _settle(self) -> None:
         """End the work; what was raised in this thread and has not arrived is taken back: it has other work to do."""
@@ -172,21 +172,33 @@ class _Job(Generic[T]):
         self.interrupt()
         return True
 
-    def interrupt(self) -> bool:
-        """Raise LoadAbandonedError in the work, unless it is sheltered or importing now; False if it has ended.
+    def interrupt(self) -> bool | None:
+        """Raise LoadAbandonedError in the work; False if it is sheltered or importing now, None if it has ended.
 
         The import system is Python code, and not made for that: cut behind `acquire_lock()`, it would keep the one lock
         of all imports for ever, and every thread would wait. What is raised arrives where its thread stands now.
+        Code that imports without end stands there whenever another thread can look, for there it reads files:
+        it is ended by `end_if_given_up`, at the next module that is looked for.
         """
         with self._lock:
             if self.thread is None:
-                return False
+                return None
             frame = self.frame()
             importing = frame is not None and frame.f_code.co_filename.startswith(IMPORT_SYSTEM)
-            if not self._sheltered and not importing:
-                self.interrupted = True
-                _interrupt(self.thread)
+            if self._sheltered or importing:
+                return False
+            self.interrupted = True
+            _interrupt(self.thread)
             return True
+
+    def end_if_given_up(self) -> None:
+        """Raise LoadAbandonedError, in the thread of the work, if it was given up and is not sheltered.
+
+        For the finder, which each search for a module asks: what a finder raises, the import system is made for, and
+        lets go of its locks.
+        """
+        if self.abandoned and not self._sheltered:
+            raise LoadAbandonedError
 
     @contextmanager
     def sheltered(self) -> Iterator[None]:
@@ -234,7 +246,7 @@ class _Job(Generic[T]):
         return sys._current_frames().get(thread.ident or 0) if thread else None  # noqa: SLF001 - the only way
 
 
-_here = threading.local()
+HERE = threading.local()
 """`job` is the work that this thread does."""
 
 
@@ -245,7 +257,7 @@ def undisturbed() -> Iterator[None]:
     An exception raised from another thread could come between the opening of a file and the statement that
     sees to its closing, or when one half of something is undone.
     """
-    job: _Job[object] | None = getattr(_here, "job", None)
+    job: _Job[object] | None = getattr(HERE, "job", None)
     with job.sheltered() if job is not None else nullcontext():
         yield
 
@@ -255,11 +267,15 @@ def _nothing() -> None:
 
 
 def _interrupt_until_ended(job: _Job[object], thread: threading.Thread) -> None:
-    """Interrupt a load that was given up again and again, in a thread: its code may catch what is raised in it."""
+    """Interrupt a load that was given up again and again, in a thread: its code may catch what is raised in it.
+
+    Only then the pause grows: a load that could not be interrupted now is looked at again as soon.
+    """
     pause = INTERRUPT_AGAIN
     thread.join(pause)
-    while thread.is_alive() and job.interrupt():
-        pause = min(2 * pause, INTERRUPT_SELDOM)
+    while thread.is_alive() and (interrupted := job.interrupt()) is not None:
+        if interrupted:
+            pause = min(2 * pause, INTERRUPT_SELDOM)
         thread.join(pause)
 
 

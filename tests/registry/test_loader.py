@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import linecache
 import os
 import sys
@@ -682,10 +683,66 @@ def test_a_load_is_not_interrupted_inside_the_import_system_where_it_could_keep_
     go.append(True)
     assert out.wait(PATIENCE)
     while thread.is_alive():
-        assert job.interrupt() or not job.thread
+        assert job.interrupt() is not False
         thread.join(0.01)
     assert imported == [True]
     assert undone == [True]
+
+
+IMPORTS = {
+    "a module that is not there": "try:\n        import nosuchmodule\n    except ImportError:\n        pass",
+    "by name": "try:\n        importlib.import_module('nosuchmodule')\n    except ImportError:\n        pass",
+    "the host's, anew": "sys.modules.pop('wave', None)\n    import wave",
+    "its own, anew": "sys.modules.pop(f'{__package__}.util', None)\n    import app.util",
+}
+"""What code may do without end, and stand in the import system whenever another thread can look: there it reads files."""
+
+
+@pytest.mark.parametrize("imports", IMPORTS.values(), ids=IMPORTS)
+async def test_a_load_that_imports_without_end_ends_at_an_import_though_it_is_never_seen_outside_of_one(
+    impatient, tmp_path, gate, ends, monkeypatch, imports
+):
+    monkeypatch.setattr(_Job, "interrupt", lambda _: False)
+    code = f"import importlib, sys, {GATE}\n{GATE}.reached.set()\nwhile True:\n    {imports}\n"
+    write(tmp_path, {"app/__init__.py": "", "app/util.py": "", "app/a.py": code})
+    ends["app"] = gate.reached
+    with pytest.raises(BundleLoadError, match="not ready"):
+        await impatient.register(tmp_path / "app")
+    await stuck_threads_end(impatient)
+    others = threading.Thread(target=importlib.import_module, args=["nosuchmodule.either"])
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    others.start()
+    others.join(PATIENCE)
+    assert not others.is_alive(), "the lock of all imports was let go"
+
+
+def test_what_is_read_for_a_load_that_was_given_up_is_not_cut_short_by_an_import_of_it(monkeypatch):
+    monkeypatch.setattr(sys, "meta_path", [FINDER, *sys.meta_path])
+    imported, undone = [], []
+
+    def work():
+        with undisturbed():
+            job.abandon()
+            sys.modules.pop("wave", None)
+            importlib.import_module("wave")
+            imported.append(True)
+        imported.append("not reached")
+
+    job = _Job("a", work, lambda: undone.append(importlib.import_module("wave")))
+    thread = threading.Thread(target=job.run)
+    thread.start()
+    thread.join(PATIENCE)
+    assert imported == [True]
+    assert undone == [sys.modules["wave"]]
+
+
+def test_a_load_that_could_not_be_interrupted_is_looked_at_again_as_soon():
+    looks = iter([False, False, True, True, False, True, None])
+    pauses = []
+    thread = SimpleNamespace(join=pauses.append, is_alive=lambda: True)
+    loader_module._interrupt_until_ended(SimpleNamespace(interrupt=lambda: next(looks)), thread)
+    first = loader_module.INTERRUPT_AGAIN
+    assert pauses == [first, first, first, 2 * first, 4 * first, 4 * first, 8 * first]
 
 
 class Interrupted:

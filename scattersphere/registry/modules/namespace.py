@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from scattersphere.registry.loader import undisturbed
+from scattersphere.registry.loader import HERE, undisturbed
 from scattersphere.registry.modules.code_cache import compiled
 from scattersphere.registry.modules.registrations import (
     CANARY,
@@ -497,7 +497,10 @@ class BundleFinder:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, _target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Implement `importlib.abc.MetaPathFinder`."""
+        """Implement `importlib.abc.MetaPathFinder`. Ends a load that was given up, whatever module it looks for."""
+        load = getattr(HERE, "job", None)
+        if load is not None and load.abandoned:
+            load.end_if_given_up()
         if not fullname.startswith(f"{PARENT}."):
             return None
         slug = fullname[len(PARENT) + 1 :].partition(".")[0]
