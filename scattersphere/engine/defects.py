@@ -81,20 +81,29 @@ class Defects:
 
     def __init__(self, host: DefectsHost) -> None:
         self._host = host
-        self._crashing: Execution | None = None
+        self._crashing: set[Execution] = set()
 
     def crash_run(self, execution: Execution, exc: BaseException) -> None:
         """End a run as crashed, whatever becomes of each step: what has failed once may fail again."""
-        _log.error("a defect of the engine ends run %s of %s", execution.id, execution.plan.job, exc_info=exc)
-        if execution is self._crashing:
+        with contextlib.suppress(BaseException):  # a handler of the host's
+            _log.error(
+                "a defect of the engine ends run %s of %s", execution.id, execution.plan.job, exc_info=exc
+            )
+        if execution in self._crashing:
             return
+        self._crashing.add(execution)
+        try:
+            self._crash(execution, exc)
+        finally:
+            self._crashing.discard(execution)
+
+    def _crash(self, execution: Execution, exc: BaseException) -> None:
         host = self._host
         if (
             execution.id not in host.running
         ):  # it had ended, and what follows from that may not have been done
             self._leave(execution)
             return
-        self._crashing = execution
         machine = execution.machine
         self._try_all(
             (
@@ -121,7 +130,6 @@ class Defects:
             execution.ended_at = host.clock()
             del host.running[execution.id]
         self._leave(execution)
-        self._crashing = None
 
     def _leave(self, execution: Execution) -> None:
         """Do what follows from the end of a run, whatever of it was done before."""
@@ -144,7 +152,8 @@ class Defects:
             try:
                 step()
             except BaseException:  # noqa: BLE001 - see above
-                _log.exception("another one, while the run was ended")
+                with contextlib.suppress(BaseException):
+                    _log.exception("another one, while the run was ended")
 
     def _let_ended_go(self, execution: Execution) -> None:
         """Take back the places of attempts that have ended, and whose outcomes were to become durable first."""

@@ -71,6 +71,9 @@ NO_CHILDREN: set[Execution] = cast("set[Execution]", frozenset())
 NO_COMMANDS: deque[Command] = deque(maxlen=0)
 """Of runs that have ended: one for all of them, see `RunMachine.compacting`."""
 
+BODYS_OWN = (RecursionError, MemoryError)
+"""What a call by a body comes to because of the body, wherever it surfaces."""
+
 
 class AttemptPlaces(Protocol):
     """What knows where attempts are, and how long the next one waits."""
@@ -163,6 +166,7 @@ class Engine(Protocol):
 
     def decide_start(self, execution: Execution, task: int) -> StartDecision | int: ...
     def guard(self, execution: Execution, action: Callable[..., object], *args: object) -> None: ...
+    def guard_call(self, execution: Execution, action: Callable[..., object], *args: object) -> None: ...
     def defect(self, execution: Execution, exc: BaseException) -> EngineError: ...
     async def start_child(
         self, attempt: Attempt, job: str, params: Mapping[str, object] | None
@@ -273,6 +277,8 @@ class Attempt(TaskContext):
                 execution.talks = True
                 name = f"{TASKS}.{execution.plan.job}.{self.planned.name}"
                 self.own_log = task_logger(self, execution.log, pass_on, name)
+            except BODYS_OWN:
+                raise
             except Exception as exc:
                 raise execution.engine.defect(execution, exc) from exc
         return self.own_log
@@ -330,7 +336,7 @@ class Attempt(TaskContext):
 
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         engine, latest = self.execution.engine, checked(done, total, message, self.execution.hidden)
-        engine.guard(self.execution, engine.reports.progress, self, latest)
+        engine.guard_call(self.execution, engine.reports.progress, self, latest)
 
     @property
     def may_begin(self) -> bool:
@@ -373,6 +379,8 @@ class Attempt(TaskContext):
         engine = self.execution.engine
         try:
             return engine.callbacks.of(self)
+        except BODYS_OWN:
+            raise
         except Exception as exc:
             raise engine.defect(self.execution, exc) from exc
 

@@ -29,7 +29,7 @@ from scattersphere.engine.callbacks import BodyCallbacks
 from scattersphere.engine.cancellation import Canceller
 from scattersphere.engine.commands import CommandQueue
 from scattersphere.engine.defects import Defects
-from scattersphere.engine.execution import Attempt, Execution
+from scattersphere.engine.execution import BODYS_OWN, Attempt, Execution
 from scattersphere.engine.holds import Holds
 from scattersphere.engine.loops import current_loop
 from scattersphere.engine.machine.dispatcher import Dispatcher
@@ -346,9 +346,19 @@ class JobExecutor:
         except BaseException as exc:  # noqa: BLE001 - nothing of it may reach the host's loop, or other runs
             self.defect(execution, exc)
 
+    def guard_call(self, execution: Execution, action: Callable[..., object], *args: object) -> None:
+        """Do the same in a call by a body: a full stack, no memory and Ctrl-C are the body's failure."""
+        try:
+            action(*args)
+        except BODYS_OWN:
+            raise
+        except Exception as exc:  # noqa: BLE001 - a defect of ours
+            self.defect(execution, exc)
+
     def defect(self, execution: Execution, exc: BaseException) -> EngineError:
         """End a run by a defect of ours that was found in any thread; return what is raised to who called."""
-        if self.on_loop():
+        # Where the stack is full, nothing can be done before it is left.
+        if self.on_loop() and not isinstance(exc, RecursionError):
             self.crash_run(execution, exc)
         else:
             self.soon(self.crash_run, execution, exc)

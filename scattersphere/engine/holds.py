@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 import anyio.lowlevel
 
+from scattersphere.engine.execution import BODYS_OWN
 from scattersphere.errors import TaskCancelled
 from scattersphere.model.states import RunState
 from scattersphere.worker.body import CHECK_ON_LOOP
@@ -122,6 +123,8 @@ class Holds:
         while True:
             try:
                 gate = self._hold_task(attempt)
+            except BODYS_OWN:
+                raise
             except Exception as exc:
                 raise self._host.defect(attempt.execution, exc) from exc
             if gate is None:

@@ -57,7 +57,11 @@ class Gauge:
             return
         self._due = True
         if self._host.on_loop():
-            self._host.guard(self._run, self._look)
+            try:
+                self._look()
+            except BaseException:
+                self._due = False  # a body that catches it may report again
+                raise
         else:
             self._host.soon(self._host.guard, self._run, self._look)
 

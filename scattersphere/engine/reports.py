@@ -13,6 +13,8 @@ from scattersphere.logs.runlog import RunLog
 from scattersphere.model.events import EventKind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from scattersphere.engine.execution import Attempt, Execution
     from scattersphere.engine.observer import RunObserver
     from scattersphere.logs.spill import LogFolder
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 class ReportsHost(ProgressHost, Protocol):
     """What reports need of the executor."""
+
+    def guard_call(self, execution: Execution, action: Callable[..., object], *args: object) -> None:
+        """Do something that a body has called for."""
 
     observer: RunObserver
     takes_prints: bool
@@ -56,7 +61,7 @@ class Reports:
             if execution.state.ended:
                 log.close()
             else:
-                log.listener = partial(host.guard, execution, self._line_written, execution)
+                log.listener = partial(host.guard_call, execution, self._line_written, execution)
             execution.take_log(log)
 
     def _line_written(self, execution: Execution, clock: float) -> None:

@@ -41,7 +41,7 @@ DOORS = {
     "BodyCallbacks": "held",
     "Execution": "descends_from result time_of",
     "Holds": "check _hold_thread",
-    "JobExecutor": """_check_start guard defect crash crash_run soon submit""",
+    "JobExecutor": """_check_start guard guard_call defect crash crash_run soon submit""",
     "AttemptRunner": "_serve _crash_with",
     "RunRequests": "ask request inherit",
 }
