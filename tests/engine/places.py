@@ -94,7 +94,7 @@ ONCE = {
     "Canceller": "interrupt _interrupt",
     "Execution": "wake_waiters",
     "Holds": "release",
-    "ReadyTasks": "take_back",
+    "ReadyTasks": "free take_back",
     "Recording": "_submitted",
 }
 """What ends, wakes, kills and gives back: where that is broken for good, nothing can do it."""

@@ -6,7 +6,7 @@ from collections import Counter
 import anyio
 import pytest
 from budgets import budget
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scattersphere import JobDefinition, RunnableTask, RunState, Server, TaskDefinition, TaskState
@@ -128,6 +128,11 @@ def idle(server, pools, limit):
 
 
 @budget(60)
+@example(  # a pause in the instant in which a task ends
+    [(1, 0, None, 0.0), (2, 0, None, 0.0), (2, 0, "a", 1.0), (3, 0, None, 1.0), (3, 3, "a", 1.0)],
+    [(0, "pause"), (0, "pause"), (0, "pause"), (4, "pause")],
+    None,
+)
 @given(
     st.lists(
         st.tuples(
@@ -162,6 +167,7 @@ def test_a_place_that_becomes_free_is_offered_until_somebody_takes_it(specs, req
             run = runs[target % len(runs)]
             if run.state in {RunState.RUNNING, RunState.PAUSING, RunState.PAUSED}:
                 getattr(run, verb)()
+            await anyio.sleep(0.001)  # what else is due in this very instant, such as the end of a task
             await trio.testing.wait_all_tasks_blocked()
             assert idle(server, pools, limit) is None
         for run in runs:
