@@ -132,8 +132,9 @@ class RunLog:
     their place. A message longer than `line_limit` characters loses its middle. Lines below `level`
     are not taken; what attempts print only where it `takes_prints`. `spill` names a file that gets every
     line, also those that memory drops; then reading finds these too. `listener` is called with the clock of each new
-    line, in the thread that wrote it, and must not raise. The times of lines are those of `clock`, for any thread, to
-    which `epoch` is added to make seconds since 1970: a run has one clock for all that it tells.
+    line, in the thread that wrote it; what it raises comes to the code that logs. The times of lines are those of
+    `clock`, for any thread, to which `epoch` is added to make seconds since 1970: a run has one clock for all that it
+    tells.
     """
 
     __slots__ = (
